@@ -1,0 +1,101 @@
+//! Request kinds and their versions.
+//!
+//! Invariants: a number is never given to another kind; 32-95 are reserved in ranges (see [`reserved_for`]).
+//! Not here: the bodies.
+
+use std::fmt;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal, $min:literal..=$max:literal, reply $reply:literal;)*) => {
+        /// What a request asks for; its reply carries the same kind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Kind { $($(#[$doc])* $name = $number,)* }
+
+        impl Kind {
+            /// Every kind, in order of number.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
+
+            /// The kind with this number.
+            pub const fn from_u8(number: u8) -> Option<Kind> {
+                match number { $($number => Some(Kind::$name),)* _ => None }
+            }
+            /// The name as in the specification.
+            pub const fn name(self) -> &'static str {
+                match self { $(Kind::$name => $text,)* }
+            }
+            /// Lowest and highest version of this kind that this crate reads and writes.
+            pub const fn versions(self) -> (u8, u8) {
+                match self { $(Kind::$name => ($min, $max),)* }
+            }
+            /// Whether the request has a reply when it succeeds (`Produce` at level `none` has none all the same).
+            pub const fn has_reply(self) -> bool {
+                match self { $(Kind::$name => $reply,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// First request of a connection: versions, authentication, the node's figures.
+    Hello = 1, "Hello", 1..=1, reply true;
+    /// Nodes, topics, partitions and their owners.
+    Metadata = 2, "Metadata", 1..=1, reply true;
+    /// Append batches to partitions.
+    Produce = 3, "Produce", 1..=1, reply true;
+    /// Read batches, once or as a stream within credit.
+    Fetch = 4, "Fetch", 1..=1, reply true;
+    /// More credit for a streaming fetch.
+    FetchCredit = 5, "FetchCredit", 1..=1, reply false;
+    /// End a streaming fetch.
+    FetchCancel = 6, "FetchCancel", 1..=1, reply true;
+    /// Earliest, latest, or by time.
+    ListOffsets = 7, "ListOffsets", 1..=1, reply true;
+    /// Create a topic.
+    CreateTopic = 8, "CreateTopic", 1..=1, reply true;
+    /// Change settings, add partitions.
+    AlterTopic = 9, "AlterTopic", 1..=1, reply true;
+    /// Delete a topic.
+    DeleteTopic = 10, "DeleteTopic", 1..=1, reply true;
+    /// Names of all topics.
+    ListTopics = 11, "ListTopics", 1..=1, reply true;
+    /// One topic with settings and partitions.
+    DescribeTopic = 12, "DescribeTopic", 1..=1, reply true;
+    /// All topic settings with units, ranges and defaults.
+    DescribeOptions = 13, "DescribeOptions", 1..=1, reply true;
+    /// Keepalive.
+    Ping = 14, "Ping", 1..=1, reply true;
+}
+
+impl Kind {
+    /// The number on the wire.
+    pub const fn as_u8(self) -> u8 {
+        self as u8
+    }
+    /// The version to write: the highest this crate knows.
+    pub const fn version(self) -> u8 {
+        self.versions().1
+    }
+    /// Whether this crate reads `version` of this kind.
+    pub const fn reads(self, version: u8) -> bool {
+        let (min, max) = self.versions();
+        min <= version && version <= max
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a number outside [`Kind`] is kept for, if it is in a reserved range.
+pub const fn reserved_for(number: u8) -> Option<&'static str> {
+    match number {
+        32..=47 => Some("consumer groups"),
+        48..=63 => Some("queues"),
+        64..=79 => Some("cluster"),
+        80..=95 => Some("transactions"),
+        _ => None,
+    }
+}

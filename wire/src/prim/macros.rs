@@ -1,0 +1,108 @@
+//! Declaring bodies: a struct's fields in their order on the wire give its encoder and its decoder, so the two cannot
+//! disagree.
+//!
+//! Not here: the bodies.
+
+/// Declares a body or item: fields in their order on the wire, `=> zero N` for reserved bytes that follow a field.
+macro_rules! layout {
+    ($(#[$doc:meta])* pub struct $name:ident<$lt:lifetime> { $($(#[$fdoc:meta])* pub $field:ident: $type:ty $(=> zero $pad:literal)?;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub struct $name<$lt> { $($(#[$fdoc])* pub $field: $type,)* }
+
+        impl<$lt> $crate::prim::Item<$lt> for $name<$lt> {
+            $crate::prim::layout!(@body $lt, $($field: $type $(=> zero $pad)?;)*);
+        }
+        impl<$lt> $name<$lt> {
+            $crate::prim::layout!(@inherent $lt);
+        }
+    };
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* pub $field:ident: $type:ty $(=> zero $pad:literal)?;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
+
+        impl<'w> $crate::prim::Item<'w> for $name {
+            $crate::prim::layout!(@body 'w, $($field: $type $(=> zero $pad)?;)*);
+        }
+        impl $name {
+            $crate::prim::layout!(@inherent '_);
+        }
+    };
+    (@body $lt:lifetime, $($field:ident: $type:ty $(=> zero $pad:literal)?;)*) => {
+        const BYTES_MIN: usize = 0 $(+ <$type as $crate::prim::Item<$lt>>::BYTES_MIN $(+ $pad)?)*;
+        #[inline]
+        fn read(_from: &mut $crate::prim::Reader<$lt>) -> Result<Self, $crate::prim::DecodeError> {
+            $(
+                let $field = <$type as $crate::prim::Item<$lt>>::read(_from)?;
+                $(<$crate::prim::Zero<$pad> as $crate::prim::Item<$lt>>::read(_from)?;)?
+            )*
+            Ok(Self { $($field,)* })
+        }
+        #[inline]
+        fn write(&self, _to: &mut Vec<u8>) {
+            $(
+                $crate::prim::Item::write(&self.$field, _to);
+                $($crate::prim::Item::write(&$crate::prim::Zero::<$pad>, _to);)?
+            )*
+        }
+    };
+    (@inherent $lt:lifetime) => {
+        /// Appends the body.
+        pub fn encode(&self, out: &mut Vec<u8>) {
+            $crate::prim::Item::write(self, out);
+        }
+        /// Reads and validates a body; refuses trailing bytes.
+        pub fn decode(meta: &$lt [u8]) -> Result<Self, $crate::prim::DecodeError> {
+            let mut from = $crate::prim::Reader::new(meta);
+            let body = <Self as $crate::prim::Item<'_>>::read(&mut from)?;
+            from.finish()?;
+            Ok(body)
+        }
+    };
+}
+pub(crate) use layout;
+
+/// Declares flags in a small number: known bits by name, unknown ones refused with `unknown_flag`.
+macro_rules! flags {
+    ($(#[$doc:meta])* pub struct $name:ident($type:ident, $what:literal) { $($(#[$bdoc:meta])* $bit:ident = $value:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct $name(pub $type);
+
+        impl $name {
+            $($(#[$bdoc])* pub const $bit: $name = $name($value);)*
+            /// All bits that have a meaning.
+            pub const KNOWN: $type = 0 $(| $value)*;
+            /// Whether all bits of `other` are set.
+            pub const fn has(self, other: $name) -> bool {
+                self.0 & other.0 == other.0
+            }
+            /// These bits and those of `other`.
+            pub const fn with(self, other: $name) -> $name {
+                $name(self.0 | other.0)
+            }
+        }
+
+        impl<'w> $crate::prim::Item<'w> for $name {
+            const BYTES_MIN: usize = std::mem::size_of::<$type>();
+            #[inline]
+            fn read(from: &mut $crate::prim::Reader<'w>) -> Result<$name, $crate::prim::DecodeError> {
+                let bits = <$type as $crate::prim::Item<'w>>::read(from)?;
+                if bits & !$name::KNOWN != 0 {
+                    return Err($crate::prim::DecodeError::UnknownValue {
+                        what: $what,
+                        value: bits as u64,
+                        code: $crate::error::ErrorCode::UnknownFlag,
+                    });
+                }
+                Ok($name(bits))
+            }
+            #[inline]
+            fn write(&self, to: &mut Vec<u8>) {
+                $crate::prim::Item::write(&self.0, to);
+            }
+        }
+    };
+}
+pub(crate) use flags;

@@ -1,0 +1,357 @@
+//! One sample of every body (two where a field has two shapes), and some batches. Golden vectors are made of them, so
+//! a change here is a change of `vectors/`: samples of released versions stay as they are.
+
+use std::fmt::Debug;
+use tramline_wire::batch::*;
+use tramline_wire::codec::Codec;
+use tramline_wire::error::{ErrorBody, ErrorCode};
+use tramline_wire::fetch::*;
+use tramline_wire::frame;
+use tramline_wire::hello::*;
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::metadata::*;
+use tramline_wire::offsets::*;
+use tramline_wire::prim::List;
+use tramline_wire::produce::*;
+use tramline_wire::topics::*;
+
+/// 2026-01-02 03:04:05.678901 UTC.
+pub const NOW_US: i64 = 1_767_323_045_678_901;
+
+const NODES: &[Node<'static>] = &[
+    Node { node: 1, host: "127.0.0.1", port: 7410, shard_ports: List::of(&[7411, 7412]) },
+    Node { node: 2, host: "broker-2.example", port: 7410, shard_ports: List::of(&[]) },
+];
+const APIS: &[ApiVersions] = &[ApiVersions { kind: 1, min: 1, max: 1 }, ApiVersions { kind: 3, min: 1, max: 2 }];
+const PARTITIONS: &[PartitionMeta] = &[
+    PartitionMeta { index: 0, uid: 0x0102_0304_0506_0708, group: 1, leader_node: 1, leader_shard: 0, term: 7 },
+    PartitionMeta { index: 1, uid: 0x0102_0304_0506_0709, group: 5, leader_node: 2, leader_shard: 1, term: 9 },
+];
+const TOPICS: &[TopicMeta<'static>] = &[
+    TopicMeta { error: ErrorCode::Ok, name: "flights", topic_uid: 42, partitions: List::of(PARTITIONS) },
+    TopicMeta { error: ErrorCode::UnknownTopic, name: "nowhere", topic_uid: 0, partitions: List::of(&[]) },
+];
+const SETTINGS: &[Setting<'static>] = &[Setting { key: "retention.ms", value: "604800000" }, Setting { key: "visible.at", value: "" }];
+const EFFECTIVE: &[EffectiveSetting<'static>] = &[
+    EffectiveSetting { key: "retention.ms", value: "604800000", origin: Origin::Explicit },
+    EffectiveSetting { key: "visible.at", value: "committed", origin: Origin::Default },
+];
+const INFOS: &[PartitionInfo] = &[PartitionInfo {
+    index: 0,
+    uid: 0x0102_0304_0506_0708,
+    group: 1,
+    node: 1,
+    shard: 0,
+    log_start: 10,
+    committed_end: 1000,
+    bytes: 1 << 33,
+    segments: 33,
+}];
+const OPTIONS: &[OptionItem<'static>] = &[OptionItem {
+    key: "retention.ms",
+    kind: "integer",
+    unit: "ms",
+    default: "604800000",
+    min: "1000",
+    max: "",
+    doc: "How long records are kept.",
+}];
+
+/// Asserts that a meta decodes to the sample's value.
+pub type Check = Box<dyn Fn(&[u8])>;
+
+/// A body as its encoder made it, and the check that decoding gives the value back.
+pub struct Sample {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub flags: u16,
+    pub meta: Vec<u8>,
+    pub check: Check,
+}
+
+impl Sample {
+    /// The sample as a whole frame with its number as correlation.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let start = frame::begin_frame(&mut out, self.kind.as_u8(), 1, self.flags, 0x1122_3344_5566_7700 + self.kind.as_u8() as u64);
+        out.extend_from_slice(&self.meta);
+        frame::finish_frame(&mut out, start, 0).expect("samples are small");
+        out
+    }
+}
+
+fn same<T: PartialEq + Debug>(decoded: Result<T, tramline_wire::prim::DecodeError>, value: T) {
+    assert_eq!(decoded.expect("a sample decodes"), value);
+}
+
+/// All samples, requests and replies.
+pub fn all() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    macro_rules! sample {
+        ($name:literal, $kind:ident, $flags:expr, $type:ident $fields:tt) => {{
+            const VALUE: $type = $type $fields;
+            let mut meta = Vec::new();
+            VALUE.encode(&mut meta);
+            let check = Box::new(|meta: &[u8]| same($type::decode(meta), VALUE));
+            samples.push(Sample { name: $name, kind: Kind::$kind, flags: $flags, meta, check });
+        }};
+    }
+    const REQUEST: u16 = 0;
+    const REPLY: u16 = frame::FLAG_REPLY;
+    const MORE: u16 = frame::FLAG_REPLY | frame::FLAG_MORE;
+
+    sample!(
+        "hello_request",
+        Hello,
+        REQUEST,
+        HelloRequest {
+            protocol_min: 1,
+            protocol_max: 3,
+            client_name: "loadgen",
+            client_version: "0.1.0",
+            mechanism: "plain",
+            auth: b"\0user\0secret",
+        }
+    );
+    sample!(
+        "hello_reply",
+        Hello,
+        REPLY,
+        HelloReply {
+            protocol: 1,
+            feature_level: 1,
+            cluster_id: *b"0123456789abcdef",
+            node: 1,
+            shard: 1,
+            frame_max: 8 << 20,
+            fetch_frame: 131_072,
+            keepalive_ms: 30_000,
+            idle_timeout_ms: 90_000,
+            apis: List::of(APIS),
+            mechanisms: List::of(&["plain", "scram-sha-256"]),
+            challenge: b"nonce",
+            nodes: List::of(NODES),
+        }
+    );
+    sample!("metadata_request", Metadata, REQUEST, MetadataRequest { topics: List::of(&["flights", "nowhere", ""]) });
+    sample!("metadata_reply", Metadata, REPLY, MetadataReply { view_epoch: 17, nodes: List::of(NODES), topics: List::of(TOPICS) });
+    sample!(
+        "produce_request",
+        Produce,
+        REQUEST,
+        ProduceRequest {
+            level: Level::Durable,
+            timeout_ms: 30_000,
+            entries: List::of(&[
+                ProduceEntry { partition_uid: 0x0102_0304_0506_0708, batch_len: 65_536 },
+                ProduceEntry { partition_uid: 0x0102_0304_0506_0709, batch_len: 1_024 },
+            ]),
+        }
+    );
+    sample!(
+        "produce_reply",
+        Produce,
+        REPLY,
+        ProduceReply {
+            level_reached: Level::LeaderDurable,
+            throttle_ms: 5,
+            results: List::of(&[
+                ProduceResult {
+                    partition_uid: 0x0102_0304_0506_0708,
+                    error: ErrorCode::Ok,
+                    base_offset: 1000,
+                    append_time_us: NOW_US,
+                    durable_end: 1010
+                },
+                ProduceResult { partition_uid: 3, error: ErrorCode::NotLeader, base_offset: 0, append_time_us: 0, durable_end: 0 },
+            ]),
+        }
+    );
+    sample!(
+        "fetch_request",
+        Fetch,
+        REQUEST,
+        FetchRequest {
+            mode: FetchMode::Streaming,
+            isolation: Isolation::Committed,
+            max_wait_ms: 500,
+            min_bytes: 1,
+            credit_bytes: 1 << 20,
+            entries: List::of(&[FetchEntry { partition_uid: 0x0102_0304_0506_0708, offset: 1000, max_bytes: 131_072 }]),
+        }
+    );
+    sample!(
+        "fetch_reply",
+        Fetch,
+        MORE,
+        FetchReply {
+            throttle_ms: 0,
+            entries: List::of(&[
+                FetchResult {
+                    partition_uid: 0x0102_0304_0506_0708,
+                    error: ErrorCode::Ok,
+                    flags: FetchFlags(0),
+                    payload_bytes: 0,
+                    log_start: 10,
+                    committed_end: 1010,
+                    last_stable: 1010,
+                    next_offset: 1010,
+                },
+                FetchResult {
+                    partition_uid: 3,
+                    error: ErrorCode::OffsetOutOfRange,
+                    flags: FetchFlags(0),
+                    payload_bytes: 0,
+                    log_start: 20,
+                    committed_end: 30,
+                    last_stable: 30,
+                    next_offset: 20,
+                },
+            ]),
+        }
+    );
+    sample!("fetch_credit_request", FetchCredit, REQUEST, FetchCreditRequest { stream: 0x1122_3344_5566_7704, credit_bytes: 131_072 });
+    sample!("fetch_cancel_request", FetchCancel, REQUEST, FetchCancelRequest { stream: 0x1122_3344_5566_7704 });
+    sample!("fetch_cancel_reply", FetchCancel, REPLY, FetchCancelReply {});
+    sample!(
+        "list_offsets_request",
+        ListOffsets,
+        REQUEST,
+        ListOffsetsRequest {
+            entries: List::of(&[
+                OffsetQuery { partition_uid: 1, at: AT_EARLIEST },
+                OffsetQuery { partition_uid: 2, at: AT_LATEST },
+                OffsetQuery { partition_uid: 3, at: NOW_US },
+            ]),
+        }
+    );
+    sample!(
+        "list_offsets_reply",
+        ListOffsets,
+        REPLY,
+        ListOffsetsReply {
+            entries: List::of(&[
+                OffsetAnswer { partition_uid: 1, error: ErrorCode::Ok, offset: 10, timestamp_us: TIMESTAMP_UNKNOWN },
+                OffsetAnswer { partition_uid: 3, error: ErrorCode::NotReady, offset: 0, timestamp_us: NOW_US },
+            ]),
+        }
+    );
+    sample!(
+        "create_topic_request",
+        CreateTopic,
+        REQUEST,
+        CreateTopicRequest { name: "flights", partitions: 16, replication: 3, flags: CreateFlags(3), settings: List::of(SETTINGS) }
+    );
+    sample!("create_topic_reply", CreateTopic, REPLY, CreateTopicReply { topic_uid: 42, created: true, partitions: 16 });
+    sample!(
+        "alter_topic_request",
+        AlterTopic,
+        REQUEST,
+        AlterTopicRequest { name: "flights", partitions: 32, settings: List::of(SETTINGS) }
+    );
+    sample!("alter_topic_reply", AlterTopic, REPLY, AlterTopicReply {});
+    sample!("delete_topic_request", DeleteTopic, REQUEST, DeleteTopicRequest { name: "flights" });
+    sample!("delete_topic_reply", DeleteTopic, REPLY, DeleteTopicReply {});
+    sample!("list_topics_request", ListTopics, REQUEST, ListTopicsRequest {});
+    sample!(
+        "list_topics_reply",
+        ListTopics,
+        REPLY,
+        ListTopicsReply {
+            topics: List::of(&[
+                TopicItem { name: "flights", topic_uid: 42, partitions: 16 },
+                TopicItem { name: "žluťoučký", topic_uid: 43, partitions: 1 }
+            ]),
+        }
+    );
+    sample!("describe_topic_request", DescribeTopic, REQUEST, DescribeTopicRequest { name: "flights" });
+    sample!(
+        "describe_topic_reply",
+        DescribeTopic,
+        REPLY,
+        DescribeTopicReply {
+            topic_uid: 42,
+            name: "flights",
+            created_us: NOW_US,
+            settings: List::of(EFFECTIVE),
+            partitions: List::of(INFOS),
+        }
+    );
+    sample!("describe_options_request", DescribeOptions, REQUEST, DescribeOptionsRequest {});
+    sample!("describe_options_reply", DescribeOptions, REPLY, DescribeOptionsReply { options: List::of(OPTIONS) });
+    sample!("ping_request", Ping, REQUEST, PingRequest {});
+    sample!("ping_reply", Ping, REPLY, PingReply {});
+    sample!(
+        "error_reply",
+        Produce,
+        frame::FLAG_REPLY | frame::FLAG_ERROR,
+        ErrorBody {
+            code: ErrorCode::NotLeader.as_u16(),
+            retriable: true,
+            message: "shard 1 of node 2 leads this partition",
+            next: "broker-2.example:7412",
+        }
+    );
+    samples
+}
+
+/// Records of the sample batches.
+pub fn records() -> Vec<NewRecord<'static>> {
+    let headers: &[(&str, &[u8])] = &[("trace", b"abc"), ("", b"")];
+    vec![
+        NewRecord { value: Some(b"plain"), timestamp_us: NOW_US, ..NewRecord::default() },
+        NewRecord { key: Some(b"N14228"), value: Some(b"2013,1,1,517"), timestamp_us: NOW_US + 1_000, ..NewRecord::default() },
+        NewRecord { key: Some(b""), value: None, timestamp_us: NOW_US - 1_000, ..NewRecord::default() },
+        NewRecord {
+            key: Some(b"N24211"),
+            value: Some(b""),
+            headers,
+            timestamp_us: NOW_US + 2_000_000_000,
+            attributes: Attributes {
+                deliver_at_us: Some(NOW_US + 60_000_000),
+                priority: Some(9),
+                ttl_ms: Some(3_600_000),
+                group: Some(b"lane-7"),
+                message_id: Some(b"id-0001"),
+            },
+        },
+    ]
+}
+
+/// Batches by name: produced ones and one that the leader stamped.
+pub fn batches() -> Vec<(&'static str, Vec<u8>)> {
+    let build = |records: &[NewRecord<'_>], producer: ProducerMark, codec: Codec| {
+        let mut builder = BatchBuilder::new(Limits::default());
+        for record in records {
+            builder.push(record).expect("samples fit");
+        }
+        let mut out = Vec::new();
+        // Not real compression: wire never looks inside, and the vector must not depend on a codec's version.
+        let compress = |values: &[u8], out: &mut Vec<u8>| {
+            out.extend(values.iter().step_by(2));
+            Ok::<(), std::convert::Infallible>(())
+        };
+        builder.finish(&mut out, producer, codec, compress).expect("infallible");
+        out
+    };
+    let mark = ProducerMark { id: 0x00AA_BBCC_DDEE_FF01, epoch: 3, sequence: 1_000_000 };
+    let one = build(&records()[..1], ProducerMark::default(), Codec::None);
+    let all = build(&records(), mark, Codec::None);
+    let packed = build(&records(), mark, Codec::Zstd);
+    let mut stamped = all.clone();
+    stamp_leader(
+        &mut stamped,
+        &LeaderStamp { partition_uid: 0x0102_0304_0506_0708, base_offset: 1_000, term: 7, append_time_us: NOW_US + 5 },
+    );
+    let mut append_time = one.clone();
+    mark_append_time(&mut append_time);
+    stamp_leader(&mut append_time, &LeaderStamp { partition_uid: 9, base_offset: 0, term: 1, append_time_us: NOW_US + 9 });
+    vec![
+        ("batch_one_plain_record", one),
+        ("batch_all_features", all),
+        ("batch_compressed", packed),
+        ("batch_stamped", stamped),
+        ("batch_append_time", append_time),
+    ]
+}

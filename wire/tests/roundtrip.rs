@@ -1,0 +1,272 @@
+//! Properties: encoding then decoding any value gives the value, and the incremental writers give the same bytes as the
+//! structs.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::fmt::Debug;
+use tramline_wire::error::{ErrorBody, ErrorCode};
+use tramline_wire::fetch::*;
+use tramline_wire::frame::{self, FrameHeader, Need};
+use tramline_wire::hello::*;
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::metadata::*;
+use tramline_wire::offsets::*;
+use tramline_wire::prim::List;
+use tramline_wire::produce::*;
+use tramline_wire::topics::*;
+
+fn code() -> impl Strategy<Value = ErrorCode> {
+    proptest::sample::select(ErrorCode::ALL)
+}
+fn level() -> impl Strategy<Value = Level> {
+    proptest::sample::select(Level::ALL)
+}
+fn text() -> impl Strategy<Value = String> {
+    ".{0,12}"
+}
+type OwnedNode = (u32, String, u16, Vec<u16>);
+fn owned_nodes() -> impl Strategy<Value = Vec<OwnedNode>> {
+    vec((any::<u32>(), text(), any::<u16>(), vec(any::<u16>(), 0..4)), 0..4)
+}
+fn nodes(owned: &[OwnedNode]) -> Vec<Node<'_>> {
+    owned.iter().map(|(node, host, port, ports)| Node { node: *node, host, port: *port, shard_ports: List::of(ports) }).collect()
+}
+fn settings(owned: &[(String, String)]) -> Vec<Setting<'_>> {
+    owned.iter().map(|(key, value)| Setting { key, value }).collect()
+}
+fn bytes_of(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = b"before".to_vec();
+    encode(&mut out);
+    out.split_off(6)
+}
+fn same<T: PartialEq + Debug>(decoded: Result<T, tramline_wire::prim::DecodeError>, value: T) -> Result<(), TestCaseError> {
+    prop_assert_eq!(decoded, Ok(value));
+    Ok(())
+}
+
+/// Encodes, decodes, compares, and encodes what was decoded once more.
+macro_rules! identity {
+    ($type:ident $fields:tt) => {{
+        let value = $type $fields;
+        let bytes = bytes_of(|out| value.encode(out));
+        same($type::decode(&bytes), value)?;
+        let again = $type::decode(&bytes).expect("decoded just now");
+        prop_assert_eq!(bytes_of(|out| again.encode(out)), bytes.clone());
+        let longer = [bytes.as_slice(), &[0]].concat();
+        prop_assert!($type::decode(&longer).is_err(), "trailing bytes are refused");
+        for cut in 0..bytes.len() {
+            prop_assert!($type::decode(&bytes[..cut]).is_err(), "{} of {} bytes are accepted", cut, bytes.len());
+        }
+    }};
+}
+
+proptest! {
+    #[test]
+    fn frame(kind: u8, version: u8, flags in 0u16..8, correlation: u64, meta in vec(any::<u8>(), 0..200), payload in vec(any::<u8>(), 0..200)) {
+        let mut bytes = b"earlier".to_vec();
+        let start = frame::begin_frame(&mut bytes, kind, version, flags, correlation);
+        bytes.extend_from_slice(&meta);
+        let head = frame::finish_frame(&mut bytes, start, payload.len()).expect("small");
+        prop_assert_eq!(head, 32 + meta.len());
+        let mut bytes = bytes.split_off(7);
+        bytes.extend_from_slice(&payload);
+        bytes.extend_from_slice(b"later");
+        let Ok(Need::Whole(frame, len)) = frame::peek(&bytes, &frame::Limits::default()) else { panic!("whole frame expected") };
+        prop_assert_eq!(len, bytes.len() - 5);
+        prop_assert_eq!((frame.meta, frame.payload), (meta.as_slice(), payload.as_slice()));
+        let FrameHeader { crc, .. } = frame.header;
+        let expected = FrameHeader { kind, version, flags, correlation, meta_len: meta.len() as u32, payload_len: payload.len() as u32, crc };
+        prop_assert_eq!(frame.header, expected);
+        prop_assert_eq!(&expected.encode()[..], &bytes[..32]);
+        for have in 0..len {
+            match frame::peek(&bytes[..have], &frame::Limits::default()) {
+                Ok(Need::More(total)) => prop_assert!(have < total && total <= len),
+                other => prop_assert!(false, "{} of {} bytes: {:?}", have, len, other),
+            }
+        }
+    }
+
+    #[test]
+    fn error_body(code: u16, retriable: bool, message in text(), next in text()) {
+        identity!(ErrorBody { code, retriable, message: &message, next: &next });
+    }
+
+    #[test]
+    fn hello(
+        numbers: (u16, u16, u16, u32, u32, u16), more: (u32, u32, u32, u32), strings in (text(), text(), text()), auth in vec(any::<u8>(), 0..40),
+        cluster_id: [u8; 16], apis in vec(any::<(u8, u8, u8)>(), 0..5), mechanisms in vec(text(), 0..4), owned in owned_nodes(),
+    ) {
+        let (protocol_min, protocol_max, protocol, feature_level, node, shard) = numbers;
+        let (frame_max, fetch_frame, keepalive_ms, idle_timeout_ms) = more;
+        identity!(HelloRequest { protocol_min, protocol_max, client_name: &strings.0, client_version: &strings.1, mechanism: &strings.2, auth: &auth });
+        let apis: Vec<_> = apis.into_iter().map(|(kind, min, max)| ApiVersions { kind, min, max }).collect();
+        let mechanisms: Vec<&str> = mechanisms.iter().map(String::as_str).collect();
+        let nodes = nodes(&owned);
+        identity!(HelloReply {
+            protocol, feature_level, cluster_id, node, shard, frame_max, fetch_frame, keepalive_ms, idle_timeout_ms,
+            apis: List::of(&apis), mechanisms: List::of(&mechanisms), challenge: &auth, nodes: List::of(&nodes)
+        });
+    }
+
+    #[test]
+    fn metadata(
+        view_epoch: u64, names in vec(text(), 0..4), owned in owned_nodes(),
+        topics in vec((code(), text(), any::<u64>(), vec(any::<(u32, u64, u32, u32, u16, u64)>(), 0..4)), 0..4),
+    ) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        identity!(MetadataRequest { topics: List::of(&names) });
+        let partitions: Vec<Vec<PartitionMeta>> = topics.iter().map(|topic| {
+            topic.3.iter().map(|&(index, uid, group, leader_node, leader_shard, term)| PartitionMeta { index, uid, group, leader_node, leader_shard, term }).collect()
+        }).collect();
+        let topics: Vec<TopicMeta> = topics.iter().zip(&partitions).map(|((error, name, topic_uid, _), partitions)| {
+            TopicMeta { error: *error, name, topic_uid: *topic_uid, partitions: List::of(partitions) }
+        }).collect();
+        let nodes = nodes(&owned);
+        identity!(MetadataReply { view_epoch, nodes: List::of(&nodes), topics: List::of(&topics) });
+    }
+
+    #[test]
+    fn produce(
+        level in level(), timeout_ms: u32, entries in vec(any::<(u64, u32)>(), 0..6),
+        results in vec((any::<u64>(), code(), any::<u64>(), any::<i64>(), any::<u64>()), 0..6),
+    ) {
+        let entries: Vec<_> = entries.into_iter().map(|(partition_uid, batch_len)| ProduceEntry { partition_uid, batch_len }).collect();
+        let request = ProduceRequest { level, timeout_ms, entries: List::of(&entries) };
+        identity!(ProduceRequest { level, timeout_ms, entries: List::of(&entries) });
+        let written = bytes_of(|out| {
+            let mut writer = ProduceRequestWriter::begin(out, level, timeout_ms);
+            entries.iter().for_each(|entry| writer.push(out, entry));
+            writer.finish(out);
+        });
+        prop_assert_eq!(written, bytes_of(|out| request.encode(out)));
+
+        let results: Vec<_> = results.into_iter().map(|(partition_uid, error, base_offset, append_time_us, durable_end)| {
+            ProduceResult { partition_uid, error, base_offset, append_time_us, durable_end }
+        }).collect();
+        let reply = ProduceReply { level_reached: level, throttle_ms: timeout_ms, results: List::of(&results) };
+        identity!(ProduceReply { level_reached: level, throttle_ms: timeout_ms, results: List::of(&results) });
+        let written = bytes_of(|out| {
+            let mut writer = ProduceReplyWriter::begin(out, level, timeout_ms);
+            results.iter().for_each(|result| writer.push(out, result));
+            writer.finish(out);
+        });
+        prop_assert_eq!(written, bytes_of(|out| reply.encode(out)));
+    }
+
+    #[test]
+    fn produce_payload_is_split_as_declared(lens in vec(0usize..50, 0..6), extra in 0usize..2) {
+        let entries: Vec<_> = lens.iter().map(|len| ProduceEntry { partition_uid: *len as u64, batch_len: *len as u32 }).collect();
+        let payload: Vec<u8> = lens.iter().enumerate().flat_map(|(number, len)| std::iter::repeat_n(number as u8, *len)).collect();
+        let longer = [payload.as_slice(), &[0; 1][..extra]].concat();
+        let request = ProduceRequest { level: Level::Durable, timeout_ms: 0, entries: List::of(&entries) };
+        match request.batches(&longer) {
+            Ok(batches) => {
+                let batches: Vec<_> = batches.collect();
+                prop_assert_eq!(extra, 0);
+                prop_assert_eq!(batches.len(), lens.len());
+                for (number, (entry, bytes)) in batches.iter().enumerate() {
+                    prop_assert_eq!(entry.batch_len as usize, bytes.len());
+                    prop_assert!(bytes.iter().all(|byte| *byte == number as u8));
+                }
+            }
+            Err(_) => prop_assert_eq!(extra, 1),
+        }
+    }
+
+    #[test]
+    fn fetch(
+        streaming: bool, numbers: (u32, u32, u32, u64), entries in vec(any::<(u64, u64, u32)>(), 0..6),
+        results in vec((any::<u64>(), code(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()), 0..6),
+    ) {
+        let (max_wait_ms, min_bytes, credit_bytes, stream) = numbers;
+        let mode = if streaming { FetchMode::Streaming } else { FetchMode::OneShot };
+        let entries: Vec<_> = entries.into_iter().map(|(partition_uid, offset, max_bytes)| FetchEntry { partition_uid, offset, max_bytes }).collect();
+        identity!(FetchRequest { mode, isolation: Isolation::Committed, max_wait_ms, min_bytes, credit_bytes, entries: List::of(&entries) });
+        let request = FetchRequest { mode, isolation: Isolation::Committed, max_wait_ms, min_bytes, credit_bytes, entries: List::of(&entries) };
+        let written = bytes_of(|out| {
+            let mut writer = FetchRequestWriter::begin(out, mode, max_wait_ms, min_bytes, credit_bytes);
+            entries.iter().for_each(|entry| writer.push(out, entry));
+            writer.finish(out);
+        });
+        prop_assert_eq!(written, bytes_of(|out| request.encode(out)));
+
+        let results: Vec<_> = results.into_iter().map(|(partition_uid, error, payload_bytes, log_start, committed_end, last_stable, next_offset)| {
+            FetchResult { partition_uid, error, flags: FetchFlags(0), payload_bytes, log_start, committed_end, last_stable, next_offset }
+        }).collect();
+        identity!(FetchReply { throttle_ms: max_wait_ms, entries: List::of(&results) });
+        let reply = FetchReply { throttle_ms: max_wait_ms, entries: List::of(&results) };
+        let written = bytes_of(|out| {
+            let mut writer = FetchReplyWriter::begin(out, max_wait_ms);
+            results.iter().for_each(|result| writer.push(out, result));
+            assert_eq!(writer.len(), results.len());
+            writer.finish(out);
+        });
+        prop_assert_eq!(written, bytes_of(|out| reply.encode(out)));
+        identity!(FetchCreditRequest { stream, credit_bytes });
+        identity!(FetchCancelRequest { stream });
+        identity!(FetchCancelReply {});
+    }
+
+    #[test]
+    fn offsets(queries in vec(any::<(u64, i64)>(), 0..6), answers in vec((any::<u64>(), code(), any::<u64>(), any::<i64>()), 0..6)) {
+        let queries: Vec<_> = queries.into_iter().map(|(partition_uid, at)| OffsetQuery { partition_uid, at }).collect();
+        identity!(ListOffsetsRequest { entries: List::of(&queries) });
+        let answers: Vec<_> = answers.into_iter().map(|(partition_uid, error, offset, timestamp_us)| {
+            OffsetAnswer { partition_uid, error, offset, timestamp_us }
+        }).collect();
+        identity!(ListOffsetsReply { entries: List::of(&answers) });
+    }
+
+    #[test]
+    fn topic_changes(
+        name in text(), numbers: (u32, u16, u64), flags in 0u8..4, created: bool, owned in vec((text(), text()), 0..4),
+        list in vec((text(), any::<u64>(), any::<u32>()), 0..4),
+    ) {
+        let (partitions, replication, topic_uid) = numbers;
+        let settings = settings(&owned);
+        identity!(CreateTopicRequest { name: &name, partitions, replication, flags: CreateFlags(flags), settings: List::of(&settings) });
+        identity!(CreateTopicReply { topic_uid, created, partitions });
+        identity!(AlterTopicRequest { name: &name, partitions, settings: List::of(&settings) });
+        identity!(DeleteTopicRequest { name: &name });
+        let topics: Vec<_> = list.iter().map(|(name, topic_uid, partitions)| TopicItem { name, topic_uid: *topic_uid, partitions: *partitions }).collect();
+        identity!(ListTopicsReply { topics: List::of(&topics) });
+    }
+
+    #[test]
+    fn topic_descriptions(
+        name in text(), numbers: (u64, i64), owned in vec((text(), text(), any::<bool>()), 0..4),
+        partitions in vec(any::<(u32, u64, u32, u32, u16, (u64, u64, u64, u32))>(), 0..4), options in vec((text(), text(), text(), text(), text(), text(), text()), 0..4),
+    ) {
+        identity!(DescribeTopicRequest { name: &name });
+        let settings: Vec<_> = owned.iter().map(|(key, value, explicit)| {
+            EffectiveSetting { key, value, origin: if *explicit { Origin::Explicit } else { Origin::Default } }
+        }).collect();
+        let partitions: Vec<_> = partitions.into_iter().map(|(index, uid, group, node, shard, (log_start, committed_end, bytes, segments))| {
+            PartitionInfo { index, uid, group, node, shard, log_start, committed_end, bytes, segments }
+        }).collect();
+        let (topic_uid, created_us) = numbers;
+        identity!(DescribeTopicReply { topic_uid, name: &name, created_us, settings: List::of(&settings), partitions: List::of(&partitions) });
+        let options: Vec<_> = options.iter().map(|(key, kind, unit, default, min, max, doc)| OptionItem { key, kind, unit, default, min, max, doc }).collect();
+        identity!(DescribeOptionsReply { options: List::of(&options) });
+    }
+}
+
+#[test]
+fn kinds_and_codes_are_found_by_their_numbers() {
+    for number in 0..=u8::MAX {
+        assert_eq!(Kind::from_u8(number).map(Kind::as_u8), Kind::ALL.iter().map(|kind| kind.as_u8()).find(|known| *known == number));
+    }
+    for number in 0..=u16::MAX {
+        assert_eq!(ErrorCode::from_u16(number).is_some(), ErrorCode::ALL.iter().any(|code| code.as_u16() == number));
+    }
+    assert!(Kind::ALL.iter().all(|kind| tramline_wire::kind::reserved_for(kind.as_u8()).is_none()));
+}
+
+#[test]
+fn negotiation_takes_the_highest_common_version() {
+    assert_eq!(negotiate((1, 1), (1, 1)), Some(1));
+    assert_eq!(negotiate((1, 3), (2, 7)), Some(3));
+    assert_eq!(negotiate((1, 3), (4, 7)), None);
+    assert_eq!(negotiate((4, 7), (1, 3)), None);
+}
