@@ -1,0 +1,117 @@
+//! The broker under test: a real `tramline serve` process.
+//!
+//! Invariants: it is stopped by a signal (SIGSTOP) while limits are measured, since a spinning shard would take half of the
+//! core; it is killed when this value goes away, whatever happens.
+
+use crate::error::{BenchError, io_error};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a start may take: a lock that a killed predecessor still holds, recovery, pool.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker {
+    process: Child,
+    /// Address of its clients' port.
+    pub address: String,
+}
+
+/// How to start it.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions<'a> {
+    /// The binary.
+    pub binary: &'a Path,
+    /// Its data directory.
+    pub data_dir: &'a Path,
+    /// Its one core.
+    pub cpu: usize,
+    /// `--spin`.
+    pub spin: &'a str,
+    /// Settings `key=value`, handed over in the environment.
+    pub settings: &'a [String],
+}
+
+impl Broker {
+    /// Starts it and waits until it accepts connections.
+    pub fn start(options: &BrokerOptions<'_>) -> Result<Broker, BenchError> {
+        let mut command = Command::new(options.binary);
+        command.arg("serve").arg("--data-dir").arg(options.data_dir);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1", "--spin", options.spin]);
+        command.args(["--cpus", &options.cpu.to_string()]);
+        for setting in options.settings {
+            let (key, value) =
+                setting.split_once('=').ok_or_else(|| BenchError::Broker(format!("setting {setting:?} is not key=value")))?;
+            command.env(format!("TRAMLINE_{}", key.replace('.', "_").to_uppercase()), value);
+        }
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(io_error("cannot start tramline"))?;
+        let out = process.stdout.take().ok_or_else(|| BenchError::Broker("no standard output".to_owned()))?;
+        let mut broker = Broker { process, address: String::new() };
+        let (tell, told) = mpsc::channel();
+        // The thread also empties the pipe afterwards, so that the broker never blocks on it.
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        loop {
+            let line = told.recv_timeout(START_PATIENCE).map_err(|_| BenchError::Broker(broker.epitaph("it did not become ready")))?;
+            if let Some(client) = line.strip_prefix("ready ").and_then(|rest| rest.split(' ').find_map(|word| word.strip_prefix("client=")))
+            {
+                broker.address = client.to_owned();
+                return Ok(broker);
+            }
+        }
+    }
+
+    fn epitaph(&mut self, what: &str) -> String {
+        match self.process.try_wait() {
+            Ok(Some(status)) => format!("it ended ({status}) before it was ready; its reason is above"),
+            _ => what.to_owned(),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), BenchError> {
+        if let Ok(Some(status)) = self.process.try_wait() {
+            return Err(BenchError::Broker(format!("it ended in the middle of the run ({status})")));
+        }
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| BenchError::Broker("it has no process id".to_owned()))?;
+        kill_process(pid, signal).map_err(|e| BenchError::Io("cannot signal the broker", e.into()))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Takes it off its core.
+    pub fn pause(&mut self) -> Result<(), BenchError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) -> Result<(), BenchError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Bytes this process made the disk read so far, as the kernel counts them.
+    pub fn disk_read_bytes(&self) -> Result<u64, BenchError> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.process.id()))
+            .map_err(io_error("cannot read the broker's /proc/PID/io"))?;
+        let line = io.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+        line.and_then(|number| number.trim().parse().ok()).ok_or_else(|| BenchError::Broker("no read_bytes in its /proc/PID/io".to_owned()))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,179 @@
+//! What is measured, against which limit, and what counts as reached.
+//!
+//! Invariants: the names are those of the project's targets and of `latest.json`; a bound is made only of figures that
+//! `tramline-limits` measured in the same pair.
+//!
+//! Not here: how a measurement is done (`rtt.rs`, `produce.rs`, `fetch.rs`) and in which order (`main.rs`).
+
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Measure {
+    /// 1 KiB record, one in flight, busy-poll client, level `leader`.
+    ProduceLeaderRtt,
+    /// The same at level `durable`.
+    ProduceDurableRtt,
+    /// 1 KiB records in 64 KiB batches, enough in flight, level `durable`.
+    DurableThroughput,
+    /// The same over 1,000 partitions, against itself over one.
+    #[value(name = "partitions_1000")]
+    Partitions1000,
+    /// One stream from the tail cache.
+    TailFetchThroughput,
+    /// One stream from the disk, checksums checked, data four times the cache.
+    ColdFetchThroughput,
+}
+
+/// What a ratio (broker to limit) has to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// No less.
+    pub at_least: Option<f64>,
+    /// No more.
+    pub at_most: Option<f64>,
+}
+
+impl Goal {
+    /// Whether `ratio` reaches it.
+    pub fn reached(&self, ratio: f64) -> bool {
+        self.at_least.is_none_or(|least| ratio >= least) && self.at_most.is_none_or(|most| ratio <= most)
+    }
+
+    /// In words, for the table.
+    pub fn words(&self) -> String {
+        match (self.at_least, self.at_most) {
+            (Some(least), Some(most)) => format!("{least} to {most}"),
+            (Some(least), None) => format!("at least {least}"),
+            (None, Some(most)) => format!("at most {most}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// A limit or a result: the figure compared, and the 99th percentile beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Microseconds (a median) or 10^9 bytes per second.
+    pub value: f64,
+    /// 99th percentile of the latency, microseconds.
+    pub p99_us: Option<f64>,
+}
+
+impl Measure {
+    /// Name of the compared figure.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::ProduceLeaderRtt => "produce_leader_rtt_p50",
+            Measure::ProduceDurableRtt => "produce_durable_rtt_p50",
+            Measure::DurableThroughput => "durable_throughput",
+            Measure::Partitions1000 => "partitions_1000",
+            Measure::TailFetchThroughput => "tail_fetch_throughput",
+            Measure::ColdFetchThroughput => "cold_fetch_throughput",
+        }
+    }
+
+    /// Name of the 99th percentile beside it.
+    pub fn p99_name(self) -> String {
+        match self {
+            Measure::ProduceLeaderRtt => "produce_leader_rtt_p99".to_owned(),
+            Measure::ProduceDurableRtt => "produce_durable_rtt_p99".to_owned(),
+            other => format!("{}_latency_p99_us", other.name()),
+        }
+    }
+
+    /// Unit of the figure.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Measure::ProduceLeaderRtt | Measure::ProduceDurableRtt => "us",
+            _ => "GB/s",
+        }
+    }
+
+    /// What the ratio has to be.
+    pub fn goal(self) -> Goal {
+        let (at_least, at_most) = match self {
+            Measure::ProduceLeaderRtt => (None, Some(1.5)),
+            // Below 0.85 the acknowledgement cannot have waited for the disk.
+            Measure::ProduceDurableRtt => (Some(0.85), Some(1.3)),
+            Measure::DurableThroughput => (Some(0.55), None),
+            Measure::Partitions1000 => (Some(0.9), None),
+            Measure::TailFetchThroughput => (Some(0.7), None),
+            Measure::ColdFetchThroughput => (Some(0.6), None),
+        };
+        Goal { at_least, at_most }
+    }
+
+    /// What `tramline-limits` has to measure for it; nothing where the broker is compared with itself.
+    pub fn limits(self) -> Option<&'static str> {
+        match self {
+            Measure::ProduceLeaderRtt => Some("tcp-rtt"),
+            Measure::ProduceDurableRtt => Some("tcp-rtt,write-4k,durable-rtt"),
+            Measure::DurableThroughput => Some("tcp-stream,tcp-stream-crc,write-128k,write-1m,durable-stream"),
+            Measure::Partitions1000 => None,
+            Measure::TailFetchThroughput => Some("tcp-stream"),
+            Measure::ColdFetchThroughput => Some("tcp-stream,read"),
+        }
+    }
+
+    /// The limit made of what was measured; `None` when a figure is missing.
+    pub fn bound(self, limits: &BTreeMap<String, f64>) -> Option<Figure> {
+        let get = |name: &str| limits.get(name).copied();
+        let smaller = |a: f64, b: f64| Some(Figure { value: a.min(b), p99_us: None });
+        match self {
+            Measure::ProduceLeaderRtt => Some(Figure { value: get("tcp_rtt_p50_us")?, p99_us: get("tcp_rtt_p99_us") }),
+            // Sums of quantiles: exact for medians of near-constant parts, an upper bound in spirit for the p99.
+            Measure::ProduceDurableRtt => Some(Figure {
+                value: get("tcp_rtt_p50_us")? + get("write_4k_p50_us")?,
+                p99_us: Some(get("tcp_rtt_p99_us")? + get("write_4k_p99_us")?),
+            }),
+            Measure::DurableThroughput => {
+                let writes = get("write_128k_gbps")?.max(get("write_1m_gbps")?);
+                Some(Figure { p99_us: get("write_1m_p99_us"), ..smaller(get("tcp_stream_in_gbps")?, writes)? })
+            }
+            Measure::Partitions1000 => None,
+            Measure::TailFetchThroughput => smaller(get("tcp_stream_out_gbps")?, f64::MAX),
+            Measure::ColdFetchThroughput => smaller(get("tcp_stream_out_gbps")?, get("read_gbps")?),
+        }
+    }
+
+    /// Further figures it is worth being compared with, not gated: name of the comparison, and the figure.
+    pub fn cross_checks(self, limits: &BTreeMap<String, f64>) -> Vec<(&'static str, f64)> {
+        let get = |name: &str| limits.get(name).copied();
+        let found = match self {
+            // One request through a ring, a disk and back, with nothing of the broker.
+            Measure::ProduceDurableRtt => vec![("produce_durable_rtt_to_raw_chain", get("durable_rtt_p50_us"))],
+            Measure::DurableThroughput => vec![
+                // The stream when its receiver sums and copies, which a broker has to.
+                ("durable_throughput_to_summing_stream", get("tcp_stream_crc_in_gbps")),
+                // Receive, sum, copy, write, acknowledge on one core, with nothing else.
+                ("durable_throughput_to_raw_chain", get("durable_stream_gbps")),
+            ],
+            _ => Vec::new(),
+        };
+        found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durable_ack_that_is_too_fast_fails_too() {
+        let goal = Measure::ProduceDurableRtt.goal();
+        assert!(goal.reached(1.0) && goal.reached(1.3) && goal.reached(0.85));
+        assert!(!goal.reached(0.84) && !goal.reached(1.31));
+        assert!(Measure::DurableThroughput.goal().reached(0.55) && !Measure::DurableThroughput.goal().reached(0.54));
+    }
+
+    #[test]
+    fn bounds_take_the_smaller_limit_and_refuse_missing_figures() {
+        let limits: BTreeMap<String, f64> =
+            [("tcp_stream_in_gbps", 3.0), ("write_128k_gbps", 1.0), ("write_1m_gbps", 2.0)].map(|(k, v)| (k.to_owned(), v)).into();
+        assert_eq!(Measure::DurableThroughput.bound(&limits).map(|bound| bound.value), Some(2.0));
+        assert!(Measure::ColdFetchThroughput.bound(&limits).is_none());
+    }
+}

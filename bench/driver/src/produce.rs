@@ -1,0 +1,211 @@
+//! Produce throughput: 64 KiB batches at level `durable`, as many in flight as keep the broker busy.
+
+use crate::batches::{self, BATCH_BYTES};
+use crate::error::BenchError;
+use crate::hot_socket::HotSocket;
+use crate::stats::{Quantiles, histogram, quantiles};
+use crate::target::Target;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// After this time; the first fifth warms up and does not count.
+    Time(Duration),
+    /// When this many bytes of batches are acknowledged; all of it counts.
+    Bytes(u64),
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Throughput {
+    /// 10^9 bytes of batches acknowledged per second.
+    pub gbps: f64,
+    /// From a request's making to its reply, under this load.
+    pub latency: Quantiles,
+}
+
+/// Distinct batches that are sent in turn. Together they stay within a core's own cache, as the limits' one chunk does.
+const DISTINCT: u64 = 8;
+/// Frames in one vectored write: 256 KiB, as the limits' stream.
+const FRAMES_PER_WRITE: usize = 4;
+
+/// Sends batches to the target's partitions in turn, `window` requests in flight, one batch per request. Every partition has
+/// to have received something.
+pub fn throughput(target: &Target, window: usize, until: Until) -> Result<Throughput, BenchError> {
+    let mut pump = Pump::new(target)?;
+    let mut histogram = histogram();
+    let start = Instant::now();
+    let mut counted_from = matches!(until, Until::Bytes(_)).then_some(start);
+    let mut counted_bytes = 0u64;
+    let (seconds, latency) = loop {
+        pump.fill(window)?;
+        pump.send()?;
+        let Some(ack) = pump.receive()? else { continue };
+        let Some(from) = counted_from else {
+            if let Until::Time(time) = until
+                && ack.at - start > time / 5
+            {
+                counted_from = Some(ack.at);
+            }
+            continue;
+        };
+        counted_bytes += ack.bytes;
+        histogram.saturating_record(ack.latency.as_nanos() as u64);
+        let over = match until {
+            Until::Time(time) => ack.at - start > time,
+            Until::Bytes(goal) => counted_bytes >= goal,
+        };
+        if over {
+            break ((ack.at - from).as_secs_f64(), quantiles(&histogram));
+        }
+    };
+    while !pump.waiting.is_empty() {
+        pump.send()?;
+        pump.receive()?;
+    }
+    if let Some(at) = pump.acks.iter().position(|acks| *acks == 0) {
+        return Err(BenchError::Wrong(format!("partition {at} of {} received nothing: too little time", pump.acks.len())));
+    }
+    Ok(Throughput { gbps: counted_bytes as f64 / seconds / 1e9, latency })
+}
+
+/// One frame on its way out.
+#[derive(Debug)]
+struct Outgoing {
+    head: Vec<u8>,
+    batch: usize,
+    /// Bytes of head and batch that the kernel has.
+    sent: usize,
+}
+
+/// A request that waits for its reply.
+#[derive(Debug)]
+struct Waiting {
+    correlation: u64,
+    since: Instant,
+    partition: usize,
+    bytes: u64,
+}
+
+/// One acknowledged batch.
+#[derive(Debug)]
+struct Ack {
+    at: Instant,
+    latency: Duration,
+    bytes: u64,
+}
+
+/// Keeps a window of requests in flight.
+#[derive(Debug)]
+struct Pump<'a> {
+    target: &'a Target,
+    socket: HotSocket,
+    batches: Vec<Vec<u8>>,
+    outgoing: VecDeque<Outgoing>,
+    spare_heads: Vec<Vec<u8>>,
+    /// In the order of sending; replies may come in any order, but mostly come in this one.
+    waiting: VecDeque<Waiting>,
+    /// Acknowledged batches per partition.
+    acks: Vec<u64>,
+    next: usize,
+}
+
+impl<'a> Pump<'a> {
+    fn new(target: &'a Target) -> Result<Pump<'a>, BenchError> {
+        Ok(Pump {
+            target,
+            socket: HotSocket::connect(&target.address)?,
+            batches: (1..=DISTINCT).map(|seed| batches::batch(BATCH_BYTES, seed)).collect::<Result<_, _>>()?,
+            outgoing: VecDeque::new(),
+            spare_heads: Vec::new(),
+            waiting: VecDeque::new(),
+            acks: vec![0; target.uids.len()],
+            next: 0,
+        })
+    }
+
+    /// Makes requests until the window is full.
+    fn fill(&mut self, window: usize) -> Result<(), BenchError> {
+        while self.waiting.len() < window {
+            let batch = self.next % self.batches.len();
+            let partition = self.next % self.target.uids.len();
+            self.next += 1;
+            let bytes = self.batches[batch].len();
+            let entry = ProduceEntry { partition_uid: self.target.uids[partition], batch_len: bytes as u32 };
+            let mut head = self.spare_heads.pop().unwrap_or_default();
+            head.clear();
+            let correlation = self.socket.request(&mut head, Kind::Produce, bytes, |out| {
+                let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 10_000);
+                writer.push(out, &entry);
+                writer.finish(out);
+            })?;
+            self.outgoing.push_back(Outgoing { head, batch, sent: 0 });
+            self.waiting.push_back(Waiting { correlation, since: Instant::now(), partition, bytes: bytes as u64 });
+        }
+        Ok(())
+    }
+
+    /// Hands the kernel as much as it takes.
+    fn send(&mut self) -> Result<(), BenchError> {
+        while !self.outgoing.is_empty() {
+            let mut parts = [IoSlice::new(&[]); 2 * FRAMES_PER_WRITE];
+            let mut used = 0;
+            for frame in self.outgoing.iter().take(FRAMES_PER_WRITE) {
+                let batch = &self.batches[frame.batch];
+                if frame.sent < frame.head.len() {
+                    parts[used] = IoSlice::new(&frame.head[frame.sent..]);
+                    used += 1;
+                }
+                parts[used] = IoSlice::new(&batch[frame.sent.saturating_sub(frame.head.len())..]);
+                used += 1;
+            }
+            let mut sent = self.socket.send_some(&parts[..used])?;
+            if sent == 0 {
+                return Ok(());
+            }
+            while sent > 0 {
+                let Some(frame) = self.outgoing.front_mut() else { break };
+                let left = frame.head.len() + self.batches[frame.batch].len() - frame.sent;
+                if sent < left {
+                    frame.sent += sent;
+                    break;
+                }
+                sent -= left;
+                if let Some(done) = self.outgoing.pop_front() {
+                    self.spare_heads.push(done.head);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next acknowledgement, if it is there.
+    fn receive(&mut self) -> Result<Option<Ack>, BenchError> {
+        let Some(frame) = self.socket.poll_frame()? else { return Ok(None) };
+        let reply = ProduceReply::decode(frame.meta).map_err(|e| BenchError::Wrong(e.to_string()))?;
+        let result = reply.results.iter().next().ok_or_else(|| BenchError::Wrong("a produce reply without a result".to_owned()))?;
+        if !result.error.is_ok() {
+            return Err(BenchError::Refused(result.error, "a batch of the throughput run".to_owned()));
+        }
+        if reply.level_reached < Level::Durable {
+            return Err(BenchError::Wrong(format!("a batch was acknowledged at level {} only", reply.level_reached)));
+        }
+        let correlation = frame.header.correlation;
+        let at = self.waiting.iter().position(|waiting| waiting.correlation == correlation);
+        let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) else {
+            return Err(BenchError::Wrong(format!("a reply to request {correlation}, which is not under way")));
+        };
+        if self.target.uids[waiting.partition] != result.partition_uid {
+            return Err(BenchError::Wrong("a reply names another partition than its request".to_owned()));
+        }
+        self.acks[waiting.partition] += 1;
+        let now = Instant::now();
+        Ok(Some(Ack { at: now, latency: now - waiting.since, bytes: waiting.bytes }))
+    }
+}

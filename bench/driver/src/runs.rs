@@ -1,0 +1,229 @@
+//! The order of things: what is prepared for each measure, and limits and broker in turns.
+//!
+//! Invariants: while `tramline-limits` runs the broker is halted; each pair's limit is the mean of the one measured right before
+//! and the one right after the broker; a pair in which others disturbed is taken again while there is time, and the least
+//! disturbed ones count.
+
+use crate::broker::Broker;
+use crate::contention::{UNDISTURBED_SHARE, Watch};
+use crate::error::BenchError;
+use crate::limits::Limits;
+use crate::measures::{Figure, Measure};
+use crate::produce::{self, Until};
+use crate::target::{self, Target};
+use crate::{fetch, rtt};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tramline_wire::level::Level;
+
+/// Bytes of the newest data that the tail consumer reads: what a consumer that keeps up finds there, well within the cache.
+const TAIL_BYTES: u64 = 64 << 20;
+/// What the throughput topic keeps, so that space is used again as in steady state.
+const RETENTION_BYTES: u64 = 1 << 30;
+
+/// At most this many times as many pairs are tried as are wanted.
+const TRIES_PER_PAIR: u32 = 3;
+
+/// One pair.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Of the machine, or of the broker over one partition.
+    pub limit: Figure,
+    /// Of the broker.
+    pub broker: Figure,
+    /// Share of the time in which something waited for a processor: the worst of the broker's run and its two neighbours.
+    pub waited_share: f64,
+}
+
+/// A run, and how much others disturbed it.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    figure: Figure,
+    waited_share: f64,
+}
+
+/// Everything the measures share.
+#[derive(Debug)]
+pub struct Runs {
+    /// The broker under test.
+    pub broker: Broker,
+    /// The yardstick.
+    pub limits: Limits,
+    /// Pairs per measure.
+    pub pairs: u32,
+    /// Length of one of the broker's runs.
+    pub time: Duration,
+    /// No pair is repeated after this.
+    pub repeat_until: Instant,
+    /// Requests in flight.
+    pub window: usize,
+    /// The broker's tail cache.
+    pub cache_bytes: u64,
+    /// Every run of the limits.
+    pub all_limits: Vec<BTreeMap<String, f64>>,
+}
+
+impl Runs {
+    /// The pairs of one measure: limit, broker.
+    pub fn measure(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
+        let topic = format!("bench-{}", measure.name());
+        let address = self.broker.address.clone();
+        // What is read again has to stay; what is only written shall be dropped, so that space is used again as in steady state.
+        let kept = matches!(measure, Measure::TailFetchThroughput | Measure::ColdFetchThroughput);
+        let settings: &[(&str, String)] = if kept { &[] } else { &[("retention.bytes", RETENTION_BYTES.to_string())] };
+        let target = target::create(&address, &topic, 1, settings)?;
+        let pairs = match measure {
+            Measure::ProduceLeaderRtt => self.interleave(measure, |_, time| round_trip(&target, Level::Leader, time)),
+            Measure::ProduceDurableRtt => self.interleave(measure, |_, time| round_trip(&target, Level::Durable, time)),
+            Measure::DurableThroughput => {
+                let window = self.window;
+                self.interleave(measure, |_, time| write(&target, window, time))
+            }
+            Measure::TailFetchThroughput => self.tail(measure, &target),
+            Measure::ColdFetchThroughput => self.cold(measure, &target),
+            Measure::Partitions1000 => self.partitions(measure, &target),
+        };
+        self.broker.resume()?;
+        let pairs = pairs?;
+        target::delete(&address, &target)?;
+        Ok(pairs)
+    }
+
+    fn limit(&mut self, measure: Measure, only: &str) -> Result<Seen, BenchError> {
+        self.broker.pause()?;
+        let watch = Watch::start();
+        let figures = self.limits.run(only)?;
+        let waited_share = watch.waited_share();
+        self.broker.resume()?;
+        let figure =
+            measure.bound(&figures).ok_or_else(|| BenchError::Limits(format!("a figure is missing among {:?}", figures.keys())))?;
+        self.all_limits.push(figures);
+        Ok(Seen { figure, waited_share })
+    }
+
+    fn interleave(
+        &mut self,
+        measure: Measure,
+        mut broker_run: impl FnMut(&Broker, Duration) -> Result<Figure, BenchError>,
+    ) -> Result<Vec<Pair>, BenchError> {
+        let Some(only) = measure.limits() else { return Ok(Vec::new()) };
+        self.alternate(
+            measure,
+            |runs| runs.limit(measure, only),
+            |runs| {
+                let watch = Watch::start();
+                let figure = broker_run(&runs.broker, runs.time)?;
+                Ok(Seen { figure, waited_share: watch.waited_share() })
+            },
+        )
+    }
+
+    /// Reference, subject, reference, subject, ..., reference: until there are enough undisturbed pairs, or no more may be tried.
+    fn alternate(
+        &mut self,
+        measure: Measure,
+        mut reference: impl FnMut(&mut Runs) -> Result<Seen, BenchError>,
+        mut subject: impl FnMut(&mut Runs) -> Result<Seen, BenchError>,
+    ) -> Result<Vec<Pair>, BenchError> {
+        let wanted = self.pairs as usize;
+        let mut pairs: Vec<Pair> = Vec::new();
+        let mut before = reference(self)?;
+        loop {
+            let seen = subject(self)?;
+            let after = reference(self)?;
+            let waited_share = before.waited_share.max(seen.waited_share).max(after.waited_share);
+            let pair = Pair { limit: mean(before.figure, after.figure), broker: seen.figure, waited_share };
+            before = after;
+            eprintln!(
+                "tramline-bench:   pair {}: limit {:.2} {unit}, tramline {:.2} {unit}, ratio {:.2}{}",
+                pairs.len() + 1,
+                pair.limit.value,
+                pair.broker.value,
+                pair.broker.value / pair.limit.value,
+                if waited_share > UNDISTURBED_SHARE {
+                    format!(" (others disturbed {:.0} % of the time)", waited_share * 100.0)
+                } else {
+                    String::new()
+                },
+                unit = measure.unit()
+            );
+            pairs.push(pair);
+            let undisturbed = pairs.iter().filter(|pair| pair.waited_share <= UNDISTURBED_SHARE).count();
+            let may_repeat = pairs.len() < wanted * TRIES_PER_PAIR as usize && Instant::now() < self.repeat_until;
+            if undisturbed >= wanted || (pairs.len() >= wanted && !may_repeat) {
+                break;
+            }
+        }
+        // Stable, so that among equally undisturbed ones the order of time stays. What is below the mark counts as equal.
+        pairs.sort_by(|a, b| a.waited_share.max(UNDISTURBED_SHARE).total_cmp(&b.waited_share.max(UNDISTURBED_SHARE)));
+        pairs.truncate(wanted);
+        Ok(pairs)
+    }
+
+    /// The newest data, read again and again from memory.
+    fn tail(&mut self, measure: Measure, target: &Target) -> Result<Vec<Pair>, BenchError> {
+        produce::throughput(target, self.window, Until::Bytes(TAIL_BYTES.min(self.cache_bytes / 2)))?;
+        let end = target::end_offset(&self.broker.address, target)?;
+        self.interleave(measure, |broker, time| {
+            let before = broker.disk_read_bytes()?;
+            let fetched = fetch::throughput(target, 0, end, false, time)?;
+            let from_disk = broker.disk_read_bytes()?.saturating_sub(before);
+            if from_disk > fetched.bytes / 10 {
+                return Err(BenchError::Wrong(format!("{from_disk} of {} bytes of the tail came from the disk", fetched.bytes)));
+            }
+            Ok(Figure { value: fetched.gbps, p99_us: Some(fetched.gaps.p99_us) })
+        })
+    }
+
+    /// Data four times the cache, pushed out of it by as much again as the cache holds.
+    fn cold(&mut self, measure: Measure, target: &Target) -> Result<Vec<Pair>, BenchError> {
+        eprintln!("tramline-bench:   writing {} MiB of cold data", (5 * self.cache_bytes) >> 20);
+        produce::throughput(target, self.window, Until::Bytes(4 * self.cache_bytes))?;
+        let end = target::end_offset(&self.broker.address, target)?;
+        let address = self.broker.address.clone();
+        let other = target::create(&address, "bench-cold-flush", 1, &[])?;
+        produce::throughput(&other, self.window, Until::Bytes(self.cache_bytes + (32 << 20)))?;
+        let pairs = self.interleave(measure, |broker, time| {
+            let before = broker.disk_read_bytes()?;
+            let fetched = fetch::throughput(target, 0, end, true, time)?;
+            let from_disk = broker.disk_read_bytes()?.saturating_sub(before);
+            if from_disk < fetched.bytes / 10 * 9 {
+                return Err(BenchError::Wrong(format!("only {from_disk} of {} bytes came from the disk: not cold", fetched.bytes)));
+            }
+            Ok(Figure { value: fetched.gbps, p99_us: Some(fetched.gaps.p99_us) })
+        });
+        self.broker.resume()?;
+        target::delete(&address, &other)?;
+        pairs
+    }
+
+    /// Over one partition, over a thousand, over one, ...
+    fn partitions(&mut self, measure: Measure, one: &Target) -> Result<Vec<Pair>, BenchError> {
+        let address = self.broker.address.clone();
+        let many =
+            target::create(&address, "bench-partitions-1000-many", 1000, &[("retention.bytes", (RETENTION_BYTES / 1000).to_string())])?;
+        let run = |target: &Target, runs: &Runs| {
+            let watch = Watch::start();
+            let figure = write(target, runs.window, runs.time)?;
+            Ok(Seen { figure, waited_share: watch.waited_share() })
+        };
+        let pairs = self.alternate(measure, |runs| run(one, runs), |runs| run(&many, runs))?;
+        target::delete(&address, &many)?;
+        Ok(pairs)
+    }
+}
+
+fn mean(a: Figure, b: Figure) -> Figure {
+    let p99_us = a.p99_us.zip(b.p99_us).map(|(a, b)| (a + b) / 2.0);
+    Figure { value: (a.value + b.value) / 2.0, p99_us }
+}
+
+fn round_trip(target: &Target, level: Level, time: Duration) -> Result<Figure, BenchError> {
+    let latency = rtt::produce_round_trips(target, level, time)?;
+    Ok(Figure { value: latency.p50_us, p99_us: Some(latency.p99_us) })
+}
+
+fn write(target: &Target, window: usize, time: Duration) -> Result<Figure, BenchError> {
+    let seen = produce::throughput(target, window, Until::Time(time))?;
+    Ok(Figure { value: seen.gbps, p99_us: Some(seen.latency.p99_us) })
+}

@@ -1,0 +1,38 @@
+//! Each loop once, for a moment, against the fake broker: that none rots, and that none accepts a wrong answer silently.
+
+use crate::produce::{self, Until};
+use crate::target::Target;
+use crate::{fake, fetch, rtt};
+use std::time::Duration;
+use tramline_wire::level::Level;
+
+fn target(partitions: u64) -> Target {
+    Target { topic: "smoke".to_owned(), address: fake::start(), uids: (1..=partitions).collect() }
+}
+
+#[test]
+fn round_trips() {
+    let latency = rtt::produce_round_trips(&target(1), Level::Durable, Duration::from_millis(50)).expect("measured");
+    assert!(latency.p50_us > 0.0 && latency.p50_us <= latency.p99_us);
+}
+
+#[test]
+fn produce_then_fetch_gives_the_same_bytes() {
+    let target = target(1);
+    let goal = 20 << 20;
+    produce::throughput(&target, 16, Until::Bytes(goal)).expect("produced");
+    // 63 records per batch of 64 KiB; a little more than the goal was sent.
+    let batches = goal / (64 << 10);
+    let fetched = fetch::throughput(&target, 0, batches * 63, true, Duration::ZERO).expect("fetched");
+    assert!(fetched.bytes >= batches * 63 * 1024 && fetched.gbps > 0.0);
+    fetch::throughput(&target, 63, batches * 63, false, Duration::from_millis(20)).expect("fetched from the middle, more than once");
+}
+
+#[test]
+fn throughput_over_many_partitions_reaches_each() {
+    let target = target(10);
+    let seen = produce::throughput(&target, 8, Until::Time(Duration::from_millis(100))).expect("produced");
+    assert!(seen.gbps > 0.0 && seen.latency.p50_us > 0.0);
+    // The run ends with the first acknowledgement: at most eight of ten partitions can have received something.
+    assert!(produce::throughput(&target, 8, Until::Bytes(1)).is_err(), "a partition without a batch has to show");
+}

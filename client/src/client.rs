@@ -1,0 +1,425 @@
+//! The client's root: finds a broker, runs administrative requests, makes producers and consumers.
+//!
+//! Administrative requests share one connection behind a lock; producers and consumers open their own. A retriable
+//! refusal or a broken connection is tried again with growing waits until `request_timeout` is over, at the address the
+//! broker named if it named one. Creating and deleting are not repeated after their request was sent: whether they took
+//! effect is then unknown, and the error says so.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tramline_wire::kind::Kind;
+use tramline_wire::metadata::{MetadataReply, MetadataRequest};
+use tramline_wire::offsets::{self, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer, OffsetQuery};
+use tramline_wire::prim::{DecodeError, List};
+use tramline_wire::topics::{
+    AlterTopicReply, AlterTopicRequest, CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest,
+    DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicReply, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
+};
+
+use crate::config::{Config, ConsumerConfig, ProducerConfig};
+use crate::consumer::Consumer;
+use crate::core::Backoff;
+use crate::error::Error;
+use crate::link::{Effect, HelloInfo, Link};
+use crate::producer::Producer;
+use crate::types::{At, CreatedTopic, Metadata, Node, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary};
+
+/// Most partitions named in one request for offsets: a quarter of the broker's default limit (`entries.max`).
+const OFFSET_QUERIES_MAX: usize = 1024;
+
+/// A connection to a cluster. Cheap to share between threads by reference; see the crate's page for examples.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// What a client shares with its producers and consumers: the settings and the administrative connection.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    admin: Mutex<Admin>,
+}
+
+#[derive(Debug)]
+struct Admin {
+    link: Option<Link>,
+    hello: HelloInfo,
+    /// Tried before the configured servers: where the broker sent us.
+    preferred: Option<String>,
+}
+
+impl Client {
+    /// Connects to the first of the configured servers that answers. Tries each once: whoever waits for a broker to start
+    /// does so by calling again.
+    pub fn connect(config: Config) -> Result<Client, Error> {
+        config.check()?;
+        let (link, hello) = open_first(&config, None, &[])?;
+        let admin = Admin { link: Some(link), hello, preferred: None };
+        Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
+    }
+
+    /// What the broker told at the last hello.
+    pub fn hello(&self) -> HelloInfo {
+        self.shared.lock().hello.clone()
+    }
+
+    /// The settings in use.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Nodes, and the partitions of these topics with their owners; of all topics when none is named.
+    pub fn metadata(&self, topics: &[&str]) -> Result<Metadata, Error> {
+        self.shared.metadata(topics)
+    }
+
+    /// Creates a topic. With `if_not_exists` an existing topic is fine, whatever its settings.
+    pub fn create_topic(&self, name: &str, partitions: u32, settings: &[(&str, &str)], if_not_exists: bool) -> Result<CreatedTopic, Error> {
+        let flags = if if_not_exists { CreateFlags::IF_NOT_EXISTS } else { CreateFlags(0) };
+        self.create(name, partitions, settings, flags)
+    }
+
+    /// Checks what [`create_topic`](Self::create_topic) would check, and creates nothing.
+    pub fn validate_topic(&self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> Result<(), Error> {
+        self.create(name, partitions, settings, CreateFlags::VALIDATE_ONLY).map(|_| ())
+    }
+
+    fn create(&self, name: &str, partitions: u32, settings: &[(&str, &str)], flags: CreateFlags) -> Result<CreatedTopic, Error> {
+        check_lengths(name, settings)?;
+        let settings = wire_settings(settings);
+        let request = CreateTopicRequest { name, partitions, replication: 0, flags, settings: List::of(&settings) };
+        let effect = if flags == CreateFlags(0) { Effect::Once } else { Effect::Repeatable };
+        let what = format!("create topic {name:?}");
+        self.shared.call(
+            &what,
+            Kind::CreateTopic,
+            effect,
+            |meta| request.encode(meta),
+            |meta| {
+                let reply = CreateTopicReply::decode(meta)?;
+                Ok(CreatedTopic { uid: reply.topic_uid, created: reply.created, partitions: reply.partitions })
+            },
+        )
+    }
+
+    /// Changes settings (an empty value: back to the default) and raises the number of partitions (`None` keeps it).
+    pub fn alter_topic(&self, name: &str, partitions: Option<u32>, settings: &[(&str, &str)]) -> Result<(), Error> {
+        check_lengths(name, settings)?;
+        let settings = wire_settings(settings);
+        let request = AlterTopicRequest { name, partitions: partitions.unwrap_or(0), settings: List::of(&settings) };
+        let what = format!("alter topic {name:?}");
+        self.shared.call(
+            &what,
+            Kind::AlterTopic,
+            Effect::Repeatable,
+            |meta| request.encode(meta),
+            |meta| AlterTopicReply::decode(meta).map(|_| ()),
+        )
+    }
+
+    /// Deletes a topic and all its records.
+    pub fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        check_lengths(name, &[])?;
+        let request = DeleteTopicRequest { name };
+        let what = format!("delete topic {name:?}");
+        self.shared.call(
+            &what,
+            Kind::DeleteTopic,
+            Effect::Once,
+            |meta| request.encode(meta),
+            |meta| DeleteTopicReply::decode(meta).map(|_| ()),
+        )
+    }
+
+    /// All topics, in order of name.
+    pub fn list_topics(&self) -> Result<Vec<TopicSummary>, Error> {
+        self.shared.call(
+            "list topics",
+            Kind::ListTopics,
+            Effect::Repeatable,
+            |meta| ListTopicsRequest {}.encode(meta),
+            |meta| {
+                let reply = ListTopicsReply::decode(meta)?;
+                let topics = reply.topics.iter();
+                Ok(topics
+                    .map(|topic| TopicSummary { name: topic.name.to_string(), uid: topic.topic_uid, partitions: topic.partitions })
+                    .collect())
+            },
+        )
+    }
+
+    /// One topic with its settings and partitions.
+    pub fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
+        check_lengths(name, &[])?;
+        let request = DescribeTopicRequest { name };
+        let what = format!("describe topic {name:?}");
+        self.shared.call(
+            &what,
+            Kind::DescribeTopic,
+            Effect::Repeatable,
+            |meta| request.encode(meta),
+            |meta| DescribeTopicReply::decode(meta).map(TopicDescription::from),
+        )
+    }
+
+    /// All settings a topic can have, with units, ranges and defaults.
+    pub fn describe_options(&self) -> Result<Vec<OptionDescription>, Error> {
+        let request = DescribeOptionsRequest {};
+        self.shared.call(
+            "describe options",
+            Kind::DescribeOptions,
+            Effect::Repeatable,
+            |meta| request.encode(meta),
+            |meta| Ok(DescribeOptionsReply::decode(meta)?.options.iter().map(OptionDescription::from).collect()),
+        )
+    }
+
+    /// Offsets of partitions of a topic, in the order asked.
+    pub fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
+        self.shared.list_offsets(topic, asked)
+    }
+
+    /// The offset after the last committed record of every partition, in order of partition: where reading "until the end as
+    /// it is now" stops.
+    pub fn end_offsets(&self, topic: &str) -> Result<Vec<PartitionOffset>, Error> {
+        let partitions = self.shared.topic(topic)?.partitions.len() as u32;
+        let asked: Vec<(u32, At)> = (0..partitions).map(|partition| (partition, At::Latest)).collect();
+        self.shared.list_offsets(topic, &asked)
+    }
+
+    /// Asks for a sign of life; returns the round trip's time.
+    pub fn ping(&self) -> Result<std::time::Duration, Error> {
+        let start = Instant::now();
+        self.shared.call("ping", Kind::Ping, Effect::Repeatable, |_| {}, |_| Ok(()))?;
+        Ok(start.elapsed())
+    }
+
+    /// A producer with connections of its own. Opens them when it first needs them.
+    pub fn producer(&self, config: ProducerConfig) -> Result<Producer, Error> {
+        Producer::new(Arc::clone(&self.shared), config)
+    }
+
+    /// A consumer with connections of its own. Opens them when it first needs them.
+    pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
+        Consumer::new(Arc::clone(&self.shared), config)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Admin> {
+        // A panic while the lock was held can leave a half-read connection, never a wrong value: `call` drops the link
+        // whenever a request did not end well, and takes it out while one runs.
+        self.admin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Metadata of these topics (all, when empty).
+    pub(crate) fn metadata(&self, topics: &[&str]) -> Result<Metadata, Error> {
+        for topic in topics {
+            check_lengths(topic, &[])?;
+        }
+        let request = MetadataRequest { topics: List::of(topics) };
+        self.call(
+            "get metadata",
+            Kind::Metadata,
+            Effect::Repeatable,
+            |meta| request.encode(meta),
+            |meta| MetadataReply::decode(meta).map(Metadata::from),
+        )
+    }
+
+    /// As [`metadata`](Self::metadata), tried once: for callers that have a loop of their own.
+    pub(crate) fn metadata_once(&self, topics: &[&str]) -> Result<Metadata, Error> {
+        let request = MetadataRequest { topics: List::of(topics) };
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let encode = |meta: &mut Vec<u8>| request.encode(meta);
+        let decode = |meta: &[u8]| MetadataReply::decode(meta).map(Metadata::from);
+        self.call_once(&mut self.lock(), "get metadata", Kind::Metadata, Effect::Repeatable, &encode, deadline, &decode)
+    }
+
+    /// Metadata of one topic that has to exist.
+    pub(crate) fn topic(&self, name: &str) -> Result<TopicMetadata, Error> {
+        let metadata = self.metadata(&[name])?;
+        existing_topic(&metadata, name).cloned()
+    }
+
+    pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
+        let what = format!("list offsets of topic {topic:?}");
+        let deadline = Instant::now() + self.config.request_timeout;
+        let mut backoff = Backoff::default();
+        loop {
+            let partitions = self.topic(topic)?.partitions;
+            // A request goes to one owner, so the questions are sorted by owner.
+            let mut by_owner: BTreeMap<(u32, u16), Vec<(usize, OffsetQuery)>> = BTreeMap::new();
+            for (place, &(partition, at)) in asked.iter().enumerate() {
+                let found = partitions.get(partition as usize).ok_or_else(|| Error::NoSuchPartition {
+                    topic: topic.to_string(),
+                    partition,
+                    partitions: partitions.len() as u32,
+                })?;
+                let query = OffsetQuery { partition_uid: found.uid, at: wire_at(at)? };
+                by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, query));
+            }
+            match self.try_list_offsets(&what, asked, by_owner.values()) {
+                Err(error) if error.retriable() => pause(&what, &mut backoff, deadline, &self.config, error)?,
+                result => return result,
+            }
+        }
+    }
+
+    fn try_list_offsets<'a>(
+        &self,
+        what: &str,
+        asked: &[(u32, At)],
+        by_owner: impl Iterator<Item = &'a Vec<(usize, OffsetQuery)>>,
+    ) -> Result<Vec<PartitionOffset>, Error> {
+        let mut found: Vec<PartitionOffset> =
+            asked.iter().map(|&(partition, _)| PartitionOffset { partition, offset: 0, timestamp_us: None }).collect();
+        for questions in by_owner.flat_map(|of_owner| of_owner.chunks(OFFSET_QUERIES_MAX)) {
+            let queries: Vec<OffsetQuery> = questions.iter().map(|(_, query)| *query).collect();
+            let request = ListOffsetsRequest { entries: List::of(&queries) };
+            let encode = |meta: &mut Vec<u8>| request.encode(meta);
+            let answers: Vec<OffsetAnswer> = self.call(what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
+                Ok(ListOffsetsReply::decode(meta)?.entries.iter().collect())
+            })?;
+            if answers.len() != queries.len() {
+                let message = format!("it answered {} of {} offsets", answers.len(), queries.len());
+                return Err(Error::protocol("the broker", message));
+            }
+            for (&(place, _), answer) in questions.iter().zip(answers) {
+                let found = &mut found[place];
+                if !answer.error.is_ok() {
+                    return Err(Error::Refused {
+                        request: format!("{what} partition {}", found.partition),
+                        code: answer.error,
+                        retriable: answer.error.retriable(),
+                        message: String::new(),
+                        next: None,
+                    });
+                }
+                found.offset = answer.offset;
+                found.timestamp_us = (answer.timestamp_us != offsets::TIMESTAMP_UNKNOWN).then_some(answer.timestamp_us);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs one administrative request with its retries.
+    fn call<R>(
+        &self,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: impl Fn(&mut Vec<u8>),
+        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
+        let deadline = Instant::now() + self.config.request_timeout;
+        let mut backoff = Backoff::default();
+        let mut admin = self.lock();
+        loop {
+            let error = match self.call_once(&mut admin, what, kind, effect, &encode, deadline, &decode) {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            };
+            if let Some(next) = error.next_address() {
+                admin.preferred = Some(next.to_string());
+                admin.link = None;
+            }
+            if !error.retriable() {
+                return Err(error);
+            }
+            pause(what, &mut backoff, deadline, &self.config, error)?;
+        }
+    }
+
+    fn call_once<R>(
+        &self,
+        admin: &mut Admin,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: &impl Fn(&mut Vec<u8>),
+        deadline: Instant,
+        decode: &impl Fn(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
+        // After a silence the broker may have closed the connection; noticing before the request is sent saves a request
+        // with an unknown outcome.
+        let reusable = admin.link.take().and_then(|mut link| (link.idle().as_millis() < 1000 || !link.is_stale()).then_some(link));
+        let mut link = match reusable {
+            Some(link) => link,
+            None => {
+                let (link, hello) = open_first(&self.config, admin.preferred.as_deref(), &admin.hello.nodes)?;
+                admin.hello = hello;
+                link
+            }
+        };
+        let result = link.call(what, kind, effect, encode, deadline, decode);
+        match &result {
+            Ok(_) | Err(Error::Refused { .. }) => admin.link = Some(link),
+            Err(_) => admin.preferred = None,
+        }
+        result
+    }
+}
+
+/// Opens a connection to the first address that answers: the preferred one, the configured ones, the nodes known.
+fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node]) -> Result<(Link, HelloInfo), Error> {
+    let known: Vec<String> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
+    let addresses = preferred.into_iter().chain(config.servers.iter().map(String::as_str)).chain(known.iter().map(String::as_str));
+    let mut first_error = None;
+    for address in addresses {
+        match Link::open(address, config) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.unwrap_or_else(|| Error::config("no server address: give at least one host:port")))
+}
+
+/// Sleeps before the next attempt; gives up with the last error when the time would be over.
+fn pause(what: &str, backoff: &mut Backoff, deadline: Instant, config: &Config, last: Error) -> Result<(), Error> {
+    let wait = std::time::Duration::from_micros(backoff.next_us());
+    if Instant::now() + wait >= deadline {
+        return Err(Error::Timeout { doing: what.to_string(), after: config.request_timeout, last: Some(Arc::new(last)) });
+    }
+    std::thread::sleep(wait);
+    Ok(())
+}
+
+/// The topic in a metadata reply, or why it is not there.
+pub(crate) fn existing_topic<'a>(metadata: &'a Metadata, name: &str) -> Result<&'a TopicMetadata, Error> {
+    match metadata.topic(name) {
+        Some(topic) if topic.error.is_ok() => Ok(topic),
+        Some(topic) => Err(Error::Refused {
+            request: format!("look up topic {name:?}"),
+            code: topic.error,
+            retriable: topic.error.retriable(),
+            message: String::new(),
+            next: None,
+        }),
+        None => Err(Error::protocol("the broker", format!("its metadata does not mention topic {name:?}"))),
+    }
+}
+
+fn wire_at(at: At) -> Result<i64, Error> {
+    match at {
+        At::Earliest => Ok(offsets::AT_EARLIEST),
+        At::Latest => Ok(offsets::AT_LATEST),
+        At::Time(us) if us >= 0 => Ok(us),
+        At::Time(us) => Err(Error::config(&format!("the time {us} us is before 1970, which cannot be asked for: use Earliest"))),
+    }
+}
+
+fn wire_settings<'a>(settings: &[(&'a str, &'a str)]) -> Vec<Setting<'a>> {
+    settings.iter().map(|&(key, value)| Setting { key, value }).collect()
+}
+
+/// Strings travel behind a 16-bit length; the encoder asserts it, so it is checked here.
+fn check_lengths(name: &str, settings: &[(&str, &str)]) -> Result<(), Error> {
+    let longest = settings.iter().flat_map(|(key, value)| [key.len(), value.len()]).chain([name.len()]).max().unwrap_or(0);
+    if longest > tramline_wire::prim::STR_BYTES_MAX {
+        return Err(Error::config(&format!("a name or setting of {longest} bytes cannot be sent: at most 65,535")));
+    }
+    Ok(())
+}

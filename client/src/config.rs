@@ -1,0 +1,190 @@
+//! Settings of the client, the producer and the consumer, with units, defaults and the reason of each number.
+//!
+//! Plain structs with public fields and a `Default`; `..Default::default()` keeps callers short. Checked once, when the
+//! client, producer or consumer is made.
+
+use std::time::Duration;
+
+use tramline_wire::batch::Limits;
+use tramline_wire::codec::Codec;
+use tramline_wire::level::Level;
+
+use crate::error::Error;
+use crate::partitioner::Partitioner;
+
+/// Settings of a [`Client`](crate::Client), inherited by its producers and consumers.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses to learn the cluster from, `host:port`; the first that answers is used.
+    pub servers: Vec<String>,
+    /// Name told to the broker at hello (it shows in the broker's logs and connection lists).
+    pub client_name: String,
+    /// Longest wait for one TCP connection and its hello.
+    pub connect_timeout: Duration,
+    /// Longest time for one request with all its retries: administration, fetch set-up, and each batch of a producer
+    /// counted from its first record.
+    pub request_timeout: Duration,
+    /// Spin on non-blocking sockets instead of sleeping in poll(2): saves some 60 us per round trip and costs a core.
+    pub busy_poll: bool,
+    /// While spinning, `sched_yield` after each empty poll (0.3 us). Leave it on unless the core is isolated: a thread that
+    /// never yields on the core that took the disk's interrupt holds the kernel's flush worker back until the next tick,
+    /// and a durable ack then takes 4 ms instead of 0.1 ms.
+    pub yield_when_empty: bool,
+    /// Largest frame accepted from a broker (header excluded). Bounds the receive buffer of every connection.
+    pub frame_bytes_max: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            servers: vec!["127.0.0.1:7410".to_string()],
+            client_name: "tramline-client".to_string(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            busy_poll: false,
+            yield_when_empty: true,
+            frame_bytes_max: 17 << 20, // the protocol's largest meta and payload together
+        }
+    }
+}
+
+impl Config {
+    /// Defaults with these servers: one address, or several separated by commas.
+    pub fn new(servers: &str) -> Config {
+        let servers = servers.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_string).collect();
+        Config { servers, ..Config::default() }
+    }
+
+    /// Defaults with the servers named by `TRAMLINE_SERVER`, or `127.0.0.1:7410`.
+    pub fn from_env() -> Config {
+        match std::env::var("TRAMLINE_SERVER") {
+            Ok(servers) if !servers.trim().is_empty() => Config::new(&servers),
+            _ => Config::default(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.servers.is_empty() {
+            return Err(Error::config("no server address: give at least one host:port"));
+        }
+        if self.frame_bytes_max < 64 * 1024 {
+            return Err(Error::config("frame_bytes_max is below 64 KiB, less than one fetch frame may need: raise it"));
+        }
+        if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
+            return Err(Error::config("connect_timeout and request_timeout must be above zero"));
+        }
+        Ok(())
+    }
+}
+
+/// What a broker accepts of records and batches with its settings as they come.
+pub const BROKER_LIMITS: Limits = Limits {
+    batch_bytes_max: 4 << 20,
+    values_bytes_max: 16 << 20,
+    record_bytes_max: 1 << 20,
+    key_bytes_max: 4 << 10,
+    headers_max: 64,
+    headers_bytes_max: 64 << 10,
+    id_bytes_max: 256,
+};
+
+/// Settings of a [`Producer`](crate::Producer).
+#[derive(Debug, Clone)]
+pub struct ProducerConfig {
+    /// What an acknowledgement has to mean. See the crate's page for what each level promises.
+    pub level: Level,
+    /// A batch closes when it holds this many bytes (before compression). A larger record travels alone.
+    pub batch_bytes: usize,
+    /// How long a batch may wait for more records once the window has room. 0: it goes out at the next
+    /// [`poll`](crate::Producer::poll); batches still grow by themselves while the window is full.
+    pub linger_us: u64,
+    /// Requests sent and unanswered per connection (one connection per owner, that is per node and shard).
+    pub max_in_flight: usize,
+    /// Compression of values and headers, per batch.
+    pub compression: Codec,
+    /// Bytes of records held by the producer: open, waiting and in flight. When reached, `send` waits.
+    pub buffer_bytes: usize,
+    /// Most bytes of batches in one request, which may carry batches of several partitions of one shard. Bounded by the
+    /// broker's frame limit as well.
+    pub request_bytes: usize,
+    /// How the partition is chosen for records that name none.
+    pub partitioner: Partitioner,
+    /// The broker's limits on records and batches (its defaults are the default here, see [`BROKER_LIMITS`]). A record above them is refused by
+    /// `send`, so that it does not take its batch down with it. Raise them together with the broker's settings.
+    pub limits: Limits,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> ProducerConfig {
+        ProducerConfig {
+            level: Level::Durable,
+            batch_bytes: 64 * 1024,
+            linger_us: 0,
+            max_in_flight: 5,
+            compression: Codec::None,
+            buffer_bytes: 32 << 20,
+            request_bytes: 1 << 20,
+            partitioner: Partitioner::Hash,
+            limits: BROKER_LIMITS,
+        }
+    }
+}
+
+impl ProducerConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.batch_bytes == 0 || self.batch_bytes > self.limits.batch_bytes_max as usize {
+            let message = format!("batch_bytes must be between 1 and limits.batch_bytes_max, {}", self.limits.batch_bytes_max);
+            return Err(Error::config(&message));
+        }
+        if self.max_in_flight == 0 {
+            return Err(Error::config("max_in_flight must be at least 1"));
+        }
+        if self.buffer_bytes < self.batch_bytes {
+            return Err(Error::config("buffer_bytes must hold at least one batch: raise it to batch_bytes or more"));
+        }
+        if self.request_bytes == 0 {
+            return Err(Error::config("request_bytes must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Settings of a [`Consumer`](crate::Consumer).
+#[derive(Debug, Clone)]
+pub struct ConsumerConfig {
+    /// Bytes of batches the broker may send ahead of what was consumed, per connection. More is granted when half is used.
+    pub credit_bytes: u32,
+    /// Longest time the broker holds a fetch that has less than `min_bytes`.
+    pub max_wait_ms: u32,
+    /// The broker answers as soon as it has this many bytes. 1: at once.
+    pub min_bytes: u32,
+    /// Most bytes of one partition in one reply.
+    pub partition_bytes_max: u32,
+    /// Check the crc32c of every batch's header and body (about 45 us per MiB).
+    pub verify_checksums: bool,
+    /// Largest uncompressed size accepted for one batch's values. A batch that declares more is refused before anything is
+    /// allocated for it.
+    pub batch_values_bytes_max: u32,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> ConsumerConfig {
+        ConsumerConfig {
+            credit_bytes: 1 << 20,
+            max_wait_ms: 500,
+            min_bytes: 1,
+            partition_bytes_max: 128 * 1024,
+            verify_checksums: true,
+            batch_values_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl ConsumerConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.credit_bytes == 0 || self.partition_bytes_max == 0 {
+            return Err(Error::config("credit_bytes and partition_bytes_max must be above zero, else nothing can be sent"));
+        }
+        Ok(())
+    }
+}

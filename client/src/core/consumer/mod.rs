@@ -1,0 +1,320 @@
+//! The consumer without sockets: streams, credit, positions.
+//!
+//! One streaming fetch per lane (connection to an owner) carries all partitions of that owner. When the set of partitions or
+//! a position changes, the stream is cancelled and a new one started; what still arrives for the old one is dropped by its
+//! correlation id. An entry that ends with an error leaves the others of its stream alone.
+//!
+//! The loop around it does, again and again: [`ConsumerCore::step`]; metadata if due; connect lanes; write; deliver what is
+//! whole ([`ConsumerCore::deliver`]); read.
+//!
+//! | file | job |
+//! |---|---|
+//! | `stream` | starting, cancelling and ending streams; connections; entries' errors |
+//! | `deliver` | batches of a reply to records: skipping, checksums, decompression |
+//! | `tests` | the core against a fake broker in memory |
+//!
+//! Invariants: `position` is the next offset to hand out, it never goes backwards but by a seek; a record is handed out at
+//! most once per position; nothing of a batch whose checksum or structure is wrong is handed out; credit not yet used is at
+//! most `credit_bytes`.
+
+mod deliver;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+
+use tramline_wire::batch::{Attributes, Headers};
+
+pub(crate) use deliver::Delivered;
+
+use super::cluster::{ClusterView, Owner};
+use super::codec::Decompressor;
+use super::{Backoff, Conn, Now};
+use crate::config::ConsumerConfig;
+use crate::error::Error;
+use crate::types::{Metadata, PartitionMetadata};
+
+/// First size of a fetch connection's receive buffer: four fetch frames, so that one system call brings several.
+pub(crate) const FETCH_RECV_BYTES_FIRST: usize = 512 * 1024;
+
+/// A record handed out by [`Consumer::poll`](crate::Consumer::poll). It borrows the receive buffer: copy what is to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordView<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Partition.
+    pub partition: u32,
+    /// Offset.
+    pub offset: u64,
+    /// Timestamp, UTC microseconds: the producer's, or the append time where the topic says so.
+    pub timestamp_us: i64,
+    /// When the broker appended it, UTC microseconds.
+    pub append_time_us: i64,
+    /// Key.
+    pub key: Option<&'a [u8]>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Headers: an iterator over names and values; copy it to go through them twice.
+    pub headers: Headers<'a>,
+    /// Queue attributes.
+    pub attributes: Attributes<'a>,
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Being read, or about to be.
+    Reading,
+    /// Waits for the time (after a refusal that may pass), then is read again.
+    Waiting { until_us: u64 },
+    /// Ended with an error that was told; goes on after a seek.
+    Stopped,
+}
+
+/// A partition being read.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub topic: u32,
+    pub index: u32,
+    pub uid: u64,
+    /// Index of the lane to its owner.
+    pub lane: usize,
+    /// Next offset to hand out.
+    pub position: u64,
+    pub state: State,
+    pub backoff: Backoff,
+    /// Since when it could not be read, monotonic microseconds; told as an error when it lasts.
+    pub failing_since_us: Option<u64>,
+    pub log_start: u64,
+    /// First offset that is not committed, as of the newest reply.
+    pub committed_end: Option<u64>,
+    /// False once it was unassigned (its place is kept, so that indexes stay).
+    pub assigned: bool,
+}
+
+/// A connection to an owner.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub owner: Owner,
+    pub address: String,
+    pub conn: Conn,
+    pub open: bool,
+    pub connect_at_us: u64,
+    pub backoff: Backoff,
+    /// Correlation of the live stream.
+    pub stream: Option<u64>,
+    /// The stream has to be started again: partitions or positions changed.
+    pub dirty: bool,
+    /// Credit used up since the last grant.
+    pub used_bytes: u64,
+    /// When some was used last, monotonic microseconds.
+    pub used_at_us: u64,
+    pub keepalive_us: u64,
+    pub last_sent_us: u64,
+    /// Since when it could not be used, monotonic microseconds; told as an error when it lasts.
+    pub failing_since_us: Option<u64>,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct ConsumerCore {
+    config: ConsumerConfig,
+    request_timeout_us: u64,
+    frame_bytes_max: u32,
+    cluster: ClusterView,
+    topics: Vec<String>,
+    parts: Vec<Part>,
+    by_uid: HashMap<u64, usize>,
+    /// By topic and number; only partitions being read.
+    by_number: HashMap<(u32, u32), usize>,
+    lanes: Vec<Lane>,
+    decompressor: Decompressor,
+    errors: VecDeque<Error>,
+    /// The first of the times that partitions wait for; `u64::MAX`: none waits.
+    waiting_until_us: u64,
+    metadata_at_us: Option<u64>,
+    metadata_backoff: Backoff,
+}
+
+impl ConsumerCore {
+    pub(crate) fn new(config: ConsumerConfig, request_timeout_us: u64, frame_bytes_max: u32) -> Result<ConsumerCore, Error> {
+        config.check()?;
+        Ok(ConsumerCore {
+            config,
+            request_timeout_us,
+            frame_bytes_max,
+            cluster: ClusterView::default(),
+            topics: Vec::new(),
+            parts: Vec::new(),
+            by_uid: HashMap::new(),
+            by_number: HashMap::new(),
+            lanes: Vec::new(),
+            decompressor: Decompressor::new(),
+            errors: VecDeque::new(),
+            waiting_until_us: u64::MAX,
+            metadata_at_us: None,
+            metadata_backoff: Backoff::default(),
+        })
+    }
+
+    fn topic(&mut self, name: &str) -> u32 {
+        match self.topics.iter().position(|topic| topic == name) {
+            Some(topic) => topic as u32,
+            None => {
+                self.topics.push(name.to_string());
+                self.topics.len() as u32 - 1
+            }
+        }
+    }
+
+    fn find(&self, topic: &str, partition: u32) -> Option<usize> {
+        let topic = self.topics.iter().position(|known| known == topic)?;
+        self.by_number.get(&(topic as u32, partition)).copied()
+    }
+
+    fn part(&self, topic: &str, partition: u32) -> Option<&Part> {
+        self.find(topic, partition).map(|id| &self.parts[id])
+    }
+
+    /// Takes over the addresses of a newer view.
+    pub(crate) fn learn_nodes(&mut self, metadata: &Metadata) {
+        self.cluster.learn(metadata);
+    }
+
+    /// Reads a partition from `position` on; a seek if it is being read already.
+    pub(crate) fn assign(&mut self, topic: &str, partition: &PartitionMetadata, position: u64) {
+        let lane = self.lane_of(Owner::from(partition));
+        match self.find(topic, partition.index) {
+            Some(id) => {
+                self.by_uid.remove(&self.parts[id].uid);
+                self.by_uid.insert(partition.uid, id);
+                let part = &mut self.parts[id];
+                self.lanes[part.lane].dirty = true;
+                part.uid = partition.uid;
+                part.lane = lane;
+                part.position = position;
+                part.state = State::Reading;
+                part.failing_since_us = None;
+            }
+            None => {
+                let topic = self.topic(topic);
+                self.by_uid.insert(partition.uid, self.parts.len());
+                self.by_number.insert((topic, partition.index), self.parts.len());
+                self.parts.push(Part {
+                    topic,
+                    index: partition.index,
+                    uid: partition.uid,
+                    lane,
+                    position,
+                    state: State::Reading,
+                    backoff: Backoff::default(),
+                    failing_since_us: None,
+                    log_start: 0,
+                    committed_end: None,
+                    assigned: true,
+                });
+            }
+        }
+        self.lanes[lane].dirty = true;
+    }
+
+    /// Stops reading a partition; returns whether it was being read.
+    pub(crate) fn unassign(&mut self, topic: &str, partition: u32) -> bool {
+        let Some(id) = self.find(topic, partition) else { return false };
+        let part = &mut self.parts[id];
+        part.assigned = false;
+        let lane = part.lane;
+        self.by_number.remove(&(part.topic, part.index));
+        self.by_uid.remove(&part.uid);
+        // Others of the stream go on undisturbed; it is started again without this one when data for it still comes.
+        if !self.parts.iter().any(|part| part.assigned && part.lane == lane && part.state == State::Reading) {
+            self.lanes[lane].dirty = true;
+        }
+        true
+    }
+
+    fn lane_of(&mut self, owner: Owner) -> usize {
+        match self.lanes.iter().position(|lane| lane.owner == owner) {
+            Some(lane) => lane,
+            None => {
+                self.lanes.push(Lane {
+                    owner,
+                    address: String::new(),
+                    conn: Conn::new(FETCH_RECV_BYTES_FIRST, self.frame_bytes_max),
+                    open: false,
+                    connect_at_us: 0,
+                    backoff: Backoff::default(),
+                    stream: None,
+                    dirty: false,
+                    used_bytes: 0,
+                    used_at_us: 0,
+                    keepalive_us: 0,
+                    last_sent_us: 0,
+                    failing_since_us: None,
+                });
+                self.lanes.len() - 1
+            }
+        }
+    }
+
+    /// Partitions being read: topic, partition.
+    pub(crate) fn assigned(&self) -> impl Iterator<Item = (&str, u32)> {
+        let assigned = self.parts.iter().filter(|part| part.assigned);
+        assigned.map(|part| (self.topics[part.topic as usize].as_str(), part.index))
+    }
+
+    /// Next offset to hand out.
+    pub(crate) fn position(&self, topic: &str, partition: u32) -> Option<u64> {
+        self.part(topic, partition).map(|part| part.position)
+    }
+
+    /// First offset that is not committed, as of the newest reply.
+    pub(crate) fn committed_end(&self, topic: &str, partition: u32) -> Option<u64> {
+        self.part(topic, partition).and_then(|part| part.committed_end)
+    }
+
+    /// First offset that can still be read, as of the newest reply.
+    pub(crate) fn log_start(&self, topic: &str, partition: u32) -> Option<u64> {
+        self.part(topic, partition).filter(|part| part.committed_end.is_some()).map(|part| part.log_start)
+    }
+
+    /// The oldest error that was not told yet.
+    pub(crate) fn take_error(&mut self) -> Option<Error> {
+        self.errors.pop_front()
+    }
+
+    /// Whether metadata should be got now.
+    pub(crate) fn metadata_due(&self, now: Now) -> bool {
+        self.metadata_at_us.is_some_and(|at| at <= now.mono_us)
+    }
+
+    /// Metadata could not be got: it is tried again after a wait.
+    pub(crate) fn metadata_failed(&mut self, now: Now) {
+        self.metadata_at_us = Some(now.mono_us.saturating_add(self.metadata_backoff.next_us()));
+    }
+
+    fn want_metadata(&mut self, now: Now) {
+        self.metadata_at_us.get_or_insert(now.mono_us);
+    }
+
+    /// Names of the topics in use.
+    pub(crate) fn topic_names(&self) -> Vec<String> {
+        self.topics.clone()
+    }
+
+    /// Number of lanes; they are counted from 0 and never go away.
+    pub(crate) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// The connection of a lane.
+    pub(crate) fn conn(&mut self, lane: usize) -> &mut Conn {
+        &mut self.lanes[lane].conn
+    }
+
+    /// Addresses of a lane's owner, best first.
+    pub(crate) fn lane_addresses(&self, lane: usize) -> Vec<String> {
+        self.cluster.addresses(self.lanes[lane].owner)
+    }
+}

@@ -1,0 +1,250 @@
+//! Streams and connections: starting, cancelling, credit, and what errors mean for a partition.
+//!
+//! An error that may pass makes its partition wait and looks for a new owner; it is told to the caller only when it has
+//! lasted for `request_timeout`, and trying goes on. An error that will not pass is told at once and stops the partition
+//! until a seek.
+
+use std::sync::Arc;
+
+use tramline_wire::error::ErrorCode;
+use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchEntry, FetchMode, FetchRequestWriter};
+use tramline_wire::kind::Kind;
+
+use super::{ConsumerCore, State};
+use crate::core::Now;
+use crate::core::cluster::Owner;
+use crate::error::Error;
+use crate::types::Metadata;
+
+/// Used credit is granted after a silence of this long, however little it is. Ten milliseconds: rare enough to cost nothing.
+const GRANT_AFTER_US: u64 = 10_000;
+
+impl ConsumerCore {
+    /// Everything that time or the caller's changes bring: partitions to try again, streams to start, credit, pings.
+    pub(crate) fn step(&mut self, now: Now) {
+        if self.waiting_until_us <= now.mono_us {
+            self.resume_waiting(now);
+        }
+        for lane in 0..self.lanes.len() {
+            if !self.lanes[lane].open {
+                continue;
+            }
+            if self.lanes[lane].dirty {
+                self.start_stream(lane, now);
+            }
+            self.grant_credit(lane, now);
+            let lane = &mut self.lanes[lane];
+            if lane.keepalive_us > 0 && now.mono_us.saturating_sub(lane.last_sent_us) >= lane.keepalive_us {
+                // A ping without fields cannot be above a limit.
+                let _ = lane.conn.request(Kind::Ping, |_| {});
+                lane.last_sent_us = now.mono_us;
+            }
+        }
+    }
+
+    fn resume_waiting(&mut self, now: Now) {
+        self.waiting_until_us = u64::MAX;
+        for part in self.parts.iter_mut().filter(|part| part.assigned) {
+            if let State::Waiting { until_us } = part.state {
+                if until_us <= now.mono_us {
+                    part.state = State::Reading;
+                    self.lanes[part.lane].dirty = true;
+                } else {
+                    self.waiting_until_us = self.waiting_until_us.min(until_us);
+                }
+            }
+        }
+    }
+
+    fn start_stream(&mut self, lane_index: usize, now: Now) {
+        let lane = &mut self.lanes[lane_index];
+        lane.dirty = false;
+        lane.used_bytes = 0;
+        lane.last_sent_us = now.mono_us;
+        if let Some(stream) = lane.stream.take() {
+            // Twelve bytes cannot be above a limit. The answer is not needed: what is late is known by its correlation.
+            let _ = lane.conn.request(Kind::FetchCancel, |meta| FetchCancelRequest { stream }.encode(meta));
+        }
+        let reading = |part: &&super::Part| part.assigned && part.lane == lane_index && part.state == State::Reading;
+        let parts = &self.parts;
+        if !parts.iter().any(|part| reading(&part)) {
+            return;
+        }
+        let config = &self.config;
+        let started = lane.conn.request(Kind::Fetch, |meta| {
+            let mode = FetchMode::Streaming;
+            let mut writer = FetchRequestWriter::begin(meta, mode, config.max_wait_ms, config.min_bytes, config.credit_bytes);
+            for part in parts.iter().filter(reading) {
+                let entry = FetchEntry { partition_uid: part.uid, offset: part.position, max_bytes: config.partition_bytes_max };
+                writer.push(meta, &entry);
+            }
+            writer.finish(meta);
+        });
+        match started {
+            Ok(correlation) => lane.stream = Some(correlation),
+            Err(oversized) => self.errors.push_back(Error::config(&format!("too many partitions for one consumer: {oversized}"))),
+        }
+    }
+
+    /// Grants what was used, once that is half of the credit: early enough that the broker never waits for it, late enough
+    /// that it is one small frame per many large ones. What was used is also granted after a silence: the broker may count
+    /// less than was asked for (`credit.max.bytes`), and then waits before half is used.
+    pub(crate) fn grant_credit(&mut self, lane: usize, now: Now) {
+        let credit_bytes = u64::from(self.config.credit_bytes);
+        let lane = &mut self.lanes[lane];
+        let Some(stream) = lane.stream else { return };
+        let silent = now.mono_us.saturating_sub(lane.used_at_us) >= GRANT_AFTER_US;
+        if lane.used_bytes == 0 || (lane.used_bytes * 2 < credit_bytes && !silent) {
+            return;
+        }
+        let granted = lane.used_bytes.min(u64::from(u32::MAX)) as u32;
+        let request = FetchCreditRequest { stream, credit_bytes: granted };
+        // Twelve bytes cannot be above a limit.
+        let _ = lane.conn.request(Kind::FetchCredit, |meta| request.encode(meta));
+        lane.used_bytes -= u64::from(granted);
+        lane.last_sent_us = now.mono_us;
+    }
+
+    /// Whether a lane has partitions to read and no connection.
+    pub(crate) fn wants_connection(&self, lane: usize, now: Now) -> bool {
+        let state = &self.lanes[lane];
+        let reading = |part: &super::Part| part.assigned && part.lane == lane && part.state != State::Stopped;
+        !state.open && state.connect_at_us <= now.mono_us && self.parts.iter().any(reading)
+    }
+
+    /// A lane's socket is connected and has said hello.
+    pub(crate) fn on_connected(&mut self, lane: usize, address: &str, keepalive_ms: u32, now: Now) {
+        let lane = &mut self.lanes[lane];
+        lane.open = true;
+        lane.address = address.to_string();
+        lane.stream = None;
+        lane.dirty = true;
+        lane.keepalive_us = u64::from(keepalive_ms) * 1000;
+        lane.last_sent_us = now.mono_us;
+    }
+
+    /// A lane could not connect, or lost its connection. Reading goes on at the positions reached.
+    pub(crate) fn on_lost(&mut self, lane: usize, error: Error, now: Now) {
+        let state = &mut self.lanes[lane];
+        state.open = false;
+        state.conn.reset();
+        state.stream = None;
+        state.dirty = true;
+        state.used_bytes = 0;
+        state.connect_at_us = now.mono_us.saturating_add(state.backoff.next_us());
+        let since = *state.failing_since_us.get_or_insert(now.mono_us);
+        if now.mono_us.saturating_sub(since) >= self.request_timeout_us {
+            state.failing_since_us = Some(now.mono_us);
+            let Owner { node, shard } = state.owner;
+            self.errors.push_back(Error::Timeout {
+                doing: format!("reading from node {node} shard {shard}"),
+                after: std::time::Duration::from_micros(now.mono_us - since),
+                last: Some(Arc::new(error)),
+            });
+        }
+        self.want_metadata(now);
+    }
+
+    /// Takes over a newer view: partitions may have a new owner, or be gone.
+    pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
+        self.metadata_at_us = None;
+        self.metadata_backoff.reset();
+        if !self.cluster.learn(metadata) {
+            return;
+        }
+        for id in 0..self.parts.len() {
+            if !self.parts[id].assigned || self.parts[id].state == State::Stopped {
+                continue;
+            }
+            let part = &self.parts[id];
+            let Some(topic) = metadata.topic(&self.topics[part.topic as usize]) else { continue };
+            if !topic.error.is_ok() {
+                self.entry_failed(id, topic.error, None, now);
+                continue;
+            }
+            match topic.partitions.get(part.index as usize) {
+                Some(found) if found.uid == part.uid => {
+                    let lane = self.lane_of(Owner::from(found));
+                    let part = &mut self.parts[id];
+                    if part.lane != lane {
+                        self.lanes[part.lane].dirty = true;
+                        self.lanes[lane].dirty = true;
+                        part.lane = lane;
+                    }
+                }
+                // Another topic of the same name: its offsets mean other records.
+                _ => self.entry_failed(id, ErrorCode::TopicDeleted, None, now),
+            }
+        }
+    }
+
+    /// A partition cannot be read: waits if it may pass, else tells and stops. `resume`: from where it can be read again.
+    pub(super) fn entry_failed(&mut self, id: usize, code: ErrorCode, resume: Option<u64>, now: Now) {
+        let part = &mut self.parts[id];
+        let may_pass = code.retriable() && {
+            let until_us = now.mono_us.saturating_add(part.backoff.next_us());
+            part.state = State::Waiting { until_us };
+            self.waiting_until_us = self.waiting_until_us.min(until_us);
+            self.metadata_at_us.get_or_insert(now.mono_us);
+            let since = *part.failing_since_us.get_or_insert(now.mono_us);
+            now.mono_us.saturating_sub(since) < self.request_timeout_us
+        };
+        if may_pass {
+            return; // it has not lasted for long enough to be told
+        }
+        if code.retriable() {
+            part.failing_since_us = Some(now.mono_us);
+        } else {
+            part.state = State::Stopped;
+        }
+        let source = Error::Refused { request: "read".to_string(), code, retriable: code.retriable(), message: String::new(), next: None };
+        self.errors.push_back(Error::Partition {
+            topic: self.topics[part.topic as usize].clone(),
+            partition: part.index,
+            offset: part.position,
+            resume,
+            source: Arc::new(source),
+        });
+    }
+
+    /// The stream itself was refused.
+    pub(super) fn stream_refused(&mut self, lane: usize, error: Error, now: Now) {
+        self.lanes[lane].stream = None;
+        let code = error.code().unwrap_or(ErrorCode::Internal);
+        if !error.retriable() {
+            self.errors.push_back(error);
+        }
+        for id in 0..self.parts.len() {
+            let part = &mut self.parts[id];
+            if !part.assigned || part.lane != lane || part.state != State::Reading {
+                continue;
+            }
+            if code.retriable() {
+                self.entry_failed(id, code, None, now);
+            } else {
+                part.state = State::Stopped; // told once, for all of them
+            }
+        }
+    }
+
+    /// When [`step`](Self::step) has to run next even if nothing arrives, monotonic microseconds.
+    pub(crate) fn next_step_us(&self, now: Now) -> u64 {
+        let mut next = self.waiting_until_us;
+        if let Some(at) = self.metadata_at_us {
+            next = next.min(at);
+        }
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if lane.open {
+                if lane.keepalive_us > 0 {
+                    next = next.min(lane.last_sent_us.saturating_add(lane.keepalive_us));
+                }
+                if lane.used_bytes > 0 && lane.stream.is_some() {
+                    next = next.min(lane.used_at_us.saturating_add(GRANT_AFTER_US));
+                }
+            } else if lane.connect_at_us > now.mono_us || self.wants_connection(index, now) {
+                next = next.min(lane.connect_at_us);
+            }
+        }
+        next
+    }
+}

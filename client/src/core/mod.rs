@@ -1,0 +1,37 @@
+//! The client without sockets and clocks: bytes and times come in as arguments, bytes go out through queues.
+//!
+//! | file | job |
+//! |---|---|
+//! | `conn` | one connection: outgoing bytes, incoming frames, correlation ids |
+//! | `recv_buf`, `out_queue` | its two buffers |
+//! | `cluster` | who owns which partition, and at which address |
+//! | `producer` | open batches; windows, order, refusals |
+//! | `consumer` | streams, credit, positions, skipping, checksums |
+//! | `codec` | compression and bounded decompression |
+//! | `backoff` | waits between attempts |
+//!
+//! Invariants of absence: nothing here names a socket, reads a clock, sleeps, or throws dice. The transports
+//! (`crate::transport`) move the bytes, the facades (`crate::producer`, `crate::consumer`) run the loop between the two.
+
+mod backoff;
+pub(crate) mod cluster;
+pub(crate) mod codec;
+mod conn;
+pub(crate) mod consumer;
+mod out_queue;
+pub(crate) mod producer;
+mod recv_buf;
+
+pub(crate) use backoff::Backoff;
+pub(crate) use conn::Conn;
+pub(crate) use out_queue::{IOVECS_MAX, OutQueue, SharedBytes};
+pub(crate) use recv_buf::RecvBuf;
+
+/// One reading of the clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// Monotonic microseconds since some origin of this process: for deadlines and waits.
+    pub mono_us: u64,
+    /// UTC microseconds: for record timestamps only.
+    pub utc_us: i64,
+}

@@ -1,0 +1,121 @@
+//! Batches of a producer: open (taking records), sealed (bytes, waiting or in flight), done (a result to tell).
+//!
+//! Their buffers go round in a pool, so that a warm producer allocates nothing per record, and next to nothing per batch.
+
+use std::sync::Arc;
+
+use tramline_wire::batch::{BatchBuilder, Limits, ProducerMark};
+use tramline_wire::level::Level;
+
+use crate::core::SharedBytes;
+use crate::core::codec::{CodecError, Compressor};
+use crate::error::Error;
+
+/// A batch that takes records.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub builder: BatchBuilder,
+    /// The caller's mark of each record, in order.
+    pub tags: Vec<u64>,
+    /// When the first record came, monotonic microseconds.
+    pub opened_us: u64,
+}
+
+/// A batch that is ready for the wire.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub bytes: SharedBytes,
+    pub tags: Vec<u64>,
+    /// Index of its partition in the core.
+    pub part: u32,
+    /// Number of this batch within its partition and producer: the order to keep.
+    pub seq: u64,
+    /// When its time is over, monotonic microseconds.
+    pub deadline_us: u64,
+    /// What it counts against `buffer_bytes` (its uncompressed size).
+    pub held_bytes: usize,
+}
+
+/// A batch whose fate is known, until the caller has drained it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub tags: Vec<u64>,
+    pub part: u32,
+    /// Offset of the first record, when the broker told it.
+    pub base_offset: Option<u64>,
+    pub level: Level,
+    pub error: Option<Arc<Error>>,
+}
+
+/// Buffers to use again. At most this many of each kind are kept; in steady state far fewer are free at a time.
+const KEPT_MAX: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    limits: Limits,
+    opens: Vec<Open>,
+    bytes: Vec<SharedBytes>,
+    tags: Vec<Vec<u64>>,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: Limits) -> Pool {
+        Pool { limits, opens: Vec::new(), bytes: Vec::new(), tags: Vec::new() }
+    }
+
+    /// An empty open batch.
+    pub(crate) fn open(&mut self, now_us: u64) -> Open {
+        let mut open = self.opens.pop().unwrap_or_else(|| {
+            let tags = self.tags.pop().unwrap_or_default();
+            Open { builder: BatchBuilder::new(self.limits), tags, opened_us: 0 }
+        });
+        open.opened_us = now_us;
+        open
+    }
+
+    /// Takes an open batch back that is empty.
+    pub(crate) fn put_open(&mut self, mut open: Open) {
+        open.builder.clear();
+        open.tags.clear();
+        if self.opens.len() < KEPT_MAX {
+            self.opens.push(open);
+        }
+    }
+
+    /// Turns an open batch into bytes. If compressing fails, the batch goes uncompressed: the codec is an economy.
+    pub(crate) fn seal(&mut self, mut open: Open, compressor: &mut Compressor, part: u32, seq: u64, timeout_us: u64) -> Sealed {
+        let held_bytes = open.builder.batch_bytes();
+        let mut bytes = self.bytes.pop().unwrap_or_default();
+        if Arc::get_mut(&mut bytes).is_none() {
+            bytes = SharedBytes::default();
+        }
+        if let Some(out) = Arc::get_mut(&mut bytes) {
+            out.clear();
+            let codec = compressor.codec();
+            let sealed: Result<usize, CodecError> =
+                open.builder.finish(out, ProducerMark::default(), codec, |values, out| compressor.compress(values, out));
+            if sealed.is_err() {
+                open.builder.finish_plain(out, ProducerMark::default());
+            }
+        }
+        let tags = std::mem::replace(&mut open.tags, self.tags.pop().unwrap_or_default());
+        let deadline_us = open.opened_us.saturating_add(timeout_us);
+        self.put_open(open);
+        Sealed { bytes, tags, part, seq, deadline_us, held_bytes }
+    }
+
+    /// Takes a batch's bytes back.
+    pub(crate) fn put_bytes(&mut self, bytes: SharedBytes) {
+        if self.bytes.len() < KEPT_MAX {
+            self.bytes.push(bytes);
+        }
+    }
+
+    /// Takes tags back.
+    pub(crate) fn put_tags(&mut self, mut tags: Vec<u64>) {
+        tags.clear();
+        if self.tags.len() < KEPT_MAX {
+            self.tags.push(tags);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A lane: the producer's connection to one owner (node, shard) with its window of requests in flight.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::batch::Sealed;
+use crate::core::cluster::Owner;
+use crate::core::{Backoff, Conn};
+use crate::error::Error;
+
+/// A request sent (or queued for sending) and unanswered.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub correlation: u64,
+    /// Its batches, in the order of the request's entries.
+    pub batches: Vec<Sealed>,
+    /// Where it starts and ends in the connection's outgoing bytes.
+    pub start: u64,
+    pub end: u64,
+    /// The connection is given up when there is no answer by then, monotonic microseconds.
+    pub deadline_us: u64,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub owner: Owner,
+    /// Where it is connected to, or was last.
+    pub address: String,
+    pub conn: Conn,
+    /// Whether a socket is connected and said hello.
+    pub open: bool,
+    /// Not before this time, after a failure.
+    pub connect_at_us: u64,
+    pub backoff: Backoff,
+    pub window: VecDeque<InFlight>,
+    /// Partitions with work, each at most once (see `Part::listed`).
+    pub ready: VecDeque<u32>,
+    /// The broker asked for a pause until then.
+    pub pause_until_us: u64,
+    /// Most payload bytes of one request.
+    pub request_bytes_max: usize,
+    /// A ping is due after this silence, microseconds; 0: never.
+    pub keepalive_us: u64,
+    pub last_sent_us: u64,
+    /// A request was not answered in time: the caller gives the connection up.
+    pub silent: bool,
+    /// Why it is not open.
+    pub last_error: Option<Arc<Error>>,
+    /// Lists of batches to use again.
+    pub spare: Vec<Vec<Sealed>>,
+}
+
+impl Lane {
+    pub(crate) fn new(owner: Owner, conn: Conn) -> Lane {
+        Lane {
+            owner,
+            address: String::new(),
+            conn,
+            open: false,
+            connect_at_us: 0,
+            backoff: Backoff::default(),
+            window: VecDeque::new(),
+            ready: VecDeque::new(),
+            pause_until_us: 0,
+            request_bytes_max: 0,
+            keepalive_us: 0,
+            last_sent_us: 0,
+            silent: false,
+            last_error: None,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Takes the request of this correlation out of the window. Answers mostly come in order, so it is the first.
+    pub(crate) fn take_in_flight(&mut self, correlation: u64) -> Option<InFlight> {
+        let at = self.window.iter().position(|request| request.correlation == correlation)?;
+        self.window.remove(at)
+    }
+}

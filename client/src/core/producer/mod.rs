@@ -1,0 +1,371 @@
+//! The producer without sockets: batches, windows, order, refusals.
+//!
+//! The loop around it (`crate::producer`, or a test) does, again and again: [`ProducerCore::step`] with the time; get
+//! metadata if [`ProducerCore::metadata_due`]; connect lanes that [`ProducerCore::wants_connection`]; write what a lane's
+//! connection has queued and tell it ([`ProducerCore::on_written`]); read into it and tell it
+//! ([`ProducerCore::on_received`]); take results with [`ProducerCore::drain`].
+//!
+//! | file | job |
+//! |---|---|
+//! | `batch` | open, sealed and done batches, and the pool of their buffers |
+//! | `part` | one partition: the rule that keeps order |
+//! | `lane` | one connection and its window |
+//! | `push` | a record into its open batch; sealing |
+//! | `send` | which batches make a request, and when |
+//! | `settle` | what answers, refusals, lost connections and time mean for batches |
+//! | `tests` | the core against a fake broker in memory |
+//!
+//! Invariants: every record that was taken ends in exactly one delivery; batches of one partition are accepted in the order
+//! they were sealed, or some are given back as failed (see `part`); `held_bytes` is the sum over open, waiting and flying
+//! batches and stays below `buffer_bytes` plus one record.
+
+mod batch;
+mod lane;
+mod part;
+mod push;
+mod send;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tramline_wire::batch::Limits;
+use tramline_wire::level::Level;
+use tramline_wire::produce::ProduceResult;
+
+use super::cluster::{ClusterView, Owner};
+use super::codec::Compressor;
+use super::{Backoff, Conn, Now};
+use crate::config::ProducerConfig;
+use crate::error::Error;
+use crate::types::{Metadata, TopicMetadata};
+use batch::{Done, Pool};
+use lane::Lane;
+use part::{NO_LANE, Part};
+pub(crate) use push::PushError;
+
+/// How often queues are searched for batches whose time is over. Deadlines are seconds; 10 ms late is nothing, and the
+/// search over 10,000 partitions costs some 30 us.
+const EXPIRY_SCAN_US: u64 = 10_000;
+
+/// First size of a producer connection's receive buffer: acknowledgements are small.
+const RECV_BYTES_FIRST: usize = 16 * 1024;
+
+/// A topic the producer sends to.
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    uid: u64,
+    /// Indexes of its partitions in the core, by partition number.
+    parts: Vec<u32>,
+    /// Partition of records without a key, until its batch closes.
+    sticky: u32,
+    /// Next partition in turn.
+    next_in_turn: u32,
+    /// Set when the broker says the topic is gone.
+    gone: bool,
+}
+
+/// The fate of one record.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    /// The mark given with the record.
+    pub tag: u64,
+    /// Topic.
+    pub topic: &'a str,
+    /// Partition it went to.
+    pub partition: u32,
+    /// Its offset; `None` after an error and at level `none`.
+    pub offset: Option<u64>,
+    /// The level reached; [`Level::None`] after an error.
+    pub level: Level,
+    /// Why it was not acknowledged.
+    pub error: Option<&'a Error>,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct ProducerCore {
+    config: ProducerConfig,
+    request_timeout_us: u64,
+    frame_bytes_max: u32,
+    compressor: Compressor,
+    pool: Pool,
+    cluster: ClusterView,
+    topics: Vec<Topic>,
+    topic_index: HashMap<String, u32>,
+    /// The topic of the last record: most callers send to one.
+    last_topic: u32,
+    parts: Vec<Part>,
+    lanes: Vec<Lane>,
+    /// Open batches in the order they were opened: (partition, its `next_seq` then, time).
+    opened: VecDeque<(u32, u64, u64)>,
+    /// Partitions that wait for their `retry_at_us`.
+    delayed: Vec<u32>,
+    done: VecDeque<Done>,
+    deliveries_waiting: usize,
+    /// Room for the results of one answer.
+    results: Vec<ProduceResult>,
+    held_bytes: usize,
+    records_outstanding: usize,
+    metadata_at_us: Option<u64>,
+    metadata_backoff: Backoff,
+    next_expiry_scan_us: u64,
+    seed: u32,
+}
+
+impl ProducerCore {
+    /// `seed` decides which partition the sticky choice starts with.
+    pub(crate) fn new(config: ProducerConfig, request_timeout_us: u64, frame_bytes_max: u32, seed: u32) -> Result<ProducerCore, Error> {
+        config.check()?;
+        let compressor = Compressor::new(config.compression).map_err(|cause| Error::config(&format!("no compressor: {cause}")))?;
+        let limits: Limits = config.limits;
+        Ok(ProducerCore {
+            config,
+            request_timeout_us,
+            frame_bytes_max,
+            compressor,
+            pool: Pool::new(limits),
+            cluster: ClusterView::default(),
+            topics: Vec::new(),
+            topic_index: HashMap::new(),
+            last_topic: 0,
+            parts: Vec::new(),
+            lanes: Vec::new(),
+            opened: VecDeque::new(),
+            delayed: Vec::new(),
+            done: VecDeque::new(),
+            deliveries_waiting: 0,
+            results: Vec::new(),
+            held_bytes: 0,
+            records_outstanding: 0,
+            metadata_at_us: None,
+            metadata_backoff: Backoff::default(),
+            next_expiry_scan_us: 0,
+            seed,
+        })
+    }
+
+    /// The topic's index, if it is known and exists.
+    #[inline]
+    pub(crate) fn topic(&mut self, name: &str) -> Option<u32> {
+        if let Some(topic) = self.topics.get(self.last_topic as usize)
+            && topic.name == name
+        {
+            return (!topic.gone).then_some(self.last_topic);
+        }
+        let index = *self.topic_index.get(name)?;
+        self.last_topic = index;
+        (!self.topics[index as usize].gone).then_some(index)
+    }
+
+    /// Number of partitions of a topic.
+    pub(crate) fn partitions(&self, topic: u32) -> u32 {
+        self.topics[topic as usize].parts.len() as u32
+    }
+
+    /// The offset below which everything is durable in a partition, as of the newest answer.
+    pub(crate) fn durable_end(&self, name: &str, partition: u32) -> Option<u64> {
+        let topic = &self.topics[*self.topic_index.get(name)? as usize];
+        let part = &self.parts[*topic.parts.get(partition as usize)? as usize];
+        (part.durable_end > 0).then_some(part.durable_end)
+    }
+
+    /// Names of the topics in use.
+    pub(crate) fn topic_names(&self) -> Vec<String> {
+        self.topics.iter().filter(|topic| !topic.gone).map(|topic| topic.name.clone()).collect()
+    }
+
+    /// Takes over a newer view of the cluster.
+    pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
+        self.metadata_at_us = None;
+        self.metadata_backoff.reset();
+        if !self.cluster.learn(metadata) {
+            return;
+        }
+        for topic in &metadata.topics {
+            if topic.error.is_ok() {
+                self.learn_topic(topic, now);
+            } else if let Some(&known) = self.topic_index.get(&topic.name)
+                && !topic.error.retriable()
+            {
+                self.topic_gone(known, topic, now);
+            }
+        }
+    }
+
+    fn learn_topic(&mut self, metadata: &TopicMetadata, now: Now) {
+        let topic = match self.topic_index.get(&metadata.name) {
+            Some(&topic) => topic,
+            None => {
+                let topic = self.topics.len() as u32;
+                self.topic_index.insert(metadata.name.clone(), topic);
+                let sticky = self.seed % (metadata.partitions.len() as u32).max(1);
+                let name = metadata.name.clone();
+                self.topics.push(Topic { name, uid: metadata.uid, parts: Vec::new(), sticky, next_in_turn: sticky, gone: false });
+                topic
+            }
+        };
+        let known = &mut self.topics[topic as usize];
+        known.gone = false;
+        let recreated = known.uid != metadata.uid;
+        known.uid = metadata.uid;
+        for partition in &metadata.partitions {
+            let place = partition.index as usize;
+            let known = &mut self.topics[topic as usize];
+            if place > known.parts.len() {
+                break; // partitions come in order of index; a gap is a broken reply, and what follows is not used
+            }
+            if place == known.parts.len() {
+                known.parts.push(self.parts.len() as u32);
+                self.parts.push(Part::new(topic, partition.index, partition.uid, partition.term));
+            }
+            let id = self.topics[topic as usize].parts[place];
+            let part = &mut self.parts[id as usize];
+            if partition.term < part.term && !recreated && part.uid == partition.uid {
+                continue; // an older view of this partition
+            }
+            part.uid = partition.uid;
+            part.term = partition.term;
+            self.move_to_owner(id, Owner::from(partition));
+        }
+        if recreated {
+            // Fewer partitions than before: what waits for the missing ones has nowhere to go.
+            let known = &mut self.topics[topic as usize].parts;
+            let missing = known.split_off(metadata.partitions.len().min(known.len()));
+            for id in missing {
+                let error = Arc::new(Error::NoSuchPartition {
+                    topic: metadata.name.clone(),
+                    partition: self.parts[id as usize].index,
+                    partitions: metadata.partitions.len() as u32,
+                });
+                self.fail_waiting(id, &error, now);
+            }
+        }
+    }
+
+    fn move_to_owner(&mut self, id: u32, owner: Owner) {
+        let lane = match self.lanes.iter().position(|lane| lane.owner == owner) {
+            Some(lane) => lane as u32,
+            None => {
+                self.lanes.push(Lane::new(owner, Conn::new(RECV_BYTES_FIRST, self.frame_bytes_max)));
+                self.lanes.len() as u32 - 1
+            }
+        };
+        let part = &mut self.parts[id as usize];
+        if part.lane != lane {
+            // What flies towards the old owner has to be answered before the new one gets anything.
+            part.probing = true;
+            part.lane = lane;
+            part.listed = false;
+        }
+        self.list(id);
+    }
+
+    fn topic_gone(&mut self, topic: u32, metadata: &TopicMetadata, now: Now) {
+        let known = &mut self.topics[topic as usize];
+        known.gone = true;
+        let error = Arc::new(Error::Refused {
+            request: format!("send to topic {:?}", known.name),
+            code: metadata.error,
+            retriable: false,
+            message: String::new(),
+            next: None,
+        });
+        for id in known.parts.clone() {
+            self.fail_waiting(id, &error, now);
+        }
+    }
+
+    /// Puts a partition into its lane's ready list, if it has something to send and may.
+    fn list(&mut self, id: u32) {
+        let part = &mut self.parts[id as usize];
+        if part.listed || part.lane == NO_LANE || !part.has_work() || part.must_wait() {
+            return;
+        }
+        part.listed = true;
+        self.lanes[part.lane as usize].ready.push_back(id);
+    }
+
+    /// Whether metadata should be got now. The caller answers with [`learn`](Self::learn) or
+    /// [`metadata_failed`](Self::metadata_failed).
+    pub(crate) fn metadata_due(&self, now: Now) -> bool {
+        self.metadata_at_us.is_some_and(|at| at <= now.mono_us)
+    }
+
+    /// Metadata could not be got: it is tried again after a wait.
+    pub(crate) fn metadata_failed(&mut self, now: Now) {
+        self.metadata_at_us = Some(now.mono_us.saturating_add(self.metadata_backoff.next_us()));
+    }
+
+    fn want_metadata(&mut self, now: Now) {
+        self.metadata_at_us.get_or_insert(now.mono_us);
+    }
+
+    /// Number of lanes; they are counted from 0 and never go away.
+    pub(crate) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// The connection of a lane.
+    pub(crate) fn conn(&mut self, lane: usize) -> &mut Conn {
+        &mut self.lanes[lane].conn
+    }
+
+    /// Addresses of a lane's owner, best first.
+    pub(crate) fn lane_addresses(&self, lane: usize) -> Vec<String> {
+        self.cluster.addresses(self.lanes[lane].owner)
+    }
+
+    /// Whether a lane has something to send and no connection.
+    pub(crate) fn wants_connection(&self, lane: usize, now: Now) -> bool {
+        let lane = &self.lanes[lane];
+        !lane.open && !lane.ready.is_empty() && lane.connect_at_us <= now.mono_us
+    }
+
+    /// A lane's socket is connected and has said hello.
+    pub(crate) fn on_connected(&mut self, lane: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
+        // Room for the produce meta: 12 bytes per entry, and an entry's batch has 124 bytes at least.
+        let payload_max = (frame_bytes_max as usize).min(tramline_wire::frame::PAYLOAD_BYTES_MAX as usize) / 8 * 7;
+        let lane = &mut self.lanes[lane];
+        lane.open = true;
+        lane.address = address.to_string();
+        lane.silent = false;
+        lane.request_bytes_max = self.config.request_bytes.min(payload_max);
+        lane.keepalive_us = u64::from(keepalive_ms) * 1000;
+        lane.last_sent_us = now.mono_us;
+        lane.last_error = None;
+    }
+
+    /// Records taken whose fate is not known yet.
+    pub(crate) fn records_outstanding(&self) -> usize {
+        self.records_outstanding
+    }
+
+    /// Results that wait to be drained.
+    pub(crate) fn deliveries_waiting(&self) -> usize {
+        self.deliveries_waiting
+    }
+
+    /// Bytes held.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Hands out all results.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(Delivery<'_>)) {
+        while let Some(done) = self.done.pop_front() {
+            let part = &self.parts[done.part as usize];
+            let topic = self.topics[part.topic as usize].name.as_str();
+            for (number, &tag) in done.tags.iter().enumerate() {
+                let offset = done.base_offset.map(|base| base + number as u64);
+                let error = done.error.as_deref();
+                each(Delivery { tag, topic, partition: part.index, offset, level: done.level, error });
+            }
+            self.deliveries_waiting -= done.tags.len();
+            self.pool.put_tags(done.tags);
+        }
+    }
+}

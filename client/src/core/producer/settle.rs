@@ -1,0 +1,365 @@
+//! What answers, refusals, lost connections and time mean for batches.
+//!
+//! A refusal is retried only when it means that nothing was appended. A lost connection is not retried once part of the
+//! request was written: the broker may have appended it, and without idempotence a second copy would be a duplicate. Those
+//! records are given back with [`Error::OutcomeUnknown`]; what was not written at all is sent again.
+
+use std::sync::Arc;
+
+use tramline_wire::error::ErrorCode;
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::produce::{ProduceReply, ProduceResult};
+
+use super::ProducerCore;
+use super::batch::{Done, Sealed};
+use super::lane::Lane;
+use crate::core::Now;
+use crate::error::Error;
+
+/// Refusals after which the same batch may be sent again: each says that nothing was appended, and may pass.
+fn is_worth_retrying(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Overloaded
+            | ErrorCode::NotReady
+            | ErrorCode::NotLeader
+            | ErrorCode::UnknownPartition
+            | ErrorCode::DiskFull
+            | ErrorCode::ShuttingDown
+    )
+}
+
+/// What a frame said, copied out so that the connection is free again.
+enum Answer {
+    Produced { correlation: u64, results: Vec<ProduceResult>, level: Level, throttle_ms: u32 },
+    Refused { correlation: u64, error: Error },
+    Other,
+}
+
+impl ProducerCore {
+    /// Bytes arrived in a lane's connection. An error means that the connection has to be given up
+    /// ([`on_lost`](Self::on_lost)).
+    pub(crate) fn on_received(&mut self, lane: usize, now: Now) -> Result<(), Error> {
+        let mut results = std::mem::take(&mut self.results);
+        loop {
+            let answer = match next_answer(&mut self.lanes[lane], &mut results) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => break,
+                Err(error) => {
+                    self.results = results;
+                    return Err(error);
+                }
+            };
+            match answer {
+                Answer::Produced { correlation, results: found, level, throttle_ms } => {
+                    let outcome = self.on_produced(lane, correlation, &found, level, throttle_ms, now);
+                    results = found;
+                    if let Err(error) = outcome {
+                        self.results = results;
+                        return Err(error);
+                    }
+                }
+                Answer::Refused { correlation, error } => match self.lanes[lane].take_in_flight(correlation) {
+                    Some(request) => self.on_refused(lane, request.batches, error, now),
+                    None if correlation == 0 => return Err(error), // of the connection itself
+                    None => {}
+                },
+                Answer::Other => {}
+            }
+        }
+        self.results = results;
+        Ok(())
+    }
+
+    fn on_produced(
+        &mut self,
+        lane: usize,
+        correlation: u64,
+        results: &[ProduceResult],
+        level: Level,
+        throttle_ms: u32,
+        now: Now,
+    ) -> Result<(), Error> {
+        let Some(request) = self.lanes[lane].take_in_flight(correlation) else { return Ok(()) };
+        if results.len() != request.batches.len() {
+            let message = format!("it answered {} of {} batches", results.len(), request.batches.len());
+            let error = Error::protocol(&self.lanes[lane].address, message);
+            self.fail_unknown(request.batches, &error, now);
+            return Err(error);
+        }
+        self.lanes[lane].backoff.reset();
+        self.lanes[lane].pause_until_us = now.mono_us + u64::from(throttle_ms) * 1000;
+        let mut batches = request.batches;
+        for (batch, result) in batches.drain(..).zip(results) {
+            let id = batch.part;
+            let part = &mut self.parts[id as usize];
+            part.in_flight -= 1;
+            if result.partition_uid == part.uid {
+                part.durable_end = part.durable_end.max(result.durable_end);
+            }
+            if result.error.is_ok() {
+                part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+                part.probing = !part.refused.is_empty();
+                if !part.probing {
+                    part.backoff.reset();
+                    part.last_error = None;
+                }
+                self.finish(batch, Some(result.base_offset), level, None);
+            } else {
+                let error = self.refusal_of(id, result.error);
+                self.refuse_or_fail(batch, result.error, Arc::new(error), now);
+            }
+            self.after_answer(id, now);
+        }
+        self.lanes[lane].spare.push(batches);
+        Ok(())
+    }
+
+    fn refusal_of(&self, id: u32, code: ErrorCode) -> Error {
+        let part = &self.parts[id as usize];
+        let topic = &self.topics[part.topic as usize].name;
+        Error::Refused {
+            request: format!("append to topic {topic:?} partition {}", part.index),
+            code,
+            retriable: code.retriable(),
+            message: String::new(),
+            next: None,
+        }
+    }
+
+    /// The broker refused a whole request.
+    fn on_refused(&mut self, lane: usize, mut batches: Vec<Sealed>, error: Error, now: Now) {
+        let code = error.code().unwrap_or(ErrorCode::Internal);
+        let error = Arc::new(error);
+        for batch in batches.drain(..) {
+            let id = batch.part;
+            self.parts[id as usize].in_flight -= 1;
+            self.refuse_or_fail(batch, code, Arc::clone(&error), now);
+            self.after_answer(id, now);
+        }
+        self.lanes[lane].spare.push(batches);
+    }
+
+    fn refuse_or_fail(&mut self, batch: Sealed, code: ErrorCode, error: Arc<Error>, now: Now) {
+        if matches!(code, ErrorCode::NotLeader | ErrorCode::UnknownPartition | ErrorCode::ShuttingDown) {
+            self.want_metadata(now);
+        }
+        let part = &mut self.parts[batch.part as usize];
+        if is_worth_retrying(code) && now.mono_us < batch.deadline_us {
+            part.refuse(batch, error);
+            return;
+        }
+        if matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal) {
+            // The broker may have appended it all the same: what was refused before it must not follow it.
+            part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+        }
+        self.finish(batch, None, Level::None, Some(error));
+    }
+
+    /// One batch less is in flight: refused ones may go back, waiting ones may go out.
+    fn after_answer(&mut self, id: u32, now: Now) {
+        let part = &mut self.parts[id as usize];
+        if part.in_flight == 0 && !part.refused.is_empty() {
+            let failed = part.settle_refused(now);
+            self.delayed.push(id);
+            for (batch, error) in failed {
+                self.finish(batch, None, Level::None, Some(error));
+            }
+        }
+        self.list(id);
+    }
+
+    /// Bytes were written to a lane's socket: requests at level `none` end here.
+    pub(crate) fn on_written(&mut self, lane: usize, now: Now) {
+        if self.config.level != Level::None {
+            return;
+        }
+        loop {
+            let lane = &mut self.lanes[lane];
+            let written = lane.conn.out().written();
+            if lane.window.front().is_none_or(|request| request.end > written) {
+                return;
+            }
+            let Some(mut request) = lane.window.pop_front() else { return };
+            for batch in request.batches.drain(..) {
+                let id = batch.part;
+                let part = &mut self.parts[id as usize];
+                part.in_flight -= 1;
+                part.probing = false;
+                self.finish(batch, None, Level::None, None);
+                self.after_answer(id, now);
+            }
+        }
+    }
+
+    /// A lane could not connect, or lost its connection. `error` is told with the records it costs.
+    pub(crate) fn on_lost(&mut self, lane_index: usize, error: Error, now: Now) {
+        let lane = &mut self.lanes[lane_index];
+        let was_idle = lane.open && lane.window.is_empty() && lane.ready.is_empty();
+        let written = lane.conn.out().written();
+        let mut window = std::mem::take(&mut lane.window);
+        lane.open = false;
+        lane.silent = false;
+        lane.conn.reset();
+        lane.pause_until_us = 0;
+        // An idle connection that the broker closed is no failure; it is opened again when needed.
+        let wait_us = if was_idle { 0 } else { lane.backoff.next_us() };
+        lane.connect_at_us = now.mono_us.saturating_add(wait_us);
+        let cause = Arc::new(error);
+        lane.last_error = Some(Arc::clone(&cause));
+        if !was_idle {
+            self.want_metadata(now);
+        }
+        let first_unsent = window.iter().position(|request| request.start >= written).unwrap_or(window.len());
+        let unsent = window.split_off(first_unsent);
+        for request in window {
+            if self.config.level == Level::None && request.end <= written {
+                for batch in request.batches {
+                    self.parts[batch.part as usize].in_flight -= 1;
+                    self.finish(batch, None, Level::None, None);
+                }
+                continue;
+            }
+            let unknown = Error::OutcomeUnknown {
+                request: format!("append {} batches", request.batches.len()),
+                address: self.lanes[lane_index].address.clone(),
+                reason: cause.to_string(),
+            };
+            self.fail_unknown(request.batches, &unknown, now);
+        }
+        for request in unsent.into_iter().rev() {
+            self.send_again(request.batches, &cause);
+        }
+        // Nothing is in flight here any more: what waited for answers goes on.
+        for id in 0..self.parts.len() as u32 {
+            if self.parts[id as usize].lane as usize == lane_index {
+                self.parts[id as usize].probing = true;
+            }
+            self.after_answer(id, now);
+        }
+    }
+
+    /// Puts batches that were never written back to the front of their queues; called from the newest request to the oldest.
+    fn send_again(&mut self, batches: Vec<Sealed>, cause: &Arc<Error>) {
+        for batch in batches {
+            let part = &mut self.parts[batch.part as usize];
+            part.in_flight -= 1;
+            part.last_error = Some(Arc::clone(cause));
+            part.queue.push_front(batch);
+        }
+    }
+
+    /// Ends batches that may or may not have been appended.
+    fn fail_unknown(&mut self, batches: Vec<Sealed>, error: &Error, now: Now) {
+        let error = Arc::new(error.clone());
+        for batch in batches {
+            let id = batch.part;
+            let part = &mut self.parts[id as usize];
+            part.in_flight -= 1;
+            part.probing = true;
+            part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+            self.finish(batch, None, Level::None, Some(Arc::clone(&error)));
+            self.after_answer(id, now);
+        }
+    }
+
+    /// Ends batches of a request that could not be queued.
+    pub(super) fn fail_all(&mut self, batches: Vec<Sealed>, error: &Arc<Error>, now: Now) {
+        for batch in batches {
+            let id = batch.part;
+            self.parts[id as usize].in_flight -= 1;
+            self.finish(batch, None, Level::None, Some(Arc::clone(error)));
+            self.after_answer(id, now);
+        }
+    }
+
+    /// Ends everything of a partition that is not in flight.
+    pub(super) fn fail_waiting(&mut self, id: u32, error: &Arc<Error>, now: Now) {
+        self.seal(id);
+        let part = &mut self.parts[id as usize];
+        let waiting: Vec<Sealed> = part.queue.drain(..).chain(part.refused.drain(..).map(|(batch, _)| batch)).collect();
+        for batch in waiting {
+            self.finish(batch, None, Level::None, Some(Arc::clone(error)));
+        }
+        self.after_answer(id, now);
+    }
+
+    /// Gives up batches whose time is over, and connections that do not answer.
+    pub(super) fn expire(&mut self, now: Now) {
+        if self.records_outstanding == 0 {
+            return;
+        }
+        for id in 0..self.parts.len() as u32 {
+            let part = &self.parts[id as usize];
+            let over = |opened_us: u64| opened_us.saturating_add(self.request_timeout_us) <= now.mono_us;
+            if part.queue.is_empty() && part.open.as_ref().is_some_and(|open| over(open.opened_us)) {
+                self.seal(id);
+            }
+            while self.parts[id as usize].queue.front().is_some_and(|batch| batch.deadline_us <= now.mono_us) {
+                let Some(batch) = self.parts[id as usize].queue.pop_front() else { break };
+                let error = self.too_late(id);
+                self.finish(batch, None, Level::None, Some(Arc::new(error)));
+            }
+        }
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].window.iter().any(|request| request.deadline_us <= now.mono_us) {
+                self.lanes[lane].silent = true;
+            }
+        }
+    }
+
+    fn too_late(&self, id: u32) -> Error {
+        let part = &self.parts[id as usize];
+        let lane_error = self.lanes.get(part.lane as usize).and_then(|lane| lane.last_error.clone());
+        Error::Timeout {
+            doing: format!("sending to topic {:?} partition {}", self.topics[part.topic as usize].name, part.index),
+            after: std::time::Duration::from_micros(self.request_timeout_us),
+            last: part.last_error.clone().or(lane_error),
+        }
+    }
+
+    /// Whether a lane has a request that should have been answered long ago: the caller gives the connection up.
+    pub(crate) fn is_silent(&self, lane: usize) -> bool {
+        self.lanes[lane].silent
+    }
+
+    fn finish(&mut self, batch: Sealed, base_offset: Option<u64>, level: Level, error: Option<Arc<Error>>) {
+        let Sealed { bytes, tags, part, held_bytes, .. } = batch;
+        self.held_bytes -= held_bytes;
+        self.records_outstanding -= tags.len();
+        self.deliveries_waiting += tags.len();
+        self.pool.put_bytes(bytes);
+        self.done.push_back(Done { tags, part, base_offset, level, error });
+    }
+}
+
+/// Reads the next answer of a connection.
+fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Option<Answer>, Error> {
+    let Lane { conn, address, .. } = lane;
+    let address = address.as_str();
+    let (answer, length) = match conn.peek() {
+        Ok(Some((frame, length))) => {
+            let correlation = frame.header.correlation;
+            let answer = if !frame.header.is_reply() {
+                return Err(Error::protocol(address, "it sent a request where a reply was due"));
+            } else if frame.header.is_error() {
+                Answer::Refused { correlation, error: crate::link::refusal("append batches", address, frame.meta) }
+            } else if frame.header.kind() == Some(Kind::Produce) {
+                let reply = ProduceReply::decode(frame.meta)
+                    .map_err(|error| Error::protocol(address, format!("its reply to produce does not decode: {error}")))?;
+                results.clear();
+                results.extend(reply.results.iter());
+                let results = std::mem::take(results);
+                Answer::Produced { correlation, results, level: reply.level_reached, throttle_ms: reply.throttle_ms }
+            } else {
+                Answer::Other
+            };
+            (answer, length)
+        }
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(Error::protocol(address, error.to_string())),
+    };
+    conn.consume(length);
+    Ok(Some(answer))
+}

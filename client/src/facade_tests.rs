@@ -1,0 +1,324 @@
+//! Client, producer, consumer and raw connection over real sockets, against the fake broker in a thread.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tramline_wire::error::ErrorCode;
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+
+use crate::fake::tcp::FakeServer;
+use crate::{At, Client, Codec, Config, ConsumerConfig, Error, ProducerConfig, RawConn, Record, SendError, Start};
+
+/// Longer than anything here takes; a test that fails waits for it, none that passes does.
+const LONG: Duration = Duration::from_secs(20);
+
+fn connect(server: &FakeServer) -> Client {
+    Client::connect(server.config()).expect("the fake broker answers")
+}
+
+fn fill(client: &Client, topic: &str, count: u64) {
+    let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+    for number in 0..count {
+        let (key, value) = (format!("key {}", number % 10), format!("value {number}"));
+        let record = Record {
+            topic,
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            timestamp_us: Some(number as i64),
+            ..Record::default()
+        };
+        producer.send(&record).expect("taken");
+    }
+    producer.flush(LONG).expect("acknowledged");
+    let mut acked = 0;
+    producer.drain(|delivery| {
+        assert!(delivery.error.is_none());
+        assert_eq!(delivery.level, Level::Durable);
+        acked += 1;
+    });
+    assert_eq!(acked, count);
+}
+
+/// Reads until nothing has come for the end offsets: values by partition.
+fn read_all(client: &Client, topic: &str, config: ConsumerConfig) -> BTreeMap<u32, Vec<String>> {
+    let mut consumer = client.consumer(config).expect("a consumer");
+    consumer.assign_all(topic, Start::Earliest).expect("assigned");
+    let ends = consumer.end_offsets().expect("offsets");
+    let mut values: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    while ends.iter().any(|(topic, partition, end)| consumer.position(topic, *partition) < Some(*end)) {
+        let count = consumer
+            .poll(LONG, |record| {
+                let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+                values.entry(record.partition).or_default().push(value);
+            })
+            .expect("records");
+        assert!(count > 0, "nothing came for {LONG:?}");
+    }
+    values
+}
+
+#[test]
+fn what_is_produced_is_consumed_by_key_and_in_order() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    assert!(client.create_topic("t", 4, &[], false).expect("created").created);
+    fill(&client, "t", 5000);
+    let values = read_all(&client, "t", ConsumerConfig::default());
+    assert_eq!(values.values().map(Vec::len).sum::<usize>(), 5000);
+    for (partition, values) in values {
+        let numbers: Vec<u64> = values.iter().map(|value| value[6..].parse().expect("a number")).collect();
+        assert!(numbers.is_sorted());
+        for number in numbers {
+            assert_eq!(crate::key_partition(format!("key {}", number % 10).as_bytes(), 4), partition);
+        }
+    }
+}
+
+#[test]
+fn busy_polling_and_small_credit_give_the_same() {
+    let server = FakeServer::start();
+    let client = Client::connect(Config { busy_poll: true, ..server.config() }).expect("connects");
+    client.create_topic("t", 3, &[], false).expect("created");
+    fill(&client, "t", 2000);
+    let values = read_all(&client, "t", ConsumerConfig { credit_bytes: 5000, ..ConsumerConfig::default() });
+    assert_eq!(values.values().map(Vec::len).sum::<usize>(), 2000);
+}
+
+#[test]
+fn a_producer_waits_when_its_buffer_is_full_and_try_send_does_not() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    let config = ProducerConfig { buffer_bytes: 20_000, batch_bytes: 2000, ..ProducerConfig::default() };
+    let mut producer = client.producer(config).expect("a producer");
+    let record = Record { topic: "t", value: Some(&[1; 500]), ..Record::default() };
+    server.broker().holds_acks = true;
+    let mut taken = 0;
+    while producer.try_send(&record).is_ok() {
+        taken += 1;
+        assert!(taken < 100);
+    }
+    assert!(matches!(producer.try_send(&record), Err(SendError::BufferFull { .. })));
+    {
+        let mut broker = server.broker();
+        broker.holds_acks = false;
+        broker.release(100);
+    }
+    for _ in 0..200 {
+        producer.send(&record).expect("there is room before long");
+        taken += 1;
+    }
+    producer.flush(LONG).expect("acknowledged");
+    let mut acked = 0;
+    producer.drain(|delivery| acked += u32::from(delivery.error.is_none()));
+    assert_eq!(acked, taken);
+}
+
+#[test]
+fn poll_returns_at_once_when_nothing_is_outstanding() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+    assert_eq!(producer.poll(LONG).expect("nothing to do"), 0);
+}
+
+#[test]
+fn every_codec_goes_through() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    for compression in [Codec::None, Codec::Lz4, Codec::Zstd, Codec::Snappy] {
+        let topic = compression.name();
+        client.create_topic(topic, 1, &[], false).expect("created");
+        let mut producer = client.producer(ProducerConfig { compression, ..ProducerConfig::default() }).expect("a producer");
+        for tag in 0..100 {
+            let record = Record { topic, value: Some(b"the same again and again"), tag, ..Record::default() };
+            producer.send(&record).expect("taken");
+        }
+        producer.flush(LONG).expect("acknowledged");
+        let values = read_all(&client, topic, ConsumerConfig::default());
+        assert_eq!(values[&0], vec!["the same again and again"; 100]);
+    }
+}
+
+#[test]
+fn a_consumer_starts_where_it_is_told() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    fill(&client, "t", 100);
+    for (start, first) in [(Start::Earliest, 0), (Start::Offset(42), 42), (Start::Time(70), 70)] {
+        let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+        consumer.assign("t", 0, start).expect("assigned");
+        let mut seen = None;
+        consumer
+            .poll_until(LONG, |record| {
+                seen = Some(record.offset);
+                ControlFlow::Break(())
+            })
+            .expect("a record");
+        assert_eq!(seen, Some(first), "{start:?}");
+    }
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    consumer.assign("t", 0, Start::Latest).expect("assigned");
+    assert_eq!(consumer.position("t", 0), Some(100));
+    assert_eq!(consumer.poll(Duration::from_millis(20), |_| {}).expect("nothing"), 0);
+    fill(&client, "t", 1);
+    assert_eq!(consumer.poll(LONG, |record| assert_eq!(record.offset, 100)).expect("the new one"), 1);
+    assert_eq!(consumer.committed_end("t", 0), Some(101));
+}
+
+#[test]
+fn a_consumer_goes_on_after_its_connection_was_cut() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 2, &[], false).expect("created");
+    fill(&client, "t", 1000);
+    let mut consumer = client.consumer(ConsumerConfig { credit_bytes: 4096, ..ConsumerConfig::default() }).expect("a consumer");
+    consumer.assign_all("t", Start::Earliest).expect("assigned");
+    let mut count = 0;
+    for round in 0.. {
+        if count == 1000 {
+            break;
+        }
+        if round % 5 == 2 && round < 30 {
+            server.cut();
+        }
+        let got = consumer.poll(LONG, |_| {}).expect("no error while it can go on");
+        assert!(got > 0);
+        count += got;
+    }
+}
+
+#[test]
+fn records_whose_connection_was_cut_are_told_and_the_producer_goes_on() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+    let record = Record { topic: "t", value: Some(b"v"), ..Record::default() };
+    producer.send(&record).expect("taken");
+    producer.flush(LONG).expect("acknowledged");
+    server.broker().holds_acks = true;
+    producer.send(&record).expect("taken");
+    producer.poll(Duration::ZERO).expect("sent");
+    // The broker has it once it has seen the frame.
+    while server.broker().held.is_empty() {
+        std::thread::yield_now();
+    }
+    server.cut();
+    producer.poll(Duration::ZERO).expect("noticed");
+    server.broker().holds_acks = false;
+    producer.send(&record).expect("taken");
+    producer.flush(LONG).expect("each has its fate");
+    let mut unknown = Vec::new();
+    producer.drain(|delivery| unknown.push(delivery.error.is_some_and(Error::outcome_unknown)));
+    assert_eq!(unknown, [false, true, false]);
+}
+
+#[test]
+fn a_connection_that_was_cut_while_idle_costs_no_record() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+    for _ in 0..3 {
+        producer.send(&Record { topic: "t", value: Some(b"v"), ..Record::default() }).expect("taken");
+        producer.flush(LONG).expect("acknowledged");
+        producer.drain(|delivery| assert!(delivery.error.is_none(), "{:?}", delivery.error));
+        server.cut();
+        producer.forget_when_received();
+    }
+}
+
+#[test]
+fn administration_is_retried_when_that_is_safe() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    server.broker().refuse_requests.extend([(Kind::CreateTopic, ErrorCode::NotReady), (Kind::Metadata, ErrorCode::Overloaded)]);
+    client.create_topic("t", 2, &[], false).expect("the second attempt");
+    assert_eq!(client.metadata(&["t"]).expect("the second attempt").topics[0].partitions.len(), 2);
+    let error = client.create_topic("t", 2, &[], false).expect_err("it exists");
+    assert_eq!(error.code(), Some(ErrorCode::TopicExists));
+    assert!(!client.create_topic("t", 2, &[], true).expect("it exists, which is fine").created);
+    server.cut();
+    client.ping().expect("on a new connection");
+    client.delete_topic("t").expect("deleted");
+    let error = client.end_offsets("t").expect_err("gone");
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopic));
+}
+
+#[test]
+fn offsets_are_listed() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    fill(&client, "t", 10);
+    let found = client.list_offsets("t", &[(0, At::Earliest), (0, At::Latest), (0, At::Time(4))]).expect("listed");
+    assert_eq!(found.iter().map(|found| found.offset).collect::<Vec<_>>(), [0, 10, 4]);
+    assert_eq!(found[2].timestamp_us, Some(4));
+    assert!(matches!(client.list_offsets("t", &[(5, At::Latest)]), Err(Error::NoSuchPartition { partition: 5, .. })));
+}
+
+#[test]
+fn sending_to_an_unknown_topic_or_partition_is_refused_at_once() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+    let Err(SendError::Client(error)) = producer.send(&Record { topic: "none", value: Some(b"v"), ..Record::default() }) else {
+        panic!("taken")
+    };
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopic));
+    client.create_topic("t", 1, &[], false).expect("created");
+    let record = Record { topic: "t", partition: Some(1), value: Some(b"v"), ..Record::default() };
+    assert!(matches!(producer.send(&record), Err(SendError::Client(Error::NoSuchPartition { .. }))));
+}
+
+#[test]
+fn connecting_where_nothing_listens_says_so_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let error = Client::connect(Config::new(&address)).expect_err("nobody there").to_string();
+    assert!(error.contains(&address) && error.contains("nothing listens there"), "{error}");
+}
+
+#[test]
+fn a_second_server_is_used_when_the_first_is_down() {
+    let server = FakeServer::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let down = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let client = Client::connect(Config::new(&format!("{down}, {}", server.address))).expect("the second answers");
+    assert_eq!(client.hello().node, 1);
+}
+
+#[test]
+fn a_raw_connection_sends_and_receives_frames() {
+    let server = FakeServer::start();
+    let mut conn = RawConn::open(&server.address, &server.config()).expect("connects");
+    let correlations: Vec<u64> = (0..3).map(|_| conn.next_correlation()).collect();
+    for correlation in &correlations {
+        conn.queue_frame(Kind::Ping, 0, *correlation, &[], &[]).expect("queued");
+    }
+    for correlation in correlations {
+        let frame = conn.recv_frame(LONG).expect("an answer").expect("in time");
+        assert_eq!((frame.header.correlation, frame.header.is_reply()), (correlation, true));
+    }
+    assert!(conn.recv_frame(Duration::from_millis(5)).expect("nothing more").is_none());
+    conn.send_bytes(b"TR").expect("half a magic");
+    conn.shutdown_write().expect("closed");
+    assert!(matches!(conn.recv_frame(LONG), Err(Error::Io { .. })));
+}
+
+#[test]
+fn a_client_can_be_shared_and_the_others_can_be_sent() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Client>();
+    shared::<Error>();
+    sent::<crate::Producer>();
+    sent::<crate::Consumer>();
+    sent::<RawConn>();
+}

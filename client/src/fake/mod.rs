@@ -1,0 +1,533 @@
+//! A broker in memory that speaks the wire, for tests only: topics, logs, streams with credit, and scripted refusals.
+//!
+//! It takes bytes and gives bytes ([`FakeBroker::receive`]); `fake::tcp` puts it behind real sockets for the tests of the
+//! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
+
+pub(crate) mod tcp;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tramline_wire::batch::{self, Batches, LeaderStamp, Limits as BatchLimits};
+use tramline_wire::error::ErrorCode;
+use tramline_wire::fetch::{
+    FetchCancelReply, FetchCancelRequest, FetchCreditRequest, FetchFlags, FetchMode, FetchReplyWriter, FetchRequest, FetchResult,
+};
+use tramline_wire::frame::{self, FLAG_MORE, Frame, FrameHeader, Limits, Need};
+use tramline_wire::hello::{HelloReply, HelloRequest, Node};
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::metadata::{MetadataReply, MetadataRequest, PartitionMeta, TopicMeta};
+use tramline_wire::offsets::{AT_EARLIEST, AT_LATEST, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer};
+use tramline_wire::prim::List;
+use tramline_wire::produce::{ProduceReplyWriter, ProduceRequest, ProduceResult};
+use tramline_wire::topics::{CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest};
+
+use crate::types::{Metadata, TopicMetadata};
+
+/// Payload of one fetch reply, small so that tests see many.
+const FETCH_FRAME_BYTES: usize = 4096;
+
+/// One partition.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Stamped batches, one after the other.
+    pub bytes: Vec<u8>,
+    pub next_offset: u64,
+    pub log_start: u64,
+    /// Refusals for the next batches, in order; [`ErrorCode::Ok`] lets one through.
+    pub refusals: VecDeque<ErrorCode>,
+    /// Refusals for the next fetch entries.
+    pub fetch_refusals: VecDeque<ErrorCode>,
+}
+
+/// One topic.
+#[derive(Debug)]
+pub(crate) struct FakeTopic {
+    pub name: String,
+    pub uid: u64,
+    pub partitions: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    conn: u32,
+    header: FrameHeader,
+    entries: Vec<(u64, u64)>,
+    credit: i64,
+    /// Entries that are over in this stream.
+    over: Vec<u64>,
+    told: bool,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct FakeBroker {
+    pub topics: Vec<FakeTopic>,
+    pub logs: BTreeMap<u64, Log>,
+    pub port: u16,
+    /// Ports of the shards; partitions go to shards in turn.
+    pub shard_ports: Vec<u16>,
+    pub view_epoch: u64,
+    pub keepalive_ms: u32,
+    /// Credit above this does not count.
+    pub credit_max: u32,
+    /// Answers to produce requests are kept in `held` instead of being sent.
+    pub holds_acks: bool,
+    pub held: VecDeque<(u32, Vec<u8>)>,
+    /// Refusals for whole requests of a kind, used once each.
+    pub refuse_requests: VecDeque<(Kind, ErrorCode)>,
+    /// Kinds and payload sizes of everything received.
+    pub seen: Vec<(u32, Kind, usize)>,
+    /// Largest credit outstanding of any stream after sending.
+    pub overdrawn: bool,
+    streams: Vec<Stream>,
+    outboxes: BTreeMap<u32, Vec<u8>>,
+    inboxes: BTreeMap<u32, Vec<u8>>,
+    next_uid: u64,
+}
+
+impl FakeBroker {
+    pub(crate) fn new() -> FakeBroker {
+        FakeBroker {
+            topics: Vec::new(),
+            logs: BTreeMap::new(),
+            port: 7410,
+            shard_ports: vec![7411],
+            view_epoch: 1,
+            keepalive_ms: 0,
+            credit_max: u32::MAX,
+            holds_acks: false,
+            held: VecDeque::new(),
+            refuse_requests: VecDeque::new(),
+            seen: Vec::new(),
+            overdrawn: false,
+            streams: Vec::new(),
+            outboxes: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
+            next_uid: 100,
+        }
+    }
+
+    /// Creates a topic; returns the uids of its partitions.
+    pub(crate) fn create(&mut self, name: &str, partitions: u32) -> Vec<u64> {
+        let first = self.next_uid;
+        self.next_uid += 1 + u64::from(partitions);
+        let partitions: Vec<u64> = (first + 1..self.next_uid).collect();
+        for uid in &partitions {
+            self.logs.insert(*uid, Log::default());
+        }
+        self.topics.push(FakeTopic { name: name.to_string(), uid: first, partitions: partitions.clone() });
+        self.view_epoch += 1;
+        partitions
+    }
+
+    pub(crate) fn delete(&mut self, name: &str) {
+        let at = self.topics.iter().position(|topic| topic.name == name).expect("the topic exists");
+        for uid in self.topics.remove(at).partitions {
+            self.logs.remove(&uid);
+        }
+        self.view_epoch += 1;
+    }
+
+    pub(crate) fn log(&mut self, uid: u64) -> &mut Log {
+        self.logs.get_mut(&uid).expect("the partition exists")
+    }
+
+    /// The view that a metadata request gets.
+    pub(crate) fn view(&self) -> Metadata {
+        let node = crate::types::Node { id: 1, host: "127.0.0.1".to_string(), port: self.port, shard_ports: self.shard_ports.clone() };
+        let topics = self.topics.iter().map(|topic| {
+            let partitions = self.partitions_of(&topic.name);
+            let meta = TopicMeta { error: ErrorCode::Ok, name: &topic.name, topic_uid: topic.uid, partitions: List::of(&partitions) };
+            TopicMetadata::from(meta)
+        });
+        Metadata { view_epoch: self.view_epoch, nodes: vec![node], topics: topics.collect() }
+    }
+
+    /// Values of all records of a partition, uncompressed ones only.
+    pub(crate) fn values(&self, uid: u64) -> Vec<Vec<u8>> {
+        let mut values = Vec::new();
+        for batch in Batches::new(&self.logs[&uid].bytes) {
+            let batch = batch.expect("a stored batch");
+            for record in batch.records(batch.stored_values()) {
+                values.push(record.expect("a stored record").value.unwrap_or_default().to_vec());
+            }
+        }
+        values
+    }
+
+    /// The connection is gone.
+    pub(crate) fn disconnect(&mut self, conn: u32) {
+        self.streams.retain(|stream| stream.conn != conn);
+        self.outboxes.remove(&conn);
+        self.inboxes.remove(&conn);
+        self.held.retain(|(held, _)| *held != conn);
+    }
+
+    /// Bytes arrive on a connection.
+    pub(crate) fn receive(&mut self, conn: u32, bytes: &[u8]) {
+        let mut inbox = self.inboxes.remove(&conn).unwrap_or_default();
+        inbox.extend_from_slice(bytes);
+        let mut read = 0;
+        while let Need::Whole(frame, length) = frame::peek(&inbox[read..], &Limits::PROTOCOL).expect("a well-formed frame") {
+            self.handle(conn, &frame);
+            read += length;
+        }
+        inbox.drain(..read);
+        self.inboxes.insert(conn, inbox);
+    }
+
+    /// What is to be sent on a connection.
+    pub(crate) fn take_output(&mut self, conn: u32) -> Vec<u8> {
+        self.advance_streams(conn);
+        self.outboxes.remove(&conn).unwrap_or_default()
+    }
+
+    /// Sends the oldest held answers.
+    pub(crate) fn release(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((conn, bytes)) = self.held.pop_front() else { return };
+            self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
+        }
+    }
+
+    fn handle(&mut self, conn: u32, frame: &Frame<'_>) {
+        let kind = frame.header.kind().expect("a known kind");
+        self.seen.push((conn, kind, frame.payload.len()));
+        let mut out = Vec::new();
+        if let Some(at) = self.refuse_requests.iter().position(|(refused, _)| *refused == kind) {
+            let (_, code) = self.refuse_requests.remove(at).expect("found");
+            frame::write_error(&mut out, kind.as_u8(), kind.version(), frame.header.correlation, code, "as the test asked", "");
+            self.outboxes.entry(conn).or_default().extend_from_slice(&out);
+            return;
+        }
+        match kind {
+            Kind::Hello => self.hello(frame, &mut out),
+            Kind::Metadata => self.metadata(frame, &mut out),
+            Kind::ListOffsets => self.list_offsets(frame, &mut out),
+            Kind::CreateTopic => self.create_topic(frame, &mut out),
+            Kind::DeleteTopic => {
+                let name = DeleteTopicRequest::decode(frame.meta).expect("decodes").name;
+                self.delete(name);
+                reply(&mut out, frame, |out| DeleteTopicReply {}.encode(out));
+            }
+            Kind::Ping => reply(&mut out, frame, |_| {}),
+            Kind::Produce => {
+                self.produce(frame, &mut out);
+                if self.holds_acks {
+                    self.held.push_back((conn, out));
+                    return;
+                }
+            }
+            Kind::Fetch => self.fetch(conn, frame),
+            Kind::FetchCredit => {
+                let credit = FetchCreditRequest::decode(frame.meta).expect("decodes");
+                let stream = self.streams.iter_mut().find(|stream| stream.conn == conn && stream.header.correlation == credit.stream);
+                if let Some(stream) = stream {
+                    stream.credit += i64::from(credit.credit_bytes.min(self.credit_max));
+                }
+            }
+            Kind::FetchCancel => {
+                let cancel = FetchCancelRequest::decode(frame.meta).expect("decodes");
+                self.streams.retain(|stream| stream.conn != conn || stream.header.correlation != cancel.stream);
+                reply(&mut out, frame, |out| FetchCancelReply {}.encode(out));
+            }
+            other => panic!("the fake broker does not do {other}"),
+        }
+        self.outboxes.entry(conn).or_default().extend_from_slice(&out);
+    }
+
+    fn nodes(&self) -> (u16, Vec<u16>) {
+        (self.port, self.shard_ports.clone())
+    }
+
+    fn hello(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        HelloRequest::decode(frame.meta).expect("decodes");
+        let (port, shard_ports) = self.nodes();
+        let nodes = [Node { node: 1, host: "127.0.0.1", port, shard_ports: List::of(&shard_ports) }];
+        let body = HelloReply {
+            protocol: 1,
+            feature_level: 1,
+            cluster_id: [7; 16],
+            node: 1,
+            shard: 0,
+            frame_max: 8 << 20,
+            fetch_frame: FETCH_FRAME_BYTES as u32,
+            keepalive_ms: self.keepalive_ms,
+            idle_timeout_ms: 0,
+            apis: List::default(),
+            mechanisms: List::default(),
+            challenge: &[],
+            nodes: List::of(&nodes),
+        };
+        reply(out, frame, |out| body.encode(out));
+    }
+
+    fn metadata(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let request = MetadataRequest::decode(frame.meta).expect("decodes");
+        let (port, shard_ports) = self.nodes();
+        let nodes = [Node { node: 1, host: "127.0.0.1", port, shard_ports: List::of(&shard_ports) }];
+        let asked: Vec<&str> = match request.topics.is_empty() {
+            true => self.topics.iter().map(|topic| topic.name.as_str()).collect(),
+            false => request.topics.iter().collect(),
+        };
+        let partitions: Vec<Vec<PartitionMeta>> = asked.iter().map(|name| self.partitions_of(name)).collect();
+        let topics: Vec<TopicMeta<'_>> = asked
+            .iter()
+            .zip(&partitions)
+            .map(|(&name, partitions)| match self.topics.iter().find(|topic| topic.name == name) {
+                Some(topic) => TopicMeta { error: ErrorCode::Ok, name, topic_uid: topic.uid, partitions: List::of(partitions) },
+                None => TopicMeta { error: ErrorCode::UnknownTopic, name, topic_uid: 0, partitions: List::default() },
+            })
+            .collect();
+        let body = MetadataReply { view_epoch: self.view_epoch, nodes: List::of(&nodes), topics: List::of(&topics) };
+        reply(out, frame, |out| body.encode(out));
+    }
+
+    fn partitions_of(&self, name: &str) -> Vec<PartitionMeta> {
+        let Some(topic) = self.topics.iter().find(|topic| topic.name == name) else { return Vec::new() };
+        let shards = self.shard_ports.len();
+        let meta = |(index, &uid): (usize, &u64)| PartitionMeta {
+            index: index as u32,
+            uid,
+            group: 1,
+            leader_node: 1,
+            leader_shard: (index % shards) as u16,
+            term: 1,
+        };
+        topic.partitions.iter().enumerate().map(meta).collect()
+    }
+
+    fn shard_of(&self, uid: u64) -> Option<usize> {
+        let number = self.topics.iter().find_map(|topic| topic.partitions.iter().position(|known| *known == uid))?;
+        Some(number % self.shard_ports.len())
+    }
+
+    fn create_topic(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let request = CreateTopicRequest::decode(frame.meta).expect("decodes");
+        let known = self.topics.iter().find(|topic| topic.name == request.name).map(|topic| (topic.uid, topic.partitions.len() as u32));
+        let body = match known {
+            Some(_) if !request.flags.has(CreateFlags::IF_NOT_EXISTS) => {
+                let Frame { header, .. } = frame;
+                return frame::write_error(out, header.kind, header.version, header.correlation, ErrorCode::TopicExists, "", "");
+            }
+            Some((topic_uid, partitions)) => CreateTopicReply { topic_uid, created: false, partitions },
+            None => {
+                self.create(request.name, request.partitions);
+                let topic_uid = self.topics.last().expect("just created").uid;
+                CreateTopicReply { topic_uid, created: true, partitions: request.partitions }
+            }
+        };
+        reply(out, frame, |out| body.encode(out));
+    }
+
+    fn list_offsets(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let request = ListOffsetsRequest::decode(frame.meta).expect("decodes");
+        let owners: BTreeSet<usize> = request.entries.iter().filter_map(|query| self.shard_of(query.partition_uid)).collect();
+        assert!(owners.len() <= 1, "questions for several owners in one request");
+        let answer = |partition_uid: u64, at: i64| match self.logs.get(&partition_uid) {
+            None => OffsetAnswer { partition_uid, error: ErrorCode::UnknownPartition, offset: 0, timestamp_us: -1 },
+            Some(log) => {
+                let (offset, timestamp_us) = match at {
+                    AT_EARLIEST => (log.log_start, -1),
+                    AT_LATEST => (log.next_offset, -1),
+                    time => first_at_or_after(log, time),
+                };
+                OffsetAnswer { partition_uid, error: ErrorCode::Ok, offset, timestamp_us }
+            }
+        };
+        let answers: Vec<OffsetAnswer> = request.entries.iter().map(|query| answer(query.partition_uid, query.at)).collect();
+        reply(out, frame, |out| ListOffsetsReply { entries: List::of(&answers) }.encode(out));
+    }
+
+    fn produce(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let request = ProduceRequest::decode(frame.meta).expect("decodes");
+        let mut results = Vec::new();
+        for (entry, bytes) in request.batches(frame.payload).expect("lengths add up") {
+            let partition_uid = entry.partition_uid;
+            let refused = |error| ProduceResult { partition_uid, error, base_offset: 0, append_time_us: 0, durable_end: 0 };
+            let Some(log) = self.logs.get_mut(&partition_uid) else {
+                results.push(refused(ErrorCode::UnknownPartition));
+                continue;
+            };
+            let code = log.refusals.pop_front().unwrap_or(ErrorCode::Ok);
+            if !code.is_ok() {
+                results.push(refused(code));
+                continue;
+            }
+            let base_offset = log.append(partition_uid, bytes);
+            results.push(ProduceResult {
+                partition_uid,
+                error: ErrorCode::Ok,
+                base_offset,
+                append_time_us: 5,
+                durable_end: log.next_offset,
+            });
+        }
+        if request.level == Level::None {
+            return;
+        }
+        reply(out, frame, |out| {
+            let mut writer = ProduceReplyWriter::begin(out, request.level, 0);
+            for result in &results {
+                writer.push(out, result);
+            }
+            writer.finish(out);
+        });
+    }
+
+    fn fetch(&mut self, conn: u32, frame: &Frame<'_>) {
+        let request = FetchRequest::decode(frame.meta).expect("decodes");
+        assert_eq!(request.mode, FetchMode::Streaming);
+        self.streams.push(Stream {
+            conn,
+            header: frame.header,
+            entries: request.entries.iter().map(|entry| (entry.partition_uid, entry.offset)).collect(),
+            credit: i64::from(request.credit_bytes.min(self.credit_max)),
+            over: Vec::new(),
+            told: false,
+        });
+    }
+
+    fn advance_streams(&mut self, conn: u32) {
+        let mut streams = std::mem::take(&mut self.streams);
+        for stream in streams.iter_mut().filter(|stream| stream.conn == conn) {
+            while let Some(bytes) = self.next_reply(stream) {
+                self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
+            }
+        }
+        self.streams = streams;
+    }
+
+    /// One reply of a stream, if there is something to tell and credit left.
+    fn next_reply(&mut self, stream: &mut Stream) -> Option<Vec<u8>> {
+        if stream.credit <= 0 {
+            return None;
+        }
+        let mut results = Vec::new();
+        let mut payload = Vec::new();
+        for (uid, next) in &mut stream.entries {
+            if stream.over.contains(uid) {
+                continue;
+            }
+            let result = |error, payload_bytes, log: &Log, next_offset| FetchResult {
+                partition_uid: *uid,
+                error,
+                flags: FetchFlags::default(),
+                payload_bytes,
+                log_start: log.log_start,
+                committed_end: log.next_offset,
+                last_stable: log.next_offset,
+                next_offset,
+            };
+            let Some(log) = self.logs.get_mut(uid) else {
+                results.push(result(ErrorCode::UnknownPartition, 0, &Log::default(), 0));
+                stream.over.push(*uid);
+                continue;
+            };
+            let mut code = log.fetch_refusals.pop_front().unwrap_or(ErrorCode::Ok);
+            if *next < log.log_start || *next > log.next_offset {
+                code = ErrorCode::OffsetOutOfRange;
+            }
+            if !code.is_ok() {
+                results.push(result(code, 0, log, log.next_offset));
+                stream.over.push(*uid);
+                continue;
+            }
+            let before = payload.len();
+            let mut rest = log.bytes.as_slice();
+            while let Some(length) = batch::BatchView::declared_len(rest) {
+                let (bytes, after) = rest.split_at(length as usize);
+                rest = after;
+                // The header is read without its checks: tests damage bodies.
+                let base = u64::from_le_bytes(bytes[80..88].try_into().expect("eight bytes"));
+                let end = base + u64::from(u32::from_le_bytes(bytes[16..20].try_into().expect("four bytes"))) + 1;
+                if end <= *next {
+                    continue;
+                }
+                if !payload.is_empty() && payload.len() + bytes.len() > FETCH_FRAME_BYTES {
+                    break;
+                }
+                payload.extend_from_slice(bytes);
+                *next = end;
+            }
+            if payload.len() > before || !stream.told {
+                results.push(result(ErrorCode::Ok, (payload.len() - before) as u32, log, *next));
+            }
+        }
+        if results.is_empty() {
+            return None;
+        }
+        stream.told = true;
+        stream.credit -= payload.len() as i64;
+        // The last reply may go beyond the credit by one frame, never more.
+        self.overdrawn |= stream.credit < -(FETCH_FRAME_BYTES as i64 + 65_536);
+        let mut out = Vec::new();
+        let start = frame::begin_reply(&mut out, &stream.header, FLAG_MORE);
+        let mut writer = FetchReplyWriter::begin(&mut out, 0);
+        for result in &results {
+            writer.push(&mut out, result);
+        }
+        writer.finish(&mut out);
+        frame::finish_frame(&mut out, start, payload.len()).expect("within the limits");
+        out.extend_from_slice(&payload);
+        Some(out)
+    }
+}
+
+impl Log {
+    /// Appends a producer's batch; returns its base offset.
+    pub(crate) fn append(&mut self, uid: u64, bytes: &[u8]) -> u64 {
+        let records = batch::validate(bytes, &BatchLimits::default()).expect("a valid batch").record_count();
+        let base_offset = self.next_offset;
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        batch::stamp_leader(&mut self.bytes[at..], &LeaderStamp { partition_uid: uid, base_offset, term: 1, append_time_us: 5 });
+        self.next_offset += u64::from(records);
+        base_offset
+    }
+}
+
+fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
+    for batch in Batches::new(&log.bytes) {
+        let batch = batch.expect("a stored batch");
+        for (delta, entry) in batch.index().enumerate() {
+            let timestamp_us = batch.first_timestamp_us() + i64::from(entry.expect("a stored record").time_delta_us);
+            if timestamp_us >= time {
+                return (batch.base_offset() + delta as u64, timestamp_us);
+            }
+        }
+    }
+    (log.next_offset, -1)
+}
+
+fn reply(out: &mut Vec<u8>, frame: &Frame<'_>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = frame::begin_reply(out, &frame.header, 0);
+    body(out);
+    frame::finish_frame(out, start, 0).expect("within the limits");
+}
+
+/// Carries bytes between a core's connection and the broker, both ways; returns whether any moved.
+pub(crate) fn carry(conn: &mut crate::core::Conn, broker: &mut FakeBroker, id: u32) -> bool {
+    let mut moved = false;
+    while !conn.out().is_empty() {
+        let mut slices = [std::io::IoSlice::new(&[]); crate::core::IOVECS_MAX];
+        let count = conn.out().io_slices(&mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+        broker.receive(id, &bytes);
+        conn.out_mut().advance(bytes.len());
+        moved = true;
+    }
+    let bytes = broker.take_output(id);
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let room = conn.room();
+        let take = rest.len().min(room.len());
+        assert!(take > 0, "the receive buffer is full: read frames between two carries");
+        room[..take].copy_from_slice(&rest[..take]);
+        conn.received(take);
+        rest = &rest[take..];
+        moved = true;
+    }
+    moved
+}

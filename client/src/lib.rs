@@ -1,0 +1,110 @@
+//! The native client of Tramline: produce and consume without a runtime, a thread or an async executor of its own.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tramline_client::{Client, Config, ConsumerConfig, ProducerConfig, Record, Start};
+//!
+//! let client = Client::connect(Config::new("127.0.0.1:7410"))?;
+//! client.create_topic("greetings", 4, &[], true)?;
+//!
+//! let mut producer = client.producer(ProducerConfig::default())?;
+//! producer.send(&Record { topic: "greetings", key: Some(b"en"), value: Some(b"hello"), ..Record::default() })?;
+//! producer.flush(Duration::from_secs(5))?;
+//! producer.drain(|delivery| println!("offset {:?}, level {}, error {:?}", delivery.offset, delivery.level, delivery.error));
+//!
+//! let mut consumer = client.consumer(ConsumerConfig::default())?;
+//! consumer.assign_all("greetings", Start::Earliest)?;
+//! consumer.poll(Duration::from_secs(5), |record| println!("{}: {:?}", record.offset, record.value))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/produce.rs` and `examples/consume.rs` are small programs to start from; they find the broker through
+//! `TRAMLINE_SERVER`.
+//!
+//! # How it works
+//!
+//! Everything happens on the caller's thread, inside the calls: nothing moves between two calls of
+//! [`Producer::poll`] or [`Consumer::poll`]. A [`Client`] has one connection for administration; every producer and every
+//! consumer has connections of its own, one per owner (node and shard) it talks to, straight to the port of that shard.
+//! [`Client`] is `Sync`; producers and consumers are `Send`, and belong to one thread at a time.
+//!
+//! For the lowest latency set [`Config::busy_poll`]: the calls then spin on non-blocking sockets instead of sleeping in
+//! poll(2).
+//!
+//! # What a producer promises
+//!
+//! Every record that [`Producer::send`] took ends in exactly one [`Delivery`]: acknowledged with its offset, or failed with an
+//! error. An acknowledgement means what was asked for with [`ProducerConfig::level`]:
+//!
+//! | level | acknowledged means | does not survive |
+//! |---|---|---|
+//! | [`Level::None`] | handed to the operating system; no offset, no errors | anything |
+//! | [`Level::Leader`] | in the leader's memory | the leader's process or machine going down |
+//! | [`Level::LeaderDurable`] | on the leader's stable storage | the loss of that disk |
+//! | [`Level::Replicated`] | received by a majority of the replicas | a power failure of that majority at once |
+//! | [`Level::Durable`] (default) | on stable storage at a majority of the replicas | the loss of that majority's disks |
+//!
+//! On a single node `Replicated` is `Leader` and `Durable` is `LeaderDurable`. [`Producer::durable_end`] tells when records
+//! with a weaker acknowledgement have become durable.
+//!
+//! **Order.** Within a partition, records are appended in the order of `send`. A refusal that may pass (overloaded, not ready,
+//! not the leader, not known yet, disk full, shutting down) is retried in order until `request_timeout` is over; when later
+//! records of the partition were accepted already, the refused ones are failed instead of being put behind them. Between
+//! partitions there is no order.
+//!
+//! **Not promised: exactly once.** The producer is not idempotent yet. When a connection breaks after a request was sent, its
+//! records may or may not have been appended. They are failed with [`Error::OutcomeUnknown`] and never sent again silently,
+//! so the producer makes no duplicates of its own; a caller that sends them again may make some. Neither does it survive its
+//! process: what was not acknowledged may be lost.
+//!
+//! # What a consumer promises
+//!
+//! Records of a partition come in order of offset, each at most once per position, committed ones only (unless the topic says
+//! otherwise with `visible.at`). Checksums are verified ([`ConsumerConfig::verify_checksums`]); what does not match is told
+//! ([`Error::Corrupt`]) and never handed out. Broken connections and moved partitions are dealt with inside; positions live
+//! in the consumer, so where to start again after a restart is the caller's to remember. Offsets may have gaps.
+//!
+//! # Partitions of keys
+//!
+//! [`key_partition`]: FNV-1a, 64 bits, folded, modulo the number of partitions. The same in every client.
+//!
+//! # Code map
+//!
+//! `core/` decides and does no I/O; `transport/` moves bytes; `client`, `producer`, `consumer`, `raw` run the loop between the
+//! two. The protocol itself is the crate [`wire`], re-exported.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod clock;
+mod config;
+mod consumer;
+mod core;
+mod error;
+#[cfg(test)]
+mod facade_tests;
+#[cfg(test)]
+mod fake;
+mod link;
+mod partitioner;
+mod producer;
+mod raw;
+mod transport;
+mod types;
+
+pub use tramline_wire as wire;
+pub use tramline_wire::codec::Codec;
+pub use tramline_wire::error::ErrorCode;
+pub use tramline_wire::level::Level;
+
+pub use crate::client::Client;
+pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, ProducerConfig};
+pub use crate::consumer::Consumer;
+pub use crate::core::consumer::RecordView;
+pub use crate::core::producer::Delivery;
+pub use crate::error::{Error, SendError};
+pub use crate::link::HelloInfo;
+pub use crate::partitioner::{Partitioner, fnv1a_64, key_partition};
+pub use crate::producer::{Producer, Record};
+pub use crate::raw::RawConn;
+pub use crate::types::*;

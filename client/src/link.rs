@@ -1,0 +1,280 @@
+//! A connection that said hello: a socket, its bytes, and blocking calls on it.
+//!
+//! Used whole for administration and by [`RawConn`](crate::RawConn); producers and consumers take it apart after the hello
+//! and drive the two halves themselves, because they wait for several at once.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tramline_wire::error::{ErrorBody, ErrorCode};
+use tramline_wire::frame::Frame;
+use tramline_wire::hello::{HelloReply, HelloRequest};
+use tramline_wire::kind::Kind;
+use tramline_wire::prim::DecodeError;
+use tramline_wire::{PROTOCOL_MAX, PROTOCOL_MIN};
+
+use crate::config::Config;
+use crate::core::Conn;
+use crate::error::Error;
+use crate::transport::{Interest, Received, Socket, WaitMode, dial, wait};
+use crate::types::Node;
+
+/// What the broker told at hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelloInfo {
+    /// Protocol version in use.
+    pub protocol: u16,
+    /// Identity of the cluster.
+    pub cluster_id: [u8; 16],
+    /// Node that answered.
+    pub node: u32,
+    /// Shard that took this connection.
+    pub shard: u16,
+    /// Largest meta and payload the broker accepts in one frame.
+    pub frame_bytes_max: u32,
+    /// Send something at least this often, in milliseconds (0: no need).
+    pub keepalive_ms: u32,
+    /// The broker closes a connection that is silent for this long, in milliseconds (0: never).
+    pub idle_timeout_ms: u32,
+    /// The nodes and their addresses.
+    pub nodes: Vec<Node>,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) socket: Socket,
+    pub(crate) conn: Conn,
+    pub(crate) mode: WaitMode,
+    last_used: Instant,
+}
+
+/// What repeating a request means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Asking twice is as good as asking once.
+    Repeatable,
+    /// The second time would answer something else (created, deleted).
+    Once,
+}
+
+/// The receive buffer of an administrative connection starts small; it grows with what really comes.
+const RECV_BYTES_FIRST: usize = 16 * 1024;
+
+pub(crate) fn wait_mode(config: &Config) -> WaitMode {
+    if config.busy_poll { WaitMode::Spin { yields: config.yield_when_empty } } else { WaitMode::Sleep }
+}
+
+impl Link {
+    /// Connects, without hello.
+    pub(crate) fn dial(address: &str, config: &Config, recv_bytes_first: usize) -> Result<Link, Error> {
+        let socket = dial(address, config.connect_timeout)?;
+        let conn = Conn::new(recv_bytes_first, config.frame_bytes_max);
+        Ok(Link { socket, conn, mode: wait_mode(config), last_used: Instant::now() })
+    }
+
+    /// Connects and says hello.
+    pub(crate) fn open(address: &str, config: &Config) -> Result<(Link, HelloInfo), Error> {
+        Link::open_with_buffer(address, config, RECV_BYTES_FIRST)
+    }
+
+    /// As [`open`](Self::open), with the first size of the receive buffer.
+    pub(crate) fn open_with_buffer(address: &str, config: &Config, recv_bytes_first: usize) -> Result<(Link, HelloInfo), Error> {
+        let deadline = Instant::now() + config.connect_timeout;
+        let mut link = Link::dial(address, config, recv_bytes_first)?;
+        let hello = link.hello(config, deadline)?;
+        Ok((link, hello))
+    }
+
+    /// Says hello on a fresh connection.
+    pub(crate) fn hello(&mut self, config: &Config, deadline: Instant) -> Result<HelloInfo, Error> {
+        let request = HelloRequest {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            client_name: cut(&config.client_name, 255),
+            client_version: env!("CARGO_PKG_VERSION"),
+            mechanism: "",
+            auth: &[],
+        };
+        let info = self.call(
+            "say hello",
+            Kind::Hello,
+            Effect::Repeatable,
+            |meta| request.encode(meta),
+            deadline,
+            |meta| {
+                let reply = HelloReply::decode(meta)?;
+                Ok(HelloInfo {
+                    protocol: reply.protocol,
+                    cluster_id: reply.cluster_id,
+                    node: reply.node,
+                    shard: reply.shard,
+                    frame_bytes_max: reply.frame_max,
+                    keepalive_ms: reply.keepalive_ms,
+                    idle_timeout_ms: reply.idle_timeout_ms,
+                    nodes: reply.nodes.iter().map(Node::from).collect(),
+                })
+            },
+        )?;
+        if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&info.protocol) {
+            let message = format!("it chose protocol version {}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}", info.protocol);
+            return Err(Error::protocol(self.socket.address(), message));
+        }
+        Ok(info)
+    }
+
+    /// Sends a request and waits for its reply. An error other than [`Error::Refused`] leaves the link unusable. `effect` says
+    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`].
+    pub(crate) fn call<R>(
+        &mut self,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: impl FnOnce(&mut Vec<u8>),
+        deadline: Instant,
+        decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
+        let start = self.conn.out().queued();
+        let correlation = self.conn.request(kind, encode).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
+        self.touch();
+        loop {
+            let address = self.socket.address();
+            match self.conn.peek() {
+                Ok(Some((frame, length))) => {
+                    if frame.header.correlation == correlation {
+                        let result = read_reply(what, address, &frame, decode);
+                        self.conn.consume(length);
+                        return result;
+                    }
+                    if frame.header.correlation == 0 && frame.header.is_error() {
+                        // A refusal of the connection itself, before it could be told apart by request.
+                        return Err(refusal(what, address, frame.meta));
+                    }
+                    self.conn.consume(length); // a late reply to a request given up on
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => return Err(Error::protocol(address, error.to_string())),
+            }
+            if let Err(error) = self.exchange(what, deadline) {
+                let sent = self.conn.out().written() > start;
+                return Err(match effect {
+                    Effect::Once if sent => Error::OutcomeUnknown {
+                        request: what.to_string(),
+                        address: self.socket.address().to_string(),
+                        reason: error.to_string(),
+                    },
+                    Effect::Once | Effect::Repeatable => error,
+                });
+            }
+        }
+    }
+
+    /// Moves bytes both ways until some have come.
+    fn exchange(&mut self, what: &str, deadline: Instant) -> Result<(), Error> {
+        loop {
+            self.socket.flush(&mut self.conn).map_err(|source| self.failed("cannot send to", source))?;
+            match self.socket.fill(&mut self.conn) {
+                Ok(Received::Some(_)) => return Ok(()),
+                Ok(Received::Empty) => {}
+                Ok(Received::Closed) => return Err(self.failed("cannot receive from", closed_by_peer())),
+                Err(source) => return Err(self.failed("cannot receive from", source)),
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.late(what, now));
+            }
+            self.wait(!self.conn.out().is_empty(), deadline - now)?;
+        }
+    }
+
+    /// Waits for bytes, or for room to write; when spinning, only yields.
+    pub(crate) fn wait(&self, writable: bool, timeout: Duration) -> Result<(), Error> {
+        let interest = Interest::new(&self.socket, writable);
+        wait(self.mode, timeout, &mut std::iter::once(interest)).map_err(|source| self.failed("cannot wait for", source))
+    }
+
+    pub(crate) fn failed(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::io(doing, self.socket.address(), source)
+    }
+
+    fn late(&self, what: &str, now: Instant) -> Error {
+        let doing = format!("{what} at {}", self.socket.address());
+        Error::Timeout { doing, after: now.duration_since(self.last_used), last: None }
+    }
+
+    /// Sends what is queued; returns when the kernel has all of it.
+    pub(crate) fn flush_all(&mut self, deadline: Instant) -> Result<(), Error> {
+        loop {
+            self.socket.flush(&mut self.conn).map_err(|source| self.failed("cannot send to", source))?;
+            if self.conn.out().is_empty() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.late("sending", now));
+            }
+            self.wait(true, deadline - now)?;
+        }
+    }
+
+    /// How long ago the last request was sent.
+    pub(crate) fn idle(&self) -> Duration {
+        self.last_used.elapsed()
+    }
+
+    /// A request is about to be queued: starts the time that messages about slowness tell.
+    pub(crate) fn touch(&mut self) {
+        self.last_used = Instant::now();
+    }
+
+    /// Whether the other side closed meanwhile (or sent what nobody asked for, which is as bad for an idle connection).
+    pub(crate) fn is_stale(&mut self) -> bool {
+        !matches!(self.socket.fill(&mut self.conn), Ok(Received::Empty))
+    }
+}
+
+pub(crate) fn closed_by_peer() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed the connection")
+}
+
+/// Takes a reply apart: an error frame becomes [`Error::Refused`].
+pub(crate) fn read_reply<R>(
+    what: &str,
+    address: &str,
+    frame: &Frame<'_>,
+    decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>,
+) -> Result<R, Error> {
+    if !frame.header.is_reply() {
+        return Err(Error::protocol(address, "it sent a request where a reply was due"));
+    }
+    if frame.header.is_error() {
+        return Err(refusal(what, address, frame.meta));
+    }
+    decode(frame.meta).map_err(|error| Error::protocol(address, format!("its reply to {what} does not decode: {error}")))
+}
+
+/// The error in a frame with the ERROR flag.
+pub(crate) fn refusal(what: &str, address: &str, meta: &[u8]) -> Error {
+    match ErrorBody::decode(meta) {
+        Ok(body) => Error::Refused {
+            request: what.to_string(),
+            code: body.code().unwrap_or(ErrorCode::Internal),
+            retriable: body.retriable,
+            message: match body.code() {
+                Some(_) => body.message.to_string(),
+                None => format!("code {} (unknown to this client): {}", body.code, body.message),
+            },
+            next: (!body.next.is_empty()).then(|| body.next.to_string()),
+        },
+        Err(error) => Error::protocol(address, format!("its refusal of {what} does not decode: {error}")),
+    }
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,109 @@
+//! One TCP connection: connect with a deadline, write what is queued, read what is there.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use crate::core::{Conn, IOVECS_MAX};
+use crate::error::Error;
+
+/// A connected, non-blocking socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    address: String,
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// This many bytes.
+    Some(usize),
+    /// Nothing now.
+    Empty,
+    /// The other side has closed.
+    Closed,
+}
+
+/// Connects to `host:port`, trying each of its addresses until one answers or the time is over.
+pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
+    let failed = |source| Error::io("cannot connect to", address, source);
+    let deadline = Instant::now() + timeout;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for candidate in address.to_socket_addrs().map_err(failed)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            last = io::ErrorKind::TimedOut.into();
+            break;
+        }
+        match TcpStream::connect_timeout(&candidate, left) {
+            Ok(stream) => {
+                // A request is written whole; waiting for more (Nagle) would only add the peer's delayed ack to it.
+                stream.set_nodelay(true).map_err(failed)?;
+                stream.set_nonblocking(true).map_err(failed)?;
+                return Ok(Socket { stream, address: address.to_string() });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+impl Socket {
+    /// The address this was dialled with.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Writes as much of the queue as the kernel takes now; returns the bytes written.
+    pub(crate) fn flush(&mut self, conn: &mut Conn) -> io::Result<usize> {
+        let mut total = 0;
+        while !conn.out().is_empty() {
+            let mut slices = [IoSlice::new(&[]); IOVECS_MAX];
+            let count = conn.out().io_slices(&mut slices);
+            match self.stream.write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    conn.out_mut().advance(written);
+                    total += written;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
+    }
+
+    /// One read into the connection's buffer.
+    pub(crate) fn fill(&mut self, conn: &mut Conn) -> io::Result<Received> {
+        let room = conn.room();
+        if room.is_empty() {
+            return Ok(Received::Empty);
+        }
+        loop {
+            match self.stream.read(room) {
+                Ok(0) => return Ok(Received::Closed),
+                Ok(count) => {
+                    conn.received(count);
+                    return Ok(Received::Some(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends the sending direction.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.stream.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

@@ -1,0 +1,264 @@
+//! Owned answers of the administrative requests, and the small enums of their arguments.
+//!
+//! Plain data, copied out of the wire's borrowed views once per request: administration is off the hot path.
+
+use tramline_wire::error::ErrorCode;
+use tramline_wire::{hello, metadata, topics};
+
+/// A reply to [`Client::metadata`](crate::Client::metadata): who owns what, as of `view_epoch`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Rises with every change of the cluster's metadata.
+    pub view_epoch: u64,
+    /// The nodes and their addresses.
+    pub nodes: Vec<Node>,
+    /// The topics asked for (all, when none was named). A topic that does not exist has `error` set and no partitions.
+    pub topics: Vec<TopicMetadata>,
+}
+
+impl Metadata {
+    /// The topic of this name, if it was asked for.
+    pub fn topic(&self, name: &str) -> Option<&TopicMetadata> {
+        self.topics.iter().find(|topic| topic.name == name)
+    }
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Node id.
+    pub id: u32,
+    /// Advertised host.
+    pub host: String,
+    /// Common port, served by every shard.
+    pub port: u16,
+    /// Port of each shard, by shard number.
+    pub shard_ports: Vec<u16>,
+}
+
+/// One topic of [`Metadata`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicMetadata {
+    /// `Ok` when the topic exists.
+    pub error: ErrorCode,
+    /// Name.
+    pub name: String,
+    /// Uid, never reused, also not by a later topic of the same name.
+    pub uid: u64,
+    /// Partitions in order of `index`.
+    pub partitions: Vec<PartitionMetadata>,
+}
+
+/// One partition of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionMetadata {
+    /// Number within the topic, from 0.
+    pub index: u32,
+    /// Uid, never reused.
+    pub uid: u64,
+    /// Replica group.
+    pub group: u32,
+    /// Node that leads it.
+    pub leader_node: u32,
+    /// Shard on that node.
+    pub leader_shard: u16,
+    /// Term of the leader.
+    pub term: u64,
+}
+
+/// The answer to [`Client::create_topic`](crate::Client::create_topic).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// Uid of the topic.
+    pub uid: u64,
+    /// False when it existed already (and `if_not_exists` was asked).
+    pub created: bool,
+    /// Number of partitions it has.
+    pub partitions: u32,
+}
+
+/// One line of [`Client::list_topics`](crate::Client::list_topics).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: u64,
+    /// Number of partitions.
+    pub partitions: u32,
+}
+
+/// The answer to [`Client::describe_topic`](crate::Client::describe_topic).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Uid.
+    pub uid: u64,
+    /// Name.
+    pub name: String,
+    /// Time of creation, UTC microseconds.
+    pub created_us: i64,
+    /// All settings with their effective values.
+    pub settings: Vec<TopicSetting>,
+    /// Partitions in order of `index`.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// One setting of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSetting {
+    /// Name.
+    pub key: String,
+    /// Value in effect.
+    pub value: String,
+    /// True when set for this topic, false when it is the default.
+    pub explicit: bool,
+}
+
+/// One partition of [`TopicDescription`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionDescription {
+    /// Number within the topic, from 0.
+    pub index: u32,
+    /// Uid.
+    pub uid: u64,
+    /// Replica group.
+    pub group: u32,
+    /// Node that leads it.
+    pub node: u32,
+    /// Shard on that node.
+    pub shard: u16,
+    /// First offset that can still be read.
+    pub log_start: u64,
+    /// Offset after the last committed record.
+    pub committed_end: u64,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// Segments that hold some of it.
+    pub segments: u32,
+}
+
+/// One line of [`Client::describe_options`](crate::Client::describe_options): a topic setting that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionDescription {
+    /// Name.
+    pub key: String,
+    /// Kind of value (`bytes`, `duration`, `choice`, ...).
+    pub kind: String,
+    /// Unit.
+    pub unit: String,
+    /// Default.
+    pub default: String,
+    /// Smallest value; empty when it has no range.
+    pub min: String,
+    /// Largest value; empty when it has no range.
+    pub max: String,
+    /// What it does.
+    pub doc: String,
+}
+
+/// A position asked for with [`Client::list_offsets`](crate::Client::list_offsets).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The first offset that can still be read.
+    Earliest,
+    /// The offset after the last committed record.
+    Latest,
+    /// The first record whose timestamp is at or after this time, UTC microseconds; the end when there is none.
+    Time(i64),
+}
+
+/// An answer of [`Client::list_offsets`](crate::Client::list_offsets).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionOffset {
+    /// Partition.
+    pub partition: u32,
+    /// Offset found.
+    pub offset: u64,
+    /// Timestamp of the record at that offset, UTC microseconds, where the broker knows it.
+    pub timestamp_us: Option<i64>,
+}
+
+/// Where a [`Consumer`](crate::Consumer) starts to read a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the first record that can still be read.
+    Earliest,
+    /// After the last committed record: only what comes later.
+    Latest,
+    /// At this offset.
+    Offset(u64),
+    /// At the first record whose timestamp is at or after this time, UTC microseconds.
+    Time(i64),
+}
+
+impl From<hello::Node<'_>> for Node {
+    fn from(node: hello::Node<'_>) -> Node {
+        Node { id: node.node, host: node.host.to_string(), port: node.port, shard_ports: node.shard_ports.iter().collect() }
+    }
+}
+
+impl From<metadata::MetadataReply<'_>> for Metadata {
+    fn from(reply: metadata::MetadataReply<'_>) -> Metadata {
+        Metadata {
+            view_epoch: reply.view_epoch,
+            nodes: reply.nodes.iter().map(Node::from).collect(),
+            topics: reply.topics.iter().map(TopicMetadata::from).collect(),
+        }
+    }
+}
+
+impl From<metadata::TopicMeta<'_>> for TopicMetadata {
+    fn from(topic: metadata::TopicMeta<'_>) -> TopicMetadata {
+        let partitions = topic.partitions.iter().map(|partition| PartitionMetadata {
+            index: partition.index,
+            uid: partition.uid,
+            group: partition.group,
+            leader_node: partition.leader_node,
+            leader_shard: partition.leader_shard,
+            term: partition.term,
+        });
+        TopicMetadata { error: topic.error, name: topic.name.to_string(), uid: topic.topic_uid, partitions: partitions.collect() }
+    }
+}
+
+impl From<topics::DescribeTopicReply<'_>> for TopicDescription {
+    fn from(reply: topics::DescribeTopicReply<'_>) -> TopicDescription {
+        let settings = reply.settings.iter().map(|setting| TopicSetting {
+            key: setting.key.to_string(),
+            value: setting.value.to_string(),
+            explicit: setting.origin == topics::Origin::Explicit,
+        });
+        let partitions = reply.partitions.iter().map(|partition| PartitionDescription {
+            index: partition.index,
+            uid: partition.uid,
+            group: partition.group,
+            node: partition.node,
+            shard: partition.shard,
+            log_start: partition.log_start,
+            committed_end: partition.committed_end,
+            bytes: partition.bytes,
+            segments: partition.segments,
+        });
+        TopicDescription {
+            uid: reply.topic_uid,
+            name: reply.name.to_string(),
+            created_us: reply.created_us,
+            settings: settings.collect(),
+            partitions: partitions.collect(),
+        }
+    }
+}
+
+impl From<topics::OptionItem<'_>> for OptionDescription {
+    fn from(option: topics::OptionItem<'_>) -> OptionDescription {
+        OptionDescription {
+            key: option.key.to_string(),
+            kind: option.kind.to_string(),
+            unit: option.unit.to_string(),
+            default: option.default.to_string(),
+            min: option.min.to_string(),
+            max: option.max.to_string(),
+            doc: option.doc.to_string(),
+        }
+    }
+}

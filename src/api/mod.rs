@@ -1,0 +1,91 @@
+//! Requests: one file per request (or family), decoding and answering. The only map from the rooms' errors to codes.
+//!
+//! Invariants: nothing here changes state; a request is checked whole before anything is done for it.
+//! Not here: what is done (shard/), the layouts (the wire crate).
+
+pub mod fetch;
+pub mod hello;
+pub mod list_offsets;
+pub mod metadata;
+pub mod produce;
+pub mod topics;
+
+use crate::control::{ControlError, SettingError};
+use crate::ids::{NodeId, ShardId};
+use tramline_wire::batch::BatchError;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::prim::DecodeError;
+
+/// Why a request is refused, as the client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// The code.
+    pub code: ErrorCode,
+    /// A sentence; empty for the code's own.
+    pub message: String,
+    /// The address to try next; empty for none.
+    pub next: String,
+}
+
+impl ApiError {
+    /// An error with the code's own sentence.
+    pub fn of(code: ErrorCode) -> ApiError {
+        ApiError { code, message: String::new(), next: String::new() }
+    }
+
+    /// An error with a sentence of its own.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError { code, message: message.into(), next: String::new() }
+    }
+}
+
+impl From<DecodeError> for ApiError {
+    fn from(error: DecodeError) -> ApiError {
+        ApiError::new(error.code(), error.to_string())
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> ApiError {
+        ApiError::new(error.code(), error.to_string())
+    }
+}
+
+impl From<&ControlError> for ApiError {
+    fn from(error: &ControlError) -> ApiError {
+        let code = match error {
+            ControlError::UnknownTopic(_) => ErrorCode::UnknownTopic,
+            ControlError::TopicExists(_) => ErrorCode::TopicExists,
+            ControlError::InvalidName(_) => ErrorCode::InvalidTopicName,
+            ControlError::Setting(SettingError::Unknown(_)) => ErrorCode::UnknownSetting,
+            ControlError::Setting(SettingError::Invalid { .. }) => ErrorCode::InvalidSetting,
+            ControlError::Partitions(_) => ErrorCode::InvalidRequest,
+            ControlError::Limit(_) => ErrorCode::LimitExceeded,
+            ControlError::NoNodes => ErrorCode::NotReady,
+        };
+        ApiError::new(code, error.to_string())
+    }
+}
+
+/// What clients are told about this node.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// The node.
+    pub node: NodeId,
+    /// The cluster's identity.
+    pub cluster_id: [u8; 16],
+    /// Advertised host.
+    pub host: String,
+    /// The port every shard accepts on.
+    pub port: u16,
+    /// One port per shard.
+    pub shard_ports: Vec<u16>,
+}
+
+impl NodeInfo {
+    /// The address of a shard of this node.
+    pub fn shard_address(&self, shard: ShardId) -> String {
+        let port = self.shard_ports.get(usize::from(shard.0)).copied().unwrap_or(self.port);
+        if self.host.contains(':') { format!("[{}]:{port}", self.host) } else { format!("{}:{port}", self.host) }
+    }
+}

@@ -1,0 +1,129 @@
+//! Topic administration: requests into commands, views into replies.
+
+use super::ApiError;
+use crate::control::{Command, SettingKind, TOPIC_SETTINGS, TopicView, View};
+use crate::shard::mesh::PartitionStatus;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::prim::List;
+use tramline_wire::topics::{
+    AlterTopicRequest, CreateFlags, CreateTopicRequest, DeleteTopicRequest, DescribeOptionsReply, DescribeTopicReply, EffectiveSetting,
+    ListTopicsReply, OptionItem, Origin, PartitionInfo, Setting, TopicItem,
+};
+
+/// A create request as a command, with its flags.
+pub struct Create {
+    /// The command.
+    pub command: Command,
+    /// A topic of this name is fine.
+    pub if_not_exists: bool,
+    /// Check everything, create nothing.
+    pub validate_only: bool,
+}
+
+/// Decodes a create request; `utc_us` becomes the topic's birthday.
+pub fn create(meta: &[u8], utc_us: i64) -> Result<Create, ApiError> {
+    let request = CreateTopicRequest::decode(meta)?;
+    if request.replication > 1 {
+        let message = format!("replication {} is more than the cluster's nodes (1): use 1, or 0 for the default", request.replication);
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
+    let command = Command::CreateTopic {
+        name: request.name.to_owned(),
+        partitions: request.partitions,
+        settings: owned(&request.settings),
+        created_us: utc_us,
+    };
+    Ok(Create {
+        command,
+        if_not_exists: request.flags.has(CreateFlags::IF_NOT_EXISTS),
+        validate_only: request.flags.has(CreateFlags::VALIDATE_ONLY),
+    })
+}
+
+/// Decodes an alter request.
+pub fn alter(meta: &[u8]) -> Result<Command, ApiError> {
+    let request = AlterTopicRequest::decode(meta)?;
+    Ok(Command::AlterTopic { name: request.name.to_owned(), partitions: request.partitions, settings: owned(&request.settings) })
+}
+
+/// Decodes a delete request.
+pub fn delete(meta: &[u8]) -> Result<Command, ApiError> {
+    Ok(Command::DeleteTopic { name: DeleteTopicRequest::decode(meta)?.name.to_owned() })
+}
+
+fn owned(settings: &List<'_, Setting<'_>>) -> Vec<(String, String)> {
+    settings.iter().map(|s| (s.key.to_owned(), s.value.to_owned())).collect()
+}
+
+/// Appends the list of all topics.
+pub fn list(out: &mut Vec<u8>, view: &View) {
+    let item = |t: &'_ TopicView| (t.uid.0, t.partitions.len() as u32);
+    let topics: Vec<_> = view
+        .topics()
+        .iter()
+        .map(|t| {
+            let (topic_uid, partitions) = item(t);
+            TopicItem { name: &t.name, topic_uid, partitions }
+        })
+        .collect();
+    ListTopicsReply { topics: List::of(&topics) }.encode(out);
+}
+
+/// Appends the description of a topic; `status` holds its partitions' numbers, in any order. A partition that is missing there
+/// (its shard has failed) is told with zeros.
+pub fn describe(out: &mut Vec<u8>, topic: &TopicView, status: &[PartitionStatus]) {
+    let settings: Vec<_> = topic
+        .settings
+        .effective()
+        .map(|(setting, value, explicit)| EffectiveSetting {
+            key: setting.key,
+            value,
+            origin: if explicit { Origin::Explicit } else { Origin::Default },
+        })
+        .collect();
+    let mut sorted = status.to_vec();
+    sorted.sort_unstable_by_key(|s| s.uid);
+    let partitions: Vec<_> = topic
+        .partitions
+        .iter()
+        .map(|p| {
+            let numbers = sorted.binary_search_by_key(&p.uid, |s| s.uid).ok().map(|at| sorted[at]);
+            PartitionInfo {
+                index: p.number,
+                uid: p.uid.0,
+                group: p.group.0,
+                node: p.node.0,
+                shard: p.shard.0,
+                log_start: numbers.map_or(0, |n| n.log_start),
+                committed_end: numbers.map_or(0, |n| n.committed_end),
+                bytes: numbers.map_or(0, |n| n.bytes),
+                segments: numbers.map_or(0, |n| n.segments),
+            }
+        })
+        .collect();
+    let reply = DescribeTopicReply {
+        topic_uid: topic.uid.0,
+        name: &topic.name,
+        created_us: topic.created_us,
+        settings: List::of(&settings),
+        partitions: List::of(&partitions),
+    };
+    reply.encode(out);
+}
+
+/// Appends the settings a topic can have.
+pub fn options(out: &mut Vec<u8>) {
+    let ranges: Vec<_> = TOPIC_SETTINGS
+        .iter()
+        .map(|s| match s.kind {
+            SettingKind::Integer { min, max, unlimited } => ("integer", if unlimited { "-1".to_owned() } else { min.to_string() }, max.to_string()),
+            SettingKind::Word(words) => ("choice", words.join("|"), String::new()),
+        })
+        .collect();
+    let options: Vec<_> = TOPIC_SETTINGS
+        .iter()
+        .zip(&ranges)
+        .map(|(s, (kind, min, max))| OptionItem { key: s.key, kind, unit: s.unit, default: s.default, min, max, doc: s.doc })
+        .collect();
+    DescribeOptionsReply { options: List::of(&options) }.encode(out);
+}

@@ -1,0 +1,263 @@
+//! Counted, page-aligned byte buffers: the only memory that disk I/O touches.
+//!
+//! Job: a `Slab` hands out unique, writable `BufMut`s; `Slab::freeze` turns one into shared, read-only `Bytes`
+//! whose clones are a counter increment. The slab keeps one handle of everything it froze and takes the memory
+//! back, without a free or an allocation, when it holds the last one.
+//!
+//! Invariants: the start of every buffer is aligned to `PAGE_BYTES` (O_DIRECT); outstanding memory never passes the
+//! budget given to `Slab::new`; a `BufMut` is never aliased (its `Rc` is unique, asserted on each access).
+//!
+//! Not here: what the bytes mean, and any `unsafe` (alignment is had by over-allocating one page).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Alignment and granule of every buffer, in bytes: the log's block granule and at least the strictest O_DIRECT alignment met.
+pub const PAGE_BYTES: usize = 4096;
+const CLASS_COUNT: usize = 12; // 4 KiB ..= 8 MiB, powers of two
+/// Largest buffer a slab hands out, in bytes.
+pub const BUFFER_BYTES_MAX: usize = PAGE_BYTES << (CLASS_COUNT - 1);
+
+struct Memory {
+    store: Box<[u8]>,
+    start: usize,
+    capacity: usize,
+}
+
+impl Memory {
+    fn new(capacity: usize) -> Memory {
+        let store = vec![0u8; capacity + PAGE_BYTES].into_boxed_slice();
+        let start = store.as_ptr().align_offset(PAGE_BYTES);
+        assert!(start < PAGE_BYTES, "align_offset of a byte pointer is always possible");
+        Memory { store, start, capacity }
+    }
+}
+
+/// A unique, writable, page-aligned buffer. Contents are whatever the last user left: write before you read.
+pub struct BufMut {
+    memory: Rc<Memory>,
+    len: usize,
+}
+
+impl BufMut {
+    /// Bytes this buffer is used for (at most its capacity); what `freeze` will expose and what a read fills.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether the used length is zero.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Bytes the memory behind this buffer has.
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity
+    }
+    /// Sets the used length. Panics if it is above the capacity.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(len <= self.memory.capacity, "length {len} above capacity {}", self.memory.capacity);
+        self.len = len;
+    }
+    /// The used part, to be written to.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let len = self.len;
+        let memory = Rc::get_mut(&mut self.memory).expect("a BufMut is unique");
+        &mut memory.store[memory.start..memory.start + len]
+    }
+    /// The used part, to be read.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.memory.store[self.memory.start..self.memory.start + self.len]
+    }
+}
+
+impl fmt::Debug for BufMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufMut({}/{})", self.len, self.memory.capacity)
+    }
+}
+
+/// A shared, read-only range of a frozen buffer. Cloning counts; it never copies.
+#[derive(Clone)]
+pub struct Bytes {
+    memory: Rc<Memory>,
+    start: u32,
+    end: u32,
+}
+
+impl Bytes {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        let base = self.memory.start;
+        &self.memory.store[base + self.start as usize..base + self.end as usize]
+    }
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+    /// A part of this range, sharing the memory. Panics if `range` is not inside `0..len`.
+    pub fn slice(&self, range: Range<usize>) -> Bytes {
+        assert!(range.start <= range.end && range.end <= self.len(), "slice {range:?} of {} bytes", self.len());
+        Bytes { memory: Rc::clone(&self.memory), start: self.start + range.start as u32, end: self.start + range.end as u32 }
+    }
+    /// Memory that this handle keeps alive, in bytes (the whole buffer, not only the range).
+    pub fn footprint(&self) -> usize {
+        self.memory.capacity
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({}..{})", self.start, self.end)
+    }
+}
+
+struct Class {
+    free: Vec<Rc<Memory>>,
+    /// Frozen and handed out, oldest first; an entry whose only holder is this queue is free again.
+    lent: VecDeque<Rc<Memory>>,
+}
+
+/// The owner of all buffers of one shard: fixed classes (powers of two from 4 KiB to 8 MiB), one budget.
+pub struct Slab {
+    classes: Vec<Class>,
+    budget_bytes: usize,
+    allocated_bytes: usize,
+}
+
+impl Slab {
+    /// A slab that will never hold more than `budget_bytes` (rounded up to one page).
+    pub fn new(budget_bytes: usize) -> Slab {
+        let classes = (0..CLASS_COUNT).map(|_| Class { free: Vec::new(), lent: VecDeque::new() }).collect();
+        Slab { classes, budget_bytes: budget_bytes.max(PAGE_BYTES), allocated_bytes: 0 }
+    }
+
+    /// A buffer of used length `len` whose capacity is the next power of two, or `None` when the budget is spent
+    /// (which is back-pressure, not an error). Panics if `len` is above `BUFFER_BYTES_MAX`.
+    pub fn take(&mut self, len: usize) -> Option<BufMut> {
+        assert!(len <= BUFFER_BYTES_MAX, "a buffer of {len} bytes is above {BUFFER_BYTES_MAX}");
+        let index = class_of(len);
+        let capacity = PAGE_BYTES << index;
+        let class = &mut self.classes[index];
+        let memory = match class.free.pop().or_else(|| reclaim(&mut class.lent, 16)) {
+            Some(memory) => memory,
+            None => {
+                if self.allocated_bytes + capacity > self.budget_bytes && !self.make_room(capacity, index) {
+                    return None;
+                }
+                self.allocated_bytes += capacity;
+                Rc::new(Memory::new(capacity))
+            }
+        };
+        assert_eq!(Rc::strong_count(&memory), 1, "a free buffer has one holder");
+        Some(BufMut { memory, len })
+    }
+
+    /// Gives an unused buffer back.
+    pub fn give_back(&mut self, buffer: BufMut) {
+        let index = class_of(buffer.memory.capacity);
+        self.classes[index].free.push(buffer.memory);
+    }
+
+    /// Turns a buffer into shared bytes `0..len`.
+    pub fn freeze(&mut self, buffer: BufMut) -> Bytes {
+        let index = class_of(buffer.memory.capacity);
+        self.classes[index].lent.push_back(Rc::clone(&buffer.memory));
+        Bytes { memory: buffer.memory, start: 0, end: buffer.len as u32 }
+    }
+
+    /// Memory held by this slab, in bytes, in use or not.
+    pub fn allocated_bytes(&self) -> usize {
+        self.allocated_bytes
+    }
+
+    /// Memory now held by someone else than the slab, in bytes (counted by walking: for metrics, not for every record).
+    pub fn lent_bytes(&self) -> usize {
+        let of = |c: &Class| c.lent.iter().filter(|m| Rc::strong_count(m) > 1).map(|m| m.capacity).sum::<usize>();
+        self.classes.iter().map(of).sum()
+    }
+
+    /// The budget, in bytes.
+    pub fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
+    /// Frees idle buffers of other classes until `wanted` more bytes fit. Rare: only when the mix of sizes shifts at a full budget.
+    fn make_room(&mut self, wanted: usize, keep: usize) -> bool {
+        for index in (0..CLASS_COUNT).rev().filter(|i| *i != keep) {
+            let class = &mut self.classes[index];
+            let all = class.lent.len();
+            while let Some(memory) = reclaim(&mut class.lent, all) {
+                class.free.push(memory);
+            }
+            while self.allocated_bytes + wanted > self.budget_bytes {
+                match class.free.pop() {
+                    Some(memory) => self.allocated_bytes -= memory.capacity,
+                    None => break,
+                }
+            }
+            if self.allocated_bytes + wanted <= self.budget_bytes {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Looks at up to `tries` lent buffers, oldest first, for one that nobody else holds; the ones still held go to the back.
+fn reclaim(lent: &mut VecDeque<Rc<Memory>>, tries: usize) -> Option<Rc<Memory>> {
+    for _ in 0..tries.min(lent.len()) {
+        let memory = lent.pop_front().expect("bounded by the length");
+        if Rc::strong_count(&memory) == 1 {
+            return Some(memory);
+        }
+        lent.push_back(memory);
+    }
+    None
+}
+
+fn class_of(len: usize) -> usize {
+    let pages = len.max(1).div_ceil(PAGE_BYTES);
+    pages.next_power_of_two().trailing_zeros() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_come_back_without_allocation() {
+        let mut slab = Slab::new(1 << 20);
+        let mut buffer = slab.take(5000).unwrap();
+        assert_eq!(buffer.capacity(), 8192);
+        assert_eq!(buffer.as_slice().as_ptr() as usize % PAGE_BYTES, 0);
+        buffer.as_mut_slice()[4999] = 7;
+        let bytes = slab.freeze(buffer);
+        let part = bytes.slice(4990..5000);
+        drop(bytes);
+        assert_eq!(part.as_slice()[9], 7);
+        let other = slab.take(8192).unwrap();
+        assert_eq!(slab.allocated_bytes(), 16384, "the first is still held through its slice");
+        drop(part);
+        slab.give_back(other);
+        let _a = slab.take(8000).unwrap();
+        let _b = slab.take(8000).unwrap();
+        assert_eq!(slab.allocated_bytes(), 16384);
+    }
+
+    #[test]
+    fn the_budget_holds_and_shifts_between_classes() {
+        let mut slab = Slab::new(4 * PAGE_BYTES);
+        let small: Vec<_> = (0..4).map(|_| slab.take(1).unwrap()).collect();
+        assert!(slab.take(1).is_none());
+        for buffer in small {
+            slab.give_back(buffer);
+        }
+        assert!(slab.take(4 * PAGE_BYTES).is_some());
+        assert_eq!(slab.allocated_bytes(), 4 * PAGE_BYTES);
+    }
+}

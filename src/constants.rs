@@ -1,0 +1,53 @@
+//! Numbers and names that are not settings: each with its reason and with what breaks if it is changed.
+//!
+//! Invariants: what has to agree between two numbers is asserted at compile time, here.
+//!
+//! Not here: what a user may change (`config/table.rs`), and the sizes of on-disk and on-wire layouts (`log/layout.rs`, `wire`).
+
+/// The version of this build, as `--version`, the hello reply and `tramline_build_info` tell it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The common client port of a node; shard i also listens on this plus 1 plus i. No well-known broker uses it.
+pub const CLIENT_PORT: u16 = 7410;
+/// The port of metrics and health, below the client ports so that adding shards never runs into it.
+pub const ADMIN_PORT: u16 = 7401;
+
+/// Version of the data directory's layout (the identity file names it). Raised when an older binary could not read what a newer one wrote.
+pub const DATA_DIR_VERSION: u32 = 1;
+/// Feature level: gates each new record, schema or message between nodes. 1 is the first release's.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// The protocol's bound on a frame's meta part, in bytes. A reply that lists partitions has to fit into it.
+pub const META_BYTES_MAX: u64 = 1 << 20;
+/// The most bytes one partition takes in any reply that lists partitions (describe topic: 50).
+pub const PARTITION_REPLY_BYTES_MAX: u64 = 50;
+/// Topics of a cluster. Limits of the cluster are no settings of a node: every replica of the metadata has to come to the same answer.
+pub const TOPICS_MAX: u64 = 10_000;
+/// Partitions of one topic: what the engine is measured with, and what one reply can describe.
+pub const TOPIC_PARTITIONS_MAX: u64 = 10_000;
+/// Partitions of a cluster: some 200 bytes of metadata each, so 20 MB on each node.
+pub const PARTITIONS_MAX: u64 = 100_000;
+const _: () = assert!(TOPIC_PARTITIONS_MAX * PARTITION_REPLY_BYTES_MAX + 4096 <= META_BYTES_MAX, "a topic's description has to fit into one meta");
+/// Longest name of a topic, in bytes: a file name of 255 with room for an ending.
+pub const TOPIC_NAME_BYTES_MAX: u64 = 249;
+
+/// Largest payload of one fetch frame, in bytes: small replies pass between two of them, at 2.5 GB/s this is 50 us of waiting.
+pub const FETCH_FRAME_BYTES: u32 = 128 << 10;
+/// A background turn takes at most this long, in microseconds: it is added to the latency of whatever arrives meanwhile.
+pub const TURN_US: u64 = 50;
+/// Shards of one node: the mesh keeps a queue per pair, and a group's number leaves room for this many.
+pub const SHARDS_MAX: u64 = 256;
+
+/// How long a starting node waits for lock and port. After SIGKILL the kernel still carries out writes that were in flight (seen: some
+/// 100 ms) and holds the lock until then; ten seconds also covers a supervisor that starts the successor early.
+pub const LOCK_WAIT_US: u64 = 10_000_000;
+/// A shard that has not answered a request for its numbers in this time is reported as stalled, in milliseconds. A turn of the shard loop is well
+/// below one millisecond, so two seconds of silence are a stall and not load.
+pub const SNAPSHOT_WAIT_MS: u64 = 2_000;
+
+/// Exit code of an orderly stop.
+pub const EXIT_OK: u8 = 0;
+/// Exit code when the node could not start, or a command failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code when a second signal cut the orderly stop short (128 + SIGINT, as shells report it).
+pub const EXIT_INTERRUPTED: i32 = 130;

@@ -1,0 +1,59 @@
+//! Commands of the metadata state machine, as they are stored in the log and (later) sent between nodes.
+//!
+//! One type per version; a released version stays readable. The bytes are an rkyv archive inside the project's envelope.
+
+use super::stored::{self, StoredError};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// Version 1 of the commands.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A node says what it has: its shards and how many data groups each carries. Sent at a first start.
+    RegisterNode {
+        /// The node.
+        node: u32,
+        /// Its shards.
+        shards: u16,
+        /// Data groups per shard.
+        groups_per_shard: u16,
+    },
+    /// Creates a topic.
+    CreateTopic {
+        /// Its name, valid by `valid_topic_name`.
+        name: String,
+        /// Number of partitions, at least 1.
+        partitions: u32,
+        /// Explicit settings, valid by `TopicSettings::parse`.
+        settings: Vec<(String, String)>,
+        /// UTC microseconds, chosen by the proposer.
+        created_us: i64,
+    },
+    /// Changes settings (an empty value goes back to the default) and may add partitions.
+    AlterTopic {
+        /// Its name.
+        name: String,
+        /// New number of partitions; 0 keeps it.
+        partitions: u32,
+        /// Settings to change.
+        settings: Vec<(String, String)>,
+    },
+    /// Deletes a topic.
+    DeleteTopic {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Command {
+    /// The stored bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let archive = rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("serialising plain values into memory cannot fail");
+        stored::seal(stored::COMMAND_SCHEMA, 1, &archive)
+    }
+
+    /// Reads stored bytes; checked throughout.
+    pub fn decode(bytes: &[u8]) -> Result<Command, StoredError> {
+        let archive = stored::open(bytes, stored::COMMAND_SCHEMA, 1)?;
+        rkyv::from_bytes::<Command, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)
+    }
+}

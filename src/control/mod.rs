@@ -1,0 +1,21 @@
+//! The cluster's metadata: topics, partitions, placement, nodes. A deterministic state machine on replica group 0.
+//!
+//! Invariants: `State::apply` depends on nothing but the state and the command (no clock, no chance, ordered maps only), so
+//! every replica reaches the same state; uids are never reused; a command that is refused changes nothing.
+//!
+//! Not here: who proposes and when it is committed (replication/, shard/), requests and error codes (api/). The data path
+//! never waits for this room: it works on the published `View`.
+
+mod command;
+mod settings;
+mod state;
+mod stored;
+mod view;
+#[cfg(test)]
+mod tests;
+
+pub use command::Command;
+pub use settings::{SettingError, SettingKind, TOPIC_SETTINGS, TopicSetting, TopicSettings};
+pub use state::{Applied, ControlError, State, valid_topic_name};
+pub use stored::StoredError;
+pub use view::{PartitionView, TopicView, View};

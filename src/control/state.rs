@@ -1,0 +1,365 @@
+//! The state machine: what the cluster is, changed by commands only.
+//!
+//! Invariants: `applied` is the index of the last command taken in (a replay skips what it covers); partitions of a topic are
+//! numbered without holes; every partition's group is one of the registered ones.
+
+use super::command::Command;
+use super::settings::{SettingError, TopicSettings};
+use super::stored::{self, StoredError};
+use super::view::{PartitionView, TopicView, View};
+use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, TopicUid};
+use rkyv::{Archive, Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Topics a cluster may have.
+pub const TOPICS_MAX: usize = 10_000;
+/// Partitions a topic may have. 10,000 partitions on a node is what the engine is measured with.
+pub const TOPIC_PARTITIONS_MAX: u32 = 10_000;
+/// Partitions a cluster may have: 200 bytes of metadata each, so 20 MB.
+pub const PARTITIONS_MAX: u64 = 100_000;
+/// Longest name of a topic, in bytes.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Why a command was refused. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlError {
+    /// No topic of this name.
+    UnknownTopic(String),
+    /// There is one already.
+    TopicExists(String),
+    /// Not a name.
+    InvalidName(String),
+    /// A setting.
+    Setting(SettingError),
+    /// A number of partitions that cannot be.
+    Partitions(String),
+    /// A limit of the cluster.
+    Limit(String),
+    /// No node has registered yet.
+    NoNodes,
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ControlError::UnknownTopic(name) => write!(f, "topic {name:?} does not exist"),
+            ControlError::TopicExists(name) => write!(f, "topic {name:?} exists already"),
+            ControlError::InvalidName(name) => write!(
+                f,
+                "{name:?} is not a topic name: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
+            ),
+            ControlError::Setting(cause) => cause.fmt(f),
+            ControlError::Partitions(what) | ControlError::Limit(what) => f.write_str(what),
+            ControlError::NoNodes => f.write_str("the cluster has no registered node yet: try again"),
+        }
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// A node is known (or was already).
+    Node,
+    /// A topic was created, with this uid and number of partitions.
+    Created(TopicUid, u32),
+    /// A topic was altered.
+    Altered,
+    /// A topic was deleted.
+    Deleted,
+}
+
+/// Whether `name` may name a topic.
+pub fn valid_topic_name(name: &str) -> bool {
+    let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty() && name.len() <= TOPIC_NAME_BYTES_MAX && name.chars().all(right) && !name.chars().all(|c| c == '.')
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct NodeV1 {
+    node: u32,
+    shards: u16,
+    groups_per_shard: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct TopicV1 {
+    name: String,
+    uid: u64,
+    created_us: i64,
+    settings: Vec<(String, String)>,
+    /// (uid, group), by number.
+    partitions: Vec<(u64, u32)>,
+}
+
+/// Version 1 of the snapshot.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct StateV1 {
+    applied: u64,
+    epoch: u64,
+    next_topic_uid: u64,
+    next_partition_uid: u64,
+    nodes: Vec<NodeV1>,
+    topics: Vec<TopicV1>,
+}
+
+#[derive(Clone, Debug)]
+struct Topic {
+    uid: TopicUid,
+    created_us: i64,
+    settings: TopicSettings,
+    partitions: Vec<(PartitionUid, GroupId)>,
+}
+
+/// Where a data group lives.
+#[derive(Clone, Copy, Debug)]
+struct GroupPlace {
+    node: NodeId,
+    shard: ShardId,
+    partitions: u64,
+}
+
+/// The metadata of the cluster.
+#[derive(Debug, Default)]
+pub struct State {
+    applied: LogIndex,
+    epoch: u64,
+    next_topic_uid: u64,
+    next_partition_uid: u64,
+    nodes: BTreeMap<NodeId, (u16, u16)>,
+    groups: BTreeMap<GroupId, GroupPlace>,
+    topics: BTreeMap<String, Topic>,
+    partition_count: u64,
+}
+
+impl State {
+    /// An empty cluster.
+    pub fn new() -> State {
+        State { next_topic_uid: 1, next_partition_uid: 1, ..State::default() }
+    }
+
+    /// Index of the last command taken in.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Rises with each change.
+    pub fn view_epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Uid and number of partitions of a topic.
+    pub fn topic_identity(&self, name: &str) -> Option<(u64, u32)> {
+        self.topics.get(name).map(|t| (t.uid.0, t.partitions.len() as u32))
+    }
+
+    /// Whether a node has registered.
+    pub fn has_node(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// Takes in the commands of the entry at `index`, in order, and answers each. An entry at or below `applied` was taken in
+    /// before: `None`.
+    pub fn apply(&mut self, index: LogIndex, commands: &[Command]) -> Option<Vec<Result<Applied, ControlError>>> {
+        if index <= self.applied {
+            return None;
+        }
+        self.applied = index;
+        let results: Vec<_> = commands.iter().map(|command| self.change(command)).collect();
+        if results.iter().any(Result::is_ok) {
+            self.epoch += 1;
+        }
+        Some(results)
+    }
+
+    /// Says whether a command would be refused, without changing anything.
+    pub fn check(&self, command: &Command) -> Result<(), ControlError> {
+        match command {
+            Command::RegisterNode { .. } => Ok(()),
+            Command::CreateTopic { name, partitions, settings, .. } => {
+                if !valid_topic_name(name) {
+                    return Err(ControlError::InvalidName(name.clone()));
+                }
+                if self.topics.contains_key(name) {
+                    return Err(ControlError::TopicExists(name.clone()));
+                }
+                TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
+                if self.topics.len() >= TOPICS_MAX {
+                    return Err(ControlError::Limit(format!("the cluster has {TOPICS_MAX} topics, its limit: delete some first")));
+                }
+                if self.groups.is_empty() {
+                    return Err(ControlError::NoNodes);
+                }
+                self.check_partitions(0, *partitions)
+            }
+            Command::AlterTopic { name, partitions, settings } => {
+                let topic = self.topic(name)?;
+                let mut changed = topic.settings.clone();
+                changed.change(pairs(settings)).map_err(ControlError::Setting)?;
+                let have = topic.partitions.len() as u32;
+                if *partitions != 0 && *partitions < have {
+                    return Err(ControlError::Partitions(format!(
+                        "topic {name:?} has {have} partitions: their number can grow but not shrink to {partitions}"
+                    )));
+                }
+                if *partitions == 0 { Ok(()) } else { self.check_partitions(have, *partitions) }
+            }
+            Command::DeleteTopic { name } => self.topic(name).map(|_| ()),
+        }
+    }
+
+    fn topic(&self, name: &str) -> Result<&Topic, ControlError> {
+        self.topics.get(name).ok_or_else(|| ControlError::UnknownTopic(name.to_owned()))
+    }
+
+    fn check_partitions(&self, have: u32, wanted: u32) -> Result<(), ControlError> {
+        if wanted == 0 || wanted > TOPIC_PARTITIONS_MAX {
+            return Err(ControlError::Partitions(format!("a topic has 1 to {TOPIC_PARTITIONS_MAX} partitions, not {wanted}")));
+        }
+        if self.partition_count + u64::from(wanted - have.min(wanted)) > PARTITIONS_MAX {
+            return Err(ControlError::Limit(format!("the cluster may have {PARTITIONS_MAX} partitions: delete topics first")));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, command: &Command) -> Result<Applied, ControlError> {
+        self.check(command)?;
+        match command {
+            Command::RegisterNode { node, shards, groups_per_shard } => {
+                self.register(NodeId(*node), *shards, *groups_per_shard);
+                Ok(Applied::Node)
+            }
+            Command::CreateTopic { name, partitions, settings, created_us } => {
+                let uid = TopicUid(self.next_topic_uid);
+                self.next_topic_uid += 1;
+                let settings = TopicSettings::parse(pairs(settings)).expect("checked above");
+                let list = self.place(*partitions);
+                self.topics.insert(name.clone(), Topic { uid, created_us: *created_us, settings, partitions: list });
+                Ok(Applied::Created(uid, *partitions))
+            }
+            Command::AlterTopic { name, partitions, settings } => {
+                let have = self.topics[name].partitions.len() as u32;
+                let added = self.place(partitions.saturating_sub(have));
+                let topic = self.topics.get_mut(name).expect("checked above");
+                topic.settings.change(pairs(settings)).expect("checked above");
+                topic.partitions.extend(added);
+                Ok(Applied::Altered)
+            }
+            Command::DeleteTopic { name } => {
+                let topic = self.topics.remove(name).expect("checked above");
+                for (_, group) in &topic.partitions {
+                    self.groups.get_mut(group).expect("partitions are in known groups").partitions -= 1;
+                }
+                self.partition_count -= topic.partitions.len() as u64;
+                Ok(Applied::Deleted)
+            }
+        }
+    }
+
+    fn register(&mut self, node: NodeId, shards: u16, groups_per_shard: u16) {
+        if self.nodes.insert(node, (shards, groups_per_shard)).is_some() {
+            return;
+        }
+        let mut next = self.groups.keys().next_back().map_or(1, |g| g.0 + 1);
+        for shard in 0..shards {
+            for _ in 0..groups_per_shard {
+                self.groups.insert(GroupId(next), GroupPlace { node, shard: ShardId(shard), partitions: 0 });
+                next += 1;
+            }
+        }
+    }
+
+    /// Gives `count` new partitions a uid and the group with the fewest partitions; among equals first over the shards,
+    /// then over a shard's groups.
+    fn place(&mut self, count: u32) -> Vec<(PartitionUid, GroupId)> {
+        let mut per_shard: BTreeMap<(NodeId, ShardId), u64> = BTreeMap::new();
+        for place in self.groups.values() {
+            *per_shard.entry((place.node, place.shard)).or_default() += place.partitions;
+        }
+        let mut placed = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let shard_load = |p: &GroupPlace| per_shard[&(p.node, p.shard)];
+            let (group, _) = self.groups.iter().min_by_key(|(id, p)| (shard_load(p), p.partitions, **id)).expect("a node is registered");
+            let group = *group;
+            let place = self.groups.get_mut(&group).expect("found above");
+            place.partitions += 1;
+            *per_shard.get_mut(&(place.node, place.shard)).expect("counted above") += 1;
+            placed.push((PartitionUid(self.next_partition_uid), group));
+            self.next_partition_uid += 1;
+        }
+        self.partition_count += u64::from(count);
+        placed
+    }
+
+    /// The immutable copy that shards and clients work with.
+    pub fn view(&self) -> Arc<View> {
+        let topics = self.topics.iter().map(|(name, topic)| {
+            let partitions = topic.partitions.iter().enumerate().map(|(number, (uid, group))| {
+                let place = self.groups[group];
+                PartitionView { number: number as u32, uid: *uid, group: *group, node: place.node, shard: place.shard }
+            });
+            TopicView {
+                name: name.clone(),
+                uid: topic.uid,
+                created_us: topic.created_us,
+                settings: topic.settings.clone(),
+                partitions: partitions.collect(),
+            }
+        });
+        Arc::new(View::new(self.epoch, topics.collect()))
+    }
+
+    /// The snapshot's bytes, for checkpoints and (later) far replicas.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let nodes = self.nodes.iter().map(|(node, (shards, groups))| NodeV1 { node: node.0, shards: *shards, groups_per_shard: *groups });
+        let topics = self.topics.iter().map(|(name, topic)| TopicV1 {
+            name: name.clone(),
+            uid: topic.uid.0,
+            created_us: topic.created_us,
+            settings: topic.settings.explicit().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            partitions: topic.partitions.iter().map(|(uid, group)| (uid.0, group.0)).collect(),
+        });
+        let state = StateV1 {
+            applied: self.applied.0,
+            epoch: self.epoch,
+            next_topic_uid: self.next_topic_uid,
+            next_partition_uid: self.next_partition_uid,
+            nodes: nodes.collect(),
+            topics: topics.collect(),
+        };
+        let archive = rkyv::to_bytes::<rkyv::rancor::Error>(&state).expect("serialising plain values into memory cannot fail");
+        stored::seal(stored::SNAPSHOT_SCHEMA, 1, &archive)
+    }
+
+    /// Reads a snapshot.
+    pub fn restore(bytes: &[u8]) -> Result<State, StoredError> {
+        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 1)?;
+        let stored = rkyv::from_bytes::<StateV1, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
+        let mut state = State::new();
+        for node in &stored.nodes {
+            state.register(NodeId(node.node), node.shards, node.groups_per_shard);
+        }
+        for topic in stored.topics {
+            let partitions: Vec<_> = topic.partitions.iter().map(|(uid, group)| (PartitionUid(*uid), GroupId(*group))).collect();
+            for (_, group) in &partitions {
+                let place = state.groups.get_mut(group).ok_or_else(|| StoredError::Archive(format!("unknown group {group}")))?;
+                place.partitions += 1;
+            }
+            state.partition_count += partitions.len() as u64;
+            let settings = TopicSettings::parse(pairs(&topic.settings)).map_err(StoredError::archive)?;
+            state.topics.insert(topic.name, Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, partitions });
+        }
+        state.applied = LogIndex(stored.applied);
+        state.epoch = stored.epoch;
+        state.next_topic_uid = stored.next_topic_uid;
+        state.next_partition_uid = stored.next_partition_uid;
+        Ok(state)
+    }
+}
+
+fn pairs(list: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    list.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+}

@@ -1,0 +1,81 @@
+//! What shards and clients see of the metadata: an immutable copy, published by the one writer at each change.
+
+use super::settings::TopicSettings;
+use crate::ids::{GroupId, NodeId, PartitionUid, ShardId, TopicUid};
+
+/// A partition and where it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    /// Its number in the topic.
+    pub number: u32,
+    /// Never reused.
+    pub uid: PartitionUid,
+    /// Its replica group.
+    pub group: GroupId,
+    /// The node that leads the group.
+    pub node: NodeId,
+    /// The shard of that node.
+    pub shard: ShardId,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicView {
+    /// Its name.
+    pub name: String,
+    /// Never reused.
+    pub uid: TopicUid,
+    /// When it was created, UTC microseconds.
+    pub created_us: i64,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionView>,
+}
+
+/// All topics at one moment.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Rises with each change.
+    pub epoch: u64,
+    topics: Vec<TopicView>,
+    /// (uid, topic, number), by uid.
+    by_uid: Vec<(PartitionUid, u32, u32)>,
+}
+
+impl View {
+    /// `topics` are in order of their names (asserted).
+    pub fn new(epoch: u64, topics: Vec<TopicView>) -> View {
+        assert!(topics.windows(2).all(|w| w[0].name < w[1].name), "topics in order of names");
+        let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
+        let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
+        by_uid.sort_unstable();
+        View { epoch, topics, by_uid }
+    }
+
+    /// The topic of this name.
+    pub fn topic(&self, name: &str) -> Option<&TopicView> {
+        self.topics.binary_search_by(|t| t.name.as_str().cmp(name)).ok().map(|at| &self.topics[at])
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> &[TopicView] {
+        &self.topics
+    }
+
+    /// A partition and its topic.
+    pub fn find_partition(&self, uid: PartitionUid) -> Option<(&TopicView, &PartitionView)> {
+        let at = self.by_uid.binary_search_by_key(&uid, |entry| entry.0).ok()?;
+        let (_, topic, number) = self.by_uid[at];
+        let topic = &self.topics[topic as usize];
+        Some((topic, &topic.partitions[number as usize]))
+    }
+
+    /// All partitions with their topics, by uid.
+    pub fn partitions(&self) -> impl Iterator<Item = (&TopicView, &PartitionView)> {
+        self.by_uid.iter().map(|(_, topic, number)| {
+            let topic = &self.topics[*topic as usize];
+            (topic, &topic.partitions[*number as usize])
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The checkpoint: what a start needs so that it does not have to read the log from its beginning.
+//!
+//! It covers every block up to `covers_block` (their entries were applied) and holds the run lists of the sealed segments, so that only
+//! segments that are not sealed are scanned. One file, `checkpoint`, replaced atomically (`replace.rs`), as an rkyv archive in our envelope.
+//!
+//! Not here: where its content comes from (the shard), when it is written (`seal.rs`).
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The checkpoint's file.
+pub const CHECKPOINT_NAME: &str = "checkpoint";
+/// Schema number of the checkpoint in its envelope.
+pub const CHECKPOINT_SCHEMA: u16 = 2;
+/// Version of the checkpoint.
+pub const CHECKPOINT_VERSION: u16 = 1;
+
+/// A group's place in Raft.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupPositionV1 {
+    /// The group.
+    pub group: u32,
+    /// Current term.
+    pub term: u64,
+    /// Vote in this term, 0 for none.
+    pub vote: u64,
+    /// Committed index.
+    pub commit: u64,
+    /// Applied index: the checkpoint's content includes it and nothing behind it.
+    pub applied_index: u64,
+    /// Term of the applied index.
+    pub applied_term: u64,
+}
+
+/// A partition's place.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionPositionV1 {
+    /// The partition.
+    pub uid: u64,
+    /// Its topic's uid.
+    pub topic: u64,
+    /// Its group.
+    pub group: u32,
+    /// First offset that is kept.
+    pub log_start: u64,
+    /// Offset the next record gets.
+    pub next_offset: u64,
+    /// Newest timestamp of its records, UTC microseconds.
+    pub newest_ts: i64,
+}
+
+/// A run: the batches of one partition in one sealed segment.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunV1 {
+    /// The partition.
+    pub uid: u64,
+    /// The segment.
+    pub segment: u64,
+    /// First offset.
+    pub first_offset: u64,
+    /// Offset behind the last one.
+    pub end_offset: u64,
+    /// Newest timestamp, UTC microseconds.
+    pub newest_ts: i64,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Its first entry in the segment's footer.
+    pub footer_first: u32,
+    /// How many it has there.
+    pub footer_count: u32,
+}
+
+/// Where the scan of a start begins. Filled in by the log when it writes the checkpoint; callers leave it at its default.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanStartV1 {
+    /// First segment that the run lists do not account for: this one and all behind it are scanned.
+    pub segment: u64,
+    /// Number of its first block.
+    pub first_seq: u64,
+    /// Header checksum of the block before that.
+    pub prev_header_crc: u32,
+}
+
+/// A checkpoint, version 1.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointV1 {
+    /// The shard.
+    pub shard: u16,
+    /// All blocks up to this one are accounted for in what follows.
+    pub covers_block: u64,
+    /// Groups.
+    pub groups: Vec<GroupPositionV1>,
+    /// Partitions.
+    pub partitions: Vec<PartitionPositionV1>,
+    /// Runs of sealed segments.
+    pub runs: Vec<RunV1>,
+    /// Shard 0: snapshot of group 0.
+    pub control: Vec<u8>,
+    /// Filled in by the log.
+    pub scan: ScanStartV1,
+}

@@ -1,0 +1,441 @@
+//! The log of one shard: the batches of all its partitions in one sequence of blocks, one write and one sync per block.
+//!
+//! ```text
+//!  append ──> open block ──close──> window of closed blocks ──written, in any order──> durable prefix ──> news
+//!                                     │  └──> tail cache (the same bytes)
+//!                                     v
+//!             segments: sealed ... sealed | full | live | ready          pool: free files, filled ahead
+//!             manifest: which file is which     checkpoint: where a start may begin
+//! ```
+//! **Positions, in order:** open >= closed >= written >= durable. Four block numbers say how far something has come, and each is at most
+//! the one before. *Open* is the block that takes appends; it has no bytes on disk. *Closed* is numbered, placed and handed to the disk
+//! (`open - 1`). *Written* is a block whose own write has ended; that is no prefix: block 8 may be written while 7 is not. *Durable* is
+//! written, and so is every block before it. Only durable may be acknowledged as stable, only durable stands in the next block's header as
+//! `durable_through`, and only what is at or below some whole block's `durable_through` may recovery call damaged when it is missing;
+//! anything above was never acknowledged and is cut. "Appended" means open: never confuse it with any of the others. Byte positions (`pos`)
+//! are positions in a segment's file; `at` is a position in a block; neither is ever an `Offset`, which counts records of a partition.
+//!
+//! **Invariants.** An acknowledged byte is never overwritten. An error of a write or a sync is final: the log refuses everything from then on
+//! (`LogNews::Failed`). Between start and the next start the incarnation in the blocks stays the same, and it was durable in the manifest
+//! before the first of them was written. Everything decided here is a function of the calls: no clock, no dice, no hash order.
+//!
+//! **How it is driven.** The shard appends, closes the block at the end of each of its turns when `ready_to_close`, hands every completion to
+//! `on_done`, and calls `on_turn` last. An append that is refused `Full` is kept by the caller and tried again after the next completion.
+//!
+//! Not here: what entries mean (replication, partitions), the sorter (later), any system call (the edge carries the effects out).
+//! Sources: D3 and D4 of the design; docs/FORMAT.md for every byte.
+
+mod background;
+mod block_writer;
+pub mod checkpoint;
+mod config;
+pub mod envelope;
+pub mod footer;
+pub mod inspect;
+pub mod layout;
+pub mod manifest;
+mod operation;
+mod pool;
+mod reads;
+mod recovered;
+pub mod recovery;
+mod replace;
+mod seal;
+mod segments;
+mod tail_cache;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::CheckpointV1;
+pub use config::{LogConfig, LogIdentity};
+pub use footer::FooterEntry;
+pub use layout::HardState;
+pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
+pub use recovery::{DiskError, StartDisk, recover};
+pub use types::*;
+
+use crate::bytes::Slab;
+use crate::effects::{Effects, Now};
+use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
+use block_writer::{BlockLimits, ClosedBlock, OpenBlock, WINDOW_BLOCKS_MAX, WriteWindow};
+use layout::{BlockHeader, FLAG_MARK, FRAGMENT_BATCH, FRAGMENT_PAYLOAD};
+use manifest::{ManifestWriter, StartV1};
+use operation::{PendingWrite, Purpose, segment_file, token};
+use pool::Pool;
+use reads::Reads;
+use seal::Sealer;
+use segments::{SegmentState, Segments};
+use tail_cache::TailCache;
+use tramline_wire::batch::{BatchView, LeaderStamp, mark_append_time, stamp_leader};
+
+/// Blocks let go from the tail cache at most to make room for one append when memory is short.
+const EVICTIONS_PER_APPEND: u32 = 16;
+
+/// One shard's log. See the module's documentation for how it is driven.
+pub struct Log {
+    cfg: LogConfig,
+    limits: BlockLimits,
+    /// Drawn at the first start, in every block since.
+    log_uid: u64,
+    incarnation: Incarnation,
+    /// Starts of this log, for the manifest.
+    starts: Vec<StartV1>,
+    open: OpenBlock,
+    /// Number the open block will have.
+    next_seq: BlockSeq,
+    /// Header checksum of the last closed block (of the last good one before lost ones).
+    last_crc: u32,
+    /// `Now::mono_us` of the last close; None until the first turn after the start.
+    last_block_us: Option<u64>,
+    /// The last block is not a mark: one is due after the idle time.
+    mark_due: bool,
+    window: WriteWindow,
+    cache: TailCache,
+    segments: Segments,
+    pool: Pool,
+    manifest: ManifestWriter,
+    sealer: Sealer,
+    reads: Reads,
+    next_uid: u64,
+    next_file: u64,
+    /// Counts temporary files of this process: their ids.
+    temporaries: u64,
+    has_checkpoint: bool,
+    /// Highest block covered by a checkpoint: a later one must not cover less.
+    covered: BlockSeq,
+    background: bool,
+    failed: Option<String>,
+    counters: LogStats,
+}
+
+impl Log {
+    /// Copies a whole batch into the open block, in the group's data entry, and stamps the leader's region there.
+    /// On a refusal nothing has changed.
+    pub fn append_batch(&mut self, slab: &mut Slab, group: GroupId, batch: &[u8], stamp: &LeaderStamp) -> Result<Appended, AppendRefused> {
+        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |bytes| stamp_leader(bytes, stamp))
+    }
+
+    /// As `append_batch`, for topics whose append time counts: the batch is flagged so, and its body checksum mended.
+    pub fn append_batch_with_append_time(
+        &mut self,
+        slab: &mut Slab,
+        group: GroupId,
+        batch: &[u8],
+        stamp: &LeaderStamp,
+    ) -> Result<Appended, AppendRefused> {
+        let appended = self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |_| {})?;
+        let bytes = self.open.bytes_mut(appended.at, appended.len);
+        mark_append_time(bytes);
+        stamp_leader(bytes, stamp);
+        Ok(appended)
+    }
+
+    /// As `append_batch`, for topics whose append time counts: sets the batch's flag for it before stamping.
+    pub fn append_batch_append_time(
+        &mut self,
+        slab: &mut Slab,
+        group: GroupId,
+        batch: &[u8],
+        stamp: &LeaderStamp,
+    ) -> Result<Appended, AppendRefused> {
+        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |bytes| {
+            mark_append_time(bytes);
+            stamp_leader(bytes, stamp);
+        })
+    }
+
+    /// Copies a payload into the open block. Control payloads of one group join one entry; each Raft payload (may be empty) is an entry of
+    /// its own; a hard state bears no index. Data is refused by a panic: it goes through `append_batch`.
+    pub fn append_control(&mut self, slab: &mut Slab, group: GroupId, kind: EntryKind, payload: &[u8]) -> Result<Appended, AppendRefused> {
+        assert!(kind != EntryKind::Data, "data is appended as batches");
+        self.append(slab, group, kind, FRAGMENT_PAYLOAD, payload, |_| {})
+    }
+
+    /// Copies a stored batch (its leader's region already stamped) into the open block as it is: for followers.
+    pub fn append_stored(&mut self, slab: &mut Slab, group: GroupId, batch: &[u8]) -> Result<Appended, AppendRefused> {
+        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |_| {})
+    }
+
+    fn append(
+        &mut self,
+        slab: &mut Slab,
+        group: GroupId,
+        kind: EntryKind,
+        fragment_kind: u8,
+        content: &[u8],
+        finish: impl FnOnce(&mut [u8]),
+    ) -> Result<Appended, AppendRefused> {
+        if self.failed.is_some() {
+            return Err(AppendRefused::Failed);
+        }
+        let refused = match self.open.append(slab, &self.limits, group, kind, fragment_kind, content) {
+            Ok((at, bytes)) => {
+                finish(bytes);
+                self.counters.appends += 1;
+                return Ok(Appended { block: self.next_seq, at, len: content.len() as u32 });
+            }
+            Err(refused) => refused,
+        };
+        // Perhaps only memory was short: the oldest cached blocks are worth less than this append. They give their memory back once
+        // nobody else holds them, so this may help now or by the next try.
+        if refused == AppendRefused::Full && slab.allocated_bytes() + self.open.padded_len() > slab.budget_bytes() / 8 * 7 {
+            for _ in 0..EVICTIONS_PER_APPEND {
+                if !self.cache.evict() {
+                    break;
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// What the open block carries, in the order of its entries.
+    pub fn open_groups(&self) -> &[OpenEntry] {
+        self.open.entries()
+    }
+
+    /// Bytes of content in the open block.
+    pub fn open_bytes(&self) -> usize {
+        self.open.content_bytes()
+    }
+
+    /// Whether the open block holds something and may be closed now: a write may be begun, the window that recovery searches is kept, and
+    /// there is a place for it.
+    pub fn ready_to_close(&self) -> bool {
+        !self.open.is_empty() && self.can_close(self.open.padded_len() as u64, self.open.batches())
+    }
+
+    fn can_close(&self, padded: u64, batches: u32) -> bool {
+        self.failed.is_none()
+            && self.window.in_flight() < self.cfg.writes_in_flight_max
+            && self.window.len() < WINDOW_BLOCKS_MAX
+            && self.window.bytes() + padded <= self.cfg.window_bytes()
+            && self.segments.has_room(padded, batches)
+    }
+
+    /// Closes the open block (which must be `ready_to_close`) and pushes its write. `positions` is asked for term and index of each entry that
+    /// bears an index, in the order of `open_groups`. Returns the block's number.
+    pub fn close_block(
+        &mut self,
+        now: Now,
+        slab: &mut Slab,
+        effects: &mut Effects,
+        positions: impl FnMut(GroupId, EntryKind, u32) -> (Term, LogIndex),
+    ) -> BlockSeq {
+        assert!(self.ready_to_close(), "closing a block that is not ready: {:?}", self.stats());
+        self.mark_due = true;
+        self.close(now, slab, effects, 0, positions)
+    }
+
+    fn close(
+        &mut self,
+        now: Now,
+        slab: &mut Slab,
+        effects: &mut Effects,
+        flags: u16,
+        positions: impl FnMut(GroupId, EntryKind, u32) -> (Term, LogIndex),
+    ) -> BlockSeq {
+        let seq = self.next_seq;
+        let padded = self.open.padded_len();
+        let batches = self.open.batches();
+        let (place, rolled) = self.segments.place(seq, padded as u32, self.last_crc, batches);
+        let header = BlockHeader {
+            shard: self.cfg.shard,
+            flags,
+            entry_count: 0,
+            fragment_count: 0,
+            segment_uid: place.segment,
+            incarnation: self.incarnation,
+            block_seq: seq,
+            durable_through: self.window.durable_through(),
+            length: 0,
+            table_pos: 0,
+            prev_header_crc: self.last_crc,
+            utc_us: now.utc_us,
+            log_uid: self.log_uid,
+        };
+        let content = self.open.content_bytes();
+        let (bytes, header, crc) = self.open.close(slab, header, positions);
+        assert_eq!(bytes.len(), padded, "the block is as long as it was said to be");
+        let live = self.segments.live();
+        let write = PendingWrite::new(segment_file(live.file), u64::from(place.pos), bytes.clone());
+        write.push(token(Purpose::Block, seq.0), effects);
+        self.counters.rolls += u64::from(rolled);
+        self.counters.rolls_into_fresh_extents += u64::from(rolled && live.fresh);
+        self.window.push(seq, ClosedBlock { segment: place.segment, write, written: false });
+        self.cache.push(seq, bytes);
+        self.last_crc = crc;
+        self.next_seq = BlockSeq(seq.0 + 1);
+        self.last_block_us = Some(now.mono_us);
+        self.counters.blocks_closed += 1;
+        self.counters.written_bytes += padded as u64;
+        self.counters.padding_bytes += (padded - content - layout::table_bytes(header.entry_count, header.fragment_count)) as u64;
+        seq
+    }
+
+    /// Writes an empty block that tells what is durable, when the log has been idle long enough.
+    fn maybe_mark(&mut self, now: Now, slab: &mut Slab, effects: &mut Effects) {
+        let last = *self.last_block_us.get_or_insert(now.mono_us);
+        if !self.mark_due || !self.background || !self.open.is_empty() || !self.window.is_empty() {
+            return;
+        }
+        let due_us = last + self.cfg.mark_after_us;
+        if now.mono_us < due_us {
+            return effects.wake_at(due_us);
+        }
+        if self.can_close(layout::BLOCK_ALIGN as u64, 0) && self.open.reserve_mark(slab) {
+            self.mark_due = false;
+            self.counters.marks_closed += 1;
+            self.close(now, slab, effects, FLAG_MARK, |_, _, _| unreachable!("a mark has no entries"));
+        }
+    }
+
+    /// The number the open block will have.
+    pub fn open_block_seq(&self) -> BlockSeq {
+        self.next_seq
+    }
+
+    /// All blocks up to this one are on stable storage.
+    pub fn durable_through(&self) -> BlockSeq {
+        self.window.durable_through()
+    }
+
+    /// Where bytes `at..at + len` of a block are now. Panics when they are not inside a cached block: places are ours.
+    pub fn locate(&self, block: BlockSeq, at: u32, len: u32) -> Place {
+        if block >= self.next_seq {
+            return Place::Open;
+        }
+        if let Some(bytes) = self.cache.get(block) {
+            return Place::Cached(bytes.slice(at as usize..(at + len) as usize));
+        }
+        match self.segments.block_place(block) {
+            Some(place) => Place::Disk { segment: place.segment, pos: u64::from(place.pos) + u64::from(at) },
+            None => Place::Gone,
+        }
+    }
+
+    /// Where a block of a segment without a footer is. Constant time.
+    pub fn block_place(&self, block: BlockSeq) -> Option<BlockPlace> {
+        self.segments.block_place(block)
+    }
+
+    /// Begins a cold read of `len` bytes at `pos` of a segment; it ends in one `LogNews::ReadDone` with the returned ticket.
+    pub fn begin_read(
+        &mut self,
+        slab: &mut Slab,
+        effects: &mut Effects,
+        owner: u64,
+        segment: SegmentUid,
+        pos: u32,
+        len: u32,
+    ) -> Result<u64, ReadRefused> {
+        if self.failed.is_some() {
+            return Err(ReadRefused::Failed);
+        }
+        let found = self.segments.get_mut(segment).ok_or(ReadRefused::Gone)?;
+        if matches!(found.state, SegmentState::Freeing { .. }) {
+            return Err(ReadRefused::Gone);
+        }
+        let ticket = self.reads.begin(slab, effects, owner, segment, segment_file(found.file), found.bytes, pos, len)?;
+        found.pins += 1;
+        Ok(ticket)
+    }
+
+    /// The read for entries `first..first + count` of a sealed segment's footer, or nothing when it has none. Panics on a slice outside the
+    /// footer.
+    pub fn footer_plan(&self, segment: SegmentUid, first: u32, count: u32) -> Option<footer::FooterPlan> {
+        let found = self.segments.get(segment)?;
+        match found.state {
+            SegmentState::Sealed { footer_entries } => Some(footer::read_plan(segment, found.bytes, footer_entries, first, count)),
+            _ => None,
+        }
+    }
+
+    /// Keeps a segment's file from being reused until `unpin`. False when the segment is not there (any more).
+    pub fn pin(&mut self, segment: SegmentUid) -> bool {
+        match self.segments.get_mut(segment) {
+            Some(found) if !matches!(found.state, SegmentState::Freeing { .. }) => {
+                found.pins += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends a `pin`.
+    pub fn unpin(&mut self, segment: SegmentUid) {
+        let found = self.segments.get_mut(segment).expect("a pinned segment stays");
+        found.pins = found.pins.checked_sub(1).expect("each pin ends once");
+    }
+
+    /// The oldest segment that waits to be sealed, if it was reported.
+    pub fn seal_ready(&self) -> Option<SegmentUid> {
+        self.segments.oldest_open().filter(|segment| segment.state == SegmentState::Full { announced: true }).map(|segment| segment.uid)
+    }
+
+    /// Segments in log order.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentInfo> + '_ {
+        self.segments.iter().map(|segment| SegmentInfo {
+            uid: segment.uid,
+            sealed: segment.is_sealed(),
+            file_bytes: segment.bytes,
+            first_block: segment.first_block,
+            last_block: segment.last_block,
+        })
+    }
+
+    /// Why this log has failed, if it has.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// This start's incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The file that blocks are written to now.
+    pub fn live_file(&self) -> FileId {
+        segment_file(self.segments.live().file)
+    }
+
+    /// Numbers for metrics and budgets.
+    pub fn stats(&self) -> LogStats {
+        let (pool_filled, pool_unfilled) = self.pool.counts();
+        let errnos = [self.pool.create_errno, self.manifest.create_errno(), self.sealer.create_errno()];
+        LogStats {
+            open_bytes: self.open.content_bytes() as u64,
+            undurable_bytes: self.window.bytes(),
+            writes_in_flight: self.window.in_flight(),
+            reads_in_flight: self.reads.in_flight(),
+            reads: self.reads.begun,
+            reads_failed: self.reads.failed,
+            read_bytes: self.reads.bytes,
+            cache_blocks: self.cache.len() as u64,
+            cache_bytes: self.cache.bytes() as u64,
+            segments_open: self.segments.count(|segment| !segment.is_sealed()),
+            segments_sealed: self.segments.count(|segment| segment.is_sealed()),
+            pool_filled,
+            pool_unfilled,
+            file_bytes: self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.pool.file_bytes(),
+            create_errno: errnos.into_iter().find(|errno| *errno != 0).unwrap_or(0),
+            out_of_segments: !self.open.is_empty() && !self.segments.has_room(self.open.padded_len() as u64, self.open.batches()),
+            ..self.counters
+        }
+    }
+}
+
+/// Checks a batch that came back from a disk: whole, right by its own checksums, and the one that was asked for.
+pub fn check_batch(bytes: &[u8], uid: PartitionUid, base_offset: Offset) -> Result<(), BatchFault> {
+    let batch = BatchView::parse_exact(bytes).or(Err(BatchFault::Malformed))?;
+    batch.verify_header().or(Err(BatchFault::Header))?;
+    batch.verify_body().or(Err(BatchFault::Body))?;
+    if batch.partition_uid() != uid.0 {
+        return Err(BatchFault::OtherPartition { found: batch.partition_uid() });
+    }
+    if batch.base_offset() != base_offset.0 {
+        return Err(BatchFault::OtherOffset { found: batch.base_offset() });
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Recovery: from the files of a shard's directory to a log that takes appends. Runs once, synchronously, before the shard's loop.
+//!
+//! Steps: sync what is found before trusting it; manifest and identity; remove what interrupted work left (only names of our patterns); checkpoint;
+//! sync and walk the segments without a footer (`scan.rs`: torn or damaged); check footers, rebuild broken ones; make sure that there is a
+//! segment to write to; raise the incarnation durably in the manifest. Nothing is written to a segment's blocks here, and whatever instant a
+//! crash picks, the next start does the same again.
+//!
+//! Invariants: an acknowledged block is never dropped silently: it is found, or it is reported as damage and its number is never used again;
+//! the manifest written at the end is the first durable trace of this start, and no block of it is written before.
+//!
+//! Not here: applying what was found (the shard), repair from replicas.
+
+mod collect;
+pub(crate) mod files;
+mod footers;
+mod open;
+pub(crate) mod scan;
+mod start_disk;
+
+pub use start_disk::{DiskError, StartDisk};
+
+use crate::ids::{BlockSeq, Incarnation, SegmentUid};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
+use crate::log::config::LogConfig;
+use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, StartV1};
+use crate::log::operation::{segment_file, segment_file_name, segment_file_number};
+use crate::log::recovered::{LostBlocks, RecoverError, Recovered, RecoveryReport};
+use crate::log::types::{Damage, DamageKind};
+use collect::Collector;
+use files::Files;
+use scan::{ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
+
+/// Opens the log in `disk`'s directory: a first start, a restart, or a restart after a crash.
+pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, RecoverError> {
+    cfg.validate().map_err(RecoverError::BadConfig)?;
+    let mut files = Files::new(disk);
+    let mut report = RecoveryReport::default();
+    // A crash between a rename and its directory sync: what the names say now must not change under us later.
+    files.disk.sync_dir()?;
+    let names = files.list()?;
+    let mut manifest = read_manifest(&mut files, &names, cfg, &mut report)?;
+    check_identity(&manifest, cfg)?;
+    remove_leftovers(&mut files, &names, &manifest, &mut report)?;
+    let mut checkpoint = read_checkpoint(&mut files, &names, &manifest)?;
+    let mut damage = Vec::new();
+    open_files(&mut files, &names, &mut manifest, cfg, &mut report)?;
+
+    let scan_from = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.scan.segment);
+    let open_records: Vec<usize> = (0..manifest.segments.len()).filter(|index| manifest.segments[*index].uid >= scan_from).collect();
+    for &index in &open_records {
+        files.disk.sync(segment_file(manifest.segments[index].file))?;
+        if files.check_segment_header(&manifest, index)? {
+            damage.push(segment_damage(manifest.segments[index].uid, 0, 4096, DamageKind::SegmentHeader));
+        }
+    }
+    let covers = BlockSeq(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covers_block));
+    let mut collector = Collector::new(covers, open_records.len());
+    let end = walk(&mut files, &manifest, &open_records, checkpoint.as_ref(), covers, cfg, &mut collector)?;
+    let mut lost = Vec::new();
+    for range in &end.lost {
+        let uid = manifest.segments[open_records[range.segment]].uid;
+        let kind = DamageKind::BlocksLost { first_seq: range.first, last_seq: range.last };
+        damage.push(segment_damage(uid, range.pos, range.len, kind));
+        lost.push(LostBlocks { first: range.first, last: range.last, bytes: range.total });
+    }
+    report.segments_scanned = open_records.len() as u32;
+    report.blocks = end.blocks;
+    report.bytes = end.bytes;
+    report.cut_from = end.cut.then_some(end.next_seq);
+    report.durable_through = BlockSeq(end.next_seq.0 - 1);
+
+    footers::check_all(&mut files, &mut manifest, scan_from, checkpoint.as_mut(), cfg, &mut damage, &mut report)?;
+    if let Some(checkpoint) = &mut checkpoint {
+        let before = checkpoint.runs.len();
+        checkpoint.runs.retain(|run| manifest.segments.binary_search_by_key(&run.segment, |record| record.uid).is_ok());
+        report.runs_dropped = (before - checkpoint.runs.len()) as u32;
+    }
+    let log = open::open_log(&mut files, manifest, checkpoint.as_ref(), &open_records, &end, &collector, cfg, &mut report)?;
+    let found = collector.finish(&mut damage);
+    Ok(Recovered {
+        log,
+        checkpoint,
+        entries: found.entries,
+        batches: found.batches,
+        covered_batches: found.covered_batches,
+        controls: found.controls,
+        hard_states: found.hard_states,
+        damage,
+        lost,
+        report,
+    })
+}
+
+fn segment_damage(uid: u64, pos: u64, len: u64, kind: DamageKind) -> Damage {
+    Damage { segment: SegmentUid(uid), pos, len, kind }
+}
+
+/// The manifest; at a first start an empty one, made durable before anything else is created.
+fn read_manifest(
+    files: &mut Files<'_>,
+    names: &[String],
+    cfg: &LogConfig,
+    report: &mut RecoveryReport,
+) -> Result<ManifestV1, RecoverError> {
+    if names.iter().any(|name| name == MANIFEST_NAME) {
+        let bytes = files.read_small(MANIFEST_NAME)?;
+        return files::decode_envelope(&bytes, MANIFEST_SCHEMA, MANIFEST_VERSION).map_err(RecoverError::Manifest);
+    }
+    if names.iter().any(|name| name == CHECKPOINT_NAME || segment_file_number(name).is_some()) {
+        return Err(RecoverError::ManifestMissing);
+    }
+    report.first_start = true;
+    let manifest = ManifestV1 {
+        cluster_id: cfg.identity.cluster_id,
+        node: cfg.identity.node.0,
+        shard: cfg.shard.0,
+        shards: cfg.shards,
+        log_uid: cfg.identity.log_uid_if_new,
+        next_uid: 1,
+        next_file: 1,
+        ..ManifestV1::default()
+    };
+    files.replace_manifest(&manifest)?;
+    Ok(manifest)
+}
+
+fn check_identity(manifest: &ManifestV1, cfg: &LogConfig) -> Result<(), RecoverError> {
+    if manifest.shards != cfg.shards {
+        return Err(RecoverError::ShardCount { found: manifest.shards, asked: cfg.shards });
+    }
+    if manifest.shard != cfg.shard.0 {
+        return Err(RecoverError::OtherShard { found: manifest.shard, asked: cfg.shard.0 });
+    }
+    if manifest.cluster_id != cfg.identity.cluster_id {
+        return Err(RecoverError::OtherIdentity("another cluster".to_string()));
+    }
+    if manifest.node != cfg.identity.node.0 {
+        return Err(RecoverError::OtherIdentity(format!("node {} of this cluster", manifest.node)));
+    }
+    Ok(())
+}
+
+/// Removes what a crash left half done: temporary files, and segment files that the manifest does not know. Other names are left alone.
+fn remove_leftovers(
+    files: &mut Files<'_>,
+    names: &[String],
+    manifest: &ManifestV1,
+    report: &mut RecoveryReport,
+) -> Result<(), RecoverError> {
+    let known =
+        |number: u64| manifest.segments.iter().any(|record| record.file == number) || manifest.free.iter().any(|free| free.file == number);
+    let temporary = |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME);
+    for name in names {
+        if temporary(name) || segment_file_number(name).is_some_and(|number| !known(number)) {
+            files.disk.remove(name)?;
+            report.files_removed.push(name.clone());
+        }
+    }
+    if !report.files_removed.is_empty() {
+        files.disk.sync_dir()?;
+    }
+    Ok(())
+}
+
+fn read_checkpoint(files: &mut Files<'_>, names: &[String], manifest: &ManifestV1) -> Result<Option<CheckpointV1>, RecoverError> {
+    if !names.iter().any(|name| name == CHECKPOINT_NAME) {
+        return if manifest.has_checkpoint { Err(RecoverError::CheckpointMissing) } else { Ok(None) };
+    }
+    let bytes = files.read_small(CHECKPOINT_NAME)?;
+    let checkpoint: CheckpointV1 =
+        files::decode_envelope(&bytes, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION).map_err(RecoverError::Checkpoint)?;
+    if checkpoint.shard != manifest.shard {
+        return Err(RecoverError::Checkpoint(format!("of shard {}", checkpoint.shard)));
+    }
+    Ok(Some(checkpoint))
+}
+
+/// Opens every file of the manifest. A free file that is missing or of another size is forgotten; a segment's must be whole.
+fn open_files(
+    files: &mut Files<'_>,
+    names: &[String],
+    manifest: &mut ManifestV1,
+    cfg: &LogConfig,
+    report: &mut RecoveryReport,
+) -> Result<(), RecoverError> {
+    let highest = names.iter().filter_map(|name| segment_file_number(name)).max().unwrap_or(0);
+    manifest.next_file = manifest.next_file.max(highest + 1);
+    for record in &manifest.segments {
+        let name = segment_file_name(record.file);
+        if !names.contains(&name) {
+            return Err(RecoverError::SegmentFile { name, what: "is missing".to_string() });
+        }
+        let len = files.disk.open(&name, segment_file(record.file))?;
+        if len < record.bytes {
+            return Err(RecoverError::SegmentFile { name, what: format!("has {len} bytes instead of {}", record.bytes) });
+        }
+    }
+    let mut kept = Vec::new();
+    for free in std::mem::take(&mut manifest.free) {
+        let name = segment_file_name(free.file);
+        if !names.contains(&name) {
+            continue;
+        }
+        if files.disk.open(&name, segment_file(free.file))? == cfg.segment_bytes {
+            kept.push(free);
+        } else {
+            files.disk.close(segment_file(free.file))?;
+            files.disk.remove(&name)?;
+            report.files_removed.push(name);
+        }
+    }
+    manifest.free = kept;
+    Ok(())
+}
+
+struct OpenSegments<'a, 'd> {
+    files: &'a mut Files<'d>,
+    numbers: Vec<u64>,
+}
+
+impl ScanSource for OpenSegments<'_, '_> {
+    fn read(&mut self, segment: usize, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.files.disk.read_at(segment_file(self.numbers[segment]), pos, buf)
+    }
+}
+
+fn walk(
+    files: &mut Files<'_>,
+    manifest: &ManifestV1,
+    open_records: &[usize],
+    checkpoint: Option<&CheckpointV1>,
+    covers: BlockSeq,
+    cfg: &LogConfig,
+    collector: &mut Collector,
+) -> Result<ScanEnd, RecoverError> {
+    let records = || open_records.iter().map(|index| &manifest.segments[*index]);
+    let to_scan = |record: &crate::log::manifest::SegmentRecordV1| ScanSegment {
+        uid: SegmentUid(record.uid),
+        bytes: record.bytes,
+        window_bytes: record.window_bytes,
+    };
+    let (first_seq, prev_crc) = match checkpoint {
+        Some(checkpoint) => (checkpoint.scan.first_seq.max(1), checkpoint.scan.prev_header_crc),
+        None => (1, 0),
+    };
+    // What stood before the last start's first block was synced by that start before it wrote anything.
+    let before_last_start = manifest.starts.last().map_or(0, |start| start.first_seq.saturating_sub(1));
+    let plan = ScanPlan {
+        shard: cfg.shard,
+        log_uid: manifest.log_uid,
+        segments: records().map(to_scan).collect(),
+        starts: starts_of(manifest),
+        first_seq: Some(BlockSeq(first_seq)),
+        prev_crc: Some(prev_crc),
+        known_durable: covers.max(BlockSeq(before_last_start)),
+        expects_tail: true,
+    };
+    let mut source = OpenSegments { numbers: records().map(|record| record.file).collect(), files };
+    let end = scan(plan, &mut source, &mut |block| {
+        let uid = SegmentUid(manifest.segments[open_records[block.segment]].uid);
+        collector.take(&block, uid);
+    })?;
+    Ok(end)
+}
+
+pub(crate) fn starts_of(manifest: &ManifestV1) -> Starts {
+    let pair = |start: &StartV1| (Incarnation(start.incarnation), BlockSeq(start.first_seq));
+    Starts::Known(manifest.starts.iter().map(pair).collect())
+}

@@ -1,0 +1,184 @@
+//! Collects what the walked blocks say: entries, batches, payloads, hard states, places; resolves replaced entries.
+
+use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid};
+use crate::log::layout::{FRAGMENT_BATCH, HardState};
+use crate::log::recovered::{RecoveredBatch, RecoveredControl, RecoveredEntry};
+use crate::log::recovery::scan::FoundBlock;
+use crate::log::segments::BlockRow;
+use crate::log::types::{BatchFault, Damage, DamageKind, EntryKind};
+use std::collections::BTreeMap;
+use tramline_wire::batch::BatchView;
+
+/// What one segment turned out to hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SegmentContent {
+    pub(crate) first_block: BlockSeq,
+    pub(crate) last_block: BlockSeq,
+    pub(crate) first_prev_crc: u32,
+    pub(crate) end_pos: u64,
+    pub(crate) batches: u32,
+}
+
+/// What was found, replaced entries left out.
+pub(crate) struct Found {
+    pub(crate) entries: Vec<RecoveredEntry>,
+    pub(crate) batches: Vec<RecoveredBatch>,
+    pub(crate) covered_batches: Vec<RecoveredBatch>,
+    pub(crate) controls: Vec<RecoveredControl>,
+    pub(crate) hard_states: Vec<HardState>,
+}
+
+struct Slot {
+    entry: RecoveredEntry,
+    replaced: bool,
+}
+
+/// Collects while the walk goes on.
+pub(crate) struct Collector {
+    covers: BlockSeq,
+    slots: Vec<Slot>,
+    /// Per group the entries that count so far, by rising index.
+    stacks: BTreeMap<GroupId, Vec<u32>>,
+    batches: Vec<(u32, RecoveredBatch)>,
+    controls: Vec<(u32, RecoveredControl)>,
+    hard_states: BTreeMap<GroupId, HardState>,
+    damage: Vec<Damage>,
+    pub(crate) rows: Vec<(BlockSeq, BlockRow)>,
+    pub(crate) segments: Vec<SegmentContent>,
+}
+
+impl Collector {
+    pub(crate) fn new(covers: BlockSeq, segment_count: usize) -> Collector {
+        Collector {
+            covers,
+            slots: Vec::new(),
+            stacks: BTreeMap::new(),
+            batches: Vec::new(),
+            controls: Vec::new(),
+            hard_states: BTreeMap::new(),
+            damage: Vec::new(),
+            rows: Vec::new(),
+            segments: vec![SegmentContent::default(); segment_count],
+        }
+    }
+
+    pub(crate) fn take(&mut self, block: &FoundBlock<'_>, segment: SegmentUid) {
+        let header = block.view.header;
+        let seq = header.block_seq;
+        let len = header.padded_len();
+        self.rows.push((seq, BlockRow { segment, pos: block.pos as u32, len }));
+        let content = &mut self.segments[block.segment];
+        if content.first_block.0 == 0 {
+            content.first_block = seq;
+            content.first_prev_crc = header.prev_header_crc;
+        }
+        content.last_block = seq;
+        content.end_pos = block.pos + u64::from(len);
+        for entry in block.view.entries() {
+            let slot = self.slots.len() as u32;
+            let found = RecoveredEntry {
+                group: entry.group,
+                kind: entry.kind,
+                index: entry.index,
+                term: entry.term,
+                block: seq,
+                content_len: entry.content_len,
+            };
+            if entry.kind.bears_index() {
+                let stack = self.stacks.entry(entry.group).or_default();
+                while let Some(&last) = stack.last()
+                    && self.slots[last as usize].entry.index >= entry.index
+                {
+                    self.slots[last as usize].replaced = true;
+                    stack.pop();
+                }
+                stack.push(slot);
+            }
+            self.slots.push(Slot { entry: found, replaced: false });
+            for number in entry.fragment_first..entry.fragment_first + entry.fragment_count {
+                let fragment = block.view.fragment(number);
+                let bytes = block.view.content(&fragment);
+                let bad = block.bad.binary_search_by_key(&number, |bad| bad.number).ok().map(|index| block.bad[index]);
+                let place = (segment, block.pos + u64::from(fragment.offset), u64::from(fragment.length));
+                if fragment.kind == FRAGMENT_BATCH {
+                    self.segments[block.segment].batches += 1;
+                    self.take_batch(slot, &found, place, fragment.offset, bytes, bad.and_then(|bad| bad.fault));
+                } else if bad.is_some() {
+                    let kind = DamageKind::Payload { seq, group: entry.group, index: entry.index, term: entry.term };
+                    self.damage.push(Damage { segment, pos: place.1, len: place.2, kind });
+                } else if entry.kind == EntryKind::HardState {
+                    if seq > self.covers
+                        && let Some(state) = HardState::decode(bytes)
+                    {
+                        self.hard_states.insert(entry.group, state);
+                    }
+                } else if seq > self.covers {
+                    let (group, kind, index, term) = (entry.group, entry.kind, entry.index, entry.term);
+                    let control = RecoveredControl { group, index, term, kind, payload: bytes.to_vec(), block: seq };
+                    self.controls.push((slot, control));
+                }
+            }
+        }
+    }
+
+    fn take_batch(
+        &mut self,
+        slot: u32,
+        entry: &RecoveredEntry,
+        (segment, pos, len): (SegmentUid, u64, u64),
+        at: u32,
+        bytes: &[u8],
+        fault: Option<BatchFault>,
+    ) {
+        let (seq, group, index) = (entry.block, entry.group, entry.index);
+        let header_good = !matches!(fault, Some(BatchFault::Malformed | BatchFault::Header));
+        let Some(batch) = BatchView::parse_exact(bytes).ok().filter(|_| header_good) else {
+            self.damage.push(Damage { segment, pos, len, kind: DamageKind::BatchHeader { seq, group, index } });
+            return;
+        };
+        let (uid, base_offset) = (batch.partition_uid(), batch.base_offset());
+        if fault.is_some() {
+            self.damage.push(Damage { segment, pos, len, kind: DamageKind::BatchBody { seq, group, uid, base_offset } });
+        }
+        let found = RecoveredBatch {
+            group,
+            index,
+            term: entry.term,
+            uid: PartitionUid(uid),
+            base_offset: Offset(base_offset),
+            last_offset_delta: batch.last_offset_delta(),
+            newest_ts: batch.effective_newest_us(),
+            append_time_us: batch.append_time_us(),
+            block: seq,
+            at,
+            len: len as u32,
+            segment,
+            pos: pos as u32,
+            damaged: fault.is_some(),
+        };
+        self.batches.push((slot, found));
+    }
+
+    /// Leaves out what was replaced and parts what the checkpoint covers from what it does not.
+    pub(crate) fn finish(self, damage: &mut Vec<Damage>) -> Found {
+        damage.extend(self.damage);
+        let (slots, covers) = (self.slots, self.covers);
+        let counts = |slot: u32| !slots[slot as usize].replaced;
+        let mut batches = Vec::new();
+        let mut covered_batches = Vec::new();
+        for (_, batch) in self.batches.into_iter().filter(|(slot, _)| counts(*slot)) {
+            if batch.block > covers { batches.push(batch) } else { covered_batches.push(batch) }
+        }
+        Found {
+            controls: self.controls.into_iter().filter(|(slot, _)| counts(*slot)).map(|(_, control)| control).collect(),
+            entries: slots
+                .iter()
+                .filter(|slot| !slot.replaced && slot.entry.kind.bears_index() && slot.entry.block > covers)
+                .map(|slot| slot.entry)
+                .collect(),
+            batches,
+            covered_batches,
+            hard_states: self.hard_states.into_values().collect(),
+        }
+    }
+}

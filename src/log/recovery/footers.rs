@@ -1,0 +1,209 @@
+//! Footers at a start: checking them, and rebuilding one that does not check from the blocks of its segment.
+//!
+//! A rebuilt footer holds the batches that the checkpoint's runs of this segment name; the runs' places in the footer are set anew, so
+//! that both fit each other whatever was lost.
+
+use crate::ids::{BlockSeq, GroupId, Incarnation, Offset, PartitionUid, SegmentUid, ShardId};
+use crate::log::checkpoint::{CheckpointV1, RunV1};
+use crate::log::config::LogConfig;
+use crate::log::footer::{
+    FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, check_page, encode_page, footer_bytes, page_count,
+};
+use crate::log::layout::{FRAGMENT_BATCH, SEGMENT_DATA_START};
+use crate::log::manifest::{ManifestV1, SegmentRecordV1};
+use crate::log::operation::segment_file;
+use crate::log::recovered::{RecoverError, RecoveryReport};
+use crate::log::recovery::files::Files;
+use crate::log::recovery::scan::{FoundBlock, ScanPlan, ScanSegment, ScanSource, scan};
+use crate::log::recovery::{DiskError, segment_damage, starts_of};
+use crate::log::types::{BatchFault, Damage, DamageKind, EntryKind};
+use tramline_wire::batch::BatchView;
+
+/// Checks the footer of every segment before `scan_from` (the checkpoint's runs point into them), whatever the manifest calls them.
+pub(crate) fn check_all(
+    files: &mut Files<'_>,
+    manifest: &mut ManifestV1,
+    scan_from: u64,
+    mut checkpoint: Option<&mut CheckpointV1>,
+    cfg: &LogConfig,
+    damage: &mut Vec<Damage>,
+    report: &mut RecoveryReport,
+) -> Result<(), RecoverError> {
+    for index in 0..manifest.segments.len() {
+        let record = manifest.segments[index].clone();
+        if record.uid >= scan_from {
+            manifest.segments[index].sealed = false;
+            manifest.segments[index].footer_entries = 0;
+            continue;
+        }
+        let entries = match read_header(files, manifest, &record)? {
+            Some(header) if !cfg.check_footers_at_start || pages_are_good(files, &record, &header)? => header.entry_count,
+            _ => {
+                damage.push(segment_damage(
+                    record.uid,
+                    record.bytes - FOOTER_PAGE_BYTES as u64,
+                    FOOTER_PAGE_BYTES as u64,
+                    DamageKind::Footer,
+                ));
+                report.footers_rebuilt += 1;
+                let runs = checkpoint.as_deref_mut().map(|checkpoint| &mut checkpoint.runs);
+                rebuild(files, manifest, &record, runs, cfg, damage)?
+            }
+        };
+        manifest.segments[index].sealed = true;
+        manifest.segments[index].footer_entries = entries;
+    }
+    Ok(())
+}
+
+fn read_header(files: &mut Files<'_>, manifest: &ManifestV1, record: &SegmentRecordV1) -> Result<Option<FooterHeader>, DiskError> {
+    let mut page = vec![0; FOOTER_PAGE_BYTES];
+    files.read_pages(segment_file(record.file), record.bytes - FOOTER_PAGE_BYTES as u64, &mut page)?;
+    let fits = |header: &FooterHeader| {
+        header.segment.0 == record.uid
+            && header.log_uid == manifest.log_uid
+            && footer_bytes(header.entry_count) < record.bytes
+            && header.position == record.bytes - footer_bytes(header.entry_count)
+            && (!record.sealed || header.entry_count == record.footer_entries)
+    };
+    Ok(FooterHeader::decode(&page).filter(fits))
+}
+
+fn pages_are_good(files: &mut Files<'_>, record: &SegmentRecordV1, header: &FooterHeader) -> Result<bool, DiskError> {
+    let mut pages = vec![0; page_count(header.entry_count) as usize * FOOTER_PAGE_BYTES];
+    files.read_pages(segment_file(record.file), header.position, &mut pages)?;
+    let mut crc = 0;
+    for (index, page) in (0..).zip(pages.chunks_exact(FOOTER_PAGE_BYTES)) {
+        let held = (header.entry_count - index * FOOTER_PAGE_ENTRIES).min(FOOTER_PAGE_ENTRIES);
+        match check_page(page, header.segment, index, held) {
+            Some(page_crc) => crc = crc32c::crc32c_append(crc, &page_crc.to_le_bytes()),
+            None => return Ok(false),
+        }
+    }
+    Ok(crc == header.pages_crc)
+}
+
+struct OneSegment<'a, 'd> {
+    files: &'a mut Files<'d>,
+    number: u64,
+}
+
+impl ScanSource for OneSegment<'_, '_> {
+    fn read(&mut self, _segment: usize, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.files.disk.read_at(segment_file(self.number), pos, buf)
+    }
+}
+
+/// Makes the footer of a sealed segment anew. Returns its number of entries.
+fn rebuild(
+    files: &mut Files<'_>,
+    manifest: &ManifestV1,
+    record: &SegmentRecordV1,
+    runs: Option<&mut Vec<RunV1>>,
+    cfg: &LogConfig,
+    damage: &mut Vec<Damage>,
+) -> Result<u32, RecoverError> {
+    let uid = SegmentUid(record.uid);
+    let plan = ScanPlan {
+        shard: cfg.shard,
+        log_uid: manifest.log_uid,
+        segments: vec![ScanSegment { uid, bytes: record.bytes, window_bytes: record.window_bytes }],
+        starts: match manifest.starts.first() {
+            // The list of starts reaches back to the oldest segment without a footer only.
+            Some(first) if first.incarnation <= record.incarnation => starts_of(manifest),
+            _ => crate::log::recovery::scan::Starts::NonDecreasing,
+        },
+        first_seq: None,
+        prev_crc: None,
+        known_durable: BlockSeq(u64::MAX - 1),
+        expects_tail: false,
+    };
+    let mut entries = Vec::new();
+    let (mut first_block, mut last_block, mut data_end) = (BlockSeq(0), BlockSeq(0), u64::from(SEGMENT_DATA_START));
+    let end = scan(plan, &mut OneSegment { files, number: record.file }, &mut |block| {
+        let seq = block.view.header.block_seq;
+        first_block = if first_block.0 == 0 { seq } else { first_block };
+        last_block = seq;
+        data_end = block.pos + u64::from(block.view.header.padded_len());
+        collect_entries(&block, &mut entries);
+    })?;
+    for range in &end.lost {
+        let kind = DamageKind::BlocksLost { first_seq: range.first, last_seq: range.last };
+        damage.push(segment_damage(record.uid, range.pos, range.len, kind));
+    }
+    entries.sort_by_key(FooterEntry::sort_key);
+    // Of two batches at one offset the later one counts; the sort is stable, so it is the last of its like.
+    entries.reverse();
+    entries.dedup_by_key(|entry| entry.sort_key());
+    entries.reverse();
+    let no_runs = &mut Vec::new();
+    let runs = runs.unwrap_or(no_runs);
+    entries.retain(|entry| runs.iter().any(|run| holds(run, uid, entry)));
+    set_run_places(runs, uid, &entries);
+    let count = entries.len() as u32;
+    let position = record.bytes - footer_bytes(count);
+    assert!(position >= data_end, "each batch kept room for its footer entry");
+    let mut header = FooterHeader {
+        shard: ShardId(manifest.shard),
+        segment: uid,
+        incarnation: Incarnation(manifest.incarnation),
+        log_uid: manifest.log_uid,
+        entry_count: count,
+        position,
+        first_block,
+        last_block,
+        newest_ts: entries.iter().map(|entry| entry.newest_ts).max().unwrap_or(i64::MIN),
+        data_end,
+        pages_crc: 0,
+    };
+    let mut bytes = vec![0; footer_bytes(count) as usize];
+    let (pages, header_page) = bytes.split_at_mut(page_count(count) as usize * FOOTER_PAGE_BYTES);
+    for ((index, page), part) in (0..).zip(pages.chunks_exact_mut(FOOTER_PAGE_BYTES)).zip(entries.chunks(FOOTER_PAGE_ENTRIES as usize)) {
+        let crc = encode_page(page, uid, index, part);
+        header.pages_crc = crc32c::crc32c_append(header.pages_crc, &crc.to_le_bytes());
+    }
+    header.encode(header_page);
+    files.write_pages(segment_file(record.file), position, &bytes)?;
+    Ok(count)
+}
+
+fn collect_entries(block: &FoundBlock<'_>, out: &mut Vec<FooterEntry>) {
+    for entry in block.view.entries().filter(|entry| entry.kind == EntryKind::Data) {
+        for fragment in block.view.fragments_of(&entry).filter(|fragment| fragment.kind == FRAGMENT_BATCH) {
+            let content = block.view.content(&fragment);
+            let number = entry.fragment_first..entry.fragment_first + entry.fragment_count;
+            let bad = block.bad.iter().any(|bad| {
+                number.contains(&bad.number) && block.view.fragment(bad.number) == fragment && bad.fault != Some(BatchFault::Body)
+            });
+            let Ok(batch) = BatchView::parse_exact(content) else { continue };
+            if bad {
+                continue;
+            }
+            out.push(FooterEntry {
+                partition_uid: PartitionUid(batch.partition_uid()),
+                base_offset: Offset(batch.base_offset()),
+                newest_ts: batch.effective_newest_us(),
+                pos: (block.pos + u64::from(fragment.offset)) as u32,
+                len: fragment.length,
+                last_offset_delta: batch.last_offset_delta(),
+                group: GroupId(entry.group.0),
+            });
+        }
+    }
+}
+
+fn holds(run: &RunV1, segment: SegmentUid, entry: &FooterEntry) -> bool {
+    let offset = entry.base_offset.0;
+    run.segment == segment.0 && run.uid == entry.partition_uid.0 && run.first_offset <= offset && offset < run.end_offset
+}
+
+/// Points the runs of this segment at their entries; a run that has none left goes.
+fn set_run_places(runs: &mut Vec<RunV1>, segment: SegmentUid, entries: &[FooterEntry]) {
+    for run in runs.iter_mut().filter(|run| run.segment == segment.0) {
+        let first = entries.partition_point(|entry| entry.sort_key() < (PartitionUid(run.uid), Offset(run.first_offset)));
+        let end = entries.partition_point(|entry| entry.sort_key() < (PartitionUid(run.uid), Offset(run.end_offset)));
+        run.footer_first = first as u32;
+        run.footer_count = (end - first) as u32;
+    }
+    runs.retain(|run| run.segment != segment.0 || run.footer_count > 0);
+}

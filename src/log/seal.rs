@@ -1,0 +1,211 @@
+//! Sealing a segment, and writing checkpoints.
+//!
+//! Order: footer pages, footer header page, checkpoint (its run lists point into the footer), manifest (calls the segment sealed). A crash
+//! between any two leaves a state that recovery understands: before the checkpoint the segment is scanned as before; after it the
+//! checkpoint's scan start lies behind the segment, which therefore counts as sealed whatever the manifest says.
+//!
+//! Invariants: one seal or checkpoint at a time; footer writes are 256 KiB at most, so that blocks pass between them; the checkpoint
+//! covers the sealed segment's last block (asserted), else a start would apply its entries and count its runs twice.
+//!
+//! Not here: collecting the entries (the partitions), the bytes of a footer (`footer.rs`).
+
+use crate::bytes::Slab;
+use crate::effects::{Effects, Now, Outcome};
+use crate::ids::{FileId, SegmentUid};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
+use crate::log::footer::{FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, encode_page, page_count};
+use crate::log::manifest::serialize;
+use crate::log::operation::{PendingWrite, Progress, Purpose, token};
+use crate::log::replace::{Replace, Replaced};
+
+/// Footer pages of one write.
+const PAGES_PER_WRITE: u32 = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Idle,
+    /// Waits for memory for the next footer write.
+    WantBuffer,
+    Footer,
+    /// The checkpoint may be begun (its scan start is taken then).
+    WantCheckpoint,
+    Checkpoint,
+    Manifest {
+        version: u64,
+    },
+}
+
+struct FooterWriting {
+    file: FileId,
+    header: FooterHeader,
+    next_page: u32,
+}
+
+/// What the sealer needs from the log next.
+pub(crate) enum SealNeed {
+    Nothing,
+    /// Fill in the scan start and begin the checkpoint by `begin_checkpoint`.
+    Checkpoint,
+    /// The checkpoint is durable: mark the segment (if any) sealed, ask for a manifest edit, tell its version by `in_manifest`.
+    Manifest,
+}
+
+/// The one seal or checkpoint under way.
+pub(crate) struct Sealer {
+    step: Step,
+    footer: Option<FooterWriting>,
+    entries: Vec<FooterEntry>,
+    write: Option<PendingWrite>,
+    checkpoint: Option<CheckpointV1>,
+    replace: Replace,
+}
+
+impl Sealer {
+    pub(crate) fn new() -> Sealer {
+        Sealer {
+            step: Step::Idle,
+            footer: None,
+            entries: Vec::new(),
+            write: None,
+            checkpoint: None,
+            replace: Replace::new(CHECKPOINT_NAME, Purpose::Checkpoint),
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.step == Step::Idle
+    }
+    pub(crate) fn create_errno(&self) -> i32 {
+        self.replace.create_errno
+    }
+    /// The segment being sealed.
+    pub(crate) fn segment(&self) -> Option<SegmentUid> {
+        self.footer.as_ref().map(|footer| footer.header.segment)
+    }
+    /// Entries of the footer being written.
+    pub(crate) fn footer_entries(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    pub(crate) fn begin_seal(&mut self, file: FileId, header: FooterHeader, entries: &mut Vec<FooterEntry>, checkpoint: CheckpointV1) {
+        assert!(self.is_idle() && self.entries.is_empty());
+        std::mem::swap(&mut self.entries, entries);
+        self.footer = Some(FooterWriting { file, header, next_page: 0 });
+        self.checkpoint = Some(checkpoint);
+        self.step = Step::WantBuffer;
+    }
+
+    pub(crate) fn begin_checkpoint_only(&mut self, checkpoint: CheckpointV1) {
+        assert!(self.is_idle());
+        self.checkpoint = Some(checkpoint);
+        self.step = Step::WantCheckpoint;
+    }
+
+    /// Goes on where memory or space was short.
+    pub(crate) fn on_turn(&mut self, now: Now, slab: &mut Slab, effects: &mut Effects) {
+        match self.step {
+            Step::WantBuffer => self.write_footer_part(slab, effects),
+            Step::Checkpoint => self.replace.on_turn(now, slab, effects),
+            _ => {}
+        }
+    }
+
+    /// Writes the next pages, or waits for memory to do so.
+    pub(crate) fn write_footer_part(&mut self, slab: &mut Slab, effects: &mut Effects) {
+        let footer = self.footer.as_mut().expect("a footer is being written");
+        let pages = page_count(self.entries.len() as u32);
+        let first = footer.next_page;
+        let end = pages.min(first + PAGES_PER_WRITE);
+        let is_header = first == pages;
+        let count = if is_header { 1 } else { end - first };
+        let Some(mut buffer) = slab.take(count as usize * FOOTER_PAGE_BYTES) else {
+            self.step = Step::WantBuffer;
+            return;
+        };
+        if is_header {
+            footer.header.encode(buffer.as_mut_slice());
+        } else {
+            for (page, index) in buffer.as_mut_slice().chunks_exact_mut(FOOTER_PAGE_BYTES).zip(first..end) {
+                let from = (index * FOOTER_PAGE_ENTRIES) as usize;
+                let to = self.entries.len().min(from + FOOTER_PAGE_ENTRIES as usize);
+                let crc = encode_page(page, footer.header.segment, index, &self.entries[from..to]);
+                footer.header.pages_crc = crc32c::crc32c_append(footer.header.pages_crc, &crc.to_le_bytes());
+            }
+        }
+        footer.next_page = if is_header { pages + 1 } else { end };
+        let pos = footer.header.position + u64::from(first) * FOOTER_PAGE_BYTES as u64;
+        let write = PendingWrite::new(footer.file, pos, slab.freeze(buffer));
+        write.push(token(Purpose::Footer, footer.header.segment.0), effects);
+        self.write = Some(write);
+        self.step = Step::Footer;
+    }
+
+    /// Takes the end of a footer write.
+    pub(crate) fn on_footer_done(&mut self, slab: &mut Slab, result: Result<u32, i32>, effects: &mut Effects) -> Result<(), String> {
+        let footer = self.footer.as_ref().expect("a footer is being written");
+        let write = self.write.as_mut().expect("a write is under way");
+        match write.on_done(result) {
+            Progress::Failed(reason) => return Err(reason),
+            Progress::Again => write.push(token(Purpose::Footer, footer.header.segment.0), effects),
+            Progress::Whole => {
+                self.write = None;
+                if footer.next_page > page_count(self.entries.len() as u32) {
+                    self.step = Step::WantCheckpoint;
+                } else {
+                    self.write_footer_part(slab, effects);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to happen outside before the next step.
+    pub(crate) fn need(&self) -> SealNeed {
+        match self.step {
+            Step::WantCheckpoint => SealNeed::Checkpoint,
+            _ => SealNeed::Nothing,
+        }
+    }
+
+    /// Begins the checkpoint; `fill_in` completes what only the log knows.
+    pub(crate) fn begin_checkpoint(&mut self, temporaries: &mut u64, effects: &mut Effects, fill_in: impl FnOnce(&mut CheckpointV1)) {
+        let mut checkpoint = self.checkpoint.take().expect("a checkpoint was handed in");
+        fill_in(&mut checkpoint);
+        let payload = serialize(&checkpoint, self.replace.take_scratch());
+        self.replace.begin(CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, payload, temporaries, effects);
+        self.step = Step::Checkpoint;
+    }
+
+    /// Takes the end of a step of the checkpoint's replacement.
+    pub(crate) fn on_checkpoint_done(
+        &mut self,
+        now: Now,
+        slab: &mut Slab,
+        outcome: Outcome,
+        effects: &mut Effects,
+    ) -> Result<SealNeed, String> {
+        match self.replace.on_done(now, slab, outcome, effects) {
+            Replaced::Going => Ok(SealNeed::Nothing),
+            Replaced::Failed(reason) => Err(reason),
+            Replaced::Done => Ok(SealNeed::Manifest),
+        }
+    }
+
+    /// The manifest edit that ends this seal (or follows this checkpoint) has this version.
+    pub(crate) fn in_manifest(&mut self, version: u64) {
+        assert_eq!(self.step, Step::Checkpoint);
+        self.step = Step::Manifest { version };
+    }
+
+    /// Ends the seal once its manifest version is durable: the sealed segment, or `Some(None)` after a mere checkpoint.
+    pub(crate) fn take_finished(&mut self, is_durable: impl Fn(u64) -> bool) -> Option<Option<SegmentUid>> {
+        match self.step {
+            Step::Manifest { version } if is_durable(version) => {
+                self.step = Step::Idle;
+                self.entries.clear();
+                Some(self.footer.take().map(|footer| footer.header.segment))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the log room over a simulated disk.
+
+mod basics;
+mod crash;
+mod damage;
+mod fuzz;
+mod harness;
+mod sim_disk;

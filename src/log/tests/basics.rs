@@ -1,0 +1,322 @@
+//! Appends, closing, completions in any order, reads, sealing, freeing, refusals.
+
+use super::harness::{Harness, batch, small_config};
+use super::sim_disk::{Dice, Tear};
+use crate::effects::Effect;
+use crate::ids::{BlockSeq, GroupId, SegmentUid};
+use crate::log::*;
+use tramline_wire::batch::LeaderStamp;
+
+fn block_writes(h: &Harness) -> Vec<usize> {
+    let is_block = |effect: &Effect| matches!(effect, Effect::Write { token, .. } if token.number() >> 48 == 1);
+    (0..h.disk.under_way.len()).filter(|index| is_block(&h.disk.under_way[*index])).collect()
+}
+
+#[test]
+fn a_batch_is_stored_stamped_and_found_again_after_a_restart() {
+    let mut h = Harness::new(small_config());
+    assert!(h.append(1, 100, 1000, 3, b'a'));
+    assert!(h.append(2, 200, 500, 1, b'b'));
+    assert!(h.append(1, 101, 300, 2, b'c'));
+    assert!(h.append_control(1, EntryKind::Control, b"offsets"));
+    assert!(h.append_control(3, EntryKind::Raft, b""));
+    assert!(h.append_control(3, EntryKind::Raft, b"voters"));
+    let state = HardState { group: GroupId(3), term: crate::ids::Term(4), vote: 1, commit: crate::ids::LogIndex(9) };
+    assert!(h.append_control(3, EntryKind::HardState, &state.encode()));
+    let groups: Vec<(u32, EntryKind, u32)> = h.log.open_groups().iter().map(|e| (e.group.0, e.kind, e.fragments)).collect();
+    assert_eq!(
+        groups,
+        [
+            (1, EntryKind::Data, 2),
+            (2, EntryKind::Data, 1),
+            (1, EntryKind::Control, 1),
+            (3, EntryKind::Raft, 1),
+            (3, EntryKind::Raft, 1),
+            (3, EntryKind::HardState, 1)
+        ]
+    );
+    assert!(h.close());
+    assert!(!h.log.ready_to_close(), "nothing is open");
+    h.settle();
+    assert_eq!(h.durable, 1);
+    h.check_bytes(1);
+    h.crash(Tear::Nothing, &mut Dice(1));
+    let report = h.restart();
+    assert_eq!(report.blocks, 1);
+    assert_eq!(report.cut_from, None);
+    h.check_bytes(1);
+}
+
+#[test]
+fn durable_is_the_contiguous_prefix_whatever_the_order_of_completions() {
+    let mut h = Harness::new(small_config());
+    for number in 0..3 {
+        assert!(h.append(1, 1, 4000, 1, number));
+        assert!(h.close());
+    }
+    assert!(h.append(1, 1, 100, 1, 9));
+    assert!(!h.log.ready_to_close(), "three writes are under way");
+    let writes = block_writes(&h);
+    assert_eq!(writes.len(), 3);
+    h.complete(writes[2]);
+    assert_eq!(h.log.durable_through(), BlockSeq(0));
+    h.complete(writes[1]);
+    assert_eq!(h.log.durable_through(), BlockSeq(0));
+    h.complete(writes[0]);
+    assert_eq!(h.log.durable_through(), BlockSeq(3));
+    assert!(h.close());
+    h.settle();
+    assert_eq!(h.durable, 4);
+}
+
+#[test]
+fn a_full_queue_refuses_and_takes_again_after_a_completion() {
+    let mut h = Harness::new(small_config());
+    let mut taken = 0;
+    loop {
+        if !h.append(1, 1, 3000, 1, 1) && !h.close() {
+            break;
+        }
+        taken += 1;
+        assert!(taken < 1000, "the queue is bounded");
+    }
+    assert!(h.log.stats().undurable_bytes <= h.cfg.window_bytes());
+    let write = block_writes(&h)[0];
+    h.complete(write);
+    assert!(h.close());
+    assert!(h.append(1, 1, 3000, 1, 1));
+}
+
+#[test]
+fn a_batch_above_the_limit_is_refused_for_good_and_one_at_the_limit_gets_a_block_of_its_own() {
+    let cfg = LogConfig { block_bytes_max: 16 << 10, batch_bytes_max: 100 << 10, segment_bytes: 512 << 10, ..small_config() };
+    let mut h = Harness::new(cfg);
+    let stamp = LeaderStamp::default();
+    let refused = h.log.append_batch(&mut h.slab, GroupId(1), &batch(101 << 10, 1, 1), &stamp);
+    assert_eq!(refused, Err(AppendRefused::TooLarge));
+    assert!(h.append(1, 1, 99 << 10, 1, 1));
+    assert!(!h.append(1, 1, 10, 1, 1), "an oversize block takes nothing more");
+    assert!(h.close());
+    h.settle();
+    h.crash(Tear::Nothing, &mut Dice(1));
+    h.restart();
+    h.check_bytes(1);
+}
+
+#[test]
+fn an_idle_log_writes_one_mark_after_a_second_and_no_second_one() {
+    let mut h = Harness::new(small_config());
+    h.append(1, 1, 100, 1, 1);
+    h.close();
+    h.settle();
+    h.now.mono_us += 999_000;
+    h.turn();
+    assert_eq!(h.log.open_block_seq(), BlockSeq(2), "not yet");
+    assert!(h.effects.deadline_us >= h.now.mono_us);
+    h.now.mono_us += 1_500;
+    h.turn();
+    h.settle();
+    assert_eq!(h.log.open_block_seq(), BlockSeq(3), "the mark is block 2");
+    assert_eq!(h.durable, 2);
+    h.now.mono_us += 10_000_000;
+    h.turn();
+    h.settle();
+    assert_eq!(h.log.open_block_seq(), BlockSeq(3));
+    assert_eq!(h.log.stats().marks_closed, 1);
+}
+
+#[test]
+fn an_empty_log_writes_no_mark() {
+    let mut h = Harness::new(small_config());
+    h.settle();
+    h.now.mono_us += 10_000_000;
+    h.turn();
+    h.settle();
+    assert_eq!(h.log.stats().blocks_closed, 0);
+}
+
+#[test]
+fn a_short_write_is_continued_from_a_page_boundary_before_it_counts() {
+    for short in [512, 4096, 4608, 8192 - 512] {
+        let mut h = Harness::new(small_config());
+        h.append(1, 1, 8000, 1, 7);
+        h.close();
+        h.disk.short_next_write = Some(short);
+        let write = block_writes(&h)[0];
+        h.complete(write);
+        assert_eq!(h.durable, 0, "{short} bytes are not the block");
+        assert_eq!(h.log.stats().short_writes, 1);
+        h.settle();
+        assert_eq!(h.durable, 1);
+        h.crash(Tear::Nothing, &mut Dice(1));
+        h.restart();
+        h.check_bytes(1);
+    }
+}
+
+#[test]
+fn a_failed_or_impossible_write_is_final() {
+    for (errno, short) in [(Some(5), None), (None, Some(0)), (None, Some(512 * 3))] {
+        let mut h = Harness::new(small_config());
+        h.append(1, 1, 8000, 1, 7);
+        h.close();
+        h.append(1, 1, 10, 1, 7);
+        let write = block_writes(&h)[0];
+        if short == Some(512 * 3) {
+            // Never a whole page of progress.
+            for _ in 0..5 {
+                if h.failed.is_none() {
+                    h.disk.short_next_write = short;
+                    let write = block_writes(&h)[0];
+                    h.complete(write);
+                }
+            }
+        } else {
+            h.disk.fail_next_write = errno;
+            h.disk.short_next_write = short;
+            h.complete(write);
+        }
+        let reason = h.failed.clone().expect("the log has failed");
+        assert!(reason.contains("seg-00000001.log") && reason.contains("4096"), "{reason}");
+        assert!(errno.is_none() || reason.contains("error 5"), "{reason}");
+        assert_eq!(h.durable, 0);
+        assert!(!h.log.ready_to_close());
+        let refused = h.log.append_batch(&mut h.slab, GroupId(1), &batch(10, 1, 1), &LeaderStamp::default());
+        assert_eq!(refused, Err(AppendRefused::Failed));
+        assert_eq!(h.log.begin_read(&mut h.slab, &mut h.effects, 0, SegmentUid(1), 0, 10), Err(ReadRefused::Failed));
+    }
+}
+
+#[test]
+fn segments_roll_seal_and_are_freed_and_their_files_recycled() {
+    let mut h = Harness::new(small_config());
+    h.keep_segments = 3;
+    for round in 0..400u32 {
+        assert!(h.append(round % 3, u64::from(round % 5), 3000, 2, round as u8));
+        assert!(h.close());
+        h.settle();
+    }
+    let stats = h.log.stats();
+    assert!(stats.rolls >= 10, "{stats:?}");
+    assert!(h.sealed.len() >= 9 && h.sealed.is_sorted());
+    assert!(stats.segments_sealed <= 4, "{stats:?}");
+    let files = h.disk.names().iter().filter(|name| name.starts_with("seg-")).count();
+    assert!(files <= 8, "files are recycled: {:?}", h.disk.names());
+    h.check_bytes(1);
+    h.crash(Tear::Nothing, &mut Dice(3));
+    h.restart();
+    h.check_bytes(1);
+}
+
+#[test]
+fn a_pinned_segment_keeps_its_file_until_the_pin_is_gone() {
+    let mut h = Harness::new(small_config());
+    let mut round = 0;
+    while h.sealed.is_empty() {
+        h.append(1, 1, 3000, 1, round);
+        h.close();
+        h.settle();
+        round = round.wrapping_add(1);
+    }
+    let segment = h.sealed[0];
+    assert!(h.log.pin(segment));
+    h.log.free_segment(&mut h.slab, &mut h.effects, segment).unwrap();
+    h.freed.insert(segment.0);
+    assert_eq!(h.log.free_segment(&mut h.slab, &mut h.effects, segment), Err(FreeRefused::Unknown));
+    h.disk.submit(&mut h.effects);
+    h.settle();
+    assert!(h.log.segments().any(|info| info.uid == segment));
+    assert!(!h.log.pin(segment), "no new pins");
+    h.log.unpin(segment);
+    h.turn();
+    h.settle();
+    assert!(!h.log.segments().any(|info| info.uid == segment));
+    let live = h.log.segments().map(|info| info.uid).last().unwrap();
+    assert_eq!(h.log.free_segment(&mut h.slab, &mut h.effects, live), Err(FreeRefused::NotSealed));
+}
+
+#[test]
+fn a_clean_shutdown_leaves_a_checkpoint_and_a_quiet_log() {
+    let mut h = Harness::new(small_config());
+    for round in 0..30 {
+        h.append(1, u64::from(round % 4), 2000, 1, round);
+        h.close();
+        h.settle();
+    }
+    h.log.stop_background();
+    h.write_checkpoint();
+    h.settle();
+    assert!(h.log.is_quiet());
+    h.crash(Tear::Nothing, &mut Dice(3));
+    let report = h.restart();
+    assert_eq!(report.cut_from, None);
+    assert_eq!(h.covers, 30);
+}
+
+#[test]
+fn without_space_for_another_segment_appends_stand_still_and_go_on_when_there_is_some() {
+    let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });
+    h.disk.full = true;
+    let mut stored = 0;
+    for round in 0..200 {
+        h.now.mono_us += 1_000;
+        if h.append(1, 1, 3000, 1, round) {
+            stored += 1;
+        }
+        h.close();
+        while !h.disk.under_way.is_empty() {
+            h.complete(0);
+        }
+        h.turn();
+        while !h.disk.under_way.is_empty() {
+            h.complete(0);
+        }
+    }
+    assert!(stored < 100, "one segment holds some 30 of them");
+    assert!(h.log.stats().out_of_segments);
+    assert_eq!(h.log.stats().create_errno, 28);
+    assert!(h.failed.is_none(), "{:?}", h.failed);
+    h.disk.full = false;
+    h.now.mono_us += 3_000_000;
+    h.settle();
+    assert!(h.close());
+    h.settle();
+    assert_eq!(h.log.stats().create_errno, 0);
+    h.crash(Tear::Nothing, &mut Dice(1));
+    h.restart();
+}
+
+#[test]
+fn the_tail_is_served_from_memory_and_older_blocks_from_disk() {
+    let mut h = Harness::new(LogConfig { tail_cache_bytes: 40 << 10, ..small_config() });
+    for round in 0..20 {
+        h.append(1, 1, 3000, 1, round);
+        h.close();
+        h.settle();
+    }
+    assert!(h.log.stats().cache_bytes <= 40 << 10);
+    assert!(matches!(h.log.locate(BlockSeq(20), 96, 100), Place::Cached(_)));
+    assert!(matches!(h.log.locate(BlockSeq(1), 96, 100), Place::Disk { .. }));
+    assert!(matches!(h.log.locate(BlockSeq(21), 96, 100), Place::Open));
+    let before = h.log.stats();
+    h.check_bytes(1);
+    let after = h.log.stats();
+    assert!(after.reads > before.reads && after.cache_blocks == before.cache_blocks, "cold reads evict nothing");
+}
+
+#[test]
+fn a_batch_that_is_not_the_one_asked_for_is_told_apart() {
+    let mut raw = batch(100, 2, 5);
+    tramline_wire::batch::stamp_leader(&mut raw, &LeaderStamp { partition_uid: 5, base_offset: 70, term: 1, append_time_us: 1 });
+    let check = |bytes: &[u8], uid, offset| check_batch(bytes, crate::ids::PartitionUid(uid), crate::ids::Offset(offset));
+    assert_eq!(check(&raw, 5, 70), Ok(()));
+    assert_eq!(check(&raw, 6, 70), Err(BatchFault::OtherPartition { found: 5 }));
+    assert_eq!(check(&raw, 5, 71), Err(BatchFault::OtherOffset { found: 70 }));
+    assert_eq!(check(&raw[..raw.len() - 1], 5, 70), Err(BatchFault::Malformed));
+    let mut flipped = raw.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    assert_eq!(check(&flipped, 5, 70), Err(BatchFault::Body));
+    let mut flipped = raw.clone();
+    flipped[75] ^= 1;
+    assert_eq!(check(&flipped, 5, 70), Err(BatchFault::Header));
+}

@@ -1,0 +1,203 @@
+//! The list of all metrics, for docs/METRICS.md: shard numbers from their tables, and what is known per node or made from timings.
+//!
+//! Invariant: the document is a function of the tables alone; a test compares it with the file, another one with what /metrics answers.
+//!
+//! Not here: the values (`admin/prometheus.rs`).
+
+use super::numbers::{COUNTERS, GAUGES, NumberDef};
+use super::stages::{RequestClass, Stage};
+use std::fmt::Write;
+
+/// A metric that is not one field of a shard.
+#[derive(Debug)]
+pub struct OtherDef {
+    /// Name in /metrics (of a histogram without `_bucket`, `_sum`, `_count`).
+    pub name: &'static str,
+    /// `counter`, `gauge`, `histogram` or `info`.
+    pub kind: &'static str,
+    /// Its labels besides `shard`.
+    pub labels: &'static str,
+    /// Whether there is one per shard.
+    pub per_shard: bool,
+    /// What it tells.
+    pub doc: &'static str,
+}
+
+/// Bounds of the exposed histograms, in microseconds: about three per decade, dense where the broker works.
+pub const BUCKETS_US: [u64; 22] = [
+    5, 10, 20, 50, 75, 100, 150, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000, 30_000_000,
+];
+
+/// Requests by kind.
+pub const REQUESTS: OtherDef =
+    OtherDef { name: "tramline_requests_total", kind: "counter", labels: "kind", per_shard: true, doc: "Requests that arrived, by kind." };
+/// Errors by code.
+pub const ERRORS: OtherDef = OtherDef {
+    name: "tramline_errors_total",
+    kind: "counter",
+    labels: "code",
+    per_shard: true,
+    doc: "Errors answered to requests or to single entries of them, by code.",
+};
+/// Stage timings.
+pub const DURATIONS: OtherDef = OtherDef {
+    name: "tramline_request_duration_seconds",
+    kind: "histogram",
+    labels: "kind, stage",
+    per_shard: true,
+    doc: "Time of requests by stage: parse (received to parsed), append (parsed to appended or read), write (appended to durable), reply (to the socket), total. Stages for produce and fetch, totals for list_offsets, metadata, admin.",
+};
+/// Exact quantiles of stage timings.
+pub const QUANTILES: OtherDef = OtherDef {
+    name: "tramline_request_duration_quantile_seconds",
+    kind: "gauge",
+    labels: "kind, stage, quantile",
+    per_shard: true,
+    doc: "Quantiles 0.5, 0.99, 0.999 and 1 of the same times since the start, to three digits.",
+};
+/// Log writes.
+pub const LOG_WRITES: OtherDef = OtherDef {
+    name: "tramline_log_write_seconds",
+    kind: "histogram",
+    labels: "",
+    per_shard: true,
+    doc: "Time of synced log writes, from handing one to the ring to its completion.",
+};
+/// Whether a shard answers.
+pub const RESPONSIVE: OtherDef = OtherDef {
+    name: "tramline_shard_responsive",
+    kind: "gauge",
+    labels: "",
+    per_shard: true,
+    doc: "1 if the shard answered this scrape within 2 seconds, else 0; its other numbers are then those of its last answer.",
+};
+/// Whether a shard serves.
+pub const READY: OtherDef = OtherDef {
+    name: "tramline_shard_ready",
+    kind: "gauge",
+    labels: "",
+    per_shard: true,
+    doc: "1 while the shard serves; 0 while starting, stopping, or failed.",
+};
+/// Share of time with work.
+pub const BUSY: OtherDef = OtherDef {
+    name: "tramline_shard_busy_ratio",
+    kind: "gauge",
+    labels: "",
+    per_shard: true,
+    doc: "Share of the time between the last two answers that the shard spent in cycles with something to do (polling for nothing does not count).",
+};
+/// Free space.
+pub const DISK_FREE: OtherDef = OtherDef {
+    name: "tramline_disk_free_bytes",
+    kind: "gauge",
+    labels: "",
+    per_shard: false,
+    doc: "Free bytes of the data directory's file system.",
+};
+/// Whole space.
+pub const DISK_TOTAL: OtherDef = OtherDef {
+    name: "tramline_disk_total_bytes",
+    kind: "gauge",
+    labels: "",
+    per_shard: false,
+    doc: "Bytes of the data directory's file system.",
+};
+/// Pressure.
+pub const DISK_PRESSURE: OtherDef = OtherDef {
+    name: "tramline_disk_pressure_level",
+    kind: "gauge",
+    labels: "",
+    per_shard: false,
+    doc: "0 enough space, 1 below disk.warn.bytes, 2 below disk.refuse.bytes.",
+};
+/// Uptime.
+pub const UPTIME: OtherDef =
+    OtherDef { name: "tramline_uptime_seconds", kind: "gauge", labels: "", per_shard: false, doc: "Time since the process started." };
+/// Log messages that were not written.
+pub const SUPPRESSED: OtherDef = OtherDef {
+    name: "tramline_log_messages_suppressed_total",
+    kind: "counter",
+    labels: "",
+    per_shard: false,
+    doc: "Repeated messages to standard error that were counted instead of written.",
+};
+/// Build.
+pub const BUILD: OtherDef = OtherDef {
+    name: "tramline_build_info",
+    kind: "gauge",
+    labels: "version, build",
+    per_shard: false,
+    doc: "Always 1; the labels tell version and build profile.",
+};
+
+/// All metrics that are not one field of a shard.
+pub static OTHERS: &[&OtherDef] = &[
+    &REQUESTS,
+    &ERRORS,
+    &DURATIONS,
+    &QUANTILES,
+    &LOG_WRITES,
+    &RESPONSIVE,
+    &READY,
+    &BUSY,
+    &DISK_FREE,
+    &DISK_TOTAL,
+    &DISK_PRESSURE,
+    &UPTIME,
+    &SUPPRESSED,
+    &BUILD,
+];
+
+/// The text of docs/METRICS.md.
+pub fn document() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the admin address answers in the OpenMetrics text format, which Prometheus reads. Made from `src/metrics/`; a test compares the\n\
+         two. Refresh with `TRAMLINE_UPDATE_DOCS=1 cargo test --test documents`.\n\n\
+         Numbers of a shard carry the label `shard`. They are counted by the shard itself without atomics or locks, and collected at scrape: a shard\n\
+         that does not answer within 2 seconds is shown with `tramline_shard_responsive 0` and the numbers of its last answer.\n\n",
+    );
+    out.push_str("## Of a shard\n\n| name | type | labels | meaning |\n|---|---|---|---|\n");
+    fields(&mut out, COUNTERS, "counter");
+    others(&mut out, true);
+    fields(&mut out, GAUGES, "gauge");
+    out.push_str("\n## Of the node\n\n| name | type | labels | meaning |\n|---|---|---|---|\n");
+    others(&mut out, false);
+    let classes: Vec<&str> = RequestClass::ALL.iter().map(|class| class.name()).collect();
+    let stages: Vec<&str> = Stage::ALL.iter().map(|stage| stage.name()).collect();
+    let _ = write!(
+        out,
+        "\n## Label values\n\n\
+         - `kind` of durations: {}. `stage`: {}.\n\
+         - `kind` of `tramline_requests_total`: the request kinds of docs/PROTOCOL.md in lower case with underscores. `code`: the names of the error codes there.\n\
+         - Bounds of the histograms in seconds: {}.\n\n\
+         ## Other pages\n\n\
+         - `/livez`: 200 while the process answers at all.\n\
+         - `/readyz`: 200 when every shard serves and answers; else 503, with one line per reason.\n\
+         - `/slow`: the slowest requests of the last hour with their stages, as JSON.\n",
+        classes.join(", "),
+        stages.join(", "),
+        BUCKETS_US.iter().map(|us| (*us as f64 / 1e6).to_string()).collect::<Vec<_>>().join(", "),
+    );
+    out
+}
+
+fn fields<T>(out: &mut String, table: &[NumberDef<T>], kind: &str) {
+    for (i, def) in table.iter().enumerate() {
+        if table[..i].iter().any(|earlier| earlier.name == def.name) {
+            continue;
+        }
+        let same = table.iter().filter(|other| other.name == def.name).filter_map(|other| other.label);
+        let values: Vec<&str> = same.map(|(_, value)| value).collect();
+        let label = def.label.map_or(String::new(), |(key, _)| format!("{key} = {}", values.join(", ")));
+        let _ = writeln!(out, "| `{}` | {kind} | {label} | {} |", def.name, def.doc);
+    }
+}
+
+fn others(out: &mut String, per_shard: bool) {
+    for def in OTHERS.iter().filter(|def| def.per_shard == per_shard) {
+        let _ = writeln!(out, "| `{}` | {} | {} | {} |", def.name, def.kind, def.labels, def.doc);
+    }
+}

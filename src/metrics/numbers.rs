@@ -1,0 +1,168 @@
+//! Counters and gauges of a shard: the fields, and for each its name, label and meaning.
+//!
+//! Invariants: one entry here is one field, one line of /metrics per shard and one line of docs/METRICS.md; counters only grow and their names end
+//! in `_total`; names carry their unit; a field in microseconds is shown in seconds (`Scale::Microseconds`).
+//!
+//! Not here: timings (`stages.rs`), numbers of the whole node (`document.rs` lists them, `admin/` fills them).
+
+/// How a field becomes the number that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// As it is.
+    One,
+    /// Microseconds, shown as seconds.
+    Microseconds,
+}
+
+/// One field of `T`.
+#[derive(Debug)]
+pub struct NumberDef<T: 'static> {
+    /// Name in /metrics.
+    pub name: &'static str,
+    /// Fixed label and value that tell fields of one name apart.
+    pub label: Option<(&'static str, &'static str)>,
+    /// How it is shown.
+    pub scale: Scale,
+    /// What it counts; of several fields with one name the first one's.
+    pub doc: &'static str,
+    /// Reads it.
+    pub get: fn(&T) -> u64,
+}
+
+impl<T> NumberDef<T> {
+    /// The number as shown.
+    pub fn shown(&self, numbers: &T) -> f64 {
+        let number = (self.get)(numbers);
+        match self.scale {
+            Scale::One => number as f64,
+            Scale::Microseconds => number as f64 / 1e6,
+        }
+    }
+}
+
+macro_rules! numbers {
+    ($(#[$struct_doc:meta])* $type:ident, $table:ident; $($field:ident $(($scale:ident))?: $name:literal $({$key:literal = $value:literal})?, $doc:literal;)*) => {
+        $(#[$struct_doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $type { $(#[doc = $doc] pub $field: u64,)* }
+
+        /// The fields with their names.
+        pub static $table: &[NumberDef<$type>] = &[$(NumberDef {
+            name: $name,
+            label: numbers!(@label $($key, $value)?),
+            scale: numbers!(@scale $($scale)?),
+            doc: $doc,
+            get: |numbers| numbers.$field,
+        },)*];
+    };
+    (@label) => { None };
+    (@label $key:literal, $value:literal) => { Some(($key, $value)) };
+    (@scale) => { Scale::One };
+    (@scale us) => { Scale::Microseconds };
+}
+
+numbers! {
+    /// What has happened on a shard since its start. The shard adds to the fields; nobody else writes them.
+    ShardCounters, COUNTERS;
+    produce_records: "tramline_produce_records_total", "Records accepted by produce.";
+    produce_batches: "tramline_produce_batches_total", "Batches accepted by produce.";
+    produce_bytes: "tramline_produce_bytes_total", "Bytes of batches accepted by produce, as stored.";
+    produce_duplicates: "tramline_produce_duplicates_total", "Batches answered as repeated by their producer and not stored again.";
+    fetch_records: "tramline_fetch_records_total", "Records handed to consumers; a batch that begins before the asked offset counts whole.";
+    fetch_batches: "tramline_fetch_batches_total", "Batches handed to consumers.";
+    fetch_bytes: "tramline_fetch_bytes_total", "Bytes of batches handed to consumers.";
+    fetch_bytes_tail: "tramline_fetch_source_bytes_total" {"source" = "tail"}, "Bytes of batches handed to consumers, by where they came from: the tail cache or the disk.";
+    fetch_bytes_disk: "tramline_fetch_source_bytes_total" {"source" = "disk"}, "Bytes read from disk for consumers.";
+    mesh_requests: "tramline_mesh_requests_total", "Requests that arrived here and were passed to the shard that owns their partitions (one hop more).";
+    mesh_messages_in: "tramline_mesh_messages_total" {"direction" = "in"}, "Messages between the shards of this node.";
+    mesh_messages_out: "tramline_mesh_messages_total" {"direction" = "out"}, "Messages sent to other shards of this node.";
+    frames_in: "tramline_frames_total" {"direction" = "in"}, "Frames from and to clients.";
+    frames_out: "tramline_frames_total" {"direction" = "out"}, "Frames sent to clients.";
+    network_bytes_in: "tramline_network_bytes_total" {"direction" = "in"}, "Bytes from and to clients.";
+    network_bytes_out: "tramline_network_bytes_total" {"direction" = "out"}, "Bytes sent to clients.";
+    connections_opened: "tramline_connections_opened_total", "Connections accepted.";
+    connections_refused_limit: "tramline_connections_refused_total" {"reason" = "limit"}, "Connections closed by this node, by reason.";
+    connections_refused_malformed: "tramline_connections_refused_total" {"reason" = "malformed"}, "Closed after bytes that are no valid frame.";
+    connections_refused_idle: "tramline_connections_refused_total" {"reason" = "idle"}, "Closed after connection.idle.timeout.";
+    connections_refused_partial: "tramline_connections_refused_total" {"reason" = "partial_frame"}, "Closed after partial.frame.timeout.";
+    connections_refused_slow: "tramline_connections_refused_total" {"reason" = "slow_reader"}, "Closed because replies were not read.";
+    connections_refused_unauthenticated: "tramline_connections_refused_total" {"reason" = "unauthenticated"}, "Closed at hello.";
+    blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
+    retention_bytes: "tramline_retention_bytes_total", "Bytes of segment files given back by retention and topic deletion.";
+    damaged_ranges: "tramline_damaged_ranges_total", "Damaged ranges found in the log, at start or when read; none of them was served.";
+    log_blocks_written: "tramline_log_blocks_written_total", "Log blocks written, mark blocks included.";
+    log_marks_written: "tramline_log_marks_written_total", "Empty blocks that an idle log writes to tell what is durable.";
+    log_appends: "tramline_log_appends_total", "Batches and control payloads appended to the log.";
+    log_write_bytes: "tramline_log_write_bytes_total", "Bytes written to the log, padding included.";
+    log_padding_bytes: "tramline_log_padding_bytes_total", "Of the written bytes, those that are padding.";
+    log_short_writes: "tramline_log_short_writes_total", "Log writes that came back short and were continued.";
+    log_reads: "tramline_log_reads_total", "Reads from segments that were not in the tail cache.";
+    log_reads_failed: "tramline_log_reads_failed_total", "Of these, the ones the disk refused.";
+    log_read_bytes: "tramline_log_read_bytes_total", "Bytes read from segments, alignment included.";
+    segments_begun: "tramline_segments_begun_total", "Segments begun.";
+    segments_begun_fresh: "tramline_segments_begun_fresh_total", "Of these, the ones begun in space never written before, which makes each write slower (pool.segments too small?).";
+    groups_elected: "tramline_leader_changes_total", "Times a replica group of this shard got a leader.";
+    turns: "tramline_background_turns_total", "Turns of background work (pool, sealing, retention, checkpoints).";
+    turn_us (us): "tramline_background_seconds_total", "Time spent in background turns.";
+    cycles: "tramline_shard_cycles_total", "Cycles of the shard loop that found something to do.";
+    parks: "tramline_shard_parks_total", "Times the shard went to sleep.";
+    busy_us (us): "tramline_shard_busy_seconds_total", "Time spent in cycles that found something to do.";
+    stalls: "tramline_shard_stalls_total", "Cycles that took longer than 10 ms.";
+}
+
+numbers! {
+    /// How things stand on a shard. Set by the shard when it answers a snapshot.
+    ShardGauges, GAUGES;
+    connections: "tramline_connections", "Open client connections.";
+    streams: "tramline_streams", "Open fetch streams.";
+    topics: "tramline_topics", "Topics of the cluster as this shard knows them.";
+    partitions: "tramline_partitions", "Partitions on this shard.";
+    groups: "tramline_groups", "Replica groups on this shard.";
+    groups_led: "tramline_groups_led", "Of these, the ones this shard leads.";
+    metadata_epoch: "tramline_metadata_epoch", "Version of the cluster metadata that this shard works with.";
+    log_durable_block: "tramline_log_durable_block", "Sequence number up to which all log blocks are on stable storage.";
+    log_open_bytes: "tramline_log_open_bytes", "Bytes in the open log block.";
+    log_undurable_bytes: "tramline_log_undurable_bytes", "Bytes in blocks that are closed and not yet durable.";
+    log_writes_in_flight: "tramline_log_writes_in_flight", "Log writes under way.";
+    log_reads_in_flight: "tramline_log_reads_in_flight", "Segment reads under way.";
+    log_file_bytes: "tramline_log_file_bytes", "Bytes of all segment files, the prepared ones included.";
+    log_out_of_segments: "tramline_log_out_of_segments", "1 while appends stand still because no segment is ready.";
+    segments_open: "tramline_segments" {"state" = "open"}, "Segment files by state: open (being written or not yet sealed), sealed, pool_written (prepared), pool_fresh (allocated, not yet written).";
+    segments_sealed: "tramline_segments" {"state" = "sealed"}, "Full, with an index.";
+    segments_pool_written: "tramline_segments" {"state" = "pool_written"}, "Prepared.";
+    segments_pool_fresh: "tramline_segments" {"state" = "pool_fresh"}, "Allocated only.";
+    tail_cache_bytes: "tramline_tail_cache_bytes", "Memory that keeps the newest blocks.";
+    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting).";
+    memory_slab_lent: "tramline_memory_bytes" {"use" = "slab_lent"}, "Buffers in use.";
+    memory_receive: "tramline_memory_bytes" {"use" = "receive"}, "Receive buffers.";
+    memory_send: "tramline_memory_bytes" {"use" = "send"}, "Send queues.";
+    memory_budget: "tramline_memory_bytes" {"use" = "budget"}, "The setting memory.bytes.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound<T>(table: &[NumberDef<T>], total: bool) {
+        for (i, def) in table.iter().enumerate() {
+            assert!(def.name.starts_with("tramline_"), "{}", def.name);
+            assert_eq!(def.name.ends_with("_total"), total, "{}: only counters end in _total", def.name);
+            assert!(def.doc.ends_with('.') && !def.doc.contains('|'), "{}", def.name);
+            let same = |other: &NumberDef<T>| other.name == def.name && other.label == def.label;
+            assert!(!table[i + 1..].iter().any(same), "{} {:?} stands twice", def.name, def.label);
+        }
+    }
+
+    #[test]
+    fn the_tables_are_sound() {
+        sound(COUNTERS, true);
+        sound(GAUGES, false);
+    }
+
+    #[test]
+    fn microseconds_are_shown_as_seconds() {
+        let counters = ShardCounters { busy_us: 2_500_000, parks: 3, ..ShardCounters::default() };
+        let shown = |name: &str| COUNTERS.iter().find(|def| def.name == name).unwrap().shown(&counters);
+        assert_eq!((shown("tramline_shard_busy_seconds_total"), shown("tramline_shard_parks_total")), (2.5, 3.0));
+    }
+}

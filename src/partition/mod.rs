@@ -1,0 +1,16 @@
+//! Partitions: offsets, where their batches are, and how far they are committed.
+//!
+//! Invariants: `log_start <= committed_end <= next_offset`; offsets are handed out once and grow without a hole except
+//! where damage of the log took batches away (`Partition::lost`); a batch is in exactly one of tail and runs.
+//!
+//! Not here: bytes (log/), who may append (replication/), requests (api/).
+
+mod index;
+mod partition;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use index::{BatchRef, Found, Index, Run};
+pub use partition::{Partition, TopicRules};
+pub use table::{Partitions, Slot};

@@ -1,0 +1,158 @@
+//! One partition: its offsets and its rules.
+//!
+//! The offset family, in the order in which it moves: `next_offset` (handed out, may be lost in a crash) >= `committed_end`
+//! (durable at a majority, never reused) >= `log_start` (trimmed below). `visible_end` is what consumers may see: the committed
+//! end, or `next_offset` for topics with `visible.at=leader`.
+
+use super::index::{BatchRef, Index};
+use crate::ids::{GroupId, PartitionUid, TopicUid};
+use std::ops::Range;
+
+/// What a topic's settings mean for its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicRules {
+    /// Milliseconds a record is kept; `None` for ever.
+    pub retention_ms: Option<u64>,
+    /// Bytes a partition keeps; `None` without limit.
+    pub retention_bytes: Option<u64>,
+    /// Whether the broker's append time counts (else the producer's).
+    pub append_time: bool,
+    /// Whether consumers see records before they are durable.
+    pub visible_at_leader: bool,
+    /// Largest record value, in bytes.
+    pub record_bytes_max: u32,
+    /// Largest batch, in bytes.
+    pub batch_bytes_max: u32,
+}
+
+impl Default for TopicRules {
+    fn default() -> TopicRules {
+        TopicRules {
+            retention_ms: None,
+            retention_bytes: None,
+            append_time: false,
+            visible_at_leader: false,
+            record_bytes_max: 1 << 20,
+            batch_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// One partition, owned by its shard.
+#[derive(Debug)]
+pub struct Partition {
+    /// Never reused.
+    pub uid: PartitionUid,
+    /// Its topic.
+    pub topic: TopicUid,
+    /// Its number in the topic.
+    pub number: u32,
+    /// The replica group that carries it.
+    pub group: GroupId,
+    /// The topic's rules.
+    pub rules: TopicRules,
+    /// Where its batches are.
+    pub index: Index,
+    log_start: u64,
+    next_offset: u64,
+    committed_end: u64,
+    /// Offsets that damage of the log took away, in order.
+    lost: Vec<Range<u64>>,
+}
+
+impl Partition {
+    /// An empty partition.
+    pub fn new(uid: PartitionUid, topic: TopicUid, number: u32, group: GroupId, rules: TopicRules) -> Partition {
+        Partition { uid, topic, number, group, rules, index: Index::default(), log_start: 0, next_offset: 0, committed_end: 0, lost: Vec::new() }
+    }
+
+    /// First offset that may be read.
+    pub fn log_start(&self) -> u64 {
+        self.log_start
+    }
+
+    /// The offset that the next record gets.
+    pub fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    /// One past the last committed offset.
+    pub fn committed_end(&self) -> u64 {
+        self.committed_end
+    }
+
+    /// One past the last offset that a consumer may see.
+    pub fn visible_end(&self) -> u64 {
+        if self.rules.visible_at_leader { self.next_offset } else { self.committed_end }
+    }
+
+    /// A batch of the leader's look-ahead was appended: its offsets are taken.
+    pub fn on_appended(&mut self, batch: BatchRef) {
+        assert_eq!(batch.base_offset, self.next_offset, "partition {}: offsets are handed out in order", self.uid);
+        self.next_offset = batch.end_offset();
+        self.index.push(batch);
+    }
+
+    /// Everything below `end` is committed. Answers whether that is news.
+    pub fn on_committed(&mut self, end: u64) -> bool {
+        assert!(end <= self.next_offset, "partition {}: committed {end} past {}", self.uid, self.next_offset);
+        let news = end > self.committed_end;
+        self.committed_end = self.committed_end.max(end);
+        news
+    }
+
+    /// At a start: the checkpoint's word on where this partition begins and ends.
+    pub fn restore_bounds(&mut self, log_start: u64, next_offset: u64) {
+        self.log_start = log_start;
+        self.next_offset = self.next_offset.max(next_offset).max(log_start);
+        self.committed_end = self.next_offset;
+    }
+
+    /// At a start: a batch that was found in the log. A hole before it is damage.
+    pub fn restore_batch(&mut self, batch: BatchRef) {
+        if batch.base_offset > self.next_offset {
+            self.lost.push(self.next_offset..batch.base_offset);
+        }
+        self.next_offset = batch.end_offset();
+        self.committed_end = self.next_offset;
+        self.index.push(batch);
+    }
+
+    /// At a start: blocks were lost of which nobody knows what they held. Up to `count` offsets may have been handed out
+    /// in them and must not be used again.
+    pub fn skip_lost(&mut self, count: u64) {
+        let start = self.next_offset;
+        self.next_offset += count;
+        self.committed_end = self.next_offset;
+        match self.lost.last_mut() {
+            Some(last) if last.end == start => last.end = self.next_offset,
+            _ => self.lost.push(start..self.next_offset),
+        }
+    }
+
+    /// Marks offsets as lost to damage that was found later.
+    pub fn mark_lost(&mut self, range: Range<u64>) {
+        if !self.lost.iter().any(|r| r.start <= range.start && range.end <= r.end) {
+            self.lost.push(range);
+            self.lost.sort_by_key(|r| r.start);
+        }
+    }
+
+    /// The lost range that `offset` is in.
+    pub fn lost_at(&self, offset: u64) -> Option<&Range<u64>> {
+        self.lost.iter().find(|r| r.contains(&offset))
+    }
+
+    /// All lost ranges.
+    pub fn lost(&self) -> &[Range<u64>] {
+        &self.lost
+    }
+
+    /// The oldest data was dropped: the start moves up to what is left.
+    pub fn on_trimmed(&mut self) {
+        let start = self.index.first_offset().unwrap_or(self.next_offset);
+        self.log_start = self.log_start.max(start);
+        let start = self.log_start;
+        self.lost.retain(|r| r.end > start);
+    }
+}

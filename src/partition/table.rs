@@ -1,0 +1,107 @@
+//! The partitions of one shard: by slot (a small number, used on the path of a record) and by uid.
+//!
+//! Invariants: a slot is not reused while the process lives (sessions and waiters may still name it); what was appended
+//! to a group is committed in the order of appending.
+
+use super::partition::Partition;
+use crate::ids::{BlockSeq, GroupId, IdMap, PartitionUid};
+use std::collections::VecDeque;
+
+/// A partition's place in its shard's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u32);
+
+#[derive(Clone, Copy, Debug)]
+struct Touched {
+    block: BlockSeq,
+    slot: Slot,
+    end_offset: u64,
+}
+
+/// All partitions of a shard.
+#[derive(Default)]
+pub struct Partitions {
+    slots: Vec<Option<Partition>>,
+    by_uid: IdMap<PartitionUid, Slot>,
+    /// Per group: what was appended and is not committed, in the order of appending.
+    touched: Vec<(GroupId, VecDeque<Touched>)>,
+}
+
+impl Partitions {
+    /// Adds a partition. Panics if its uid is there already.
+    pub fn insert(&mut self, partition: Partition) -> Slot {
+        let slot = Slot(self.slots.len() as u32);
+        let before = self.by_uid.insert(partition.uid, slot);
+        assert!(before.is_none(), "partition {} exists", partition.uid);
+        if !self.touched.iter().any(|(g, _)| *g == partition.group) {
+            self.touched.push((partition.group, VecDeque::new()));
+        }
+        self.slots.push(Some(partition));
+        slot
+    }
+
+    /// Removes a partition (its topic was deleted). Its slot stays empty.
+    pub fn remove(&mut self, slot: Slot) -> Option<Partition> {
+        let partition = self.slots[slot.0 as usize].take()?;
+        self.by_uid.remove(&partition.uid);
+        Some(partition)
+    }
+
+    /// The slot of a uid.
+    pub fn slot(&self, uid: PartitionUid) -> Option<Slot> {
+        self.by_uid.get(&uid).copied()
+    }
+
+    /// The partition in a slot; `None` once it was removed.
+    pub fn get(&self, slot: Slot) -> Option<&Partition> {
+        self.slots.get(slot.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// The partition in a slot; `None` once it was removed.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
+        self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut)
+    }
+
+    /// All partitions, in order of their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Partition)> {
+        self.slots.iter().enumerate().filter_map(|(i, p)| p.as_ref().map(|p| (Slot(i as u32), p)))
+    }
+
+    /// All partitions, in order of their slots.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Partition)> {
+        self.slots.iter_mut().enumerate().filter_map(|(i, p)| p.as_mut().map(|p| (Slot(i as u32), p)))
+    }
+
+    /// Number of partitions.
+    pub fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_uid.is_empty()
+    }
+
+    /// Notes that a batch of `slot` that ends at `end_offset` is in `block`, to be committed with it.
+    pub fn touch(&mut self, group: GroupId, block: BlockSeq, slot: Slot, end_offset: u64) {
+        let queue = &mut self.touched.iter_mut().find(|(g, _)| *g == group).expect("a partition's group has a queue").1;
+        match queue.back_mut() {
+            Some(last) if last.slot == slot && last.block == block => last.end_offset = end_offset,
+            _ => queue.push_back(Touched { block, slot, end_offset }),
+        }
+    }
+
+    /// The group's entries in all blocks up to `block` are committed: calls `each` for every partition whose end moved.
+    pub fn commit(&mut self, group: GroupId, block: BlockSeq, mut each: impl FnMut(Slot, &Partition)) {
+        let Some((_, queue)) = self.touched.iter_mut().find(|(g, _)| *g == group) else { return };
+        while let Some(touched) = queue.front().filter(|t| t.block <= block) {
+            // A partition that was deleted meanwhile has nothing to commit.
+            if let Some(partition) = self.slots[touched.slot.0 as usize].as_mut() {
+                if partition.on_committed(touched.end_offset) {
+                    each(touched.slot, partition);
+                }
+            }
+            queue.pop_front();
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Replica groups on TiKV's `raft` crate: who may append, what is committed, and where an entry's bytes are.
+//!
+//! The loop around a group, for a block of the shard's log (one entry per group and kind in it):
+//! 1. Batches arrive: `Groups::leader_term` says whether this node may append and with which term the batch is stamped.
+//!    The bytes go straight to the open block; raft does not hear of them yet.
+//! 2. The block closes: `Groups::positions_for_close` proposes one descriptor (`Handle`) per entry of the open block and
+//!    answers with (term, index) for the block's table. Raft's `Ready` is taken at once and its entries go to the in-memory
+//!    storage: they are appended, not durable.
+//! 3. The block, and all before it, are durable: `Groups::on_durable` tells raft (`on_persist_ready`) and hands back what is
+//!    committed now. With one voter that is the same moment; with more, the majority's answers come in between.
+//!
+//! Invariants: descriptors are in the order of the log; an index is proposed once; a hard state (term, vote) is in the log
+//! before the first entry of its term. This room contains no await, no socket and no clock, and never reads a disk.
+//!
+//! Not here: bytes (log/), offsets (partition/), pipelines between nodes (a later issue adds `pipeline.rs` beside these).
+
+mod group;
+mod groups;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use group::{GroupStart, ReplicationError};
+pub use groups::{Commit, Groups, Owed};
+pub use storage::{GroupPosition, Handle};

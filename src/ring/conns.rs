@@ -1,0 +1,474 @@
+//! Connections: slots, their life, and the receive and send operations.
+//!
+//! ```text
+//!   open --close()--> closing --queue empty--> draining --peer closed--+
+//!     |                  |                        |                    v
+//!     +--EOF, error, abort()--+-------------------+-----------------> ended --both operations back--> Closed, slot free
+//! ```
+//! Invariants: the socket stays open until both operations are back; `ended` keeps the first reason; the ids in the two lists of this
+//! turn may be of connections that are gone (they are looked up, never trusted).
+//!
+//! An operation in flight is brought back by shutting the socket down rather than by cancelling it: a cancel can miss a receive that
+//! is just being run and goes back to waiting, a socket that is shut down answers every try.
+//!
+//! Not here: how buffers and queues are laid out (`recv.rs`, `send.rs`).
+
+use super::queue::{Cqe, Kind, Queue, Tag};
+use super::recv::{RecvBuffer, RecvLimits};
+use super::send::SendQueue;
+use super::{CloseReason, Completion};
+use crate::bytes::Bytes;
+use crate::ids::ConnId;
+use io_uring::{opcode, types};
+use socket2::SockRef;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A connection's number is a serial number over its slot's index. 2^20 slots, 2^40 connections: twelve days at a million a second.
+const SLOT_BITS: u32 = 20;
+/// Bytes that the kernel may hold unsent per socket: enough to keep a fast network busy, small enough that replies pass bulk data.
+const NOTSENT_LOWAT_BYTES: u32 = 256 << 10;
+/// IORING_RECVSEND_POLL_FIRST: do not try first, wait for the socket to become readable.
+const POLL_FIRST: u16 = 1;
+/// Bytes that are thrown away for a peer that goes on sending to a closed connection: more than it can have had on the way.
+const DRAIN_BYTES_MAX: usize = 16 << 20;
+/// How long such a peer may take to close its side.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Connections that one sweep looks at.
+const SWEEP_COUNT: usize = 256;
+
+#[derive(Clone, Copy)]
+struct Drain {
+    since: Instant,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Conn {
+    /// 0: the slot is free.
+    id: u64,
+    socket: Option<OwnedFd>,
+    recv: Option<RecvBuffer>,
+    send: SendQueue,
+    /// The loop wants a receive; it is submitted with this turn.
+    recv_wanted: bool,
+    /// A receive is with the kernel.
+    recv_in_flight: bool,
+    /// The last receive left bytes in the socket: the next one tries at once, else it waits for the socket first.
+    nonempty: bool,
+    /// In the list of connections to send to.
+    send_wanted: bool,
+    /// A send is with the kernel.
+    send_in_flight: bool,
+    /// `close` was called.
+    closing: bool,
+    /// Our side is shut down; what comes in is thrown away, and counted.
+    draining: Option<Drain>,
+    /// No new operation is started; waits for those in flight.
+    ended: Option<CloseReason>,
+}
+
+impl Conn {
+    fn fd(&self) -> i32 {
+        self.socket.as_ref().map_or(-1, |s| s.as_raw_fd())
+    }
+    fn recv_armed(&self) -> bool {
+        self.recv_wanted || self.recv_in_flight
+    }
+    fn shut(&self, how: Shutdown) {
+        if let Some(socket) = &self.socket {
+            // Not connected any more: then there is nothing to shut down, and operations come back by themselves.
+            let _ = SockRef::from(socket).shutdown(how);
+        }
+    }
+}
+
+pub(super) struct Conns {
+    slots: Vec<Conn>,
+    free: Vec<u32>,
+    serial: u64,
+    conns_max: usize,
+    limits: RecvLimits,
+    /// To be sent to, to be received from with this turn.
+    to_send: Vec<ConnId>,
+    to_recv: Vec<ConnId>,
+    count: usize,
+    recv_memory_bytes: usize,
+    refused_count: u64,
+    sweep_next: usize,
+}
+
+impl Conns {
+    pub(super) fn new(conns_max: usize, recv_first: usize, recv_max: usize) -> Conns {
+        Conns {
+            slots: Vec::new(),
+            free: Vec::new(),
+            serial: 0,
+            conns_max: conns_max.min(1 << SLOT_BITS),
+            limits: RecvLimits { first: recv_first, max: recv_max },
+            to_send: Vec::new(),
+            to_recv: Vec::new(),
+            count: 0,
+            recv_memory_bytes: 0,
+            refused_count: 0,
+            sweep_next: 0,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+    pub(super) fn recv_memory_bytes(&self) -> usize {
+        self.recv_memory_bytes
+    }
+    pub(super) fn refused_count(&self) -> u64 {
+        self.refused_count
+    }
+
+    fn index(&self, id: ConnId) -> Option<usize> {
+        let index = (id.0 & ((1 << SLOT_BITS) - 1)) as usize;
+        self.slots.get(index).filter(|c| c.id == id.0 && id.0 != 0).map(|_| index)
+    }
+    fn get(&self, id: ConnId) -> Option<&Conn> {
+        self.index(id).map(|i| &self.slots[i])
+    }
+    fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.index(id).map(|i| &mut self.slots[i])
+    }
+
+    /// Takes an accepted socket. `None` (and the socket is closed): too many connections.
+    pub(super) fn open(&mut self, socket: OwnedFd) -> Option<ConnId> {
+        if self.count >= self.conns_max {
+            self.refused_count += 1;
+            return None;
+        }
+        let options = SockRef::from(&socket);
+        // Both only make it faster: a socket that refuses them (already reset) shows its error at the first receive.
+        let _ = options.set_tcp_nodelay(true);
+        set_notsent_lowat(&socket);
+        let index = match self.free.pop() {
+            Some(index) => index as usize,
+            None => {
+                self.slots.push(Conn::default());
+                self.slots.len() - 1
+            }
+        };
+        self.serial += 1;
+        assert!(self.serial < 1 << (60 - SLOT_BITS), "connection numbers are used up");
+        let id = self.serial << SLOT_BITS | index as u64;
+        let conn = &mut self.slots[index];
+        conn.id = id;
+        conn.socket = Some(socket);
+        self.count += 1;
+        Some(ConnId(id))
+    }
+
+    pub(super) fn received(&self, id: ConnId) -> &[u8] {
+        match self.get(id) {
+            Some(conn) if !conn.recv_armed() && !conn.closing && conn.ended.is_none() => conn.recv.as_ref().map_or(&[], |r| r.unread()),
+            _ => &[],
+        }
+    }
+
+    pub(super) fn consume(&mut self, id: ConnId, n: usize) {
+        if let Some(conn) = self.get_mut(id)
+            && !conn.closing
+            && conn.ended.is_none()
+        {
+            assert!(!conn.recv_in_flight, "consume while a receive is armed");
+            match &mut conn.recv {
+                Some(recv) => recv.consume(n),
+                None => assert_eq!(n, 0, "nothing was received yet"),
+            }
+        }
+    }
+
+    pub(super) fn rearm(&mut self, id: ConnId, need_total: usize, ready: &mut Vec<Completion>) {
+        let limits = self.limits;
+        let Some(index) = self.index(id) else { return };
+        let conn = &mut self.slots[index];
+        if conn.recv_armed() || conn.closing || conn.ended.is_some() {
+            return;
+        }
+        if !self.prepare(index, need_total, limits) {
+            self.end(index, CloseReason::TooLarge, ready);
+            return;
+        }
+        self.slots[index].recv_wanted = true;
+        self.to_recv.push(id);
+    }
+
+    pub(super) fn send(&mut self, id: ConnId, head: &[u8], parts: &[Bytes]) {
+        let Some(conn) = self.get_mut(id) else { return };
+        if conn.closing || conn.ended.is_some() {
+            return;
+        }
+        conn.send.push(head, parts);
+        if !conn.send_wanted && !conn.send_in_flight {
+            conn.send_wanted = true;
+            self.to_send.push(id);
+        }
+    }
+
+    pub(super) fn queued_bytes(&self, id: ConnId) -> usize {
+        self.get(id).map_or(0, |c| c.send.queued_bytes())
+    }
+
+    pub(super) fn close(&mut self, queue: &mut Queue, id: ConnId, ready: &mut Vec<Completion>) {
+        let Some(index) = self.index(id) else { return };
+        let conn = &mut self.slots[index];
+        if conn.closing || conn.ended.is_some() {
+            return;
+        }
+        conn.closing = true;
+        if conn.send.queued_bytes() == 0 {
+            self.drain(queue, index, ready);
+        }
+    }
+
+    pub(super) fn abort(&mut self, id: ConnId, ready: &mut Vec<Completion>) {
+        if let Some(index) = self.index(id) {
+            self.end(index, CloseReason::Aborted, ready);
+        }
+    }
+
+    /// Ends every connection (shutdown). May be repeated.
+    pub(super) fn abort_all(&mut self, ended: &mut Vec<Completion>) {
+        for index in 0..self.slots.len() {
+            if self.slots[index].id != 0 {
+                self.slots[index].shut(Shutdown::Both);
+                self.end(index, CloseReason::Aborted, ended);
+            }
+        }
+    }
+
+    pub(super) fn peer(&self, id: ConnId) -> Option<SocketAddr> {
+        let socket = self.get(id)?.socket.as_ref()?;
+        SockRef::from(socket).peer_addr().ok()?.as_socket()
+    }
+
+    /// Submits what this turn wants: sends first, then receives.
+    pub(super) fn flush(&mut self, queue: &mut Queue) {
+        let mut list = std::mem::take(&mut self.to_send);
+        for id in list.drain(..) {
+            if let Some(index) = self.index(id) {
+                self.slots[index].send_wanted = false;
+                self.start_send(queue, index);
+            }
+        }
+        self.to_send = list;
+        let mut list = std::mem::take(&mut self.to_recv);
+        for id in list.drain(..) {
+            if let Some(index) = self.index(id)
+                && std::mem::replace(&mut self.slots[index].recv_wanted, false)
+            {
+                self.start_recv(queue, index);
+            }
+        }
+        self.to_recv = list;
+    }
+
+    pub(super) fn on_recv(&mut self, queue: &mut Queue, cqe: Cqe, out: &mut Vec<Completion>) {
+        let id = ConnId(cqe.tag.number());
+        let index = self.index(id).expect("a connection stays until its operations are back");
+        let limits = self.limits;
+        let conn = &mut self.slots[index];
+        conn.recv_in_flight = false;
+        conn.nonempty = cqe.nonempty;
+        if conn.ended.is_some() {
+            self.maybe_free(index, out);
+            return;
+        }
+        let (closing, draining) = (conn.closing, conn.draining.is_some());
+        match cqe.result {
+            n if n > 0 => {
+                let recv = conn.recv.as_mut().expect("a receive has a buffer");
+                recv.received(n as usize, limits);
+                if !conn.closing {
+                    out.push(Completion::Received { conn: id });
+                    return;
+                }
+                recv.discard();
+                if let Some(drain) = &mut conn.draining {
+                    drain.bytes += n as usize;
+                    if drain.bytes > DRAIN_BYTES_MAX {
+                        self.end(index, CloseReason::Local, out);
+                        return;
+                    }
+                }
+                self.prepare(index, 0, limits);
+                self.start_recv(queue, index);
+            }
+            // A peer that has closed its side may still read: what is queued goes out first when we are closing anyway.
+            0 if closing && !draining => {}
+            0 if draining => self.end(index, CloseReason::Local, out),
+            0 => self.end(index, CloseReason::Peer, out),
+            // Cancelled by the sweep, to give memory back; or just not now.
+            e if matches!(-e, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+                if conn.recv.as_ref().is_some_and(|r| r.unread().is_empty()) {
+                    self.shrink(index);
+                }
+                self.start_recv(queue, index);
+            }
+            e => self.end(index, reason_of(-e), out),
+        }
+    }
+
+    pub(super) fn on_send(&mut self, queue: &mut Queue, cqe: Cqe, out: &mut Vec<Completion>) {
+        let id = ConnId(cqe.tag.number());
+        let index = self.index(id).expect("a connection stays until its operations are back");
+        let conn = &mut self.slots[index];
+        conn.send_in_flight = false;
+        if conn.ended.is_some() {
+            self.maybe_free(index, out);
+            return;
+        }
+        match cqe.result {
+            n if n > 0 => {
+                conn.send.sent(n as usize);
+                let queued_bytes = conn.send.queued_bytes();
+                out.push(Completion::Sent { conn: id, queued_bytes });
+                if queued_bytes > 0 {
+                    self.start_send(queue, index);
+                } else if conn.closing {
+                    self.drain(queue, index, out);
+                }
+            }
+            e if matches!(-e, libc::EINTR | libc::EAGAIN) => self.start_send(queue, index),
+            0 => self.end(index, CloseReason::Reset, out),
+            e => self.end(index, reason_of(-e), out),
+        }
+    }
+
+    pub(super) fn sweep_idle(&mut self, queue: &mut Queue, now: Instant, out: &mut Vec<Completion>) {
+        for _ in 0..SWEEP_COUNT.min(self.slots.len()) {
+            self.sweep_next = (self.sweep_next + 1) % self.slots.len();
+            let first = self.limits.first;
+            let conn = &mut self.slots[self.sweep_next];
+            if conn.draining.is_some_and(|d| now.saturating_duration_since(d.since) > DRAIN_LIMIT) {
+                self.end(self.sweep_next, CloseReason::Local, out);
+                continue;
+            }
+            let Some(recv) = &mut conn.recv else { continue };
+            let idle = !std::mem::replace(&mut recv.touched, false);
+            if idle && recv.capacity() > first && recv.unread().is_empty() && conn.recv_in_flight && conn.ended.is_none() {
+                let entry = opcode::AsyncCancel::new(Tag::new(Kind::Recv, conn.id).raw()).build();
+                // SAFETY: the entry points to no memory.
+                unsafe { queue.push(entry, Tag::new(Kind::Ignored, 0)) };
+            }
+        }
+    }
+
+    fn start_send(&mut self, queue: &mut Queue, index: usize) {
+        let conn = &mut self.slots[index];
+        if conn.send_in_flight || conn.ended.is_some() {
+            return;
+        }
+        let Some(entry) = conn.send.next_operation(conn.socket.as_ref().map_or(-1, |s| s.as_raw_fd())) else { return };
+        conn.send_in_flight = true;
+        let tag = Tag::new(Kind::Send, conn.id);
+        // SAFETY: the entry points to heap memory of the send queue and to `Bytes` it holds; none of it changes or is freed while
+        // `send_in_flight`: the slot is freed only in `maybe_free`, and `sent` runs after the completion.
+        unsafe { queue.push(entry, tag) };
+    }
+
+    fn start_recv(&mut self, queue: &mut Queue, index: usize) {
+        let conn = &mut self.slots[index];
+        if conn.recv_in_flight || conn.ended.is_some() {
+            return;
+        }
+        let fd = conn.fd();
+        let free = conn.recv.as_mut().expect("prepared before").free();
+        let ioprio = if conn.nonempty { 0 } else { POLL_FIRST };
+        let entry = opcode::Recv::new(types::Fd(fd), free.as_mut_ptr(), free.len() as u32).ioprio(ioprio).build();
+        conn.recv_in_flight = true;
+        // SAFETY: the free part of the buffer is touched by nobody else while `recv_in_flight`: it is not moved, grown or released, and
+        // `unread` ends before it. The slot is freed only after the completion.
+        unsafe { queue.push(entry, Tag::new(Kind::Recv, conn.id)) };
+    }
+
+    /// Makes room for a receive and keeps the count of memory.
+    fn prepare(&mut self, index: usize, need_total: usize, limits: RecvLimits) -> bool {
+        let recv = self.slots[index].recv.get_or_insert_with(RecvBuffer::new);
+        let before = recv.capacity();
+        let fits = recv.prepare(need_total, limits);
+        self.recv_memory_bytes = self.recv_memory_bytes + recv.capacity() - before;
+        fits
+    }
+
+    fn shrink(&mut self, index: usize) {
+        let limits = self.limits;
+        if let Some(recv) = self.slots[index].recv.as_mut().filter(|r| r.capacity() > limits.first) {
+            let before = recv.capacity();
+            recv.shrink(limits);
+            self.recv_memory_bytes = self.recv_memory_bytes + recv.capacity() - before;
+        }
+    }
+
+    /// Everything queued is with the kernel: shut our side down and read until the peer does the same.
+    fn drain(&mut self, queue: &mut Queue, index: usize, out: &mut Vec<Completion>) {
+        let conn = &mut self.slots[index];
+        conn.draining = Some(Drain { since: Instant::now(), bytes: 0 });
+        conn.shut(Shutdown::Write);
+        if !conn.recv_in_flight {
+            conn.recv_wanted = false;
+            if let Some(recv) = &mut conn.recv {
+                recv.discard();
+            }
+            if self.prepare(index, 0, self.limits) {
+                self.start_recv(queue, index);
+            } else {
+                self.end(index, CloseReason::Local, out);
+            }
+        }
+    }
+
+    /// No new operation from now on. The connection is freed at once when nothing is in flight.
+    fn end(&mut self, index: usize, reason: CloseReason, out: &mut Vec<Completion>) {
+        let conn = &mut self.slots[index];
+        if conn.ended.is_some() {
+            return;
+        }
+        conn.ended = Some(reason);
+        if let (CloseReason::Aborted, Some(socket)) = (reason, &conn.socket) {
+            // So that closing resets the connection and the kernel drops what it still holds for a peer that does not read.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+        if conn.recv_in_flight || conn.send_in_flight {
+            conn.shut(Shutdown::Both);
+        }
+        self.maybe_free(index, out);
+    }
+
+    fn maybe_free(&mut self, index: usize, out: &mut Vec<Completion>) {
+        let conn = &mut self.slots[index];
+        let Some(reason) = conn.ended else { return };
+        if conn.recv_in_flight || conn.send_in_flight {
+            return;
+        }
+        let id = ConnId(conn.id);
+        if let Some(recv) = &conn.recv {
+            self.recv_memory_bytes -= recv.capacity();
+        }
+        // Closes the socket and frees all memory: a slot that waits for its next connection holds nothing.
+        *conn = Conn::default();
+        self.free.push(index as u32);
+        self.count -= 1;
+        out.push(Completion::Closed { conn: id, reason });
+    }
+}
+
+fn set_notsent_lowat(socket: &OwnedFd) {
+    let bytes = &NOTSENT_LOWAT_BYTES as *const u32;
+    let size = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the kernel reads four bytes of a constant. The result does not matter, as above.
+    let _ = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast(), size) };
+}
+
+fn reason_of(errno: i32) -> CloseReason {
+    match errno {
+        libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENOTCONN => CloseReason::Reset,
+        other => CloseReason::Error(other),
+    }
+}

@@ -1,0 +1,397 @@
+//! The ring room: one io_uring per shard does all steady-state I/O (D1 of the design). Facade of `src/ring/`.
+//!
+//! Job: sockets (accept, receive buffers, send queues), files (writes, reads, operations on names), park and wake.
+//! The shard loop is: `reap` -> parse and step -> `send`/`write`/`rearm_recv` -> `reap` ... and, when idle,
+//! `prepare_park` -> await the eventfd -> `unpark` -> `reap`.
+//!
+//! ```text
+//!   loop calls            lists of this turn            submission queue        kernel        completion queue
+//!   send, close    -->    connections to send to   -+
+//!   rearm_recv     -->    connections to receive   -+-> SQEs (sends first) --> operations --> CQEs --> Completion
+//!   write, read, file_op ----------------------------+
+//! ```
+//!
+//! Invariants
+//! - One thread: a `Ring` is created, used and dropped on the shard's thread (SINGLE_ISSUER). Only `Waker` crosses threads.
+//! - What the kernel may touch (receive buffers, out-buffers, `Bytes`, `BufMut`, iovecs, paths) lives in a slot of this room
+//!   until the operation's last CQE was taken, whoever lost interest meanwhile. Dropping a `Ring` waits for that.
+//! - Nothing is lost: a full submission queue is submitted and filled on, a full completion queue is drained and flushed.
+//! - One receive and one send in flight per socket. A connection ends in exactly one `Completion::Closed`, after all its
+//!   operations have come back; its `ConnId` is never used again. Calls that name a connection that is gone do nothing.
+//! - Every `Token` given in ends in exactly one `Completion::Io`.
+//! - Steady state allocates nothing: slots, iovecs, out-buffers and lists are reused.
+//!
+//! Strategies that were measured stand with their numbers in `recv.rs` (plain receive against multishot) and `send.rs`.
+//!
+//! Not here: frames and their meaning, budgets (the loop pauses a connection by not calling `rearm_recv`), yielding (the loop
+//! decides), glommio.
+
+#![allow(unsafe_code)]
+
+mod accept;
+mod conns;
+mod files;
+mod park;
+pub mod probe;
+mod queue;
+mod recv;
+mod send;
+mod setup;
+#[cfg(test)]
+mod tests;
+
+use crate::bytes::{BufMut, Bytes};
+use crate::effects::{FileOp, Outcome, Token};
+use crate::ids::{ConnId, FileId};
+use accept::Listeners;
+use conns::Conns;
+use files::Files;
+use park::Park;
+pub use park::{Waker, adopt_fd};
+use queue::{Cqe, Kind, Queue};
+pub use setup::RingError;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How a ring is to be made.
+#[derive(Clone, Debug)]
+pub struct RingConfig {
+    /// Submission queue entries (a power of two; 1024 is plenty). The completion queue has four times as many. Too small costs
+    /// system calls, never operations.
+    pub entries: u32,
+    /// Cores on which the kernel's io-wq workers of this ring may run (the housekeeping cores); `None` leaves the kernel's choice,
+    /// which is the shard's own core.
+    pub iowq_cpus: Option<Vec<usize>>,
+    /// Bytes of a connection's receive buffer at first.
+    pub recv_bytes_first: usize,
+    /// Bytes up to which it may grow: the largest frame with its header.
+    pub recv_bytes_max: usize,
+    /// The shard's directory: names of `FileOp` are relative to it.
+    pub dir: PathBuf,
+    /// Connections at most; one more is accepted and closed at once (see `RingStats::refused_count`).
+    pub conns_max: usize,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed its side.
+    Peer,
+    /// The peer reset the connection, or vanished (reset, broken pipe, time-out).
+    Reset,
+    /// Another error of the socket, by its errno.
+    Error(i32),
+    /// `Ring::close` was called; everything queued before it was handed to the kernel, and the peer closed its side as well.
+    Local,
+    /// `Ring::abort` was called.
+    Aborted,
+    /// `rearm_recv` asked for more than `RingConfig::recv_bytes_max`.
+    TooLarge,
+}
+
+/// What has happened, as handed out by `Ring::reap`.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each variant's text names its fields")]
+pub enum Completion {
+    /// A connection was accepted (TCP_NODELAY is set). Nothing is received before the first `rearm_recv`.
+    Accepted { listener: u32, conn: ConnId },
+    /// More bytes are in `Ring::received`. Nothing more is received before `rearm_recv`.
+    Received { conn: ConnId },
+    /// Some of the queue went out; `queued_bytes` are left.
+    Sent { conn: ConnId, queued_bytes: usize },
+    /// The connection is gone and all its operations have come back. The last completion of this `ConnId`.
+    Closed { conn: ConnId, reason: CloseReason },
+    /// A write, read or file operation ended.
+    Io { token: Token, outcome: Outcome },
+    /// A `Waker` wrote to the eventfd while the ring was parked.
+    Woken,
+    /// The deadline given to `prepare_park` (or one of an earlier park) has passed: look at the clock.
+    TimerFired,
+}
+
+/// Counters for the metrics, since the ring was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// `io_uring_enter` calls.
+    pub enter_count: u64,
+    /// Operations given to the kernel.
+    pub submit_count: u64,
+    /// Times at which a full submission queue had to be submitted early.
+    pub sq_full_count: u64,
+    /// Times at which the kernel had to keep completions aside because the completion queue was full.
+    pub cq_overflow_count: u64,
+    /// Connections closed at once because `conns_max` were open.
+    pub refused_count: u64,
+    /// Failed accepts (out of descriptors or memory); accepting goes on after 100 ms.
+    pub accept_error_count: u64,
+}
+
+/// One shard's ring. See the module's text for the rules of use.
+pub struct Ring {
+    queue: Queue,
+    conns: Conns,
+    listeners: Listeners,
+    files: Files,
+    park: Park,
+    /// Completions that came up outside `reap`, to be handed out by the next one.
+    ready: Vec<Completion>,
+}
+
+impl Ring {
+    /// Makes the ring on the calling thread, which must be the one that uses it.
+    pub fn new(cfg: RingConfig) -> Result<Ring, RingError> {
+        assert!(cfg.recv_bytes_first > 0 && cfg.recv_bytes_first <= cfg.recv_bytes_max, "receive buffer limits: {cfg:?}");
+        let io = setup::build(&cfg)?;
+        let dir = setup::open_dir(&cfg.dir)?;
+        let park = Park::new(&io)?;
+        Ok(Ring {
+            queue: Queue::new(io, park.waker()),
+            conns: Conns::new(cfg.conns_max, cfg.recv_bytes_first, cfg.recv_bytes_max),
+            listeners: Listeners::default(),
+            files: Files::new(dir),
+            park,
+            ready: Vec::new(),
+        })
+    }
+
+    /// The eventfd to await while parked (read 8 bytes; it is a blocking one). It is signalled by the kernel when an operation completes
+    /// and by `Waker::wake`, both only while parked. It belongs to the ring: give an owner a `event_fd_dup`.
+    pub fn event_fd(&self) -> RawFd {
+        self.park.event_fd()
+    }
+
+    /// A duplicate of the eventfd, for somebody who closes what he gets.
+    pub fn event_fd_dup(&self) -> std::io::Result<OwnedFd> {
+        self.park.event_fd_dup()
+    }
+
+    /// A handle with which other threads end this ring's park. Clone it freely.
+    pub fn waker(&self) -> Waker {
+        self.park.waker()
+    }
+
+    /// Accepts on `listener` from now on. The number names it in `Completion::Accepted`.
+    pub fn add_listener(&mut self, listener: TcpListener) -> u32 {
+        self.listeners.add(&mut self.queue, listener)
+    }
+
+    /// Accepts no more; listeners are closed as soon as their operations are back. Open connections stay.
+    pub fn stop_accepting(&mut self) {
+        self.listeners.stop(&mut self.queue);
+    }
+
+    /// Makes `file` (opened with O_DIRECT | O_DSYNC by the caller) known as `id`. Panics if `id` is in use.
+    pub fn attach_file(&mut self, id: FileId, file: File) {
+        self.files.attach(id, file.into());
+    }
+
+    /// Puts the data directory's lock file into the ring's file table: the kernel then holds the lock until the last write of this ring
+    /// has ended, also when the process is killed. At most one.
+    pub fn register_lock(&mut self, lock: File) -> Result<(), RingError> {
+        self.files.register_lock(&self.queue, lock)
+    }
+
+    /// Writes `data` at `pos`. Ends in one `Completion::Io` with `Outcome::Write`; an unknown file gives EBADF.
+    pub fn write(&mut self, token: Token, file: FileId, pos: u64, data: Bytes) {
+        self.files.write(&mut self.queue, &mut self.ready, token, file, pos, data);
+        self.settle_when_parked();
+    }
+
+    /// Fills `buf` from `pos`. Ends in one `Completion::Io` with `Outcome::Read`, which gives the buffer back.
+    pub fn read(&mut self, token: Token, file: FileId, pos: u64, buf: BufMut) {
+        self.files.read(&mut self.queue, &mut self.ready, token, file, pos, buf);
+        self.settle_when_parked();
+    }
+
+    /// An operation on names in the shard's directory. Ends in one `Completion::Io` with `Outcome::File`. Names are plain file names (no
+    /// separator), else EINVAL. A failed `Create` leaves neither the name nor the `FileId` behind.
+    pub fn file_op(&mut self, token: Token, op: FileOp) {
+        self.files.file_op(&mut self.queue, &mut self.ready, token, op);
+        self.settle_when_parked();
+    }
+
+    /// The unread bytes of a connection, contiguous. Empty while a receive is armed: valid between `Received` and `rearm_recv`.
+    pub fn received(&self, conn: ConnId) -> &[u8] {
+        self.conns.received(conn)
+    }
+
+    /// Forgets the first `n` unread bytes. Panics if there are fewer.
+    pub fn consume(&mut self, conn: ConnId, n: usize) {
+        self.conns.consume(conn, n);
+    }
+
+    /// Asks for more bytes; unread ones are kept. `need_total` is the size of the frame at the front of the unread bytes as far as it is
+    /// known (0 if not): it decides how the buffer is used, but memory grows only when the bytes have really arrived. Above
+    /// `recv_bytes_max` the connection is closed. The receive is submitted with the next `reap`, after the sends. Calling it twice
+    /// does nothing.
+    pub fn rearm_recv(&mut self, conn: ConnId, need_total: usize) {
+        self.conns.rearm(conn, need_total, &mut self.ready);
+        self.settle_when_parked();
+    }
+
+    /// Memory of all receive buffers, in bytes.
+    pub fn recv_memory_bytes(&self) -> usize {
+        self.conns.recv_memory_bytes()
+    }
+
+    /// Queues `head` (copied) and then `parts` (held by reference; small ones are copied too). Goes out with the next `reap`.
+    pub fn send(&mut self, conn: ConnId, head: &[u8], parts: &[Bytes]) {
+        self.conns.send(conn, head, parts);
+        self.settle_when_parked();
+    }
+
+    /// Bytes queued for a connection that the kernel has not taken yet.
+    pub fn queued_bytes(&self, conn: ConnId) -> usize {
+        self.conns.queued_bytes(conn)
+    }
+
+    /// Sends what is queued, then ends the connection: our side is shut down, what still arrives is thrown away until the peer closes
+    /// too (closing with unread input would reset the connection and could destroy the last reply on its way). `Closed` follows. How
+    /// long the queue may take is bounded by the caller with `abort`; how long the peer may take after that, by `sweep_idle`. No
+    /// `Received` comes any more.
+    pub fn close(&mut self, conn: ConnId) {
+        self.conns.close(&mut self.queue, conn, &mut self.ready);
+        self.settle_when_parked();
+    }
+
+    /// Ends the connection at once with a reset; what is queued is dropped. `Closed` follows.
+    pub fn abort(&mut self, conn: ConnId) {
+        self.conns.abort(conn, &mut self.ready);
+        self.settle_when_parked();
+    }
+
+    /// The peer's address, if the connection is still there (one system call: for logs).
+    pub fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.peer(conn)
+    }
+
+    /// Open connections.
+    pub fn conn_count(&self) -> usize {
+        self.conns.count()
+    }
+
+    /// Shrinks the receive buffers of connections that were idle since the last sweep over them, and ends those that were closed,
+    /// have nothing left to send, and whose peer has not closed its side within five seconds. Looks at up to 256 connections per call
+    /// (some microseconds): call it about every 100 ms.
+    pub fn sweep_idle(&mut self) {
+        self.conns.sweep_idle(&mut self.queue, Instant::now(), &mut self.ready);
+        self.settle_when_parked();
+    }
+
+    /// Submits what is queued, lets the kernel run what is due, without waiting, and appends what has completed to `out`. With
+    /// nothing queued and nothing due it makes no system call.
+    pub fn reap(&mut self, out: &mut Vec<Completion>) {
+        out.append(&mut self.ready);
+        self.conns.flush(&mut self.queue);
+        self.queue.enter_if_needed();
+        self.drain(out);
+    }
+
+    /// Writes, reads and file operations whose `Completion::Io` was not handed out by the kernel yet.
+    pub fn in_flight_ops(&self) -> usize {
+        self.files.in_flight_ops()
+    }
+
+    /// The writes among them. While there are any, a spinning loop should yield to the kernel's workers (D1).
+    pub fn in_flight_writes(&self) -> usize {
+        self.files.in_flight_writes()
+    }
+
+    /// Gets ready to sleep. `true`: nothing is due, the ring is parked, the caller looks into its mesh once more and then awaits the
+    /// eventfd (or calls `unpark` if the mesh has something). `false`: do not sleep, `reap`. `deadline_us_from_now` arms a timer of
+    /// the ring, which ends the sleep. While parked every call that submits enters the ring at once.
+    pub fn prepare_park(&mut self, deadline_us_from_now: Option<u64>) -> bool {
+        if !self.ready.is_empty() || deadline_us_from_now == Some(0) {
+            return false;
+        }
+        self.conns.flush(&mut self.queue);
+        if let Some(us) = deadline_us_from_now {
+            self.park.arm_timer(&mut self.queue, Duration::from_micros(us));
+        }
+        self.park.announce();
+        if self.queue.park() {
+            return true;
+        }
+        self.note_wake();
+        false
+    }
+
+    /// Ends the park. Harmless when not parked.
+    pub fn unpark(&mut self) {
+        self.queue.unpark();
+        self.note_wake();
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> RingStats {
+        let queue = self.queue.stats();
+        RingStats { refused_count: self.conns.refused_count(), accept_error_count: self.listeners.error_count(), ..queue }
+    }
+
+    /// Ends everything: listeners and connections are cut, disk operations are waited for, and only when the kernel holds nothing
+    /// any more is memory freed. Dropping a ring does the same.
+    pub fn shutdown(self) {}
+
+    /// Nobody reaps while parked: what was asked for enters the ring now, and what is over already ends the sleep.
+    fn settle_when_parked(&mut self) {
+        if self.queue.is_parked() {
+            self.conns.flush(&mut self.queue);
+            if !self.ready.is_empty() {
+                self.park.wake_self();
+            }
+        }
+    }
+
+    fn note_wake(&mut self) {
+        if self.park.retract() {
+            self.ready.push(Completion::Woken);
+        }
+    }
+
+    fn drain(&mut self, out: &mut Vec<Completion>) {
+        let mut batch = [Cqe::default(); 32];
+        loop {
+            let count = self.queue.take(&mut batch);
+            for cqe in &batch[..count] {
+                self.on_cqe(*cqe, out);
+            }
+            if count < batch.len() {
+                return;
+            }
+        }
+    }
+
+    fn on_cqe(&mut self, cqe: Cqe, out: &mut Vec<Completion>) {
+        match cqe.tag.kind() {
+            Kind::Recv => self.conns.on_recv(&mut self.queue, cqe, out),
+            Kind::Send => self.conns.on_send(&mut self.queue, cqe, out),
+            Kind::File => self.files.on_cqe(&mut self.queue, cqe, out),
+            Kind::Accept => self.listeners.on_accept(&mut self.queue, &mut self.conns, cqe, out),
+            Kind::AcceptRetry => self.listeners.on_retry(&mut self.queue, cqe),
+            Kind::AcceptCancel => self.listeners.on_cancel(&mut self.queue, cqe),
+            Kind::Timer => self.park.on_timer(cqe, out),
+            Kind::Ignored => {}
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.unpark();
+        let mut ended = Vec::new();
+        self.conns.abort_all(&mut ended);
+        self.listeners.stop(&mut self.queue);
+        while self.queue.outstanding() > 0 {
+            // Cancelling can miss an operation that is just being run; so it is repeated until all are back.
+            self.listeners.cancel(&mut self.queue);
+            self.park.cancel_timer(&mut self.queue);
+            self.conns.abort_all(&mut ended);
+            self.queue.enter_wait(Duration::from_millis(20));
+            self.drain(&mut ended);
+            ended.clear();
+        }
+    }
+}

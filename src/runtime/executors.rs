@@ -1,0 +1,127 @@
+//! One glommio executor per shard: placement, recovery, ring, core, loop.
+//!
+//! The preempt timer is long (50 ms): each turn of glommio's own rings costs some 30 us, and nothing steady is on them (D1).
+
+use super::clock::Clock;
+use super::data_dir::DataDir;
+use super::mesh::{Envelope, Hub};
+use super::park::Bed;
+use super::shard_loop::{LoopParts, ShardLoop};
+use super::start_disk::FsDisk;
+use crate::api::NodeInfo;
+use crate::config::Settings;
+use crate::effects::Effects;
+use crate::ids::ShardId;
+use crate::log::{LogConfig, LogIdentity, recover};
+use crate::metrics::Health;
+use crate::ring::{Ring, RingConfig};
+use crate::shard::{Shard, ShardStart};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+const PREEMPT_TIMER: Duration = Duration::from_millis(50);
+/// glommio's own registered buffers: nothing uses them, this is its minimum of sense.
+const GLOMMIO_IO_BYTES: usize = 64 << 10;
+const GLOMMIO_RING_DEPTH: usize = 16;
+
+/// What one shard's thread needs to begin.
+pub(super) struct ShardSeed {
+    pub(super) id: ShardId,
+    pub(super) settings: Arc<Settings>,
+    pub(super) info: Arc<NodeInfo>,
+    pub(super) dir: PathBuf,
+    pub(super) lock: File,
+    pub(super) log_uid_if_new: u64,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) inbox: Receiver<Envelope>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) health: Arc<Health>,
+    pub(super) clock: Clock,
+    pub(super) iowq_cpus: Option<Vec<usize>>,
+    /// Where "serving" or the reason of a failed start is told.
+    pub(super) told: Sender<Result<ShardId, String>>,
+}
+
+/// Starts a shard's thread; its progress is told through `seed.told`.
+pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinHandle<()>, String> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let id = seed.id;
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("shard-{id}"))
+        .preempt_timer(PREEMPT_TIMER)
+        .io_memory(GLOMMIO_IO_BYTES)
+        .ring_depth(GLOMMIO_RING_DEPTH)
+        .spawn(move || async move {
+            let told = seed.told.clone();
+            match open(seed) {
+                Ok((shard_loop, bed)) => shard_loop.run(bed).await,
+                // The receiver waits for every shard; if it is gone the process is ending.
+                Err(reason) => drop(told.send(Err(format!("shard {id}: {reason}")))),
+            }
+        })
+        .map_err(|error| {
+            format!("shard {id} got no thread of its own: {error}; raise the limit of locked memory (LimitMEMLOCK=infinity), or use fewer shards")
+        })
+}
+
+fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
+    let ShardSeed { id, settings, info, dir, lock, log_uid_if_new, listeners, inbox, hub, health, clock, iowq_cpus, told } = seed;
+    let mut disk = FsDisk::new(&dir);
+    let log_config = log_config(id, &settings, &info, log_uid_if_new);
+    let recovered = recover(&mut disk, &log_config).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let report = &recovered.report;
+    tracing::info!(
+        shard = id.0,
+        blocks = report.blocks,
+        bytes = report.bytes,
+        segments_scanned = report.segments_scanned,
+        durable_through = report.durable_through.0,
+        cut_from = report.cut_from.map(|b| b.0),
+        incarnation = report.incarnation.0,
+        "log opened"
+    );
+    let mut ring = Ring::new(RingConfig {
+        entries: 1024,
+        iowq_cpus,
+        recv_bytes_first: 16 << 10,
+        recv_bytes_max: settings.frame_max_bytes as usize + tramline_wire::frame::HEADER_BYTES,
+        dir: dir.clone(),
+        conns_max: settings.connections_max,
+    })
+    .map_err(|error| error.to_string())?;
+    ring.register_lock(lock).map_err(|error| error.to_string())?;
+    for (file_id, file) in disk.into_files() {
+        ring.attach_file(file_id, file);
+    }
+    hub.set_waker(id, ring.waker());
+    let bed = Bed::new(ring.event_fd_dup().map_err(|error| format!("no descriptor left for the eventfd: {error}"))?);
+    let mut effects = Effects::new();
+    let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered };
+    let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
+    let on_serving = Box::new(move || drop(told.send(Ok(id))));
+    let parts = LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, dir, listeners, on_serving };
+    Ok((ShardLoop::new(parts), bed))
+}
+
+fn log_config(id: ShardId, settings: &Settings, info: &NodeInfo, log_uid_if_new: u64) -> LogConfig {
+    let identity = LogIdentity { cluster_id: info.cluster_id, node: info.node, log_uid_if_new };
+    LogConfig {
+        segment_bytes: settings.segment_bytes,
+        block_bytes_max: settings.block_bytes_max,
+        batch_bytes_max: settings.batch_max_bytes,
+        writes_in_flight_max: settings.writes_in_flight_max,
+        tail_cache_bytes: settings.tail_cache_bytes,
+        pool_segments: settings.pool_segments,
+        ..LogConfig::new(identity, id, settings.shards)
+    }
+}
+
+/// The directory of a shard, and one more handle of the data directory's lock.
+pub(super) fn place_of(data_dir: &DataDir, id: ShardId) -> Result<(PathBuf, File), super::data_dir::DataDirError> {
+    Ok((data_dir.shard_dir(id), data_dir.lock_handle()?))
+}

@@ -1,0 +1,218 @@
+//! The housekeeping thread: everything that is not on the data path and may use ordinary libraries. Runs the admin pages and a slow tick.
+//!
+//! Invariants: one thread, on cores that no shard has (as long as there are any); started before the shards, so that /readyz can say "starting"
+//! while logs are recovered; stopped after them, so that it can say "shutting down".
+//!
+//! Not here: the pages (`admin/`), the shards (`executors.rs`).
+
+use super::{listen, logging, topology};
+use crate::admin::{Admin, NodeFacts};
+use crate::config::Settings;
+use crate::constants;
+use crate::metrics::{DiskLevel, Health, SnapshotSource};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How often repeated log messages and the disk's free space are looked at. At 2 GB/s a second is two gigabytes: what disk.refuse.bytes keeps free.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Housekeeping {
+    admin: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Why it could not be started.
+#[derive(Debug)]
+pub enum HousekeepingError {
+    /// The admin address.
+    Listen(listen::ListenError),
+    /// Thread or runtime.
+    Start(io::Error),
+}
+
+impl fmt::Display for HousekeepingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HousekeepingError::Listen(error) => error.fmt(f),
+            HousekeepingError::Start(error) => {
+                write!(f, "cannot start the housekeeping thread: {error}; check the limits of threads and open files (ulimit -u, -n)")
+            }
+        }
+    }
+}
+
+impl std::error::Error for HousekeepingError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            HousekeepingError::Listen(error) => Some(error),
+            HousekeepingError::Start(error) => Some(error),
+        }
+    }
+}
+
+/// Starts the thread; the admin pages answer when this returns. Waits for the admin port as long as for the data directory's lock.
+pub fn start(settings: &Settings, health: Arc<Health>, source: Arc<dyn SnapshotSource>) -> Result<Housekeeping, HousekeepingError> {
+    let wait = Duration::from_micros(constants::LOCK_WAIT_US);
+    let listener = listen::listen("admin.listen", "--admin", settings.admin_listen, wait).map_err(HousekeepingError::Listen)?;
+    let admin = listener.local_addr().map_err(HousekeepingError::Start)?;
+    let node = NodeFacts {
+        data_dir: settings.data_dir.clone(),
+        disk_of: topology::disk_of,
+        disk_warn_bytes: settings.disk_warn_bytes,
+        disk_refuse_bytes: settings.disk_refuse_bytes,
+        started: Instant::now(),
+        suppressed: logging::suppressed,
+    };
+    let allowed = topology::allowed_cpus();
+    let cpus = topology::housekeeping_cpus(&allowed, &settings.cpus);
+    let mut disk_level = publish_disk(DiskLevel::Enough, &node, &health);
+    let pages = Arc::new(Admin::new(Arc::clone(&health), source, node.clone(), Duration::from_millis(constants::SNAPSHOT_WAIT_MS)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(HousekeepingError::Start)?;
+    listener.set_nonblocking(true).map_err(HousekeepingError::Start)?;
+    let listener = {
+        let _inside = runtime.enter();
+        tokio::net::TcpListener::from_std(listener).map_err(HousekeepingError::Start)?
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name("tramline-house".to_owned()).spawn(move || {
+        if cpus.len() < allowed.len() {
+            pin(&cpus);
+        }
+        runtime.block_on(async move {
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(TICK).await;
+                    logging::report_repeats();
+                    disk_level = publish_disk(disk_level, &node, &health);
+                }
+            });
+            let served = axum::serve(listener, pages.router());
+            tokio::select! {
+                // axum retries failed accepts itself, so it only ends with the process.
+                ended = served.into_future() => if let Err(error) = ended { tracing::error!("the admin pages ended: {error}; restart the node to have them back") },
+                _ = stopped => {}
+            }
+        });
+    });
+    Ok(Housekeeping { admin, stop, thread: thread.map_err(HousekeepingError::Start)? })
+}
+
+impl Housekeeping {
+    /// Where the admin pages answer (the port picked, if the setting said 0).
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Ends the thread. Pages under way are cut off.
+    pub fn stop(self) {
+        // A receiver that is gone means that the thread has ended already.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the housekeeping thread had panicked");
+        }
+    }
+}
+
+/// A failure is only worth a message: the thread works anywhere.
+fn pin(cpus: &[usize]) {
+    let mut set = rustix::thread::CpuSet::new();
+    cpus.iter().filter(|cpu| **cpu < rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!("the housekeeping thread could not be kept off the shards' cores ({error}); latencies may suffer");
+    }
+}
+
+/// Tells the shards how much space there is, and whoever reads the log when that changes. Returns the new level.
+fn publish_disk(before: DiskLevel, node: &NodeFacts, health: &Health) -> DiskLevel {
+    let Some(disk) = (node.disk_of)(&node.data_dir) else { return before };
+    let level = DiskLevel::of(disk.free_bytes, node.disk_warn_bytes, node.disk_refuse_bytes);
+    health.set_disk(level);
+    let (free, dir) = (disk.free_bytes >> 20, node.data_dir.display());
+    match level {
+        _ if level == before => {}
+        DiskLevel::Refuse => {
+            tracing::error!(
+                "only {free} MiB are free for {dir}: produce is refused once the prepared segments are full; free space, lower retention, or add disk"
+            )
+        }
+        DiskLevel::Low => {
+            tracing::warn!(
+                "{free} MiB are free for {dir}, below disk.warn.bytes; below {} MiB produce will be refused",
+                node.disk_refuse_bytes >> 20
+            )
+        }
+        DiskLevel::Enough => tracing::info!("{free} MiB are free for {dir}: enough again"),
+    }
+    level
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+    use crate::metrics::{ShardGone, SnapshotRequest};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    struct NoShards;
+    impl SnapshotSource for NoShards {
+        fn shards(&self) -> u16 {
+            1
+        }
+        fn request(&self, _: ShardId, _: SnapshotRequest) -> Result<(), ShardGone> {
+            Err(ShardGone)
+        }
+    }
+
+    fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn the_pages_answer_from_start_to_stop() {
+        let machine = topology::machine();
+        let flags =
+            [("data.dir", "."), ("admin.listen", "127.0.0.1:0"), ("listen", "127.0.0.1:0")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let sources = crate::config::Sources { flags: flags.to_vec(), ..Default::default() };
+        let settings = crate::config::load(&sources, &machine).unwrap().settings(&machine).unwrap();
+        let house = start(&settings, Arc::new(Health::new(1)), Arc::new(NoShards)).unwrap();
+        let address = house.admin_address();
+        assert!(get(address, "/livez").starts_with("HTTP/1.1 200"));
+        let ready = get(address, "/readyz");
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("shard 0 is starting\n"), "{ready}");
+        assert!(get(address, "/metrics").contains("tramline_shard_ready{shard=\"0\"} 0"));
+        assert!(get(address, "/").contains("/metrics") && get(address, "/none").starts_with("HTTP/1.1 404"));
+        house.stop();
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn the_disks_level_is_published() {
+        let node = |free: u64| NodeFacts {
+            data_dir: ".".into(),
+            disk_of: topology::disk_of,
+            disk_warn_bytes: free,
+            disk_refuse_bytes: free,
+            started: Instant::now(),
+            suppressed: logging::suppressed,
+        };
+        let health = Health::new(1);
+        assert_eq!(publish_disk(DiskLevel::Enough, &node(u64::MAX), &health), DiskLevel::Refuse);
+        assert_eq!(health.disk(), DiskLevel::Refuse);
+        assert_eq!(publish_disk(DiskLevel::Refuse, &node(0), &health), DiskLevel::Enough);
+        assert_eq!(health.disk(), DiskLevel::Enough);
+    }
+}

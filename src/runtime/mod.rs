@@ -1,0 +1,27 @@
+//! The edge of a node: it assembles the rooms, gives each shard its core, and carries events and effects between the core and
+//! the ring. Only this room names glommio.
+//!
+//! Start: settings -> data directory (lock, identity) -> probe of the kernel -> listeners -> housekeeping thread -> one executor
+//! per shard (recovery, ring, core) -> every shard serves -> one line on standard output -> wait for a signal -> stop in order.
+//!
+//! Invariants: what is durable before the ready line is printed: the directory, the incarnation, the term; nothing is accepted before
+//! recovery is through; an orderly stop answers what was taken in and ends with exit code 0.
+//!
+//! Not here: decisions (the core's rooms), system calls of the steady state (ring/).
+
+mod clock;
+pub mod data_dir;
+mod executors;
+pub mod housekeeping;
+pub mod inspect;
+pub mod listen;
+pub mod logging;
+mod mesh;
+mod park;
+mod shard_loop;
+pub mod shutdown;
+mod start;
+pub mod start_disk;
+pub mod topology;
+
+pub use start::{StartError, run};

@@ -1,0 +1,106 @@
+//! What the machine has: cores this process may use, memory it may use, size of a file system; and who gets which core.
+//!
+//! Invariants: every question has an answer, also in a container that hides part of /proc (then the modest one); a housekeeping core is never a
+//! shard's core as long as there is another.
+//!
+//! Not here: how many shards and which cores are wanted (`config/table.rs`), pinning itself (`executors.rs`, `housekeeping.rs`).
+
+use crate::config::{DiskSize, Kind, Machine, Value};
+use std::fs;
+use std::path::Path;
+
+/// The machine as this process sees it.
+pub fn machine() -> Machine {
+    Machine { cpus: allowed_cpus(), memory_bytes: memory_bytes(), disk_of }
+}
+
+/// Cores this process may run on, ascending: `Cpus_allowed_list`, which is the affinity mask within the control group's cpuset.
+pub fn allowed_cpus() -> Vec<usize> {
+    let listed = fs::read_to_string("/proc/self/status").ok().and_then(|status| cpus_of_status(&status));
+    listed.unwrap_or_else(|| (0..std::thread::available_parallelism().map_or(1, usize::from)).collect())
+}
+
+fn cpus_of_status(status: &str) -> Option<Vec<usize>> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    match Kind::Cpus.read(list) {
+        Ok(Value::Cpus(cpus)) if !cpus.is_empty() => Some(cpus),
+        _ => None,
+    }
+}
+
+/// Memory of the machine, or of the narrowest control group above this process if that is less; 1 GiB when nobody tells.
+pub fn memory_bytes() -> u64 {
+    let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_of_meminfo(&text));
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
+    total.into_iter().chain(group).min().unwrap_or(1 << 30)
+}
+
+fn total_of_meminfo(text: &str) -> Option<u64> {
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    Some(kib << 10)
+}
+
+/// Least `memory.max` from the process's group (version 2: the line `0::/path`) up to the root.
+fn group_limit(cgroup: &str, root: &Path) -> Option<u64> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let group = root.join(path.trim_start_matches('/'));
+    let limits = group.ancestors().take_while(|dir| dir.starts_with(root)).filter_map(|dir| {
+        // "max" is no number, and so no limit.
+        fs::read_to_string(dir.join("memory.max")).ok()?.trim().parse::<u64>().ok()
+    });
+    limits.min()
+}
+
+/// Size of the file system that holds `path`, or would hold it: the nearest existing directory above it is asked.
+pub fn disk_of(path: &Path) -> Option<DiskSize> {
+    let absolute = std::path::absolute(path).ok()?;
+    let disk = absolute.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Some(DiskSize { total_bytes: bytes(disk.f_blocks), free_bytes: bytes(disk.f_bavail) })
+}
+
+/// Cores for the housekeeping thread and the kernel's I/O workers: those that no shard has, or all when the shards have them all.
+pub fn housekeeping_cpus(allowed: &[usize], shards: &[usize]) -> Vec<usize> {
+    let rest: Vec<usize> = allowed.iter().copied().filter(|cpu| !shards.contains(cpu)).collect();
+    if rest.is_empty() { allowed.to_vec() } else { rest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_read_from_the_status_file() {
+        assert_eq!(cpus_of_status("Name:\tx\nCpus_allowed_list:\t0-2,5\nMems_allowed:\t1\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(cpus_of_status("Name:\tx\n"), None);
+        assert!(!allowed_cpus().is_empty());
+    }
+
+    #[test]
+    fn the_narrowest_group_limits_the_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("memory.max"), "max\n").unwrap();
+        fs::write(root.path().join("a/memory.max"), "1000000\n").unwrap();
+        assert_eq!(group_limit("0::/a/b\n", root.path()), Some(1_000_000));
+        assert_eq!(group_limit("1:cpu:/x\n", root.path()), None);
+        assert_eq!(total_of_meminfo("MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
+        assert!(memory_bytes() > 0);
+    }
+
+    #[test]
+    fn the_file_system_of_a_directory_to_come_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = disk_of(&root.path().join("not/yet/there")).unwrap();
+        assert!(disk.total_bytes >= disk.free_bytes && disk.total_bytes > 0);
+        assert!(disk_of(Path::new("relative-and-missing")).is_some());
+    }
+
+    #[test]
+    fn housekeeping_gets_what_the_shards_leave() {
+        assert_eq!(housekeeping_cpus(&[0, 1, 2, 3], &[0, 1]), [2, 3]);
+        assert_eq!(housekeeping_cpus(&[0, 1], &[0, 1]), [0, 1]);
+        assert_eq!(housekeeping_cpus(&[0, 1], &[]), [0, 1]);
+    }
+}

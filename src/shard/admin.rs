@@ -1,0 +1,344 @@
+//! Metadata on this shard: shard 0's seat at replica group 0, the view on every shard, and questions over all shards.
+//!
+//! How a change goes: request -> checked against the state -> command into group 0 (the log) -> committed -> applied -> new view ->
+//! every shard has it in force -> reply. So a client that got its answer finds the change on every shard.
+
+use super::mesh::{Message, PartitionStatus};
+use super::shard::{Phase, Shard, Taken};
+use crate::api::{self, ApiError};
+use crate::control::{Applied, Command, ControlError, PartitionView, State, TopicView, View};
+use crate::effects::{Caller, Effect, Effects, Now};
+use crate::ids::{GroupId, LogIndex, PartitionUid, ShardId, Term};
+use crate::log::{AppendRefused, EntryKind, OpenEntry};
+use crate::partition::{Partition, TopicRules};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::kind::Kind;
+use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply, DescribeTopicRequest};
+
+/// Commands waiting to be committed, at most.
+const PENDING_MAX: usize = 1024;
+
+#[derive(Debug)]
+struct PendingCommand {
+    /// Known once the block closes.
+    index: Option<LogIndex>,
+    command: Command,
+    /// Nobody for the node's own registration.
+    caller: Option<Caller>,
+    if_not_exists: bool,
+}
+
+#[derive(Debug)]
+struct AwaitingView {
+    epoch: u64,
+    caller: Caller,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Created { uid: u64, created: bool, partitions: u32 },
+    Altered,
+    Deleted,
+}
+
+/// Shard 0's seat at group 0.
+#[derive(Debug)]
+pub(super) struct ControlSeat {
+    pub(super) state: State,
+    pending: VecDeque<PendingCommand>,
+    awaiting: VecDeque<AwaitingView>,
+    /// The epoch each shard has in force.
+    in_force: Vec<u64>,
+}
+
+impl ControlSeat {
+    pub(super) fn new(state: State, shards: u16) -> ControlSeat {
+        ControlSeat { state, pending: VecDeque::new(), awaiting: VecDeque::new(), in_force: vec![0; usize::from(shards)] }
+    }
+
+    /// The block closes: commands in it get their index. All commands of a block are one entry.
+    pub(super) fn on_close(&mut self, open: &[OpenEntry], positions: &[(Term, LogIndex)]) {
+        let ours = |(entry, _): &(&OpenEntry, &(Term, LogIndex))| entry.group == GroupId(0) && entry.kind == EntryKind::Control;
+        let Some((_, (_, index))) = open.iter().filter(|e| e.kind.bears_index()).zip(positions).find(ours) else { return };
+        for pending in self.pending.iter_mut().filter(|p| p.index.is_none()) {
+            pending.index = Some(*index);
+        }
+    }
+
+    pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
+        let callers = self.pending.drain(..).filter_map(|p| p.caller).chain(self.awaiting.drain(..).map(|a| a.caller));
+        callers.for_each(|caller| effects.refuse(&caller, ErrorCode::StorageFailed, reason, ""));
+    }
+}
+
+/// Questions that other shards have to answer.
+#[derive(Debug, Default)]
+pub(super) struct Gathers {
+    next: u64,
+    open: Vec<Gather>,
+}
+
+#[derive(Debug)]
+struct Gather {
+    question: u64,
+    caller: Caller,
+    topic: String,
+    missing: usize,
+    partitions: Vec<PartitionStatus>,
+}
+
+impl Shard {
+    /// Topic administration, on shard 0.
+    pub(super) fn administer(&mut self, now: Now, caller: Caller, kind: Kind, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        match self.try_administer(now, caller, kind, frame, effects) {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.refuse(&caller, &error, effects);
+                Taken::Yes
+            }
+        }
+    }
+
+    fn try_administer(&mut self, now: Now, caller: Caller, kind: Kind, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
+        let (command, if_not_exists, validate_only) = match kind {
+            Kind::CreateTopic => {
+                let create = api::topics::create(frame.meta, now.utc_us)?;
+                (create.command, create.if_not_exists, create.validate_only)
+            }
+            Kind::AlterTopic => (api::topics::alter(frame.meta)?, false, false),
+            _ => (api::topics::delete(frame.meta)?, false, false),
+        };
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
+        }
+        let Some(seat) = &self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
+        match seat.state.check(&command) {
+            Err(ControlError::TopicExists(name)) if if_not_exists => {
+                let (uid, partitions) = self.view.topic(&name).map_or((0, 0), |t| (t.uid.0, t.partitions.len() as u32));
+                answer(&caller, Answer::Created { uid, created: false, partitions }, effects);
+                return Ok(Taken::Yes);
+            }
+            Err(error) => return Err(ApiError::from(&error)),
+            Ok(()) => {}
+        }
+        if validate_only {
+            let Command::CreateTopic { partitions, .. } = command else { unreachable!("only creation can be validated") };
+            answer(&caller, Answer::Created { uid: 0, created: false, partitions }, effects);
+            return Ok(Taken::Yes);
+        }
+        self.propose(command, Some(caller), if_not_exists)
+    }
+
+    /// Puts a command into group 0.
+    pub(super) fn propose(&mut self, command: Command, caller: Option<Caller>, if_not_exists: bool) -> Result<Taken, ApiError> {
+        let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
+        if seat.pending.len() >= PENDING_MAX {
+            return Ok(Taken::Blocked);
+        }
+        match self.log.append_control(&mut self.slab, GroupId(0), EntryKind::Control, &command.encode()) {
+            Ok(_) => {
+                seat.pending.push_back(PendingCommand { index: None, command, caller, if_not_exists });
+                Ok(Taken::Yes)
+            }
+            Err(AppendRefused::Full) => Ok(Taken::Blocked),
+            Err(refused) => Err(ApiError::new(ErrorCode::StorageFailed, refused.to_string())),
+        }
+    }
+
+    /// Group 0 is committed up to `index`: its commands are applied and the view is published.
+    pub(super) fn on_metadata_committed(&mut self, _now: Now, index: LogIndex, effects: &mut Effects) {
+        let Some(seat) = &mut self.seat else { return };
+        let epoch_before = seat.state.view_epoch();
+        while let Some(at) = seat.pending.front().and_then(|p| p.index).filter(|at| *at <= index) {
+            let mut unit = Vec::new();
+            while let Some(pending) = seat.pending.front().filter(|p| p.index == Some(at)) {
+                debug_assert_eq!(pending.index, Some(at));
+                unit.extend(seat.pending.pop_front());
+            }
+            let commands: Vec<_> = unit.iter().map(|p| p.command.clone()).collect();
+            let results = seat.state.apply(at, &commands).expect("an entry is applied once");
+            let epoch = seat.state.view_epoch();
+            for (pending, result) in unit.into_iter().zip(results) {
+                let Some(caller) = pending.caller else { continue };
+                let answer = match (result, &pending.command) {
+                    (Ok(Applied::Created(uid, partitions)), _) => Answer::Created { uid: uid.0, created: true, partitions },
+                    (Ok(Applied::Deleted), _) => Answer::Deleted,
+                    (Ok(_), _) => Answer::Altered,
+                    (Err(ControlError::TopicExists(_)), Command::CreateTopic { name, .. }) if pending.if_not_exists => {
+                        let (uid, partitions) = seat.state.topic_identity(name).unwrap_or((0, 0));
+                        Answer::Created { uid, created: false, partitions }
+                    }
+                    (Err(error), _) => {
+                        let error = ApiError::from(&error);
+                        self.metrics.count_error(error.code);
+                        effects.refuse(&caller, error.code, &error.message, "");
+                        continue;
+                    }
+                };
+                seat.awaiting.push_back(AwaitingView { epoch, caller, answer });
+            }
+        }
+        if seat.state.view_epoch() > epoch_before || self.view.epoch == 0 {
+            self.publish_view(effects);
+        }
+        self.answer_awaiting(effects);
+    }
+
+    /// Hands the present metadata to every shard.
+    pub(super) fn publish_view(&mut self, effects: &mut Effects) {
+        let Some(seat) = &self.seat else { return };
+        let view = seat.state.view();
+        for shard in (1..self.settings.shards).map(ShardId) {
+            effects.push(Effect::Mesh { to: shard, message: Message::View(Arc::clone(&view)) });
+        }
+        self.adopt_view(view, effects);
+    }
+
+    /// Works with a newer view from now on: new partitions appear, deleted ones go, rules change.
+    pub(super) fn adopt_view(&mut self, view: Arc<View>, effects: &mut Effects) {
+        if view.epoch <= self.view.epoch {
+            return;
+        }
+        let first_view = self.view.epoch == 0;
+        let (node, id) = (self.node, self.id);
+        for (topic, place) in view.partitions().filter(|(_, p)| p.node == node && p.shard == id) {
+            self.adopt_partition(topic, place);
+        }
+        let gone: Vec<_> = self.partitions.iter().filter(|(_, p)| view.find_partition(p.uid).is_none()).map(|(slot, _)| slot).collect();
+        for slot in gone {
+            self.partitions.remove(slot);
+            self.sessions.wake(slot);
+        }
+        if first_view && !self.unclaimed.is_empty() {
+            tracing::info!(shard = self.id.0, partitions = self.unclaimed.len(), "dropped what is left of deleted topics");
+        }
+        self.unclaimed.clear();
+        let epoch = view.epoch;
+        self.view = view;
+        if self.seat.is_some() {
+            self.on_view_in_force(self.id, epoch, effects);
+        } else {
+            effects.push(Effect::Mesh { to: ShardId(0), message: Message::ViewInForce { epoch } });
+        }
+        self.maybe_serve(effects);
+    }
+
+    fn adopt_partition(&mut self, topic: &TopicView, place: &PartitionView) {
+        let rules = rules_of(topic);
+        if let Some(slot) = self.partitions.slot(place.uid) {
+            self.partitions.get_mut(slot).expect("a uid's slot is filled").rules = rules;
+            return;
+        }
+        let mut partition = match self.unclaimed.remove(&place.uid) {
+            Some(found) => found,
+            None => Partition::new(place.uid, topic.uid, place.number, place.group, rules),
+        };
+        partition.topic = topic.uid;
+        partition.number = place.number;
+        partition.group = place.group;
+        partition.rules = rules;
+        self.partitions.insert(partition);
+    }
+
+    pub(super) fn maybe_serve(&mut self, effects: &mut Effects) {
+        if self.phase == Phase::Starting && self.view.epoch > 0 && self.groups.all_caught_up() {
+            self.phase = Phase::Serving;
+            self.metrics.counters.groups_elected += self.group_ids.len() as u64;
+            effects.wake_at(0);
+        }
+    }
+
+    pub(super) fn on_view_in_force(&mut self, shard: ShardId, epoch: u64, effects: &mut Effects) {
+        let Some(seat) = &mut self.seat else { return };
+        let known = &mut seat.in_force[usize::from(shard.0)];
+        *known = (*known).max(epoch);
+        self.answer_awaiting(effects);
+    }
+
+    fn answer_awaiting(&mut self, effects: &mut Effects) {
+        let Some(seat) = &mut self.seat else { return };
+        let everywhere = seat.in_force.iter().copied().min().unwrap_or(0);
+        while seat.awaiting.front().is_some_and(|a| a.epoch <= everywhere) {
+            let awaiting = seat.awaiting.pop_front().expect("looked at above");
+            answer(&awaiting.caller, awaiting.answer, effects);
+        }
+    }
+
+    /// Describes a topic with numbers from every shard that has partitions of it.
+    pub(super) fn describe(&mut self, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
+        let request = DescribeTopicRequest::decode(frame.meta)?;
+        let view = Arc::clone(&self.view);
+        let Some(topic) = view.topic(request.name) else {
+            return Err(ApiError::from(&ControlError::UnknownTopic(request.name.to_owned())));
+        };
+        let question = self.gathers.next;
+        self.gathers.next += 1;
+        let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
+        let mut gather = Gather { question, caller, topic: topic.name.clone(), missing: 0, partitions: self.status_of(&on(self.id)) };
+        for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
+            let uids = on(shard);
+            if !uids.is_empty() {
+                gather.missing += 1;
+                effects.push(Effect::Mesh { to: shard, message: Message::StatusAsked { question, uids } });
+            }
+        }
+        self.gathers.open.push(gather);
+        self.finish_gathers(effects);
+        Ok(())
+    }
+
+    pub(super) fn status_of(&self, uids: &[PartitionUid]) -> Vec<PartitionStatus> {
+        let of = |p: &Partition| PartitionStatus {
+            uid: p.uid,
+            log_start: p.log_start(),
+            committed_end: p.committed_end(),
+            bytes: p.index.bytes(),
+            segments: p.index.segment_count(),
+        };
+        uids.iter().filter_map(|uid| self.partitions.slot(*uid)).filter_map(|slot| self.partitions.get(slot)).map(of).collect()
+    }
+
+    pub(super) fn on_status(&mut self, question: u64, partitions: Vec<PartitionStatus>, effects: &mut Effects) {
+        if let Some(gather) = self.gathers.open.iter_mut().find(|g| g.question == question) {
+            gather.missing -= 1;
+            gather.partitions.extend(partitions);
+        }
+        self.finish_gathers(effects);
+    }
+
+    fn finish_gathers(&mut self, effects: &mut Effects) {
+        let (done, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathers.open).into_iter().partition(|g| g.missing == 0);
+        self.gathers.open = open;
+        for gather in done {
+            match self.view.topic(&gather.topic) {
+                Some(topic) => effects.reply(&gather.caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &gather.partitions)),
+                None => effects.refuse(&gather.caller, ErrorCode::UnknownTopic, "", ""),
+            }
+        }
+    }
+}
+
+fn answer(caller: &Caller, answer: Answer, effects: &mut Effects) {
+    effects.reply(caller, 0, &mut Vec::new(), |out| match answer {
+        Answer::Created { uid, created, partitions } => CreateTopicReply { topic_uid: uid, created, partitions }.encode(out),
+        Answer::Altered => AlterTopicReply {}.encode(out),
+        Answer::Deleted => DeleteTopicReply {}.encode(out),
+    });
+}
+
+/// What a topic's settings mean for its partitions.
+pub(super) fn rules_of(topic: &TopicView) -> TopicRules {
+    let bytes = |key: &str| topic.settings.integer(key).map_or(u32::MAX, |v| v.min(u64::from(u32::MAX)) as u32);
+    TopicRules {
+        retention_ms: topic.settings.integer("retention.ms"),
+        retention_bytes: topic.settings.integer("retention.bytes"),
+        append_time: topic.settings.word("timestamp.type") == "append",
+        visible_at_leader: topic.settings.word("visible.at") == "leader",
+        record_bytes_max: bytes("record.max.bytes"),
+        batch_bytes_max: bytes("batch.max.bytes"),
+    }
+}

@@ -1,0 +1,90 @@
+//! What shards of one node say to each other. Bytes are copied; nothing is shared but immutable views.
+//!
+//! Not here: the queues and wake-ups that carry these (runtime/), who answers what (`shard.rs`).
+
+use crate::control::View;
+use crate::ids::{ConnId, PartitionUid};
+use std::sync::Arc;
+use tramline_wire::frame::FrameHeader;
+
+/// A request that arrived on one shard and belongs to another.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The connection, a number of the shard that accepted it.
+    pub conn: ConnId,
+    /// The frame's header.
+    pub header: FrameHeader,
+    /// The frame's meta.
+    pub meta: Vec<u8>,
+    /// The frame's payload.
+    pub payload: Vec<u8>,
+}
+
+impl Forwarded {
+    /// What it counts against the limit of bytes under way between two shards.
+    pub fn weight(&self) -> u64 {
+        (self.meta.len() + self.payload.len() + 256) as u64
+    }
+}
+
+/// Numbers of one partition, for describe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub uid: PartitionUid,
+    /// First offset that still exists.
+    pub log_start: u64,
+    /// First offset that is not committed.
+    pub committed_end: u64,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Segments that hold some of it.
+    pub segments: u32,
+}
+
+/// One message between shards.
+#[derive(Debug)]
+pub enum Message {
+    /// Answer this request as if it had arrived at you; the answer goes back as `Reply`.
+    Request(Box<Forwarded>),
+    /// A finished frame for a connection of yours.
+    Reply {
+        /// The connection.
+        conn: ConnId,
+        /// Header, meta and payload.
+        frame: Vec<u8>,
+    },
+    /// Forwarded requests of this weight were taken in: as much more may be sent.
+    Taken {
+        /// Sum of their weights.
+        weight: u64,
+    },
+    /// A connection is gone: its streams end.
+    ConnClosed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// The metadata changed.
+    View(Arc<View>),
+    /// This view is in force here.
+    ViewInForce {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// Tell these partitions' numbers.
+    StatusAsked {
+        /// Names the question.
+        question: u64,
+        /// The partitions, all of the shard asked.
+        uids: Vec<PartitionUid>,
+    },
+    /// The answer.
+    Status {
+        /// The question.
+        question: u64,
+        /// Those of the partitions that exist.
+        partitions: Vec<PartitionStatus>,
+    },
+    /// Stop in order: refuse new work, make durable what was taken in, say when that is so.
+    Stop,
+}

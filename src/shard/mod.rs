@@ -1,0 +1,24 @@
+//! One core's share of the node: it owns its partitions, its log, its replica groups, its connections' state and its memory
+//! budget, and decides everything about them. The edge (runtime/, or the simulator) feeds `Shard::step` and carries effects out.
+//!
+//! Invariants: an acknowledgement at `leader_durable` or above is sent only after the block that carries the records, and all
+//! before it, are durable and committed; what is visible to consumers moves only at commit (or, where the topic says so, when
+//! the block closes); a shard whose log has failed answers no produce any more; a request is answered once or its connection ends.
+//!
+//! Not here: sockets, files, clocks, threads (ring/, runtime/), layouts (the wire crate, log/).
+
+mod acks;
+mod admin;
+mod conns;
+pub mod mesh;
+mod produce;
+mod reads;
+mod requests;
+mod sealing;
+mod shard;
+mod start;
+#[cfg(test)]
+mod tests;
+
+pub use shard::{Shard, Taken};
+pub use start::{ShardStart, StartFailure};

@@ -1,0 +1,181 @@
+//! Produce: from a frame's batches to the open block.
+//!
+//! Invariants: a frame that finds no room is kept by the edge and goes on at the batch where it stopped; a batch is checked before it
+//! is appended; offsets are handed out in the order of appending.
+
+use super::acks::{BatchResult, Waiting, reply};
+use super::shard::{Phase, Shard, Taken};
+use crate::api::{self, ApiError};
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{BlockSeq, GroupId, PartitionUid};
+use crate::log::{AppendRefused, Appended};
+use crate::partition::{BatchRef, TopicRules};
+use tramline_wire::batch::LeaderStamp;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::level::Level;
+use tramline_wire::produce::ProduceRequest;
+
+/// How far a frame was taken in.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    results: Vec<BatchResult>,
+    groups: u32,
+    block: BlockSeq,
+}
+
+impl Progress {
+    fn clear(&mut self) {
+        self.results.clear();
+        self.groups = 0;
+        self.block = BlockSeq(0);
+    }
+}
+
+enum NotTaken {
+    NoRoom,
+    Refused(ErrorCode),
+}
+
+/// A request without a time-out of its own waits this long for its level.
+const TIMEOUT_US_DEFAULT: u64 = 30_000_000;
+
+impl Shard {
+    pub(super) fn produce(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        let request = match ProduceRequest::decode(frame.meta) {
+            Ok(request) => request,
+            Err(error) => {
+                self.refuse(&caller, &error.into(), effects);
+                return Taken::Yes;
+            }
+        };
+        let refuse_all = |shard: &mut Shard, error: ApiError, effects: &mut Effects| {
+            if request.level == Level::None {
+                shard.metrics.count_error(error.code);
+            } else {
+                shard.refuse(&caller, &error, effects);
+            }
+            Taken::Yes
+        };
+        if let Phase::Failed(reason) = &self.phase {
+            let error = ApiError::new(ErrorCode::StorageFailed, reason.clone());
+            return refuse_all(self, error, effects);
+        }
+        if request.entries.is_empty() || request.entries.len() > self.settings.entries_max as usize {
+            let message = format!("a produce request carries 1 to {} batches, not {}", self.settings.entries_max, request.entries.len());
+            return refuse_all(self, ApiError::new(ErrorCode::InvalidRequest, message), effects);
+        }
+        let batches = match request.batches(frame.payload) {
+            Ok(batches) => batches,
+            Err(error) => return refuse_all(self, error.into(), effects),
+        };
+        // A frame that found no room half way goes on where it stopped.
+        let mut progress = match self.half_taken.remove(&(caller.conn, caller.via)) {
+            Some(progress) => progress,
+            None => std::mem::take(&mut self.spare_progress),
+        };
+        for (entry, batch) in batches.skip(progress.results.len()) {
+            let uid = PartitionUid(entry.partition_uid);
+            match self.take_batch(now, uid, batch, effects) {
+                Ok((result, group_bit, in_block)) => {
+                    progress.groups |= group_bit;
+                    progress.block = progress.block.max(in_block);
+                    progress.results.push(result);
+                }
+                Err(NotTaken::NoRoom) => {
+                    if !progress.results.is_empty() {
+                        self.half_taken.insert((caller.conn, caller.via), progress);
+                    }
+                    return Taken::Blocked;
+                }
+                Err(NotTaken::Refused(error)) => {
+                    self.metrics.count_error(error);
+                    let slot = self.partitions.slot(uid);
+                    progress.results.push(BatchResult { uid: uid.0, slot, error, base_offset: 0, append_time_us: 0 });
+                }
+            }
+        }
+        self.finish_produce(now, caller, &request, frame.payload.len(), &progress, effects);
+        progress.clear();
+        self.spare_progress = progress;
+        Taken::Yes
+    }
+
+    fn finish_produce(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        request: &ProduceRequest<'_>,
+        payload_bytes: usize,
+        progress: &Progress,
+        effects: &mut Effects,
+    ) {
+        // On one node `replicated` is what the leader has and `durable` what it has durably: one replica is the majority.
+        let waits = progress.groups != 0 && matches!(request.level, Level::LeaderDurable | Level::Durable);
+        if waits {
+            let timeout_us = if request.timeout_ms == 0 { TIMEOUT_US_DEFAULT } else { u64::from(request.timeout_ms) * 1000 };
+            let waiting = Waiting {
+                caller,
+                level: request.level,
+                block: progress.block,
+                groups: progress.groups,
+                deadline_us: now.mono_us.saturating_add(timeout_us),
+                received_us: now.mono_us,
+                payload_bytes: payload_bytes as u64,
+            };
+            self.acks.push(waiting, &progress.results);
+        } else if request.level != Level::None {
+            reply(&caller, request.level, progress.results.iter().copied(), &self.partitions, effects);
+        }
+    }
+
+    /// Checks a batch and appends it; answers its result, the group's bit and its block.
+    fn take_batch(&mut self, now: Now, uid: PartitionUid, batch: &[u8], effects: &mut Effects) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
+        let Some(slot) = self.partitions.slot(uid) else { return Err(NotTaken::Refused(self.not_here(uid).0)) };
+        let partition = self.partitions.get(slot).expect("a uid's slot is filled");
+        let (group, rules) = (partition.group, partition.rules);
+        let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
+        let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
+        let view = api::produce::check(batch, &rules, &self.settings).map_err(|error| NotTaken::Refused(error.code()))?;
+        let mut appended = self.append(group, batch, &stamp, &rules);
+        if appended == Err(AppendRefused::Full) && self.log.ready_to_close() {
+            self.close_block(now, effects);
+            appended = self.append(group, batch, &stamp, &rules);
+        }
+        let appended = appended.map_err(|refused| match refused {
+            AppendRefused::Full => NotTaken::NoRoom,
+            AppendRefused::TooLarge => NotTaken::Refused(ErrorCode::BatchTooLarge),
+            AppendRefused::Failed => NotTaken::Refused(ErrorCode::StorageFailed),
+        })?;
+        let partition = self.partitions.get_mut(slot).expect("found above");
+        let newest_ts_us = if rules.append_time { now.utc_us } else { view.newest_timestamp_us() };
+        let placed = BatchRef {
+            base_offset: stamp.base_offset,
+            newest_ts_us,
+            block: appended.block,
+            at: appended.at,
+            len: appended.len,
+            last_delta: view.last_offset_delta(),
+        };
+        partition.on_appended(placed);
+        self.partitions.touch(group, appended.block, slot, placed.end_offset());
+        if rules.visible_at_leader && self.visible_at_close.last() != Some(&slot) {
+            self.visible_at_close.push(slot);
+        }
+        let counters = &mut self.metrics.counters;
+        counters.produce_batches += 1;
+        counters.produce_records += u64::from(view.record_count());
+        counters.produce_bytes += batch.len() as u64;
+        let result =
+            BatchResult { uid: uid.0, slot: Some(slot), error: ErrorCode::Ok, base_offset: stamp.base_offset, append_time_us: now.utc_us };
+        Ok((result, self.acks.bit_of(group), appended.block))
+    }
+
+    fn append(&mut self, group: GroupId, batch: &[u8], stamp: &LeaderStamp, rules: &TopicRules) -> Result<Appended, AppendRefused> {
+        if rules.append_time {
+            self.log.append_batch_with_append_time(&mut self.slab, group, batch, stamp)
+        } else {
+            self.log.append_batch(&mut self.slab, group, batch, stamp)
+        }
+    }
+}

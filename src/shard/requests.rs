@@ -1,0 +1,259 @@
+//! Requests: which one goes where, on this shard or over the mesh.
+//!
+//! Invariants: a frame is answered once (or has no reply by its kind); a request that belongs to another shard of this node goes
+//! there in one hop, never further.
+
+use super::mesh::{Forwarded, Message};
+use super::shard::{Phase, Shard, Taken};
+use crate::api::{self, ApiError};
+use crate::effects::{Caller, Effect, Effects, Now};
+use crate::ids::{ConnId, PartitionUid, ShardId};
+use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchMode, FetchRequest};
+use tramline_wire::frame::Frame;
+use tramline_wire::kind::Kind;
+use tramline_wire::offsets::ListOffsetsRequest;
+use tramline_wire::produce::ProduceRequest;
+
+/// Who has to answer a request.
+enum Owner {
+    Here,
+    Shard(ShardId),
+}
+
+impl Shard {
+    pub(super) fn on_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        let caller = Caller::of(conn, None, &frame.header);
+        let said_hello = self.conns.on_frame(now, conn);
+        let Some(kind) = self.known_kind(&caller, frame, effects) else { return Taken::Yes };
+        if kind == Kind::Hello {
+            self.hello(&caller, frame, effects);
+            return self.counted(kind, frame, Taken::Yes);
+        }
+        if !said_hello {
+            self.refuse(&caller, &ApiError::of(ErrorCode::HelloRequired), effects);
+            effects.push(Effect::Close { conn, reason: "no hello" });
+            return Taken::Yes;
+        }
+        let taken = match self.owner(conn, kind, frame) {
+            Owner::Here => self.answer(now, caller, kind, frame, effects),
+            Owner::Shard(to) => self.forward(conn, to, frame, effects),
+        };
+        self.counted(kind, frame, taken)
+    }
+
+    fn counted(&mut self, kind: Kind, frame: &Frame<'_>, taken: Taken) -> Taken {
+        match taken {
+            Taken::Yes => {
+                self.metrics.count_request(kind);
+                self.metrics.counters.frames_in += 1;
+                self.metrics.counters.network_bytes_in += frame.header.frame_len() as u64;
+            }
+            Taken::Blocked => {
+                self.metrics.counters.blocked_requests += 1;
+                self.blocked = true;
+            }
+        }
+        taken
+    }
+
+    fn known_kind(&mut self, caller: &Caller, frame: &Frame<'_>, effects: &mut Effects) -> Option<Kind> {
+        let header = &frame.header;
+        if header.flags != 0 {
+            let message = "a request carries none of the reply's flags: fix the client";
+            self.refuse(caller, &ApiError::new(ErrorCode::UnknownFlag, message), effects);
+            return None;
+        }
+        let Some(kind) = header.kind() else {
+            let message = match tramline_wire::kind::reserved_for(header.kind) {
+                Some(what) => format!("request kind {} is reserved for {what}, which this node does not have", header.kind),
+                None => format!("request kind {} is unknown: use one that the hello reply lists", header.kind),
+            };
+            self.refuse(caller, &ApiError::new(ErrorCode::UnknownKind, message), effects);
+            return None;
+        };
+        if !kind.reads(header.version) {
+            let (min, max) = kind.versions();
+            let message = format!("{kind} is read in versions {min} to {max}, not {}", header.version);
+            self.refuse(caller, &ApiError::new(ErrorCode::UnsupportedVersion, message), effects);
+            return None;
+        }
+        Some(kind)
+    }
+
+    fn hello(&mut self, caller: &Caller, frame: &Frame<'_>, effects: &mut Effects) {
+        match api::hello::check(frame.meta) {
+            Ok(protocol) => {
+                if let Some(state) = self.conns.get_mut(caller.conn) {
+                    state.said_hello = true;
+                }
+                let (info, settings, id) = (Arc::clone(&self.info), Arc::clone(&self.settings), self.id);
+                effects.reply(caller, 0, &mut Vec::new(), |out| api::hello::reply(out, protocol, &info, id, &settings));
+            }
+            Err(error) => {
+                if error.code == ErrorCode::Unauthenticated {
+                    self.metrics.counters.connections_refused_unauthenticated += 1;
+                }
+                self.refuse(caller, &error, effects);
+                effects.push(Effect::Close { conn: caller.conn, reason: "hello refused" });
+            }
+        }
+    }
+
+    /// Answers with an error and counts it.
+    pub(super) fn refuse(&mut self, caller: &Caller, error: &ApiError, effects: &mut Effects) {
+        self.metrics.count_error(error.code);
+        effects.refuse(caller, error.code, &error.message, &error.next);
+    }
+
+    /// Requests about partitions belong to the shard of the first one that is known; topic administration to shard 0.
+    fn owner(&self, conn: ConnId, kind: Kind, frame: &Frame<'_>) -> Owner {
+        let first = match kind {
+            Kind::Produce => ProduceRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
+            Kind::Fetch => FetchRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
+            Kind::ListOffsets => ListOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
+            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic if self.id != ShardId(0) => return Owner::Shard(ShardId(0)),
+            // A stream lives where its fetch went.
+            Kind::FetchCredit => return self.owner_of_stream(conn, FetchCreditRequest::decode(frame.meta).map(|r| r.stream).ok()),
+            Kind::FetchCancel => return self.owner_of_stream(conn, FetchCancelRequest::decode(frame.meta).map(|r| r.stream).ok()),
+            _ => return Owner::Here,
+        };
+        let Some(uid) = first.map(PartitionUid) else { return Owner::Here };
+        if self.partitions.slot(uid).is_some() {
+            return Owner::Here;
+        }
+        match self.view.find_partition(uid) {
+            Some((_, place)) if place.node == self.node && place.shard != self.id => Owner::Shard(place.shard),
+            _ => Owner::Here,
+        }
+    }
+
+    fn owner_of_stream(&self, conn: ConnId, stream: Option<u64>) -> Owner {
+        stream.and_then(|s| self.conns.stream_owner(conn, s)).map_or(Owner::Here, Owner::Shard)
+    }
+
+    fn forward(&mut self, conn: ConnId, to: ShardId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        let request = Forwarded { conn, header: frame.header, meta: frame.meta.to_vec(), payload: frame.payload.to_vec() };
+        if !self.forwards.take(to, request.weight()) {
+            return Taken::Blocked;
+        }
+        let opens_stream = frame.header.kind == Kind::Fetch.as_u8()
+            && FetchRequest::decode(frame.meta).is_ok_and(|r| r.mode == FetchMode::Streaming);
+        self.conns.on_forwarded(conn, opens_stream.then_some((frame.header.correlation, to)));
+        self.metrics.counters.mesh_requests += 1;
+        self.metrics.counters.mesh_messages_out += 1;
+        effects.push(Effect::Mesh { to, message: Message::Request(Box::new(request)) });
+        Taken::Yes
+    }
+
+    pub(super) fn on_mesh(&mut self, now: Now, from: ShardId, message: Message, effects: &mut Effects) {
+        self.metrics.counters.mesh_messages_in += 1;
+        match message {
+            Message::Request(request) => {
+                self.deferred.push_back((from, request));
+                self.answer_deferred(now, effects);
+            }
+            Message::Reply { conn, frame } => {
+                if self.conns.is_open(conn) {
+                    effects.send(conn, [], |out| out.extend_from_slice(&frame));
+                }
+            }
+            Message::Taken { weight } => {
+                self.forwards.give_back(from, weight);
+                self.blocked = true;
+                self.unblock(effects);
+            }
+            Message::ConnClosed { conn } => {
+                self.sessions.close_conn(conn, Some(from));
+                self.half_taken.remove(&(conn, Some(from)));
+            }
+            Message::View(view) => self.adopt_view(view, effects),
+            Message::ViewInForce { epoch } => self.on_view_in_force(from, epoch, effects),
+            Message::StatusAsked { question, uids } => {
+                let partitions = self.status_of(&uids);
+                effects.push(Effect::Mesh { to: from, message: Message::Status { question, partitions } });
+            }
+            Message::Status { question, partitions } => self.on_status(question, partitions, effects),
+            Message::Stop => self.stop(effects),
+        }
+    }
+
+    /// Answers forwarded requests in the order of their arrival, as far as there is room.
+    pub(super) fn answer_deferred(&mut self, now: Now, effects: &mut Effects) {
+        while let Some((from, request)) = self.deferred.pop_front() {
+            let frame = Frame { header: request.header, meta: &request.meta, payload: &request.payload };
+            let caller = Caller::of(request.conn, Some(from), &frame.header);
+            let kind = frame.header.kind().expect("only known kinds are forwarded");
+            if self.answer(now, caller, kind, &frame, effects) == Taken::Blocked {
+                self.deferred.push_front((from, request));
+                return;
+            }
+            effects.push(Effect::Mesh { to: from, message: Message::Taken { weight: request.weight() } });
+        }
+    }
+
+    /// Answers a request of a known kind here.
+    fn answer(&mut self, now: Now, caller: Caller, kind: Kind, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        match &self.phase {
+            Phase::Starting if kind != Kind::Ping => {
+                self.refuse(&caller, &ApiError::of(ErrorCode::NotReady), effects);
+                return Taken::Yes;
+            }
+            Phase::Stopping if !matches!(kind, Kind::Ping | Kind::FetchCredit | Kind::FetchCancel) => {
+                if kind.has_reply() {
+                    self.refuse(&caller, &ApiError::of(ErrorCode::ShuttingDown), effects);
+                }
+                return Taken::Yes;
+            }
+            _ => {}
+        }
+        let result = match kind {
+            Kind::Produce => return self.produce(now, caller, frame, effects),
+            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic => return self.administer(now, caller, kind, frame, effects),
+            Kind::Fetch => self.fetch(now, caller, frame, effects),
+            Kind::FetchCredit => self.fetch_credit(&caller, frame),
+            Kind::FetchCancel => self.fetch_cancel(&caller, frame, effects),
+            Kind::ListOffsets => self.list_offsets(now, caller, frame, effects),
+            Kind::Metadata => {
+                let mut meta = Vec::new();
+                let term = self.group_ids.last().and_then(|g| self.groups.leader_term(*g)).map_or(0, |t| t.0);
+                api::metadata::answer(frame.meta, &mut meta, &self.view, &self.info, term)
+                    .map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta)))
+            }
+            Kind::ListTopics => {
+                let view = Arc::clone(&self.view);
+                expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::topics::list(out, &view)))
+            }
+            Kind::DescribeTopic => self.describe(caller, frame, effects),
+            Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
+            Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),
+            // Said again: harmless, and answered as the first time.
+            Kind::Hello => {
+                self.hello(&caller, frame, effects);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.refuse(&caller, &error, effects);
+        }
+        Taken::Yes
+    }
+
+    /// Why a partition cannot be had here, and where it could.
+    pub(super) fn not_here(&self, uid: PartitionUid) -> (ErrorCode, String) {
+        match self.view.find_partition(uid) {
+            Some((_, place)) if place.node == self.node => (ErrorCode::NotLeader, self.info.shard_address(place.shard)),
+            Some(_) => (ErrorCode::NotLeader, String::new()),
+            None => (ErrorCode::UnknownPartition, String::new()),
+        }
+    }
+}
+
+fn expect_empty(frame: &Frame<'_>) -> Result<(), ApiError> {
+    if frame.meta.is_empty() && frame.payload.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::Malformed, "this request has no body"))
+}
+

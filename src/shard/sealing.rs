@@ -1,0 +1,236 @@
+//! Background work of a shard: sealing full segments with a checkpoint, retention by whole segments, the orderly stop.
+//!
+//! Invariants: a run takes the place of a tail's batches only once the footer that lists them is durable; a segment is freed only
+//! when nobody may read any of it any more; the checkpoint describes exactly the blocks it covers.
+
+use super::shard::{Phase, Shard};
+use crate::effects::{Effect, Effects, Now};
+use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid, Term};
+use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, RunV1};
+use crate::log::{CheckpointV1, FooterEntry, SealRefused};
+use crate::partition::{Partition, Run};
+use crate::replication::GroupPosition;
+use std::collections::BTreeMap;
+
+/// A seal under way, as it was when it began.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    segment: SegmentUid,
+    last_block: BlockSeq,
+    runs: Vec<RunV1>,
+    /// Where the groups were, to forget raft's entries once the checkpoint is durable.
+    positions: Vec<(GroupId, GroupPosition, Term, u64)>,
+}
+
+/// How often retention is looked at.
+const RETENTION_US: u64 = 1_000_000;
+
+impl Shard {
+    /// One turn of background work.
+    pub(super) fn background(&mut self, now: Now, effects: &mut Effects) {
+        if self.failure().is_some() {
+            return;
+        }
+        self.maybe_seal(effects);
+        if now.mono_us >= self.next_retention_us && self.phase == Phase::Serving {
+            self.next_retention_us = now.mono_us + RETENTION_US;
+            self.retain(now, effects);
+        }
+    }
+
+    /// Seals the oldest full segment whose batches are all committed.
+    fn maybe_seal(&mut self, effects: &mut Effects) {
+        if self.sealing.is_some() || self.view.epoch == 0 {
+            return;
+        }
+        let Some(segment) = self.log.seal_ready() else { return };
+        let Some(last_block) = self.log.segments().find(|s| s.uid == segment).map(|s| s.last_block) else { return };
+        self.footer.clear();
+        let mut footer = std::mem::take(&mut self.footer);
+        for (_, partition) in self.partitions.iter() {
+            let batches = partition.index.tail_from(0).map(|(_, b)| b).take_while(|b| b.block <= last_block);
+            for batch in batches {
+                let place = self.log.block_place(batch.block).expect("blocks of unsealed segments have a place");
+                assert_eq!(place.segment, segment, "segments are sealed oldest first");
+                footer.push(FooterEntry {
+                    partition_uid: partition.uid,
+                    base_offset: Offset(batch.base_offset),
+                    newest_ts: batch.newest_ts_us,
+                    pos: place.pos + batch.at,
+                    len: batch.len,
+                    last_offset_delta: batch.last_delta,
+                    group: partition.group,
+                });
+            }
+        }
+        footer.sort_unstable_by_key(FooterEntry::sort_key);
+        let runs = runs_of(segment, &footer);
+        let checkpoint = self.checkpoint(last_block, &runs);
+        match self.log.seal(&mut self.slab, effects, segment, &mut footer, checkpoint) {
+            Ok(()) => self.sealing = Some(Sealing { segment, last_block, runs, positions: self.groups.positions_at(last_block) }),
+            Err(SealRefused::Busy | SealRefused::Failed) => {}
+        }
+        footer.clear();
+        self.footer = footer;
+    }
+
+    /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
+    fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV1 {
+        let positions = self.groups.positions_at(block);
+        let groups = positions.iter().map(|(group, position, term, vote)| GroupPositionV1 {
+            group: group.0,
+            term: term.0,
+            vote: *vote,
+            commit: position.index.0,
+            applied_index: position.index.0,
+            applied_term: position.term.0,
+        });
+        let mut runs = Vec::new();
+        let mut partitions = Vec::with_capacity(self.partitions.len());
+        for (_, partition) in self.partitions.iter() {
+            runs.extend(partition.index.runs().map(|run| stored_run(partition, run)));
+            let new_run = new_runs.binary_search_by_key(&partition.uid.0, |r| r.uid).ok().map(|at| &new_runs[at]);
+            runs.extend(new_run.cloned());
+            let last_run_end = new_run.map(|r| r.end_offset).or(partition.index.runs().last().map(|r| r.end_offset));
+            // Offsets up to here are spoken for: those of the runs, and those given up to damage before what is in the tail.
+            let lost_end = partition.lost().iter().map(|r| r.end).filter(|end| first_tail_offset(partition, block).is_none_or(|t| *end <= t)).max();
+            let next_offset = last_run_end.unwrap_or(0).max(lost_end.unwrap_or(0)).max(partition.log_start());
+            let newest_ts = runs.iter().rev().take_while(|r| r.uid == partition.uid.0).map(|r| r.newest_ts).max().unwrap_or(0);
+            partitions.push(PartitionPositionV1 {
+                uid: partition.uid.0,
+                topic: partition.topic.0,
+                group: partition.group.0,
+                log_start: partition.log_start(),
+                next_offset,
+                newest_ts,
+            });
+        }
+        CheckpointV1 {
+            shard: self.id.0,
+            covers_block: block.0,
+            groups: groups.collect(),
+            partitions,
+            runs,
+            control: self.seat.as_ref().map(|seat| seat.state.snapshot()).unwrap_or_default(),
+            ..CheckpointV1::default()
+        }
+    }
+
+    /// A segment is sealed: its runs take the place of the batches in the tails.
+    pub(super) fn on_sealed(&mut self, segment: SegmentUid) {
+        let sealing = self.sealing.take().expect("a segment is sealed because we asked");
+        assert_eq!(sealing.segment, segment, "one segment is sealed at a time");
+        for run in &sealing.runs {
+            // A partition that was deleted meanwhile has no use for its run.
+            let Some(slot) = self.partitions.slot(PartitionUid(run.uid)) else { continue };
+            let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
+            let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first, |_| {}).expect("its batches are in the tail");
+            assert_eq!((sealed.end_offset, sealed.footer_count), (run.end_offset, run.footer_count), "the footer lists what the tail had");
+        }
+        self.groups.compact(&sealing.positions);
+        tracing::debug!(shard = self.id.0, segment = segment.0, "segment sealed");
+    }
+
+    /// Frees sealed segments of which nothing is wanted any more, oldest first.
+    fn retain(&mut self, now: Now, effects: &mut Effects) {
+        let mut wanted: BTreeMap<SegmentUid, bool> = self.log.segments().filter(|s| s.sealed).map(|s| (s.uid, false)).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        for (_, partition) in self.partitions.iter() {
+            let mut bytes_left = partition.index.bytes();
+            let mut expired = true;
+            for run in partition.index.runs() {
+                // Retention takes from the old end only: what follows a kept run is kept.
+                expired = expired && is_expired(partition, run, bytes_left, now.utc_us);
+                bytes_left -= run.bytes;
+                if !expired {
+                    wanted.insert(run.segment, true);
+                }
+            }
+        }
+        let free: Vec<_> = wanted.into_iter().filter(|(_, wanted)| !wanted).map(|(segment, _)| segment).collect();
+        for segment in free {
+            let file_bytes = self.log.segments().find(|s| s.uid == segment).map_or(0, |s| s.file_bytes);
+            if self.log.free_segment(&mut self.slab, effects, segment).is_err() {
+                return;
+            }
+            self.metrics.counters.retention_bytes += file_bytes;
+            for (_, partition) in self.partitions.iter_mut() {
+                if partition.index.drop_run(segment).is_some() {
+                    partition.on_trimmed();
+                }
+            }
+        }
+    }
+
+    /// Begins the orderly stop.
+    pub(super) fn stop(&mut self, effects: &mut Effects) {
+        if matches!(self.phase, Phase::Stopping | Phase::Failed(_)) {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        self.log.stop_background();
+        effects.wake_at(0);
+    }
+
+    /// Takes every connection down with a reason (a failed shard's edge asks for it at the end).
+    pub fn close_all(&mut self, effects: &mut Effects) {
+        for conn in self.conns.ids() {
+            effects.push(Effect::Close { conn, reason: "shutting down" });
+        }
+    }
+}
+
+fn first_tail_offset(partition: &Partition, after: BlockSeq) -> Option<u64> {
+    partition.index.tail_from(0).map(|(_, b)| b).find(|b| b.block > after).map(|b| b.base_offset)
+}
+
+fn stored_run(partition: &Partition, run: &Run) -> RunV1 {
+    RunV1 {
+        uid: partition.uid.0,
+        segment: run.segment.0,
+        first_offset: run.first_offset,
+        end_offset: run.end_offset,
+        newest_ts: run.newest_ts_us,
+        bytes: run.bytes,
+        footer_first: run.footer_first,
+        footer_count: run.footer_count,
+    }
+}
+
+/// The runs that a sorted footer holds, by uid.
+fn runs_of(segment: SegmentUid, footer: &[FooterEntry]) -> Vec<RunV1> {
+    let mut runs: Vec<RunV1> = Vec::new();
+    for (at, entry) in footer.iter().enumerate() {
+        let end_offset = entry.base_offset.0 + u64::from(entry.last_offset_delta) + 1;
+        match runs.last_mut() {
+            Some(run) if run.uid == entry.partition_uid.0 => {
+                run.end_offset = end_offset;
+                run.newest_ts = run.newest_ts.max(entry.newest_ts);
+                run.bytes += u64::from(entry.len);
+                run.footer_count += 1;
+            }
+            _ => runs.push(RunV1 {
+                uid: entry.partition_uid.0,
+                segment: segment.0,
+                first_offset: entry.base_offset.0,
+                end_offset,
+                newest_ts: entry.newest_ts,
+                bytes: u64::from(entry.len),
+                footer_first: at as u32,
+                footer_count: 1,
+            }),
+        }
+    }
+    runs
+}
+
+fn is_expired(partition: &Partition, run: &Run, bytes_left: u64, utc_us: i64) -> bool {
+    let too_old = partition.rules.retention_ms.is_some_and(|ms| {
+        let kept_us = i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX);
+        run.newest_ts_us.saturating_add(kept_us) < utc_us
+    });
+    let too_much = partition.rules.retention_bytes.is_some_and(|keep| bytes_left - run.bytes >= keep);
+    too_old || too_much
+}

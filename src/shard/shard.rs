@@ -1,0 +1,400 @@
+//! The shard: its parts, and where each event goes.
+//!
+//! Not here: what the events do (the files beside this one, by subject).
+
+use super::acks::Acks;
+use super::admin::{ControlSeat, Gathers};
+use super::conns::{Conns, ForwardBudget, Overdue};
+use super::mesh::Message;
+use super::produce::Progress;
+use super::sealing::Sealing;
+use crate::api::NodeInfo;
+use crate::bytes::Slab;
+use crate::config::Settings;
+use crate::control::View;
+use crate::effects::{Effect, Effects, Event, Now, Outcome, Token};
+use crate::ids::{BlockSeq, ConnId, GroupId, IdHasher, IdMap, LogIndex, NodeId, PartitionUid, ShardId, Term};
+use crate::log::{FooterEntry, Log, LogNews};
+use crate::metrics::{ShardMetrics, SnapshotRequest};
+use crate::partition::{Partition, Partitions, Slot};
+use crate::replication::{Commit, Groups};
+use crate::subscription::Sessions;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+/// Whether an event was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a blocked frame has to be kept"]
+pub enum Taken {
+    /// Yes.
+    Yes,
+    /// No room for it now: keep the frame and try again after `Effect::Unblock`.
+    Blocked,
+}
+
+/// Where the shard is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Groups not caught up, or no view yet.
+    Starting,
+    Serving,
+    /// No new work; what was taken in becomes durable.
+    Stopping,
+    /// The log has failed; reads go on.
+    Failed(String),
+}
+
+/// One core's share of a node.
+pub struct Shard {
+    pub(super) id: ShardId,
+    pub(super) node: NodeId,
+    pub(super) settings: Arc<Settings>,
+    pub(super) info: Arc<NodeInfo>,
+    pub(super) phase: Phase,
+    pub(super) slab: Slab,
+    pub(super) log: Log,
+    pub(super) groups: Groups,
+    pub(super) group_ids: Vec<GroupId>,
+    pub(super) partitions: Partitions,
+    /// Partitions found at the start whose topic is not known yet (no view has come).
+    pub(super) unclaimed: IdMap<PartitionUid, Partition>,
+    pub(super) view: Arc<View>,
+    /// Shard 0 has the metadata.
+    pub(super) seat: Option<ControlSeat>,
+    pub(super) gathers: Gathers,
+    pub(super) conns: Conns,
+    pub(super) forwards: ForwardBudget,
+    pub(super) acks: Acks,
+    pub(super) sessions: Sessions,
+    pub(super) metrics: ShardMetrics,
+    /// Something was refused for lack of room: tell the edge when there is some.
+    pub(super) blocked: bool,
+    /// Forwarded requests that found no room, in order of arrival.
+    pub(super) deferred: std::collections::VecDeque<(ShardId, Box<super::mesh::Forwarded>)>,
+    /// Partitions with new records of topics that show them at once, to be woken when the block closes.
+    pub(super) visible_at_close: Vec<Slot>,
+    /// Produce frames of which a part is appended and the rest waits for room.
+    pub(super) half_taken: HashMap<(ConnId, Option<ShardId>), Progress, BuildHasherDefault<IdHasher>>,
+    pub(super) spare_progress: Progress,
+    pub(super) footer: Vec<FooterEntry>,
+    pub(super) sealing: Option<Sealing>,
+    pub(super) next_retention_us: u64,
+    news: Vec<LogNews>,
+    commits: Vec<Commit>,
+    positions: Vec<(Term, LogIndex)>,
+}
+
+/// Everything `Shard::assemble` needs; made by `start.rs`.
+pub(super) struct Parts {
+    pub(super) id: ShardId,
+    pub(super) node: NodeId,
+    pub(super) settings: Arc<Settings>,
+    pub(super) info: Arc<NodeInfo>,
+    pub(super) slab: Slab,
+    pub(super) log: Log,
+    pub(super) groups: Groups,
+    pub(super) group_ids: Vec<GroupId>,
+    pub(super) unclaimed: IdMap<PartitionUid, Partition>,
+    pub(super) seat: Option<ControlSeat>,
+}
+
+impl Shard {
+    pub(super) fn assemble(parts: Parts) -> Shard {
+        let Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat } = parts;
+        Shard {
+            forwards: ForwardBudget::new(settings.shards),
+            acks: Acks::new(group_ids.iter().copied()),
+            id,
+            node,
+            settings,
+            info,
+            phase: Phase::Starting,
+            slab,
+            log,
+            groups,
+            group_ids,
+            partitions: Partitions::default(),
+            unclaimed,
+            view: Arc::new(View::default()),
+            seat,
+            gathers: Gathers::default(),
+            conns: Conns::default(),
+            sessions: Sessions::default(),
+            metrics: ShardMetrics::new(),
+            blocked: false,
+            deferred: std::collections::VecDeque::new(),
+            visible_at_close: Vec::new(),
+            half_taken: HashMap::default(),
+            spare_progress: Progress::default(),
+            footer: Vec::new(),
+            sealing: None,
+            next_retention_us: 0,
+            news: Vec::new(),
+            commits: Vec::new(),
+            positions: Vec::new(),
+        }
+    }
+
+    /// Takes in one event; what is to be done for it is in `effects`.
+    pub fn step(&mut self, now: Now, event: Event<'_>, effects: &mut Effects) -> Taken {
+        let first_effect = effects.list.len();
+        let taken = self.dispatch(now, event, effects);
+        self.note_queued(now, effects, first_effect);
+        taken
+    }
+
+    fn dispatch(&mut self, now: Now, event: Event<'_>, effects: &mut Effects) -> Taken {
+        match event {
+            Event::Opened { conn } => {
+                self.metrics.counters.connections_opened += 1;
+                self.conns.open(now, conn);
+                effects.wake_at(self.conns.next_sweep_us().max(now.mono_us));
+            }
+            Event::Partial { conn } => self.conns.on_partial(now, conn),
+            Event::Frame { conn, frame } => return self.on_frame(now, conn, frame, effects),
+            Event::Sent { conn, queued_bytes } => {
+                self.conns.on_sent(now, conn, queued_bytes);
+                self.sessions.on_sent(conn, queued_bytes);
+            }
+            Event::Closed { conn } => self.on_closed(conn, effects),
+            Event::Done { token, outcome } => self.on_done(now, token, outcome, effects),
+            Event::Mesh { from, message } => self.on_mesh(now, from, message, effects),
+            Event::Deadline => self.on_deadline(now, effects),
+            Event::Turn { bytes, us: _ } => self.on_turn(now, bytes, effects),
+            Event::EndOfTurn => self.end_of_turn(now, effects),
+        }
+        Taken::Yes
+    }
+
+    /// What this step sends stands in the connections' queues from now on.
+    fn note_queued(&mut self, now: Now, effects: &Effects, first_effect: usize) {
+        for effect in &effects.list[first_effect..] {
+            if let Effect::Send { conn, head, parts } = effect {
+                let parts = &effects.parts[parts.start as usize..parts.end as usize];
+                let bytes = head.len() + parts.iter().map(crate::bytes::Bytes::len).sum::<usize>();
+                self.metrics.counters.frames_out += 1;
+                self.metrics.counters.network_bytes_out += bytes as u64;
+                self.conns.on_queued(now, *conn, bytes);
+            }
+        }
+    }
+
+    /// Whether requests are served.
+    pub fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// Why the shard has failed, if it has.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether an orderly stop is through: everything taken in is durable and answered.
+    pub fn has_stopped(&self) -> bool {
+        match &self.phase {
+            Phase::Stopping => self.acks.is_empty() && self.sealing.is_none() && self.log.is_quiet(),
+            Phase::Failed(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What the shard has counted, for the edge to add to.
+    pub fn metrics_mut(&mut self) -> &mut ShardMetrics {
+        &mut self.metrics
+    }
+
+    /// Answers a request for the numbers.
+    pub fn snapshot(&mut self, now: Now, receive_bytes: u64, request: SnapshotRequest) {
+        self.fill_gauges(receive_bytes);
+        self.metrics.answer(request, now.utc_us);
+    }
+
+    fn fill_gauges(&mut self, receive_bytes: u64) {
+        let log = self.log.stats();
+        let gauges = &mut self.metrics.gauges;
+        gauges.connections = self.conns.len() as u64;
+        gauges.streams = self.sessions.len() as u64;
+        gauges.topics = self.view.topics().len() as u64;
+        gauges.partitions = self.partitions.len() as u64;
+        gauges.groups = self.group_ids.len() as u64;
+        gauges.groups_led = self.group_ids.iter().filter(|g| self.groups.leader_term(**g).is_some()).count() as u64;
+        gauges.metadata_epoch = self.view.epoch;
+        gauges.log_durable_block = self.log.durable_through().0;
+        gauges.log_open_bytes = log.open_bytes;
+        gauges.log_undurable_bytes = log.undurable_bytes;
+        gauges.log_writes_in_flight = u64::from(log.writes_in_flight);
+        gauges.log_reads_in_flight = u64::from(log.reads_in_flight);
+        gauges.log_file_bytes = log.file_bytes;
+        gauges.log_out_of_segments = u64::from(log.out_of_segments);
+        gauges.segments_open = u64::from(log.segments_open);
+        gauges.segments_sealed = u64::from(log.segments_sealed);
+        gauges.segments_pool_written = u64::from(log.pool_filled);
+        gauges.segments_pool_fresh = u64::from(log.pool_unfilled);
+        gauges.tail_cache_bytes = log.cache_bytes;
+        gauges.memory_slab = self.slab.allocated_bytes() as u64;
+        gauges.memory_slab_lent = self.slab.lent_bytes() as u64;
+        gauges.memory_receive = receive_bytes;
+        gauges.memory_send = self.conns.total_queued_bytes();
+        gauges.memory_budget = self.slab.budget_bytes() as u64;
+        let counters = &mut self.metrics.counters;
+        counters.log_blocks_written = log.blocks_closed;
+        counters.log_marks_written = log.marks_closed;
+        counters.log_appends = log.appends;
+        counters.log_write_bytes = log.written_bytes;
+        counters.log_padding_bytes = log.padding_bytes;
+        counters.log_short_writes = log.short_writes;
+        counters.log_reads = log.reads;
+        counters.log_reads_failed = log.reads_failed;
+        counters.log_read_bytes = log.read_bytes;
+        counters.segments_begun = log.rolls;
+        counters.segments_begun_fresh = log.rolls_into_fresh_extents;
+    }
+
+    fn on_closed(&mut self, conn: ConnId, effects: &mut Effects) {
+        let Some(state) = self.conns.close(conn) else { return };
+        self.half_taken.remove(&(conn, None));
+        self.sessions.close_conn(conn, None);
+        if state.forwarded {
+            for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
+                effects.push(Effect::Mesh { to: shard, message: Message::ConnClosed { conn } });
+            }
+        }
+    }
+
+    fn on_done(&mut self, now: Now, token: Token, outcome: Outcome, effects: &mut Effects) {
+        let mut news = std::mem::take(&mut self.news);
+        self.log.on_done(now, &mut self.slab, token, outcome, effects, &mut news);
+        self.on_news(now, &mut news, effects);
+        self.news = news;
+        self.unblock(effects);
+    }
+
+    fn on_turn(&mut self, now: Now, bytes: u64, effects: &mut Effects) {
+        let mut news = std::mem::take(&mut self.news);
+        self.log.on_turn(now, bytes, &mut self.slab, effects, &mut news);
+        self.on_news(now, &mut news, effects);
+        self.news = news;
+        self.background(now, effects);
+    }
+
+    fn on_news(&mut self, now: Now, news: &mut Vec<LogNews>, effects: &mut Effects) {
+        for item in news.drain(..) {
+            match item {
+                LogNews::Durable(block) => self.on_durable(now, block, effects),
+                LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
+                LogNews::Sealed(segment) => self.on_sealed(segment),
+                LogNews::SealReady(_) | LogNews::CheckpointWritten => {}
+                LogNews::SegmentFreed(segment) => {
+                    tracing::info!(shard = self.id.0, segment = segment.0, "segment freed");
+                }
+                LogNews::Failed(reason) => self.fail(&reason, effects),
+            }
+        }
+    }
+
+    fn on_durable(&mut self, now: Now, block: BlockSeq, effects: &mut Effects) {
+        let mut commits = std::mem::take(&mut self.commits);
+        self.groups.on_durable(block, &mut commits);
+        for commit in &commits {
+            let sessions = &mut self.sessions;
+            self.partitions.commit(commit.group, commit.block, |slot, _| sessions.wake(slot));
+            self.acks.on_commit(commit.group, commit.block);
+            if commit.group == GroupId(0) {
+                self.on_metadata_committed(now, commit.index, effects);
+            }
+        }
+        if !commits.is_empty() {
+            self.acks.release(now, &self.partitions, effects, &mut self.metrics);
+            self.maybe_serve(effects);
+        }
+        commits.clear();
+        self.commits = commits;
+    }
+
+    fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
+        while self.failure().is_none() && self.log.ready_to_close() {
+            self.close_block(now, effects);
+        }
+        if self.sessions.has_work() {
+            let conns = &self.conns;
+            self.sessions.pump(&self.partitions, &mut self.log, &mut self.slab, effects, |conn| conns.queued_bytes(conn));
+            self.after_pump();
+        }
+        if self.sessions.has_starved() {
+            // A millisecond: about the time in which a read or a send gives memory back.
+            effects.wake_at(now.mono_us + 1000);
+        }
+        effects.wake_at(self.sessions.next_deadline_us());
+        effects.wake_at(self.acks.next_deadline_us());
+        effects.wake_at(self.conns.next_sweep_us());
+    }
+
+    pub(super) fn close_block(&mut self, now: Now, effects: &mut Effects) {
+        let block = self.log.open_block_seq();
+        let mut positions = std::mem::take(&mut self.positions);
+        if let Err(error) = self.groups.positions_for_close(block, self.log.open_groups(), &mut positions) {
+            // With one voter this cannot be; were it so, what was appended must not be acknowledged.
+            self.fail(&error.to_string(), effects);
+            return;
+        }
+        if let Some(seat) = &mut self.seat {
+            seat.on_close(self.log.open_groups(), &positions);
+        }
+        let mut next = positions.iter();
+        let closed = self.log.close_block(now, &mut self.slab, effects, |_, _, _| *next.next().expect("one position per entry"));
+        assert_eq!(closed, block, "the open block closes under its number");
+        self.positions = positions;
+        for slot in self.visible_at_close.drain(..) {
+            self.sessions.wake(slot);
+        }
+        self.unblock(effects);
+    }
+
+    pub(super) fn unblock(&mut self, effects: &mut Effects) {
+        if std::mem::take(&mut self.blocked) {
+            effects.push(Effect::Unblock);
+        }
+    }
+
+    fn on_deadline(&mut self, now: Now, effects: &mut Effects) {
+        self.acks.on_deadline(now, effects, &mut self.metrics);
+        self.sessions.on_deadline(now, &self.partitions, effects);
+        let overdue = self.conns.overdue(now, self.settings.connection_idle_timeout_us, self.settings.partial_frame_timeout_us);
+        for (conn, why) in overdue {
+            let counters = &mut self.metrics.counters;
+            let reason = match why {
+                Overdue::Idle => {
+                    counters.connections_refused_idle += 1;
+                    "idle"
+                }
+                Overdue::PartialFrame => {
+                    counters.connections_refused_partial += 1;
+                    "partial frame"
+                }
+                Overdue::SlowReader => {
+                    counters.connections_refused_slow += 1;
+                    "slow reader"
+                }
+            };
+            effects.push(Effect::Close { conn, reason });
+        }
+    }
+
+    /// The log has failed: no produce is acknowledged any more; what is readable stays readable.
+    pub(super) fn fail(&mut self, reason: &str, effects: &mut Effects) {
+        if self.failure().is_some() {
+            return;
+        }
+        tracing::error!(shard = self.id.0, reason, "shard failed: it takes no more records");
+        self.phase = Phase::Failed(reason.to_owned());
+        self.acks.fail_all(effects, &mut self.metrics, reason);
+        if let Some(seat) = &mut self.seat {
+            seat.fail_all(effects, reason);
+        }
+        effects.push(Effect::Fatal { reason: reason.to_owned() });
+    }
+}

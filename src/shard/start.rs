@@ -1,0 +1,230 @@
+//! A shard from what recovery found.
+//!
+//! Order of truth: the checkpoint (groups, partitions, runs, metadata), then what the log holds behind it, in log order; then the
+//! groups stand for election, whose hard states and first entries go into the first block of this start.
+//!
+//! Invariants: an offset that may have been acknowledged is not handed out again, also where blocks are lost; the term rises at
+//! each start; damage is told, never served and never cut.
+
+use super::admin::ControlSeat;
+use super::shard::{Parts, Shard, Taken};
+use crate::api::NodeInfo;
+use crate::bytes::Slab;
+use crate::config::Settings;
+use crate::control::{Command, State};
+use crate::effects::Effects;
+use crate::ids::{GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
+use crate::log::{AppendRefused, CheckpointV1, DamageKind, EntryKind, HardState, Recovered, RecoveredBatch};
+use crate::partition::{BatchRef, Partition, Run, TopicRules};
+use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Least bytes of a record on disk: an index entry. Lost bytes divided by it bound how many offsets were in them.
+const RECORD_BYTES_MIN: u64 = tramline_wire::batch::INDEX_ENTRY_BYTES as u64;
+
+/// What a shard is started with.
+pub struct ShardStart {
+    /// Which shard.
+    pub id: ShardId,
+    /// The node's settings.
+    pub settings: Arc<Settings>,
+    /// What clients are told.
+    pub info: Arc<NodeInfo>,
+    /// What recovery found.
+    pub recovered: Recovered,
+}
+
+/// Why a shard does not start.
+#[derive(Debug)]
+pub enum StartFailure {
+    /// The metadata in checkpoint or log cannot be read.
+    Metadata(String),
+    /// The consensus core refused.
+    Replication(crate::replication::ReplicationError),
+    /// The first block of this start found no room.
+    NoRoom(crate::log::AppendRefused),
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartFailure::Metadata(what) => write!(f, "the cluster's metadata cannot be read: {what}; run `tramline inspect` on the data directory"),
+            StartFailure::Replication(cause) => cause.fmt(f),
+            StartFailure::NoRoom(cause) => write!(f, "the first block of this start could not be made: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StartFailure {}
+
+/// The data groups of a shard: ids go over the shards in order, `per_shard` each, from 1.
+pub fn data_groups(shard: ShardId, per_shard: u32) -> impl Iterator<Item = GroupId> {
+    let first = 1 + u32::from(shard.0) * per_shard;
+    (first..first + per_shard).map(GroupId)
+}
+
+impl Shard {
+    /// Builds the shard and appends what this start owes the log (terms, votes, first entries). It serves once that is durable and
+    /// the first view has come.
+    pub fn start(start: ShardStart, effects: &mut Effects) -> Result<Shard, StartFailure> {
+        let ShardStart { id, settings, info, recovered } = start;
+        let node = info.node;
+        let mut group_ids: Vec<GroupId> = data_groups(id, settings.groups_per_shard).collect();
+        if id == ShardId(0) {
+            group_ids.insert(0, GroupId(0));
+        }
+        let seat = match id {
+            ShardId(0) => Some(ControlSeat::new(recover_state(&recovered)?, settings.shards)),
+            _ => None,
+        };
+        let unclaimed = recover_partitions(&recovered);
+        for damage in &recovered.damage {
+            tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
+        }
+        let groups = recover_groups(node, &group_ids, &recovered)?;
+        let mut slab = Slab::new(settings.memory_bytes);
+        let damaged_ranges = recovered.damage.len() as u64;
+        let mut log = recovered.log;
+        let mut groups = groups;
+        append_owed(&mut groups, &mut log, &mut slab)?;
+        let mut shard = Shard::assemble(Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat });
+        shard.metrics.counters.damaged_ranges = damaged_ranges;
+        shard.register(effects)?;
+        Ok(shard)
+    }
+
+    /// A first start says what the node has; a later one finds it in the metadata.
+    fn register(&mut self, effects: &mut Effects) -> Result<(), StartFailure> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        if !seat.state.has_node(self.node) {
+            let groups_per_shard = self.settings.groups_per_shard as u16;
+            let command = Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard };
+            let taken = self.propose(command, None, false).map_err(|error| StartFailure::Metadata(error.message))?;
+            if taken == Taken::Blocked {
+                return Err(StartFailure::NoRoom(AppendRefused::Full));
+            }
+        }
+        effects.wake_at(0);
+        Ok(())
+    }
+}
+
+fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
+    let wrong = |error: crate::control::StoredError| StartFailure::Metadata(error.to_string());
+    let snapshot = recovered.checkpoint.as_ref().map(|c| c.control.as_slice()).filter(|bytes| !bytes.is_empty());
+    let mut state = match snapshot {
+        Some(bytes) => State::restore(bytes).map_err(wrong)?,
+        None => State::new(),
+    };
+    if let Some(lost) = recovered.damage.iter().find(|d| matches!(&d.kind, DamageKind::Payload { group: GroupId(0), .. })) {
+        return Err(StartFailure::Metadata(format!("a command in the log is damaged ({lost}); restore the shard's directory from a copy")));
+    }
+    let mut units: BTreeMap<LogIndex, Vec<Command>> = BTreeMap::new();
+    for control in recovered.controls.iter().filter(|c| c.group == GroupId(0) && c.kind == EntryKind::Control) {
+        units.entry(control.index).or_default().push(Command::decode(&control.payload).map_err(wrong)?);
+    }
+    for (index, commands) in units {
+        // A command that was refused when it was first applied is refused now: nothing to tell.
+        let _refusals = state.apply(index, &commands);
+    }
+    Ok(state)
+}
+
+fn recover_groups(node: NodeId, ids: &[GroupId], recovered: &Recovered) -> Result<Groups, StartFailure> {
+    let starts = ids.iter().map(|id| group_start(*id, recovered.checkpoint.as_ref(), &recovered.hard_states, recovered)).collect();
+    let entries: Vec<_> =
+        recovered.entries.iter().map(|e| (e.group, e.index, e.term, Handle { kind: e.kind, block: e.block })).collect();
+    Groups::start(node, starts, &entries).map_err(StartFailure::Replication)
+}
+
+fn group_start(id: GroupId, checkpoint: Option<&CheckpointV1>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
+    let mut start = GroupStart { id, ..GroupStart::default() };
+    if let Some(stored) = checkpoint.and_then(|c| c.groups.iter().find(|g| g.group == id.0)) {
+        start.base = GroupPosition { index: LogIndex(stored.applied_index), term: Term(stored.applied_term) };
+        start.term = Term(stored.term);
+        start.vote = stored.vote;
+    }
+    if let Some(hard_state) = hard_states.iter().find(|h| h.group == id && h.term >= start.term) {
+        start.term = hard_state.term;
+        start.vote = hard_state.vote;
+    }
+    // The hard state can have been in a block that damage took: an entry's term was the current one when it was written.
+    let highest = recovered.entries.iter().filter(|e| e.group == id).map(|e| e.term).max().unwrap_or_default();
+    if highest > start.term {
+        start.term = highest;
+        start.vote = 0;
+    }
+    start
+}
+
+fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
+    let mut found: IdMap<PartitionUid, Partition> = IdMap::default();
+    if let Some(checkpoint) = &recovered.checkpoint {
+        for stored in &checkpoint.partitions {
+            let uid = PartitionUid(stored.uid);
+            let partition = Partition::new(uid, TopicUid(stored.topic), 0, GroupId(stored.group), TopicRules::default());
+            found.insert(uid, partition);
+        }
+        let mut runs: Vec<_> = checkpoint.runs.iter().collect();
+        runs.sort_by_key(|r| (r.uid, r.first_offset));
+        for stored in runs {
+            let Some(partition) = found.get_mut(&PartitionUid(stored.uid)) else { continue };
+            partition.index.push_run(Run {
+                segment: SegmentUid(stored.segment),
+                first_offset: stored.first_offset,
+                end_offset: stored.end_offset,
+                newest_ts_us: stored.newest_ts,
+                bytes: stored.bytes,
+                footer_first: stored.footer_first,
+                footer_count: stored.footer_count,
+            });
+        }
+        for stored in &checkpoint.partitions {
+            let partition = found.get_mut(&PartitionUid(stored.uid)).expect("inserted above");
+            // Between the checkpoint and the crash the oldest segments may have been freed.
+            let start = partition.index.first_offset().unwrap_or(stored.next_offset).max(stored.log_start);
+            partition.restore_bounds(start, stored.next_offset);
+        }
+    }
+    for batch in recovered.covered_batches.iter().chain(&recovered.batches) {
+        let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
+        found.entry(batch.uid).or_insert_with(new).restore_batch(batch_ref(batch));
+    }
+    // Blocks that are gone may have held records of any partition, behind whatever came after them was lost with them: as many
+    // offsets as their bytes could have held are given up wherever nothing later tells where the partition went on.
+    for lost in &recovered.lost {
+        let count = lost.bytes / RECORD_BYTES_MIN;
+        let later = |uid: PartitionUid| recovered.batches.iter().any(|b| b.uid == uid && b.block > lost.last);
+        let mut uids: Vec<_> = found.keys().copied().filter(|uid| !later(*uid)).collect();
+        uids.sort_unstable();
+        uids.into_iter().for_each(|uid| found.get_mut(&uid).expect("listed above").skip_lost(count));
+    }
+    found
+}
+
+fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
+    BatchRef {
+        base_offset: batch.base_offset.0,
+        newest_ts_us: batch.newest_ts,
+        block: batch.block,
+        at: batch.at,
+        len: batch.len,
+        last_delta: batch.last_offset_delta,
+    }
+}
+
+/// Puts the new terms and raft's own first entries into the open block.
+fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: &mut Slab) -> Result<(), StartFailure> {
+    for owed in groups.owed(log.open_block_seq()) {
+        if let Some((term, vote, commit)) = owed.hard_state {
+            let bytes = HardState { group: owed.group, term, vote, commit }.encode();
+            log.append_control(slab, owed.group, EntryKind::HardState, &bytes).map_err(StartFailure::NoRoom)?;
+        }
+        for _ in 0..owed.own_entries {
+            log.append_control(slab, owed.group, EntryKind::Raft, &[]).map_err(StartFailure::NoRoom)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! A cursor: one session's place in one partition, and the next batch from there.
+
+use super::cold::{Cold, ColdNext};
+use super::sessions::Reading;
+use crate::bytes::Bytes;
+use crate::log::Place;
+use crate::partition::{Found, Slot};
+use tramline_wire::error::ErrorCode;
+
+/// A place in a partition.
+#[derive(Debug)]
+pub struct Cursor {
+    /// The partition's place in the shard's table.
+    pub slot: Slot,
+    /// Its uid as asked for.
+    pub uid: u64,
+    /// The next offset wanted.
+    pub offset: u64,
+    /// Bytes of one reply, at most (one batch is always sent whole).
+    pub max_bytes: u32,
+    /// Skip batches whose newest time is older, UTC microseconds (look-ups).
+    pub min_ts_us: Option<i64>,
+    /// No more is to be had: an error was sent.
+    pub(super) over: bool,
+    /// Stands in its session's queue.
+    pub(super) ready: bool,
+    /// Registered with its partition.
+    pub(super) waiting: bool,
+    /// Asked for with one-shot and not in a reply yet.
+    pub(super) cold: Option<Box<Cold>>,
+}
+
+impl Cursor {
+    /// A cursor at `offset`.
+    pub fn new(slot: Slot, uid: u64, offset: u64, max_bytes: u32) -> Cursor {
+        Cursor { slot, uid, offset, max_bytes, min_ts_us: None, over: false, ready: false, waiting: false, cold: None }
+    }
+}
+
+/// What is next at a cursor.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A whole batch; the cursor goes on at `end_offset` once it was taken.
+    Batch { bytes: Bytes, end_offset: u64 },
+    /// A read is under way; its end wakes the session.
+    Wait,
+    /// No memory or no read to be had: try again later.
+    Starved,
+    /// Nothing more is visible.
+    End,
+    /// It cannot go on here; `next_offset` is where it could.
+    Refused { code: ErrorCode, next_offset: u64 },
+}
+
+/// Names a read for the log: the session and the cursor in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    pub(super) session: u64,
+    pub(super) cursor: u32,
+}
+
+impl Owner {
+    /// Sessions are numbered below 2^44, cursors below 2^20 (`FETCH_ENTRIES_MAX`).
+    pub(super) fn pack(self) -> u64 {
+        assert!(self.session < 1 << 44 && self.cursor < 1 << 20, "owner {self:?} out of range");
+        self.session << 20 | u64::from(self.cursor)
+    }
+    pub(super) fn unpack(packed: u64) -> Owner {
+        Owner { session: packed >> 20, cursor: (packed & ((1 << 20) - 1)) as u32 }
+    }
+}
+
+impl Cursor {
+    /// The next batch at or after the cursor's offset.
+    pub(super) fn next(&mut self, owner: Owner, reading: &mut Reading<'_>) -> Next {
+        let Some(partition) = reading.partitions.get(self.slot) else {
+            return Next::Refused { code: ErrorCode::TopicDeleted, next_offset: self.offset };
+        };
+        if self.offset < partition.log_start() {
+            return Next::Refused { code: ErrorCode::OffsetOutOfRange, next_offset: partition.log_start() };
+        }
+        let visible_end = partition.visible_end();
+        if self.offset >= visible_end {
+            self.cold = None;
+            if self.offset > partition.next_offset() {
+                return Next::Refused { code: ErrorCode::OffsetOutOfRange, next_offset: visible_end };
+            }
+            return Next::End;
+        }
+        if let Some(lost) = partition.lost_at(self.offset) {
+            return Next::Refused { code: ErrorCode::Damaged, next_offset: lost.end };
+        }
+        if let Some(cold) = &mut self.cold {
+            match cold.next(self.offset, self.min_ts_us, owner, reading) {
+                ColdNext::Batch { bytes, end_offset } => return Next::Batch { bytes, end_offset },
+                ColdNext::Wait => return Next::Wait,
+                ColdNext::Starved => return Next::Starved,
+                ColdNext::Refused { code, next_offset } => return Next::Refused { code, next_offset },
+                ColdNext::Skip { to } => {
+                    self.offset = to;
+                    return self.next(owner, reading);
+                }
+                ColdNext::Warm => self.cold = None,
+            }
+        }
+        let partition = reading.partitions.get(self.slot).expect("found above");
+        let mut found = partition.index.find(self.offset);
+        if let (Found::Tail(at), Some(min_ts_us)) = (found, self.min_ts_us) {
+            found = partition.index.tail_from(at).find(|(_, b)| b.newest_ts_us >= min_ts_us).map_or(Found::End, |(at, _)| Found::Tail(at));
+        }
+        match found {
+            Found::End => Next::End,
+            Found::Run(_) => self.go_cold(owner, reading),
+            Found::Tail(at) => {
+                let batch = *partition.index.tail_at(at).expect("found in the tail");
+                if batch.end_offset() > visible_end {
+                    return Next::End;
+                }
+                if let Some(lost) = partition.lost_at(self.offset).filter(|lost| lost.end <= batch.base_offset) {
+                    return Next::Refused { code: ErrorCode::Damaged, next_offset: lost.end };
+                }
+                match reading.log.locate(batch.block, batch.at, batch.len) {
+                    Place::Cached(bytes) => Next::Batch { bytes, end_offset: batch.end_offset() },
+                    Place::Open => Next::End,
+                    Place::Disk { .. } => self.go_cold(owner, reading),
+                    Place::Gone => Next::Refused { code: ErrorCode::Internal, next_offset: batch.end_offset() },
+                }
+            }
+        }
+    }
+
+    fn go_cold(&mut self, owner: Owner, reading: &mut Reading<'_>) -> Next {
+        self.cold = Some(Box::new(Cold::new(self.slot, self.uid, self.offset)));
+        match self.cold.as_mut().expect("set above").next(self.offset, self.min_ts_us, owner, reading) {
+            ColdNext::Batch { bytes, end_offset } => Next::Batch { bytes, end_offset },
+            ColdNext::Wait => Next::Wait,
+            ColdNext::Starved => Next::Starved,
+            ColdNext::Refused { code, next_offset } => Next::Refused { code, next_offset },
+            // The index was just asked: it is cold. It can be warm only when a skip led there, and then the next call finds it.
+            ColdNext::Warm => Next::Starved,
+            ColdNext::Skip { to } => {
+                self.offset = to;
+                self.next(owner, reading)
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Reading the log: streams within credit, one-shot fetches, look-ups by time. (Consumer groups and queues come to this room later.)
+//!
+//! How a record reaches a consumer: a session has one cursor per partition. A cursor at the tail gets slices of the very
+//! blocks that were written (`log` keeps them in memory); a cursor that is behind reads chunks from the segments, some ahead,
+//! and checks every batch before it is handed out. A cursor at the end is registered with its partition and woken at commit.
+//!
+//! Invariants: nothing past `Partition::visible_end` is handed out; bytes from a disk are never handed out unchecked; a session
+//! sends at most its credit plus one batch; memory of cold reads is bounded by `COLD_BYTES_MAX` per shard; a reply is at most
+//! `FETCH_FRAME_BYTES` unless a single batch is larger.
+//!
+//! Not here: connections and their queues (shard/), what requests look like (api/).
+
+mod cold;
+mod cursor;
+mod frames;
+mod lookup;
+mod session;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+pub use cursor::Cursor;
+pub use lookup::{LookupAnswer, LookupEntry};
+pub use session::{FetchStart, Mode};
+pub use sessions::{Reading, Sessions};
+
+/// Payload bytes of one fetch reply, at most, unless one batch is larger: small replies must pass between them (128 KiB
+/// are 50 us of a 25 Gbit/s link).
+pub const FETCH_FRAME_BYTES: usize = 128 << 10;
+/// Bytes of one cold read, at most, unless one batch is larger. Larger reads gained nothing at a depth of two and more.
+pub const COLD_CHUNK_BYTES: u64 = 512 << 10;
+/// Cold reads that one cursor has under way or waiting, at most.
+pub const COLD_CHUNKS_PER_CURSOR: usize = 4;
+/// Memory of all cold chunks of a shard, at most; more cursors wait for their turn.
+pub const COLD_BYTES_MAX: u64 = 64 << 20;
+/// A stream stops filling a connection's queue at this many bytes and goes on below half of it.
+pub const QUEUE_BYTES_HIGH: usize = 1 << 20;
+/// Partitions one fetch may name.
+pub const FETCH_ENTRIES_MAX: usize = 10_000;
+/// Streams and waiting fetches a shard holds at most.
+pub const SESSIONS_MAX: usize = 20_000;

@@ -1,0 +1,491 @@
+//! All fetches of a shard: who waits for what, and whose turn it is.
+//!
+//! Invariants: a session stands in the queue at most once; a cursor waits at its partition at most once; a session that is gone
+//! leaves nothing behind but numbers that nobody answers to (numbers are never reused).
+
+use super::cursor::{Cursor, Next, Owner};
+use super::frames::Frame;
+use super::lookup::{LookupAnswer, LookupEntry, first_record_at};
+use super::session::{FetchStart, Mode, Session};
+use super::{FETCH_FRAME_BYTES, QUEUE_BYTES_HIGH, SESSIONS_MAX};
+use crate::bytes::{Bytes, Slab};
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{ConnId, IdMap, SegmentUid, ShardId};
+use crate::log::{Log, ReadError};
+use crate::partition::{Partitions, Slot};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::offsets::{OffsetAnswer, TIMESTAMP_UNKNOWN};
+use tramline_wire::prim::ListWriter;
+
+/// What a fetch needs from its shard while it goes on.
+pub struct Reading<'a> {
+    /// The partitions.
+    pub partitions: &'a Partitions,
+    /// The log.
+    pub log: &'a mut Log,
+    /// The shard's buffers.
+    pub slab: &'a mut Slab,
+    /// Where reads and replies go.
+    pub effects: &'a mut Effects,
+    /// Bytes of all cold chunks (`Sessions` lends its own counter).
+    pub(super) cold_bytes: &'a mut u64,
+    pub(super) damage: &'a mut Vec<DamageFound>,
+}
+
+/// A batch that did not check when it came back from the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamageFound {
+    /// The partition.
+    pub uid: u64,
+    /// First offset of the range that cannot be read.
+    pub first_offset: u64,
+    /// One past its last offset.
+    pub end_offset: u64,
+    /// The segment.
+    pub segment: SegmentUid,
+    /// Byte in the segment; 0 when its footer is what does not check.
+    pub pos: u64,
+}
+
+/// What is counted, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchCounts {
+    /// Payload bytes sent.
+    pub bytes: u64,
+    /// Batches sent.
+    pub batches: u64,
+    /// Replies sent.
+    pub replies: u64,
+}
+
+type StreamKey = (ConnId, u32, u64);
+
+/// The fetches of a shard.
+#[derive(Default)]
+pub struct Sessions {
+    by_id: IdMap<u64, Session>,
+    by_stream: HashMap<StreamKey, u64, BuildHasherDefault<crate::ids::IdHasher>>,
+    next_id: u64,
+    queue: VecDeque<u64>,
+    /// Cursors at the end, by slot of their partition.
+    waiters: Vec<Vec<(u64, u32)>>,
+    starved: VecDeque<(u64, u32)>,
+    choked: Vec<u64>,
+    deadlines: BinaryHeap<Reverse<(u64, u64)>>,
+    cold_bytes: u64,
+    damage: Vec<DamageFound>,
+    frame: Frame,
+    counts: FetchCounts,
+}
+
+fn stream_key(conn: ConnId, via: Option<ShardId>, stream: u64) -> StreamKey {
+    (conn, via.map_or(u32::MAX, |s| u32::from(s.0)), stream)
+}
+
+impl Sessions {
+    /// Begins a fetch. Refused when there are too many.
+    pub fn start(&mut self, now: Now, caller: Caller, start: &FetchStart, cursors: Vec<Cursor>) -> Result<(), ErrorCode> {
+        self.begin(now, caller, start, cursors, Vec::new())
+    }
+
+    /// Begins a look-up by time: one cursor per question, at the place where its partition begins.
+    /// `answers` are those already known, with their place; the rest is looked up.
+    pub fn start_lookup(&mut self, now: Now, caller: Caller, answers: Vec<LookupAnswer>, open: Vec<(usize, LookupEntry, Slot, u64)>) -> Result<(), ErrorCode> {
+        let mut cursors = Vec::with_capacity(answers.len());
+        for answer in &answers {
+            let mut cursor = Cursor::new(Slot(u32::MAX), answer.uid, 0, u32::MAX);
+            cursor.over = true;
+            cursors.push(cursor);
+        }
+        for (at, entry, slot, log_start) in &open {
+            let mut cursor = Cursor::new(*slot, entry.uid, *log_start, u32::MAX);
+            cursor.min_ts_us = Some(entry.at_us);
+            cursors[*at] = cursor;
+        }
+        let start = FetchStart { mode: Mode::Lookup, max_wait_us: 0, min_bytes: 0, credit_bytes: 0 };
+        self.begin(now, caller, &start, cursors, answers)
+    }
+
+    fn begin(&mut self, now: Now, caller: Caller, start: &FetchStart, cursors: Vec<Cursor>, answers: Vec<LookupAnswer>) -> Result<(), ErrorCode> {
+        if self.by_id.len() >= SESSIONS_MAX {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        let key = stream_key(caller.conn, caller.via, caller.correlation);
+        if start.mode == Mode::Streaming && self.by_stream.contains_key(&key) {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let deadline_us = if start.mode == Mode::OneShot { now.mono_us.saturating_add(start.max_wait_us) } else { u64::MAX };
+        let unanswered = cursors.iter().filter(|c| !c.over).count();
+        let mut session = Session {
+            caller,
+            mode: start.mode,
+            credit: start.credit_bytes.min(i64::MAX as u64) as i64,
+            min_bytes: start.min_bytes,
+            deadline_us,
+            cursors,
+            ready: VecDeque::new(),
+            queued: false,
+            choked: false,
+            held: Frame::default(),
+            answers,
+            unanswered,
+        };
+        (0..session.cursors.len() as u32).for_each(|at| session.make_ready(at));
+        match start.mode {
+            Mode::Streaming => {
+                self.by_stream.insert(key, id);
+            }
+            Mode::OneShot => self.deadlines.push(Reverse((deadline_us, id))),
+            Mode::Lookup => {}
+        }
+        self.by_id.insert(id, session);
+        self.enqueue(id);
+        Ok(())
+    }
+
+    /// Grants a stream more credit. `false`: no such stream.
+    pub fn credit(&mut self, conn: ConnId, via: Option<ShardId>, stream: u64, bytes: u32) -> bool {
+        let Some(id) = self.by_stream.get(&stream_key(conn, via, stream)).copied() else { return false };
+        let session = self.by_id.get_mut(&id).expect("a stream has a session");
+        session.credit = session.credit.saturating_add(i64::from(bytes));
+        self.enqueue(id);
+        true
+    }
+
+    /// Ends a stream with an empty last reply. `false`: no such stream.
+    pub fn cancel(&mut self, conn: ConnId, via: Option<ShardId>, stream: u64, partitions: &Partitions, effects: &mut Effects) -> bool {
+        let Some(id) = self.by_stream.get(&stream_key(conn, via, stream)).copied() else { return false };
+        let session = self.by_id.get(&id).expect("a stream has a session");
+        self.frame.send(&session.caller, false, &session.cursors, partitions, effects);
+        self.end(id);
+        true
+    }
+
+    /// A connection is gone: its fetches end.
+    pub fn close_conn(&mut self, conn: ConnId, via: Option<ShardId>) {
+        let mut gone: Vec<u64> = self.by_id.iter().filter(|(_, s)| s.caller.conn == conn && s.caller.via == via).map(|(id, _)| *id).collect();
+        gone.sort_unstable();
+        gone.into_iter().for_each(|id| self.end(id));
+    }
+
+    /// Something new is visible in a partition, or it is gone.
+    pub fn wake(&mut self, slot: Slot) {
+        let Some(list) = self.waiters.get_mut(slot.0 as usize).filter(|l| !l.is_empty()) else { return };
+        let mut woken = std::mem::take(list);
+        for (id, at) in woken.drain(..) {
+            if let Some(session) = self.by_id.get_mut(&id) {
+                session.cursors[at as usize].waiting = false;
+                session.make_ready(at);
+                self.enqueue(id);
+            }
+        }
+        self.waiters[slot.0 as usize] = woken;
+    }
+
+    /// A read ended.
+    pub fn on_read(&mut self, owner: u64, ticket: u64, bytes: Result<Bytes, ReadError>) {
+        let Owner { session: id, cursor: at } = Owner::unpack(owner);
+        if let Some(session) = self.by_id.get_mut(&id) {
+            let taken = session.cursors.get_mut(at as usize).and_then(|c| c.cold.as_mut()).is_some_and(|cold| cold.on_read(ticket, bytes));
+            if taken {
+                session.make_ready(at);
+                self.enqueue(id);
+            }
+        }
+        self.feed_starved();
+    }
+
+    /// A connection's queue has drained to `queued_bytes`.
+    pub fn on_sent(&mut self, conn: ConnId, queued_bytes: usize) {
+        if self.choked.is_empty() || queued_bytes > QUEUE_BYTES_HIGH / 2 {
+            return;
+        }
+        let mut at = 0;
+        while at < self.choked.len() {
+            let id = self.choked[at];
+            match self.by_id.get_mut(&id) {
+                Some(session) if session.caller.conn == conn && session.caller.via.is_none() => {
+                    session.choked = false;
+                    self.choked.swap_remove(at);
+                    self.enqueue(id);
+                }
+                Some(_) => at += 1,
+                None => {
+                    self.choked.swap_remove(at);
+                }
+            }
+        }
+    }
+
+    /// Time has passed: one-shot fetches whose wait is over are answered with what there is.
+    pub fn on_deadline(&mut self, now: Now, partitions: &Partitions, effects: &mut Effects) {
+        while let Some(Reverse((at_us, id))) = self.deadlines.peek().copied().filter(|Reverse((at_us, _))| *at_us <= now.mono_us) {
+            self.deadlines.pop();
+            debug_assert!(at_us <= now.mono_us);
+            self.finish_one_shot(id, partitions, effects);
+        }
+        self.feed_starved();
+    }
+
+    /// The next time at which `on_deadline` has work.
+    pub fn next_deadline_us(&self) -> u64 {
+        self.deadlines.peek().map_or(u64::MAX, |Reverse((at_us, _))| *at_us)
+    }
+
+    /// Whether a cursor waits for memory or a place among the reads: `on_deadline` tries again.
+    pub fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// Whether a session waits for its turn.
+    pub fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Number of fetches under way.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Bytes of cold chunks.
+    pub fn cold_bytes(&self) -> u64 {
+        self.cold_bytes
+    }
+
+    /// What was sent since the last call.
+    pub fn take_counts(&mut self) -> FetchCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Damage met since the last call.
+    pub fn take_damage(&mut self) -> Vec<DamageFound> {
+        std::mem::take(&mut self.damage)
+    }
+
+    /// Gives every session that has something its turn. `queued_bytes` tells how much a connection has to send already.
+    pub fn pump(&mut self, partitions: &Partitions, log: &mut Log, slab: &mut Slab, effects: &mut Effects, queued_bytes: impl Fn(ConnId) -> usize) {
+        // A session whose turn leaves something behind is woken by what it waits for, so one pass over the queue is enough.
+        for _ in 0..self.queue.len() {
+            let Some(id) = self.queue.pop_front() else { return };
+            let Some(mut session) = self.by_id.remove(&id) else { continue };
+            session.queued = false;
+            let mut cold_bytes = self.cold_bytes;
+            let mut damage = std::mem::take(&mut self.damage);
+            let reading = &mut Reading { partitions, log, slab, effects, cold_bytes: &mut cold_bytes, damage: &mut damage };
+            let over = match session.mode {
+                Mode::Streaming => self.turn_of_stream(id, &mut session, reading, &queued_bytes),
+                Mode::OneShot => self.turn_of_one_shot(id, &mut session, reading),
+                Mode::Lookup => self.turn_of_lookup(id, &mut session, reading),
+            };
+            self.cold_bytes = cold_bytes;
+            self.damage = damage;
+            self.by_id.insert(id, session);
+            if over {
+                self.end(id);
+            }
+        }
+    }
+
+    fn turn_of_stream(&mut self, id: u64, session: &mut Session, reading: &mut Reading<'_>, queued_bytes: &impl Fn(ConnId) -> usize) -> bool {
+        // What this turn sends is not in the connection's queue before the edge has carried it out.
+        let mut queued = if session.caller.via.is_none() { queued_bytes(session.caller.conn) } else { 0 };
+        loop {
+            if session.credit <= 0 || session.ready.is_empty() {
+                return false;
+            }
+            if queued >= QUEUE_BYTES_HIGH {
+                session.choked = true;
+                self.choked.push(id);
+                return false;
+            }
+            let budget = FETCH_FRAME_BYTES.min(session.credit as usize);
+            let mut frame = std::mem::take(&mut self.frame);
+            self.fill(id, session, &mut frame, budget, reading);
+            let (bytes, batches) = (frame.bytes(), frame.batches());
+            let over = session.cursors.iter().all(|c| c.over);
+            if frame.is_empty() {
+                self.frame = frame;
+                return over;
+            }
+            session.credit -= bytes as i64;
+            queued += bytes;
+            frame.send(&session.caller, !over, &session.cursors, reading.partitions, reading.effects);
+            self.counts.bytes += bytes as u64;
+            self.counts.batches += batches;
+            self.counts.replies += 1;
+            self.frame = frame;
+            if over {
+                return true;
+            }
+        }
+    }
+
+    fn turn_of_one_shot(&mut self, id: u64, session: &mut Session, reading: &mut Reading<'_>) -> bool {
+        let budget = FETCH_FRAME_BYTES.min(session.credit.max(1) as usize);
+        let mut held = std::mem::take(&mut session.held);
+        self.fill(id, session, &mut held, budget, reading);
+        // Something is left in the queue only when the frame is full.
+        let full = !session.ready.is_empty();
+        let enough = held.bytes() > 0 && held.bytes() as u64 >= session.min_bytes;
+        let over = full || enough || held.has_error();
+        if over {
+            held.complete(&session.cursors);
+            self.counts.bytes += held.bytes() as u64;
+            self.counts.batches += held.batches();
+            self.counts.replies += 1;
+            held.send(&session.caller, false, &session.cursors, reading.partitions, reading.effects);
+        }
+        session.held = held;
+        over
+    }
+
+    fn turn_of_lookup(&mut self, id: u64, session: &mut Session, reading: &mut Reading<'_>) -> bool {
+        while let Some(at) = session.ready.pop_front() {
+            let cursor = &mut session.cursors[at as usize];
+            cursor.ready = false;
+            let answer = loop {
+                match cursor.next(Owner { session: id, cursor: at }, reading) {
+                    Next::Batch { bytes, end_offset } => {
+                        let at_us = cursor.min_ts_us.expect("a look-up has a time");
+                        match first_record_at(bytes.as_slice(), at_us) {
+                            Some((offset, time)) => break Some((ErrorCode::Ok, offset, Some(time))),
+                            None => cursor.offset = end_offset,
+                        }
+                    }
+                    Next::End => {
+                        let end = reading.partitions.get(cursor.slot).map_or(0, |p| p.visible_end());
+                        break Some((ErrorCode::Ok, end, None));
+                    }
+                    Next::Refused { code, next_offset } => break Some((code, next_offset, None)),
+                    Next::Wait => break None,
+                    Next::Starved => {
+                        self.starved.push_back((id, at));
+                        break None;
+                    }
+                }
+            };
+            if let Some((error, offset, timestamp_us)) = answer {
+                session.answers[at as usize] = LookupAnswer { uid: cursor.uid, error, offset, timestamp_us };
+                cursor.over = true;
+                session.unanswered -= 1;
+            }
+        }
+        if session.unanswered > 0 {
+            return false;
+        }
+        reply_lookup(&session.caller, &session.answers, reading.effects);
+        true
+    }
+
+    /// Fills `frame` from the session's ready cursors, in turns of at most `Cursor::max_bytes`, up to `budget` bytes.
+    fn fill(&mut self, id: u64, session: &mut Session, frame: &mut Frame, budget: usize, reading: &mut Reading<'_>) {
+        while let Some(at) = session.ready.front().copied() {
+            let cursor = &mut session.cursors[at as usize];
+            let left_over = match cursor.next(Owner { session: id, cursor: at }, reading) {
+                Next::Batch { bytes, end_offset } => {
+                    if frame.bytes() > 0 && frame.bytes() + bytes.len() > budget {
+                        // Whoever did not fit is first in the next frame's second half: others get their turn before.
+                        session.ready.rotate_left(1);
+                        return;
+                    }
+                    cursor.offset = end_offset;
+                    frame.push_batch(at, bytes, end_offset);
+                    if frame.bytes_of_last(at) >= cursor.max_bytes {
+                        session.ready.rotate_left(1);
+                    }
+                    if frame.bytes() >= budget {
+                        return;
+                    }
+                    continue;
+                }
+                left_over => left_over,
+            };
+            session.ready.pop_front();
+            cursor.ready = false;
+            match left_over {
+                Next::End => self.wait_at(id, at, cursor),
+                Next::Starved => self.starved.push_back((id, at)),
+                Next::Refused { code, next_offset } => {
+                    cursor.over = true;
+                    frame.push_error(at, code, next_offset);
+                }
+                Next::Wait | Next::Batch { .. } => {}
+            }
+        }
+    }
+
+    fn wait_at(&mut self, id: u64, at: u32, cursor: &mut Cursor) {
+        if cursor.waiting {
+            return;
+        }
+        cursor.waiting = true;
+        let slot = cursor.slot.0 as usize;
+        if self.waiters.len() <= slot {
+            self.waiters.resize_with(slot + 1, Vec::new);
+        }
+        self.waiters[slot].push((id, at));
+    }
+
+    fn finish_one_shot(&mut self, id: u64, partitions: &Partitions, effects: &mut Effects) {
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        session.held.complete(&session.cursors);
+        self.counts.bytes += session.held.bytes() as u64;
+        self.counts.batches += session.held.batches();
+        self.counts.replies += 1;
+        session.held.send(&session.caller, false, &session.cursors, partitions, effects);
+        self.end(id);
+    }
+
+    fn feed_starved(&mut self) {
+        for _ in 0..self.starved.len() {
+            let (id, at) = self.starved.pop_front().expect("bounded by the length");
+            if let Some(session) = self.by_id.get_mut(&id) {
+                session.make_ready(at);
+                self.enqueue(id);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, id: u64) {
+        if let Some(session) = self.by_id.get_mut(&id).filter(|s| !s.queued && !s.choked) {
+            session.queued = true;
+            self.queue.push_back(id);
+        }
+    }
+
+    fn end(&mut self, id: u64) {
+        let Some(mut session) = self.by_id.remove(&id) else { return };
+        for (at, cursor) in session.cursors.iter_mut().enumerate() {
+            if let Some(cold) = &mut cursor.cold {
+                cold.abandon(&mut self.cold_bytes);
+            }
+            if cursor.waiting {
+                self.waiters[cursor.slot.0 as usize].retain(|w| *w != (id, at as u32));
+            }
+        }
+        if session.mode == Mode::Streaming {
+            self.by_stream.remove(&stream_key(session.caller.conn, session.caller.via, session.caller.correlation));
+        }
+    }
+}
+
+fn reply_lookup(caller: &Caller, answers: &[LookupAnswer], effects: &mut Effects) {
+    effects.reply(caller, 0, &mut Vec::new(), |out| {
+        let mut list = ListWriter::<OffsetAnswer>::begin(out);
+        for answer in answers {
+            let timestamp_us = answer.timestamp_us.unwrap_or(TIMESTAMP_UNKNOWN);
+            list.push(out, &OffsetAnswer { partition_uid: answer.uid, error: answer.error, offset: answer.offset, timestamp_us });
+        }
+        list.finish(out);
+    });
+}

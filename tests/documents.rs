@@ -1,0 +1,47 @@
+//! Documents that are made from tables in the code agree with them. `TRAMLINE_UPDATE_DOCS=1 cargo test --test documents` refreshes them.
+
+use std::fmt::Write;
+use std::path::Path;
+use tramline::control::TOPIC_SETTINGS;
+
+/// Compares a file of the repository with what the code makes of it, or writes it when asked to.
+fn compare(name: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if std::env::var_os("TRAMLINE_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, expected).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        return;
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    if let Some((line, (is, should))) = found.lines().zip(expected.lines()).enumerate().find(|(_, (is, should))| is != should) {
+        panic!("{name} line {}:\n is     {is}\n should {should}\nrun: TRAMLINE_UPDATE_DOCS=1 cargo test --test documents", line + 1);
+    }
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "{name} has too many or too few lines; run: TRAMLINE_UPDATE_DOCS=1 cargo test --test documents"
+    );
+}
+
+/// The part of docs/SETTINGS.md that the table in `src/control/settings.rs` says.
+fn topic_settings() -> String {
+    let mut out = String::from(
+        "\n## Settings of a topic\n\n\
+         Given with `tramctl topic create NAME --set KEY=VALUE` or `tramctl topic alter`; an empty value goes back to the default. Unknown keys are refused.\n\n\
+         | key | default | value | meaning |\n|---|---|---|---|\n",
+    );
+    for setting in TOPIC_SETTINGS {
+        writeln!(out, "| `{}` | {} | {} | {} |", setting.key, setting.default, setting.expected(), setting.doc)
+            .expect("a String takes all");
+    }
+    out
+}
+
+#[test]
+fn settings_agree_with_their_tables() {
+    compare("docs/SETTINGS.md", &(tramline::config::show::document() + &topic_settings()));
+}
+
+#[test]
+fn metrics_agree_with_their_tables() {
+    compare("docs/METRICS.md", &tramline::metrics::document::document());
+}

@@ -1,0 +1,340 @@
+//! The command line of `tramctl`: verbs, options, ranges and defaults.
+//!
+//! Invariants: every value that can be wrong without asking the broker is refused here, with what is allowed; global options
+//! stand before or after the verb; nothing here does I/O. Scripts rely on these names (docs of the repository, issue 1):
+//! options may be added, none renamed.
+//! Not here: rules that only the broker knows (settings of topics, limits of names), which it refuses by name.
+
+use crate::lines::{parse_delimiter, parse_pair};
+use crate::start::{From, parse_from};
+use crate::units::{parse_duration_in, parse_servers};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::time::Duration;
+
+/// The most partitions that can be asked for in one request; the broker's own limit may be lower and answers by name.
+pub const PARTITIONS_MAX: u32 = 100_000;
+
+/// Command line of the Tramline message broker.
+#[derive(Parser, Debug)]
+#[command(name = "tramctl", version, about = "Command line of the Tramline message broker", max_term_width = 110)]
+#[command(after_help = "Exit code: 0 done, 1 failed, 2 wrong usage. Never asks anything; errors go to standard error.")]
+pub struct Cli {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that may stand before or after the verb.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Address of a node; several are separated by commas and tried in turn
+    #[arg(long, global = true, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = servers)]
+    pub server: Servers,
+    /// How results and errors are written
+    #[arg(long, global = true, default_value = "table")]
+    pub format: Format,
+    /// How long one request (and the first connection) may take [1ms to 1h]
+    #[arg(long, global = true, default_value = "30s", value_parser = timeout)]
+    pub timeout: Duration,
+}
+
+/// One or more addresses. A type of its own, because clap would read a plain `Vec` as an option that is given many times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Servers(pub Vec<String>);
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: aligned columns.
+    Table,
+    /// For scripts: one JSON value.
+    Json,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(TopicVerb),
+    /// Write each line of standard input as one record
+    Produce(Produce),
+    /// Read records and print them
+    Consume(Consume),
+    /// First and next offset of each partition of a topic
+    Offsets {
+        /// Name of the topic
+        topic: String,
+    },
+    /// Nodes, and which of them owns which partition
+    #[command(visible_alias = "metadata")]
+    Cluster {
+        /// Only these topics; without any, all
+        topics: Vec<String>,
+    },
+}
+
+/// What can be done with topics.
+#[derive(Subcommand, Debug)]
+pub enum TopicVerb {
+    /// Create a topic
+    Create {
+        /// Name of the new topic
+        name: String,
+        /// Number of partitions [1 to 100000]
+        #[arg(long, default_value_t = 1, value_parser = partitions)]
+        partitions: u32,
+        /// A setting other than its default (repeatable); `tramctl topic options` lists them
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
+        set: Vec<(String, String)>,
+        /// Succeed without change when the topic exists
+        #[arg(long)]
+        if_not_exists: bool,
+    },
+    /// All topics
+    List,
+    /// Settings and partitions of one topic
+    Describe {
+        /// Name of the topic
+        name: String,
+    },
+    /// Change settings or add partitions
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Alter {
+        /// Name of the topic
+        name: String,
+        /// A setting (repeatable); an empty value goes back to the default
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair, group = "change")]
+        set: Vec<(String, String)>,
+        /// New number of partitions, more than now [1 to 100000]
+        #[arg(long, value_parser = partitions, group = "change")]
+        partitions: Option<u32>,
+    },
+    /// Delete a topic with all its records, without asking
+    Delete {
+        /// Name of the topic
+        name: String,
+    },
+    /// All settings a topic can have: kind, unit, default, range, meaning
+    Options,
+}
+
+/// Options of `produce`.
+#[derive(Args, Debug)]
+pub struct Produce {
+    /// Name of the topic
+    pub topic: String,
+    /// Take the key from this field of the line (counted from 1, split plainly at --delimiter; the value stays the whole line) [1 to 65535]
+    #[arg(long, value_name = "N", value_parser = key_field, conflicts_with = "key")]
+    pub key_field: Option<usize>,
+    /// What separates fields: 1 to 16 bytes, \t for a tab
+    #[arg(long, default_value = ",", value_parser = delimiter, value_name = "TEXT")]
+    pub delimiter: Delimiter,
+    /// One key for all records
+    #[arg(long)]
+    pub key: Option<String>,
+    /// A header of every record (repeatable)
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub headers: Vec<(String, String)>,
+    /// Write into this partition instead of the one chosen by key
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32))]
+    pub partition: Option<u32>,
+    /// What an acknowledgement promises
+    #[arg(long, default_value = "durable")]
+    pub level: Level,
+    /// Compression of the batches
+    #[arg(long, default_value = "none")]
+    pub compression: Compression,
+}
+
+/// Bytes between fields (see `Servers` for why this is a type).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delimiter(pub Vec<u8>);
+
+/// Options of `consume`.
+#[derive(Args, Debug)]
+pub struct Consume {
+    /// Name of the topic
+    pub topic: String,
+    /// earliest, latest, an offset, or an RFC 3339 time such as 2026-03-01T12:00:00Z
+    #[arg(long, default_value = "earliest", value_parser = parse_from, value_name = "WHERE")]
+    pub from: From,
+    /// Read only this partition (repeatable); without it, all
+    #[arg(long = "partition", value_name = "P")]
+    pub partitions: Vec<u32>,
+    /// Stop after this many records
+    #[arg(long, value_name = "N", conflicts_with = "until_end")]
+    pub count: Option<u64>,
+    /// Stop at the end as it was when reading started; without this or --count, wait for new records for ever
+    #[arg(long)]
+    pub until_end: bool,
+    /// What is printed of each record [default: value, or json with --format json]
+    #[arg(long)]
+    pub print: Option<Print>,
+}
+
+/// Durability levels of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Level {
+    /// No answer at all.
+    None,
+    /// The leader has it in memory.
+    Leader,
+    /// The leader has it on disk.
+    #[value(alias = "leader-durable")]
+    LeaderDurable,
+    /// A majority has it in memory.
+    Replicated,
+    /// A majority has it on disk.
+    Durable,
+}
+
+/// Codecs of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// Fast, moderate ratio.
+    Lz4,
+    /// Slower, best ratio.
+    Zstd,
+    /// Fast, moderate ratio.
+    Snappy,
+}
+
+/// Form of a printed record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Print {
+    /// The value's bytes and a newline.
+    Value,
+    /// Key, a tab, value and a newline.
+    KeyValue,
+    /// One JSON object on a line, with partition, offset, timestamp and headers.
+    Json,
+}
+
+fn servers(text: &str) -> Result<Servers, String> {
+    parse_servers(text).map(Servers)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    parse_duration_in(text, Duration::from_millis(1), Duration::from_secs(3600))
+}
+
+fn partitions(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count) if (1..=PARTITIONS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("{text} is out of range; allowed is 1 to {PARTITIONS_MAX}")),
+    }
+}
+
+fn key_field(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=65_535).contains(&number) => Ok(number),
+        _ => Err(format!("{text} is out of range; fields are counted from 1, allowed is 1 to 65535")),
+    }
+}
+
+fn delimiter(text: &str) -> Result<Delimiter, String> {
+    parse_delimiter(text).map(Delimiter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("tramctl").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_verb() {
+        for line in [
+            "--server h:1 --format json --timeout 5s topic create t --partitions 3",
+            "topic create t --partitions 3 --server h:1 --format json --timeout 5s",
+            "topic --server h:1 create --format json t --timeout 5s --partitions 3",
+        ] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.server, Servers(vec!["h:1".to_owned()]), "{line}");
+            assert_eq!((cli.global.format, cli.global.timeout), (Format::Json, Duration::from_secs(5)), "{line}");
+        }
+        let cli = parse("offsets t").unwrap();
+        assert_eq!((cli.global.format, cli.global.timeout), (Format::Table, Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_with_what_is_allowed() {
+        for (line, part) in [
+            ("", "Usage"),
+            ("frobnicate", "frobnicate"),
+            ("topic create t --partitions 0", "1 to 100000"),
+            ("topic create t --partitions 100001", "1 to 100000"),
+            ("topic create t --set retention", "key=value"),
+            ("topic create", "<NAME>"),
+            ("topic alter t", "--set"),
+            ("offsets t --timeout 30", "unit"),
+            ("offsets t --timeout 2h", "1ms to 1h"),
+            ("offsets t --server nowhere", "HOST:PORT"),
+            ("offsets t --format xml", "table, json"),
+            ("produce t --key-field 0", "counted from 1"),
+            ("produce t --key-field 1 --key k", "cannot be used with"),
+            ("produce t --level sometimes", "leader_durable"),
+            ("produce t --compression rar", "snappy"),
+            ("produce t --partition -1", "-1"),
+            ("produce t --partition 4294967296", "0..=4294967295"),
+            ("produce t --header x", "key=value"),
+            ("consume t --from newest", "earliest, latest"),
+            ("consume t --count 1 --until-end", "cannot be used with"),
+            ("consume t --print xml", "key-value"),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_arrive_where_they_belong() {
+        let Verb::Produce(produce) = parse(
+            "produce t --key-field 12 --header a=1 --header b=2=3 --partition 4 --level leader_durable --compression zstd --delimiter \\t",
+        )
+        .unwrap()
+        .verb
+        else {
+            panic!("not produce")
+        };
+        assert_eq!(
+            (produce.key_field, produce.partition, produce.level, produce.compression),
+            (Some(12), Some(4), Level::LeaderDurable, Compression::Zstd)
+        );
+        assert_eq!(produce.headers, vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2=3".to_owned())]);
+        assert_eq!(produce.delimiter, Delimiter(vec![b'\t']));
+        let Verb::Consume(consume) = parse("consume t --partition 1 --partition 3 --until-end --from 7").unwrap().verb else {
+            panic!("not consume")
+        };
+        assert_eq!((consume.partitions, consume.until_end, consume.from, consume.print), (vec![1, 3], true, From::Offset(7), None));
+        assert!(matches!(parse("metadata a b").unwrap().verb, Verb::Cluster { topics } if topics.len() == 2));
+    }
+
+    #[test]
+    fn version_and_help_are_no_errors() {
+        for line in ["--version", "--help", "topic --help", "produce --help", "consume --help"] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 0, "{line}");
+        }
+        let help = parse("produce --help").unwrap_err().to_string();
+        assert!(
+            help.contains("[default: durable]") && help.contains("[default: 127.0.0.1:7410]") && help.contains("[default: 30s]"),
+            "{help}"
+        );
+    }
+}

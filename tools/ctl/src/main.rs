@@ -1,0 +1,90 @@
+//! `tramctl`: the command line of the Tramline message broker.
+//!
+//! Reads the arguments (`args.rs`), connects, runs one verb, and turns the result into an exit code: 0 done, 1 failed,
+//! 2 wrong usage. Invariants: results go to standard output and everything else to standard error; nothing is ever asked; a
+//! reader that closes the pipe (`| head`) ends the program quietly.
+//! Not here: the protocol (crate `tramline-client`).
+
+mod args;
+mod commands;
+mod consume;
+mod failure;
+mod lines;
+mod output;
+mod print;
+mod produce;
+mod start;
+mod table;
+mod units;
+
+use args::{Cli, Format, Global, TopicVerb, Verb};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+use std::time::Duration;
+use tramline_client::{Client, Config};
+
+/// Wrong usage, as `clap` and other command lines have it.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let format = cli.global.format;
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) if failure.code == output::CLOSED => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{}", failure.render(format));
+            if failure.code == failure::USAGE { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Help and version go out as they are; errors of usage take the form that the arguments asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if error.exit_code() == i32::from(EXIT_USAGE) && failure::wants_json(&args) {
+        let text = error.to_string();
+        let sentence = text.split("\n\nUsage").next().unwrap_or(&text).trim_start_matches("error: ");
+        eprint!("{}", Failure::local(failure::USAGE, sentence).render(Format::Json));
+        return ExitCode::from(EXIT_USAGE);
+    }
+    // Failing to print help (a closed pipe) leaves nothing to report to.
+    let _ = error.print();
+    ExitCode::from(error.exit_code() as u8)
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = &cli.global;
+    let client = connect(global)?;
+    match cli.verb {
+        Verb::Topic(TopicVerb::Create { name, partitions, set, if_not_exists }) => {
+            commands::create(&client, global.format, &name, partitions, &set, if_not_exists)?;
+        }
+        Verb::Topic(TopicVerb::List) => commands::list(&client, global.format)?,
+        Verb::Topic(TopicVerb::Describe { name }) => commands::describe(&client, global.format, &name)?,
+        Verb::Topic(TopicVerb::Alter { name, set, partitions }) => commands::alter(&client, global.format, &name, partitions, &set)?,
+        Verb::Topic(TopicVerb::Delete { name }) => commands::delete(&client, global.format, &name)?,
+        Verb::Topic(TopicVerb::Options) => commands::options(&client, global.format)?,
+        Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
+        Verb::Cluster { topics } => commands::cluster(&client, global.format, &topics)?,
+        Verb::Produce(options) => return produce::run(&client, global, &options),
+        Verb::Consume(options) => consume::run(&client, global, &options)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn connect(global: &Global) -> Result<Client, Failure> {
+    let config = Config {
+        servers: global.server.0.clone(),
+        client_name: "tramctl".to_owned(),
+        // A dead address among several shall not use up the time of the living ones.
+        connect_timeout: global.timeout.min(Duration::from_secs(5)),
+        request_timeout: global.timeout,
+        ..Config::default()
+    };
+    Ok(Client::connect(config)?)
+}

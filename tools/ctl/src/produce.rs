@@ -1,0 +1,327 @@
+//! `produce`: each line of standard input becomes a record.
+//!
+//! Invariants: input is read by a thread of its own, so records and answers flow while the input rests (a person typing, a slow
+//! pipe); every record taken from the input is counted in the end, as acknowledged or failed; the summary is the only thing on
+//! standard output. A record that is itself at fault is counted and the next one goes on; anything else (no topic, no
+//! connection) stops the reading, because the rest would fail alike.
+//! Not here: batching, windows, retries (the client); cutting lines (`lines.rs`).
+
+use crate::args::{Compression, Format, Global, Level, Produce};
+use crate::failure::{Failure, is_record_fault};
+use crate::lines::{LINE_BYTES_MAX, LineCutter, LineTooLong, field};
+use crate::output::show;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+use tramline_client::{Client, Codec, Producer, ProducerConfig, Record, SendError};
+
+/// Bytes of one read: some batches' worth.
+const READ_BYTES: usize = 256 * 1024;
+/// Reads waiting for the sender; with `READ_BYTES` it bounds what is read ahead to 1 MiB.
+const READS_WAITING: usize = 4;
+/// Failures told one by one; the rest is in the count.
+const FAILURES_TOLD: u64 = 5;
+
+/// How long answers are waited for before the input is looked at again. Adds at most this to the sending of a typed line.
+const ANSWER_WAIT: Duration = Duration::from_millis(2);
+/// How long input is waited for before the connections are looked after.
+const INPUT_WAIT: Duration = Duration::from_secs(1);
+/// One step of the final waiting, so that progress is shown.
+const FLUSH_STEP: Duration = Duration::from_millis(200);
+
+/// What became of the records.
+#[derive(Debug, Default, PartialEq)]
+struct Tally {
+    records: u64,
+    acked: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// The JSON of the summary; its four names are part of the command line.
+    fn json(&self, seconds: f64) -> Value {
+        json!({"records": self.records, "acked": self.acked, "failed": self.failed, "seconds": (seconds * 1000.0).round() / 1000.0})
+    }
+
+    fn text(&self, seconds: f64) -> String {
+        let rate = if seconds > 0.0 { self.records as f64 / seconds } else { 0.0 };
+        format!("{} records, {} acknowledged, {} failed, {seconds:.3} s, {rate:.0} records/s\n", self.records, self.acked, self.failed)
+    }
+}
+
+/// Runs the verb; the exit code says whether any record failed.
+pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCode, Failure> {
+    let producer = client.producer(config(options))?;
+    // An unknown topic is told before anything is read: a person would type a line first and a pipe would be broken.
+    let partitions = client.metadata(&[&options.topic])?.topic(&options.topic).map_or(Ok(0), |topic| match topic.error.is_ok() {
+        true => Ok(topic.partitions.len() as u32),
+        false => Err(Failure::refused(topic.error, &format!("topic {}", options.topic))),
+    })?;
+    if let Some(partition) = options.partition.filter(|partition| *partition >= partitions) {
+        return Err(Failure::no_partition(&options.topic, partition, partitions));
+    }
+    let started = Instant::now();
+    let mut sending = Sending {
+        producer,
+        options,
+        format: global.format,
+        headers: options.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        tally: Tally::default(),
+        told: 0,
+        fatal: None,
+        shown: started,
+    };
+    let result = sending.all(started, global.timeout);
+    let seconds = started.elapsed().as_secs_f64();
+    let Sending { tally, fatal, .. } = sending;
+    show(global.format, || tally.text(seconds), || tally.json(seconds))?;
+    result?;
+    match fatal {
+        Some(failure) => Err(failure),
+        None if tally.failed > 0 => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn config(options: &Produce) -> ProducerConfig {
+    ProducerConfig {
+        level: match options.level {
+            Level::None => tramline_client::Level::None,
+            Level::Leader => tramline_client::Level::Leader,
+            Level::LeaderDurable => tramline_client::Level::LeaderDurable,
+            Level::Replicated => tramline_client::Level::Replicated,
+            Level::Durable => tramline_client::Level::Durable,
+        },
+        compression: match options.compression {
+            Compression::None => Codec::None,
+            Compression::Lz4 => Codec::Lz4,
+            Compression::Zstd => Codec::Zstd,
+            Compression::Snappy => Codec::Snappy,
+        },
+        ..ProducerConfig::default()
+    }
+}
+
+/// Standard input in pieces; an empty piece never comes, the end closes the channel.
+fn read_input() -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = sync_channel(READS_WAITING);
+    std::thread::spawn(move || {
+        let mut input = io::stdin().lock();
+        loop {
+            let mut piece = vec![0; READ_BYTES];
+            let message = match input.read(&mut piece) {
+                Ok(0) => return,
+                Ok(bytes) => {
+                    piece.truncate(bytes);
+                    Ok(piece)
+                }
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+                Err(cause) => Err(cause),
+            };
+            let last = message.is_err();
+            if sender.send(message).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+struct Sending<'a> {
+    producer: Producer,
+    options: &'a Produce,
+    format: Format,
+    headers: Vec<(&'a str, &'a [u8])>,
+    tally: Tally,
+    /// Failures told one by one so far.
+    told: u64,
+    /// Why the rest of the input is not read.
+    fatal: Option<Failure>,
+    /// When progress was shown last.
+    shown: Instant,
+}
+
+/// The rest of the input would fail alike; `fatal` says why.
+struct Stop;
+
+impl Sending<'_> {
+    /// Sends all input and waits for the answers.
+    fn all(&mut self, started: Instant, timeout: Duration) -> Result<(), Failure> {
+        let input = read_input();
+        let mut cutter = LineCutter::default();
+        let read = loop {
+            if self.fatal.is_some() {
+                break Ok(());
+            }
+            let piece = match input.try_recv() {
+                Ok(piece) => piece,
+                Err(TryRecvError::Disconnected) => break Ok(()),
+                // Nothing to send: answers while some are due, then input.
+                Err(TryRecvError::Empty) if self.producer.outstanding() > 0 => {
+                    self.poll(ANSWER_WAIT);
+                    continue;
+                }
+                Err(TryRecvError::Empty) => match input.recv_timeout(INPUT_WAIT) {
+                    Ok(piece) => piece,
+                    Err(RecvTimeoutError::Disconnected) => break Ok(()),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.poll(Duration::ZERO); // keeps the connections alive
+                        continue;
+                    }
+                },
+            };
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(cause) => {
+                    break Err(Failure::local("input", format!("standard input cannot be read: {cause}; the lines before were sent")));
+                }
+            };
+            match cutter.feed(&piece, |line| self.send(line)) {
+                Ok(Ok(())) => {}
+                Ok(Err(LineTooLong)) => {
+                    let line = self.tally.records + 1;
+                    break Err(Failure::local(
+                        "input",
+                        format!("line {line} has more than {LINE_BYTES_MAX} bytes; split it (the lines before were sent)"),
+                    ));
+                }
+                Err(Stop) => break Ok(()),
+            }
+            self.poll(Duration::ZERO);
+            self.progress(started);
+        };
+        if read.is_ok()
+            && self.fatal.is_none()
+            && let Some(line) = cutter.finish()
+        {
+            // Stopping after the last line changes nothing.
+            let _ = self.send(&line);
+        }
+        self.finish(started, timeout);
+        read
+    }
+
+    /// Waits until the fate of each record is known. The client ends each within the request's time; should that fail, a second
+    /// more without any answer ends the waiting, and what is left counts as failed.
+    fn finish(&mut self, started: Instant, timeout: Duration) {
+        let mut last_answer = Instant::now();
+        while self.producer.outstanding() > 0 && last_answer.elapsed() < timeout + Duration::from_secs(1) {
+            let before = self.producer.outstanding();
+            // An error here is "not yet all"; the deliveries tell the rest.
+            let _ = self.producer.flush(FLUSH_STEP);
+            self.take_answers();
+            if self.producer.outstanding() < before {
+                last_answer = Instant::now();
+            }
+            self.progress(started);
+        }
+        self.take_answers();
+        let left = self.producer.outstanding() as u64;
+        if left > 0 {
+            self.tally.failed += left;
+            self.tell(&Failure::local(
+                "timed_out",
+                format!("{left} records had no answer; they may or may not be stored, read the topic before sending them again"),
+            ));
+        }
+    }
+
+    /// One line becomes one record.
+    fn send(&mut self, line: &[u8]) -> Result<(), Stop> {
+        self.tally.records += 1;
+        let key = match (self.options.key_field, &self.options.key) {
+            (Some(number), _) => match field(line, number, &self.options.delimiter.0) {
+                Ok(key) => Some(key),
+                Err(fields) => {
+                    self.tally.failed += 1;
+                    let sentence =
+                        format!("line {} has {fields} fields, --key-field {number} is not there; it was not sent", self.tally.records);
+                    self.tell(&Failure::local("input", sentence));
+                    return Ok(());
+                }
+            },
+            (None, key) => key.as_ref().map(|key| key.as_bytes()),
+        };
+        let record = Record {
+            topic: &self.options.topic,
+            partition: self.options.partition,
+            key,
+            value: Some(line),
+            headers: &self.headers,
+            timestamp_us: None,
+            tag: self.tally.records,
+        };
+        let Err(error) = self.producer.send(&record) else { return Ok(()) };
+        self.tally.failed += 1;
+        let fault = is_record_fault(&error);
+        let failure = Failure::from(error);
+        let failure = Failure { message: format!("line {}: {}", self.tally.records, failure.message), ..failure };
+        if fault {
+            self.tell(&failure);
+            return Ok(());
+        }
+        self.fatal = Some(failure);
+        Err(Stop)
+    }
+
+    fn poll(&mut self, wait: Duration) {
+        if let Err(error) = self.producer.poll(wait) {
+            self.fatal.get_or_insert(error.into());
+        }
+        self.take_answers();
+    }
+
+    fn take_answers(&mut self) {
+        let mut failures = Vec::new();
+        let (tally, fatal) = (&mut self.tally, &mut self.fatal);
+        self.producer.drain(|delivery| match delivery.error {
+            // Level none has no acknowledgement: such a record was sent, and nobody knows more.
+            None => tally.acked += u64::from(delivery.level != tramline_client::Level::None),
+            Some(error) => {
+                tally.failed += 1;
+                let fault = is_record_fault(&SendError::Client(error.clone()));
+                let failure = Failure::from(error.clone());
+                let failure = Failure { message: format!("line {}: {}", delivery.tag, failure.message), ..failure };
+                if !fault && fatal.is_none() {
+                    *fatal = Some(failure);
+                } else if failures.len() < FAILURES_TOLD as usize {
+                    failures.push(failure);
+                }
+            }
+        });
+        for failure in failures {
+            self.tell(&failure);
+        }
+    }
+
+    /// Tells the first few failures on standard error, one line each.
+    fn tell(&mut self, failure: &Failure) {
+        self.told += 1;
+        if self.told <= FAILURES_TOLD {
+            eprint!("{}", failure.render(self.format));
+        }
+    }
+
+    /// A line per second on standard error, for people only.
+    fn progress(&mut self, started: Instant) {
+        if self.format == Format::Table && self.shown.elapsed() >= Duration::from_secs(1) && io::stderr().is_terminal() {
+            self.shown = Instant::now();
+            eprintln!("{:.0} s: {} records read, {} acknowledged", started.elapsed().as_secs_f64(), self.tally.records, self.tally.acked);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_has_the_four_names_scripts_rely_on() {
+        let tally = Tally { records: 5, acked: 3, failed: 2 };
+        assert_eq!(tally.json(1.23456), json!({"records": 5, "acked": 3, "failed": 2, "seconds": 1.235}));
+        assert_eq!(tally.text(2.5), "5 records, 3 acknowledged, 2 failed, 2.500 s, 2 records/s\n");
+        assert!(Tally::default().text(0.0).contains("0 records/s"));
+    }
+}

@@ -1,0 +1,406 @@
+//! The command line of `tramline-loadgen`: shapes of load, ranges and defaults.
+//!
+//! Invariants: what can be wrong without a broker is refused here, with what is allowed; `Plan` is the checked whole, and no
+//! other file looks at the raw options. A value is never below `payload::STAMP_BYTES`, since each carries its stamp.
+
+use crate::payload::STAMP_BYTES;
+use crate::quantity::parse_quantity_in;
+use crate::units::{parse_duration_in, parse_servers};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::time::Duration;
+
+/// Load generator of the Tramline message broker.
+#[derive(Parser, Debug)]
+#[command(name = "tramline-loadgen", version, max_term_width = 110)]
+#[command(about = "Load generator of the Tramline message broker: constant rate or closed loop, checked payloads, honest percentiles")]
+#[command(after_help = "Latency is completion minus the INTENDED time of a record, so a stall counts for every record it delayed; \
+service time is completion minus the actual send. Rates are records per second, MB are 10^6 bytes of values.\n\
+Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
+3 the achieved rate is below 99 % of the asked one.")]
+pub struct Cli {
+    /// What to drive.
+    #[command(subcommand)]
+    pub mode: Mode,
+}
+
+/// What to drive.
+#[derive(Subcommand, Debug)]
+pub enum Mode {
+    /// Write records and measure acknowledgements
+    Produce(Produce),
+    /// Read records, check them and measure throughput (and latency with --from latest)
+    Consume(Consume),
+    /// Write and read at once: end-to-end latency, and every record is checked for loss, duplicates, reorder and change
+    Both(Both),
+}
+
+/// Options of `produce`.
+#[derive(Args, Debug)]
+pub struct Produce {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the writing side.
+    #[command(flatten)]
+    pub load: Load,
+}
+
+/// Options of `consume`.
+#[derive(Args, Debug)]
+pub struct Consume {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the reading side.
+    #[command(flatten)]
+    pub read: Read,
+    /// Where to start; `earliest` reads what is there, `latest` what comes
+    #[arg(long, default_value = "earliest")]
+    pub from: From,
+    /// End when the end as of the start is reached, also before --duration is over (sets --warmup to 0)
+    #[arg(long)]
+    pub until_end: bool,
+}
+
+/// Options of `both`.
+#[derive(Args, Debug)]
+pub struct Both {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the writing side.
+    #[command(flatten)]
+    pub load: Load,
+    /// Options of the reading side.
+    #[command(flatten)]
+    pub read: Read,
+}
+
+/// Options of every mode.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Address of a node; several are separated by commas
+    #[arg(long, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = servers)]
+    pub server: String,
+    /// Topic; created when missing
+    #[arg(long, default_value = "loadgen")]
+    pub topic: String,
+    /// Partitions of the topic when it is created; an existing topic keeps its own [1 to 100000]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = partitions)]
+    pub partitions: u32,
+    /// Measured time, after the warm-up [100ms to 24h]
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+    /// Time before measuring starts, whose records are not in any result [0s to 1h]
+    #[arg(long, default_value = "2s", value_parser = warmup)]
+    pub warmup: Duration,
+    /// How long without any answer until the server counts as vanished; also the limit of one request [100ms to 10m]
+    #[arg(long, default_value = "10s", value_parser = timeout)]
+    pub timeout: Duration,
+    /// Spin instead of sleeping while waiting (lower latency, a whole core per side)
+    #[arg(long)]
+    pub busy_poll: bool,
+    /// Pin to this core; with two numbers (1,2) the writing and the reading side apart [0 to 1023]
+    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1, value_parser = clap::value_parser!(u16).range(0..1024))]
+    pub cpu: Vec<u16>,
+    /// Write the report as JSON to this file, or to standard output with - (instead of the table)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+    /// No progress lines on standard error
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Options of the writing side.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("loop").required(true))]
+pub struct Load {
+    /// Open loop: this many records per second, whatever the server does (1000, 20k, 1M) [1 to 100M]
+    #[arg(long, value_name = "R", group = "loop", value_parser = rate)]
+    pub rate: Option<u64>,
+    /// Closed loop: the next record waits for an answer. For maximum throughput; its latencies leave out what a stall delays
+    #[arg(long, group = "loop")]
+    pub closed: bool,
+    /// Closed loop: records waiting for an answer at most [default: what fills --in-flight batches; 1 to 10M]
+    #[arg(long, value_name = "N", value_parser = outstanding, conflicts_with = "rate")]
+    pub outstanding: Option<u64>,
+    /// Bytes of a value; 48 of them are the stamp [48 to 16MiB]
+    #[arg(long, default_value = "1000", value_parser = size)]
+    pub size: u64,
+    /// A batch closes at this many bytes [128 to 8MiB]
+    #[arg(long, default_value = "64KiB", value_parser = batch_bytes)]
+    pub batch_bytes: u64,
+    /// How long a batch may wait for more records [0s to 10s]
+    #[arg(long, default_value = "0s", value_parser = linger)]
+    pub linger: Duration,
+    /// Unanswered requests per connection [1 to 1024]
+    #[arg(long, default_value = "5", value_name = "N", value_parser = in_flight)]
+    pub in_flight: u64,
+    /// Bytes of records held by the client; above it sending waits [1MiB to 4GiB]
+    #[arg(long, default_value = "32MiB", value_parser = buffer_bytes)]
+    pub buffer_bytes: u64,
+    /// What an acknowledgement promises
+    #[arg(long, default_value = "durable")]
+    pub level: Level,
+    /// Compression of the batches
+    #[arg(long, default_value = "none")]
+    pub compression: Compression,
+    /// Writing threads, each with its own connections; they share --rate, the other limits hold for each [1 to 64]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = producers)]
+    pub producers: u64,
+    /// Different keys, used in turn; 0: no keys, partitions in turn, a batch each [0 to 10M]
+    #[arg(long, default_value = "0", value_name = "N", value_parser = keys)]
+    pub keys: u64,
+}
+
+/// Options of the reading side.
+#[derive(Args, Clone, Debug)]
+pub struct Read {
+    /// Bytes the broker may send ahead of what was consumed, per connection [64KiB to 256MiB]
+    #[arg(long, default_value = "1MiB", value_parser = credit_bytes)]
+    pub credit_bytes: u64,
+    /// Do not check the checksums of batches (the stamps are checked all the same)
+    #[arg(long)]
+    pub no_verify: bool,
+}
+
+/// Where the reading side starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum From {
+    /// The oldest kept record.
+    Earliest,
+    /// Only what comes from now on.
+    Latest,
+}
+
+/// Durability levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Level {
+    /// No answer at all.
+    None,
+    /// The leader has it in memory.
+    Leader,
+    /// The leader has it on disk.
+    #[value(alias = "leader-durable")]
+    LeaderDurable,
+    /// A majority has it in memory.
+    Replicated,
+    /// A majority has it on disk.
+    Durable,
+}
+
+/// Codecs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// Fast, moderate ratio.
+    Lz4,
+    /// Slower, best ratio.
+    Zstd,
+    /// Fast, moderate ratio.
+    Snappy,
+}
+
+/// The name an option's value has on the command line.
+pub fn name_of<V: ValueEnum>(value: V) -> String {
+    value.to_possible_value().map(|possible| possible.get_name().to_owned()).unwrap_or_default()
+}
+
+impl Common {
+    /// The core of the writing side.
+    pub fn produce_cpu(&self) -> Option<usize> {
+        self.cpu.first().map(|&cpu| cpu as usize)
+    }
+
+    /// The core of the reading side: the second number, or the first when it is the only one.
+    pub fn consume_cpu(&self) -> Option<usize> {
+        self.cpu.get(1).or(self.cpu.first()).map(|&cpu| cpu as usize)
+    }
+}
+
+impl Load {
+    /// What the options do not say each for itself but only together.
+    pub fn check(&self) -> Result<(), String> {
+        if self.buffer_bytes < self.batch_bytes {
+            return Err(format!(
+                "--buffer-bytes {} is below --batch-bytes {}; it must hold at least one batch",
+                self.buffer_bytes, self.batch_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Records that fit into one batch: the length of a run on one partition, at least one.
+    pub fn records_per_batch(&self) -> u64 {
+        // Batch header 112 bytes; each record an index entry of 12 bytes, with a key 2 + 12 more. A batch counts at most 65,535.
+        let record = self.size + 12 + if self.keys > 0 { 14 } else { 0 };
+        (self.batch_bytes.saturating_sub(112) / record).clamp(1, 65_535)
+    }
+}
+
+impl Common {
+    /// What the options do not say each for itself but only together.
+    pub fn check(&self) -> Result<(), String> {
+        if self.cpu.len() > 2 {
+            return Err("--cpu takes one core, or two separated by a comma (writing side, reading side)".to_owned());
+        }
+        if self.topic.is_empty() {
+            return Err("--topic must not be empty".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn servers(text: &str) -> Result<String, String> {
+    parse_servers(text).map(|_| text.to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration_in(text, Duration::from_millis(100), Duration::from_secs(24 * 3600))
+}
+
+fn warmup(text: &str) -> Result<Duration, String> {
+    parse_duration_in(text, Duration::ZERO, Duration::from_secs(3600))
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    parse_duration_in(text, Duration::from_millis(100), Duration::from_secs(600))
+}
+
+fn linger(text: &str) -> Result<Duration, String> {
+    parse_duration_in(text, Duration::ZERO, Duration::from_secs(10))
+}
+
+fn partitions(text: &str) -> Result<u32, String> {
+    parse_quantity_in(text, 1, 100_000).map(|count| count as u32)
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 1, 100_000_000)
+}
+
+fn outstanding(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 1, 10_000_000)
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, STAMP_BYTES as u64, 16 << 20)
+}
+
+fn batch_bytes(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 128, 8 << 20)
+}
+
+fn buffer_bytes(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 1 << 20, 4 << 30)
+}
+
+fn in_flight(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 1, 1024)
+}
+
+fn producers(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 1, 64)
+}
+
+fn keys(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 0, 10_000_000)
+}
+
+fn credit_bytes(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 64 << 10, 256 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("tramline-loadgen").chain(line.split_whitespace()))
+    }
+
+    fn load(line: &str) -> Load {
+        match parse(line).unwrap().mode {
+            Mode::Produce(produce) => produce.load,
+            Mode::Both(both) => both.load,
+            Mode::Consume(_) => panic!("consume has no load"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let Mode::Both(both) = parse("both --rate 1000").unwrap().mode else { panic!("not both") };
+        assert_eq!((both.common.duration, both.common.warmup), (Duration::from_secs(10), Duration::from_secs(2)));
+        assert_eq!((both.load.size, both.load.batch_bytes, both.load.in_flight, both.load.level), (1000, 65_536, 5, Level::Durable));
+        let help = parse("both --help").unwrap_err().to_string();
+        assert!(help.contains("[default: durable]") && help.contains("[default: 64KiB]") && help.contains("[default: 10s]"), "{help}");
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_with_what_is_allowed() {
+        for (line, part) in [
+            ("", "Usage"),
+            ("produce", "--rate"),
+            ("produce --rate 0", "1 to 100000000"),
+            ("produce --rate 1000 --closed", "cannot be used with"),
+            ("produce --rate 1000 --outstanding 5", "cannot be used with"),
+            ("produce --closed --outstanding 0", "1 to 10000000"),
+            ("produce --closed --size 47", "48 to 16777216"),
+            ("produce --closed --size 17MiB", "48 to 16777216"),
+            ("produce --closed --batch-bytes 127", "128 to 8388608"),
+            ("produce --closed --in-flight 0", "1 to 1024"),
+            ("produce --closed --producers 65", "1 to 64"),
+            ("produce --closed --keys 10000001", "0 to 10000000"),
+            ("produce --closed --partitions 0", "1 to 100000"),
+            ("produce --closed --duration 99ms", "100ms to 24h"),
+            ("produce --closed --duration 10", "unit"),
+            ("produce --closed --warmup 2h", "0s to 1h"),
+            ("produce --closed --timeout 0s", "100ms to 10m"),
+            ("produce --closed --cpu 1024", "1024"),
+            ("produce --closed --level most", "leader_durable"),
+            ("produce --closed --server x", "HOST:PORT"),
+            ("produce --closed --linger 11s", "0s to 10s"),
+            ("consume --rate 5", "--rate"),
+            ("consume --from 7", "earliest, latest"),
+            ("consume --credit-bytes 1", "65536 to 268435456"),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        assert!(load("produce --closed --buffer-bytes 1MiB --batch-bytes 2MiB").check().unwrap_err().contains("at least one batch"));
+        let Mode::Produce(produce) = parse("produce --closed --cpu 1,2,3").unwrap().mode else { panic!("not produce") };
+        assert!(produce.common.check().is_err());
+    }
+
+    #[test]
+    fn cores_are_one_for_both_sides_or_one_each() {
+        for (line, expected) in [
+            ("both --closed", (None, None)),
+            ("both --closed --cpu 1", (Some(1), Some(1))),
+            ("both --closed --cpu 1,0", (Some(1), Some(0))),
+        ] {
+            let Mode::Both(both) = parse(line).unwrap().mode else { panic!("not both") };
+            assert_eq!((both.common.produce_cpu(), both.common.consume_cpu()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_run_on_one_partition_is_what_fits_a_batch() {
+        assert_eq!(load("produce --closed").records_per_batch(), (65_536 - 112) / 1012);
+        assert_eq!(load("produce --closed --batch-bytes 128").records_per_batch(), 1);
+        assert_eq!(load("produce --closed --size 48 --batch-bytes 8MiB").records_per_batch(), 65_535);
+    }
+}

@@ -1,0 +1,209 @@
+//! The reading thread: takes records from the client's consumer, checks their stamps and times them.
+//!
+//! Invariants: end-to-end latency is arrival minus the intended time in the stamp; a record is timed when the client hands it
+//! over. With a writer (`both`) reading ends when all that was acknowledged is here, or nothing more came for the time-out
+//! after the writer's end; what is missing then is lost.
+//! Not here: what a finding is (`check.rs`).
+
+use crate::check::{Checker, Found};
+use crate::clock::Clock;
+use crate::environment::thread_cpu_ns;
+use crate::payload;
+use crate::schedule::Window;
+use crate::stats::{Side, record};
+use crate::write::{Written, lock};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tramline_client::{Consumer, Error};
+
+/// Longest wait in a poll, so that ends are seen in time.
+const POLL_MAX: Duration = Duration::from_millis(10);
+
+/// What the reading thread is to do.
+pub struct ReadPlan<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Ends at which reading stops; empty: the time decides.
+    pub ends: Vec<(u32, u64)>,
+    /// The runs to look for; none: all.
+    pub runs: Option<Range<u64>>,
+    /// Writers that tell when they are done.
+    pub writers: u64,
+    /// Whether the streams' first numbers must be zero.
+    pub from_zero: bool,
+    /// Whether arrival minus intended time means something (not when reading what was written long ago).
+    pub timed: bool,
+    /// Measured part.
+    pub window: Window,
+    /// Without any sign for so long, the server has vanished.
+    pub timeout: Duration,
+    /// Whether the streams of the writer are keys.
+    pub keyed: bool,
+}
+
+/// What came of it, beside the counts.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What the check found.
+    pub found: Found,
+    /// Why it ended early.
+    pub vanished: Option<String>,
+    /// When it ended, nanoseconds of the run.
+    pub ended_ns: u64,
+    /// Time on a core.
+    pub cpu_ns: u64,
+}
+
+/// Reads until the window's end (or the ends of the plan), or with a writer until all is here.
+pub fn read(
+    mut consumer: Consumer,
+    plan: &ReadPlan<'_>,
+    clock: Clock,
+    side: &Mutex<Side>,
+    stop: &AtomicBool,
+    writer: Option<&Receiver<Ends>>,
+) -> Seen {
+    let cpu_before = thread_cpu_ns();
+    let mut checker = Checker::new(plan.runs.clone(), plan.from_zero);
+    let vanished = drive(&mut consumer, plan, clock, side, stop, writer, &mut checker).err();
+    Seen {
+        found: checker.found(),
+        vanished,
+        ended_ns: clock.now_ns(),
+        cpu_ns: thread_cpu_ns().zip(cpu_before).map_or(0, |(after, before)| after - before),
+    }
+}
+
+/// What the writer tells when it is done.
+pub struct Ends {
+    /// See [`Written`].
+    pub run: u64,
+    /// See [`Written`].
+    pub streams: Vec<(u32, u64)>,
+    /// See [`Written`].
+    pub excused: Vec<(u32, u64)>,
+    /// Whether it ended early: then the reader does not wait either.
+    pub vanished: bool,
+}
+
+impl Ends {
+    /// From the writer's result.
+    pub fn of(written: &Written) -> Ends {
+        Ends { run: written.run, streams: written.streams.clone(), excused: written.excused.clone(), vanished: written.vanished.is_some() }
+    }
+}
+
+fn drive(
+    consumer: &mut Consumer,
+    plan: &ReadPlan<'_>,
+    clock: Clock,
+    side: &Mutex<Side>,
+    stop: &AtomicBool,
+    writer: Option<&Receiver<Ends>>,
+    checker: &mut Checker,
+) -> Result<(), String> {
+    let mut writers_left = plan.writers;
+    let mut ends = plan.ends.clone();
+    let mut last_new_ns = clock.now_ns();
+    loop {
+        let now_ns = clock.now_ns();
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if writer.is_none() && (now_ns >= plan.window.end_ns || at(consumer, plan.topic, &ends)) {
+            return Ok(());
+        }
+        if writer.is_some() && writers_left == 0 {
+            let silent_ns = now_ns.saturating_sub(last_new_ns);
+            let all_here = checker.found().lost == 0 && at(consumer, plan.topic, &ends);
+            if all_here || silent_ns >= plan.timeout.as_nanos() as u64 {
+                return Ok(());
+            }
+        }
+        if writers_left > 0
+            && let Some(told) = writer.and_then(|channel| channel.try_recv().ok())
+        {
+            writers_left -= 1;
+            last_new_ns = now_ns;
+            for &(stream, end) in &told.streams {
+                checker.expect_end(told.run, plan.keyed, stream, end);
+            }
+            for &(stream, sequence) in &told.excused {
+                checker.excuse(told.run, plan.keyed, stream, sequence);
+            }
+            if told.vanished {
+                return Ok(());
+            }
+            if writers_left == 0 {
+                // To the end of the log, and not only until the last one is here: a duplicate would come behind it.
+                let found = consumer.end_offsets().map_err(|error| format!("the server vanished: {error}"))?;
+                ends = found.into_iter().map(|(_, partition, end)| (partition, end)).collect();
+            }
+        }
+        match poll(consumer, plan, clock, side, checker) {
+            Ok(0) => {}
+            Ok(_) => last_new_ns = clock.now_ns(),
+            Err(error) => {
+                let mut side = lock(side);
+                side.failed += 1;
+                side.interval.errors += 1;
+                side.count_error(&error.to_string());
+                drop(side);
+                // Silence is no trouble for a reader: perhaps nobody writes. The client tells a lost broker when it stays away for
+                // the request's time, and a partition that cannot be read on: then the others are read to the end.
+                let (Error::Partition { partition, .. } | Error::Corrupt { partition, .. }) = &error else {
+                    return Err(format!("the server vanished: {error}"));
+                };
+                if !error.retriable() {
+                    consumer.unassign(plan.topic, *partition);
+                    if consumer.assigned().next().is_none() {
+                        return Err(format!("no partition can be read any more: {error}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn poll(consumer: &mut Consumer, plan: &ReadPlan<'_>, clock: Clock, side: &Mutex<Side>, checker: &mut Checker) -> Result<usize, Error> {
+    let mut guard = None;
+    let mut now_ns = 0;
+    let mut seen = 0u64;
+    consumer.poll(POLL_MAX, |view| {
+        let side: &mut Side = guard.get_or_insert_with(|| lock(side));
+        // One clock reading (25 ns) per record where it is timed, otherwise one per 64.
+        if plan.timed || seen.is_multiple_of(64) {
+            now_ns = clock.now_ns();
+        }
+        seen += 1;
+        let value = view.value.unwrap_or_default();
+        let stamp = payload::read(value);
+        side.records += 1;
+        side.interval.records += 1;
+        side.interval.bytes += value.len() as u64;
+        let looked_for = checker.take(view.partition, stamp);
+        // Where it is timed, the intended time says whether a record belongs to the measured part; else its arrival.
+        let mut at_ns = now_ns as i64;
+        if let (true, true, Ok(stamp)) = (plan.timed, looked_for, stamp) {
+            at_ns = clock.run_ns(stamp.intended_utc_ns);
+            let latency_ns = (now_ns as i64).saturating_sub(at_ns).max(0) as u64;
+            record(&mut side.interval.latency, latency_ns);
+            if u64::try_from(at_ns).is_ok_and(|at| plan.window.contains(at)) {
+                record(&mut side.latency, latency_ns);
+            }
+        }
+        if (looked_for || plan.runs.is_none()) && u64::try_from(at_ns).is_ok_and(|at| plan.window.contains(at)) {
+            side.measured_records += 1;
+            side.measured_bytes += value.len() as u64;
+            side.last_done_ns = now_ns;
+        }
+    })
+}
+
+/// Whether all partitions that are still read have reached these ends; false without ends.
+fn at(consumer: &Consumer, topic: &str, ends: &[(u32, u64)]) -> bool {
+    !ends.is_empty() && ends.iter().all(|&(partition, end)| consumer.position(topic, partition).is_none_or(|position| position >= end))
+}
