@@ -27,7 +27,8 @@ pub const TOPICS_MAX: u64 = 10_000;
 pub const TOPIC_PARTITIONS_MAX: u64 = 10_000;
 /// Partitions of a cluster: some 200 bytes of metadata each, so 20 MB on each node.
 pub const PARTITIONS_MAX: u64 = 100_000;
-const _: () = assert!(TOPIC_PARTITIONS_MAX * PARTITION_REPLY_BYTES_MAX + 4096 <= META_BYTES_MAX, "a topic's description has to fit into one meta");
+const _: () =
+    assert!(TOPIC_PARTITIONS_MAX * PARTITION_REPLY_BYTES_MAX + 4096 <= META_BYTES_MAX, "a topic's description has to fit into one meta");
 /// Longest name of a topic, in bytes: a file name of 255 with room for an ending.
 pub const TOPIC_NAME_BYTES_MAX: u64 = 249;
 

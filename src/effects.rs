@@ -10,8 +10,8 @@ use crate::ids::{ConnId, FileId, ShardId};
 use crate::shard::mesh::Message;
 use std::ops::Range;
 use std::sync::Arc;
-use tramline_wire::frame::{FrameHeader, begin_frame, finish_frame, write_error};
 use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::{FrameHeader, begin_frame, finish_frame, write_error};
 
 /// One clock reading, passed to every step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub enum Outcome {
 }
 
 /// Operations on names in the shard's own directory. All of them are durable when done only after `SyncDir`.
+#[allow(missing_docs)] // the variants' texts name their fields
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileOp {
     /// Creates `name` (must not exist), allocates `len_bytes` for it (no zero-fill), opens it with O_DIRECT | O_DSYNC for read and write as `file`.
@@ -95,6 +96,7 @@ impl Caller {
 
 /// What happens to the core.
 #[derive(Debug)]
+#[allow(missing_docs)] // the variants' texts name their fields
 pub enum Event<'a> {
     /// A connection was accepted.
     Opened { conn: ConnId },
@@ -120,6 +122,7 @@ pub enum Event<'a> {
 
 /// One thing to be done by the edge.
 #[derive(Debug)]
+#[allow(missing_docs)] // the variants' texts name their fields
 pub enum Effect {
     /// Write `data` at `pos` of `file`; durable when done (the file is open with O_DSYNC).
     Write { token: Token, file: FileId, pos: u64, data: Bytes },
@@ -219,7 +222,9 @@ impl Effects {
     pub fn refuse(&mut self, caller: &Caller, code: ErrorCode, message: &str, next: &str) {
         let message = if message.is_empty() { code.sentence() } else { message };
         match caller.via {
-            None => self.send(caller.conn, [], |out| write_error(out, caller.kind, caller.version, caller.correlation, code, message, next)),
+            None => {
+                self.send(caller.conn, [], |out| write_error(out, caller.kind, caller.version, caller.correlation, code, message, next))
+            }
             Some(to) => {
                 let mut frame = Vec::new();
                 write_error(&mut frame, caller.kind, caller.version, caller.correlation, code, message, next);

@@ -316,8 +316,9 @@ impl Shared {
     ) -> Result<R, Error> {
         let deadline = Instant::now() + self.config.request_timeout;
         let mut backoff = Backoff::default();
-        let mut admin = self.lock();
         loop {
+            // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
+            let mut admin = self.lock();
             let error = match self.call_once(&mut admin, what, kind, effect, &encode, deadline, &decode) {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
@@ -326,6 +327,7 @@ impl Shared {
                 admin.preferred = Some(next.to_string());
                 admin.link = None;
             }
+            drop(admin);
             if !error.retriable() {
                 return Err(error);
             }
@@ -343,9 +345,9 @@ impl Shared {
         deadline: Instant,
         decode: &impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
-        // After a silence the broker may have closed the connection; noticing before the request is sent saves a request
-        // with an unknown outcome.
-        let reusable = admin.link.take().and_then(|mut link| (link.idle().as_millis() < 1000 || !link.is_stale()).then_some(link));
+        // The broker may have closed the connection meanwhile; noticing before the request is sent saves a request with an
+        // unknown outcome.
+        let reusable = admin.link.take().and_then(|mut link| (!link.is_stale()).then_some(link));
         let mut link = match reusable {
             Some(link) => link,
             None => {

@@ -38,6 +38,8 @@ use crate::types::{At, Start};
 /// }
 /// # Ok::<(), tramline_client::Error>(())
 /// ```
+///
+/// One consumer reads at most 4,096 partitions of one shard (the broker's `entries.max`); more need a second consumer.
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,
@@ -117,7 +119,8 @@ impl Consumer {
 
     /// Hands out records that have arrived; waits for the first, at most `timeout`. Returns how many. Records of one partition
     /// come in order of offset. An error concerns one partition (which stops until a [`seek`](Self::seek), if the error will
-    /// not pass by itself) or one broker (which is tried again); the others go on at the next call.
+    /// not pass by itself) or one broker (which is tried again); the others go on at the next call. It may come one call after
+    /// records that arrived with it.
     pub fn poll(&mut self, timeout: Duration, mut each: impl FnMut(&RecordView<'_>)) -> Result<usize, Error> {
         self.poll_until(timeout, |record| {
             each(record);
@@ -129,14 +132,18 @@ impl Consumer {
     pub fn poll_until(&mut self, timeout: Duration, mut each: impl FnMut(&RecordView<'_>) -> ControlFlow<()>) -> Result<usize, Error> {
         let mut deadline = None;
         loop {
+            // Told before more is handed out: partitions that flow must not keep one that stopped from being heard.
+            if let Some(error) = self.core.take_error() {
+                return Err(error);
+            }
             let now = self.clock.now();
             self.prepare(now);
             let (delivered, progress) = self.turn(now, &mut each);
             if delivered.records > 0 {
                 return Ok(delivered.records);
             }
-            if let Some(error) = self.core.take_error() {
-                return Err(error);
+            if self.core.has_error() {
+                continue;
             }
             if progress {
                 continue;

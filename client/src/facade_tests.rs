@@ -322,3 +322,46 @@ fn a_client_can_be_shared_and_the_others_can_be_sent() {
     sent::<crate::Consumer>();
     sent::<RawConn>();
 }
+
+#[test]
+fn sending_alone_connects_and_sends_full_batches() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 2, &[], false).expect("created");
+    let config = ProducerConfig { batch_bytes: 2000, ..ProducerConfig::default() };
+    let mut producer = client.producer(config).expect("a producer");
+    producer.send(&Record { topic: "t", partition: Some(1), value: Some(b"alone"), ..Record::default() }).expect("taken");
+    let record = Record { topic: "t", partition: Some(0), value: Some(&[1; 500]), ..Record::default() };
+    let mut acked = 0;
+    while acked < 100 {
+        producer.send(&record).expect("taken");
+        producer.drain(|delivery| {
+            assert_eq!(delivery.partition, 0, "what is open without a linger waits for a poll");
+            acked += u32::from(delivery.error.is_none());
+        });
+    }
+}
+
+#[test]
+fn a_stopped_partition_is_told_although_another_flows() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 2, &[], false).expect("created");
+    let mut producer = client.producer(ProducerConfig { batch_bytes: 200, ..ProducerConfig::default() }).expect("a producer");
+    for _ in 0..5000 {
+        producer.send(&Record { topic: "t", partition: Some(1), value: Some(&[7; 150]), ..Record::default() }).expect("taken");
+    }
+    producer.flush(LONG).expect("acknowledged");
+    let mut consumer = client.consumer(ConsumerConfig { credit_bytes: 4096, ..ConsumerConfig::default() }).expect("a consumer");
+    consumer.assign("t", 0, Start::Offset(99)).expect("assigned");
+    consumer.assign("t", 1, Start::Earliest).expect("assigned");
+    let mut count = 0;
+    let error = loop {
+        match consumer.poll(LONG, |_| {}) {
+            Ok(got) => count += got,
+            Err(error) => break error,
+        }
+    };
+    assert!(count < 5000);
+    assert_eq!((error.code(), error.resume_offset()), (Some(ErrorCode::OffsetOutOfRange), Some(0)));
+}

@@ -218,11 +218,6 @@ impl Link {
         }
     }
 
-    /// How long ago the last request was sent.
-    pub(crate) fn idle(&self) -> Duration {
-        self.last_used.elapsed()
-    }
-
     /// A request is about to be queued: starts the time that messages about slowness tell.
     pub(crate) fn touch(&mut self) {
         self.last_used = Instant::now();

@@ -69,13 +69,19 @@ mod tests {
 
     #[test]
     fn the_partition_of_a_key_is_pinned() {
-        // These are the vectors of docs/PROTOCOL.md: other clients must agree.
+        // Those over 16 and 7 are the vectors of docs/PROTOCOL.md: other clients must agree.
         let all_bytes: Vec<u8> = (0..=255).collect();
-        let vectors: [(&[u8], u32, u32); 7] = [
+        let vectors: [(&[u8], u32, u32); 13] = [
             (b"", 16, 1),
+            (b"", 7, 6),
             (b"a", 16, 0),
+            (b"a", 7, 1),
             (b"N14228", 16, 15),
             (b"N14228", 7, 5),
+            (b"flights", 16, 1),
+            (b"flights", 7, 1),
+            ("žluť".as_bytes(), 16, 8),
+            ("žluť".as_bytes(), 7, 4),
             ("größe".as_bytes(), 1000, 772),
             (&all_bytes, 4096, 2679),
             (b"N668DN", 1, 0),

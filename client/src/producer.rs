@@ -113,7 +113,7 @@ impl Producer {
         match self.offer(record) {
             Err(SendError::BufferFull { .. }) => {
                 let now = self.clock.now();
-                self.pump(now)?;
+                self.pump(now);
                 self.offer(record)
             }
             result => result,
@@ -131,8 +131,8 @@ impl Producer {
             Ok(false) => Ok(()),
             Ok(true) => {
                 let now = self.clock.now();
-                self.core.fill_windows(now);
-                self.exchange(now);
+                self.core.step_between_polls(now);
+                self.service(now);
                 Ok(())
             }
             Err(PushError::BufferFull) => Err(SendError::BufferFull { held_bytes: self.core.held_bytes() }),
@@ -147,7 +147,7 @@ impl Producer {
             // Whatever is open has to go out, else nothing may ever make room.
             self.core.flush();
             let now = self.clock.now();
-            let progress = self.pump(now)?;
+            let progress = self.pump(now);
             match self.offer(record) {
                 Err(SendError::BufferFull { held_bytes }) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -184,7 +184,7 @@ impl Producer {
         let mut deadline = None;
         loop {
             let now = self.clock.now();
-            self.pump(now)?;
+            self.pump(now);
             if self.core.deliveries_waiting() > 0 || self.core.records_outstanding() == 0 || timeout.is_zero() {
                 return Ok(self.core.deliveries_waiting());
             }
@@ -204,7 +204,7 @@ impl Producer {
         loop {
             let now = self.clock.now();
             self.core.flush();
-            let progress = self.pump(now)?;
+            let progress = self.pump(now);
             if self.core.records_outstanding() == 0 {
                 return Ok(());
             }
@@ -260,8 +260,14 @@ impl Producer {
     }
 
     /// One turn of everything, without waiting; returns whether bytes moved.
-    fn pump(&mut self, now: Now) -> Result<bool, Error> {
+    fn pump(&mut self, now: Now) -> bool {
         self.core.step(now);
+        self.service(now)
+    }
+
+    /// Metadata and connections where they are due; then moves bytes, and returns whether any moved.
+    #[inline]
+    fn service(&mut self, now: Now) -> bool {
         let stale = now.mono_us.saturating_sub(self.last_metadata_us) > METADATA_AGE_US_MAX;
         if self.core.metadata_due(now) || stale {
             self.refresh_metadata(now);
@@ -272,7 +278,7 @@ impl Producer {
                 self.core.fill_windows(now);
             }
         }
-        Ok(self.exchange(now))
+        self.exchange(now)
     }
 
     /// Moves bytes on all lanes; returns whether any moved.
@@ -298,6 +304,7 @@ impl Producer {
         self.last_metadata_us = now.mono_us;
         let names = self.core.topic_names();
         if names.is_empty() {
+            self.core.metadata_not_needed();
             return;
         }
         let names: Vec<&str> = names.iter().map(String::as_str).collect();

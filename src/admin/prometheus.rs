@@ -50,14 +50,17 @@ impl prometheus_client::collector::Collector for Page {
             let doc = metric.doc.strip_suffix('.').unwrap_or(metric.doc);
             let mut descriptor = encoder.encode_descriptor(name, doc, None, metric.kind)?;
             for (labels, sample) in &metric.samples {
-                write_sample(descriptor.encode_family(labels)?, sample)?;
+                match labels.is_empty() {
+                    true => write_sample(&mut descriptor, sample)?,
+                    false => write_sample(&mut descriptor.encode_family(labels)?, sample)?,
+                }
             }
         }
         Ok(())
     }
 }
 
-fn write_sample(mut encoder: MetricEncoder<'_>, sample: &Sample) -> Result<(), fmt::Error> {
+fn write_sample(encoder: &mut MetricEncoder<'_>, sample: &Sample) -> Result<(), fmt::Error> {
     match sample {
         Sample::Counter(value) => encoder.encode_counter::<NoLabelSet, _, f64>(value, None),
         Sample::Whole(value) => encoder.encode_counter::<NoLabelSet, _, f64>(value, None),

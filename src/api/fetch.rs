@@ -14,7 +14,10 @@ pub fn decode<'a>(meta: &'a [u8], settings: &Settings) -> Result<(FetchRequest<'
     }
     let max = FETCH_ENTRIES_MAX.min(settings.entries_max as usize);
     if request.entries.len() > max {
-        return Err(ApiError::new(ErrorCode::LimitExceeded, format!("a fetch names at most {max} partitions, not {}", request.entries.len())));
+        return Err(ApiError::new(
+            ErrorCode::LimitExceeded,
+            format!("a fetch names at most {max} partitions, not {}", request.entries.len()),
+        ));
     }
     let start = FetchStart {
         mode: match request.mode {

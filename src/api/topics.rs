@@ -116,7 +116,9 @@ pub fn options(out: &mut Vec<u8>) {
     let ranges: Vec<_> = TOPIC_SETTINGS
         .iter()
         .map(|s| match s.kind {
-            SettingKind::Integer { min, max, unlimited } => ("integer", if unlimited { "-1".to_owned() } else { min.to_string() }, max.to_string()),
+            SettingKind::Integer { min, max, unlimited } => {
+                ("integer", if unlimited { "-1".to_owned() } else { min.to_string() }, max.to_string())
+            }
             SettingKind::Word(words) => ("choice", words.join("|"), String::new()),
         })
         .collect();

@@ -10,9 +10,9 @@ mod command;
 mod settings;
 mod state;
 mod stored;
-mod view;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use command::Command;
 pub use settings::{SettingError, SettingKind, TOPIC_SETTINGS, TopicSetting, TopicSettings};

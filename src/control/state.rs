@@ -7,20 +7,12 @@ use super::command::Command;
 use super::settings::{SettingError, TopicSettings};
 use super::stored::{self, StoredError};
 use super::view::{PartitionView, TopicView, View};
+use crate::constants::{PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX};
 use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, TopicUid};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-
-/// Topics a cluster may have.
-pub const TOPICS_MAX: usize = 10_000;
-/// Partitions a topic may have. 10,000 partitions on a node is what the engine is measured with.
-pub const TOPIC_PARTITIONS_MAX: u32 = 10_000;
-/// Partitions a cluster may have: 200 bytes of metadata each, so 20 MB.
-pub const PARTITIONS_MAX: u64 = 100_000;
-/// Longest name of a topic, in bytes.
-pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 /// Why a command was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +67,7 @@ pub enum Applied {
 /// Whether `name` may name a topic.
 pub fn valid_topic_name(name: &str) -> bool {
     let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !name.is_empty() && name.len() <= TOPIC_NAME_BYTES_MAX && name.chars().all(right) && !name.chars().all(|c| c == '.')
+    !name.is_empty() && name.len() as u64 <= TOPIC_NAME_BYTES_MAX && name.chars().all(right) && !name.chars().all(|c| c == '.')
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -187,7 +179,7 @@ impl State {
                     return Err(ControlError::TopicExists(name.clone()));
                 }
                 TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
-                if self.topics.len() >= TOPICS_MAX {
+                if self.topics.len() as u64 >= TOPICS_MAX {
                     return Err(ControlError::Limit(format!("the cluster has {TOPICS_MAX} topics, its limit: delete some first")));
                 }
                 if self.groups.is_empty() {
@@ -216,7 +208,7 @@ impl State {
     }
 
     fn check_partitions(&self, have: u32, wanted: u32) -> Result<(), ControlError> {
-        if wanted == 0 || wanted > TOPIC_PARTITIONS_MAX {
+        if wanted == 0 || u64::from(wanted) > TOPIC_PARTITIONS_MAX {
             return Err(ControlError::Partitions(format!("a topic has 1 to {TOPIC_PARTITIONS_MAX} partitions, not {wanted}")));
         }
         if self.partition_count + u64::from(wanted - have.min(wanted)) > PARTITIONS_MAX {

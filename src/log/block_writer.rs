@@ -86,7 +86,7 @@ impl OpenBlock {
         align_up_usize(used, FRAGMENT_ALIGN) + entries * ENTRY_BYTES + fragments * FRAGMENT_BYTES + TRAILER_BYTES
     }
 
-    /// Copies `content` in as a fragment of the group's entry of this kind. Returns its place and the bytes, to be stamped.
+    /// Copies `content` (its two parts one behind the other) in as a fragment of the group's entry of this kind. Returns its place and the bytes, to be stamped.
     /// On a refusal nothing has changed.
     pub(crate) fn append(
         &mut self,
@@ -95,15 +95,17 @@ impl OpenBlock {
         group: GroupId,
         kind: EntryKind,
         fragment_kind: u8,
-        content: &[u8],
+        content: [&[u8]; 2],
     ) -> Result<(u32, &mut [u8]), AppendRefused> {
-        if content.len() > limits.batch_bytes_max {
+        let [head, tail] = content;
+        let content_len = head.len() + tail.len();
+        if content_len > limits.batch_bytes_max {
             return Err(AppendRefused::TooLarge);
         }
         let joins = kind != EntryKind::Raft;
         let found = self.entries.iter().position(|entry| joins && entry.group == group && entry.kind == kind);
         let at = align_up_usize(self.used, FRAGMENT_ALIGN);
-        let end = at + content.len();
+        let end = at + content_len;
         let length = self.length(end, self.entries.len() + usize::from(found.is_none()), self.fragments.len() + 1);
         let limit = if self.is_empty() { limits.ceiling_bytes } else { limits.block_bytes_max };
         if align_up_usize(length, BLOCK_ALIGN) > limit || (found.is_none() && self.entries.len() == usize::from(u16::MAX)) {
@@ -116,22 +118,17 @@ impl OpenBlock {
             self.entries.push(OpenEntry { group, kind, content_len: 0, fragments: 0 });
             self.entries.len() - 1
         });
-        self.entries[entry].content_len += content.len() as u32;
+        self.entries[entry].content_len += content_len as u32;
         self.entries[entry].fragments += 1;
-        let crc = if fragment_kind == layout::FRAGMENT_PAYLOAD { crc32c::crc32c(content) } else { 0 };
-        self.fragments.push(Fragment { offset: at as u32, length: content.len() as u32, entry: entry as u16, kind: fragment_kind, crc });
+        let crc = if fragment_kind == layout::FRAGMENT_PAYLOAD { crc32c::crc32c_append(crc32c::crc32c(head), tail) } else { 0 };
+        self.fragments.push(Fragment { offset: at as u32, length: content_len as u32, entry: entry as u16, kind: fragment_kind, crc });
         self.batches += u32::from(fragment_kind == layout::FRAGMENT_BATCH);
         let memory = self.buffer.as_mut().expect("reserved above").as_mut_slice();
         memory[self.used..at].fill(0);
-        memory[at..end].copy_from_slice(content);
+        memory[at..at + head.len()].copy_from_slice(head);
+        memory[at + head.len()..end].copy_from_slice(tail);
         self.used = end;
         Ok((at as u32, &mut memory[at..end]))
-    }
-
-    /// What was appended at `at`, to be changed before the block closes.
-    pub(crate) fn bytes_mut(&mut self, at: u32, len: u32) -> &mut [u8] {
-        let memory = self.buffer.as_mut().expect("something was appended").as_mut_slice();
-        &mut memory[at as usize..(at + len) as usize]
     }
 
     /// Makes sure that `length` bytes fit the buffer; false when memory is short.

@@ -13,7 +13,7 @@
 //!   4 version u16          48 length u32 (L)                          4 kind u8 (EntryKind)            4 length u32
 //!   6 shard u16            52 table_pos u32 (T)                       5 flags u8 (0)                   8 entry u16 (index of it)
 //!   8 flags u16 (1 mark)   56 prev_header_crc u32                     6 reserved u16 (0)              10 kind u8 (1 batch, 2 payload)
-//!  10 entry_count u16      60 reserved u32 (0)                        8 index u64                     11 reserved u8 (0)
+//!  10 entry_count u16      60 pos u32                                 8 index u64                     11 reserved u8 (0)
 //!  12 fragment_count u32   64 utc_us i64                             16 term u64                      12 crc u32 (payload: crc32c of it;
 //!  16 segment_uid u64      72 log_uid u64                            24 content_len u32                         batch: 0, it checks itself)
 //!  24 incarnation u64      80 reserved 12 bytes (0)                  28 fragment_first u32
@@ -126,6 +126,8 @@ pub struct BlockHeader {
     pub table_pos: u32,
     /// `header_crc` of block `block_seq - 1` (0 for the first block).
     pub prev_header_crc: u32,
+    /// Where it begins in its segment's file: a copy in another place is not taken for it.
+    pub pos: u32,
     /// When it was closed.
     pub utc_us: i64,
     /// The log's random number.
@@ -218,7 +220,7 @@ pub fn finish_block(block: &mut [u8], header: &BlockHeader) -> u32 {
     put(block, 48, &header.length.to_le_bytes());
     put(block, 52, &header.table_pos.to_le_bytes());
     put(block, 56, &header.prev_header_crc.to_le_bytes());
-    put(block, 60, &[0; 4]);
+    put(block, 60, &header.pos.to_le_bytes());
     put(block, 64, &header.utc_us.to_le_bytes());
     put(block, 72, &header.log_uid.to_le_bytes());
     put(block, 80, &[0; 12]);
@@ -256,6 +258,7 @@ pub fn peek_header(page: &[u8]) -> Option<BlockHeader> {
         length: u32_at(page, 48),
         table_pos: u32_at(page, 52),
         prev_header_crc: u32_at(page, 56),
+        pos: u32_at(page, 60),
         utc_us: u64_at(page, 64) as i64,
         log_uid: u64_at(page, 72),
     };

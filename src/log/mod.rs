@@ -46,7 +46,7 @@ mod tail_cache;
 mod types;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use checkpoint::CheckpointV1;
 pub use config::{LogConfig, LogIdentity};
@@ -68,7 +68,7 @@ use reads::Reads;
 use seal::Sealer;
 use segments::{SegmentState, Segments};
 use tail_cache::TailCache;
-use tramline_wire::batch::{BatchView, LeaderStamp, mark_append_time, stamp_leader};
+use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
 
 /// Blocks let go from the tail cache at most to make room for one append when memory is short.
 const EVICTIONS_PER_APPEND: u32 = 16;
@@ -111,10 +111,15 @@ pub struct Log {
 }
 
 impl Log {
-    /// Copies a whole batch into the open block, in the group's data entry, and stamps the leader's region there.
-    /// On a refusal nothing has changed.
+    /// Copies a whole batch into the open block, in the group's data entry, and stamps the leader's region.
+    /// On a refusal nothing has changed. Panics when `batch` is shorter than a batch header: it was validated before.
     pub fn append_batch(&mut self, slab: &mut Slab, group: GroupId, batch: &[u8], stamp: &LeaderStamp) -> Result<Appended, AppendRefused> {
-        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |bytes| stamp_leader(bytes, stamp))
+        // Stamped here and not in the block: the block's memory is cold, and the header's checksum would wait for it to be read back.
+        let (head, body) = batch.split_at(BATCH_HEADER_BYTES);
+        let mut stamped = [0; BATCH_HEADER_BYTES];
+        stamped.copy_from_slice(head);
+        stamp_leader(&mut stamped, stamp);
+        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, [&stamped, body], |_| {})
     }
 
     /// As `append_batch`, for topics whose append time counts: the batch is flagged so, and its body checksum mended.
@@ -125,22 +130,7 @@ impl Log {
         batch: &[u8],
         stamp: &LeaderStamp,
     ) -> Result<Appended, AppendRefused> {
-        let appended = self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |_| {})?;
-        let bytes = self.open.bytes_mut(appended.at, appended.len);
-        mark_append_time(bytes);
-        stamp_leader(bytes, stamp);
-        Ok(appended)
-    }
-
-    /// As `append_batch`, for topics whose append time counts: sets the batch's flag for it before stamping.
-    pub fn append_batch_append_time(
-        &mut self,
-        slab: &mut Slab,
-        group: GroupId,
-        batch: &[u8],
-        stamp: &LeaderStamp,
-    ) -> Result<Appended, AppendRefused> {
-        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |bytes| {
+        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, [batch, &[]], |bytes| {
             mark_append_time(bytes);
             stamp_leader(bytes, stamp);
         })
@@ -150,12 +140,12 @@ impl Log {
     /// its own; a hard state bears no index. Data is refused by a panic: it goes through `append_batch`.
     pub fn append_control(&mut self, slab: &mut Slab, group: GroupId, kind: EntryKind, payload: &[u8]) -> Result<Appended, AppendRefused> {
         assert!(kind != EntryKind::Data, "data is appended as batches");
-        self.append(slab, group, kind, FRAGMENT_PAYLOAD, payload, |_| {})
+        self.append(slab, group, kind, FRAGMENT_PAYLOAD, [payload, &[]], |_| {})
     }
 
     /// Copies a stored batch (its leader's region already stamped) into the open block as it is: for followers.
     pub fn append_stored(&mut self, slab: &mut Slab, group: GroupId, batch: &[u8]) -> Result<Appended, AppendRefused> {
-        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, batch, |_| {})
+        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, [batch, &[]], |_| {})
     }
 
     fn append(
@@ -164,7 +154,7 @@ impl Log {
         group: GroupId,
         kind: EntryKind,
         fragment_kind: u8,
-        content: &[u8],
+        content: [&[u8]; 2],
         finish: impl FnOnce(&mut [u8]),
     ) -> Result<Appended, AppendRefused> {
         if self.failed.is_some() {
@@ -172,9 +162,10 @@ impl Log {
         }
         let refused = match self.open.append(slab, &self.limits, group, kind, fragment_kind, content) {
             Ok((at, bytes)) => {
+                let len = bytes.len() as u32;
                 finish(bytes);
                 self.counters.appends += 1;
-                return Ok(Appended { block: self.next_seq, at, len: content.len() as u32 });
+                return Ok(Appended { block: self.next_seq, at, len });
             }
             Err(refused) => refused,
         };
@@ -252,6 +243,7 @@ impl Log {
             length: 0,
             table_pos: 0,
             prev_header_crc: self.last_crc,
+            pos: place.pos,
             utc_us: now.utc_us,
             log_uid: self.log_uid,
         };

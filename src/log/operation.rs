@@ -121,10 +121,12 @@ impl PendingWrite {
     /// Takes the end of the last push.
     pub(crate) fn on_done(&mut self, result: Result<u32, i32>) -> Progress {
         let left = self.data.len() as u32 - self.done;
-        let (pos, name) = (self.pos + u64::from(self.done), describe(self.file));
+        let pos = self.pos + u64::from(self.done);
+        // Called on failures only: a write that ends well allocates nothing.
+        let name = || describe(self.file);
         let count = match result {
             Ok(count) => count,
-            Err(errno) => return Progress::Failed(format!("writing {left} bytes at {pos} of {name} failed with error {errno}")),
+            Err(errno) => return Progress::Failed(format!("writing {left} bytes at {pos} of {} failed with error {errno}", name())),
         };
         if count == left {
             self.done += count;
@@ -132,13 +134,14 @@ impl PendingWrite {
         }
         if count == 0 || count > left || count % SECTOR_BYTES != 0 {
             return Progress::Failed(format!(
-                "writing {left} bytes at {pos} of {name} ended after {count} bytes, which cannot be continued"
+                "writing {left} bytes at {pos} of {} ended after {count} bytes, which cannot be continued",
+                name()
             ));
         }
         let whole_pages = count & !(BLOCK_ALIGN as u32 - 1);
         self.stuck = if whole_pages == 0 { self.stuck + 1 } else { 0 };
         if self.stuck >= STUCK_MAX {
-            return Progress::Failed(format!("writing at {pos} of {name} makes no progress ({count} bytes at a time)"));
+            return Progress::Failed(format!("writing at {pos} of {} makes no progress ({count} bytes at a time)", name()));
         }
         self.done += whole_pages;
         Progress::Again

@@ -5,4 +5,4 @@ mod crash;
 mod damage;
 mod fuzz;
 mod harness;
-mod sim_disk;
+pub(crate) mod sim_disk;

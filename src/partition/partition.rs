@@ -63,7 +63,18 @@ pub struct Partition {
 impl Partition {
     /// An empty partition.
     pub fn new(uid: PartitionUid, topic: TopicUid, number: u32, group: GroupId, rules: TopicRules) -> Partition {
-        Partition { uid, topic, number, group, rules, index: Index::default(), log_start: 0, next_offset: 0, committed_end: 0, lost: Vec::new() }
+        Partition {
+            uid,
+            topic,
+            number,
+            group,
+            rules,
+            index: Index::default(),
+            log_start: 0,
+            next_offset: 0,
+            committed_end: 0,
+            lost: Vec::new(),
+        }
     }
 
     /// First offset that may be read.

@@ -96,10 +96,10 @@ impl Partitions {
         let Some((_, queue)) = self.touched.iter_mut().find(|(g, _)| *g == group) else { return };
         while let Some(touched) = queue.front().filter(|t| t.block <= block) {
             // A partition that was deleted meanwhile has nothing to commit.
-            if let Some(partition) = self.slots[touched.slot.0 as usize].as_mut() {
-                if partition.on_committed(touched.end_offset) {
-                    each(touched.slot, partition);
-                }
+            if let Some(partition) = self.slots[touched.slot.0 as usize].as_mut()
+                && partition.on_committed(touched.end_offset)
+            {
+                each(touched.slot, partition);
             }
             queue.pop_front();
         }

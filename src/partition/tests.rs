@@ -1,1 +1,108 @@
-//! Tests of this room.
+//! The index against a naive list, and the offsets of a partition.
+
+use super::*;
+use crate::ids::{BlockSeq, GroupId, PartitionUid, SegmentUid, TopicUid};
+use proptest::prelude::*;
+
+fn batch(base_offset: u64, count: u32, block: u64) -> BatchRef {
+    BatchRef { base_offset, newest_ts_us: base_offset as i64 * 10, block: BlockSeq(block), at: 96, len: count * 20, last_delta: count - 1 }
+}
+
+fn partition() -> Partition {
+    Partition::new(PartitionUid(1), TopicUid(1), 0, GroupId(1), TopicRules::default())
+}
+
+proptest! {
+    /// Appends, seals and drops at random; every offset is found where the list has it.
+    #[test]
+    fn the_index_finds_what_a_list_finds(counts in prop::collection::vec(1u32..9, 1..60), seals in prop::collection::vec(0usize..60, 0..4), dropped in 0usize..3) {
+        let mut index = Index::default();
+        let (mut next, mut list) = (0, Vec::new());
+        let mut segment = 0;
+        for (at, count) in counts.iter().enumerate() {
+            let b = batch(next, *count, at as u64 / 3 + 1);
+            index.push(b);
+            list.push((b, None));
+            next = b.end_offset();
+            if seals.contains(&at) {
+                segment += 1;
+                let run = index.seal(SegmentUid(segment), b.block, 0, |_| {}).unwrap();
+                let sealed = list.iter_mut().filter(|(_, s)| s.is_none());
+                prop_assert_eq!(run.footer_count as usize, sealed.map(|(_, s)| *s = Some(segment)).count());
+            }
+        }
+        for segment in 1..=(dropped as u64).min(segment) {
+            prop_assert!(index.drop_run(SegmentUid(segment)).is_some());
+            list.retain(|(_, s)| *s != Some(segment));
+        }
+        prop_assert_eq!(index.bytes(), list.iter().map(|(b, _)| u64::from(b.len)).sum::<u64>());
+        prop_assert_eq!(index.first_offset(), list.first().map(|(b, _)| b.base_offset));
+        prop_assert_eq!(index.end_offset(), list.last().map(|(b, _)| b.end_offset()));
+        for offset in 0..next + 2 {
+            let expected = list.iter().find(|(b, _)| b.end_offset() > offset);
+            match (index.find(offset), expected) {
+                (Found::End, None) => {}
+                (Found::Run(run), Some((_, segment))) => prop_assert_eq!(Some(run.segment.0), *segment),
+                (Found::Tail(at), Some((b, None))) => prop_assert_eq!(index.tail_at(at), Some(b)),
+                (found, expected) => prop_assert!(false, "{:?} for {:?} at {}", found, expected, offset),
+            }
+        }
+    }
+}
+
+#[test]
+fn offsets_are_handed_out_committed_and_trimmed_in_order() {
+    let mut p = partition();
+    p.on_appended(batch(0, 5, 1));
+    p.on_appended(batch(5, 1, 2));
+    assert_eq!((p.next_offset(), p.committed_end(), p.visible_end()), (6, 0, 0));
+    assert!(p.on_committed(5) && !p.on_committed(5));
+    p.rules.visible_at_leader = true;
+    assert_eq!((p.committed_end(), p.visible_end()), (5, 6));
+    p.index.seal(SegmentUid(1), BlockSeq(1), 0, |_| {});
+    p.index.drop_run(SegmentUid(1));
+    p.on_trimmed();
+    assert_eq!((p.log_start(), p.next_offset()), (5, 6));
+}
+
+#[test]
+#[should_panic(expected = "handed out in order")]
+fn an_offset_is_not_handed_out_twice() {
+    let mut p = partition();
+    p.on_appended(batch(0, 5, 1));
+    p.on_appended(batch(4, 1, 1));
+}
+
+#[test]
+fn what_damage_took_is_told_and_never_used_again() {
+    let mut p = partition();
+    p.restore_batch(batch(0, 3, 1));
+    p.restore_batch(batch(7, 2, 3));
+    assert_eq!(p.lost(), [3..7]);
+    p.skip_lost(100);
+    assert_eq!((p.next_offset(), p.committed_end()), (109, 109));
+    assert_eq!((p.lost_at(2), p.lost_at(5), p.lost_at(50)), (None, Some(&(3..7)), Some(&(9..109))));
+    p.on_appended(batch(109, 1, 9));
+    assert_eq!(p.next_offset(), 110);
+}
+
+#[test]
+fn commits_follow_groups_and_blocks() {
+    let mut table = Partitions::default();
+    let add = |table: &mut Partitions, uid: u64, group: u32| {
+        table.insert(Partition::new(PartitionUid(uid), TopicUid(1), 0, GroupId(group), TopicRules::default()))
+    };
+    let (a, b) = (add(&mut table, 1, 1), add(&mut table, 2, 2));
+    for (slot, group, base, block) in [(a, 1, 0, 1), (b, 2, 0, 1), (a, 1, 2, 1), (a, 1, 4, 2)] {
+        table.get_mut(slot).unwrap().on_appended(batch(base, 2, block));
+        table.touch(GroupId(group), BlockSeq(block), slot, base + 2);
+    }
+    let mut told = Vec::new();
+    table.commit(GroupId(1), BlockSeq(1), |slot, p| told.push((slot, p.committed_end())));
+    assert_eq!(told, [(a, 4)], "one group, through its block");
+    table.remove(a);
+    table.commit(GroupId(1), BlockSeq(2), |slot, _| told.push((slot, 0)));
+    table.commit(GroupId(2), BlockSeq(2), |slot, p| told.push((slot, p.committed_end())));
+    assert_eq!(told[1..], [(b, 2)], "a deleted partition has nothing to commit");
+    assert_eq!((table.slot(PartitionUid(1)), table.slot(PartitionUid(2)), table.len()), (None, Some(b), 1));
+}

@@ -59,7 +59,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(start: GroupStart, me: NodeId, entries: &[(LogIndex, Term, Handle)], logger: &slog::Logger) -> Result<Group, ReplicationError> {
+    pub(super) fn new(
+        start: GroupStart,
+        me: NodeId,
+        entries: &[(LogIndex, Term, Handle)],
+        logger: &slog::Logger,
+    ) -> Result<Group, ReplicationError> {
         let voters = vec![u64::from(me.0)];
         let mut storage = GroupStorage::new(start.base, start.term, start.vote, start.base.index, voters.clone());
         for (index, term, handle) in entries {

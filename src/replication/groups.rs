@@ -87,7 +87,12 @@ impl Groups {
     /// The block closes: proposes each entry of it that bears an index, in order, and writes their places into `positions`
     /// (cleared first).
     /// Fails only if this node ceased to lead a group that it appended to, which its caller must have prevented.
-    pub fn positions_for_close(&mut self, block: BlockSeq, open: &[OpenEntry], positions: &mut Vec<(Term, LogIndex)>) -> Result<(), ReplicationError> {
+    pub fn positions_for_close(
+        &mut self,
+        block: BlockSeq,
+        open: &[OpenEntry],
+        positions: &mut Vec<(Term, LogIndex)>,
+    ) -> Result<(), ReplicationError> {
         positions.clear();
         for entry in open {
             let group = self.find_mut(entry.group).ok_or(ReplicationError::NotLeader(entry.group))?;

@@ -67,10 +67,7 @@ pub struct GroupStorage {
 
 impl GroupStorage {
     pub(super) fn new(base: GroupPosition, term: Term, vote: u64, commit: LogIndex, voters: Vec<u64>) -> GroupStorage {
-        let mut hard_state = HardState::default();
-        hard_state.term = term.0;
-        hard_state.vote = vote;
-        hard_state.commit = commit.0;
+        let hard_state = HardState { term: term.0, vote, commit: commit.0, ..HardState::default() };
         GroupStorage { hard_state, voters, base, slots: VecDeque::new() }
     }
 
@@ -155,8 +152,7 @@ impl GroupStorage {
 
 impl Storage for GroupStorage {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let mut conf_state = ConfState::default();
-        conf_state.voters = self.voters.clone();
+        let conf_state = ConfState { voters: self.voters.clone(), ..ConfState::default() };
         Ok(RaftState { hard_state: self.hard_state.clone(), conf_state })
     }
 

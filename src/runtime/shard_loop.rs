@@ -14,6 +14,7 @@ use crate::effects::{Effect, Effects, Event, Now};
 use crate::fatal;
 use crate::ids::{ConnId, ShardId};
 use crate::metrics::Health;
+use crate::metrics::health::DiskLevel;
 use crate::ring::{CloseReason, Completion, Ring};
 use crate::shard::mesh::Message;
 use crate::shard::{Shard, Taken};
@@ -21,7 +22,7 @@ use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use tramline_wire::frame::{self, Limits, Need, write_error};
 
 /// Messages taken from the inbox in one cycle.
@@ -140,7 +141,7 @@ impl ShardLoop {
             };
             if spins {
                 // A synced write completes through a kernel worker that may need this core (D1): never hold it back.
-                if writes || idle_us % 64 == 0 {
+                if writes || idle_us.is_multiple_of(64) {
                     std::thread::yield_now();
                 } else {
                     std::hint::spin_loop();
@@ -247,6 +248,8 @@ impl ShardLoop {
     fn sweep(&mut self, now: Now) {
         self.next_sweep_us = now.mono_us + SWEEP_US;
         self.parts.ring.sweep_idle();
+        let disk = self.parts.health.disk();
+        self.parts.shard.set_disk_full(disk == DiskLevel::Refuse);
         while self.closing.front().is_some_and(|(_, at_us)| *at_us <= now.mono_us) {
             let (conn, _) = self.closing.pop_front().expect("looked at above");
             self.parts.ring.abort(conn);
@@ -419,10 +422,7 @@ impl ShardLoop {
     }
 
     fn try_receive(&mut self) -> Option<Envelope> {
-        match self.parts.inbox.try_recv() {
-            Ok(envelope) => Some(envelope),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.parts.inbox.try_recv().ok()
     }
 
     fn on_envelope(&mut self, now: Now, envelope: Envelope) {

@@ -63,6 +63,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     let settings = Arc::new(settings);
     let shutdown = Shutdown::new();
     shutdown.listen().map_err(|cause| StartError::Io("listen for signals", cause))?;
+    shutdown.limit(Duration::from_micros(settings.shutdown_timeout_us));
     let first_start_bytes = u64::from(settings.shards) * 2 * settings.segment_bytes;
     let wanted = Wanted {
         shards: settings.shards,
@@ -126,8 +127,10 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     if started.is_ok() {
         // Ends at the first signal, or at once when one came before.
         let (stop, stopped) = channel();
-        shutdown.on_request(move || drop(stop.send(())));
-        drop(stopped.recv());
+        shutdown.on_request(move || {
+            let _ = stop.send(());
+        });
+        let _ = stopped.recv();
         health.stopping();
     }
     for thread in threads {
@@ -171,7 +174,11 @@ fn stop_all(hub: &Hub, shards: u16) {
 }
 
 /// `Ok(true)` once all shards serve, `Ok(false)` when a stop was asked for before.
-fn wait_until_serving(serving: &std::sync::mpsc::Receiver<Result<ShardId, String>>, shards: u16, shutdown: &Shutdown) -> Result<bool, StartError> {
+fn wait_until_serving(
+    serving: &std::sync::mpsc::Receiver<Result<ShardId, String>>,
+    shards: u16,
+    shutdown: &Shutdown,
+) -> Result<bool, StartError> {
     let mut missing = shards;
     while missing > 0 {
         match serving.recv_timeout(Duration::from_millis(100)) {

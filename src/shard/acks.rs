@@ -76,7 +76,17 @@ impl Acks {
         let Waiting { caller, level, block, groups, deadline_us, received_us, payload_bytes } = waiting;
         let results_len = results.len() as u32;
         let answered = false;
-        self.queue.push_back(Pending { caller, level, block, groups, results: results_len, deadline_us, received_us, payload_bytes, answered });
+        self.queue.push_back(Pending {
+            caller,
+            level,
+            block,
+            groups,
+            results: results_len,
+            deadline_us,
+            received_us,
+            payload_bytes,
+            answered,
+        });
         self.results.extend(results);
     }
 
@@ -138,7 +148,13 @@ impl Acks {
 }
 
 /// Appends the reply's effects.
-pub(super) fn reply(caller: &Caller, level: Level, results: impl Iterator<Item = BatchResult>, partitions: &Partitions, effects: &mut Effects) {
+pub(super) fn reply(
+    caller: &Caller,
+    level: Level,
+    results: impl Iterator<Item = BatchResult>,
+    partitions: &Partitions,
+    effects: &mut Effects,
+) {
     let mut no_parts = Vec::new();
     effects.reply(caller, 0, &mut no_parts, |out| {
         let mut writer = ProduceReplyWriter::begin(out, level, 0);

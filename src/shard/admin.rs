@@ -103,7 +103,14 @@ impl Shard {
         }
     }
 
-    fn try_administer(&mut self, now: Now, caller: Caller, kind: Kind, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
+    fn try_administer(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        kind: Kind,
+        frame: &Frame<'_>,
+        effects: &mut Effects,
+    ) -> Result<Taken, ApiError> {
         let (command, if_not_exists, validate_only) = match kind {
             Kind::CreateTopic => {
                 let create = api::topics::create(frame.meta, now.utc_us)?;
@@ -315,7 +322,9 @@ impl Shard {
         self.gathers.open = open;
         for gather in done {
             match self.view.topic(&gather.topic) {
-                Some(topic) => effects.reply(&gather.caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &gather.partitions)),
+                Some(topic) => {
+                    effects.reply(&gather.caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &gather.partitions))
+                }
                 None => effects.refuse(&gather.caller, ErrorCode::UnknownTopic, "", ""),
             }
         }

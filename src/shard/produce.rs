@@ -61,6 +61,11 @@ impl Shard {
             let error = ApiError::new(ErrorCode::StorageFailed, reason.clone());
             return refuse_all(self, error, effects);
         }
+        if self.disk_full {
+            let message =
+                format!("the disk of shard {} has less than {} bytes free (disk.refuse.bytes)", self.id, self.settings.disk_refuse_bytes);
+            return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
+        }
         if request.entries.is_empty() || request.entries.len() > self.settings.entries_max as usize {
             let message = format!("a produce request carries 1 to {} batches, not {}", self.settings.entries_max, request.entries.len());
             return refuse_all(self, ApiError::new(ErrorCode::InvalidRequest, message), effects);
@@ -130,7 +135,13 @@ impl Shard {
     }
 
     /// Checks a batch and appends it; answers its result, the group's bit and its block.
-    fn take_batch(&mut self, now: Now, uid: PartitionUid, batch: &[u8], effects: &mut Effects) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
+    fn take_batch(
+        &mut self,
+        now: Now,
+        uid: PartitionUid,
+        batch: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
         let Some(slot) = self.partitions.slot(uid) else { return Err(NotTaken::Refused(self.not_here(uid).0)) };
         let partition = self.partitions.get(slot).expect("a uid's slot is filled");
         let (group, rules) = (partition.group, partition.rules);

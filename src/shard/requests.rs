@@ -138,8 +138,8 @@ impl Shard {
         if !self.forwards.take(to, request.weight()) {
             return Taken::Blocked;
         }
-        let opens_stream = frame.header.kind == Kind::Fetch.as_u8()
-            && FetchRequest::decode(frame.meta).is_ok_and(|r| r.mode == FetchMode::Streaming);
+        let opens_stream =
+            frame.header.kind == Kind::Fetch.as_u8() && FetchRequest::decode(frame.meta).is_ok_and(|r| r.mode == FetchMode::Streaming);
         self.conns.on_forwarded(conn, opens_stream.then_some((frame.header.correlation, to)));
         self.metrics.counters.mesh_requests += 1;
         self.metrics.counters.mesh_messages_out += 1;
@@ -256,4 +256,3 @@ fn expect_empty(frame: &Frame<'_>) -> Result<(), ApiError> {
     }
     Err(ApiError::new(ErrorCode::Malformed, "this request has no body"))
 }
-

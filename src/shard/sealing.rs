@@ -93,7 +93,8 @@ impl Shard {
             runs.extend(new_run.cloned());
             let last_run_end = new_run.map(|r| r.end_offset).or(partition.index.runs().last().map(|r| r.end_offset));
             // Offsets up to here are spoken for: those of the runs, and those given up to damage before what is in the tail.
-            let lost_end = partition.lost().iter().map(|r| r.end).filter(|end| first_tail_offset(partition, block).is_none_or(|t| *end <= t)).max();
+            let lost_end =
+                partition.lost().iter().map(|r| r.end).filter(|end| first_tail_offset(partition, block).is_none_or(|t| *end <= t)).max();
             let next_offset = last_run_end.unwrap_or(0).max(lost_end.unwrap_or(0)).max(partition.log_start());
             let newest_ts = runs.iter().rev().take_while(|r| r.uid == partition.uid.0).map(|r| r.newest_ts).max().unwrap_or(0);
             partitions.push(PartitionPositionV1 {

@@ -80,6 +80,7 @@ pub struct Shard {
     pub(super) footer: Vec<FooterEntry>,
     pub(super) sealing: Option<Sealing>,
     pub(super) next_retention_us: u64,
+    pub(super) disk_full: bool,
     news: Vec<LogNews>,
     commits: Vec<Commit>,
     positions: Vec<(Term, LogIndex)>,
@@ -130,6 +131,7 @@ impl Shard {
             footer: Vec::new(),
             sealing: None,
             next_retention_us: 0,
+            disk_full: false,
             news: Vec::new(),
             commits: Vec::new(),
             positions: Vec::new(),
@@ -183,6 +185,15 @@ impl Shard {
     /// Whether requests are served.
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Serving
+    }
+
+    /// Below `disk.refuse.bytes` produce is refused with a retriable error; everything else goes on. The files prepared so far stay, so
+    /// that the log's own bookkeeping has room.
+    pub fn set_disk_full(&mut self, disk_full: bool) {
+        if self.disk_full != disk_full {
+            self.disk_full = disk_full;
+            self.log.set_pool_segments(if disk_full { 0 } else { self.settings.pool_segments });
+        }
     }
 
     /// Why the shard has failed, if it has.

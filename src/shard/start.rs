@@ -50,7 +50,9 @@ pub enum StartFailure {
 impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartFailure::Metadata(what) => write!(f, "the cluster's metadata cannot be read: {what}; run `tramline inspect` on the data directory"),
+            StartFailure::Metadata(what) => {
+                write!(f, "the cluster's metadata cannot be read: {what}; run `tramline inspect` on the data directory")
+            }
             StartFailure::Replication(cause) => cause.fmt(f),
             StartFailure::NoRoom(cause) => write!(f, "the first block of this start could not be made: {cause}"),
         }
@@ -134,8 +136,7 @@ fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
 
 fn recover_groups(node: NodeId, ids: &[GroupId], recovered: &Recovered) -> Result<Groups, StartFailure> {
     let starts = ids.iter().map(|id| group_start(*id, recovered.checkpoint.as_ref(), &recovered.hard_states, recovered)).collect();
-    let entries: Vec<_> =
-        recovered.entries.iter().map(|e| (e.group, e.index, e.term, Handle { kind: e.kind, block: e.block })).collect();
+    let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, Handle { kind: e.kind, block: e.block })).collect();
     Groups::start(node, starts, &entries).map_err(StartFailure::Replication)
 }
 

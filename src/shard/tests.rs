@@ -1,1 +1,5 @@
-//! Tests of this room.
+//! Tests of a whole shard over the simulated disk: real frames in, real frames out, crashes at any point.
+
+mod crash;
+mod requests;
+mod world;

@@ -69,12 +69,20 @@ struct FooterRead {
 /// What is next behind the tail.
 #[derive(Debug)]
 pub(super) enum ColdNext {
-    Batch { bytes: Bytes, end_offset: u64 },
+    Batch {
+        bytes: Bytes,
+        end_offset: u64,
+    },
     Wait,
     Starved,
-    Refused { code: ErrorCode, next_offset: u64 },
+    Refused {
+        code: ErrorCode,
+        next_offset: u64,
+    },
     /// Nothing before this offset is wanted.
-    Skip { to: u64 },
+    Skip {
+        to: u64,
+    },
     /// What comes is in memory, or not there yet: the index knows.
     Warm,
 }

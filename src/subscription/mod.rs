@@ -16,8 +16,6 @@ mod frames;
 mod lookup;
 mod session;
 mod sessions;
-#[cfg(test)]
-mod tests;
 
 pub use cursor::Cursor;
 pub use lookup::{LookupAnswer, LookupEntry};

@@ -38,8 +38,8 @@ pub(super) struct Session {
     /// Bytes that may still be sent. May be below zero by one batch.
     pub(super) credit: i64,
     pub(super) min_bytes: u64,
-    /// One-shot: answer at this time with what there is, in `Now::mono_us`.
-    pub(super) deadline_us: u64,
+    /// One-shot: its wait is over, but a cursor had not had its turn or waits for the disk: it ends as soon as none does.
+    pub(super) overdue: bool,
     pub(super) cursors: Vec<Cursor>,
     /// Cursors that may have something, in the order of their turns. Each is in it at most once (`Cursor::ready`).
     pub(super) ready: VecDeque<u32>,
@@ -55,6 +55,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether what there is for some cursor has not been looked at yet: it waits for its turn or for the disk, not for new records.
+    pub(super) fn is_looking(&self) -> bool {
+        self.cursors.iter().any(|c| !c.over && !c.waiting)
+    }
+
     pub(super) fn make_ready(&mut self, cursor: u32) {
         let state = &mut self.cursors[cursor as usize];
         if !state.ready && !state.over {

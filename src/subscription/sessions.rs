@@ -93,7 +93,13 @@ impl Sessions {
 
     /// Begins a look-up by time: one cursor per question, at the place where its partition begins.
     /// `answers` are those already known, with their place; the rest is looked up.
-    pub fn start_lookup(&mut self, now: Now, caller: Caller, answers: Vec<LookupAnswer>, open: Vec<(usize, LookupEntry, Slot, u64)>) -> Result<(), ErrorCode> {
+    pub fn start_lookup(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        answers: Vec<LookupAnswer>,
+        open: Vec<(usize, LookupEntry, Slot, u64)>,
+    ) -> Result<(), ErrorCode> {
         let mut cursors = Vec::with_capacity(answers.len());
         for answer in &answers {
             let mut cursor = Cursor::new(Slot(u32::MAX), answer.uid, 0, u32::MAX);
@@ -109,7 +115,14 @@ impl Sessions {
         self.begin(now, caller, &start, cursors, answers)
     }
 
-    fn begin(&mut self, now: Now, caller: Caller, start: &FetchStart, cursors: Vec<Cursor>, answers: Vec<LookupAnswer>) -> Result<(), ErrorCode> {
+    fn begin(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        start: &FetchStart,
+        cursors: Vec<Cursor>,
+        answers: Vec<LookupAnswer>,
+    ) -> Result<(), ErrorCode> {
         if self.by_id.len() >= SESSIONS_MAX {
             return Err(ErrorCode::LimitExceeded);
         }
@@ -126,7 +139,7 @@ impl Sessions {
             mode: start.mode,
             credit: start.credit_bytes.min(i64::MAX as u64) as i64,
             min_bytes: start.min_bytes,
-            deadline_us,
+            overdue: false,
             cursors,
             ready: VecDeque::new(),
             queued: false,
@@ -168,7 +181,8 @@ impl Sessions {
 
     /// A connection is gone: its fetches end.
     pub fn close_conn(&mut self, conn: ConnId, via: Option<ShardId>) {
-        let mut gone: Vec<u64> = self.by_id.iter().filter(|(_, s)| s.caller.conn == conn && s.caller.via == via).map(|(id, _)| *id).collect();
+        let mut gone: Vec<u64> =
+            self.by_id.iter().filter(|(_, s)| s.caller.conn == conn && s.caller.via == via).map(|(id, _)| *id).collect();
         gone.sort_unstable();
         gone.into_iter().for_each(|id| self.end(id));
     }
@@ -273,7 +287,14 @@ impl Sessions {
     }
 
     /// Gives every session that has something its turn. `queued_bytes` tells how much a connection has to send already.
-    pub fn pump(&mut self, partitions: &Partitions, log: &mut Log, slab: &mut Slab, effects: &mut Effects, queued_bytes: impl Fn(ConnId) -> usize) {
+    pub fn pump(
+        &mut self,
+        partitions: &Partitions,
+        log: &mut Log,
+        slab: &mut Slab,
+        effects: &mut Effects,
+        queued_bytes: impl Fn(ConnId) -> usize,
+    ) {
         // A session whose turn leaves something behind is woken by what it waits for, so one pass over the queue is enough.
         for _ in 0..self.queue.len() {
             let Some(id) = self.queue.pop_front() else { return };
@@ -296,7 +317,13 @@ impl Sessions {
         }
     }
 
-    fn turn_of_stream(&mut self, id: u64, session: &mut Session, reading: &mut Reading<'_>, queued_bytes: &impl Fn(ConnId) -> usize) -> bool {
+    fn turn_of_stream(
+        &mut self,
+        id: u64,
+        session: &mut Session,
+        reading: &mut Reading<'_>,
+        queued_bytes: &impl Fn(ConnId) -> usize,
+    ) -> bool {
         // What this turn sends is not in the connection's queue before the edge has carried it out.
         let mut queued = if session.caller.via.is_none() { queued_bytes(session.caller.conn) } else { 0 };
         loop {
@@ -337,7 +364,7 @@ impl Sessions {
         // Something is left in the queue only when the frame is full.
         let full = !session.ready.is_empty();
         let enough = held.bytes() > 0 && held.bytes() as u64 >= session.min_bytes;
-        let over = full || enough || held.has_error();
+        let over = full || enough || held.has_error() || session.overdue && (held.bytes() > 0 || !session.is_looking());
         if over {
             held.complete(&session.cursors);
             self.counts.bytes += held.bytes() as u64;
@@ -438,6 +465,11 @@ impl Sessions {
 
     fn finish_one_shot(&mut self, id: u64, partitions: &Partitions, effects: &mut Effects) {
         let Some(session) = self.by_id.get_mut(&id) else { return };
+        // Waiting is for records that are not there yet: what is there is looked at first, also with a wait of zero.
+        if session.held.bytes() == 0 && session.is_looking() {
+            session.overdue = true;
+            return;
+        }
         session.held.complete(&session.cursors);
         self.counts.bytes += session.held.bytes() as u64;
         self.counts.batches += session.held.batches();

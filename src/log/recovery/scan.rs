@@ -7,8 +7,8 @@
 //! block was durable, it is damage: reported, and the walk goes on at the next whole block. Otherwise it was never acknowledged: the log is
 //! cut there.
 //!
-//! Which blocks are stale (of an earlier life of the file, or cut by an earlier start) is exact, not a guess: the segment's uid and the
-//! log's random number must match, and the manifest's list of starts says which incarnation block number n must have.
+//! Which blocks are stale (of an earlier life of the file, or cut by an earlier start) is exact, not a guess: the segment's uid, the
+//! place in it and the log's random number must match, and the manifest's list of starts says which incarnation block number n must have.
 //!
 //! A block whose header is whole and whose content does not check is torn (above the durable end) or damaged (below it: it is kept, its bad
 //! fragments are reported).
@@ -354,7 +354,7 @@ impl Scan<'_> {
         let (shard, log_uid) = (self.plan.shard, self.plan.log_uid);
         self.hold(segment, pos, BLOCK_ALIGN as u64)?;
         let Some(header) = crate::log::layout::peek_header(self.at(pos, BLOCK_ALIGN as u64)) else { return Ok(None) };
-        let ours = header.segment_uid == uid && header.log_uid == log_uid && header.shard == shard;
+        let ours = header.segment_uid == uid && header.log_uid == log_uid && header.shard == shard && u64::from(header.pos) == pos;
         let padded = u64::from(header.padded_len());
         if !ours || pos + padded > bytes {
             return Ok(None);

@@ -112,7 +112,7 @@ thread_local! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn recovery_over_arbitrary_damage_serves_nothing_wrong_and_loses_nothing_silently(hurts in prop::collection::vec(hurt(), 1..6)) {

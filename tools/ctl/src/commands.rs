@@ -144,7 +144,7 @@ fn options_text(options: &[OptionDescription]) -> String {
     let mut table = Table::new(&["SETTING", "KIND", "UNIT", "DEFAULT", "RANGE", "MEANING"]);
     for option in options {
         let range = match (option.min.as_str(), option.max.as_str()) {
-            ("", "") => String::new(),
+            (choices, "") => choices.to_owned(),
             (min, max) => format!("{min} to {max}"),
         };
         table.row(vec![option.key.clone(), option.kind.clone(), option.unit.clone(), option.default.clone(), range, option.doc.clone()]);

@@ -10,7 +10,7 @@ use tramline_client::{Error, ErrorCode, SendError};
 pub const USAGE: &str = "usage";
 
 /// The end of a run that did not do what was asked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Name of the code: the broker's or the client's, or `input`, `output`, `usage` for what happened here.
     pub code: String,
@@ -39,6 +39,8 @@ impl Failure {
     /// The text for standard error, with a line break.
     pub fn render(&self, format: Format) -> String {
         match format {
+            // The broker's refusals name their code in the sentence already.
+            Format::Table if self.message.contains(&format!("({})", self.code)) => format!("tramctl: {}\n", one_line(&self.message)),
             Format::Table => format!("tramctl: {} [{}]\n", one_line(&self.message), self.code),
             Format::Json => {
                 let object = json!({"error": {"code": self.code, "retriable": self.retriable, "message": one_line(&self.message)}});
@@ -120,6 +122,12 @@ mod tests {
         let object: serde_json::Value = serde_json::from_str(&failure.render(Format::Json)).unwrap();
         assert_eq!(object["error"]["code"], "unknown_topic");
         assert_eq!(object["error"]["retriable"], false);
+    }
+
+    #[test]
+    fn a_code_is_named_once() {
+        let failure = Failure::local("unknown_topic", "refused (unknown_topic): create it");
+        assert_eq!(failure.render(Format::Table), "tramctl: refused (unknown_topic): create it\n");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::failure::{Failure, is_record_fault};
 use crate::lines::{LINE_BYTES_MAX, LineCutter, LineTooLong, field};
 use crate::output::show;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
@@ -21,8 +22,8 @@ use tramline_client::{Client, Codec, Producer, ProducerConfig, Record, SendError
 const READ_BYTES: usize = 256 * 1024;
 /// Reads waiting for the sender; with `READ_BYTES` it bounds what is read ahead to 1 MiB.
 const READS_WAITING: usize = 4;
-/// Failures told one by one; the rest is in the count.
-const FAILURES_TOLD: u64 = 5;
+/// Different failures told one by one; the rest is in the count.
+const FAILURES_TOLD: usize = 5;
 
 /// How long answers are waited for before the input is looked at again. Adds at most this to the sending of a typed line.
 const ANSWER_WAIT: Duration = Duration::from_millis(2);
@@ -69,7 +70,7 @@ pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCo
         format: global.format,
         headers: options.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         tally: Tally::default(),
-        told: 0,
+        told: BTreeSet::new(),
         fatal: None,
         shown: started,
     };
@@ -129,14 +130,19 @@ fn read_input() -> Receiver<io::Result<Vec<u8>>> {
     receiver
 }
 
+/// The failure with the line of input that it is about.
+fn at_line(line: u64, failure: Failure) -> Failure {
+    Failure { message: format!("line {line}: {}", failure.message), ..failure }
+}
+
 struct Sending<'a> {
     producer: Producer,
     options: &'a Produce,
     format: Format,
     headers: Vec<(&'a str, &'a [u8])>,
     tally: Tally,
-    /// Failures told one by one so far.
-    told: u64,
+    /// Sentences told so far, without their line: a lost connection fails many records alike.
+    told: BTreeSet<String>,
     /// Why the rest of the input is not read.
     fatal: Option<Failure>,
     /// When progress was shown last.
@@ -221,10 +227,8 @@ impl Sending<'_> {
         let left = self.producer.outstanding() as u64;
         if left > 0 {
             self.tally.failed += left;
-            self.tell(&Failure::local(
-                "timed_out",
-                format!("{left} records had no answer; they may or may not be stored, read the topic before sending them again"),
-            ));
+            let sentence = format!("{left} records had no answer; they may or may not be stored, read the topic before sending them again");
+            self.tell(None, Failure::local("timed_out", sentence));
         }
     }
 
@@ -236,9 +240,8 @@ impl Sending<'_> {
                 Ok(key) => Some(key),
                 Err(fields) => {
                     self.tally.failed += 1;
-                    let sentence =
-                        format!("line {} has {fields} fields, --key-field {number} is not there; it was not sent", self.tally.records);
-                    self.tell(&Failure::local("input", sentence));
+                    let sentence = format!("the line ends with field {fields}, --key-field {number} is not there; it was not sent");
+                    self.tell(Some(self.tally.records), Failure::local("input", sentence));
                     return Ok(());
                 }
             },
@@ -255,13 +258,12 @@ impl Sending<'_> {
         };
         let Err(error) = self.producer.send(&record) else { return Ok(()) };
         self.tally.failed += 1;
-        let fault = is_record_fault(&error);
-        let failure = Failure::from(error);
-        let failure = Failure { message: format!("line {}: {}", self.tally.records, failure.message), ..failure };
-        if fault {
-            self.tell(&failure);
+        let line = self.tally.records;
+        if is_record_fault(&error) {
+            self.tell(Some(line), error.into());
             return Ok(());
         }
+        let failure = at_line(line, error.into());
         self.fatal = Some(failure);
         Err(Stop)
     }
@@ -275,31 +277,34 @@ impl Sending<'_> {
 
     fn take_answers(&mut self) {
         let mut failures = Vec::new();
-        let (tally, fatal) = (&mut self.tally, &mut self.fatal);
-        self.producer.drain(|delivery| match delivery.error {
-            // Level none has no acknowledgement: such a record was sent, and nobody knows more.
-            None => tally.acked += u64::from(delivery.level != tramline_client::Level::None),
-            Some(error) => {
-                tally.failed += 1;
+        let (tally, fatal, told) = (&mut self.tally, &mut self.fatal, &mut self.told);
+        self.producer.drain(|delivery| {
+            let Some(error) = delivery.error else {
+                // Level none has no acknowledgement: such a record was sent, and nobody knows more.
+                tally.acked += u64::from(delivery.level != tramline_client::Level::None);
+                return;
+            };
+            tally.failed += 1;
+            let failure = Failure::from(error.clone());
+            if told.len() < FAILURES_TOLD && told.insert(failure.message.clone()) {
                 let fault = is_record_fault(&SendError::Client(error.clone()));
-                let failure = Failure::from(error.clone());
-                let failure = Failure { message: format!("line {}: {}", delivery.tag, failure.message), ..failure };
-                if !fault && fatal.is_none() {
-                    *fatal = Some(failure);
-                } else if failures.len() < FAILURES_TOLD as usize {
+                let failure = at_line(delivery.tag, failure);
+                if fault || fatal.is_some() {
                     failures.push(failure);
+                } else {
+                    *fatal = Some(failure); // told when all is done
                 }
             }
         });
         for failure in failures {
-            self.tell(&failure);
+            eprint!("{}", failure.render(self.format));
         }
     }
 
-    /// Tells the first few failures on standard error, one line each.
-    fn tell(&mut self, failure: &Failure) {
-        self.told += 1;
-        if self.told <= FAILURES_TOLD {
+    /// Tells the first few different failures on standard error, one line each.
+    fn tell(&mut self, line: Option<u64>, failure: Failure) {
+        if self.told.len() < FAILURES_TOLD && self.told.insert(failure.message.clone()) {
+            let failure = line.map_or(failure.clone(), |line| at_line(line, failure));
             eprint!("{}", failure.render(self.format));
         }
     }

@@ -85,9 +85,9 @@ pub struct Common {
     /// Topic; created when missing
     #[arg(long, default_value = "loadgen")]
     pub topic: String,
-    /// Partitions of the topic when it is created; an existing topic keeps its own [1 to 100000]
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = partitions)]
-    pub partitions: u32,
+    /// Partitions of the topic when it is created; an existing topic keeps its own [default: 1; 1 to 100000]
+    #[arg(long, value_name = "N", value_parser = partitions)]
+    pub partitions: Option<u32>,
     /// Measured time, after the warm-up [100ms to 24h]
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub duration: Duration,

@@ -185,19 +185,23 @@ fn poll(consumer: &mut Consumer, plan: &ReadPlan<'_>, clock: Clock, side: &Mutex
         side.interval.records += 1;
         side.interval.bytes += value.len() as u64;
         let looked_for = checker.take(view.partition, stamp);
-        // Where it is timed, the intended time says whether a record belongs to the measured part; else its arrival.
-        let mut at_ns = now_ns as i64;
-        if let (true, true, Ok(stamp)) = (plan.timed, looked_for, stamp) {
-            at_ns = clock.run_ns(stamp.intended_utc_ns);
-            let latency_ns = (now_ns as i64).saturating_sub(at_ns).max(0) as u64;
-            record(&mut side.interval.latency, latency_ns);
-            if u64::try_from(at_ns).is_ok_and(|at| plan.window.contains(at)) {
-                record(&mut side.latency, latency_ns);
-            }
+        if !looked_for && plan.runs.is_some() {
+            return;
         }
-        if (looked_for || plan.runs.is_none()) && u64::try_from(at_ns).is_ok_and(|at| plan.window.contains(at)) {
-            side.measured_records += 1;
-            side.measured_bytes += value.len() as u64;
+        if plan.window.contains(now_ns) {
+            side.done_records += 1;
+            side.done_bytes += value.len() as u64;
+        }
+        if let (true, true, Ok(stamp)) = (plan.timed, looked_for, stamp) {
+            let intended_ns = clock.run_ns(stamp.intended_utc_ns);
+            let latency_ns = (now_ns as i64).saturating_sub(intended_ns).max(0) as u64;
+            record(&mut side.interval.latency, latency_ns);
+            if u64::try_from(intended_ns).is_ok_and(|at| plan.window.contains(at)) {
+                record(&mut side.latency, latency_ns);
+                side.measured_records += 1;
+                side.last_done_ns = now_ns;
+            }
+        } else {
             side.last_done_ns = now_ns;
         }
     })

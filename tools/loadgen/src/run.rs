@@ -4,7 +4,7 @@
 //! Invariants: the clock of the run starts when both sides know what to do; a side that ends early ends the other; the threads
 //! are joined before anything is reported. The calling thread only waits and prints, so it measures nothing and disturbs little.
 
-use crate::args::{Common, From, Load, Mode, Read, name_of};
+use crate::args::{Common, From, Level, Load, Mode, Read, name_of};
 use crate::clock::Clock;
 use crate::environment::{build_warning, cpu_warning, environment};
 use crate::flow::Flow;
@@ -105,8 +105,11 @@ pub fn run(mode: &Mode) -> Result<Outcome, String> {
     }
 
     let mut warnings: Vec<String> = build_warning().into_iter().collect();
-    if partitions != plan.common.partitions {
-        warnings.push(format!("the topic has {partitions} partitions already, --partitions {} was not used", plan.common.partitions));
+    if let Some(asked) = plan.common.partitions.filter(|asked| *asked != partitions) {
+        warnings.push(format!("the topic has {partitions} partitions already, --partitions {asked} was not used"));
+    }
+    if plan.load.is_some_and(|load| load.level == Level::None) {
+        warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel".to_owned());
     }
     let clock = Clock::start();
     let threads = Threads { plan: &plan, client: &client, clock, window };
@@ -117,7 +120,10 @@ pub fn run(mode: &Mode) -> Result<Outcome, String> {
     let vanished = vanished.or_else(|| ran.seen.as_ref().and_then(|seen| seen.vanished.clone()));
     let mut window = window;
     if vanished.is_some() || plan.mode == "consume" {
-        window.end_ns = ran.ended_ns.clamp(window.from_ns, window.end_ns);
+        // After a vanished server's last answer nothing was measured but the waiting for it.
+        let last_ns = [&ran.produce, &ran.consume].into_iter().flatten().map(|side| side.last_done_ns).max().unwrap_or(0);
+        let end_ns = if vanished.is_some() { last_ns } else { ran.ended_ns };
+        window.end_ns = end_ns.clamp(window.from_ns, window.end_ns);
     }
     let mut parameters = parameters(&plan, partitions, owners, run_number);
     parameters["started_unix_s"] = json!(clock.started_unix_s());
@@ -157,7 +163,7 @@ fn see_to_topic(client: &Client, common: &Common) -> Result<Metadata, String> {
         Some(ErrorCode::UnknownTopic) | None => {}
         Some(code) => return Err(format!("topic {}: {}", common.topic, code.sentence())),
     }
-    client.create_topic(&common.topic, common.partitions, &[], true).map_err(|error| error.to_string())?;
+    client.create_topic(&common.topic, common.partitions.unwrap_or(1), &[], true).map_err(|error| error.to_string())?;
     ask()
 }
 

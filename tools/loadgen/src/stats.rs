@@ -58,10 +58,12 @@ impl Interval {
 pub struct Side {
     /// The running second, of warm-up and measured part alike.
     pub interval: Interval,
-    /// Completed records that were intended in the measured part.
-    pub measured_records: u64,
+    /// Records that completed in the measured part, whenever they were intended: the throughput.
+    pub done_records: u64,
     /// Bytes of their values.
-    pub measured_bytes: u64,
+    pub done_bytes: u64,
+    /// Completed records that were intended in the measured part: those in the histograms.
+    pub measured_records: u64,
     /// When the last of them completed, nanoseconds of the run.
     pub last_done_ns: u64,
     /// Completion minus intended time, measured part.
@@ -86,8 +88,9 @@ impl Side {
     pub fn new() -> Side {
         Side {
             interval: Interval::new(),
+            done_records: 0,
+            done_bytes: 0,
             measured_records: 0,
-            measured_bytes: 0,
             last_done_ns: 0,
             latency: histogram(),
             service: histogram(),
@@ -112,7 +115,8 @@ impl Side {
     /// Adds another worker's side.
     pub fn merge(&mut self, other: &Side) {
         self.measured_records += other.measured_records;
-        self.measured_bytes += other.measured_bytes;
+        self.done_records += other.done_records;
+        self.done_bytes += other.done_bytes;
         self.last_done_ns = self.last_done_ns.max(other.last_done_ns);
         self.latency.add(&other.latency).expect("all histograms have one shape");
         self.service.add(&other.service).expect("all histograms have one shape");

@@ -247,9 +247,12 @@ fn take_answers(
         side.interval.records += 1;
         side.interval.bytes += plan.load.size;
         record(&mut side.interval.latency, answer.latency_ns);
+        if plan.window.contains(done_ns) {
+            side.done_records += 1;
+            side.done_bytes += plan.load.size;
+        }
         if answer.measured {
             side.measured_records += 1;
-            side.measured_bytes += plan.load.size;
             side.last_done_ns = done_ns;
             record(&mut side.latency, answer.latency_ns);
             record(&mut side.service, answer.service_ns);

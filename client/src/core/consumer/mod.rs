@@ -284,6 +284,11 @@ impl ConsumerCore {
         self.errors.pop_front()
     }
 
+    /// Whether there is an error to tell.
+    pub(crate) fn has_error(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// Whether metadata should be got now.
     pub(crate) fn metadata_due(&self, now: Now) -> bool {
         self.metadata_at_us.is_some_and(|at| at <= now.mono_us)

@@ -38,8 +38,10 @@ pub(crate) struct Lane {
     pub ready: VecDeque<u32>,
     /// The broker asked for a pause until then.
     pub pause_until_us: u64,
-    /// Most payload bytes of one request.
+    /// Most payload bytes of one request that carries several batches.
     pub request_bytes_max: usize,
+    /// Most payload bytes that the broker takes at all.
+    pub payload_bytes_max: usize,
     /// A ping is due after this silence, microseconds; 0: never.
     pub keepalive_us: u64,
     pub last_sent_us: u64,
@@ -64,6 +66,7 @@ impl Lane {
             ready: VecDeque::new(),
             pause_until_us: 0,
             request_bytes_max: 0,
+            payload_bytes_max: 0,
             keepalive_us: 0,
             last_sent_us: 0,
             silent: false,

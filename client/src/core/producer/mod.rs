@@ -300,6 +300,11 @@ impl ProducerCore {
         self.metadata_at_us = Some(now.mono_us.saturating_add(self.metadata_backoff.next_us()));
     }
 
+    /// There is no topic to get metadata of.
+    pub(crate) fn metadata_not_needed(&mut self) {
+        self.metadata_at_us = None;
+    }
+
     fn want_metadata(&mut self, now: Now) {
         self.metadata_at_us.get_or_insert(now.mono_us);
     }
@@ -334,6 +339,7 @@ impl ProducerCore {
         lane.address = address.to_string();
         lane.silent = false;
         lane.request_bytes_max = self.config.request_bytes.min(payload_max);
+        lane.payload_bytes_max = payload_max;
         lane.keepalive_us = u64::from(keepalive_ms) * 1000;
         lane.last_sent_us = now.mono_us;
         lane.last_error = None;

@@ -19,6 +19,27 @@ impl ProducerCore {
     /// Everything that time alone brings: batches that waited long enough, retries, batches whose time is over, pings. Then
     /// fills the windows.
     pub(crate) fn step(&mut self, now: Now) {
+        self.mark_due(now);
+        self.step_between_polls(now);
+    }
+
+    /// As [`step`](Self::step), while the caller is still adding records: without a linger, what is open stays open until it is
+    /// full or the caller polls. Else a full batch of one partition would send the beginnings of all others' with it.
+    pub(crate) fn step_between_polls(&mut self, now: Now) {
+        if self.config.linger_us > 0 {
+            self.mark_due(now);
+        }
+        if !self.delayed.is_empty() {
+            self.list_delayed(now);
+        }
+        if now.mono_us >= self.next_expiry_scan_us {
+            self.next_expiry_scan_us = now.mono_us + EXPIRY_SCAN_US;
+            self.expire(now);
+        }
+        self.fill_windows(now);
+    }
+
+    fn mark_due(&mut self, now: Now) {
         while let Some(&(id, seq, opened_us)) = self.opened.front() {
             let part = &mut self.parts[id as usize];
             let current = part.next_seq == seq && part.open.is_some();
@@ -31,14 +52,6 @@ impl ProducerCore {
                 self.list(id);
             }
         }
-        if !self.delayed.is_empty() {
-            self.list_delayed(now);
-        }
-        if now.mono_us >= self.next_expiry_scan_us {
-            self.next_expiry_scan_us = now.mono_us + EXPIRY_SCAN_US;
-            self.expire(now);
-        }
-        self.fill_windows(now);
     }
 
     /// Makes every open batch due, whatever its age.
@@ -104,6 +117,10 @@ impl ProducerCore {
             }
             let part = &mut self.parts[id as usize];
             let Some(batch) = part.queue.front() else { continue };
+            if batch.bytes.len() > self.lanes[lane_index].payload_bytes_max {
+                self.fail_oversized(id, now);
+                continue;
+            }
             if bytes > 0 && bytes + batch.bytes.len() > bytes_max {
                 // Sealing may have listed it again at the end; its turn is first in the next request.
                 if !part.listed {
@@ -125,6 +142,16 @@ impl ProducerCore {
         }
         self.queue_request(lane_index, batches, now);
         true
+    }
+
+    /// Gives back the first batch of a partition, which is above what the broker takes in one frame.
+    fn fail_oversized(&mut self, id: u32, now: Now) {
+        let part = &mut self.parts[id as usize];
+        let Some(batch) = part.queue.pop_front() else { return };
+        part.in_flight += 1; // counted down where a batch ends
+        let message = format!("its batch has {} bytes, more than the broker takes in one frame (frame.max.bytes)", batch.bytes.len());
+        let error = std::sync::Arc::new(crate::error::Error::InvalidRecord { message });
+        self.fail_all(vec![batch], &error, now);
     }
 
     fn queue_request(&mut self, lane_index: usize, batches: Vec<super::batch::Sealed>, now: Now) {

@@ -184,6 +184,19 @@ fn a_record_above_the_limit_is_refused_and_costs_no_other() {
 }
 
 #[test]
+fn a_batch_above_the_brokers_frame_limit_is_given_back() {
+    let (mut rig, uids) = Rig::new(ProducerConfig::default(), 1);
+    rig.push_batch(0, &vec![0; 200_000], 1);
+    rig.push_batch(0, b"small", 2);
+    let now = rig.now();
+    rig.conns = vec![1];
+    rig.core.on_connected(0, "fake:1", 100_000, 0, now);
+    rig.turn_until_done();
+    assert_eq!(rig.failed(), [1]);
+    assert_eq!(rig.broker.values(uids[0]), [b"small"]);
+}
+
+#[test]
 fn nothing_is_sent_before_the_linger_is_over() {
     let (mut rig, _) = Rig::new(ProducerConfig { linger_us: 500, ..ProducerConfig::default() }, 1);
     rig.push(None, b"value", 1).expect("taken");

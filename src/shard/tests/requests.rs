@@ -1,0 +1,277 @@
+//! Requests against a whole shard: refusals, visibility, retention, failure of the disk.
+
+use super::world::{CLIENT, World, batch, produce_results};
+use crate::effects::Event;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::offsets::{ListOffsetsReply, ListOffsetsRequest, OffsetQuery};
+use tramline_wire::prim::List;
+use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
+use tramline_wire::topics::{CreateFlags, CreateTopicRequest, DeleteTopicRequest, Setting};
+
+fn value(number: u64, bytes: usize) -> Vec<u8> {
+    let mut value = number.to_le_bytes().to_vec();
+    value.resize(bytes, number as u8);
+    value
+}
+
+#[test]
+fn a_durable_ack_waits_for_the_disk_and_a_leader_ack_does_not() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    world.produce(uid, Level::Durable, &[value(1, 100)]);
+    world.turn();
+    assert!(world.replies.is_empty() && !world.disk.under_way.is_empty(), "the write is under way, the ack waits");
+    world.produce(uid, Level::Leader, &[value(2, 100)]);
+    let (_, meta, _) = world.reply_ok();
+    assert_eq!((produce_results(&meta)[0].base_offset, produce_results(&meta)[0].durable_end), (1, 0));
+    world.produce(uid, Level::None, &[value(3, 100)]);
+    world.settle();
+    let (_, meta, _) = world.reply_ok();
+    assert_eq!((produce_results(&meta)[0].base_offset, produce_results(&meta)[0].durable_end), (0, 1));
+    assert!(world.replies.is_empty(), "level none has no reply");
+    assert_eq!(world.read(uid, 0).0.len(), 3);
+}
+
+#[test]
+fn acks_leave_in_order_although_writes_end_out_of_order() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        sent.push(world.produce(uid, Level::Durable, &[value(number, 100)]));
+        world.turn();
+    }
+    let writes = world.disk.under_way.len();
+    assert!(writes >= 3, "three writes are under way");
+    world.complete(2);
+    world.complete(1);
+    assert!(world.replies.is_empty(), "nothing is durable before the first write has ended");
+    world.complete(0);
+    let acked: Vec<_> = (0..3).map(|_| world.reply_ok().0).collect();
+    assert_eq!(acked, sent);
+}
+
+#[test]
+fn consumers_see_committed_records_only_unless_the_topic_says_otherwise() {
+    for (setting, visible) in [("replicated", 0), ("leader", 1)] {
+        let mut world = World::new();
+        world.create_topic("t", 1, &[("visible.at", setting)]);
+        let uid = world.uids("t")[0];
+        world.request(Kind::Fetch, &[], |out| {
+            let mut writer = FetchRequestWriter::begin(out, FetchMode::Streaming, 0, 0, 1 << 20);
+            writer.push(out, &FetchEntry { partition_uid: uid, offset: 0, max_bytes: 1 << 20 });
+            writer.finish(out);
+        });
+        world.turn();
+        world.produce(uid, Level::Leader, &[value(1, 100)]);
+        world.reply_ok();
+        world.turn();
+        assert_eq!(world.replies.len(), visible, "{setting}: before the disk");
+        world.settle();
+        assert_eq!(world.replies.len(), 1, "{setting}: after the disk");
+    }
+}
+
+#[test]
+fn a_stream_stops_at_its_credit_and_goes_on_with_more() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    for number in 0..20 {
+        world.produce(uid, Level::Durable, &[value(number, 1000)]);
+    }
+    world.settle();
+    world.replies.clear();
+    let stream = world.request(Kind::Fetch, &[], |out| {
+        let mut writer = FetchRequestWriter::begin(out, FetchMode::Streaming, 0, 0, 3000);
+        writer.push(out, &FetchEntry { partition_uid: uid, offset: 0, max_bytes: 1 << 20 });
+        writer.finish(out);
+    });
+    let mut next = 0;
+    let mut drain = |world: &mut World| {
+        let mut bytes = 0;
+        while let Some((correlation, flags, meta, payload)) = world.reply() {
+            assert_eq!((correlation, flags & tramline_wire::frame::FLAG_MORE), (stream, tramline_wire::frame::FLAG_MORE));
+            next = FetchReply::decode(&meta).unwrap().entries.iter().next().unwrap().next_offset;
+            bytes += payload.len();
+        }
+        (bytes, next)
+    };
+    world.settle();
+    let (bytes, next) = drain(&mut world);
+    assert!(bytes >= 2000 && bytes < 3000 + 1200 && next < 20, "{bytes} bytes to offset {next} within a credit of 3000");
+    world.settle();
+    assert!(world.replies.is_empty(), "no credit, no bytes");
+    let credit = tramline_wire::fetch::FetchCreditRequest { stream, credit_bytes: 1 << 20 };
+    world.request(Kind::FetchCredit, &[], |out| credit.encode(out));
+    world.settle();
+    assert_eq!(drain(&mut world).1, 20);
+}
+
+#[test]
+fn times_are_looked_up_in_memory_and_on_disk() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let first_us = world.now.utc_us;
+    for number in 0..300 {
+        world.produce(uid, Level::Durable, &[value(number, 2000), value(number, 10)]);
+        world.settle();
+        world.pass(1000);
+    }
+    world.replies.clear();
+    let ask = |world: &mut World, at: i64| {
+        let query = [OffsetQuery { partition_uid: uid, at }];
+        world.request(Kind::ListOffsets, &[], |out| ListOffsetsRequest { entries: List::of(&query) }.encode(out));
+        world.settle();
+        let (_, meta, _) = world.reply_ok();
+        let answer = ListOffsetsReply::decode(&meta).unwrap().entries.iter().next().unwrap();
+        (answer.error, answer.offset, answer.timestamp_us)
+    };
+    assert_eq!(ask(&mut world, -2), (ErrorCode::Ok, 0, -1));
+    assert_eq!(ask(&mut world, -1), (ErrorCode::Ok, 600, -1));
+    assert_eq!(ask(&mut world, -3).0, ErrorCode::InvalidRequest);
+    for number in [0, 1, 17, 150, 299] {
+        let at = first_us + number * 1000;
+        assert_eq!(ask(&mut world, at), (ErrorCode::Ok, number as u64 * 2, at), "batch {number}");
+        assert_eq!(ask(&mut world, at - 999).1, number as u64 * 2);
+    }
+    assert_eq!(ask(&mut world, first_us + 300_000), (ErrorCode::Ok, 600, -1));
+}
+
+#[test]
+fn bad_requests_are_refused_by_name_and_the_next_one_works() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let good = batch(&[value(1, 10)], 5);
+    let produce = |world: &mut World, uid: u64, batch: &[u8]| {
+        world.request(Kind::Produce, batch, |out| {
+            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
+            writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
+            writer.finish(out);
+        });
+        world.settle();
+        produce_results(&world.reply_ok().1)[0].error
+    };
+    let changed = |at: usize, to: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = to;
+        bytes
+    };
+    assert_eq!(produce(&mut world, 999, &good), ErrorCode::UnknownPartition);
+    assert_eq!(produce(&mut world, uid, &changed(0, 0)), ErrorCode::BadBatch);
+    assert_eq!(produce(&mut world, uid, &changed(5, 9)), ErrorCode::UnknownCodec);
+    assert_eq!(produce(&mut world, uid, &changed(9, 0x80)), ErrorCode::UnknownFlag);
+    assert_eq!(produce(&mut world, uid, &changed(good.len() - 1, 0xFF)), ErrorCode::ChecksumMismatch);
+    assert_eq!(produce(&mut world, uid, &batch(&[value(1, 1_000_001)], 5)), ErrorCode::RecordTooLarge);
+    assert_eq!(produce(&mut world, uid, &good), ErrorCode::Ok);
+    world.request(Kind::Produce, &[], |out| out.push(77));
+    assert_eq!(world.reply_error(), ErrorCode::UnknownLevel);
+    world.request(Kind::DeleteTopic, &[], |out| DeleteTopicRequest { name: "none" }.encode(out));
+    assert_eq!(world.reply_error(), ErrorCode::UnknownTopic);
+    for (name, partitions, key, val, code) in [
+        ("t", 1, "", "", ErrorCode::TopicExists),
+        ("a/b", 1, "", "", ErrorCode::InvalidTopicName),
+        ("n", 0, "", "", ErrorCode::InvalidRequest),
+        ("n", 1, "retention", "1", ErrorCode::UnknownSetting),
+        ("n", 1, "retention.ms", "soon", ErrorCode::InvalidSetting),
+    ] {
+        let settings: Vec<_> = (!key.is_empty()).then_some(Setting { key, value: val }).into_iter().collect();
+        let flags = CreateFlags::default();
+        let request = CreateTopicRequest { name, partitions, replication: 0, flags, settings: List::of(&settings) };
+        world.request(Kind::CreateTopic, &[], |out| request.encode(out));
+        assert_eq!(world.reply_error(), code, "{name} {key}");
+    }
+    assert!(world.closed.is_empty(), "a refused request does not end the connection");
+}
+
+#[test]
+fn a_deleted_topic_is_gone_at_once_and_its_name_is_free() {
+    let mut world = World::new();
+    world.create_topic("t", 2, &[]);
+    let uids = world.uids("t");
+    world.produce(uids[0], Level::Durable, &[value(1, 10)]);
+    world.settle();
+    world.reply_ok();
+    world.request(Kind::DeleteTopic, &[], |out| DeleteTopicRequest { name: "t" }.encode(out));
+    world.settle();
+    world.reply_ok();
+    world.produce(uids[0], Level::Durable, &[value(2, 10)]);
+    let (_, meta, _) = world.reply_ok();
+    assert_eq!(produce_results(&meta)[0].error, ErrorCode::UnknownPartition);
+    world.create_topic("t", 2, &[]);
+    assert!(world.uids("t").iter().all(|uid| !uids.contains(uid)), "uids are never used again");
+    let new = world.uids("t")[0];
+    assert!(world.read(new, 0).0.is_empty());
+    let mut world = World::over(world.disk.snapshot(), world.now);
+    assert!(world.read(new, 0).0.is_empty());
+}
+
+#[test]
+fn retention_frees_whole_segments_and_moves_the_start() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[("retention.bytes", "100000")]);
+    let uid = world.uids("t")[0];
+    for number in 0..400 {
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
+        world.settle();
+    }
+    world.replies.clear();
+    for _ in 0..10 {
+        world.pass(1_100_000);
+        world.settle();
+    }
+    let (found, damaged) = world.read(uid, 0);
+    assert!(damaged.is_empty());
+    let first = *found.keys().next().unwrap();
+    assert!(first > 200 && first < 360, "800 KB were written, 100 KB and at most two segments of 128 KiB more are kept: first {first}");
+    assert!(found.keys().copied().eq(first..400));
+    let kept = found.clone();
+    let mut world = World::over(world.disk.snapshot(), world.now);
+    assert_eq!(world.read(uid, 0).0, kept, "and so after a start");
+}
+
+#[test]
+fn a_failed_write_is_final_and_reads_go_on() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    world.produce(uid, Level::Durable, &[value(1, 100)]);
+    world.settle();
+    world.reply_ok();
+    world.disk.fail_next_write = Some(5);
+    world.produce(uid, Level::Durable, &[value(2, 100)]);
+    world.turn();
+    while !world.disk.under_way.is_empty() {
+        world.complete(0);
+    }
+    assert_eq!(world.reply_error(), ErrorCode::StorageFailed);
+    assert!(world.fatal.as_deref().is_some_and(|reason| reason.contains("5")), "{:?}", world.fatal);
+    world.produce(uid, Level::Leader, &[value(3, 100)]);
+    assert_eq!(world.reply_error(), ErrorCode::StorageFailed, "never retried and believed");
+    assert_eq!(world.read(uid, 0).0.len(), 1);
+}
+
+#[test]
+fn silence_ends_a_connection() {
+    let mut world = World::new();
+    let _ = world.step(Event::Partial { conn: CLIENT });
+    world.pass(world.settings.partial_frame_timeout_us + 300_000);
+    let _ = world.step(Event::Deadline);
+    assert_eq!(world.closed, [(CLIENT, "partial frame")]);
+    let mut world = World::new();
+    world.pass(world.settings.connection_idle_timeout_us + 300_000);
+    let _ = world.step(Event::Deadline);
+    assert_eq!(world.closed, [(CLIENT, "slow reader")], "the reply to hello was never taken");
+    let mut world = World::new();
+    let _ = world.step(Event::Sent { conn: CLIENT, queued_bytes: 0 });
+    world.pass(world.settings.connection_idle_timeout_us + 300_000);
+    let _ = world.step(Event::Deadline);
+    assert_eq!(world.closed, [(CLIENT, "idle")]);
+}
