@@ -59,17 +59,30 @@ fn produce_fetch_and_offsets_work_through_the_wrong_shards_port_and_are_counted(
 }
 
 #[test]
-fn one_request_for_partitions_of_both_shards_is_answered_whole() {
-    let (node, partitions, _) = scene();
+fn a_produce_request_for_partitions_of_both_shards_tells_for_each_where_it_belongs() {
+    // A produce frame carries batches for partitions of one shard: the shard takes its own and refuses the others by name.
+    let (_node, partitions, addresses) = scene();
     let batch = common::layout::batch(common::layout::TIME_US, &[Rec::value("v")]);
     let entries: Vec<(u64, &[u8])> = partitions.iter().map(|p| (p.uid, batch.as_slice())).collect();
-    let mut peer = Peer::connect(node.ready.client);
-    let results = peer.produce(common::layout::level::DURABLE, &entries).expect("produce over both shards");
+    let mut peer = Peer::connect(addresses[0]);
+    let results = peer.produce(common::layout::level::DURABLE, &entries).expect("a mixed request is answered");
     assert_eq!(results.len(), partitions.len());
-    assert!(results.iter().all(|r| r.error == 0), "{results:?}");
-    for partition in &partitions {
-        assert_eq!(peer.read_from(partition.uid, 0).len(), 1);
+    let (mut taken, mut refused) = (0, 0);
+    for (partition, result) in partitions.iter().zip(&results) {
+        assert_eq!(partition.uid, result.partition_uid);
+        let stored = peer.read_from(partition.uid, 0).len();
+        match result.error {
+            0 => {
+                assert_eq!(stored, 1, "{result:?}");
+                taken += 1;
+            }
+            code => {
+                assert_eq!((code, stored), (common::layout::code::NOT_LEADER, 0), "{result:?}");
+                refused += 1;
+            }
+        }
     }
+    assert!(taken > 0 && taken + refused == partitions.len(), "{results:?}");
 }
 
 #[test]

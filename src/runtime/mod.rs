@@ -24,4 +24,4 @@ mod start;
 pub mod start_disk;
 pub mod topology;
 
-pub use start::{StartError, run};
+pub use start::{Ready, StartError, run, run_told};

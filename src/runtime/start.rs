@@ -11,7 +11,7 @@ use super::topology;
 use crate::api::NodeInfo;
 use crate::config::Settings;
 use crate::constants::LOCK_WAIT_US;
-use crate::ids::ShardId;
+use crate::ids::{NodeId, ShardId};
 use crate::metrics::{Health, ShardHealth, SnapshotSource};
 use crate::ring::probe::{self, ProbeError};
 use crate::shard::mesh::Message;
@@ -58,8 +58,36 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Runs a node until it is told to stop.
+/// Where a node that serves is reached. Shown, it is the line that `tramline serve` prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The node.
+    pub node: NodeId,
+    /// Address for clients.
+    pub client: SocketAddr,
+    /// Address of metrics and health.
+    pub admin: SocketAddr,
+    /// Number of shards.
+    pub shards: u16,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ready node={} client={} admin={} shards={}", self.node, self.client, self.admin, self.shards)
+    }
+}
+
+/// Runs a node until it is told to stop by a signal. Prints one line on standard output when it accepts connections.
 pub fn run(settings: Settings) -> Result<(), StartError> {
+    run_told(settings, |ready| {
+        let mut out = io::stdout().lock();
+        // Whoever started us without a standard output does not wait for the line.
+        let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
+    })
+}
+
+/// As `run`, for a node inside another program: `told` is called once, when the node accepts connections.
+pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(), StartError> {
     let settings = Arc::new(settings);
     let shutdown = Shutdown::new();
     shutdown.listen().map_err(|cause| StartError::Io("listen for signals", cause))?;
@@ -120,7 +148,11 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
 
     let started = wait_until_serving(&serving, settings.shards, &shutdown);
     match &started {
-        Ok(true) => announce(&info, client, housekeeping.admin_address(), settings.shards),
+        Ok(true) => {
+            let admin = housekeeping.admin_address();
+            told_ready(&Ready { node: info.node, client, admin, shards: settings.shards });
+            tracing::info!("serving clients on {client}, advertised as {}:{}; admin on {admin}", info.host, info.port);
+        }
         Ok(false) => {}
         Err(_) => drop(shutdown.request()),
     }
@@ -190,14 +222,6 @@ fn wait_until_serving(
         }
     }
     Ok(true)
-}
-
-fn announce(info: &NodeInfo, client: SocketAddr, admin: SocketAddr, shards: u16) {
-    let line = format!("ready node={} client={client} admin={admin} shards={shards}\n", info.node);
-    let mut out = io::stdout().lock();
-    // Whoever started us without a standard output does not wait for the line.
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    tracing::info!("serving clients on {client}, advertised as {}:{}; admin on {admin}", info.host, info.port);
 }
 
 fn random_u64() -> Result<u64, StartError> {

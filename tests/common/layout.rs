@@ -45,6 +45,7 @@ pub mod code {
     pub const UNKNOWN_CODEC: u16 = 17;
     pub const UNKNOWN_FLAG: u16 = 18;
     pub const BAD_BATCH: u16 = 19;
+    pub const NOT_LEADER: u16 = 20;
     pub const OVERLOADED: u16 = 22;
     pub const DISK_FULL: u16 = 23;
     pub const OFFSET_OUT_OF_RANGE: u16 = 24;

@@ -88,6 +88,25 @@ fn a_full_queue_refuses_and_takes_again_after_a_completion() {
 }
 
 #[test]
+fn while_one_write_hangs_the_others_never_fill_more_than_the_window_that_recovery_searches() {
+    let mut h = Harness::new(small_config());
+    for round in 0..50 {
+        h.append(1, 1, 7000, 1, round);
+        h.append(1, 1, 7000, 1, round);
+        h.close();
+        // The first write hangs; all others are done at once.
+        while let Some(&last) = block_writes(&h).get(1..).and_then(|rest| rest.last()) {
+            h.complete(last);
+        }
+        assert!(h.log.stats().undurable_bytes <= h.cfg.window_bytes(), "{:?}", h.log.stats());
+    }
+    assert_eq!(h.durable, 0);
+    assert!(!h.log.ready_to_close() && h.log.stats().blocks_closed >= 3);
+    h.settle();
+    assert_eq!(h.durable, h.log.stats().blocks_closed);
+}
+
+#[test]
 fn a_batch_above_the_limit_is_refused_for_good_and_one_at_the_limit_gets_a_block_of_its_own() {
     let cfg = LogConfig { block_bytes_max: 16 << 10, batch_bytes_max: 100 << 10, segment_bytes: 512 << 10, ..small_config() };
     let mut h = Harness::new(cfg);

@@ -190,6 +190,37 @@ fn a_cut_block_of_an_earlier_start_is_stale_even_where_number_and_place_fit() {
     h.check_bytes(1);
 }
 
+#[test]
+fn behind_a_damaged_block_a_stale_one_is_not_taken_for_its_successor() {
+    let mut h = Harness::new(small_config());
+    h.seal_by_itself = false;
+    h.append(1, 1, 500, 1, 1);
+    h.close();
+    h.settle();
+    // Block 2 is torn, block 3 lands whole two pages behind it; both are cut by the next start.
+    h.append(1, 1, 7000, 1, 2);
+    h.close();
+    h.append(1, 1, 500, 1, 3);
+    h.close();
+    h.complete(1);
+    h.crash(Tear::Nothing, &mut Dice(1));
+    assert_eq!(h.restart().cut_from, Some(BlockSeq(2)));
+    // The new block 2 is shorter, so the old block 3 stays untouched behind it; a checkpoint says that the new one was durable.
+    h.append(1, 1, 500, 1, 4);
+    h.close();
+    h.settle();
+    h.log.stop_background();
+    h.write_checkpoint();
+    h.settle();
+    let mut disk = h.disk.snapshot();
+    let name = format!("seg-{:08}.log", h.log.live_file().0);
+    disk.file(&name)[h.blocks[1].pos as usize + 33] ^= 1;
+    let recovered = recover(&mut disk, &h.cfg).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(recovered.lost.iter().map(|lost| (lost.first.0, lost.last.0)).collect::<Vec<_>>(), [(2, 2)]);
+    assert!(recovered.entries.is_empty(), "{:?}", recovered.entries);
+    assert_eq!(recovered.covered_batches.iter().map(|b| b.block.0).collect::<Vec<_>>(), [1]);
+}
+
 /// A log with some sealed segments and an open one.
 fn sealed_log() -> Harness {
     let mut h = Harness::new(small_config());
