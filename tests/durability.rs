@@ -183,7 +183,7 @@ fn acknowledged_records_survive_sigkill() {
     let mut dice = Dice(common::seed());
     let mut node = Node::with(Options::shards(2));
     // One partition on each shard at least, so that both logs are killed in flight.
-    let partitions = Peer::connect(node.ready.client).topic("kill", PARTITIONS as u32, &[("retention.bytes", "-1")]);
+    let partitions = Peer::connect(node.ready.client).topic("kill", PARTITIONS as u32, &[("retention.ms", "-1")]);
     let uids: Vec<u64> = partitions.iter().map(|p| p.uid).collect();
     let shards: std::collections::BTreeSet<u16> = partitions.iter().map(|p| p.leader_shard).collect();
     assert_eq!(shards.len(), 2, "partitions are spread over shards: {partitions:?}");

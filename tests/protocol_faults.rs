@@ -220,7 +220,7 @@ fn half_a_frame_and_then_silence_is_cut_off_after_the_timeout() {
 #[test]
 fn a_client_that_never_reads_its_replies_costs_a_bounded_amount() {
     let mut scene = Scene::new();
-    let uid = scene.bystander.topic("big", 1, &[])[0].uid;
+    let uid = scene.bystander.topic("big", 1, &[("retention.ms", "-1")])[0].uid;
     let batch = layout::batch(layout::TIME_US, &[Rec::value(vec![3; 900_000])]);
     for _ in 0..64 {
         let results = scene.bystander.produce(level::LEADER, &[(uid, &batch)]).expect("produce");
@@ -238,6 +238,7 @@ fn a_client_that_never_reads_its_replies_costs_a_bounded_amount() {
         held.push(peer);
     }
     // While they hold on, others read the same data.
+    std::fs::write("/tmp/tests-dev/metrics.txt", scene.node.http("/metrics").1).unwrap();
     assert_eq!(scene.bystander.read_from(uid, 0).len(), 64);
     scene.check_unaffected();
     let grown = scene.node.rss_kib().saturating_sub(before);
@@ -269,7 +270,7 @@ fn producers_above_the_memory_budget_are_slowed_not_buffered() {
     // 48 MiB is the least a shard can have; 24 clients push 6 MiB frames without pause, 50 frames each.
     let mut scene =
         Scene::with(Options::default().set("memory.bytes", "48MiB").set("tail.cache.bytes", "8MiB").set("receive.bytes.max", "16MiB"));
-    let uid = scene.bystander.topic("flood", 1, &[("batch.max.bytes", "4194304")])[0].uid;
+    let uid = scene.bystander.topic("flood", 1, &[("batch.max.bytes", "4194304"), ("retention.ms", "-1")])[0].uid;
     let start = scene.node.rss_kib();
     let address = scene.node.ready.client;
     const CLIENTS: usize = 24;

@@ -48,7 +48,7 @@ fn check_readable(peer: &mut Peer, uid: u64, from: u64, end: u64) {
 fn retention_by_bytes_drops_whole_segments_and_keeps_the_newest() {
     let mut node = Node::start();
     let mut peer = Peer::connect(node.ready.client);
-    let uid = peer.topic("small", 1, &[("retention.bytes", "8388608")])[0].uid;
+    let uid = peer.topic("small", 1, &[("retention.bytes", "8388608"), ("retention.ms", "-1")])[0].uid;
     let dir = node.shard_dir(0);
     // 128 MiB through segments of 16 MiB, with 8 MiB to be kept.
     fill(&mut peer, uid, 0, 512);
@@ -75,7 +75,8 @@ fn a_topic_without_limits_keeps_its_records_while_a_neighbour_is_dropped() {
     let mut node = Node::start();
     let mut peer = Peer::connect(node.ready.client);
     let forever = [("retention.bytes", "-1"), ("retention.ms", "-1")];
-    let (keep, drop) = (peer.topic("keep", 1, &forever)[0].uid, peer.topic("drop", 1, &[("retention.bytes", "4194304")])[0].uid);
+    let (keep, drop) =
+        (peer.topic("keep", 1, &forever)[0].uid, peer.topic("drop", 1, &[("retention.bytes", "4194304"), ("retention.ms", "-1")])[0].uid);
     fill(&mut peer, keep, 0, 2);
     fill(&mut peer, drop, 0, 160);
     fill(&mut peer, keep, 2, 2);
@@ -107,7 +108,7 @@ fn retention_by_time_drops_old_segments() {
 fn deleting_a_topic_gives_its_space_back() {
     let mut node = Node::start();
     let mut peer = Peer::connect(node.ready.client);
-    let uid = peer.topic("gone", 1, &[])[0].uid;
+    let uid = peer.topic("gone", 1, &[("retention.ms", "-1")])[0].uid;
     fill(&mut peer, uid, 0, 400);
     let dir = node.shard_dir(0);
     assert!(used_bytes(&dir) >= 100 << 20);

@@ -220,6 +220,9 @@ fn small_disk(test: &str, dir: &Path) -> Option<(Mount, PathBuf)> {
     }
 }
 
+/// The records' own time is in the past: by default they would be dropped as soon as their segment is sealed.
+const KEEP: &[(&str, &str)] = &[("retention.ms", "-1")];
+
 /// Segments of 16 MiB: three of them fit on the small disk.
 fn small_disk_options() -> Options {
     Options::default().set("pool.segments", "1").set("disk.refuse.bytes", "1MiB").set("disk.warn.bytes", "8MiB")
@@ -245,7 +248,7 @@ fn a_disk_that_fills_up_refuses_produce_and_nothing_else_and_recovers_without_a_
     let Some((_mount, path)) = small_disk("a_disk_that_fills_up", dir.path()) else { return };
     let mut node = Node::at(&path, small_disk_options());
     let mut peer = Peer::connect(node.ready.client);
-    let (keep, fill) = (peer.topic("keep", 1, &[])[0].uid, peer.topic("fill", 1, &[])[0].uid);
+    let (keep, fill) = (peer.topic("keep", 1, KEEP)[0].uid, peer.topic("fill", 1, KEEP)[0].uid);
     assert_eq!(peer.put(keep, &[Rec::value("kept")]), 0);
     let batch = layout::batch(layout::TIME_US, &[Rec::value(vec![7u8; 512 << 10])]);
     let mut acked = 0u64;

@@ -16,13 +16,24 @@ use crate::log::layout::{
     align_up_usize,
 };
 use crate::log::operation::PendingWrite;
-use crate::log::types::{AppendRefused, EntryKind, OpenEntry};
+use crate::log::types::{EntryKind, OpenEntry};
 use std::collections::VecDeque;
 
 /// Closed and not durable blocks at most, whatever their size: bounds the queue when one write is stuck and blocks are small.
 pub(crate) const WINDOW_BLOCKS_MAX: usize = 64;
 /// A closed block whose buffer is this many times its size moves to a smaller one: the tail cache pays for whole buffers.
 const SHRINK_FACTOR: usize = 4;
+
+/// Why the open block did not take an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// It does not fit this block.
+    BlockFull,
+    /// The slab has no buffer.
+    NoMemory,
+    /// It fits no block.
+    TooLarge,
+}
 
 /// The block that takes appends.
 pub(crate) struct OpenBlock {
@@ -86,8 +97,8 @@ impl OpenBlock {
         align_up_usize(used, FRAGMENT_ALIGN) + entries * ENTRY_BYTES + fragments * FRAGMENT_BYTES + TRAILER_BYTES
     }
 
-    /// Copies `content` (its two parts one behind the other) in as a fragment of the group's entry of this kind. Returns its place and the bytes, to be stamped.
-    /// On a refusal nothing has changed.
+    /// Copies `content` (its two parts one behind the other) in as a fragment of the group's entry of this kind. Returns its place
+    /// in the block. On a refusal nothing has changed.
     pub(crate) fn append(
         &mut self,
         slab: &mut Slab,
@@ -96,11 +107,11 @@ impl OpenBlock {
         kind: EntryKind,
         fragment_kind: u8,
         content: [&[u8]; 2],
-    ) -> Result<(u32, &mut [u8]), AppendRefused> {
+    ) -> Result<u32, NotTaken> {
         let [head, tail] = content;
         let content_len = head.len() + tail.len();
         if content_len > limits.batch_bytes_max {
-            return Err(AppendRefused::TooLarge);
+            return Err(NotTaken::TooLarge);
         }
         let joins = kind != EntryKind::Raft;
         let found = self.entries.iter().position(|entry| joins && entry.group == group && entry.kind == kind);
@@ -109,10 +120,10 @@ impl OpenBlock {
         let length = self.length(end, self.entries.len() + usize::from(found.is_none()), self.fragments.len() + 1);
         let limit = if self.is_empty() { limits.ceiling_bytes } else { limits.block_bytes_max };
         if align_up_usize(length, BLOCK_ALIGN) > limit || (found.is_none() && self.entries.len() == usize::from(u16::MAX)) {
-            return Err(AppendRefused::Full);
+            return Err(NotTaken::BlockFull);
         }
         if !self.reserve(slab, length) {
-            return Err(AppendRefused::Full);
+            return Err(NotTaken::NoMemory);
         }
         let entry = found.unwrap_or_else(|| {
             self.entries.push(OpenEntry { group, kind, content_len: 0, fragments: 0 });
@@ -128,7 +139,13 @@ impl OpenBlock {
         memory[at..at + head.len()].copy_from_slice(head);
         memory[at + head.len()..end].copy_from_slice(tail);
         self.used = end;
-        Ok((at as u32, &mut memory[at..end]))
+        Ok(at as u32)
+    }
+
+    /// What was appended at `at`, to be stamped.
+    pub(crate) fn bytes_mut(&mut self, at: u32, len: usize) -> &mut [u8] {
+        let memory = self.buffer.as_mut().expect("something was appended").as_mut_slice();
+        &mut memory[at as usize..at as usize + len]
     }
 
     /// Makes sure that `length` bytes fit the buffer; false when memory is short.

@@ -59,7 +59,7 @@ pub use types::*;
 use crate::bytes::Slab;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
-use block_writer::{BlockLimits, ClosedBlock, OpenBlock, WINDOW_BLOCKS_MAX, WriteWindow};
+use block_writer::{BlockLimits, ClosedBlock, NotTaken, OpenBlock, WINDOW_BLOCKS_MAX, WriteWindow};
 use layout::{BlockHeader, FLAG_MARK, FRAGMENT_BATCH, FRAGMENT_PAYLOAD};
 use manifest::{ManifestWriter, StartV1};
 use operation::{PendingWrite, Purpose, segment_file, token};
@@ -160,25 +160,25 @@ impl Log {
         if self.failed.is_some() {
             return Err(AppendRefused::Failed);
         }
-        let refused = match self.open.append(slab, &self.limits, group, kind, fragment_kind, content) {
-            Ok((at, bytes)) => {
-                let len = bytes.len() as u32;
-                finish(bytes);
-                self.counters.appends += 1;
-                return Ok(Appended { block: self.next_seq, at, len });
-            }
-            Err(refused) => refused,
-        };
-        // Perhaps only memory was short: the oldest cached blocks are worth less than this append. They give their memory back once
-        // nobody else holds them, so this may help now or by the next try.
-        if refused == AppendRefused::Full && slab.allocated_bytes() + self.open.padded_len() > slab.budget_bytes() / 8 * 7 {
-            for _ in 0..EVICTIONS_PER_APPEND {
-                if !self.cache.evict() {
-                    break;
-                }
+        let mut taken = self.open.append(slab, &self.limits, group, kind, fragment_kind, content);
+        if taken == Err(NotTaken::NoMemory) {
+            // The oldest cached blocks are worth less than this append.
+            let durable = self.window.durable_through();
+            let evicted = (0..EVICTIONS_PER_APPEND).take_while(|_| self.cache.evict(durable)).count();
+            if evicted > 0 {
+                taken = self.open.append(slab, &self.limits, group, kind, fragment_kind, content);
             }
         }
-        Err(refused)
+        match taken {
+            Ok(at) => {
+                let len = content[0].len() + content[1].len();
+                finish(self.open.bytes_mut(at, len));
+                self.counters.appends += 1;
+                Ok(Appended { block: self.next_seq, at, len: len as u32 })
+            }
+            Err(NotTaken::BlockFull | NotTaken::NoMemory) => Err(AppendRefused::Full),
+            Err(NotTaken::TooLarge) => Err(AppendRefused::TooLarge),
+        }
     }
 
     /// What the open block carries, in the order of its entries.
@@ -256,7 +256,7 @@ impl Log {
         self.counters.rolls += u64::from(rolled);
         self.counters.rolls_into_fresh_extents += u64::from(rolled && live.fresh);
         self.window.push(seq, ClosedBlock { segment: place.segment, write, written: false });
-        self.cache.push(seq, bytes);
+        self.cache.push(seq, bytes, self.window.durable_through());
         self.last_crc = crc;
         self.next_seq = BlockSeq(seq.0 + 1);
         self.last_block_us = Some(now.mono_us);

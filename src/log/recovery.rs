@@ -19,9 +19,10 @@ mod start_disk;
 
 pub use start_disk::{DiskError, StartDisk};
 
-use crate::ids::{BlockSeq, Incarnation, SegmentUid};
-use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
+use crate::ids::{BlockSeq, FileId, Incarnation, SegmentUid};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1, RunV1};
 use crate::log::config::LogConfig;
+use crate::log::layout::BLOCK_ALIGN;
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, StartV1};
 use crate::log::operation::{segment_file, segment_file_name, segment_file_number};
 use crate::log::recovered::{LostBlocks, RecoverError, Recovered, RecoveryReport};
@@ -29,6 +30,7 @@ use crate::log::types::{Damage, DamageKind};
 use collect::Collector;
 use files::Files;
 use scan::{ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
+use std::collections::BTreeMap;
 
 /// Opens the log in `disk`'s directory: a first start, a restart, or a restart after a crash.
 pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, RecoverError> {
@@ -55,7 +57,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     }
     let covers = BlockSeq(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covers_block));
     let mut collector = Collector::new(covers, open_records.len());
-    let end = walk(&mut files, &manifest, &open_records, checkpoint.as_ref(), covers, cfg, &mut collector)?;
+    let end = walk(&mut files, &manifest, &open_records, checkpoint.as_ref(), covers, cfg, &mut collector, &mut damage)?;
     let mut lost = Vec::new();
     for range in &end.lost {
         let uid = manifest.segments[open_records[range.segment]].uid;
@@ -71,9 +73,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
 
     footers::check_all(&mut files, &mut manifest, scan_from, checkpoint.as_mut(), cfg, &mut damage, &mut report)?;
     if let Some(checkpoint) = &mut checkpoint {
-        let before = checkpoint.runs.len();
-        checkpoint.runs.retain(|run| manifest.segments.binary_search_by_key(&run.segment, |record| record.uid).is_ok());
-        report.runs_dropped = (before - checkpoint.runs.len()) as u32;
+        report.runs_dropped = drop_freed_runs(checkpoint, &manifest);
     }
     let log = open::open_log(&mut files, manifest, checkpoint.as_ref(), &open_records, &end, &collector, cfg, &mut report)?;
     let found = collector.finish(&mut damage);
@@ -89,6 +89,23 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
         lost,
         report,
     })
+}
+
+/// Segments may have been freed after the checkpoint was written: their runs go, and with them whatever their partitions had
+/// before (a neighbour may have kept an older segment). Gives the number of runs that went.
+fn drop_freed_runs(checkpoint: &mut CheckpointV1, manifest: &ManifestV1) -> u32 {
+    let freed = |run: &RunV1| manifest.segments.binary_search_by_key(&run.segment, |record| record.uid).is_err();
+    let mut starts: BTreeMap<u64, u64> = checkpoint.partitions.iter().map(|p| (p.uid, p.log_start)).collect();
+    for run in checkpoint.runs.iter().filter(|run| freed(run)) {
+        let start = starts.entry(run.uid).or_default();
+        *start = run.end_offset.max(*start);
+    }
+    for partition in &mut checkpoint.partitions {
+        partition.log_start = starts[&partition.uid];
+    }
+    let before = checkpoint.runs.len();
+    checkpoint.runs.retain(|run| !freed(run) && starts.get(&run.uid).is_none_or(|start| run.end_offset > *start));
+    (before - checkpoint.runs.len()) as u32
 }
 
 fn segment_damage(uid: u64, pos: u64, len: u64, kind: DamageKind) -> Damage {
@@ -216,11 +233,12 @@ fn open_files(
 struct OpenSegments<'a, 'd> {
     files: &'a mut Files<'d>,
     numbers: Vec<u64>,
+    unreadable: BTreeMap<(FileId, u64), i32>,
 }
 
 impl ScanSource for OpenSegments<'_, '_> {
     fn read(&mut self, segment: usize, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.files.disk.read_at(segment_file(self.numbers[segment]), pos, buf)
+        self.files.read_what_can_be_read(segment_file(self.numbers[segment]), pos, buf, &mut self.unreadable)
     }
 }
 
@@ -232,6 +250,7 @@ fn walk(
     covers: BlockSeq,
     cfg: &LogConfig,
     collector: &mut Collector,
+    damage: &mut Vec<Damage>,
 ) -> Result<ScanEnd, RecoverError> {
     let records = || open_records.iter().map(|index| &manifest.segments[*index]);
     let to_scan = |record: &crate::log::manifest::SegmentRecordV1| ScanSegment {
@@ -255,11 +274,23 @@ fn walk(
         known_durable: covers.max(BlockSeq(before_last_start)),
         expects_tail: true,
     };
-    let mut source = OpenSegments { numbers: records().map(|record| record.file).collect(), files };
+    let mut source = OpenSegments { numbers: records().map(|record| record.file).collect(), files, unreadable: BTreeMap::new() };
     let end = scan(plan, &mut source, &mut |block| {
         let uid = SegmentUid(manifest.segments[open_records[block.segment]].uid);
         collector.take(&block, uid);
     })?;
+    // An unreadable page is no evidence of a torn write: where the end of the log hangs on one, nobody may decide that it was never
+    // acknowledged.
+    if let Some((index, tail)) = end.tail {
+        let (file, window) = (segment_file(source.numbers[index]), manifest.segments[open_records[index]].window_bytes);
+        if let Some((_, errno)) = source.unreadable.range((file, tail)..(file, tail + window)).next() {
+            return Err(DiskError { op: "read", name: segment_file_name(source.numbers[index]), errno: *errno }.into());
+        }
+    }
+    for ((file, pos), errno) in source.unreadable {
+        let uid = records().find(|record| segment_file(record.file) == file).map_or(0, |record| record.uid);
+        damage.push(segment_damage(uid, pos, BLOCK_ALIGN as u64, DamageKind::Unreadable { errno }));
+    }
     Ok(end)
 }
 

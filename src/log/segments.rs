@@ -47,8 +47,9 @@ pub(crate) struct Segment {
     pub(crate) batches: u32,
     /// Where the next block goes.
     pub(crate) write_pos: u64,
-    /// First and last block in it; 0 without any.
+    /// First block in it; 0 without any.
     pub(crate) first_block: BlockSeq,
+    /// Last block in it. In a full segment that damage emptied, the last one before the next segment's: what its seal covers.
     pub(crate) last_block: BlockSeq,
     /// `prev_header_crc` of its first block.
     pub(crate) first_prev_crc: u32,
@@ -188,12 +189,12 @@ impl Segments {
 
     /// Where a start has to begin its scan when all segments before the oldest open one other than `sealing` have a footer.
     pub(crate) fn scan_start(&self, sealing: Option<SegmentUid>, next_seq: BlockSeq, last_crc: u32) -> ScanStartV1 {
-        let first =
-            self.table.iter().find(|segment| segment.is_open() && Some(segment.uid) != sealing).expect("the live one is never sealed");
-        if first.first_block.0 == 0 {
-            ScanStartV1 { segment: first.uid.0, first_seq: next_seq.0, prev_header_crc: last_crc }
-        } else {
-            ScanStartV1 { segment: first.uid.0, first_seq: first.first_block.0, prev_header_crc: first.first_prev_crc }
+        let mut open = self.table.iter().filter(|segment| segment.is_open() && Some(segment.uid) != sealing).peekable();
+        let segment = open.peek().expect("the live one is never sealed").uid.0;
+        // Damage may have emptied a segment in front: the number is that of the first block there is.
+        match open.find(|segment| segment.first_block.0 != 0) {
+            Some(first) => ScanStartV1 { segment, first_seq: first.first_block.0, prev_header_crc: first.first_prev_crc },
+            None => ScanStartV1 { segment, first_seq: next_seq.0, prev_header_crc: last_crc },
         }
     }
 

@@ -1,7 +1,7 @@
 //! The blocks written last, kept in memory: consumers at the tail get the very bytes that were written.
 //!
-//! Invariants: the blocks are consecutive; memory (whole buffers, not only what is used of them) stays within the budget, except that the
-//! newest block is always kept; cold reads never come in here, so they cannot push anything out.
+//! Invariants: the blocks are consecutive; memory (whole buffers, not only what is used of them) stays within the budget, except that a
+//! block that is not durable is always kept (the disk may not have it yet, so a cold read would find old bytes); cold reads never come in here, so they cannot push anything out.
 
 use crate::bytes::Bytes;
 use crate::ids::BlockSeq;
@@ -20,18 +20,19 @@ impl TailCache {
         TailCache { blocks: VecDeque::with_capacity(1024), first: next, bytes: 0, budget_bytes }
     }
 
-    /// Takes the next block and lets go of the oldest ones above the budget.
-    pub(crate) fn push(&mut self, seq: BlockSeq, block: Bytes) {
+    /// Takes the next block and lets go of the oldest durable ones above the budget.
+    pub(crate) fn push(&mut self, seq: BlockSeq, block: Bytes, durable_through: BlockSeq) {
         assert_eq!(seq.0, self.first.0 + self.blocks.len() as u64, "the cache holds consecutive blocks");
         self.bytes += block.footprint();
         self.blocks.push_back(block);
-        while self.bytes > self.budget_bytes && self.blocks.len() > 1 {
-            self.evict();
-        }
+        while self.bytes > self.budget_bytes && self.evict(durable_through) {}
     }
 
-    /// Lets go of the oldest block; false when none is held.
-    pub(crate) fn evict(&mut self) -> bool {
+    /// Lets go of the oldest block; false when none is held or it is not durable.
+    pub(crate) fn evict(&mut self, durable_through: BlockSeq) -> bool {
+        if self.first > durable_through {
+            return false;
+        }
         match self.blocks.pop_front() {
             Some(block) => {
                 self.bytes -= block.footprint();

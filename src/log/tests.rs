@@ -4,5 +4,6 @@ mod basics;
 mod crash;
 mod damage;
 mod fuzz;
+mod golden;
 mod harness;
 pub(crate) mod sim_disk;

@@ -220,6 +220,11 @@ pub enum DamageKind {
         /// The entry's term.
         term: Term,
     },
+    /// The disk refuses to read here; what stood there shows as blocks lost, if any did.
+    Unreadable {
+        /// The disk's error number.
+        errno: i32,
+    },
     /// The segment's header page does not check (repaired from the manifest).
     SegmentHeader,
     /// The footer of a sealed segment does not check (rebuilt from the blocks).
@@ -286,6 +291,7 @@ impl fmt::Display for Damage {
             DamageKind::Payload { seq, group, index, .. } => {
                 write!(f, "block {seq}: a control payload of group {group} at index {index} does not check")
             }
+            DamageKind::Unreadable { errno } => write!(f, "the disk answers error {errno}"),
             DamageKind::SegmentHeader => f.write_str("the segment's header page does not check"),
             DamageKind::Footer => f.write_str("the segment's footer does not check"),
             DamageKind::Batch(fault) => fault.fmt(f),

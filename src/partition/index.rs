@@ -149,10 +149,9 @@ impl Index {
         Some(run)
     }
 
-    /// Drops the first run, which must be the one of `segment`; answers it.
-    pub fn drop_run(&mut self, segment: SegmentUid) -> Option<Run> {
-        let at = self.runs.iter().position(|r| r.segment == segment)?;
-        let run = self.runs.remove(at)?;
+    /// Takes the oldest run out.
+    pub fn pop_run(&mut self) -> Option<Run> {
+        let run = self.runs.pop_front()?;
         self.bytes -= run.bytes;
         Some(run)
     }

@@ -138,17 +138,19 @@ impl Shard {
         if wanted.is_empty() {
             return;
         }
-        for (_, partition) in self.partitions.iter() {
-            let mut bytes_left = partition.index.bytes();
-            let mut expired = true;
-            for run in partition.index.runs() {
-                // Retention takes from the old end only: what follows a kept run is kept.
-                expired = expired && is_expired(partition, run, bytes_left, now.utc_us);
-                bytes_left -= run.bytes;
-                if !expired {
-                    wanted.insert(run.segment, true);
-                }
+        for (_, partition) in self.partitions.iter_mut() {
+            // Retention takes from the old end only, and moves the start also where a neighbour keeps the segment: else a later
+            // segment that nobody else needs would be freed out of the middle of this partition.
+            let mut trimmed = false;
+            while partition.index.runs().next().is_some_and(|run| is_expired(partition, run, partition.index.bytes(), now.utc_us)) {
+                trimmed = partition.index.pop_run().is_some();
             }
+            if trimmed {
+                partition.on_trimmed();
+            }
+            partition.index.runs().for_each(|run| {
+                wanted.insert(run.segment, true);
+            });
         }
         let free: Vec<_> = wanted.into_iter().filter(|(_, wanted)| !wanted).map(|(segment, _)| segment).collect();
         for segment in free {
@@ -157,11 +159,6 @@ impl Shard {
                 return;
             }
             self.metrics.counters.retention_bytes += file_bytes;
-            for (_, partition) in self.partitions.iter_mut() {
-                if partition.index.drop_run(segment).is_some() {
-                    partition.on_trimmed();
-                }
-            }
         }
     }
 

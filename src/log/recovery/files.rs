@@ -9,6 +9,12 @@ use crate::log::operation::{segment_file, temporary_file};
 use crate::log::recovered::RecoverError;
 use crate::log::recovery::{DiskError, StartDisk};
 use rkyv::util::AlignedVec;
+use std::collections::BTreeMap;
+
+/// Whether an error number says that this place of the medium cannot be read (EIO, ENODATA, EILSEQ, EREMOTEIO), while others may.
+pub(crate) fn is_medium_error(errno: i32) -> bool {
+    matches!(errno, 5 | 61 | 84 | 121)
+}
 
 /// Largest read and write of a start, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -118,13 +124,42 @@ impl<'d> Files<'d> {
         Ok(())
     }
 
+    /// Reads whole pages straight into `buf` (aligned); pages that the medium refuses come as zeros and are noted in `unreadable`, once each.
+    pub(crate) fn read_what_can_be_read(
+        &mut self,
+        file: FileId,
+        pos: u64,
+        buf: &mut [u8],
+        unreadable: &mut BTreeMap<(FileId, u64), i32>,
+    ) -> Result<(), DiskError> {
+        match self.disk.read_at(file, pos, buf) {
+            Err(error) if is_medium_error(error.errno) => {}
+            other => return other,
+        }
+        for (number, page) in buf.chunks_mut(BLOCK_ALIGN).enumerate() {
+            let at = pos + (number * BLOCK_ALIGN) as u64;
+            match self.disk.read_at(file, at, page) {
+                Err(error) if is_medium_error(error.errno) => {
+                    page.fill(0);
+                    unreadable.insert((file, at), error.errno);
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Compares a segment's header page with the manifest and writes it anew when it does not check. True when it did not.
     pub(crate) fn check_segment_header(&mut self, manifest: &ManifestV1, index: usize) -> Result<bool, RecoverError> {
         let record = &manifest.segments[index];
         let wanted = header_of(manifest, record);
         let mut page = [0; BLOCK_ALIGN];
-        self.read_pages(segment_file(record.file), 0, &mut page)?;
-        if SegmentHeader::decode(&page) == Some(wanted) {
+        let read = self.read_pages(segment_file(record.file), 0, &mut page);
+        if let Err(error) = &read
+            && !is_medium_error(error.errno)
+        {
+            read?;
+        } else if read.is_ok() && SegmentHeader::decode(&page) == Some(wanted) {
             return Ok(false);
         }
         wanted.encode(&mut page);

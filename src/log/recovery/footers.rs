@@ -3,7 +3,7 @@
 //! A rebuilt footer holds the batches that the checkpoint's runs of this segment name; the runs' places in the footer are set anew, so
 //! that both fit each other whatever was lost.
 
-use crate::ids::{BlockSeq, GroupId, Incarnation, Offset, PartitionUid, SegmentUid, ShardId};
+use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, Offset, PartitionUid, SegmentUid, ShardId};
 use crate::log::checkpoint::{CheckpointV1, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::footer::{
@@ -13,10 +13,11 @@ use crate::log::layout::{FRAGMENT_BATCH, SEGMENT_DATA_START};
 use crate::log::manifest::{ManifestV1, SegmentRecordV1};
 use crate::log::operation::segment_file;
 use crate::log::recovered::{RecoverError, RecoveryReport};
-use crate::log::recovery::files::Files;
+use crate::log::recovery::files::{Files, is_medium_error};
 use crate::log::recovery::scan::{FoundBlock, ScanPlan, ScanSegment, ScanSource, scan};
 use crate::log::recovery::{DiskError, segment_damage, starts_of};
 use crate::log::types::{BatchFault, Damage, DamageKind, EntryKind};
+use std::collections::BTreeMap;
 use tramline_wire::batch::BatchView;
 
 /// Checks the footer of every segment before `scan_from` (the checkpoint's runs point into them), whatever the manifest calls them.
@@ -36,8 +37,10 @@ pub(crate) fn check_all(
             manifest.segments[index].footer_entries = 0;
             continue;
         }
-        let entries = match read_header(files, manifest, &record)? {
-            Some(header) if !cfg.check_footers_at_start || pages_are_good(files, &record, &header)? => header.entry_count,
+        let entries = match readable(read_header(files, manifest, &record))?.flatten() {
+            Some(header) if !cfg.check_footers_at_start || readable(pages_are_good(files, &record, &header))? == Some(true) => {
+                header.entry_count
+            }
             _ => {
                 damage.push(segment_damage(
                     record.uid,
@@ -54,6 +57,14 @@ pub(crate) fn check_all(
         manifest.segments[index].footer_entries = entries;
     }
     Ok(())
+}
+
+/// Nothing where the medium refuses to be read: a footer there is as good as none.
+fn readable<T>(result: Result<T, DiskError>) -> Result<Option<T>, DiskError> {
+    match result {
+        Err(error) if is_medium_error(error.errno) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn read_header(files: &mut Files<'_>, manifest: &ManifestV1, record: &SegmentRecordV1) -> Result<Option<FooterHeader>, DiskError> {
@@ -86,11 +97,12 @@ fn pages_are_good(files: &mut Files<'_>, record: &SegmentRecordV1, header: &Foot
 struct OneSegment<'a, 'd> {
     files: &'a mut Files<'d>,
     number: u64,
+    unreadable: BTreeMap<(FileId, u64), i32>,
 }
 
 impl ScanSource for OneSegment<'_, '_> {
     fn read(&mut self, _segment: usize, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.files.disk.read_at(segment_file(self.number), pos, buf)
+        self.files.read_what_can_be_read(segment_file(self.number), pos, buf, &mut self.unreadable)
     }
 }
 
@@ -120,13 +132,17 @@ fn rebuild(
     };
     let mut entries = Vec::new();
     let (mut first_block, mut last_block, mut data_end) = (BlockSeq(0), BlockSeq(0), u64::from(SEGMENT_DATA_START));
-    let end = scan(plan, &mut OneSegment { files, number: record.file }, &mut |block| {
+    let mut source = OneSegment { files, number: record.file, unreadable: BTreeMap::new() };
+    let end = scan(plan, &mut source, &mut |block| {
         let seq = block.view.header.block_seq;
         first_block = if first_block.0 == 0 { seq } else { first_block };
         last_block = seq;
         data_end = block.pos + u64::from(block.view.header.padded_len());
         collect_entries(&block, &mut entries);
     })?;
+    for ((_, pos), errno) in source.unreadable {
+        damage.push(segment_damage(record.uid, pos, FOOTER_PAGE_BYTES as u64, DamageKind::Unreadable { errno }));
+    }
     for range in &end.lost {
         let kind = DamageKind::BlocksLost { first_seq: range.first, last_seq: range.last };
         damage.push(segment_damage(record.uid, range.pos, range.len, kind));

@@ -77,6 +77,7 @@ pub(crate) fn open_log(
     let rows_first = collector.rows.first().map_or(end.next_seq, |row| row.0);
     let rows_hint = (2 * cfg.segment_bytes / BLOCK_ALIGN as u64).min(ROWS_HINT_MAX);
     let mut table = Segments::new(rows_first, rows_hint as usize);
+    let mut last_block = BlockSeq(checkpoint.map_or(0, |checkpoint| checkpoint.scan.first_seq.saturating_sub(1)));
     for (position, (record, open_index)) in segments.iter().enumerate() {
         let state = if record.sealed {
             SegmentState::Sealed { footer_entries: record.footer_entries }
@@ -99,6 +100,10 @@ pub(crate) fn open_log(
             && Some(sealed_end + open_index) == Some(position)
         {
             segment.write_pos = pos;
+        }
+        last_block = last_block.max(segment.last_block);
+        if state == (SegmentState::Full { announced: false }) {
+            segment.last_block = last_block;
         }
         table.add(segment);
     }

@@ -324,6 +324,36 @@ fn the_tail_is_served_from_memory_and_older_blocks_from_disk() {
 }
 
 #[test]
+fn a_block_that_is_not_durable_is_served_from_memory_however_small_the_cache() {
+    let mut h = Harness::new(LogConfig { tail_cache_bytes: 0, ..small_config() });
+    for fill in 0..3 {
+        h.append(1, 1, 3000, 1, fill);
+        h.close();
+    }
+    for seq in 1..=3 {
+        assert!(matches!(h.log.locate(BlockSeq(seq), 96, 100), Place::Cached(_)), "block {seq} is under way");
+    }
+    h.settle();
+    h.append(1, 1, 3000, 1, 9);
+    h.close();
+    assert!(matches!(h.log.locate(BlockSeq(3), 96, 100), Place::Disk { .. }));
+    assert!(matches!(h.log.locate(BlockSeq(4), 96, 100), Place::Cached(_)));
+}
+
+#[test]
+fn memory_held_by_the_tail_cache_gives_way_to_appends() {
+    let mut h = Harness::new(LogConfig { tail_cache_bytes: 1 << 30, pool_segments: 0, ..small_config() });
+    h.slab = crate::bytes::Slab::new(200 << 10);
+    for round in 0..100u32 {
+        // A size the cached blocks do not have, from time to time.
+        assert!(h.append(1, 1, if round % 10 == 9 { 7000 } else { 2000 }, 1, round as u8), "round {round}: {:?}", h.log.stats());
+        assert!(h.close());
+        h.settle();
+    }
+    assert!(h.slab.allocated_bytes() <= 200 << 10);
+}
+
+#[test]
 fn a_batch_that_is_not_the_one_asked_for_is_told_apart() {
     let mut raw = batch(100, 2, 5);
     tramline_wire::batch::stamp_leader(&mut raw, &LeaderStamp { partition_uid: 5, base_offset: 70, term: 1, append_time_us: 1 });

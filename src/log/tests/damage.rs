@@ -110,6 +110,114 @@ fn a_lost_block_is_exposed_its_number_is_not_used_again_and_later_starts_say_the
 }
 
 #[test]
+fn a_segment_that_damage_emptied_is_passed_sealed_and_never_hides_what_follows() {
+    let mut h = sealed_log();
+    h.log.stop_background();
+    h.write_checkpoint();
+    h.settle();
+    let name = format!("seg-{:08}.log", h.log.live_file().0);
+    let end = h.cfg.segment_bytes as usize;
+    let (last, covers) = (h.blocks.len() as u64, h.covers);
+    assert_eq!(last, covers);
+    let mut disk = h.disk.snapshot();
+    disk.file(&name)[4096..end].fill(0);
+    let mut recovered = recover(&mut disk, &h.cfg).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(recovered.lost.len(), 1);
+    assert_eq!(recovered.lost[0].last, BlockSeq(last));
+    let (mut wrote, mut sealed) = (last, 0);
+    for round in 0..3 {
+        // A small shard without a model: append, seal as soon as it is asked for, cover just the sealed segment.
+        let mut run = Harness::new(h.cfg.clone());
+        run.seal_by_itself = false;
+        (run.log, run.disk) = (recovered.log, disk);
+        run.blocks = (1..=wrote).map(|seq| super::harness::ModelBlock { seq, segment: 0, pos: 0, entries: Vec::new() }).collect();
+        run.durable = wrote;
+        for _ in 0..20 + 20 * round {
+            run.append(1, 1, 6000, 1, 7);
+            assert!(run.close());
+            run.settle();
+            if let Some(segment) = run.log.seal_ready().filter(|_| round > 0) {
+                let last_block = run.log.segments().find(|info| info.uid == segment).unwrap().last_block;
+                let covers_block = last_block.0.max(covers);
+                let checkpoint = CheckpointV1 { covers_block, ..CheckpointV1::default() };
+                run.log.seal(&mut run.slab, &mut run.effects, segment, &mut Vec::new(), checkpoint).unwrap();
+                run.disk.submit(&mut run.effects);
+                run.settle();
+                sealed += 1;
+            }
+        }
+        if round == 0 {
+            // The scan start of this checkpoint is the emptied segment, its first number that of the block behind.
+            let checkpoint = CheckpointV1 { covers_block: covers, ..CheckpointV1::default() };
+            run.log.write_checkpoint(&mut run.slab, &mut run.effects, checkpoint).unwrap();
+            run.disk.submit(&mut run.effects);
+            run.settle();
+        }
+        wrote = run.log.open_block_seq().0 - 1;
+        disk = run.disk.snapshot();
+        recovered = recover(&mut disk, &h.cfg).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(recovered.report.durable_through, BlockSeq(wrote), "round {round}");
+        let covers = recovered.checkpoint.as_ref().unwrap().covers_block;
+        let found: Vec<u64> = recovered.entries.iter().map(|entry| entry.block.0).collect();
+        let wanted: Vec<u64> = (covers.max(last) + 1..=wrote).filter(|seq| run.blocks[*seq as usize - 1].entries.len() == 1).collect();
+        assert_eq!(found, wanted, "round {round}");
+    }
+    assert!(sealed >= 3);
+    assert_eq!(recovered.damage, [], "the emptied segment is sealed, its loss was reported before");
+}
+
+#[test]
+fn a_page_that_the_disk_cannot_read_costs_what_stood_there_and_nothing_else() {
+    let h = log_of(6, true);
+    let name = "seg-00000001.log";
+    let block = &h.blocks[2];
+    // The header page of the block, the page behind it, the segment's header page, a page behind the log's end.
+    for (page, lost) in [(block.pos as usize / 4096, true), (block.pos as usize / 4096 + 1, true), (0, false), (31, false)] {
+        let mut disk = h.disk.snapshot();
+        disk.spoil_page(name, page);
+        let recovered = recover(&mut disk, &h.cfg).unwrap_or_else(|error| panic!("page {page}: {error}"));
+        assert_eq!(recovered.lost.iter().map(|lost| lost.first.0).collect::<Vec<_>>(), if lost { vec![3] } else { vec![] });
+        let unreadable = recovered.damage.iter().filter(|d| d.kind == DamageKind::Unreadable { errno: 5 }).count();
+        assert_eq!(unreadable, usize::from(page != 0), "page {page}: {:?}", recovered.damage);
+        assert_eq!(recovered.entries.len(), if lost { 15 } else { 18 });
+        check_against_model(&h, &recovered, &mut disk);
+        // Reading it while running refuses that reader and nobody else.
+        let mut running = Harness::new(small_config());
+        let mut disk = h.disk.snapshot();
+        running.log = recover(&mut disk, &h.cfg).unwrap_or_else(|error| panic!("{error}")).log;
+        disk.spoil_page(name, block.pos as usize / 4096);
+        running.disk = disk;
+        let segment = crate::ids::SegmentUid(block.segment);
+        let ticket = running.log.begin_read(&mut running.slab, &mut running.effects, 1, segment, block.pos as u32 + 96, 50).unwrap();
+        running.disk.submit(&mut running.effects);
+        running.complete(0);
+        assert_eq!(running.reads.len(), 1);
+        assert!(matches!(running.reads[0], (t, Err(ReadError::Io { errno: 5 })) if t == ticket));
+        assert!(running.failed.is_none());
+    }
+}
+
+#[test]
+fn a_start_is_refused_when_the_end_of_the_log_hangs_on_a_page_that_cannot_be_read() {
+    let h = log_of(5, false);
+    let mut disk = h.disk.snapshot();
+    disk.spoil_page("seg-00000001.log", h.blocks[4].pos as usize / 4096);
+    let error = recover(&mut disk, &h.cfg).err().expect("refused").to_string();
+    assert!(error.contains("seg-00000001.log") && error.contains("replace the disk"), "{error}");
+}
+
+#[test]
+fn an_unreadable_footer_is_rebuilt() {
+    let h = sealed_log();
+    let last_page = h.cfg.segment_bytes as usize / 4096 - 1;
+    for page in [last_page, last_page - 1] {
+        let mut disk = h.disk.snapshot();
+        disk.spoil_page("seg-00000002.log", page);
+        assert_eq!(check_all_batches(&h, disk).footers_rebuilt, 1);
+    }
+}
+
+#[test]
 fn a_block_lost_at_the_very_end_is_damage_when_anything_says_it_was_durable() {
     // The witness is, in turn: a mark, a checkpoint, a later start.
     for witness in 0..3 {

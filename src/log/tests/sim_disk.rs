@@ -7,11 +7,13 @@
 use crate::effects::{Effect, FileOp, Outcome, Token};
 use crate::ids::FileId;
 use crate::log::recovery::{DiskError, StartDisk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const SECTOR: usize = 512;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+/// What every operation of a start answers once the machine has stopped.
+const STOPPED: i32 = 125;
 
 /// Random numbers from one seed (splitmix64).
 #[derive(Clone)]
@@ -38,6 +40,14 @@ struct Inode {
     data: Vec<u8>,
     /// Sectors that are readable and not stable: what a crash may bring back.
     unstable: BTreeMap<usize, Vec<u8>>,
+    /// Pages that cannot be read until they are written.
+    bad_pages: BTreeSet<usize>,
+}
+
+impl Inode {
+    fn is_bad(&self, pos: usize, len: usize) -> bool {
+        self.bad_pages.range(pos / 4096..(pos + len).div_ceil(4096)).next().is_some()
+    }
 }
 
 #[derive(Clone)]
@@ -125,6 +135,9 @@ impl SimDisk {
                 let inode = &self.inodes[self.open[&file]];
                 let (from, len) = (pos as usize, buf.len());
                 assert!(from % 4096 == 0 && len % 4096 == 0 && from + len <= inode.data.len(), "read of {len} at {from}");
+                if inode.is_bad(from, len) {
+                    return (token, Outcome::Read(buf, Err(EIO)));
+                }
                 buf.as_mut_slice().copy_from_slice(&inode.data[from..from + len]);
                 self.read_bytes += len as u64;
                 (token, Outcome::Read(buf, Ok(len as u32)))
@@ -164,7 +177,7 @@ impl SimDisk {
     }
 
     fn make(&mut self, name: &str, len: u64) -> usize {
-        self.inodes.push(Inode { data: vec![0; len as usize], unstable: BTreeMap::new() });
+        self.inodes.push(Inode { data: vec![0; len as usize], ..Inode::default() });
         self.change(DirOp::Create(name.to_string(), self.inodes.len() - 1));
         self.inodes.len() - 1
     }
@@ -186,6 +199,9 @@ impl SimDisk {
             "{} bytes at {pos}",
             bytes.len()
         );
+        for page in pos / 4096..(pos + bytes.len()) / 4096 {
+            inode.bad_pages.remove(&page);
+        }
         for (number, sector) in bytes.chunks(SECTOR).enumerate() {
             let at = pos + number * SECTOR;
             if stable {
@@ -268,6 +284,12 @@ impl SimDisk {
         self.tear_of_start = Some((tear, dice));
     }
 
+    /// Makes a page of a file unreadable.
+    pub(crate) fn spoil_page(&mut self, name: &str, page: usize) {
+        let inode = self.names[name];
+        self.inodes[inode].bad_pages.insert(page);
+    }
+
     /// A copy of the files as they are, with nothing open or under way.
     pub(crate) fn snapshot(&self) -> SimDisk {
         SimDisk { inodes: self.inodes.clone(), names: self.names.clone(), stable_names: self.names.clone(), ..SimDisk::default() }
@@ -294,7 +316,7 @@ impl SimDisk {
     fn start_op(&mut self, op: &'static str, name: &str) -> Result<(), DiskError> {
         self.start_ops += 1;
         match &mut self.start_ops_left {
-            Some(0) => Err(DiskError { op, name: name.to_string(), errno: EIO }),
+            Some(0) => Err(DiskError { op, name: name.to_string(), errno: STOPPED }),
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -339,6 +361,9 @@ impl StartDisk for SimDisk {
             buf.len()
         );
         let inode = self.inode_of(file);
+        if self.inodes[inode].is_bad(pos as usize, buf.len()) {
+            return Err(DiskError { op: "read", name: String::new(), errno: EIO });
+        }
         let data = &self.inodes[inode].data;
         match data.get(pos as usize..pos as usize + buf.len()) {
             Some(part) => buf.copy_from_slice(part),
