@@ -146,11 +146,18 @@ impl Slab {
         let memory = match class.free.pop().or_else(|| reclaim(&mut class.lent, 16)) {
             Some(memory) => memory,
             None => {
-                if self.allocated_bytes + capacity > self.budget_bytes && !self.make_room(capacity, index) {
+                if self.allocated_bytes + capacity <= self.budget_bytes {
+                    self.allocated_bytes += capacity;
+                    Rc::new(Memory::new(capacity))
+                } else if let Some(memory) = reclaim(&mut class.lent, usize::MAX) {
+                    // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
+                    memory
+                } else if self.make_room(capacity, index) {
+                    self.allocated_bytes += capacity;
+                    Rc::new(Memory::new(capacity))
+                } else {
                     return None;
                 }
-                self.allocated_bytes += capacity;
-                Rc::new(Memory::new(capacity))
             }
         };
         assert_eq!(Rc::strong_count(&memory), 1, "a free buffer has one holder");
@@ -208,16 +215,10 @@ impl Slab {
     }
 }
 
-/// Looks at up to `tries` lent buffers, oldest first, for one that nobody else holds; the ones still held go to the back.
+/// Looks at up to `tries` lent buffers, oldest first, for one that nobody else holds. The others keep their order.
 fn reclaim(lent: &mut VecDeque<Rc<Memory>>, tries: usize) -> Option<Rc<Memory>> {
-    for _ in 0..tries.min(lent.len()) {
-        let memory = lent.pop_front().expect("bounded by the length");
-        if Rc::strong_count(&memory) == 1 {
-            return Some(memory);
-        }
-        lent.push_back(memory);
-    }
-    None
+    let at = lent.iter().take(tries).position(|memory| Rc::strong_count(memory) == 1)?;
+    lent.remove(at)
 }
 
 fn class_of(len: usize) -> usize {

@@ -238,7 +238,6 @@ fn a_client_that_never_reads_its_replies_costs_a_bounded_amount() {
         held.push(peer);
     }
     // While they hold on, others read the same data.
-    std::fs::write("/tmp/tests-dev/metrics.txt", scene.node.http("/metrics").1).unwrap();
     assert_eq!(scene.bystander.read_from(uid, 0).len(), 64);
     scene.check_unaffected();
     let grown = scene.node.rss_kib().saturating_sub(before);

@@ -194,7 +194,7 @@ pub static TABLE: &[Def] = &[
         "groups.per.shard",
         "replica groups",
         1,
-        64,
+        31,
         fixed("4"),
         "Replica groups on each shard. Fixed for a data directory at its first start. More spread leaderships finer, each costs a consensus state.",
     ),

@@ -56,7 +56,7 @@ pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, Recover
 pub use recovery::{DiskError, StartDisk, recover};
 pub use types::*;
 
-use crate::bytes::Slab;
+use crate::bytes::{PAGE_BYTES, Slab};
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
 use block_writer::{BlockLimits, ClosedBlock, NotTaken, OpenBlock, WINDOW_BLOCKS_MAX, WriteWindow};
@@ -322,9 +322,7 @@ impl Log {
         pos: u32,
         len: u32,
     ) -> Result<u64, ReadRefused> {
-        if self.failed.is_some() {
-            return Err(ReadRefused::Failed);
-        }
+        // A failed log still reads: its segments are what they were.
         let found = self.segments.get_mut(segment).ok_or(ReadRefused::Gone)?;
         if matches!(found.state, SegmentState::Freeing { .. }) {
             return Err(ReadRefused::Gone);
@@ -390,6 +388,14 @@ impl Log {
     /// The file that blocks are written to now.
     pub fn live_file(&self) -> FileId {
         segment_file(self.segments.live().file)
+    }
+
+    /// Whether the file system refused the next segment, none is left, and `bytes` more do not fit into the live one: what is taken
+    /// now could not be written before space comes back.
+    pub fn is_out_of_space(&self, bytes: u64) -> bool {
+        replace::is_no_space(self.pool.create_errno)
+            && self.pool.counts() == (0, 0)
+            && !self.segments.has_room(self.open.padded_len() as u64 + bytes + 2 * PAGE_BYTES as u64, self.open.batches() + 1)
     }
 
     /// Numbers for metrics and budgets.

@@ -21,7 +21,8 @@ struct Touched {
 /// All partitions of a shard.
 #[derive(Default)]
 pub struct Partitions {
-    slots: Vec<Option<Partition>>,
+    /// Boxed, so that the slot of a deleted partition costs 8 bytes.
+    slots: Vec<Option<Box<Partition>>>,
     by_uid: IdMap<PartitionUid, Slot>,
     /// Per group: what was appended and is not committed, in the order of appending.
     touched: Vec<(GroupId, VecDeque<Touched>)>,
@@ -36,7 +37,7 @@ impl Partitions {
         if !self.touched.iter().any(|(g, _)| *g == partition.group) {
             self.touched.push((partition.group, VecDeque::new()));
         }
-        self.slots.push(Some(partition));
+        self.slots.push(Some(Box::new(partition)));
         slot
     }
 
@@ -44,7 +45,7 @@ impl Partitions {
     pub fn remove(&mut self, slot: Slot) -> Option<Partition> {
         let partition = self.slots[slot.0 as usize].take()?;
         self.by_uid.remove(&partition.uid);
-        Some(partition)
+        Some(*partition)
     }
 
     /// The slot of a uid.
@@ -54,22 +55,22 @@ impl Partitions {
 
     /// The partition in a slot; `None` once it was removed.
     pub fn get(&self, slot: Slot) -> Option<&Partition> {
-        self.slots.get(slot.0 as usize).and_then(Option::as_ref)
+        self.slots.get(slot.0 as usize).and_then(Option::as_deref)
     }
 
     /// The partition in a slot; `None` once it was removed.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
-        self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut)
+        self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut)
     }
 
     /// All partitions, in order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Partition)> {
-        self.slots.iter().enumerate().filter_map(|(i, p)| p.as_ref().map(|p| (Slot(i as u32), p)))
+        self.slots.iter().enumerate().filter_map(|(i, p)| p.as_deref().map(|p| (Slot(i as u32), p)))
     }
 
     /// All partitions, in order of their slots.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Partition)> {
-        self.slots.iter_mut().enumerate().filter_map(|(i, p)| p.as_mut().map(|p| (Slot(i as u32), p)))
+        self.slots.iter_mut().enumerate().filter_map(|(i, p)| p.as_deref_mut().map(|p| (Slot(i as u32), p)))
     }
 
     /// Number of partitions.

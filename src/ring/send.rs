@@ -20,6 +20,8 @@ use std::os::fd::RawFd;
 /// Parts below this are copied next to the head. Copying 2 KiB takes less than 0.1 us and gives the slab its buffer back at once;
 /// more copying would cost a big frame what the vectors are there to save.
 const COPY_BELOW: usize = 2048;
+/// A piece that keeps more than this many times its size alive is copied too: a slow reader must not hold whole blocks for small batches.
+const PINS_AT_MOST: usize = 16;
 /// Vectors of one operation at most.
 const VECTORS_MAX: usize = 64;
 /// Bytes of one operation at most, so that progress is reported and memory given back while a long queue goes out.
@@ -94,7 +96,7 @@ impl SendQueue {
             self.filling.copy(head);
         }
         for part in parts.iter().filter(|p| !p.is_empty()) {
-            if part.len() < COPY_BELOW {
+            if part.len() < COPY_BELOW || part.footprint() > PINS_AT_MOST * part.len() {
                 self.filling.copy(part.as_slice());
             } else {
                 self.filling.pieces.push_back(Piece::Part(part.clone()));

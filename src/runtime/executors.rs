@@ -28,6 +28,8 @@ const PREEMPT_TIMER: Duration = Duration::from_millis(50);
 /// glommio's own registered buffers: nothing uses them, this is its minimum of sense.
 const GLOMMIO_IO_BYTES: usize = 64 << 10;
 const GLOMMIO_RING_DEPTH: usize = 16;
+/// Connections above `connections.max` that may be open for the moment in which they are told so.
+const REFUSALS_UNDER_WAY: usize = 64;
 
 /// What one shard's thread needs to begin.
 pub(super) struct ShardSeed {
@@ -91,7 +93,8 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
         recv_bytes_first: 16 << 10,
         recv_bytes_max: settings.frame_max_bytes as usize + tramline_wire::frame::HEADER_BYTES,
         dir: dir.clone(),
-        conns_max: settings.connections_max,
+        // The core tells the ones above its limit why; the ring closes without a word when even these are too many.
+        conns_max: settings.connections_max + REFUSALS_UNDER_WAY,
     })
     .map_err(|error| error.to_string())?;
     ring.register_lock(lock).map_err(|error| error.to_string())?;

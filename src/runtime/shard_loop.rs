@@ -254,6 +254,10 @@ impl ShardLoop {
             let (conn, _) = self.closing.pop_front().expect("looked at above");
             self.parts.ring.abort(conn);
         }
+        // The oldest is always let through: else all could wait for each other's memory.
+        if let Some((conn, wanted)) = self.hungry.pop_front() {
+            self.parts.ring.rearm_recv(conn, wanted);
+        }
         for _ in 0..self.hungry.len() {
             let (conn, wanted) = self.hungry.pop_front().expect("bounded by the length");
             self.receive(conn, wanted);

@@ -96,6 +96,11 @@ impl Acks {
         entry.1 = block;
     }
 
+    /// The block of the last request that waits.
+    pub(super) fn last_block(&self) -> BlockSeq {
+        self.queue.back().map_or(BlockSeq(0), |last| last.block)
+    }
+
     /// Answers every request whose groups are committed through its block.
     pub(super) fn release(&mut self, now: Now, partitions: &Partitions, effects: &mut Effects, metrics: &mut ShardMetrics) {
         while let Some(front) = self.queue.front() {

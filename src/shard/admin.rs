@@ -20,6 +20,8 @@ use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply,
 
 /// Commands waiting to be committed, at most.
 const PENDING_MAX: usize = 1024;
+/// Questions to other shards that are open at once.
+const GATHERS_MAX: usize = 64;
 
 #[derive(Debug)]
 struct PendingCommand {
@@ -148,6 +150,7 @@ impl Shard {
         }
         match self.log.append_control(&mut self.slab, GroupId(0), EntryKind::Control, &command.encode()) {
             Ok(_) => {
+                self.urgent = true;
                 seat.pending.push_back(PendingCommand { index: None, command, caller, if_not_exists });
                 Ok(Taken::Yes)
             }
@@ -275,6 +278,11 @@ impl Shard {
         }
     }
 
+    /// Whether as many questions are open as may be: each holds a list of partitions.
+    pub(super) fn gathers_are_full(&self) -> bool {
+        self.gathers.open.len() >= GATHERS_MAX
+    }
+
     /// Describes a topic with numbers from every shard that has partitions of it.
     pub(super) fn describe(&mut self, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
         let request = DescribeTopicRequest::decode(frame.meta)?;
@@ -315,6 +323,7 @@ impl Shard {
             gather.partitions.extend(partitions);
         }
         self.finish_gathers(effects);
+        self.unblock(effects);
     }
 
     fn finish_gathers(&mut self, effects: &mut Effects) {

@@ -18,7 +18,7 @@ pub(super) struct Conn {
     stuck_since_us: Option<u64>,
     /// Whether requests of it were passed to other shards, which must hear of its end.
     pub(super) forwarded: bool,
-    /// Streams that live on other shards: (correlation, shard). The newest `STREAMS_MAX` are kept.
+    /// Streams that live on other shards: (correlation, shard), `STREAMS_MAX` at most.
     streams: Vec<(u64, ShardId)>,
 }
 
@@ -109,10 +109,19 @@ impl Conns {
         state.forwarded = true;
         if let Some(stream) = stream {
             state.streams.retain(|s| s.0 != stream.0);
-            if state.streams.len() == STREAMS_MAX {
-                state.streams.remove(0);
-            }
             state.streams.push(stream);
+        }
+    }
+
+    /// Whether one more stream on another shard is allowed.
+    pub(super) fn has_room_for_stream(&self, conn: ConnId) -> bool {
+        self.by_id.get(&conn).is_some_and(|c| c.streams.len() < STREAMS_MAX)
+    }
+
+    /// A stream on another shard was cancelled.
+    pub(super) fn forget_stream(&mut self, conn: ConnId, stream: u64) {
+        if let Some(state) = self.by_id.get_mut(&conn) {
+            state.streams.retain(|s| s.0 != stream);
         }
     }
 

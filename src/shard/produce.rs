@@ -42,6 +42,8 @@ const TIMEOUT_US_DEFAULT: u64 = 30_000_000;
 
 impl Shard {
     pub(super) fn produce(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        // A frame that was begun goes on where it stopped, whatever has changed meanwhile.
+        let begun = self.half_taken.remove(&(caller.conn, caller.via));
         let request = match ProduceRequest::decode(frame.meta) {
             Ok(request) => request,
             Err(error) => {
@@ -61,9 +63,13 @@ impl Shard {
             let error = ApiError::new(ErrorCode::StorageFailed, reason.clone());
             return refuse_all(self, error, effects);
         }
-        if self.disk_full {
+        if self.disk_full && begun.is_none() {
             let message =
                 format!("the disk of shard {} has less than {} bytes free (disk.refuse.bytes)", self.id, self.settings.disk_refuse_bytes);
+            return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
+        }
+        if begun.is_none() && self.log.is_out_of_space(frame.payload.len() as u64) {
+            let message = format!("shard {} has no room for another segment: free space on its file system, or delete topics", self.id);
             return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
         }
         if request.entries.is_empty() || request.entries.len() > self.settings.entries_max as usize {
@@ -74,11 +80,7 @@ impl Shard {
             Ok(batches) => batches,
             Err(error) => return refuse_all(self, error.into(), effects),
         };
-        // A frame that found no room half way goes on where it stopped.
-        let mut progress = match self.half_taken.remove(&(caller.conn, caller.via)) {
-            Some(progress) => progress,
-            None => std::mem::take(&mut self.spare_progress),
-        };
+        let mut progress = begun.unwrap_or_else(|| std::mem::take(&mut self.spare_progress));
         for (entry, batch) in batches.skip(progress.results.len()) {
             let uid = PartitionUid(entry.partition_uid);
             match self.take_batch(now, uid, batch, effects) {
@@ -122,12 +124,14 @@ impl Shard {
             let waiting = Waiting {
                 caller,
                 level: request.level,
-                block: progress.block,
+                // Others may have been taken in while this one waited for room: acks leave in order.
+                block: progress.block.max(self.acks.last_block()),
                 groups: progress.groups,
                 deadline_us: now.mono_us.saturating_add(timeout_us),
                 received_us: now.mono_us,
                 payload_bytes: payload_bytes as u64,
             };
+            self.urgent = true;
             self.acks.push(waiting, &progress.results);
         } else if request.level != Level::None {
             reply(&caller, request.level, progress.results.iter().copied(), &self.partitions, effects);
@@ -170,6 +174,7 @@ impl Shard {
         };
         partition.on_appended(placed);
         self.partitions.touch(group, appended.block, slot, placed.end_offset());
+        self.urgent |= self.sessions.is_awaited(slot);
         if rules.visible_at_leader && self.visible_at_close.last() != Some(&slot) {
             self.visible_at_close.push(slot);
         }

@@ -44,7 +44,7 @@ impl Shard {
     pub(super) fn fetch_credit(&mut self, caller: &Caller, frame: &Frame<'_>) -> Result<(), ApiError> {
         let request = FetchCreditRequest::decode(frame.meta)?;
         let credit = request.credit_bytes.min(self.settings.credit_max_bytes);
-        self.sessions.credit(caller.conn, caller.via, request.stream, credit);
+        self.sessions.credit(caller.conn, caller.via, request.stream, credit, self.settings.credit_max_bytes);
         Ok(())
     }
 

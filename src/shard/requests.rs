@@ -134,6 +134,19 @@ impl Shard {
     }
 
     fn forward(&mut self, conn: ConnId, to: ShardId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        let is_fetch = frame.header.kind == Kind::Fetch.as_u8();
+        let opens_stream = is_fetch && FetchRequest::decode(frame.meta).is_ok_and(|r| r.mode == FetchMode::Streaming);
+        if opens_stream && !self.conns.has_room_for_stream(conn) {
+            let caller = Caller::of(conn, None, &frame.header);
+            let message = "the connection has as many streams on other shards as it may have: open them on the ports of their shards";
+            self.refuse(&caller, &ApiError::new(ErrorCode::LimitExceeded, message), effects);
+            return Taken::Yes;
+        }
+        if let Ok(cancel) = FetchCancelRequest::decode(frame.meta)
+            && frame.header.kind == Kind::FetchCancel.as_u8()
+        {
+            self.conns.forget_stream(conn, cancel.stream);
+        }
         let request = Forwarded { conn, header: frame.header, meta: frame.meta.to_vec(), payload: frame.payload.to_vec() };
         if !self.forwards.take(to, request.weight()) {
             return Taken::Blocked;
@@ -167,6 +180,8 @@ impl Shard {
             Message::ConnClosed { conn } => {
                 self.sessions.close_conn(conn, Some(from));
                 self.half_taken.remove(&(conn, Some(from)));
+                self.drop_deferred(from, conn, effects);
+                self.answer_deferred(now, effects);
             }
             Message::View(view) => self.adopt_view(view, effects),
             Message::ViewInForce { epoch } => self.on_view_in_force(from, epoch, effects),
@@ -177,6 +192,17 @@ impl Shard {
             Message::Status { question, partitions } => self.on_status(question, partitions, effects),
             Message::Stop => self.stop(effects),
         }
+    }
+
+    /// Requests of a connection that is gone are not carried out any more.
+    fn drop_deferred(&mut self, from: ShardId, conn: ConnId, effects: &mut Effects) {
+        self.deferred.retain(|(source, request)| {
+            let keep = *source != from || request.conn != conn;
+            if !keep {
+                effects.push(Effect::Mesh { to: from, message: Message::Taken { weight: request.weight() } });
+            }
+            keep
+        });
     }
 
     /// Answers forwarded requests in the order of their arrival, as far as there is room.
@@ -225,6 +251,7 @@ impl Shard {
                 let view = Arc::clone(&self.view);
                 expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::topics::list(out, &view)))
             }
+            Kind::DescribeTopic if self.gathers_are_full() => return Taken::Blocked,
             Kind::DescribeTopic => self.describe(caller, frame, effects),
             Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
             Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),

@@ -35,6 +35,9 @@ impl Shard {
         if now.mono_us >= self.next_retention_us && self.phase == Phase::Serving {
             self.next_retention_us = now.mono_us + RETENTION_US;
             self.retain(now, effects);
+            if self.log.segments().any(|s| s.sealed) {
+                effects.wake_at(self.next_retention_us);
+            }
         }
     }
 

@@ -267,7 +267,10 @@ impl Cold {
             _ => 0,
         };
         let count = (run.footer_count - first).min(FOOTER_WINDOW_ENTRIES);
-        assert!(count > 0, "run {run:?} has no entry for offset {}", self.plan_offset);
+        if count == 0 {
+            // A footer that was rebuilt after damage lists fewer batches than the run had.
+            return Err(Plan::Refused(ErrorCode::Damaged, run.end_offset));
+        }
         let refused = |refused| match refused {
             ReadRefused::Full | ReadRefused::Gone => Plan::Starved,
             ReadRefused::BadRange | ReadRefused::Failed => Plan::Refused(ErrorCode::StorageFailed, run.end_offset),

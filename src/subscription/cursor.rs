@@ -71,6 +71,13 @@ impl Owner {
 }
 
 impl Cursor {
+    /// Gives up what was read ahead, and its share of the budget.
+    pub(super) fn drop_cold(&mut self, cold_bytes: &mut u64) {
+        if let Some(mut cold) = self.cold.take() {
+            cold.abandon(cold_bytes);
+        }
+    }
+
     /// The next batch at or after the cursor's offset.
     pub(super) fn next(&mut self, owner: Owner, reading: &mut Reading<'_>) -> Next {
         let Some(partition) = reading.partitions.get(self.slot) else {
@@ -81,7 +88,7 @@ impl Cursor {
         }
         let visible_end = partition.visible_end();
         if self.offset >= visible_end {
-            self.cold = None;
+            self.drop_cold(reading.cold_bytes);
             if self.offset > partition.next_offset() {
                 return Next::Refused { code: ErrorCode::OffsetOutOfRange, next_offset: visible_end };
             }
@@ -100,7 +107,7 @@ impl Cursor {
                     self.offset = to;
                     return self.next(owner, reading);
                 }
-                ColdNext::Warm => self.cold = None,
+                ColdNext::Warm => self.drop_cold(reading.cold_bytes),
             }
         }
         let partition = reading.partitions.get(self.slot).expect("found above");

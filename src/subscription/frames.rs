@@ -41,9 +41,9 @@ impl Frame {
         self.entries.iter().any(|e| !e.error.is_ok())
     }
 
-    /// Bytes of the entry that is being filled, if it is this cursor's.
-    pub(super) fn bytes_of_last(&self, cursor: u32) -> u32 {
-        self.entries.last().filter(|e| e.cursor == cursor).map_or(0, |e| e.payload_bytes)
+    /// Bytes of a cursor in this frame.
+    pub(super) fn bytes_of(&self, cursor: u32) -> u32 {
+        self.entries.iter().filter(|e| e.cursor == cursor).map(|e| e.payload_bytes).sum()
     }
 
     pub(super) fn push_batch(&mut self, cursor: u32, bytes: Bytes, next_offset: u64) {

@@ -37,3 +37,5 @@ pub const QUEUE_BYTES_HIGH: usize = 1 << 20;
 pub const FETCH_ENTRIES_MAX: usize = 10_000;
 /// Streams and waiting fetches a shard holds at most.
 pub const SESSIONS_MAX: usize = 20_000;
+/// Partitions in all of them together: some 100 bytes each.
+pub const CURSORS_MAX: usize = 500_000;

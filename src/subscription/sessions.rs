@@ -7,7 +7,7 @@ use super::cursor::{Cursor, Next, Owner};
 use super::frames::Frame;
 use super::lookup::{LookupAnswer, LookupEntry, first_record_at};
 use super::session::{FetchStart, Mode, Session};
-use super::{FETCH_FRAME_BYTES, QUEUE_BYTES_HIGH, SESSIONS_MAX};
+use super::{COLD_BYTES_MAX, CURSORS_MAX, FETCH_FRAME_BYTES, QUEUE_BYTES_HIGH, SESSIONS_MAX};
 use crate::bytes::{Bytes, Slab};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{ConnId, IdMap, SegmentUid, ShardId};
@@ -77,6 +77,11 @@ pub struct Sessions {
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
     cold_bytes: u64,
     damage: Vec<DamageFound>,
+    /// What this pump has queued, by connection: the edge has not told yet.
+    sent_in_pump: Vec<(ConnId, usize)>,
+    wants_more: bool,
+    /// Cursors of all sessions.
+    cursors: usize,
     frame: Frame,
     counts: FetchCounts,
 }
@@ -123,7 +128,7 @@ impl Sessions {
         cursors: Vec<Cursor>,
         answers: Vec<LookupAnswer>,
     ) -> Result<(), ErrorCode> {
-        if self.by_id.len() >= SESSIONS_MAX {
+        if self.by_id.len() >= SESSIONS_MAX || self.cursors + cursors.len() > CURSORS_MAX {
             return Err(ErrorCode::LimitExceeded);
         }
         let key = stream_key(caller.conn, caller.via, caller.correlation);
@@ -132,12 +137,13 @@ impl Sessions {
         }
         let id = self.next_id;
         self.next_id += 1;
+        self.cursors += cursors.len();
         let deadline_us = if start.mode == Mode::OneShot { now.mono_us.saturating_add(start.max_wait_us) } else { u64::MAX };
         let unanswered = cursors.iter().filter(|c| !c.over).count();
         let mut session = Session {
             caller,
             mode: start.mode,
-            credit: start.credit_bytes.min(i64::MAX as u64) as i64,
+            credit: cap_of_credit(caller.via, start.credit_bytes),
             min_bytes: start.min_bytes,
             overdue: false,
             cursors,
@@ -162,10 +168,11 @@ impl Sessions {
     }
 
     /// Grants a stream more credit. `false`: no such stream.
-    pub fn credit(&mut self, conn: ConnId, via: Option<ShardId>, stream: u64, bytes: u32) -> bool {
+    /// The sum of what is granted and not used is capped at `credit_max`.
+    pub fn credit(&mut self, conn: ConnId, via: Option<ShardId>, stream: u64, bytes: u32, credit_max: u32) -> bool {
         let Some(id) = self.by_stream.get(&stream_key(conn, via, stream)).copied() else { return false };
         let session = self.by_id.get_mut(&id).expect("a stream has a session");
-        session.credit = session.credit.saturating_add(i64::from(bytes));
+        session.credit = session.credit.saturating_add(i64::from(bytes)).min(cap_of_credit(session.caller.via, u64::from(credit_max)));
         self.enqueue(id);
         true
     }
@@ -276,6 +283,16 @@ impl Sessions {
         self.cold_bytes
     }
 
+    /// Whether somebody waits at this partition.
+    pub fn is_awaited(&self, slot: Slot) -> bool {
+        self.waiters.get(slot.0 as usize).is_some_and(|list| !list.is_empty())
+    }
+
+    /// Whether, since the last call, a fetch came to records that are not committed yet.
+    pub fn take_wants_more(&mut self) -> bool {
+        std::mem::take(&mut self.wants_more)
+    }
+
     /// What was sent since the last call.
     pub fn take_counts(&mut self) -> FetchCounts {
         std::mem::take(&mut self.counts)
@@ -295,6 +312,7 @@ impl Sessions {
         effects: &mut Effects,
         queued_bytes: impl Fn(ConnId) -> usize,
     ) {
+        self.sent_in_pump.clear();
         // A session whose turn leaves something behind is woken by what it waits for, so one pass over the queue is enough.
         for _ in 0..self.queue.len() {
             let Some(id) = self.queue.pop_front() else { return };
@@ -305,7 +323,7 @@ impl Sessions {
             let reading = &mut Reading { partitions, log, slab, effects, cold_bytes: &mut cold_bytes, damage: &mut damage };
             let over = match session.mode {
                 Mode::Streaming => self.turn_of_stream(id, &mut session, reading, &queued_bytes),
-                Mode::OneShot => self.turn_of_one_shot(id, &mut session, reading),
+                Mode::OneShot => self.turn_of_one_shot(id, &mut session, reading, &queued_bytes),
                 Mode::Lookup => self.turn_of_lookup(id, &mut session, reading),
             };
             self.cold_bytes = cold_bytes;
@@ -325,14 +343,19 @@ impl Sessions {
         queued_bytes: &impl Fn(ConnId) -> usize,
     ) -> bool {
         // What this turn sends is not in the connection's queue before the edge has carried it out.
-        let mut queued = if session.caller.via.is_none() { queued_bytes(session.caller.conn) } else { 0 };
+        let mut queued = self.queued_with_this_pump(session, queued_bytes);
         loop {
-            if session.credit <= 0 || session.ready.is_empty() {
+            if session.credit <= 0 {
+                self.relieve(session, reading);
                 return false;
             }
-            if queued >= QUEUE_BYTES_HIGH {
+            if session.ready.is_empty() {
+                return false;
+            }
+            if session.caller.via.is_none() && queued >= QUEUE_BYTES_HIGH {
                 session.choked = true;
                 self.choked.push(id);
+                self.relieve(session, reading);
                 return false;
             }
             let budget = FETCH_FRAME_BYTES.min(session.credit as usize);
@@ -346,6 +369,7 @@ impl Sessions {
             }
             session.credit -= bytes as i64;
             queued += bytes;
+            self.note_sent(session.caller.conn, bytes);
             frame.send(&session.caller, !over, &session.cursors, reading.partitions, reading.effects);
             self.counts.bytes += bytes as u64;
             self.counts.batches += batches;
@@ -357,7 +381,18 @@ impl Sessions {
         }
     }
 
-    fn turn_of_one_shot(&mut self, id: u64, session: &mut Session, reading: &mut Reading<'_>) -> bool {
+    fn turn_of_one_shot(
+        &mut self,
+        id: u64,
+        session: &mut Session,
+        reading: &mut Reading<'_>,
+        queued_bytes: &impl Fn(ConnId) -> usize,
+    ) -> bool {
+        if session.caller.via.is_none() && self.queued_with_this_pump(session, queued_bytes) >= QUEUE_BYTES_HIGH {
+            session.choked = true;
+            self.choked.push(id);
+            return false;
+        }
         let budget = FETCH_FRAME_BYTES.min(session.credit.max(1) as usize);
         let mut held = std::mem::take(&mut session.held);
         self.fill(id, session, &mut held, budget, reading);
@@ -370,6 +405,7 @@ impl Sessions {
             self.counts.bytes += held.bytes() as u64;
             self.counts.batches += held.batches();
             self.counts.replies += 1;
+            self.note_sent(session.caller.conn, held.bytes());
             held.send(&session.caller, false, &session.cursors, reading.partitions, reading.effects);
         }
         session.held = held;
@@ -404,6 +440,7 @@ impl Sessions {
             if let Some((error, offset, timestamp_us)) = answer {
                 session.answers[at as usize] = LookupAnswer { uid: cursor.uid, error, offset, timestamp_us };
                 cursor.over = true;
+                cursor.drop_cold(reading.cold_bytes);
                 session.unanswered -= 1;
             }
         }
@@ -418,6 +455,10 @@ impl Sessions {
     fn fill(&mut self, id: u64, session: &mut Session, frame: &mut Frame, budget: usize, reading: &mut Reading<'_>) {
         while let Some(at) = session.ready.front().copied() {
             let cursor = &mut session.cursors[at as usize];
+            if frame.bytes_of(at) >= cursor.max_bytes {
+                // Its share of this frame is used up, and so is that of all who had their turn before it came round again.
+                return;
+            }
             let left_over = match cursor.next(Owner { session: id, cursor: at }, reading) {
                 Next::Batch { bytes, end_offset } => {
                     if frame.bytes() > 0 && frame.bytes() + bytes.len() > budget {
@@ -427,7 +468,7 @@ impl Sessions {
                     }
                     cursor.offset = end_offset;
                     frame.push_batch(at, bytes, end_offset);
-                    if frame.bytes_of_last(at) >= cursor.max_bytes {
+                    if frame.bytes_of(at) >= cursor.max_bytes {
                         session.ready.rotate_left(1);
                     }
                     if frame.bytes() >= budget {
@@ -440,13 +481,44 @@ impl Sessions {
             session.ready.pop_front();
             cursor.ready = false;
             match left_over {
-                Next::End => self.wait_at(id, at, cursor),
+                Next::End => {
+                    self.wants_more |= reading.partitions.get(cursor.slot).is_some_and(|p| p.next_offset() > cursor.offset);
+                    self.wait_at(id, at, cursor);
+                }
                 Next::Starved => self.starved.push_back((id, at)),
                 Next::Refused { code, next_offset } => {
                     cursor.over = true;
+                    cursor.drop_cold(reading.cold_bytes);
                     frame.push_error(at, code, next_offset);
                 }
                 Next::Wait | Next::Batch { .. } => {}
+            }
+        }
+    }
+
+    fn queued_with_this_pump(&self, session: &Session, queued_bytes: &impl Fn(ConnId) -> usize) -> usize {
+        let conn = session.caller.conn;
+        let here = self.sent_in_pump.iter().find(|(c, _)| *c == conn).map_or(0, |(_, bytes)| *bytes);
+        if session.caller.via.is_none() { queued_bytes(conn) + here } else { 0 }
+    }
+
+    fn note_sent(&mut self, conn: ConnId, bytes: usize) {
+        match self.sent_in_pump.iter_mut().find(|(c, _)| *c == conn) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.sent_in_pump.push((conn, bytes)),
+        }
+    }
+
+    /// A session that may not send gives up what it read ahead when memory for cold reads is short: others can use it.
+    fn relieve(&mut self, session: &mut Session, reading: &mut Reading<'_>) {
+        if *reading.cold_bytes < COLD_BYTES_MAX / 2 {
+            return;
+        }
+        for at in 0..session.cursors.len() as u32 {
+            let cursor = &mut session.cursors[at as usize];
+            if cursor.cold.is_some() {
+                cursor.drop_cold(reading.cold_bytes);
+                session.make_ready(at);
             }
         }
     }
@@ -497,10 +569,13 @@ impl Sessions {
 
     fn end(&mut self, id: u64) {
         let Some(mut session) = self.by_id.remove(&id) else { return };
+        self.cursors -= session.cursors.len();
+        if self.deadlines.len() > 2 * self.by_id.len() + 1024 {
+            let by_id = &self.by_id;
+            self.deadlines.retain(|Reverse((_, id))| by_id.contains_key(id));
+        }
         for (at, cursor) in session.cursors.iter_mut().enumerate() {
-            if let Some(cold) = &mut cursor.cold {
-                cold.abandon(&mut self.cold_bytes);
-            }
+            cursor.drop_cold(&mut self.cold_bytes);
             if cursor.waiting {
                 self.waiters[cursor.slot.0 as usize].retain(|w| *w != (id, at as u32));
             }
@@ -509,6 +584,12 @@ impl Sessions {
             self.by_stream.remove(&stream_key(session.caller.conn, session.caller.via, session.caller.correlation));
         }
     }
+}
+
+/// Credit is the only back-pressure of a stream that goes over the mesh, whose frames are copies in the other shard's queue.
+fn cap_of_credit(via: Option<ShardId>, credit_bytes: u64) -> i64 {
+    let cap = if via.is_some() { QUEUE_BYTES_HIGH as u64 } else { i64::MAX as u64 };
+    credit_bytes.min(cap) as i64
 }
 
 fn reply_lookup(caller: &Caller, answers: &[LookupAnswer], effects: &mut Effects) {

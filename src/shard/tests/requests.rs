@@ -33,6 +33,9 @@ fn a_durable_ack_waits_for_the_disk_and_a_leader_ack_does_not() {
     let (_, meta, _) = world.reply_ok();
     assert_eq!((produce_results(&meta)[0].base_offset, produce_results(&meta)[0].durable_end), (0, 1));
     assert!(world.replies.is_empty(), "level none has no reply");
+    assert_eq!(world.read(uid, 0).0.len(), 1, "nobody waits for the other two: their block stays open for a moment");
+    world.pass(1001);
+    world.settle();
     assert_eq!(world.read(uid, 0).0.len(), 3);
 }
 
@@ -266,12 +269,53 @@ fn silence_ends_a_connection() {
     let _ = world.step(Event::Deadline);
     assert_eq!(world.closed, [(CLIENT, "partial frame")]);
     let mut world = World::new();
+    world.request(tramline_wire::kind::Kind::Ping, &[], |_| {});
     world.pass(world.settings.connection_idle_timeout_us + 300_000);
     let _ = world.step(Event::Deadline);
-    assert_eq!(world.closed, [(CLIENT, "slow reader")], "the reply to hello was never taken");
+    assert_eq!(world.closed, [(CLIENT, "slow reader")], "the reply to the ping was never taken");
     let mut world = World::new();
     let _ = world.step(Event::Sent { conn: CLIENT, queued_bytes: 0 });
     world.pass(world.settings.connection_idle_timeout_us + 300_000);
     let _ = world.step(Event::Deadline);
     assert_eq!(world.closed, [(CLIENT, "idle")]);
+}
+
+#[test]
+fn a_frame_over_two_blocks_and_groups_is_acknowledged_when_both_are_durable() {
+    let mut world = World::new();
+    world.create_topic("t", 2, &[]);
+    let uids = world.uids("t");
+    let batches = [(uids[0], 1), (uids[0], 2), (uids[1], 3)].map(|(uid, number)| (uid, batch(&[value(number, 7000)], 5)));
+    let payload: Vec<u8> = batches.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    world.request(Kind::Produce, &payload, |out| {
+        let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
+        for (uid, bytes) in &batches {
+            writer.push(out, &ProduceEntry { partition_uid: *uid, batch_len: bytes.len() as u32 });
+        }
+        writer.finish(out);
+    });
+    world.turn();
+    let writes = world.disk.under_way.len();
+    assert!(writes >= 2, "16 KiB blocks: the third batch is in another block");
+    world.settle();
+    let (_, meta, _) = world.reply_ok();
+    let told: Vec<_> = produce_results(&meta).iter().map(|r| (r.error, r.base_offset, r.durable_end)).collect();
+    assert_eq!(told, [(ErrorCode::Ok, 0, 2), (ErrorCode::Ok, 1, 2), (ErrorCode::Ok, 0, 1)]);
+}
+
+#[test]
+fn cold_reads_give_their_memory_back() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    for number in 0..200 {
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
+        world.settle();
+    }
+    world.replies.clear();
+    let mut world = World::over(world.disk.snapshot(), world.now);
+    for _ in 0..5 {
+        assert_eq!(world.read(uid, 0).0.len(), 200);
+        assert_eq!(world.shard.cold_bytes(), 0, "nobody reads any more");
+    }
 }

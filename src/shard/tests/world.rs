@@ -158,8 +158,9 @@ impl World {
         correlation
     }
 
-    /// The end of a turn, and a background turn.
+    /// The end of a turn, and a background turn. The client takes what was sent to it at once.
     pub(super) fn turn(&mut self) {
+        let _ = self.step(Event::Sent { conn: CLIENT, queued_bytes: 0 });
         let _ = self.step(Event::EndOfTurn);
         let _ = self.step(Event::Turn { bytes: 1 << 20, us: 50 });
         let _ = self.step(Event::EndOfTurn);
