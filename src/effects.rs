@@ -102,6 +102,8 @@ pub enum Event<'a> {
     Opened { conn: ConnId },
     /// Bytes of a frame arrived that is not whole yet.
     Partial { conn: ConnId },
+    /// Reading of a connection has stopped for want of memory: that its frame is not complete is not its fault.
+    Paused { conn: ConnId },
     /// A whole frame whose header and lengths are valid. If `step` answers `Blocked`: keep it, try again after `Effect::Unblock`.
     Frame { conn: ConnId, frame: &'a tramline_wire::frame::Frame<'a> },
     /// Bytes left in the connection's send queue after some went out.

@@ -38,7 +38,7 @@ fn without_times(line: &str) -> String {
     let marked: Vec<&str> = words
         .iter()
         .enumerate()
-        .map(|(n, word)| if fraction(word) || words.get(n + 1) == Some(&"records/s") { "#" } else { word })
+        .map(|(n, word)| if fraction(word) || time(word) || words.get(n + 1) == Some(&"records/s") { "#" } else { word })
         .collect();
     marked.join(" ")
 }

@@ -397,6 +397,19 @@ impl Conns {
         fits
     }
 
+    pub(super) fn release_recv(&mut self, id: ConnId) {
+        let Some(index) = self.index(id) else { return };
+        let (limits, conn) = (self.limits, &mut self.slots[index]);
+        if conn.recv_armed() {
+            return;
+        }
+        if let Some(recv) = &mut conn.recv {
+            let before = recv.capacity();
+            recv.fit(limits);
+            self.recv_memory_bytes = self.recv_memory_bytes + recv.capacity() - before;
+        }
+    }
+
     fn shrink(&mut self, index: usize) {
         let limits = self.limits;
         if let Some(recv) = self.slots[index].recv.as_mut().filter(|r| r.capacity() > limits.first) {

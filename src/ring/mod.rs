@@ -239,6 +239,11 @@ impl Ring {
         self.settle_when_parked();
     }
 
+    /// Gives back what a connection's receive buffer has beyond its unread bytes, unless a receive is armed. For when memory is short.
+    pub fn release_recv(&mut self, conn: ConnId) {
+        self.conns.release_recv(conn);
+    }
+
     /// Memory of all receive buffers, in bytes.
     pub fn recv_memory_bytes(&self) -> usize {
         self.conns.recv_memory_bytes()

@@ -118,6 +118,22 @@ impl RecvBuffer {
         self.small_streak = if self.end - self.start <= limits.first / 2 { self.small_streak.saturating_add(1) } else { 0 };
     }
 
+    /// Down to the smallest size (the first one, doubled) that holds what is unread, with room for more. No receive may be armed.
+    pub(super) fn fit(&mut self, limits: RecvLimits) {
+        let unread = self.end - self.start;
+        let mut wanted = limits.first;
+        while wanted <= unread {
+            wanted *= 2;
+        }
+        if wanted.min(limits.max) < self.memory.len() {
+            let mut memory = vec![0u8; wanted.min(limits.max)].into_boxed_slice();
+            memory[..unread].copy_from_slice(&self.memory[self.start..self.end]);
+            self.memory = memory;
+            (self.start, self.end) = (0, unread);
+            (self.small_streak, self.filled) = (0, false);
+        }
+    }
+
     /// Back to the first size. Only with nothing unread.
     pub(super) fn shrink(&mut self, limits: RecvLimits) {
         assert_eq!(self.start, self.end, "shrinking a buffer with unread bytes");

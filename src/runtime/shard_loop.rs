@@ -37,6 +37,8 @@ const WRITE_SPIN_US: u64 = 2000;
 const CLOSE_US: u64 = 5_000_000;
 /// How often idle receive buffers are looked at.
 const SWEEP_US: u64 = 100_000;
+/// The connection that is let through while memory is short loses that when nothing came of it for this long.
+const LUCKY_US: u64 = 1_000_000;
 /// Frames above this many bytes wait when receive memory is short; smaller ones always get room.
 const SMALL_FRAME_BYTES: usize = 64 << 10;
 
@@ -73,6 +75,9 @@ pub(super) struct ShardLoop {
     choked: Vec<ConnId>,
     /// Connections that wait for receive memory: (connection, bytes wanted).
     hungry: VecDeque<(ConnId, usize)>,
+    /// While memory is short, the one connection that may receive all the same until its frame is whole, and when it last did: one is
+    /// always let through, else all could wait for each other's memory.
+    lucky: Option<(ConnId, u64)>,
     /// Connections we closed, and when they are cut.
     closing: VecDeque<(ConnId, u64)>,
     deadline_us: u64,
@@ -97,6 +102,7 @@ impl ShardLoop {
             retry_blocked: false,
             choked: Vec::new(),
             hungry: VecDeque::new(),
+            lucky: None,
             closing: VecDeque::new(),
             deadline_us: 0,
             next_turn_us: 0,
@@ -254,14 +260,11 @@ impl ShardLoop {
             let (conn, _) = self.closing.pop_front().expect("looked at above");
             self.parts.ring.abort(conn);
         }
-        // The oldest is always let through: else all could wait for each other's memory.
-        if let Some((conn, wanted)) = self.hungry.pop_front() {
-            self.parts.ring.rearm_recv(conn, wanted);
+        // Who is let through and then sends nothing is not waited for: others have something to send.
+        if self.lucky.is_some_and(|(_, at_us)| now.mono_us.saturating_sub(at_us) > LUCKY_US) {
+            self.lucky = None;
         }
-        for _ in 0..self.hungry.len() {
-            let (conn, wanted) = self.hungry.pop_front().expect("bounded by the length");
-            self.receive(conn, wanted);
-        }
+        self.serve_hungry(now);
         if !self.closing.is_empty() || !self.hungry.is_empty() {
             self.deadline_us = self.deadline_us.min(self.next_sweep_us);
         }
@@ -312,6 +315,7 @@ impl ShardLoop {
                 self.choked.retain(|c| *c != conn);
                 self.blocked.retain(|c| *c != conn);
                 self.hungry.retain(|(c, _)| *c != conn);
+                self.end_luck(now, conn);
                 self.closing.retain(|(c, _)| *c != conn);
                 self.step(now, Event::Closed { conn });
             }
@@ -329,12 +333,12 @@ impl ShardLoop {
             }
             let bytes = self.parts.ring.received(conn);
             if bytes.is_empty() {
-                return self.receive(conn, 0);
+                return self.receive(now, conn, 0);
             }
             match frame::peek(bytes, &self.limits) {
                 Ok(Need::More(total)) => {
                     self.step(now, Event::Partial { conn });
-                    return self.receive(conn, total);
+                    return self.receive(now, conn, total);
                 }
                 Ok(Need::Whole(frame, len)) => {
                     let taken = self.parts.shard.step(now, Event::Frame { conn, frame: &frame }, &mut self.parts.effects);
@@ -344,6 +348,7 @@ impl ShardLoop {
                     }
                     self.parts.ring.consume(conn, len);
                     self.carry(now);
+                    self.end_luck(now, conn);
                 }
                 Err(error) => {
                     let blamed = frame::blame(bytes);
@@ -362,13 +367,51 @@ impl ShardLoop {
     }
 
     /// Asks for more bytes of a connection, unless memory for a large frame is short.
-    fn receive(&mut self, conn: ConnId, wanted: usize) {
-        if wanted > SMALL_FRAME_BYTES && self.parts.ring.recv_memory_bytes() > self.parts.settings.receive_bytes_max {
-            self.hungry.push_back((conn, wanted));
-            self.deadline_us = self.deadline_us.min(self.next_sweep_us);
-            return;
+    fn receive(&mut self, now: Now, conn: ConnId, wanted: usize) {
+        if !self.is_memory_short() {
+            return self.parts.ring.rearm_recv(conn, wanted);
         }
-        self.parts.ring.rearm_recv(conn, wanted);
+        self.parts.ring.release_recv(conn);
+        let may = match self.lucky {
+            Some((lucky, _)) => lucky == conn,
+            None => self.hungry.is_empty(),
+        };
+        if wanted <= SMALL_FRAME_BYTES {
+            self.parts.ring.rearm_recv(conn, wanted);
+        } else if may {
+            self.lucky = Some((conn, now.mono_us));
+            self.parts.ring.rearm_recv(conn, wanted);
+        } else {
+            self.hungry.push_back((conn, wanted));
+            self.step(now, Event::Paused { conn });
+            self.deadline_us = self.deadline_us.min(self.next_sweep_us);
+        }
+    }
+
+    fn is_memory_short(&self) -> bool {
+        self.parts.ring.recv_memory_bytes() > self.parts.settings.receive_bytes_max
+    }
+
+    /// Lets waiting connections receive: all while there is memory, else one.
+    fn serve_hungry(&mut self, now: Now) {
+        while let Some((conn, wanted)) = self.hungry.pop_front() {
+            if self.is_memory_short() {
+                if self.lucky.is_some() {
+                    return self.hungry.push_front((conn, wanted));
+                }
+                self.lucky = Some((conn, now.mono_us));
+            }
+            self.step(now, Event::Partial { conn });
+            self.parts.ring.rearm_recv(conn, wanted);
+        }
+    }
+
+    /// A connection's frame is whole, or the connection is gone: the next one may receive.
+    fn end_luck(&mut self, now: Now, conn: ConnId) {
+        if self.lucky.is_some_and(|(lucky, _)| lucky == conn) {
+            self.lucky = None;
+            self.serve_hungry(now);
+        }
     }
 
     fn close(&mut self, now: Now, conn: ConnId) {

@@ -78,6 +78,13 @@ impl Conns {
         }
     }
 
+    /// We have stopped reading it.
+    pub(super) fn on_paused(&mut self, conn: ConnId) {
+        if let Some(state) = self.by_id.get_mut(&conn) {
+            state.partial_since_us = None;
+        }
+    }
+
     /// A whole frame came. Answers whether hello was said before.
     pub(super) fn on_frame(&mut self, now: Now, conn: ConnId) -> bool {
         let Some(state) = self.by_id.get_mut(&conn) else { return false };

@@ -169,6 +169,7 @@ impl Shard {
                 effects.wake_at(self.conns.next_sweep_us().max(now.mono_us));
             }
             Event::Partial { conn } => self.conns.on_partial(now, conn),
+            Event::Paused { conn } => self.conns.on_paused(conn),
             Event::Frame { conn, frame } => return self.on_frame(now, conn, frame, effects),
             Event::Sent { conn, queued_bytes } => {
                 self.conns.on_sent(now, conn, queued_bytes);

@@ -231,7 +231,9 @@ impl Cold {
                 continue;
             };
             let len = last.pos + u64::from(last.len) - first.pos;
-            if *reading.cold_bytes + len > COLD_BYTES_MAX && *reading.cold_bytes > 0 {
+            // A quarter of the budget: blocks, the tail cache and what waits to be sent need the rest.
+            let cold_bytes_max = COLD_BYTES_MAX.min(reading.slab.budget_bytes() as u64 / 4);
+            if *reading.cold_bytes + len > cold_bytes_max && *reading.cold_bytes > 0 {
                 return Plan::Starved;
             }
             let ticket = match reading.log.begin_read(reading.slab, reading.effects, owner.pack(), segment, first.pos as u32, len as u32) {

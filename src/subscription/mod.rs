@@ -29,7 +29,7 @@ pub const FETCH_FRAME_BYTES: usize = 128 << 10;
 pub const COLD_CHUNK_BYTES: u64 = 512 << 10;
 /// Cold reads that one cursor has under way or waiting, at most.
 pub const COLD_CHUNKS_PER_CURSOR: usize = 4;
-/// Memory of all cold chunks of a shard, at most; more cursors wait for their turn.
+/// Memory of all cold chunks of a shard, at most (and at most a quarter of `memory.bytes`); more cursors wait for their turn.
 pub const COLD_BYTES_MAX: u64 = 64 << 20;
 /// A stream stops filling a connection's queue at this many bytes and goes on below half of it.
 pub const QUEUE_BYTES_HIGH: usize = 1 << 20;

@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) queued: bool,
     /// Whether it waits for its connection's queue to drain.
     pub(super) choked: bool,
+    /// Whether it stands in the table's list of those who may not send and keep what they read ahead.
+    pub(super) holds: bool,
     /// One-shot: the reply so far, held until there is enough or the wait is over.
     pub(super) held: Frame,
     /// Look-ups only: answers found so far, by cursor.

@@ -7,7 +7,7 @@ use super::cursor::{Cursor, Next, Owner};
 use super::frames::Frame;
 use super::lookup::{LookupAnswer, LookupEntry, first_record_at};
 use super::session::{FetchStart, Mode, Session};
-use super::{COLD_BYTES_MAX, CURSORS_MAX, FETCH_FRAME_BYTES, QUEUE_BYTES_HIGH, SESSIONS_MAX};
+use super::{CURSORS_MAX, FETCH_FRAME_BYTES, QUEUE_BYTES_HIGH, SESSIONS_MAX};
 use crate::bytes::{Bytes, Slab};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{ConnId, IdMap, SegmentUid, ShardId};
@@ -74,6 +74,8 @@ pub struct Sessions {
     waiters: Vec<Vec<(u64, u32)>>,
     starved: VecDeque<(u64, u32)>,
     choked: Vec<u64>,
+    /// Sessions that may not send and keep what they read ahead, each once (`Session::holds`).
+    holders: Vec<u64>,
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
     cold_bytes: u64,
     damage: Vec<DamageFound>,
@@ -150,6 +152,7 @@ impl Sessions {
             ready: VecDeque::new(),
             queued: false,
             choked: false,
+            holds: false,
             held: Frame::default(),
             answers,
             unanswered,
@@ -346,7 +349,7 @@ impl Sessions {
         let mut queued = self.queued_with_this_pump(session, queued_bytes);
         loop {
             if session.credit <= 0 {
-                self.relieve(session, reading);
+                self.note_holder(id, session);
                 return false;
             }
             if session.ready.is_empty() {
@@ -355,7 +358,7 @@ impl Sessions {
             if session.caller.via.is_none() && queued >= QUEUE_BYTES_HIGH {
                 session.choked = true;
                 self.choked.push(id);
-                self.relieve(session, reading);
+                self.note_holder(id, session);
                 return false;
             }
             let budget = FETCH_FRAME_BYTES.min(session.credit as usize);
@@ -391,6 +394,7 @@ impl Sessions {
         if session.caller.via.is_none() && self.queued_with_this_pump(session, queued_bytes) >= QUEUE_BYTES_HIGH {
             session.choked = true;
             self.choked.push(id);
+            self.note_holder(id, session);
             return false;
         }
         let budget = FETCH_FRAME_BYTES.min(session.credit.max(1) as usize);
@@ -509,18 +513,32 @@ impl Sessions {
         }
     }
 
-    /// A session that may not send gives up what it read ahead when memory for cold reads is short: others can use it.
-    fn relieve(&mut self, session: &mut Session, reading: &mut Reading<'_>) {
-        if *reading.cold_bytes < COLD_BYTES_MAX / 2 {
-            return;
+    /// A session that may not send keeps what it read ahead until somebody starves.
+    fn note_holder(&mut self, id: u64, session: &mut Session) {
+        if !session.holds && session.cursors.iter().any(|c| c.cold.is_some()) {
+            session.holds = true;
+            self.holders.push(id);
         }
-        for at in 0..session.cursors.len() as u32 {
-            let cursor = &mut session.cursors[at as usize];
-            if cursor.cold.is_some() {
-                cursor.drop_cold(reading.cold_bytes);
-                session.make_ready(at);
+    }
+
+    /// Takes what was read ahead from all sessions that may not send: who does not read must not starve who does.
+    fn reclaim(&mut self) {
+        let mut holders = std::mem::take(&mut self.holders);
+        for id in holders.drain(..) {
+            let Some(session) = self.by_id.get_mut(&id) else { continue };
+            session.holds = false;
+            if !session.choked && session.credit > 0 {
+                continue;
+            }
+            for at in 0..session.cursors.len() as u32 {
+                let cursor = &mut session.cursors[at as usize];
+                if cursor.cold.is_some() {
+                    cursor.drop_cold(&mut self.cold_bytes);
+                    session.make_ready(at);
+                }
             }
         }
+        self.holders = holders;
     }
 
     fn wait_at(&mut self, id: u64, at: u32, cursor: &mut Cursor) {
@@ -551,6 +569,10 @@ impl Sessions {
     }
 
     fn feed_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        self.reclaim();
         for _ in 0..self.starved.len() {
             let (id, at) = self.starved.pop_front().expect("bounded by the length");
             if let Some(session) = self.by_id.get_mut(&id) {
