@@ -79,7 +79,7 @@ fn commands_and_snapshots_are_checked_when_they_are_read() {
     assert_eq!(Command::decode(&bytes).unwrap(), command);
     for at in 0..bytes.len() {
         bytes[at] ^= 1;
-        assert!(Command::decode(&bytes).is_err() || at >= 20 && at < 28, "byte {at}");
+        assert!(Command::decode(&bytes).is_err() || (20..28).contains(&at), "byte {at}");
         bytes[at] ^= 1;
         assert!(Command::decode(&bytes[..at]).is_err(), "cut at {at}");
     }

@@ -5,14 +5,17 @@
 
 use crate::error::{BenchError, io_error};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a start may take: a lock that a killed predecessor still holds, recovery, pool.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the pool may take to be filled: six GiB at no less than 100 MB/s.
+const POOL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running broker.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Broker {
     process: Child,
     /// Address of its clients' port.
     pub address: String,
+    /// Address of its metrics.
+    admin: String,
 }
 
 /// How to start it.
@@ -51,7 +56,7 @@ impl Broker {
         }
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(io_error("cannot start tramline"))?;
         let out = process.stdout.take().ok_or_else(|| BenchError::Broker("no standard output".to_owned()))?;
-        let mut broker = Broker { process, address: String::new() };
+        let mut broker = Broker { process, address: String::new(), admin: String::new() };
         let (tell, told) = mpsc::channel();
         // The thread also empties the pipe afterwards, so that the broker never blocks on it.
         std::thread::spawn(move || {
@@ -64,8 +69,31 @@ impl Broker {
             if let Some(client) = line.strip_prefix("ready ").and_then(|rest| rest.split(' ').find_map(|word| word.strip_prefix("client=")))
             {
                 broker.address = client.to_owned();
+                let admin = line.split(' ').find_map(|word| word.strip_prefix("admin=")).unwrap_or_default();
+                broker.admin = admin.to_owned();
                 return Ok(broker);
             }
+        }
+    }
+
+    /// Waits until `segments` prepared segments are written, so that what is measured does not go into fresh extents.
+    pub fn wait_for_pool(&self, segments: u32) -> Result<(), BenchError> {
+        let started = Instant::now();
+        loop {
+            let mut text = String::new();
+            let mut stream = TcpStream::connect(&self.admin).map_err(io_error("cannot reach the broker's metrics"))?;
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+                .map_err(io_error("cannot ask for metrics"))?;
+            stream.read_to_string(&mut text).map_err(io_error("cannot read metrics"))?;
+            let written = text.lines().find(|l| l.starts_with("tramline_segments{") && l.contains("state=\"pool_written\""));
+            let count = written.and_then(|l| l.rsplit(' ').next()).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+            if count >= f64::from(segments) {
+                return Ok(());
+            }
+            if started.elapsed() > POOL_PATIENCE {
+                return Err(BenchError::Broker(format!("{count} of {segments} prepared segments after {} s", POOL_PATIENCE.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 

@@ -42,6 +42,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// Segments that the broker keeps prepared: what two seconds at 3 GB/s fill.
+const POOL_SEGMENTS: u32 = 24;
+
 /// Disturbed pairs are repeated within this time of the start; what remains then fits into the twenty minutes the whole may take.
 const REPEAT_WITHIN: Duration = Duration::from_secs(11 * 60);
 
@@ -122,7 +125,8 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
     let start = Instant::now();
     let mut outcome = Outcome::new(Environment::look(&arguments.dir, &tramline));
     warn(&outcome.environment);
-    let mut settings = vec![format!("tail.cache.bytes={}MiB", arguments.cache_mib)];
+    // The limits write into extents that were written before; so does a broker whose pool is filled and fed by retention.
+    let mut settings = vec![format!("tail.cache.bytes={}MiB", arguments.cache_mib), format!("pool.segments={POOL_SEGMENTS}")];
     settings.extend(arguments.settings.iter().cloned());
     outcome.parameters = [
         ("pairs", serde_json::json!(arguments.pairs)),
@@ -149,6 +153,8 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
     };
     let options = BrokerOptions { binary: &tramline, data_dir: &data_dir, cpu: server, spin: &arguments.spin, settings: &settings };
     let broker = Broker::start(&options)?;
+    eprintln!("tramline-bench: waiting for {POOL_SEGMENTS} prepared segments");
+    broker.wait_for_pool(POOL_SEGMENTS)?;
     std::fs::write(arguments.dir.join("broker.pid"), broker.pid().to_string()).map_err(io_error("cannot write the work directory"))?;
     // Threads that come later inherit it; the broker is already running and pins itself.
     if !core_affinity::set_for_current(core_affinity::CoreId { id: client }) {

@@ -25,6 +25,9 @@ use tramline_wire::topics::{CreateFlags, CreateTopicRequest, Setting};
 /// The one connection of a world's client.
 pub(super) const CLIENT: ConnId = ConnId(7);
 
+/// Values by offset.
+pub(super) type Records = BTreeMap<u64, Vec<u8>>;
+
 pub(super) struct World {
     pub(super) shard: Shard,
     pub(super) disk: SimDisk,
@@ -245,7 +248,7 @@ impl World {
     }
 
     /// Everything readable of a partition from `offset` on: (offset, value), and the ranges told as damaged.
-    pub(super) fn read(&mut self, uid: u64, mut offset: u64) -> (BTreeMap<u64, Vec<u8>>, Vec<(u64, u64)>) {
+    pub(super) fn read(&mut self, uid: u64, mut offset: u64) -> (Records, Vec<(u64, u64)>) {
         let (mut found, mut damaged) = (BTreeMap::new(), Vec::new());
         loop {
             self.request(Kind::Fetch, &[], |out| {
