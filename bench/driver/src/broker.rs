@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long a start may take: a lock that a killed predecessor still holds, recovery, pool.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How long the pool may take to be filled: six GiB at no less than 100 MB/s.
-const POOL_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the pool may take to be filled: 1.5 GiB at no less than 15 MB/s.
+const POOL_PATIENCE: Duration = Duration::from_secs(100);
 
 /// A running broker.
 #[derive(Debug)]

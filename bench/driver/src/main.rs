@@ -42,8 +42,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Segments that the broker keeps prepared: what two seconds at 3 GB/s fill.
-const POOL_SEGMENTS: u32 = 24;
+/// Segments that the broker keeps prepared. Filling one takes some seconds when the file system is slow to convert extents, so not more.
+const POOL_SEGMENTS: u32 = 6;
 
 /// Disturbed pairs are repeated within this time of the start; what remains then fits into the twenty minutes the whole may take.
 const REPEAT_WITHIN: Duration = Duration::from_secs(11 * 60);
