@@ -171,6 +171,20 @@ fn a_waiting_fetch_gets_what_comes_and_min_bytes_and_max_wait_hold() {
 }
 
 #[test]
+fn a_fetch_that_does_not_wait_brings_what_is_there_from_memory_and_from_the_disk() {
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.topic("t", 1, &[])[0].uid;
+    peer.put(uid, &[Rec::value("one"), Rec::value("two")]);
+    assert_eq!(peer.fetch(uid, 0, 1 << 20, 0).expect("the records").batches.len(), 1, "from memory");
+    node.stop();
+    let node = node.restart();
+    let mut peer = Peer::connect(node.ready.client);
+    assert_eq!(peer.fetch(uid, 1, 1 << 20, 0).expect("the records").batches.len(), 1, "from the disk");
+    assert!(peer.fetch(uid, 2, 1 << 20, 0).expect("nothing").batches.is_empty());
+}
+
+#[test]
 fn a_stream_over_several_partitions_delivers_everything_in_order() {
     let node = Node::with(Options::shards(2));
     let mut peer = Peer::connect(node.ready.client);

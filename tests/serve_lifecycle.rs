@@ -62,6 +62,15 @@ fn sigterm_with_open_connections_and_waiting_fetches_still_ends() {
     node.stop();
 }
 
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_request() {
+    // `timeout 10 tramline serve` and some terminals signal the process and its group.
+    let mut node = Node::start();
+    let status = Command::new("sh").arg("-c").arg(format!("kill -TERM {pid}; kill -TERM {pid}", pid = node.process.pid())).status();
+    assert!(status.expect("sh runs").code().is_some());
+    assert_eq!(node.process.wait(WAIT).code(), Some(0), "{}", node.process.stderr());
+}
+
 /// Asserts a refusal whose text holds each of `parts` (case does not matter).
 fn check_refused(dir: &Path, options: &Options, parts: &[&str]) {
     let (code, text) = refused(dir, options);
@@ -164,7 +173,8 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        // Lazily: the rings of a process that has just ended still hold their files for a moment.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

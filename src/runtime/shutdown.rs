@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks for an orderly stop, the second ends the process at once with exit code 130.
+//! SIGTERM and SIGINT: the first asks for an orderly stop, another one half a second later or more ends the process at once with exit code 130.
 //!
 //! ```text
 //!   signal handler (async-signal-safe: writes one byte to a pipe)
@@ -18,7 +18,10 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Signals this close together are one request: `timeout` and terminals send one to the process and one to its group.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 type Callback = Box<dyn FnOnce() + Send>;
 
@@ -86,11 +89,13 @@ impl Shutdown {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let shutdown = self.clone();
         std::thread::Builder::new().name("tramline-signals".to_owned()).spawn(move || {
+            let mut asked: Option<Instant> = None;
             for signal in signals.forever() {
                 let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
                 if shutdown.request() {
+                    asked = Some(Instant::now());
                     tracing::info!("{name}: orderly stop begins; a second signal ends the process at once");
-                } else {
+                } else if asked.is_none_or(|at| at.elapsed() > SAME_REQUEST) {
                     tracing::warn!("{name} again: ending at once; what was acknowledged as durable is safe, the next start scans the log");
                     logging::flush();
                     std::process::exit(EXIT_INTERRUPTED);
