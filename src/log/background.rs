@@ -301,7 +301,7 @@ impl Log {
         let found = self.segments.get_mut(segment).ok_or(FreeRefused::Unknown)?;
         match found.state {
             SegmentState::Sealed { .. } if self.sealer.segment() != Some(segment) => {
-                let keep_file = found.bytes == segment_bytes && self.pool.wants_more(freeing);
+                let keep_file = found.bytes == segment_bytes && self.pool.wants_written(freeing);
                 found.state = SegmentState::Freeing { manifest_version: self.manifest.ask(), keep_file };
             }
             SegmentState::Freeing { .. } => return Err(FreeRefused::Unknown),
@@ -320,7 +320,7 @@ impl Log {
             let Some(uid) = done.map(|segment| segment.uid) else { return };
             let segment = self.segments.remove(uid).expect("found");
             match segment.state {
-                SegmentState::Freeing { keep_file: true, .. } => self.pool.give(segment.file, true),
+                SegmentState::Freeing { keep_file: true, .. } => self.pool.recycle(segment.file, effects),
                 _ => self.pool.drop_file(segment.file, effects),
             }
             out.push(LogNews::SegmentFreed(uid));

@@ -118,9 +118,26 @@ impl Pool {
     pub(crate) fn give(&mut self, number: u64, filled: bool) {
         self.free.push_back(FreeFile { number, filled });
     }
+    /// Takes the file of a freed segment. When that is one too many, one that was never written goes in its place.
+    pub(crate) fn recycle(&mut self, number: u64, effects: &mut Effects) {
+        self.give(number, true);
+        let busy = self.fill.as_ref().filter(|fill| fill.write.is_some()).map(|fill| fill.number);
+        if self.free.len() as u32 > self.target
+            && let Some(at) = self.free.iter().position(|file| !file.filled && Some(file.number) != busy)
+        {
+            let unfilled = self.free.remove(at).expect("found").number;
+            self.fill.take_if(|fill| fill.number == unfilled);
+            // The manifest may still name it: a free file that is missing is forgotten at a start.
+            self.drop_file(unfilled, effects);
+        }
+    }
     /// Whether another free file is welcome.
-    pub(crate) fn wants_more(&self, coming: u32) -> bool {
-        (self.free.len() as u32) + coming < self.target
+    fn wants_more(&self) -> bool {
+        (self.free.len() as u32) < self.target
+    }
+    /// Whether another written file is welcome; `coming` are on their way.
+    pub(crate) fn wants_written(&self, coming: u32) -> bool {
+        self.counts().0 + coming < self.target
     }
     /// Closes and removes a file that is not in the manifest any more.
     pub(crate) fn drop_file(&mut self, number: u64, effects: &mut Effects) {
@@ -225,7 +242,7 @@ impl Pool {
             Creating::WaitUntil(at_us) => return effects.wake_at(at_us),
             _ => return,
         }
-        if self.wants_more(0) || (needed && self.free.is_empty()) {
+        if self.wants_more() || (needed && self.free.is_empty()) {
             let number = *next_file;
             *next_file += 1;
             let op = FileOp::Create { file: segment_file(number), name: segment_file_name(number).into(), len_bytes: self.segment_bytes };

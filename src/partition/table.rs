@@ -73,6 +73,11 @@ impl Partitions {
         self.slots.iter_mut().enumerate().filter_map(|(i, p)| p.as_deref_mut().map(|p| (Slot(i as u32), p)))
     }
 
+    /// One past the highest slot given out.
+    pub fn slot_count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Number of partitions.
     pub fn len(&self) -> usize {
         self.by_uid.len()

@@ -220,13 +220,14 @@ impl Shard {
         }
         let gone: Vec<_> = self.partitions.iter().filter(|(_, p)| view.find_partition(p.uid).is_none()).map(|(slot, _)| slot).collect();
         for slot in gone {
-            self.partitions.remove(slot);
+            let partition = self.partitions.remove(slot).expect("listed above");
+            self.retention.on_partition_dropped(&partition);
             self.sessions.wake(slot);
         }
         if first_view && !self.unclaimed.is_empty() {
             tracing::info!(shard = self.id.0, partitions = self.unclaimed.len(), "dropped what is left of deleted topics");
         }
-        self.unclaimed.clear();
+        self.unclaimed.drain().for_each(|(_, partition)| self.retention.on_partition_dropped(&partition));
         let epoch = view.epoch;
         self.view = view;
         if self.seat.is_some() {

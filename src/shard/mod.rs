@@ -14,6 +14,7 @@ pub mod mesh;
 mod produce;
 mod reads;
 mod requests;
+mod retention;
 mod sealing;
 mod shard;
 mod start;

@@ -1,7 +1,9 @@
-//! Background work of a shard: sealing full segments with a checkpoint, retention by whole segments, the orderly stop.
+//! Background work of a shard: sealing full segments with a checkpoint, the orderly stop.
 //!
-//! Invariants: a run takes the place of a tail's batches only once the footer that lists them is durable; a segment is freed only
-//! when nobody may read any of it any more; the checkpoint describes exactly the blocks it covers.
+//! Invariants: a run takes the place of a tail's batches only once the footer that lists them is durable; the checkpoint describes
+//! exactly the blocks it covers.
+//!
+//! Not here: which segments are freed (`retention.rs`).
 
 use super::shard::{Phase, Shard};
 use crate::effects::{Effect, Effects, Now};
@@ -10,7 +12,6 @@ use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, RunV1};
 use crate::log::{CheckpointV1, FooterEntry, SealRefused};
 use crate::partition::{Partition, Run};
 use crate::replication::GroupPosition;
-use std::collections::BTreeMap;
 
 /// A seal under way, as it was when it began.
 #[derive(Debug)]
@@ -22,9 +23,6 @@ pub(super) struct Sealing {
     positions: Vec<(GroupId, GroupPosition, Term, u64)>,
 }
 
-/// How often retention is looked at.
-const RETENTION_US: u64 = 1_000_000;
-
 impl Shard {
     /// One turn of background work.
     pub(super) fn background(&mut self, now: Now, effects: &mut Effects) {
@@ -32,13 +30,7 @@ impl Shard {
             return;
         }
         self.maybe_seal(effects);
-        if now.mono_us >= self.next_retention_us && self.phase == Phase::Serving {
-            self.next_retention_us = now.mono_us + RETENTION_US;
-            self.retain(now, effects);
-            if self.log.segments().any(|s| s.sealed) {
-                effects.wake_at(self.next_retention_us);
-            }
-        }
+        self.retain(now, effects);
     }
 
     /// Seals the oldest full segment whose batches are all committed.
@@ -121,48 +113,22 @@ impl Shard {
     }
 
     /// A segment is sealed: its runs take the place of the batches in the tails.
-    pub(super) fn on_sealed(&mut self, segment: SegmentUid) {
+    pub(super) fn on_sealed(&mut self, now: Now, segment: SegmentUid) {
         let sealing = self.sealing.take().expect("a segment is sealed because we asked");
         assert_eq!(sealing.segment, segment, "one segment is sealed at a time");
+        let mut slots = Vec::with_capacity(sealing.runs.len());
         for run in &sealing.runs {
             // A partition that was deleted meanwhile has no use for its run.
             let Some(slot) = self.partitions.slot(PartitionUid(run.uid)) else { continue };
             let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
             let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first, |_| {}).expect("its batches are in the tail");
             assert_eq!((sealed.end_offset, sealed.footer_count), (run.end_offset, run.footer_count), "the footer lists what the tail had");
+            slots.push(slot);
         }
+        self.retention.on_sealed(segment, slots.len() as u32);
+        slots.into_iter().for_each(|slot| self.trim(now, slot));
         self.groups.compact(&sealing.positions);
         tracing::debug!(shard = self.id.0, segment = segment.0, "segment sealed");
-    }
-
-    /// Frees sealed segments of which nothing is wanted any more, oldest first.
-    fn retain(&mut self, now: Now, effects: &mut Effects) {
-        let mut wanted: BTreeMap<SegmentUid, bool> = self.log.segments().filter(|s| s.sealed).map(|s| (s.uid, false)).collect();
-        if wanted.is_empty() {
-            return;
-        }
-        for (_, partition) in self.partitions.iter_mut() {
-            // Retention takes from the old end only, and moves the start also where a neighbour keeps the segment: else a later
-            // segment that nobody else needs would be freed out of the middle of this partition.
-            let mut trimmed = false;
-            while partition.index.runs().next().is_some_and(|run| is_expired(partition, run, partition.index.bytes(), now.utc_us)) {
-                trimmed = partition.index.pop_run().is_some();
-            }
-            if trimmed {
-                partition.on_trimmed();
-            }
-            partition.index.runs().for_each(|run| {
-                wanted.insert(run.segment, true);
-            });
-        }
-        let free: Vec<_> = wanted.into_iter().filter(|(_, wanted)| !wanted).map(|(segment, _)| segment).collect();
-        for segment in free {
-            let file_bytes = self.log.segments().find(|s| s.uid == segment).map_or(0, |s| s.file_bytes);
-            if self.log.free_segment(&mut self.slab, effects, segment).is_err() {
-                return;
-            }
-            self.metrics.counters.retention_bytes += file_bytes;
-        }
     }
 
     /// Begins the orderly stop.
@@ -225,13 +191,4 @@ fn runs_of(segment: SegmentUid, footer: &[FooterEntry]) -> Vec<RunV1> {
         }
     }
     runs
-}
-
-fn is_expired(partition: &Partition, run: &Run, bytes_left: u64, utc_us: i64) -> bool {
-    let too_old = partition.rules.retention_ms.is_some_and(|ms| {
-        let kept_us = i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX);
-        run.newest_ts_us.saturating_add(kept_us) < utc_us
-    });
-    let too_much = partition.rules.retention_bytes.is_some_and(|keep| bytes_left - run.bytes >= keep);
-    too_old || too_much
 }

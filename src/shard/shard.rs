@@ -7,6 +7,7 @@ use super::admin::{ControlSeat, Gathers};
 use super::conns::{Conns, ForwardBudget, Overdue};
 use super::mesh::Message;
 use super::produce::Progress;
+use super::retention::Retention;
 use super::sealing::Sealing;
 use crate::api::{ApiError, NodeInfo};
 use crate::bytes::Slab;
@@ -85,7 +86,7 @@ pub struct Shard {
     pub(super) spare_progress: Progress,
     pub(super) footer: Vec<FooterEntry>,
     pub(super) sealing: Option<Sealing>,
-    pub(super) next_retention_us: u64,
+    pub(super) retention: Retention,
     pub(super) disk_full: bool,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
@@ -140,7 +141,7 @@ impl Shard {
             spare_progress: Progress::default(),
             footer: Vec::new(),
             sealing: None,
-            next_retention_us: 0,
+            retention: Retention::default(),
             disk_full: false,
             urgent: true,
             lazy_until_us: u64::MAX,
@@ -331,7 +332,7 @@ impl Shard {
             match item {
                 LogNews::Durable(block) => self.on_durable(now, block, effects),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
-                LogNews::Sealed(segment) => self.on_sealed(segment),
+                LogNews::Sealed(segment) => self.on_sealed(now, segment),
                 LogNews::SealReady(_) | LogNews::CheckpointWritten => {}
                 LogNews::SegmentFreed(segment) => {
                     tracing::info!(shard = self.id.0, segment = segment.0, "segment freed");

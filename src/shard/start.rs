@@ -93,6 +93,7 @@ impl Shard {
         append_owed(&mut groups, &mut log, &mut slab)?;
         let mut shard = Shard::assemble(Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
+        shard.count_runs();
         shard.register(effects)?;
         Ok(shard)
     }

@@ -241,6 +241,62 @@ fn retention_frees_whole_segments_and_moves_the_start() {
 }
 
 #[test]
+fn a_full_topic_goes_on_in_the_files_it_gives_back() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[("retention.bytes", "100000")]);
+    let uid = world.uids("t")[0];
+    let mut fresh = Vec::new();
+    for number in 0..2000 {
+        // Never calm: nothing is filled ahead, so a written file can only be one that retention gave back.
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
+        world.turn();
+        while !world.disk.under_way.is_empty() {
+            world.complete(0);
+        }
+        world.replies.clear();
+        if number % 500 == 499 {
+            fresh.push(world.shard.log.stats().rolls_into_fresh_extents);
+        }
+    }
+    assert!(world.shard.log.stats().rolls >= 30, "4 MB in segments of 128 KiB: {:?}", world.shard.log.stats());
+    assert!(fresh[0] > 0, "the first ones had nowhere else to go");
+    assert_eq!(fresh[0], fresh[3], "from then on written extents are used again: {fresh:?}");
+    assert!(world.shard.log.stats().file_bytes <= 10 * (128 << 10), "and no more files than needed are kept");
+}
+
+#[test]
+fn a_segment_is_freed_when_the_last_of_its_topics_needs_it_no_more() {
+    let mut world = World::new();
+    world.create_topic("short", 1, &[("retention.ms", "1000")]);
+    world.create_topic("long", 1, &[]);
+    let (short, long) = (world.uids("short")[0], world.uids("long")[0]);
+    for number in 0..200 {
+        world.produce(if number % 2 == 0 { short } else { long }, Level::Durable, &[value(number, 2000)]);
+        world.settle();
+    }
+    world.replies.clear();
+    let sealed = world.shard.log.stats().segments_sealed;
+    assert!(sealed >= 2, "400 KB in segments of 128 KiB");
+    for _ in 0..5 {
+        world.pass(1_100_000);
+        world.settle();
+    }
+    assert!(world.shard.log.stats().segments_sealed >= sealed, "the neighbour keeps them");
+    assert!(world.read(short, 0).0.keys().next().is_none_or(|first| *first > 50), "but what has expired is not served");
+    assert_eq!(world.read(long, 0).0.len(), 100);
+    let mut world = World::over(world.disk.snapshot(), world.now);
+    assert_eq!(world.read(long, 0).0.len(), 100, "and so after a start");
+    world.request(Kind::DeleteTopic, &[], |out| DeleteTopicRequest { name: "long" }.encode(out));
+    world.settle();
+    world.reply_ok();
+    for _ in 0..3 {
+        world.pass(1_100_000);
+        world.settle();
+    }
+    assert_eq!(world.shard.log.stats().segments_sealed, 0, "nobody needs them any more");
+}
+
+#[test]
 fn a_failed_write_is_final_and_reads_go_on() {
     let mut world = World::new();
     world.create_topic("t", 1, &[]);

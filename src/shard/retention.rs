@@ -1,0 +1,121 @@
+//! Retention by whole segments: which runs have expired, and which sealed segments nobody needs any more.
+//!
+//! A partition is looked at when a segment with a run of it was sealed (so that a full topic gives a file back for each one it takes,
+//! and the log goes on in extents that were written before), and in a pass over all partitions that is begun each second and done in
+//! steps, for what only time expires.
+//!
+//! Invariants: retention takes from a partition's old end only, and moves its start also where a neighbour keeps the segment: else a
+//! later segment that nobody else needs would be freed out of the middle of this partition. `runs` counts, for each sealed segment,
+//! the runs of live partitions in it; a segment is freed when, and only when, that is none.
+
+use super::shard::{Phase, Shard};
+use crate::effects::{Effects, Now};
+use crate::ids::SegmentUid;
+use crate::partition::{Partition, Run, Slot};
+use std::collections::BTreeMap;
+
+/// How often a pass over all partitions begins, in microseconds.
+const PASS_US: u64 = 1_000_000;
+/// Partitions looked at in one turn: at some 20 ns each well below the 50 us of a turn, and 100,000 take 0.4 s under load.
+const STEP: u32 = 256;
+
+/// What retention keeps in mind.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    /// Runs in each sealed segment.
+    runs: BTreeMap<SegmentUid, u32>,
+    /// Sealed segments without a run, not freed yet.
+    unused: Vec<SegmentUid>,
+    /// The next partition of the pass under way.
+    next_slot: Option<u32>,
+    next_pass_us: u64,
+}
+
+impl Retention {
+    /// A segment was sealed, or was found sealed at the start, with this many runs in it.
+    pub(super) fn on_sealed(&mut self, segment: SegmentUid, runs: u32) {
+        let before = self.runs.insert(segment, runs);
+        assert_eq!(before, None, "segment {segment} is sealed once");
+        if runs == 0 {
+            self.unused.push(segment);
+        }
+    }
+
+    /// A run is not wanted any more.
+    pub(super) fn on_run_dropped(&mut self, segment: SegmentUid) {
+        let count = self.runs.get_mut(&segment).expect("runs are in sealed segments");
+        *count -= 1;
+        if *count == 0 {
+            self.unused.push(segment);
+        }
+    }
+
+    /// A partition is gone (its topic was deleted).
+    pub(super) fn on_partition_dropped(&mut self, partition: &Partition) {
+        partition.index.runs().for_each(|run| self.on_run_dropped(run.segment));
+    }
+}
+
+impl Shard {
+    /// At a start: what is sealed, and whose runs are in it.
+    pub(super) fn count_runs(&mut self) {
+        let mut counts: BTreeMap<SegmentUid, u32> = self.log.segments().filter(|s| s.sealed).map(|s| (s.uid, 0)).collect();
+        for run in self.unclaimed.values().flat_map(|partition| partition.index.runs()) {
+            *counts.get_mut(&run.segment).expect("recovery dropped the runs of segments that are not there") += 1;
+        }
+        counts.into_iter().for_each(|(segment, runs)| self.retention.on_sealed(segment, runs));
+    }
+
+    /// One step of the pass, and the segments that nobody needs are freed.
+    pub(super) fn retain(&mut self, now: Now, effects: &mut Effects) {
+        if self.phase != Phase::Serving || self.retention.runs.is_empty() {
+            return;
+        }
+        if self.retention.next_slot.is_none() && now.mono_us >= self.retention.next_pass_us {
+            self.retention.next_pass_us = now.mono_us + PASS_US;
+            self.retention.next_slot = Some(0);
+        }
+        if let Some(first) = self.retention.next_slot {
+            let end = self.partitions.slot_count();
+            let step_end = end.min(first + STEP);
+            (first..step_end).for_each(|slot| self.trim(now, Slot(slot)));
+            self.retention.next_slot = (step_end < end).then_some(step_end);
+            effects.wake_at(if step_end < end { now.mono_us } else { self.retention.next_pass_us });
+        }
+        while let Some(segment) = self.retention.unused.last().copied() {
+            let file_bytes = self.log.segments().find(|s| s.uid == segment).map_or(0, |s| s.file_bytes);
+            // The log has failed, or the seal is not in the manifest yet: later.
+            if self.log.free_segment(&mut self.slab, effects, segment).is_err() {
+                return;
+            }
+            self.retention.unused.pop();
+            self.retention.runs.remove(&segment);
+            self.metrics.counters.retention_bytes += file_bytes;
+        }
+    }
+
+    /// Drops the expired runs of one partition.
+    pub(super) fn trim(&mut self, now: Now, slot: Slot) {
+        let Some(partition) = self.partitions.get_mut(slot) else { return };
+        let mut trimmed = false;
+        loop {
+            let oldest = partition.index.runs().next().copied();
+            let Some(run) = oldest.filter(|run| is_expired(partition, run, now.utc_us)) else { break };
+            partition.index.pop_run();
+            self.retention.on_run_dropped(run.segment);
+            trimmed = true;
+        }
+        if trimmed {
+            partition.on_trimmed();
+        }
+    }
+}
+
+fn is_expired(partition: &Partition, run: &Run, utc_us: i64) -> bool {
+    let too_old = partition.rules.retention_ms.is_some_and(|ms| {
+        let kept_us = i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX);
+        run.newest_ts_us.saturating_add(kept_us) < utc_us
+    });
+    let too_much = partition.rules.retention_bytes.is_some_and(|keep| partition.index.bytes() - run.bytes >= keep);
+    too_old || too_much
+}
