@@ -118,8 +118,18 @@ impl fmt::Debug for Bytes {
 
 struct Class {
     free: Vec<Rc<Memory>>,
-    /// Frozen and handed out, oldest first; an entry whose only holder is this queue is free again.
-    lent: VecDeque<Rc<Memory>>,
+    /// Frozen and handed out, oldest first; an entry whose only holder is this queue is free again. What is kept (blocks in the tail
+    /// cache) and what is soon over (reads) stand apart: behind a full cache the buffers of reads would be found only by looking
+    /// through all of it, and new memory would be taken instead, whose first touch is ten times slower than a disk.
+    kept: VecDeque<Rc<Memory>>,
+    passing: VecDeque<Rc<Memory>>,
+}
+
+impl Class {
+    /// Looks at up to `tries` lent buffers of each kind, oldest first, for one that nobody else holds.
+    fn reclaim(&mut self, tries: usize) -> Option<Rc<Memory>> {
+        reclaim(&mut self.passing, tries).or_else(|| reclaim(&mut self.kept, tries))
+    }
 }
 
 /// The owner of all buffers of one shard: fixed classes (powers of two from 4 KiB to 8 MiB), one budget.
@@ -132,7 +142,7 @@ pub struct Slab {
 impl Slab {
     /// A slab that will never hold more than `budget_bytes` (rounded up to one page).
     pub fn new(budget_bytes: usize) -> Slab {
-        let classes = (0..CLASS_COUNT).map(|_| Class { free: Vec::new(), lent: VecDeque::new() }).collect();
+        let classes = (0..CLASS_COUNT).map(|_| Class { free: Vec::new(), kept: VecDeque::new(), passing: VecDeque::new() }).collect();
         Slab { classes, budget_bytes: budget_bytes.max(PAGE_BYTES), allocated_bytes: 0 }
     }
 
@@ -143,13 +153,13 @@ impl Slab {
         let index = class_of(len);
         let capacity = PAGE_BYTES << index;
         let class = &mut self.classes[index];
-        let memory = match class.free.pop().or_else(|| reclaim(&mut class.lent, 16)) {
+        let memory = match class.free.pop().or_else(|| class.reclaim(16)) {
             Some(memory) => memory,
             None => {
                 if self.allocated_bytes + capacity <= self.budget_bytes {
                     self.allocated_bytes += capacity;
                     Rc::new(Memory::new(capacity))
-                } else if let Some(memory) = reclaim(&mut class.lent, usize::MAX) {
+                } else if let Some(memory) = class.reclaim(usize::MAX) {
                     // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
                     memory
                 } else if self.make_room(capacity, index) {
@@ -173,7 +183,14 @@ impl Slab {
     /// Turns a buffer into shared bytes `0..len`.
     pub fn freeze(&mut self, buffer: BufMut) -> Bytes {
         let index = class_of(buffer.memory.capacity);
-        self.classes[index].lent.push_back(Rc::clone(&buffer.memory));
+        self.classes[index].kept.push_back(Rc::clone(&buffer.memory));
+        Bytes { memory: buffer.memory, start: 0, end: buffer.len as u32 }
+    }
+
+    /// The same for bytes that are soon let go again: what was read for somebody.
+    pub fn freeze_passing(&mut self, buffer: BufMut) -> Bytes {
+        let index = class_of(buffer.memory.capacity);
+        self.classes[index].passing.push_back(Rc::clone(&buffer.memory));
         Bytes { memory: buffer.memory, start: 0, end: buffer.len as u32 }
     }
 
@@ -184,7 +201,7 @@ impl Slab {
 
     /// Memory now held by someone else than the slab, in bytes (counted by walking: for metrics, not for every record).
     pub fn lent_bytes(&self) -> usize {
-        let of = |c: &Class| c.lent.iter().filter(|m| Rc::strong_count(m) > 1).map(|m| m.capacity).sum::<usize>();
+        let of = |c: &Class| c.kept.iter().chain(&c.passing).filter(|m| Rc::strong_count(m) > 1).map(|m| m.capacity).sum::<usize>();
         self.classes.iter().map(of).sum()
     }
 
@@ -197,8 +214,7 @@ impl Slab {
     fn make_room(&mut self, wanted: usize, keep: usize) -> bool {
         for index in (0..CLASS_COUNT).rev().filter(|i| *i != keep) {
             let class = &mut self.classes[index];
-            let all = class.lent.len();
-            while let Some(memory) = reclaim(&mut class.lent, all) {
+            while let Some(memory) = class.reclaim(usize::MAX) {
                 class.free.push(memory);
             }
             while self.allocated_bytes + wanted > self.budget_bytes {
@@ -248,6 +264,22 @@ mod tests {
         let _a = slab.take(8000).unwrap();
         let _b = slab.take(8000).unwrap();
         assert_eq!(slab.allocated_bytes(), 16384);
+    }
+
+    #[test]
+    fn a_read_gets_its_buffer_back_behind_a_full_cache() {
+        let mut slab = Slab::new(1 << 20);
+        let mut cache = Vec::new();
+        for _ in 0..100 {
+            let buffer = slab.take(1).unwrap();
+            cache.push(slab.freeze(buffer));
+        }
+        for _ in 0..100 {
+            let buffer = slab.take(1).unwrap();
+            drop(slab.freeze_passing(buffer));
+        }
+        assert_eq!(slab.allocated_bytes(), 101 * PAGE_BYTES, "no new memory for each read");
+        drop(cache);
     }
 
     #[test]

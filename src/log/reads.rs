@@ -96,7 +96,7 @@ impl Reads {
         let skip = (u64::from(read.pos) - start) as usize;
         let wanted = skip + read.len as usize;
         let bytes = match result {
-            Ok(got) if got as usize >= wanted => Ok(slab.freeze(buf).slice(skip..wanted)),
+            Ok(got) if got as usize >= wanted => Ok(slab.freeze_passing(buf).slice(skip..wanted)),
             Ok(_) if !read.again => {
                 read.again = true;
                 effects.push(Effect::Read { token: token(Purpose::Read, read.ticket), file: read.file, pos: start, buf });

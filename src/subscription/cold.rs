@@ -8,7 +8,7 @@
 
 use super::cursor::Owner;
 use super::sessions::{DamageFound, Reading};
-use super::{COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR};
+use super::{COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED};
 use crate::bytes::Bytes;
 use crate::ids::{Offset, PartitionUid, SegmentUid};
 use crate::log::footer::{FooterPlan, decode_slice};
@@ -182,7 +182,11 @@ impl Cold {
         let partitions = reading.partitions;
         let Some(partition) = partitions.get(self.slot) else { return Plan::Warm };
         let visible_end = partition.visible_end();
-        while self.chunks.len() < COLD_CHUNKS_PER_CURSOR {
+        // A quarter of the budget: blocks, the tail cache and what waits to be sent need the rest.
+        let cold_bytes_max = COLD_BYTES_MAX.min(reading.slab.budget_bytes() as u64 / 4);
+        // Many readers share what there is: each goes on, none is far ahead.
+        let ahead = if *reading.cold_bytes > cold_bytes_max / 2 { COLD_CHUNKS_WHEN_SHARED } else { COLD_CHUNKS_PER_CURSOR };
+        while self.chunks.len() < ahead {
             if self.footer_read.is_some() {
                 return Plan::Enough;
             }
@@ -231,8 +235,6 @@ impl Cold {
                 continue;
             };
             let len = last.pos + u64::from(last.len) - first.pos;
-            // A quarter of the budget: blocks, the tail cache and what waits to be sent need the rest.
-            let cold_bytes_max = COLD_BYTES_MAX.min(reading.slab.budget_bytes() as u64 / 4);
             if *reading.cold_bytes + len > cold_bytes_max && *reading.cold_bytes > 0 {
                 return Plan::Starved;
             }

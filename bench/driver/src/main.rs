@@ -83,7 +83,7 @@ struct Arguments {
     #[arg(long, default_value = "always", value_parser = ["always", "adaptive", "never"])]
     spin: String,
     /// Requests in flight in the throughput measures, each one batch of 64 KiB
-    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     window: u32,
     /// The broker's tail cache in MiB; cold data are four times as much
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=65536))]
