@@ -144,7 +144,7 @@ impl Log {
                 calm: self.open.is_empty() && self.window.in_flight() == 0,
                 last_block_us: self.last_block_us.unwrap_or(now.mono_us),
                 half_full: self.live_is_half_full(),
-                reading: self.reads.in_flight() > 0,
+                reading: self.reads.were_begun_lately(now),
             };
             self.pool.maybe_fill(now, bytes, load, slab, effects);
         }

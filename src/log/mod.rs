@@ -312,6 +312,11 @@ impl Log {
         self.segments.block_place(block)
     }
 
+    /// Bytes of the reads under way.
+    pub fn reading_bytes(&self) -> u64 {
+        self.reads.in_flight_bytes()
+    }
+
     /// Begins a cold read of `len` bytes at `pos` of a segment; it ends in one `LogNews::ReadDone` with the returned ticket.
     pub fn begin_read(
         &mut self,

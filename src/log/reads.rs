@@ -6,7 +6,7 @@
 //! A read error does not stop the log: what cannot be read is refused to its reader, the rest stays readable.
 
 use crate::bytes::{BUFFER_BYTES_MAX, BufMut, Bytes, Slab};
-use crate::effects::{Effect, Effects};
+use crate::effects::{Effect, Effects, Now};
 use crate::ids::{FileId, SegmentUid};
 use crate::log::layout::{BLOCK_ALIGN, align_up};
 use crate::log::operation::{Purpose, token};
@@ -39,7 +39,14 @@ pub(crate) struct Reads {
     pub(crate) begun: u64,
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
+    in_flight_bytes: u64,
+    /// `begun` when it was last looked at, and when it was last seen to have grown.
+    begun_seen: u64,
+    begun_us: u64,
 }
+
+/// How long after its last read somebody counts as reading, in microseconds: chunks are read ahead and then sent, with pauses in between.
+const LATELY_US: u64 = 500_000;
 
 /// Slots take the low bits of a ticket; above them counts a number that is never used twice.
 const SLOT_BITS: u32 = 16;
@@ -47,11 +54,33 @@ const SLOT_BITS: u32 = 16;
 impl Reads {
     pub(crate) fn new(reads_max: u32) -> Reads {
         let count = reads_max.clamp(1, 1 << SLOT_BITS);
-        Reads { slots: (0..count).map(|_| None).collect(), free: (0..count).rev().collect(), generation: 0, begun: 0, failed: 0, bytes: 0 }
+        Reads {
+            slots: (0..count).map(|_| None).collect(),
+            free: (0..count).rev().collect(),
+            generation: 0,
+            begun: 0,
+            failed: 0,
+            bytes: 0,
+            in_flight_bytes: 0,
+            begun_seen: 0,
+            begun_us: 0,
+        }
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
         (self.slots.len() - self.free.len()) as u32
+    }
+
+    pub(crate) fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// Whether somebody reads, or did a moment ago. To be asked in each turn.
+    pub(crate) fn were_begun_lately(&mut self, now: Now) -> bool {
+        if self.begun > self.begun_seen || self.in_flight() > 0 {
+            (self.begun_seen, self.begun_us) = (self.begun, now.mono_us);
+        }
+        self.begun_seen > 0 && now.mono_us < self.begun_us + LATELY_US
     }
 
     pub(crate) fn begin(
@@ -77,6 +106,7 @@ impl Reads {
         self.slots[slot as usize] = Some(Read { ticket, owner, segment, file, pos, len, again: false });
         self.begun += 1;
         self.bytes += end - start;
+        self.in_flight_bytes += end - start;
         effects.push(Effect::Read { token: token(Purpose::Read, ticket), file, pos: start, buf });
         Ok(ticket)
     }
@@ -113,6 +143,8 @@ impl Reads {
         };
         self.failed += u64::from(bytes.is_err());
         let read = self.slots[slot].take().expect("looked at");
+        let (start, end) = aligned(read.pos, read.len);
+        self.in_flight_bytes -= end - start;
         self.free.push(slot as u32);
         Some(ReadEnd { ticket: read.ticket, owner: read.owner, segment: read.segment, pos: read.pos, bytes })
     }

@@ -8,7 +8,7 @@
 
 use super::cursor::Owner;
 use super::sessions::{DamageFound, Reading};
-use super::{COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED};
+use super::{COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED, COLD_READING_BYTES};
 use crate::bytes::Bytes;
 use crate::ids::{Offset, PartitionUid, SegmentUid};
 use crate::log::footer::{FooterPlan, decode_slice};
@@ -188,6 +188,11 @@ impl Cold {
         let ahead = if *reading.cold_bytes > cold_bytes_max / 2 { COLD_CHUNKS_WHEN_SHARED } else { COLD_CHUNKS_PER_CURSOR };
         while self.chunks.len() < ahead {
             if self.footer_read.is_some() {
+                return Plan::Enough;
+            }
+            // Each cursor may have one read under way, more only as long as the disk has not enough to do.
+            let is_reading = self.chunks.iter().any(|c| matches!(c.state, ChunkState::Reading(_)));
+            if is_reading && reading.log.reading_bytes() >= COLD_READING_BYTES {
                 return Plan::Enough;
             }
             let mut entries = Vec::new();

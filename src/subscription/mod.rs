@@ -10,6 +10,8 @@
 //!
 //! Not here: connections and their queues (shard/), what requests look like (api/).
 
+use crate::bytes::PAGE_BYTES;
+
 mod cold;
 mod cursor;
 mod frames;
@@ -25,12 +27,15 @@ pub use sessions::{Reading, Sessions};
 /// Payload bytes of one fetch reply, at most, unless one batch is larger: small replies must pass between them (128 KiB
 /// are 50 us of a 25 Gbit/s link).
 pub const FETCH_FRAME_BYTES: usize = 128 << 10;
-/// Bytes of one cold read, at most, unless one batch is larger. Read by one consumer: 512 KiB and 4 ahead 1.5 GB/s, 512 KiB and 8 or
-/// 1 MiB and 4 ahead 1.9 GB/s, 1 MiB and 8 ahead 2.1 GB/s (medians of ten; the disk alone 2.9 GB/s).
-pub const COLD_CHUNK_BYTES: u64 = 1 << 20;
+/// Bytes of one cold read, at most, unless one batch is larger. Two pages less than 1 MiB: with its first and last page whole it still
+/// fits a buffer of that size. One consumer, chunks of 512 KiB and 4 ahead: 1.5 GB/s, of 1 MiB and 8 ahead: 2.5 GB/s.
+pub const COLD_CHUNK_BYTES: u64 = (1 << 20) - 2 * PAGE_BYTES as u64;
 /// Cold reads that one cursor has under way or waiting, at most.
 pub const COLD_CHUNKS_PER_CURSOR: usize = 8;
-/// The same once half of `COLD_BYTES_MAX` is in use: one to send, one under way.
+/// Bytes of reads under way beyond which a cursor has one only. Two of 1 MiB keep the disk busy; with eight it was as fast at best (3.1 against
+/// 3.3 GB/s) and at worst much slower (1.6 against 2.4 GB/s, in phases of the same machine).
+pub const COLD_READING_BYTES: u64 = 3 << 19;
+/// `COLD_CHUNKS_PER_CURSOR` once half of `COLD_BYTES_MAX` is in use: one to send, one under way.
 pub const COLD_CHUNKS_WHEN_SHARED: usize = 2;
 /// Memory of all cold chunks of a shard, at most (and at most a quarter of `memory.bytes`); more cursors wait for their turn.
 pub const COLD_BYTES_MAX: u64 = 64 << 20;
