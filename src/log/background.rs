@@ -38,7 +38,7 @@ impl Log {
         out: &mut Vec<LogNews>,
     ) -> Result<(), String> {
         match (purpose, outcome) {
-            (Purpose::Block, Outcome::Write(result)) => self.on_block_written(BlockSeq(number), result, effects, out),
+            (Purpose::Block, Outcome::Write(result)) => self.on_block_written(now, BlockSeq(number), result, effects, out),
             (Purpose::Read, Outcome::Read(buf, result)) => {
                 if let Some(end) = self.reads.on_done(slab, number, buf, result, effects) {
                     self.unpin(end.segment);
@@ -90,6 +90,7 @@ impl Log {
 
     fn on_block_written(
         &mut self,
+        now: Now,
         number: BlockSeq,
         result: Result<u32, i32>,
         effects: &mut Effects,
@@ -111,6 +112,7 @@ impl Log {
                 Err(reason)
             }
             Progress::Whole => {
+                out.push(LogNews::Written { took_us: now.mono_us.saturating_sub(block.closed_us) });
                 if let Some(durable) = self.window.on_written(seq)
                     && self.failed.is_none()
                 {

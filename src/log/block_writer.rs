@@ -256,6 +256,8 @@ fn slab_fit(slab: &mut Slab, buffer: BufMut, len: usize) -> Bytes {
 pub(crate) struct ClosedBlock {
     pub(crate) segment: SegmentUid,
     pub(crate) write: PendingWrite,
+    /// When it was closed, `Now::mono_us`.
+    pub(crate) closed_us: u64,
     /// Its own write has ended well.
     pub(crate) written: bool,
 }

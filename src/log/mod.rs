@@ -255,7 +255,7 @@ impl Log {
         write.push(token(Purpose::Block, seq.0), effects);
         self.counters.rolls += u64::from(rolled);
         self.counters.rolls_into_fresh_extents += u64::from(rolled && live.fresh);
-        self.window.push(seq, ClosedBlock { segment: place.segment, write, written: false });
+        self.window.push(seq, ClosedBlock { segment: place.segment, write, closed_us: now.mono_us, written: false });
         self.cache.push(seq, bytes, self.window.durable_through());
         self.last_crc = crc;
         self.next_seq = BlockSeq(seq.0 + 1);
@@ -291,6 +291,11 @@ impl Log {
     /// All blocks up to this one are on stable storage.
     pub fn durable_through(&self) -> BlockSeq {
         self.window.durable_through()
+    }
+
+    /// Closed blocks from this one on are in the tail cache.
+    pub fn cached_from(&self) -> BlockSeq {
+        self.cache.first()
     }
 
     /// Where bytes `at..at + len` of a block are now. Panics when they are not inside a cached block: places are ours.

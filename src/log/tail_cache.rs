@@ -48,6 +48,10 @@ impl TailCache {
         self.blocks.get(usize::try_from(index).ok()?)
     }
 
+    /// Number of the first block held; of the next one to come when none is.
+    pub(crate) fn first(&self) -> BlockSeq {
+        self.first
+    }
     pub(crate) fn len(&self) -> usize {
         self.blocks.len()
     }

@@ -154,6 +154,11 @@ impl fmt::Display for ReadError {
 pub enum LogNews {
     /// All blocks up to this one are on stable storage.
     Durable(BlockSeq),
+    /// A block's write has ended well, this many microseconds after the block was closed.
+    Written {
+        /// Microseconds, by the clock of the calls.
+        took_us: u64,
+    },
     /// A cold read ended.
     ReadDone {
         /// The number `begin_read` gave.

@@ -3,7 +3,11 @@
 //! A run's batches are listed in the footer of its segment and are read from there when somebody wants them, so memory
 //! grows with segments times partitions in them, not with batches. 40 bytes a batch in the tail, 56 a run.
 //!
-//! Invariants: runs are in offset order and all below the tail; the tail is in offset order and in block order.
+//! The newest batches of the runs stay listed as well as long as their blocks are in the tail cache: a consumer a few milliseconds
+//! behind must not go to the disk because a segment was sealed in between.
+//!
+//! Invariants: runs are in offset order; the list is in offset order and in block order; its first `sealed` batches are in runs too, the
+//! others, the tail, are behind all runs.
 
 use crate::ids::{BlockSeq, SegmentUid};
 use std::collections::VecDeque;
@@ -54,8 +58,8 @@ pub struct Run {
 /// The answer to "where is this offset".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// In the tail, at this position of it (see `Index::tail_at`).
-    Tail(usize),
+    /// In the list of single batches, at this position of it (see `Index::listed`).
+    Listed(usize),
     /// In this run: read the footer's entries to go on.
     Run(Run),
     /// At or past the end.
@@ -66,68 +70,73 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub struct Index {
     runs: VecDeque<Run>,
-    tail: VecDeque<BatchRef>,
+    /// The newest batches: `sealed` of them are in runs, the tail is behind.
+    list: VecDeque<BatchRef>,
+    sealed: usize,
     bytes: u64,
 }
 
 impl Index {
     /// Adds a batch behind all others. Panics if it is not behind them.
     pub fn push(&mut self, batch: BatchRef) {
-        if let Some(last) = self.tail.back() {
+        if let Some(last) = self.list.back() {
             assert!(batch.base_offset >= last.end_offset() && batch.block >= last.block, "batch {batch:?} behind {last:?}");
         } else if let Some(last) = self.runs.back() {
             assert!(batch.base_offset >= last.end_offset, "batch {batch:?} behind {last:?}");
         }
         self.bytes += u64::from(batch.len);
-        self.tail.push_back(batch);
+        self.list.push_back(batch);
     }
 
     /// Adds a run of a checkpoint. Panics if it is not behind the others.
     pub fn push_run(&mut self, run: Run) {
-        assert!(self.tail.is_empty() && self.runs.back().is_none_or(|r| r.end_offset <= run.first_offset), "run {run:?} out of order");
+        assert!(self.list.is_empty() && self.runs.back().is_none_or(|r| r.end_offset <= run.first_offset), "run {run:?} out of order");
         self.bytes += run.bytes;
         self.runs.push_back(run);
     }
 
-    /// The batch that holds `offset` or, where that one is missing, the first one after it.
-    pub fn find(&self, offset: u64) -> Found {
-        if self.tail.front().is_some_and(|b| b.base_offset <= offset) {
-            let at = self.tail.partition_point(|b| b.end_offset() <= offset);
-            return if at < self.tail.len() { Found::Tail(at) } else { Found::End };
+    /// The batch that holds `offset` or, where that one is missing, the first one after it. Of the sealed ones only those are found singly
+    /// whose blocks are `cached_from` or later.
+    pub fn find(&self, offset: u64, cached_from: BlockSeq) -> Found {
+        let at = self.list.partition_point(|b| b.end_offset() <= offset);
+        let Some(batch) = self.list.get(at) else {
+            return self.find_run(offset).map_or(Found::End, Found::Run);
+        };
+        let is_readable = at >= self.sealed || batch.block >= cached_from;
+        // In front of the list's first batch there may be sealed ones that are not listed any more.
+        if is_readable && (at > 0 || batch.base_offset <= offset) {
+            return Found::Listed(at);
         }
+        match self.find_run(offset) {
+            Some(run) if !is_readable || run.first_offset < batch.base_offset => Found::Run(run),
+            _ => Found::Listed(at),
+        }
+    }
+
+    fn find_run(&self, offset: u64) -> Option<Run> {
         let at = self.runs.partition_point(|r| r.end_offset <= offset);
-        match self.runs.get(at) {
-            Some(run) => Found::Run(*run),
-            None if self.tail.is_empty() => Found::End,
-            None => Found::Tail(0),
-        }
+        self.runs.get(at).copied()
     }
 
-    /// The first batch or run whose newest timestamp is at or after `at_us`; timestamps need not be in order.
-    pub fn find_time(&self, at_us: i64) -> Found {
-        if let Some(run) = self.runs.iter().find(|r| r.newest_ts_us >= at_us) {
-            return Found::Run(*run);
-        }
-        match self.tail.iter().position(|b| b.newest_ts_us >= at_us) {
-            Some(at) => Found::Tail(at),
-            None => Found::End,
-        }
+    /// A batch of the list.
+    pub fn listed(&self, at: usize) -> Option<&BatchRef> {
+        self.list.get(at)
     }
 
-    /// A batch of the tail.
-    pub fn tail_at(&self, at: usize) -> Option<&BatchRef> {
-        self.tail.get(at)
+    /// The list from `at` on, with positions.
+    pub fn listed_from(&self, at: usize) -> impl Iterator<Item = (usize, &BatchRef)> {
+        self.list.iter().enumerate().skip(at)
     }
 
-    /// The tail from `at` on, with positions.
-    pub fn tail_from(&self, at: usize) -> impl Iterator<Item = (usize, &BatchRef)> {
-        self.tail.iter().enumerate().skip(at)
+    /// The batches that are not in a run.
+    pub fn tail(&self) -> impl Iterator<Item = &BatchRef> {
+        self.list.iter().skip(self.sealed)
     }
 
-    /// Takes the tail's batches whose blocks are at or below `last_block` (a segment that is being sealed), calling `each`
-    /// in offset order, and puts one run in their place. `footer_first` is the place of their first footer entry.
-    pub fn seal(&mut self, segment: SegmentUid, last_block: BlockSeq, footer_first: u32, mut each: impl FnMut(&BatchRef)) -> Option<Run> {
-        let first = *self.tail.front().filter(|b| b.block <= last_block)?;
+    /// Puts one run in the place of the tail's batches whose blocks are at or below `last_block` (a segment that is being sealed).
+    /// `footer_first` is the place of their first footer entry. They stay listed until `forget_sealed`.
+    pub fn seal(&mut self, segment: SegmentUid, last_block: BlockSeq, footer_first: u32) -> Option<Run> {
+        let first = *self.list.get(self.sealed).filter(|b| b.block <= last_block)?;
         let mut run = Run {
             segment,
             first_offset: first.base_offset,
@@ -137,22 +146,33 @@ impl Index {
             footer_first,
             footer_count: 0,
         };
-        while let Some(batch) = self.tail.front().filter(|b| b.block <= last_block) {
-            each(batch);
+        while let Some(batch) = self.list.get(self.sealed).filter(|b| b.block <= last_block) {
             run.end_offset = batch.end_offset();
             run.newest_ts_us = run.newest_ts_us.max(batch.newest_ts_us);
             run.bytes += u64::from(batch.len);
             run.footer_count += 1;
-            self.tail.pop_front();
+            self.sealed += 1;
         }
         self.runs.push_back(run);
         Some(run)
+    }
+
+    /// Takes sealed batches off the list whose blocks are not cached any more.
+    pub fn forget_sealed(&mut self, cached_from: BlockSeq) {
+        while self.sealed > 0 && self.list.front().is_some_and(|b| b.block < cached_from) {
+            self.list.pop_front();
+            self.sealed -= 1;
+        }
     }
 
     /// Takes the oldest run out.
     pub fn pop_run(&mut self) -> Option<Run> {
         let run = self.runs.pop_front()?;
         self.bytes -= run.bytes;
+        while self.sealed > 0 && self.list.front().is_some_and(|b| b.base_offset < run.end_offset) {
+            self.list.pop_front();
+            self.sealed -= 1;
+        }
         Some(run)
     }
 
@@ -168,21 +188,21 @@ impl Index {
 
     /// First offset that is still there.
     pub fn first_offset(&self) -> Option<u64> {
-        self.runs.front().map(|r| r.first_offset).or(self.tail.front().map(|b| b.base_offset))
+        self.runs.front().map(|r| r.first_offset).or(self.list.front().map(|b| b.base_offset))
     }
 
     /// One past the last offset that is there.
     pub fn end_offset(&self) -> Option<u64> {
-        self.tail.back().map(BatchRef::end_offset).or(self.runs.back().map(|r| r.end_offset))
+        self.list.back().map(BatchRef::end_offset).or(self.runs.back().map(|r| r.end_offset))
     }
 
     /// Number of segments that hold something of this partition.
     pub fn segment_count(&self) -> u32 {
-        self.runs.len() as u32 + u32::from(!self.tail.is_empty())
+        self.runs.len() as u32 + u32::from(self.tail_len() > 0)
     }
 
-    /// Number of batches listed one by one.
+    /// Number of batches that are not in a run.
     pub fn tail_len(&self) -> usize {
-        self.tail.len()
+        self.list.len() - self.sealed
     }
 }

@@ -15,7 +15,7 @@ fn partition() -> Partition {
 proptest! {
     /// Appends, seals and drops at random; every offset is found where the list has it.
     #[test]
-    fn the_index_finds_what_a_list_finds(counts in prop::collection::vec(1u32..9, 1..60), seals in prop::collection::vec(0usize..60, 0..4), dropped in 0usize..3) {
+    fn the_index_finds_what_a_list_finds(counts in prop::collection::vec(1u32..9, 1..60), seals in prop::collection::vec(0usize..60, 0..4), dropped in 0usize..3, cached in 0u64..22, forget in any::<bool>()) {
         let mut index = Index::default();
         let (mut next, mut list) = (0, Vec::new());
         let mut segment = 0;
@@ -26,7 +26,7 @@ proptest! {
             next = b.end_offset();
             if seals.contains(&at) {
                 segment += 1;
-                let run = index.seal(SegmentUid(segment), b.block, 0, |_| {}).unwrap();
+                let run = index.seal(SegmentUid(segment), b.block, 0).unwrap();
                 let sealed = list.iter_mut().filter(|(_, s)| s.is_none());
                 prop_assert_eq!(run.footer_count as usize, sealed.map(|(_, s)| *s = Some(segment)).count());
             }
@@ -35,15 +35,26 @@ proptest! {
             prop_assert!(index.pop_run().is_some_and(|run| run.segment == SegmentUid(segment)));
             list.retain(|(_, s)| *s != Some(segment));
         }
+        let cached_from = BlockSeq(cached);
+        if forget {
+            index.forget_sealed(cached_from);
+        }
+        prop_assert_eq!(index.tail().count(), list.iter().filter(|(_, s)| s.is_none()).count());
         prop_assert_eq!(index.bytes(), list.iter().map(|(b, _)| u64::from(b.len)).sum::<u64>());
         prop_assert_eq!(index.first_offset(), list.first().map(|(b, _)| b.base_offset));
         prop_assert_eq!(index.end_offset(), list.last().map(|(b, _)| b.end_offset()));
         for offset in 0..next + 2 {
             let expected = list.iter().find(|(b, _)| b.end_offset() > offset);
-            match (index.find(offset), expected) {
+            match (index.find(offset, cached_from), expected) {
                 (Found::End, None) => {}
-                (Found::Run(run), Some((_, segment))) => prop_assert_eq!(Some(run.segment.0), *segment),
-                (Found::Tail(at), Some((b, None))) => prop_assert_eq!(index.tail_at(at), Some(b)),
+                (Found::Run(run), Some((b, segment))) => {
+                    prop_assert_eq!(Some(run.segment.0), *segment);
+                    prop_assert!(b.block < cached_from, "{:?} is cached and must not be read from the disk", b);
+                }
+                (Found::Listed(at), Some((b, segment))) => {
+                    prop_assert_eq!(index.listed(at), Some(b));
+                    prop_assert!(segment.is_none() || b.block >= cached_from, "{:?} is sealed and not cached", b);
+                }
                 (found, expected) => prop_assert!(false, "{:?} for {:?} at {}", found, expected, offset),
             }
         }
@@ -59,7 +70,7 @@ fn offsets_are_handed_out_committed_and_trimmed_in_order() {
     assert!(p.on_committed(5) && !p.on_committed(5));
     p.rules.visible_at_leader = true;
     assert_eq!((p.committed_end(), p.visible_end()), (5, 6));
-    p.index.seal(SegmentUid(1), BlockSeq(1), 0, |_| {});
+    p.index.seal(SegmentUid(1), BlockSeq(1), 0);
     p.index.pop_run();
     p.on_trimmed();
     assert_eq!((p.log_start(), p.next_offset()), (5, 6));

@@ -94,9 +94,10 @@ impl Shard {
         }
     }
 
-    /// Drops the expired runs of one partition.
+    /// Drops the expired runs of one partition, and what its index lists singly for no reason any more.
     pub(super) fn trim(&mut self, now: Now, slot: Slot) {
         let Some(partition) = self.partitions.get_mut(slot) else { return };
+        partition.index.forget_sealed(self.log.cached_from());
         let mut trimmed = false;
         loop {
             let oldest = partition.index.runs().next().copied();

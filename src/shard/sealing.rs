@@ -43,7 +43,7 @@ impl Shard {
         self.footer.clear();
         let mut footer = std::mem::take(&mut self.footer);
         for (_, partition) in self.partitions.iter() {
-            let batches = partition.index.tail_from(0).map(|(_, b)| b).take_while(|b| b.block <= last_block);
+            let batches = partition.index.tail().take_while(|b| b.block <= last_block);
             for batch in batches {
                 let place = self.log.block_place(batch.block).expect("blocks of unsealed segments have a place");
                 assert_eq!(place.segment, segment, "segments are sealed oldest first");
@@ -121,7 +121,7 @@ impl Shard {
             // A partition that was deleted meanwhile has no use for its run.
             let Some(slot) = self.partitions.slot(PartitionUid(run.uid)) else { continue };
             let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
-            let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first, |_| {}).expect("its batches are in the tail");
+            let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first).expect("its batches are in the tail");
             assert_eq!((sealed.end_offset, sealed.footer_count), (run.end_offset, run.footer_count), "the footer lists what the tail had");
             slots.push(slot);
         }
@@ -150,7 +150,7 @@ impl Shard {
 }
 
 fn first_tail_offset(partition: &Partition, after: BlockSeq) -> Option<u64> {
-    partition.index.tail_from(0).map(|(_, b)| b).find(|b| b.block > after).map(|b| b.base_offset)
+    partition.index.tail().find(|b| b.block > after).map(|b| b.base_offset)
 }
 
 fn stored_run(partition: &Partition, run: &Run) -> RunV1 {

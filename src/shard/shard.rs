@@ -330,6 +330,7 @@ impl Shard {
     fn on_news(&mut self, now: Now, news: &mut Vec<LogNews>, effects: &mut Effects) {
         for item in news.drain(..) {
             match item {
+                LogNews::Written { took_us } => self.metrics.record_log_write(took_us * 1000),
                 LogNews::Durable(block) => self.on_durable(now, block, effects),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),

@@ -197,7 +197,7 @@ impl Cold {
             }
             let mut entries = Vec::new();
             let wanted = |e: &ColdEntry| min_ts_us.is_none_or(|min| e.newest_ts_us >= min);
-            let (segment, planned_to) = match partition.index.find(self.plan_offset) {
+            let (segment, planned_to) = match partition.index.find(self.plan_offset, reading.log.cached_from()) {
                 Found::End => return Plan::Warm,
                 Found::Run(run) => {
                     let plan_offset = self.plan_offset;
@@ -210,10 +210,10 @@ impl Cold {
                     let taken = collect(window[from..].iter().copied(), &mut entries, wanted);
                     (run.segment, taken)
                 }
-                Found::Tail(at) => {
+                Found::Listed(at) => {
                     let mut segment = None;
                     let mut on_disk = Vec::new();
-                    for (_, batch) in partition.index.tail_from(at).take_while(|(_, b)| b.end_offset() <= visible_end).take(4096) {
+                    for (_, batch) in partition.index.listed_from(at).take_while(|(_, b)| b.end_offset() <= visible_end).take(4096) {
                         match reading.log.locate(batch.block, batch.at, batch.len) {
                             Place::Disk { segment: s, pos } if segment.is_none_or(|first| first == s) => {
                                 segment = Some(s);

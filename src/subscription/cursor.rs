@@ -111,15 +111,16 @@ impl Cursor {
             }
         }
         let partition = reading.partitions.get(self.slot).expect("found above");
-        let mut found = partition.index.find(self.offset);
-        if let (Found::Tail(at), Some(min_ts_us)) = (found, self.min_ts_us) {
-            found = partition.index.tail_from(at).find(|(_, b)| b.newest_ts_us >= min_ts_us).map_or(Found::End, |(at, _)| Found::Tail(at));
+        let mut found = partition.index.find(self.offset, reading.log.cached_from());
+        if let (Found::Listed(at), Some(min_ts_us)) = (found, self.min_ts_us) {
+            found =
+                partition.index.listed_from(at).find(|(_, b)| b.newest_ts_us >= min_ts_us).map_or(Found::End, |(at, _)| Found::Listed(at));
         }
         match found {
             Found::End => Next::End,
             Found::Run(_) => self.go_cold(owner, reading),
-            Found::Tail(at) => {
-                let batch = *partition.index.tail_at(at).expect("found in the tail");
+            Found::Listed(at) => {
+                let batch = *partition.index.listed(at).expect("just found");
                 if batch.end_offset() > visible_end {
                     return Next::End;
                 }

@@ -260,7 +260,7 @@ impl Harness {
                     assert!(seq.0 > self.durable);
                     self.durable = seq.0;
                 }
-                LogNews::SealReady(_) => {}
+                LogNews::SealReady(_) | LogNews::Written { .. } => {}
                 LogNews::Sealed(segment) => self.sealed.push(segment),
                 LogNews::CheckpointWritten | LogNews::SegmentFreed(_) => {}
                 LogNews::Failed(reason) => self.failed = Some(reason),

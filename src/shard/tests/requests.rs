@@ -297,6 +297,29 @@ fn a_segment_is_freed_when_the_last_of_its_topics_needs_it_no_more() {
 }
 
 #[test]
+fn a_consumer_just_behind_a_seal_is_served_from_memory() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let mut number = 0;
+    while world.shard.log.stats().segments_sealed == 0 {
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
+        world.settle();
+        number += 1;
+    }
+    world.replies.clear();
+    assert!(number < 100, "a segment of 128 KiB is full");
+    let reads = world.shard.log.stats().reads;
+    let slot = world.shard.partitions.slot(crate::ids::PartitionUid(uid)).unwrap();
+    let sealed_end = world.shard.partitions.get(slot).unwrap().index.runs().last().unwrap().end_offset;
+    let (found, _) = world.read(uid, sealed_end - 5);
+    assert!(found.keys().copied().eq(sealed_end - 5..number), "{:?}", found.keys());
+    assert_eq!(world.shard.log.stats().reads, reads, "64 KiB of blocks are cached, some of them of the sealed segment");
+    assert_eq!(world.read(uid, 0).0.len() as u64, number);
+    assert!(world.shard.log.stats().reads > reads, "what is older comes from the disk");
+}
+
+#[test]
 fn a_failed_write_is_final_and_reads_go_on() {
     let mut world = World::new();
     world.create_topic("t", 1, &[]);
