@@ -56,6 +56,8 @@ check_port "$admin" "the port for metrics"
 need_build_tools
 say "building in release mode (minutes the first time, seconds later)"
 cargo build --release --workspace --bins
+# What the build left in the page cache would be written out during the ten seconds: p99 5.6 ms with it, 1.5 ms without.
+sync
 bin="$(target_dir)/release"
 
 work=$(mktemp -d)
