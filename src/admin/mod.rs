@@ -40,8 +40,10 @@ pub struct NodeFacts {
     pub disk_of: fn(&Path) -> Option<DiskSize>,
     /// Setting disk.warn.bytes.
     pub disk_warn_bytes: u64,
-    /// Setting disk.refuse.bytes.
+    /// Setting disk.refuse.bytes, and one more segment for each shard: what has to be free for none to go below it.
     pub disk_refuse_bytes: u64,
+    /// Bytes of one more segment for each shard.
+    pub growth_bytes: u64,
     /// When the process started.
     pub started: Instant,
     /// Log messages counted instead of written.

@@ -52,6 +52,7 @@ fn admin(fakes: Vec<Fake>) -> (Arc<Admin>, Arc<Shards>, Arc<Health>) {
         disk_of: |_| Some(DiskSize { total_bytes: 1000, free_bytes: 150 }),
         disk_warn_bytes: 200,
         disk_refuse_bytes: 100,
+        growth_bytes: 10,
         started: Instant::now(),
         suppressed: || 4,
     };

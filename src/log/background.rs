@@ -17,6 +17,11 @@ use crate::log::seal::SealNeed;
 use crate::log::segments::{Segment, SegmentState, ready_segment};
 use crate::log::types::{FreeRefused, LogNews, SealRefused};
 
+/// Where no file may be created: the part of the last segment that is kept for the log's own bookkeeping (metadata, marks), and the part
+/// below which one more file is taken after all.
+pub(crate) const KEPT_PART: u64 = 8;
+const LAST_PART: u64 = 32;
+
 impl Log {
     /// Takes the end of an operation whose token is of `TokenRoom::Log`.
     pub fn on_done(&mut self, now: Now, slab: &mut Slab, token: Token, outcome: Outcome, effects: &mut Effects, out: &mut Vec<LogNews>) {
@@ -141,7 +146,8 @@ impl Log {
         self.sealer.on_turn(now, slab, effects);
         if self.background {
             let needed = self.segments.ready_count() == 0 && !self.pool.is_preparing();
-            self.pool.maybe_create(now, needed, &mut self.next_file, effects);
+            let last = needed && !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
+            self.pool.maybe_create(now, needed, last, &mut self.next_file, effects);
             let load = Load {
                 calm: self.open.is_empty() && self.window.in_flight() == 0,
                 last_block_us: self.last_block_us.unwrap_or(now.mono_us),
@@ -380,6 +386,12 @@ impl Log {
     /// Changes how many free files are kept: 0 when the disk is filling up.
     pub fn set_pool_segments(&mut self, count: u32) {
         self.pool.set_target(count);
+    }
+
+    /// How many files may be created from now on, until this is called again. Beyond it only a log that runs out of its last segment takes one,
+    /// for its own bookkeeping.
+    pub fn set_segment_room(&mut self, segments: u32) {
+        self.pool.set_room(segments);
     }
 
     /// Whether nothing is open and nothing is under way: after `stop_background`, the process may end.

@@ -400,12 +400,13 @@ impl Log {
         segment_file(self.segments.live().file)
     }
 
-    /// Whether the file system refused the next segment, none is left, and `bytes` more do not fit into the live one: what is taken
-    /// now could not be written before space comes back.
+    /// Whether the file system refused the next segment, none is left, and `bytes` more do not fit into the live one or would take what is
+    /// kept of it for bookkeeping: what is taken now could not be written before space comes back.
     pub fn is_out_of_space(&self, bytes: u64) -> bool {
-        replace::is_no_space(self.pool.create_errno)
+        let kept = self.cfg.segment_bytes / background::KEPT_PART;
+        (replace::is_no_space(self.pool.create_errno) || self.pool.is_out_of_room())
             && self.pool.counts() == (0, 0)
-            && !self.segments.has_room(self.open.padded_len() as u64 + bytes + 2 * PAGE_BYTES as u64, self.open.batches() + 1)
+            && !self.segments.has_room(self.open.padded_len() as u64 + bytes + kept + 2 * PAGE_BYTES as u64, self.open.batches() + 1)
     }
 
     /// Numbers for metrics and budgets.

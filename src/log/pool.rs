@@ -93,6 +93,8 @@ pub(crate) struct Pool {
     zeros: Option<Bytes>,
     drop_queue: VecDeque<u64>,
     dropping: Dropping,
+    /// Files that may still be created (`set_room`).
+    room: u32,
     /// Last error number of a creation; 0 after a success.
     pub(crate) create_errno: i32,
 }
@@ -112,10 +114,18 @@ impl Pool {
             zeros: None,
             drop_queue: VecDeque::new(),
             dropping: Dropping::No,
+            room: u32::MAX,
             create_errno: 0,
         }
     }
 
+    pub(crate) fn set_room(&mut self, files: u32) {
+        self.room = files;
+    }
+    /// Whether no file may be created and none is on its way.
+    pub(crate) fn is_out_of_room(&self) -> bool {
+        self.room == 0 && matches!(self.creating, Creating::No | Creating::WaitUntil(_)) && !self.is_preparing()
+    }
     pub(crate) fn set_target(&mut self, target: u32) {
         self.target = target;
     }
@@ -240,14 +250,17 @@ impl Pool {
     }
 
     /// Creates a file when too few are free. `next_file` is the manifest's counter. `needed`: even a target of 0 must not stop the log.
-    pub(crate) fn maybe_create(&mut self, now: Now, needed: bool, next_file: &mut u64, effects: &mut Effects) {
+    /// `last`: nor may a file system without room, as long as there is any.
+    pub(crate) fn maybe_create(&mut self, now: Now, needed: bool, last: bool, next_file: &mut u64, effects: &mut Effects) {
         match self.creating {
             Creating::No => {}
             Creating::WaitUntil(at_us) if now.mono_us >= at_us => self.creating = Creating::No,
             Creating::WaitUntil(at_us) => return effects.wake_at(at_us),
             _ => return,
         }
-        if self.wants_more() || (needed && self.free.is_empty()) {
+        let wanted = self.wants_more() || (needed && self.free.is_empty());
+        if wanted && (self.room > 0 || (last && self.free.is_empty())) {
+            self.room = self.room.saturating_sub(1);
             let number = *next_file;
             *next_file += 1;
             let op = FileOp::Create { file: segment_file(number), name: segment_file_name(number).into(), len_bytes: self.segment_bytes };

@@ -7,7 +7,7 @@
 //! Not here: whether a shard answers (`admin/collector.rs` asks it), what 503 looks like (`admin/`).
 
 use crate::ids::ShardId;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// State of one shard.
@@ -52,12 +52,18 @@ impl DiskLevel {
 pub struct Health {
     shards: Mutex<Vec<ShardHealth>>,
     disk: AtomicU8,
+    /// Segments that each shard may take from the file system until the next look at it (low half), and the number of the look (high half).
+    room: AtomicU64,
 }
 
 impl Health {
     /// All shards starting.
     pub fn new(shards: u16) -> Health {
-        Health { shards: Mutex::new(vec![ShardHealth::Starting; shards as usize]), disk: AtomicU8::new(DiskLevel::Enough as u8) }
+        Health {
+            shards: Mutex::new(vec![ShardHealth::Starting; shards as usize]),
+            disk: AtomicU8::new(DiskLevel::Enough as u8),
+            room: AtomicU64::new(0),
+        }
     }
     /// The disk's level as of the last second.
     pub fn disk(&self) -> DiskLevel {
@@ -72,6 +78,19 @@ impl Health {
         let before = self.disk();
         self.disk.store(level as u8, Ordering::Relaxed);
         before
+    }
+    /// Publishes how many segments each shard may take from the file system until this is called again.
+    pub fn set_room(&self, segments: u32) {
+        let look = (self.room.load(Ordering::Relaxed) >> 32) + 1;
+        self.room.store(look << 32 | u64::from(segments), Ordering::Relaxed);
+    }
+    /// What `set_room` said, once: nothing when it was not called since the look that `seen` remembers.
+    pub fn new_room(&self, seen: &mut u64) -> Option<u32> {
+        let room = self.room.load(Ordering::Relaxed);
+        let look = room >> 32;
+        let is_new = look != *seen;
+        *seen = look;
+        is_new.then_some(room as u32)
     }
     /// The shard serves. Ignored when it has failed or is stopping.
     pub fn ready(&self, shard: ShardId) {
@@ -127,6 +146,17 @@ mod tests {
             health.set_disk(DiskLevel::of(free, 100, 10));
             assert_eq!(health.disk(), level);
         }
+    }
+
+    #[test]
+    fn room_is_granted_once_per_look() {
+        let health = Health::new(1);
+        let mut seen = 0;
+        assert_eq!(health.new_room(&mut seen), None, "nobody has looked yet");
+        health.set_room(3);
+        assert_eq!((health.new_room(&mut seen), health.new_room(&mut seen)), (Some(3), None));
+        health.set_room(3);
+        assert_eq!(health.new_room(&mut seen), Some(3));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How often repeated log messages and the disk's free space are looked at. At 2 GB/s a second is two gigabytes: what disk.refuse.bytes keeps free.
+/// How often repeated log messages and the disk's free space are looked at. In between a shard takes no more segments than this look allowed.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running thread.
@@ -63,11 +63,13 @@ pub fn start(settings: &Settings, health: Arc<Health>, source: Arc<dyn SnapshotS
     let wait = Duration::from_micros(constants::LOCK_WAIT_US);
     let listener = listen::listen("admin.listen", "--admin", settings.admin_listen, wait).map_err(HousekeepingError::Listen)?;
     let admin = listener.local_addr().map_err(HousekeepingError::Start)?;
+    let growth_bytes = settings.segment_bytes * u64::from(settings.shards);
     let node = NodeFacts {
         data_dir: settings.data_dir.clone(),
         disk_of: topology::disk_of,
         disk_warn_bytes: settings.disk_warn_bytes,
-        disk_refuse_bytes: settings.disk_refuse_bytes,
+        disk_refuse_bytes: settings.disk_refuse_bytes + growth_bytes,
+        growth_bytes,
         started: Instant::now(),
         suppressed: logging::suppressed,
     };
@@ -135,6 +137,10 @@ fn publish_disk(before: DiskLevel, node: &NodeFacts, health: &Health) -> DiskLev
     let Some(disk) = (node.disk_of)(&node.data_dir) else { return before };
     let level = DiskLevel::of(disk.free_bytes, node.disk_warn_bytes, node.disk_refuse_bytes);
     health.set_disk(level);
+    // Whatever a shard takes until the next look, what the setting keeps free stays free.
+    let kept_bytes = node.disk_refuse_bytes - node.growth_bytes;
+    let segments = disk.free_bytes.saturating_sub(kept_bytes) / node.growth_bytes.max(1);
+    health.set_room(u32::try_from(segments).unwrap_or(u32::MAX));
     let (free, dir) = (disk.free_bytes >> 20, node.data_dir.display());
     match level {
         _ if level == before => {}
@@ -206,6 +212,7 @@ mod tests {
             disk_of: topology::disk_of,
             disk_warn_bytes: free,
             disk_refuse_bytes: free,
+            growth_bytes: free.min(1),
             started: Instant::now(),
             suppressed: logging::suppressed,
         };

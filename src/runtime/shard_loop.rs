@@ -83,6 +83,8 @@ pub(super) struct ShardLoop {
     deadline_us: u64,
     next_turn_us: u64,
     next_sweep_us: u64,
+    /// The last look at the disk whose grant was taken.
+    room_seen: u64,
     turn_due: bool,
     stopping: bool,
     failed: bool,
@@ -107,6 +109,7 @@ impl ShardLoop {
             deadline_us: 0,
             next_turn_us: 0,
             next_sweep_us: 0,
+            room_seen: 0,
             turn_due: true,
             stopping: false,
             failed: false,
@@ -256,6 +259,9 @@ impl ShardLoop {
         self.parts.ring.sweep_idle();
         let disk = self.parts.health.disk();
         self.parts.shard.set_disk_full(disk == DiskLevel::Refuse);
+        if let Some(segments) = self.parts.health.new_room(&mut self.room_seen) {
+            self.parts.shard.set_segment_room(segments);
+        }
         while self.closing.front().is_some_and(|(_, at_us)| *at_us <= now.mono_us) {
             let (conn, _) = self.closing.pop_front().expect("looked at above");
             self.parts.ring.abort(conn);

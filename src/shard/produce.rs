@@ -64,8 +64,10 @@ impl Shard {
             return refuse_all(self, error, effects);
         }
         if self.disk_full && begun.is_none() {
-            let message =
-                format!("the disk of shard {} has less than {} bytes free (disk.refuse.bytes)", self.id, self.settings.disk_refuse_bytes);
+            let message = format!(
+                "the disk of shard {} has no room for another segment above the {} bytes of disk.refuse.bytes: free space, lower retention, or delete topics",
+                self.id, self.settings.disk_refuse_bytes
+            );
             return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
         }
         if begun.is_none() && self.log.is_out_of_space(frame.payload.len() as u64) {

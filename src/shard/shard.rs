@@ -214,6 +214,11 @@ impl Shard {
         }
     }
 
+    /// How many segments may be taken from the file system until this is called again.
+    pub fn set_segment_room(&mut self, segments: u32) {
+        self.log.set_segment_room(segments);
+    }
+
     /// Why the shard has failed, if it has.
     pub fn failure(&self) -> Option<&str> {
         match &self.phase {
