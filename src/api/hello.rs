@@ -11,8 +11,11 @@ use tramline_wire::prim::List;
 use tramline_wire::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 /// Checks a hello; answers the protocol version both speak.
-pub fn check(meta: &[u8]) -> Result<u16, ApiError> {
+pub fn check(meta: &[u8], payload: &[u8]) -> Result<u16, ApiError> {
     let request = HelloRequest::decode(meta)?;
+    if !payload.is_empty() {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, format!("a hello has no payload, this one has {} bytes", payload.len())));
+    }
     let theirs = (request.protocol_min, request.protocol_max);
     let Some(protocol) = negotiate((PROTOCOL_MIN, PROTOCOL_MAX), theirs) else {
         let message = format!(

@@ -58,7 +58,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
         kind: SettingKind::Integer { min: 0, max: i64::MAX, unlimited: true },
         unit: "bytes",
         default: "-1",
-        doc: "Bytes that each partition keeps; whole segments are dropped, so somewhat more stays. -1: no limit.",
+        doc: "Bytes that each partition keeps; only whole segments are dropped, which a shard's partitions share: a segment stays as long as any of them keeps something in it. -1: no limit.",
     },
     TopicSetting {
         key: "retention.ms",

@@ -298,10 +298,16 @@ fn lock(path: &Path, wait: Duration) -> Result<File, DataDirError> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(at("open", &lock_path))?;
     let started = Instant::now();
+    let mut told = wait.is_zero();
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if started.elapsed() < wait => std::thread::sleep(LOCK_RETRY),
+            Err(TryLockError::WouldBlock) if started.elapsed() < wait => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("data directory {} is in use: waiting up to {} s for it", path.display(), wait.as_secs());
+                }
+                std::thread::sleep(LOCK_RETRY);
+            }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let process = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());

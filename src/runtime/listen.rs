@@ -55,10 +55,16 @@ impl std::error::Error for ListenError {
 /// Listens on `address`, trying for `wait` while it is in use. `setting` and `flag` name it in the error. Blocks: for start-up only.
 pub fn listen(setting: &'static str, flag: &'static str, address: SocketAddr, wait: Duration) -> Result<TcpListener, ListenError> {
     let started = Instant::now();
+    let mut told = wait.is_zero();
     loop {
         match try_listen(address) {
             Ok(listener) => return Ok(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < wait => std::thread::sleep(RETRY),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < wait => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("{setting}={address} is in use: waiting up to {} s for it", wait.as_secs());
+                }
+                std::thread::sleep(RETRY);
+            }
             Err(source) => return Err(ListenError { setting, flag, address, waited: started.elapsed(), source }),
         }
     }

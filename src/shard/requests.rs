@@ -83,7 +83,7 @@ impl Shard {
     }
 
     fn hello(&mut self, caller: &Caller, frame: &Frame<'_>, effects: &mut Effects) {
-        match api::hello::check(frame.meta) {
+        match api::hello::check(frame.meta, frame.payload) {
             Ok(protocol) => {
                 if let Some(state) = self.conns.get_mut(caller.conn) {
                     state.said_hello = true;

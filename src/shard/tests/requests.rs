@@ -4,6 +4,7 @@ use super::world::{CLIENT, World, batch, produce_results};
 use crate::effects::Event;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
+use tramline_wire::hello::HelloRequest;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 use tramline_wire::offsets::{ListOffsetsReply, ListOffsetsRequest, OffsetQuery};
@@ -238,6 +239,15 @@ fn retention_frees_whole_segments_and_moves_the_start() {
     let kept = found.clone();
     let mut world = World::over(world.disk.snapshot(), world.now);
     assert_eq!(world.read(uid, 0).0, kept, "and so after a start");
+}
+
+#[test]
+fn a_hello_with_a_payload_is_refused() {
+    let mut world = World::new();
+    let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "test", client_version: "", mechanism: "", auth: b"" };
+    world.request(Kind::Hello, b"abc", |out| hello.encode(out));
+    world.settle();
+    assert_eq!(world.reply_error(), ErrorCode::InvalidRequest);
 }
 
 #[test]
