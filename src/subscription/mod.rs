@@ -32,9 +32,9 @@ pub const FETCH_FRAME_BYTES: usize = 128 << 10;
 pub const COLD_CHUNK_BYTES: u64 = (1 << 20) - 2 * PAGE_BYTES as u64;
 /// Cold reads that one cursor has under way or waiting, at most.
 pub const COLD_CHUNKS_PER_CURSOR: usize = 8;
-/// Bytes of reads under way beyond which a cursor has one only. Two of 1 MiB keep the disk busy; with eight it was as fast at best (3.1 against
-/// 3.3 GB/s) and at worst much slower (1.6 against 2.4 GB/s, in phases of the same machine).
-pub const COLD_READING_BYTES: u64 = 3 << 19;
+/// Bytes of reads under way beyond which a cursor has one only. With four of 1 MiB one consumer got 0.69 of what disk and socket allow, with two 0.65
+/// (medians of eight pairs); with eight the disk alone falls from 2.4 to 1.6 GB/s in the machine's slow phases.
+pub const COLD_READING_BYTES: u64 = 7 << 19;
 /// `COLD_CHUNKS_PER_CURSOR` once half of `COLD_BYTES_MAX` is in use: one to send, one under way.
 pub const COLD_CHUNKS_WHEN_SHARED: usize = 2;
 /// Memory of all cold chunks of a shard, at most (and at most a quarter of `memory.bytes`); more cursors wait for their turn.
