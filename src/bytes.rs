@@ -120,7 +120,7 @@ struct Class {
     free: Vec<Rc<Memory>>,
     /// Frozen and handed out, oldest first; an entry whose only holder is this queue is free again. What is kept (blocks in the tail
     /// cache) and what is soon over (reads) stand apart: behind a full cache the buffers of reads would be found only by looking
-    /// through all of it, and new memory would be taken instead, whose first touch is ten times slower than a disk.
+    /// through all of it, and new memory would be taken instead, whose first touch ran at 0.35 to 1.3 GB/s.
     kept: VecDeque<Rc<Memory>>,
     passing: VecDeque<Rc<Memory>>,
 }

@@ -20,7 +20,7 @@ mod tests;
 
 use crate::config::DiskSize;
 use crate::constants;
-use crate::metrics::{Health, RequestClass, SnapshotSource, Stage};
+use crate::metrics::{DiskLevel, Health, RequestClass, SnapshotSource, Stage};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -40,7 +40,7 @@ pub struct NodeFacts {
     pub disk_of: fn(&Path) -> Option<DiskSize>,
     /// Setting disk.warn.bytes.
     pub disk_warn_bytes: u64,
-    /// Setting disk.refuse.bytes, and one more segment for each shard: what has to be free for none to go below it.
+    /// Setting disk.refuse.bytes.
     pub disk_refuse_bytes: u64,
     /// Bytes of one more segment for each shard.
     pub growth_bytes: u64,
@@ -48,6 +48,13 @@ pub struct NodeFacts {
     pub started: Instant,
     /// Log messages counted instead of written.
     pub suppressed: fn() -> u64,
+}
+
+impl NodeFacts {
+    /// The level of `free_bytes`: refusing begins before the next segments would go below the setting.
+    pub fn disk_level(&self, free_bytes: u64) -> DiskLevel {
+        DiskLevel::of(free_bytes, self.disk_warn_bytes, self.disk_refuse_bytes.saturating_add(self.growth_bytes))
+    }
 }
 
 /// State of the pages, one per process.

@@ -24,8 +24,8 @@ pub(crate) const WINDOW_BLOCKS_MAX: usize = 64;
 /// A closed block whose buffer is this many times its size moves to a smaller one: the tail cache pays for whole buffers.
 const SHRINK_FACTOR: usize = 4;
 
-/// The prediction falls by this part with each block that needs less. Under load blocks are of 300 to 1000 KiB in turn: with the last one as the
-/// prediction every second one moved to a larger buffer, 10 % of the shard's time at 1.9 GB/s.
+/// The prediction falls by this part with each block that needs less. Under load sizes vary around 600 KiB: with the last one as the
+/// prediction moving blocks to a larger buffer took 10 % of the shard's time at 1.9 GB/s.
 const PREDICTION_DECAY: usize = 8;
 
 /// Why the open block did not take an append.

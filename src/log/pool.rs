@@ -154,7 +154,7 @@ impl Pool {
     pub(crate) fn wants_written(&self, coming: u32) -> bool {
         self.counts().0 + coming < self.target
     }
-    /// Closes and removes a file that is not in the manifest any more.
+    /// Closes and removes a file that the manifest does not name, or only as a free one.
     pub(crate) fn drop_file(&mut self, number: u64, effects: &mut Effects) {
         self.drop_queue.push_back(number);
         self.next_drop(effects);

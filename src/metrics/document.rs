@@ -62,7 +62,7 @@ pub const LOG_WRITES: OtherDef = OtherDef {
     kind: "histogram",
     labels: "",
     per_shard: true,
-    doc: "Time of synced log writes, from handing one to the ring to its completion.",
+    doc: "Time of synced log writes, from closing the block to its completion.",
 };
 /// Whether a shard answers.
 pub const RESPONSIVE: OtherDef = OtherDef {
@@ -110,7 +110,7 @@ pub const DISK_PRESSURE: OtherDef = OtherDef {
     kind: "gauge",
     labels: "",
     per_shard: false,
-    doc: "0 enough space, 1 below disk.warn.bytes, 2 below disk.refuse.bytes.",
+    doc: "0 enough space, 1 below disk.warn.bytes, 2 no room for one more segment of each shard above disk.refuse.bytes.",
 };
 /// Uptime.
 pub const UPTIME: OtherDef =

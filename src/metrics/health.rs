@@ -32,7 +32,7 @@ pub enum DiskLevel {
     Enough,
     /// Less than disk.warn.bytes.
     Low,
-    /// Less than disk.refuse.bytes: no new segment may be taken from the file system.
+    /// Less than disk.refuse.bytes would stay free: no new segment may be taken from the file system.
     Refuse,
 }
 

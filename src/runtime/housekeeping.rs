@@ -63,13 +63,12 @@ pub fn start(settings: &Settings, health: Arc<Health>, source: Arc<dyn SnapshotS
     let wait = Duration::from_micros(constants::LOCK_WAIT_US);
     let listener = listen::listen("admin.listen", "--admin", settings.admin_listen, wait).map_err(HousekeepingError::Listen)?;
     let admin = listener.local_addr().map_err(HousekeepingError::Start)?;
-    let growth_bytes = settings.segment_bytes * u64::from(settings.shards);
     let node = NodeFacts {
         data_dir: settings.data_dir.clone(),
         disk_of: topology::disk_of,
         disk_warn_bytes: settings.disk_warn_bytes,
-        disk_refuse_bytes: settings.disk_refuse_bytes + growth_bytes,
-        growth_bytes,
+        disk_refuse_bytes: settings.disk_refuse_bytes,
+        growth_bytes: settings.segment_bytes * u64::from(settings.shards),
         started: Instant::now(),
         suppressed: logging::suppressed,
     };
@@ -135,11 +134,10 @@ fn pin(cpus: &[usize]) {
 /// Tells the shards how much space there is, and whoever reads the log when that changes. Returns the new level.
 fn publish_disk(before: DiskLevel, node: &NodeFacts, health: &Health) -> DiskLevel {
     let Some(disk) = (node.disk_of)(&node.data_dir) else { return before };
-    let level = DiskLevel::of(disk.free_bytes, node.disk_warn_bytes, node.disk_refuse_bytes);
+    let level = node.disk_level(disk.free_bytes);
     health.set_disk(level);
     // Whatever a shard takes until the next look, what the setting keeps free stays free.
-    let kept_bytes = node.disk_refuse_bytes - node.growth_bytes;
-    let segments = disk.free_bytes.saturating_sub(kept_bytes) / node.growth_bytes.max(1);
+    let segments = disk.free_bytes.saturating_sub(node.disk_refuse_bytes) / node.growth_bytes.max(1);
     health.set_room(u32::try_from(segments).unwrap_or(u32::MAX));
     let (free, dir) = (disk.free_bytes >> 20, node.data_dir.display());
     match level {
@@ -152,7 +150,7 @@ fn publish_disk(before: DiskLevel, node: &NodeFacts, health: &Health) -> DiskLev
         DiskLevel::Low => {
             tracing::warn!(
                 "{free} MiB are free for {dir}, below disk.warn.bytes; below {} MiB produce will be refused",
-                node.disk_refuse_bytes >> 20
+                node.disk_refuse_bytes.saturating_add(node.growth_bytes) >> 20
             )
         }
         DiskLevel::Enough => tracing::info!("{free} MiB are free for {dir}: enough again"),
@@ -212,7 +210,7 @@ mod tests {
             disk_of: topology::disk_of,
             disk_warn_bytes: free,
             disk_refuse_bytes: free,
-            growth_bytes: free.min(1),
+            growth_bytes: 0,
             started: Instant::now(),
             suppressed: logging::suppressed,
         };
