@@ -114,7 +114,7 @@ impl Measure {
             Measure::DurableThroughput => Some("tcp-stream,tcp-stream-crc,write-128k,write-1m,durable-stream"),
             Measure::Partitions1000 => None,
             Measure::TailFetchThroughput => Some("tcp-stream"),
-            Measure::ColdFetchThroughput => Some("tcp-stream,read"),
+            Measure::ColdFetchThroughput => Some("tcp-stream,cold-stream,read"),
         }
     }
 
@@ -151,6 +151,8 @@ impl Measure {
                 // Receive, sum, copy, write, acknowledge on one core, with nothing else.
                 ("durable_throughput_to_raw_chain", get("durable_stream_gbps")),
             ],
+            // Read, sum, send on one core, receive, sum, copy on the other, with nothing else.
+            Measure::ColdFetchThroughput => vec![("cold_fetch_to_raw_chain", get("cold_stream_gbps"))],
             _ => Vec::new(),
         };
         found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

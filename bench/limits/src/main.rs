@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod chain;
+mod cold_chain;
 mod disk;
 mod report;
 mod ring;
@@ -83,6 +84,8 @@ enum Measurement {
     /// Frames of 64 KiB, summed, copied, synced in blocks, acknowledged: what one core can do at the most
     DurableStream,
     // Last: giving the large file back may keep the device busy.
+    /// Direct reads of 1 MiB, summed, sent to a client that sums and copies: what one core can do at the most
+    ColdStream,
     /// Direct reads of 128 KiB, 512 KiB, 1 MiB at depths 1 to 8
     Read,
 }
@@ -93,6 +96,7 @@ struct Run {
     cpus: [usize; 2],
     time: Duration,
     write_file: Option<(File, u64)>,
+    read_file: Option<(File, u64)>,
     limits: Numbers,
     points: Numbers,
 }
@@ -126,7 +130,8 @@ fn measure(arguments: Arguments) -> io::Result<()> {
     chosen.dedup();
     let json = arguments.json;
     let time = Duration::from_secs_f64(arguments.seconds);
-    let mut run = Run { cpus: [server, client], time, write_file: None, limits: Numbers::new(), points: Numbers::new(), arguments };
+    let mut run =
+        Run { cpus: [server, client], time, write_file: None, read_file: None, limits: Numbers::new(), points: Numbers::new(), arguments };
     for measurement in chosen {
         run.one(measurement)?;
     }
@@ -159,6 +164,7 @@ impl Run {
             Measurement::Write128k => self.writes("write_128k", 128 * 1024),
             Measurement::Write1m => self.writes("write_1m", 1 << 20),
             Measurement::Read => self.reads(),
+            Measurement::ColdStream => self.cold_stream(),
             Measurement::DurableRtt => self.durable_round_trip(),
             Measurement::DurableStream => self.durable_stream(),
         }
@@ -230,13 +236,34 @@ impl Run {
         Ok(())
     }
 
-    fn reads(&mut self) -> io::Result<()> {
+    fn take_read_file(&mut self) -> io::Result<(File, u64)> {
+        if let Some(file) = self.read_file.take() {
+            return Ok(file);
+        }
         let free = disk::free_bytes(&self.arguments.dir)?;
         let len = (self.arguments.read_mib << 20).min(free / 4) & !((1 << 20) - 1);
         if len < 64 << 20 {
             return Err(io::Error::other(format!("too little free space in {} (256 MiB are the least)", self.arguments.dir.display())));
         }
         let file = disk::filled_file(&self.arguments.dir, len, self.arguments.keep.then_some("tramline-limits.read"))?;
+        Ok((file, len))
+    }
+
+    fn cold_stream(&mut self) -> io::Result<()> {
+        let (file, len) = self.take_read_file()?;
+        let mut most = 0.0f64;
+        for depth in [1, 2, 4, 8] {
+            let gbps = cold_chain::cold_stream(self.cpus, &file, len, depth, self.time)?;
+            self.point(format!("cold_stream_depth{depth}_gbps"), gbps);
+            most = most.max(gbps);
+        }
+        self.limit("cold_stream_gbps".to_owned(), most);
+        self.read_file = Some((file, len));
+        Ok(())
+    }
+
+    fn reads(&mut self) -> io::Result<()> {
+        let (file, len) = self.take_read_file()?;
         let mut most = 0.0;
         for (name, size) in [("128k", 128 << 10), ("512k", 512 << 10), ("1m", 1 << 20)] {
             let mut most_of_size = 0.0f64;
@@ -249,6 +276,7 @@ impl Run {
             most = most_of_size.max(most);
         }
         self.limit("read_gbps".to_owned(), most);
+        self.read_file = Some((file, len));
         Ok(())
     }
 

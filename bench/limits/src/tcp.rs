@@ -224,46 +224,47 @@ fn ring_receiver(socket: &TcpStream, cpu: usize, receiver: Receiver) -> io::Resu
 
 /// A stream from the server's ring to the client, in sends of 256 KiB: 10^9 bytes per second.
 pub fn stream_out(cpus: [usize; 2], receiver: Receiver, time: Duration) -> io::Result<f64> {
-    let (server, mut client) = pair()?;
+    let (server, client) = pair()?;
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || ring_sender(server, cpus[0], time));
-        let rate = scope
-            .spawn(move || -> io::Result<f64> {
-                pin(cpus[1])?;
-                let mut buffer = vec![0u8; STREAM_WRITE];
-                let mut copy = vec![0u8; STREAM_WRITE];
-                let mut start = None;
-                let mut bytes = 0u64;
-                let mut sum = 0;
-                loop {
-                    let got = match client.read(&mut buffer) {
-                        Ok(n) => n,
-                        Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                            std::thread::yield_now();
-                            continue;
-                        }
-                        Err(e) => return Err(e),
-                    };
-                    if got == 0 {
-                        std::hint::black_box((sum, &copy));
-                        return Ok(gbps(bytes, start.map_or(1.0, |s: Instant| s.elapsed().as_secs_f64())));
-                    }
-                    if receiver == Receiver::SumsAndCopies {
-                        sum = crc32c::crc32c_append(sum, &buffer[..got]);
-                        copy[..got].copy_from_slice(&buffer[..got]);
-                    }
-                    match start {
-                        None => start = Some(Instant::now()),
-                        Some(_) => bytes += got as u64,
-                    }
-                }
-            })
-            .join();
+        let rate = scope.spawn(move || receive_stream(client, cpus[1], receiver)).join();
         let sender = sender.join();
         let rate = rate.map_err(|_| io::Error::other("the receiver's thread panicked"))??;
         sender.map_err(|_| io::Error::other("the sender's thread panicked"))??;
         Ok(rate)
     })
+}
+
+/// A client on `cpu` that receives until the stream's end: 10^9 bytes per second from its first bytes on.
+pub fn receive_stream(mut client: TcpStream, cpu: usize, receiver: Receiver) -> io::Result<f64> {
+    pin(cpu)?;
+    let mut buffer = vec![0u8; STREAM_WRITE];
+    let mut copy = vec![0u8; STREAM_WRITE];
+    let mut start = None;
+    let mut bytes = 0u64;
+    let mut sum = 0;
+    loop {
+        let got = match client.read(&mut buffer) {
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                std::thread::yield_now();
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        if got == 0 {
+            std::hint::black_box((sum, &copy));
+            return Ok(gbps(bytes, start.map_or(1.0, |s: Instant| s.elapsed().as_secs_f64())));
+        }
+        if receiver == Receiver::SumsAndCopies {
+            sum = crc32c::crc32c_append(sum, &buffer[..got]);
+            copy[..got].copy_from_slice(&buffer[..got]);
+        }
+        match start {
+            None => start = Some(Instant::now()),
+            Some(_) => bytes += got as u64,
+        }
+    }
 }
 
 fn ring_sender(socket: TcpStream, cpu: usize, time: Duration) -> io::Result<()> {
