@@ -1,8 +1,7 @@
-//! No allocation per record on a shard's thread, through real sockets, shown with a counting allocator.
+//! No allocation on a shard's thread for a million records in a thousand blocks, through real sockets, shown with a counting allocator.
 //!
-//! What is left is per log block and comes from the consensus crate (one proposal and two `Ready`s per group and block); the
-//! test bounds it by blocks, and shows that it does not grow with records: ten times the records in as many batches
-//! cost the same.
+//! What is left has nothing to do with records: glommio's timers allocate at each of their turns (50 ms), and the indexes of
+//! batches double their memory now and then. The test bounds both by numbers far below the number of blocks.
 //!
 //! Alone in its binary: the allocator and the node are the process's.
 
@@ -13,10 +12,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tramline::config::{self, Sources};
 use tramline::runtime::{self, topology};
-use tramline_client::{Client, Config, Level, ProducerConfig, Record};
+use tramline_client::{Client, Config, Level, Producer, ProducerConfig, Record};
 
 struct Counting;
 
@@ -67,12 +66,26 @@ fn blocks_written(admin: SocketAddr) -> u64 {
     line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64
 }
 
-/// Sends `batches` batches of `per_batch` records, each durable before it ends; answers (allocations, blocks) it took.
-fn load(client: &Client, admin: SocketAddr, batches: u64, per_batch: u64) -> (u64, u64) {
+/// What a load took.
+struct Spent {
+    allocations: u64,
+    blocks: u64,
+    time: Duration,
+}
+
+impl Spent {
+    /// Glommio's turns each 50 ms (some five allocations), and 32 for indexes that grow.
+    fn allowed(&self) -> u64 {
+        32 + 8 * (self.time.as_millis() as u64 / 50 + 1)
+    }
+}
+
+/// Sends `batches` batches of `per_batch` records, each durable before it ends.
+fn load(producer: &mut Producer, admin: SocketAddr, batches: u64, per_batch: u64) -> Spent {
     let value = [7u8; 32];
-    let config = ProducerConfig { level: Level::Durable, batch_bytes: 1 << 20, linger_us: 50_000, ..ProducerConfig::default() };
-    let mut producer = client.producer(config).unwrap();
-    let (allocations, blocks) = (COUNT.load(Ordering::Relaxed), blocks_written(admin));
+    let blocks = blocks_written(admin);
+    let allocations = COUNT.load(Ordering::Relaxed);
+    let start = Instant::now();
     let mut acked = 0;
     for _ in 0..batches {
         for tag in 0..per_batch {
@@ -85,12 +98,12 @@ fn load(client: &Client, admin: SocketAddr, batches: u64, per_batch: u64) -> (u6
         });
     }
     assert_eq!(acked, batches * per_batch);
-    let spent = COUNT.load(Ordering::Relaxed) - allocations;
-    (spent, blocks_written(admin) - blocks)
+    let (allocations, time) = (COUNT.load(Ordering::Relaxed) - allocations, start.elapsed());
+    Spent { allocations, time, blocks: blocks_written(admin) - blocks }
 }
 
 #[test]
-fn a_million_records_allocate_nothing_per_record() {
+fn a_million_records_allocate_nothing() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let data_dir = dir.path().join("data").display().to_string();
     let flags = [
@@ -99,7 +112,7 @@ fn a_million_records_allocate_nothing_per_record() {
         ("admin.listen", "127.0.0.1:0"),
         ("shards", "1"),
         ("unpinned", "true"),
-        // Sleeping and waking allocates in glommio, and a tail cache that is still filling takes buffers: neither is the path of a record.
+        // Sleeping and waking allocates in glommio, which a busy shard does not do; a small tail cache is full, so warm, sooner.
         ("spin", "always"),
         ("tail.cache.bytes", "4MiB"),
         ("segment.bytes", "256MiB"),
@@ -115,15 +128,16 @@ fn a_million_records_allocate_nothing_per_record() {
     let client = Client::connect(Config { servers: vec![ready.client.to_string()], ..Config::default() }).unwrap();
     client.create_topic("t", 1, &[], false).unwrap();
     THREAD.store(shard_thread(), Ordering::Relaxed);
-    load(&client, ready.admin, 300, 1000);
-    let (few, few_blocks) = load(&client, ready.admin, 1000, 100);
-    let (many, many_blocks) = load(&client, ready.admin, 1000, 1000);
+    let config = ProducerConfig { level: Level::Durable, batch_bytes: 1 << 20, linger_us: 50_000, ..ProducerConfig::default() };
+    let mut producer = client.producer(config).unwrap();
+    let cold = load(&mut producer, ready.admin, 300, 1000);
+    assert!(cold.allocations > 0, "the allocator counts");
+    let spent = load(&mut producer, ready.admin, 1000, 1000);
     THREAD.store(0, Ordering::Relaxed);
-    println!("100,000 records: {few} allocations in {few_blocks} blocks; 1,000,000 records: {many} allocations in {many_blocks} blocks");
-    assert!(many_blocks >= 1000, "every batch was waited for: {many_blocks}");
-    // Answering two scrapes costs the shard some; the rest is the consensus crate's, 7 to 9 per block.
-    assert!(many <= 12 * many_blocks + 500, "{many} allocations for {many_blocks} blocks");
-    assert!(many <= few + few / 5 + 500, "ten times the records cost {many} allocations, not {few}");
+    let Spent { allocations, blocks, time } = spent;
+    println!("1,000,000 records: {allocations} allocations in {blocks} blocks and {time:?}, {} allowed", spent.allowed());
+    assert!(blocks >= 1000, "every batch was waited for: {blocks}");
+    assert!(allocations <= spent.allowed(), "{allocations} allocations for {blocks} blocks in {time:?}, not {}", spent.allowed());
 
     signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
     node.join().unwrap().unwrap();

@@ -1,12 +1,18 @@
-//! One replica group: the raft node, what it has written but not yet durable, and what this node may do in it.
+//! One replica group: the raft state machine, what it has written but not yet durable, and what this node may do in it.
 //!
-//! Invariants: `durable_numbers` is in block order; a batch is stamped with `leader_term` only while this node leads.
+//! The crate's `Raft` is driven without its `RawNode`: a `RawNode` gathers what is to be done in a `Ready` of fresh vectors, seven to
+//! eight allocations per block of the log (docs/decisions/0005). What it does for a leader is done here, in the same order: entries go to
+//! the storage, then count as stable, and count as persisted when their block is durable.
+//!
+//! Invariants: `unpersisted` is in block order; nothing stays in raft's unstable log between two calls; a batch is stamped with
+//! `leader_term` only while this node leads.
 //! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
 
-use super::storage::{GroupPosition, GroupStorage, Handle};
+use super::storage::{GroupPosition, GroupStorage, Handle, marked_entry};
 use crate::ids::{BlockSeq, GroupId, LogIndex, NodeId, Term};
 use crate::log::EntryKind;
-use raft::{Config, RawNode, StateRole};
+use raft::eraftpb::{Message, MessageType};
+use raft::{Config, Raft, StateRole};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -45,9 +51,9 @@ impl std::error::Error for ReplicationError {}
 
 pub(super) struct Group {
     pub(super) id: GroupId,
-    pub(super) node: RawNode<GroupStorage>,
-    /// Ready numbers whose entries are in a block that is not durable yet.
-    durable_numbers: VecDeque<(BlockSeq, u64)>,
+    pub(super) raft: Raft<GroupStorage>,
+    /// Last entry of each block that is not durable yet.
+    unpersisted: VecDeque<(BlockSeq, LogIndex, Term)>,
     /// Entries that raft made itself (the empty entry of a new term) and that no block carries yet.
     pub(super) own_unplaced: VecDeque<(Term, LogIndex)>,
     /// Set when term or vote changed and the change is in no block yet.
@@ -55,7 +61,6 @@ pub(super) struct Group {
     /// The first entry of this node's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
     pub(super) committed: LogIndex,
-    applied: LogIndex,
 }
 
 impl Group {
@@ -84,34 +89,35 @@ impl Group {
             ..Config::default()
         };
         let id = start.id;
-        let node = RawNode::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
+        let raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
         Ok(Group {
             id,
-            node,
-            durable_numbers: VecDeque::new(),
+            raft,
+            unpersisted: VecDeque::new(),
             own_unplaced: VecDeque::new(),
             hard_state_dirty: false,
             first_own_index: LogIndex(u64::MAX),
             committed: start.base.index,
-            applied: start.base.index,
         })
     }
 
     /// Stands for election; with one voter it is won at once.
     pub(super) fn campaign(&mut self) -> Result<(), ReplicationError> {
-        self.node.campaign().map_err(|cause| ReplicationError::Raft(self.id, cause))
+        let mut hup = Message::default();
+        hup.set_msg_type(MessageType::MsgHup);
+        self.raft.step(hup).map_err(|cause| ReplicationError::Raft(self.id, cause))
     }
 
     pub(super) fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
+        self.raft.state == StateRole::Leader
     }
 
     pub(super) fn term(&self) -> Term {
-        Term(self.node.raft.term)
+        Term(self.raft.term)
     }
 
     pub(super) fn vote(&self) -> u64 {
-        self.node.raft.vote
+        self.raft.vote
     }
 
     /// Whether the first entry of this leader's term is committed: only then are its ends those of the group.
@@ -119,44 +125,61 @@ impl Group {
         self.is_leader() && self.committed >= self.first_own_index
     }
 
-    /// Proposes a descriptor; answers its place.
+    /// Appends a descriptor for what `block` carries; answers its place.
     pub(super) fn propose(&mut self, handle: Handle) -> Result<(Term, LogIndex), ReplicationError> {
         if !self.is_leader() {
             return Err(ReplicationError::NotLeader(self.id));
         }
-        self.node.propose(Vec::new(), handle.encode()).map_err(|cause| ReplicationError::Raft(self.id, cause))?;
-        Ok((self.term(), LogIndex(self.node.raft.raft_log.last_index())))
+        assert!(self.raft.raft_log.unstable_entries().is_empty(), "group {} appends behind entries nobody took", self.id);
+        let mut entries = [marked_entry()];
+        if !self.raft.append_entry(&mut entries) {
+            return Err(ReplicationError::Raft(self.id, raft::Error::ProposalDropped));
+        }
+        let (index, term) = (LogIndex(entries[0].index), Term(entries[0].term));
+        self.store(index, term, Some(handle));
+        self.raft.raft_log.stable_entries(index.0, term.0);
+        self.note_unpersisted(handle.block, index, term);
+        Ok((term, index))
     }
 
-    /// Takes what raft wants to have written. `block` is the block that carries the entries (the open one).
-    pub(super) fn take_ready(&mut self, block: BlockSeq) {
-        while self.node.has_ready() {
-            let mut ready = self.node.ready();
-            if let Some(hard_state) = ready.hs() {
-                let before = &self.node.store().initial_hard_state();
-                if (hard_state.term, hard_state.vote) != *before {
-                    self.hard_state_dirty = true;
-                }
-                let hard_state = hard_state.clone();
-                self.node.mut_store().set_hard_state(&hard_state);
+    /// Takes what raft made itself (a new term or vote, the empty entry of a new leader), to be carried by `block`, the open one.
+    pub(super) fn take_own(&mut self, block: BlockSeq) {
+        let hard_state = self.raft.hard_state();
+        let store = self.raft.mut_store();
+        if (hard_state.term, hard_state.vote) != store.term_and_vote() {
+            self.hard_state_dirty = true;
+            store.set_hard_state(hard_state);
+        }
+        let mut last = None;
+        for at in 0..self.raft.raft_log.unstable_entries().len() {
+            let entry = &self.raft.raft_log.unstable_entries()[at];
+            assert!(entry.data.is_empty(), "what is proposed is taken at once");
+            let (index, term) = (LogIndex(entry.index), Term(entry.term));
+            self.own_unplaced.push_back((term, index));
+            if self.is_leader() {
+                self.first_own_index = index;
             }
-            let entries = ready.take_entries();
-            for entry in &entries {
-                if Handle::decode(&entry.data).is_none() {
-                    self.own_unplaced.push_back((Term(entry.term), LogIndex(entry.index)));
-                    if self.is_leader() {
-                        self.first_own_index = LogIndex(entry.index);
-                    }
-                }
+            self.store(index, term, None);
+            last = Some((index, term));
+        }
+        if let Some((index, term)) = last {
+            self.raft.raft_log.stable_entries(index.0, term.0);
+            self.note_unpersisted(block, index, term);
+        }
+        assert!(self.raft.msgs.is_empty(), "one voter sends no messages");
+    }
+
+    fn store(&mut self, index: LogIndex, term: Term, handle: Option<Handle>) {
+        self.raft.mut_store().append(index, term, handle);
+    }
+
+    fn note_unpersisted(&mut self, block: BlockSeq, index: LogIndex, term: Term) {
+        match self.unpersisted.back_mut() {
+            Some(last) if last.0 == block => *last = (block, index, term),
+            last => {
+                assert!(last.is_none_or(|l| l.0 < block), "blocks close in order");
+                self.unpersisted.push_back((block, index, term));
             }
-            self.node.mut_store().append(&entries);
-            for entry in ready.take_committed_entries() {
-                self.committed = self.committed.max(LogIndex(entry.index));
-            }
-            assert!(ready.messages().is_empty() && ready.persisted_messages().is_empty(), "one voter sends no messages");
-            let number = ready.number();
-            self.node.advance_append_async(ready);
-            self.durable_numbers.push_back((block, number));
         }
     }
 
@@ -164,27 +187,19 @@ impl Group {
     /// Answers whether the commit moved.
     pub(super) fn on_durable(&mut self, block: BlockSeq) -> bool {
         let mut last = None;
-        while let Some((_, number)) = self.durable_numbers.front().filter(|(b, _)| *b <= block) {
-            last = Some(*number);
-            self.durable_numbers.pop_front();
+        while let Some((_, index, term)) = self.unpersisted.front().filter(|(b, ..)| *b <= block) {
+            last = Some((*index, *term));
+            self.unpersisted.pop_front();
         }
-        let Some(number) = last else { return false };
+        let Some((index, term)) = last else { return false };
         let before = self.committed;
-        self.node.on_persist_ready(number);
-        // What follows carries no new entries (nothing was proposed in between), so it counts as written already.
-        self.take_ready(block);
-        if self.committed > self.applied {
-            self.applied = self.committed;
-            self.node.advance_apply_to(self.applied.0);
+        self.raft.on_persist_entries(index.0, term.0);
+        assert!(self.raft.msgs.is_empty(), "one voter sends no messages");
+        self.committed = self.committed.max(LogIndex(self.raft.raft_log.committed));
+        if self.committed > before {
+            self.raft.commit_apply(self.committed.0);
         }
         self.committed > before
-    }
-}
-
-impl GroupStorage {
-    fn initial_hard_state(&self) -> (u64, u64) {
-        let state = raft::Storage::initial_state(self).expect("answered from memory");
-        (state.hard_state.term, state.hard_state.vote)
     }
 }
 

@@ -58,7 +58,7 @@ impl Groups {
         let mut owed = Vec::new();
         for group in &mut self.list {
             let unplaced_before = group.own_unplaced.len();
-            group.take_ready(open_block);
+            group.take_own(open_block);
             let own_entries = group.own_unplaced.len() - unplaced_before;
             let dirty = std::mem::take(&mut group.hard_state_dirty);
             if dirty || own_entries > 0 {
@@ -100,15 +100,12 @@ impl Groups {
                 EntryKind::HardState => continue,
                 EntryKind::Raft => {
                     let (term, index) = group.own_unplaced.pop_front().expect("an own entry was announced before it was appended");
-                    group.node.mut_store().set_handle(index, own_handle(block));
+                    group.raft.mut_store().set_handle(index, own_handle(block));
                     (term, index)
                 }
                 EntryKind::Data | EntryKind::Control => group.propose(Handle { kind: entry.kind, block })?,
             };
             positions.push(position);
-        }
-        for entry in open {
-            self.find_mut(entry.group).expect("found above").take_ready(block);
         }
         Ok(())
     }
@@ -124,7 +121,7 @@ impl Groups {
 
     /// Where each group was when `block` was the last one: (group, position, term, vote, commit), for a checkpoint.
     pub fn positions_at(&self, block: BlockSeq) -> Vec<(GroupId, GroupPosition, Term, u64)> {
-        self.list.iter().map(|g| (g.id, g.node.store().position_at(block), g.term(), g.vote())).collect()
+        self.list.iter().map(|g| (g.id, g.raft.store().position_at(block), g.term(), g.vote())).collect()
     }
 
     /// Forgets entries that a durable checkpoint covers.
@@ -132,19 +129,19 @@ impl Groups {
         for (id, position, ..) in positions {
             if let Some(group) = self.find_mut(*id) {
                 let index = position.index.min(group.committed);
-                group.node.mut_store().compact(index);
+                group.raft.mut_store().compact(index);
             }
         }
     }
 
     /// Entries held in memory, over all groups.
     pub fn entry_count(&self) -> usize {
-        self.list.iter().map(|g| g.node.store().len()).sum()
+        self.list.iter().map(|g| g.raft.store().len()).sum()
     }
 
     /// The last entry covered by a checkpoint, for tests and metrics.
     pub fn base_of(&self, group: GroupId) -> Option<GroupPosition> {
-        self.find(group).map(|g| g.node.store().base())
+        self.find(group).map(|g| g.raft.store().base())
     }
 
     fn find(&self, id: GroupId) -> Option<&Group> {

@@ -4,9 +4,8 @@
 //! 1. Batches arrive: `Groups::leader_term` says whether this node may append and with which term the batch is stamped.
 //!    The bytes go straight to the open block; raft does not hear of them yet.
 //! 2. The block closes: `Groups::positions_for_close` proposes one descriptor (`Handle`) per entry of the open block and
-//!    answers with (term, index) for the block's table. Raft's `Ready` is taken at once and its entries go to the in-memory
-//!    storage: they are appended, not durable.
-//! 3. The block, and all before it, are durable: `Groups::on_durable` tells raft (`on_persist_ready`) and hands back what is
+//!    answers with (term, index) for the block's table. The entries are in the in-memory storage at once: appended, not durable.
+//! 3. The block, and all before it, are durable: `Groups::on_durable` tells raft (`on_persist_entries`) and hands back what is
 //!    committed now. With one voter that is the same moment; with more, the majority's answers come in between.
 //!
 //! Invariants: descriptors are in the order of the log; an index is proposed once; a hard state (term, vote) is in the log

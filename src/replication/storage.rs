@@ -5,12 +5,18 @@
 
 use crate::ids::{BlockSeq, LogIndex, Term};
 use crate::log::EntryKind;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
 
-/// Bytes of an encoded handle: kind, block.
-const HANDLE_BYTES: usize = 9;
+/// What raft sees as the data of an entry that this node proposed: only that it is not raft's own, empty entry. Where its bytes are
+/// stands in the slot beside it, so that an entry costs no memory of its own.
+const MARK: &[u8] = b"h";
+
+/// An entry to be proposed.
+pub(super) fn marked_entry() -> Entry {
+    Entry { data: MARK.into(), ..Entry::default() }
+}
 
 /// What raft carries in place of an entry's bytes: where they are in this shard's log. Local to the process, never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,25 +25,6 @@ pub struct Handle {
     pub kind: EntryKind,
     /// The block that carries it.
     pub block: BlockSeq,
-}
-
-impl Handle {
-    pub(super) fn encode(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HANDLE_BYTES);
-        bytes.push(self.kind as u8);
-        bytes.extend_from_slice(&self.block.0.to_le_bytes());
-        bytes
-    }
-
-    /// `None` for raft's own empty entry of a new term.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Handle> {
-        if bytes.is_empty() {
-            return None;
-        }
-        assert_eq!(bytes.len(), HANDLE_BYTES, "a handle is made by this process");
-        let kind = EntryKind::from_u8(bytes[0]).expect("a handle's kind is made by this process");
-        Some(Handle { kind, block: BlockSeq(u64::from_le_bytes(bytes[1..].try_into().expect("eight bytes"))) })
-    }
 }
 
 /// How far a group's log is, for checkpoints and for a start.
@@ -94,19 +81,22 @@ impl GroupStorage {
         self.slots.push_back(Slot { term: term.0, handle });
     }
 
-    pub(super) fn append(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            assert!(entry.index > self.base.index.0, "raft rewrote entry {} below the checkpoint {:?}", entry.index, self.base);
-            while self.last().index.0 >= entry.index {
-                self.slots.pop_back();
-            }
-            assert_eq!(entry.index, self.last().index.0 + 1, "raft's entries are contiguous");
-            self.slots.push_back(Slot { term: entry.term, handle: Handle::decode(&entry.data) });
+    /// Adds an entry; one with an index that exists replaces it and everything after it.
+    pub(super) fn append(&mut self, index: LogIndex, term: Term, handle: Option<Handle>) {
+        assert!(index > self.base.index, "raft rewrote entry {index} below the checkpoint {:?}", self.base);
+        while self.last().index >= index {
+            self.slots.pop_back();
         }
+        assert_eq!(index.0, self.last().index.0 + 1, "raft's entries are contiguous");
+        self.slots.push_back(Slot { term: term.0, handle });
     }
 
-    pub(super) fn set_hard_state(&mut self, hard_state: &HardState) {
-        self.hard_state = hard_state.clone();
+    pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    pub(super) fn term_and_vote(&self) -> (u64, u64) {
+        (self.hard_state.term, self.hard_state.vote)
     }
 
     pub(super) fn set_voters(&mut self, voters: Vec<u64>) {
@@ -166,14 +156,10 @@ impl Storage for GroupStorage {
         let mut entries = Vec::with_capacity((high - low) as usize);
         for index in low..high {
             let slot = self.slots[(index - self.base.index.0 - 1) as usize];
-            let mut entry = Entry::default();
-            entry.set_entry_type(EntryType::EntryNormal);
-            entry.index = index;
-            entry.term = slot.term;
-            if let Some(handle) = slot.handle.filter(|h| h.kind != EntryKind::Raft) {
-                entry.data = handle.encode().into();
-            }
-            size += HANDLE_BYTES as u64 + 16;
+            let is_own = slot.handle.is_none_or(|h| h.kind == EntryKind::Raft);
+            let mut entry = if is_own { Entry::default() } else { marked_entry() };
+            (entry.index, entry.term) = (index, slot.term);
+            size += MARK.len() as u64 + 16;
             if size > max_size && !entries.is_empty() {
                 break;
             }
