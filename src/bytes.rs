@@ -7,33 +7,24 @@
 //! Invariants: the start of every buffer is aligned to `PAGE_BYTES` (O_DIRECT); outstanding memory never passes the
 //! budget given to `Slab::new`; a `BufMut` is never aliased (its `Rc` is unique, asserted on each access).
 //!
-//! Not here: what the bytes mean, and any `unsafe` (alignment is had by over-allocating one page).
+//! Not here: what the bytes mean; where the memory is from (`bytes/region.rs`, which has the only `unsafe`).
 
+mod buddy;
+mod region;
+
+use region::{Memory, Region};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
+pub use region::Warmer;
+
 /// Alignment and granule of every buffer, in bytes: the log's block granule and at least the strictest O_DIRECT alignment met.
 pub const PAGE_BYTES: usize = 4096;
-const CLASS_COUNT: usize = 12; // 4 KiB ..= 8 MiB, powers of two
+const CLASS_COUNT: usize = buddy::ORDERS; // 4 KiB ..= 8 MiB, powers of two
 /// Largest buffer a slab hands out, in bytes.
 pub const BUFFER_BYTES_MAX: usize = PAGE_BYTES << (CLASS_COUNT - 1);
-
-struct Memory {
-    store: Box<[u8]>,
-    start: usize,
-    capacity: usize,
-}
-
-impl Memory {
-    fn new(capacity: usize) -> Memory {
-        let store = vec![0u8; capacity + PAGE_BYTES].into_boxed_slice();
-        let start = store.as_ptr().align_offset(PAGE_BYTES);
-        assert!(start < PAGE_BYTES, "align_offset of a byte pointer is always possible");
-        Memory { store, start, capacity }
-    }
-}
 
 /// A unique, writable, page-aligned buffer. Contents are whatever the last user left: write before you read.
 pub struct BufMut {
@@ -52,28 +43,28 @@ impl BufMut {
     }
     /// Bytes the memory behind this buffer has.
     pub fn capacity(&self) -> usize {
-        self.memory.capacity
+        self.memory.capacity()
     }
     /// Sets the used length. Panics if it is above the capacity.
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.memory.capacity, "length {len} above capacity {}", self.memory.capacity);
+        assert!(len <= self.memory.capacity(), "length {len} above capacity {}", self.memory.capacity());
         self.len = len;
     }
     /// The used part, to be written to.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         let len = self.len;
         let memory = Rc::get_mut(&mut self.memory).expect("a BufMut is unique");
-        &mut memory.store[memory.start..memory.start + len]
+        &mut memory.as_mut_slice()[..len]
     }
     /// The used part, to be read.
     pub fn as_slice(&self) -> &[u8] {
-        &self.memory.store[self.memory.start..self.memory.start + self.len]
+        &self.memory.as_slice()[..self.len]
     }
 }
 
 impl fmt::Debug for BufMut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BufMut({}/{})", self.len, self.memory.capacity)
+        write!(f, "BufMut({}/{})", self.len, self.memory.capacity())
     }
 }
 
@@ -88,8 +79,7 @@ pub struct Bytes {
 impl Bytes {
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        let base = self.memory.start;
-        &self.memory.store[base + self.start as usize..base + self.end as usize]
+        &self.memory.as_slice()[self.start as usize..self.end as usize]
     }
     /// Number of bytes.
     pub fn len(&self) -> usize {
@@ -106,7 +96,7 @@ impl Bytes {
     }
     /// Memory that this handle keeps alive, in bytes (the whole buffer, not only the range).
     pub fn footprint(&self) -> usize {
-        self.memory.capacity
+        self.memory.capacity()
     }
 }
 
@@ -135,15 +125,17 @@ impl Class {
 /// The owner of all buffers of one shard: fixed classes (powers of two from 4 KiB to 8 MiB), one budget.
 pub struct Slab {
     classes: Vec<Class>,
+    region: Region,
     budget_bytes: usize,
     allocated_bytes: usize,
 }
 
 impl Slab {
-    /// A slab that will never hold more than `budget_bytes` (rounded up to one page).
+    /// A slab that will never hold more than `budget_bytes` (whole pages, one at the least).
     pub fn new(budget_bytes: usize) -> Slab {
         let classes = (0..CLASS_COUNT).map(|_| Class { free: Vec::new(), kept: VecDeque::new(), passing: VecDeque::new() }).collect();
-        Slab { classes, budget_bytes: budget_bytes.max(PAGE_BYTES), allocated_bytes: 0 }
+        let budget_bytes = budget_bytes.max(PAGE_BYTES);
+        Slab { classes, region: Region::new(budget_bytes), budget_bytes, allocated_bytes: 0 }
     }
 
     /// A buffer of used length `len` whose capacity is the next power of two, or `None` when the budget is spent
@@ -155,20 +147,21 @@ impl Slab {
         let class = &mut self.classes[index];
         let memory = match class.free.pop().or_else(|| class.reclaim(16)) {
             Some(memory) => memory,
-            None => {
-                if self.allocated_bytes + capacity <= self.budget_bytes {
+            None => match self.region.take(index) {
+                Some(memory) => {
                     self.allocated_bytes += capacity;
-                    Rc::new(Memory::new(capacity))
-                } else if let Some(memory) = class.reclaim(usize::MAX) {
-                    // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
-                    memory
-                } else if self.make_room(capacity, index) {
-                    self.allocated_bytes += capacity;
-                    Rc::new(Memory::new(capacity))
-                } else {
-                    return None;
+                    Rc::new(memory)
                 }
-            }
+                // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
+                None => match class.reclaim(usize::MAX) {
+                    Some(memory) => memory,
+                    None => {
+                        let memory = self.make_room(index)?;
+                        self.allocated_bytes += capacity;
+                        Rc::new(memory)
+                    }
+                },
+            },
         };
         assert_eq!(Rc::strong_count(&memory), 1, "a free buffer has one holder");
         Some(BufMut { memory, len })
@@ -176,20 +169,20 @@ impl Slab {
 
     /// Gives an unused buffer back.
     pub fn give_back(&mut self, buffer: BufMut) {
-        let index = class_of(buffer.memory.capacity);
+        let index = class_of(buffer.memory.capacity());
         self.classes[index].free.push(buffer.memory);
     }
 
     /// Turns a buffer into shared bytes `0..len`.
     pub fn freeze(&mut self, buffer: BufMut) -> Bytes {
-        let index = class_of(buffer.memory.capacity);
+        let index = class_of(buffer.memory.capacity());
         self.classes[index].kept.push_back(Rc::clone(&buffer.memory));
         Bytes { memory: buffer.memory, start: 0, end: buffer.len as u32 }
     }
 
     /// The same for bytes that are soon let go again: what was read for somebody.
     pub fn freeze_passing(&mut self, buffer: BufMut) -> Bytes {
-        let index = class_of(buffer.memory.capacity);
+        let index = class_of(buffer.memory.capacity());
         self.classes[index].passing.push_back(Rc::clone(&buffer.memory));
         Bytes { memory: buffer.memory, start: 0, end: buffer.len as u32 }
     }
@@ -201,7 +194,7 @@ impl Slab {
 
     /// Memory now held by someone else than the slab, in bytes (counted by walking: for metrics, not for every record).
     pub fn lent_bytes(&self) -> usize {
-        let of = |c: &Class| c.kept.iter().chain(&c.passing).filter(|m| Rc::strong_count(m) > 1).map(|m| m.capacity).sum::<usize>();
+        let of = |c: &Class| c.kept.iter().chain(&c.passing).filter(|m| Rc::strong_count(m) > 1).map(|m| m.capacity()).sum::<usize>();
         self.classes.iter().map(of).sum()
     }
 
@@ -210,24 +203,28 @@ impl Slab {
         self.budget_bytes
     }
 
-    /// Frees idle buffers of other classes until `wanted` more bytes fit. Rare: only when the mix of sizes shifts at a full budget.
-    fn make_room(&mut self, wanted: usize, keep: usize) -> bool {
-        for index in (0..CLASS_COUNT).rev().filter(|i| *i != keep) {
+    /// Gives idle buffers of other classes back until a block of this class can be had. Rare: only when the mix of sizes shifts at a
+    /// full budget.
+    fn make_room(&mut self, wanted: usize) -> Option<Memory> {
+        for index in (0..CLASS_COUNT).rev().filter(|i| *i != wanted) {
             let class = &mut self.classes[index];
             while let Some(memory) = class.reclaim(usize::MAX) {
                 class.free.push(memory);
             }
-            while self.allocated_bytes + wanted > self.budget_bytes {
-                match class.free.pop() {
-                    Some(memory) => self.allocated_bytes -= memory.capacity,
-                    None => break,
-                }
+            for memory in class.free.drain(..) {
+                self.allocated_bytes -= memory.capacity();
+                self.region.give_back(Rc::into_inner(memory).expect("a free buffer has one holder"));
             }
-            if self.allocated_bytes + wanted <= self.budget_bytes {
-                return true;
+            if let Some(memory) = self.region.take(wanted) {
+                return Some(memory);
             }
         }
-        false
+        None
+    }
+
+    /// What brings this slab's memory in ahead of its use, on another thread.
+    pub fn warmer(&self) -> Warmer {
+        self.region.warmer()
     }
 }
 

@@ -299,13 +299,15 @@ fn check_core(file: &Source) -> Vec<String> {
 }
 
 fn check_unsafe(file: &Source) -> Vec<String> {
-    let free = ["src/ring/", "bench/limits/", "client/src/transport/"].iter().any(|dir| file.path.starts_with(dir));
+    let free = ["src/ring/", "src/bytes/region.rs", "bench/limits/", "client/src/transport/"].iter().any(|dir| file.path.starts_with(dir));
     let allocator = file.path.split('/').any(|part| part == "tests" || part == "tests.rs") && file.path.contains("alloc");
     if free || allocator {
         return Vec::new();
     }
     let bare = bare(&file.text);
-    words(&bare, "unsafe").map(|at| format!("{}:{}: unsafe outside src/ring/", file.path, line_of(&bare, at))).collect()
+    words(&bare, "unsafe")
+        .map(|at| format!("{}:{}: unsafe outside src/ring/ and src/bytes/region.rs", file.path, line_of(&bare, at)))
+        .collect()
 }
 
 fn check_leftovers(file: &Source) -> Vec<String> {

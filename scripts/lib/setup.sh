@@ -1,7 +1,7 @@
 # Sourced by the scripts beside it: finds what a fresh Debian machine lacks and installs it (as root) or names the
 # command (otherwise). Nothing here starts or stops a process of somebody else.
 
-RUST_MIN="1.88" # `rust-version` in Cargo.toml
+RUST_MIN="1.89" # `rust-version` in Cargo.toml
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf '\n%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }

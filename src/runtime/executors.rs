@@ -9,6 +9,7 @@ use super::park::Bed;
 use super::shard_loop::{LoopParts, ShardLoop};
 use super::start_disk::FsDisk;
 use crate::api::NodeInfo;
+use crate::bytes::Warmer;
 use crate::config::Settings;
 use crate::effects::Effects;
 use crate::ids::ShardId;
@@ -45,6 +46,8 @@ pub(super) struct ShardSeed {
     pub(super) health: Arc<Health>,
     pub(super) clock: Clock,
     pub(super) iowq_cpus: Option<Vec<usize>>,
+    /// Whoever brings memory in takes it from here.
+    pub(super) warmers: Sender<Warmer>,
     /// Where "serving" or the reason of a failed start is told.
     pub(super) told: Sender<Result<ShardId, String>>,
 }
@@ -72,7 +75,7 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
 }
 
 fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
-    let ShardSeed { id, settings, info, dir, lock, log_uid_if_new, listeners, inbox, hub, health, clock, iowq_cpus, told } = seed;
+    let ShardSeed { id, settings, info, dir, lock, log_uid_if_new, listeners, inbox, hub, health, clock, iowq_cpus, warmers, told } = seed;
     let mut disk = FsDisk::new(&dir);
     let log_config = log_config(id, &settings, &info, log_uid_if_new);
     let recovered = recover(&mut disk, &log_config).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -106,6 +109,8 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
     let mut effects = Effects::new();
     let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered };
     let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
+    // A housekeeping thread that has ended brings nothing in; then the first touch does.
+    let _ = warmers.send(shard.warmer());
     let on_serving = Box::new(move || drop(told.send(Ok(id))));
     let parts = LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, dir, listeners, on_serving };
     Ok((ShardLoop::new(parts), bed))

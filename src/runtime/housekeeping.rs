@@ -7,6 +7,7 @@
 
 use super::{listen, logging, topology};
 use crate::admin::{Admin, NodeFacts};
+use crate::bytes::Warmer;
 use crate::config::Settings;
 use crate::constants;
 use crate::metrics::{DiskLevel, Health, SnapshotSource};
@@ -14,6 +15,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -59,7 +61,12 @@ impl std::error::Error for HousekeepingError {
 }
 
 /// Starts the thread; the admin pages answer when this returns. Waits for the admin port as long as for the data directory's lock.
-pub fn start(settings: &Settings, health: Arc<Health>, source: Arc<dyn SnapshotSource>) -> Result<Housekeeping, HousekeepingError> {
+pub fn start(
+    settings: &Settings,
+    health: Arc<Health>,
+    source: Arc<dyn SnapshotSource>,
+    to_warm: Receiver<Warmer>,
+) -> Result<Housekeeping, HousekeepingError> {
     let wait = Duration::from_micros(constants::LOCK_WAIT_US);
     let listener = listen::listen("admin.listen", "--admin", settings.admin_listen, wait).map_err(HousekeepingError::Listen)?;
     let admin = listener.local_addr().map_err(HousekeepingError::Start)?;
@@ -95,6 +102,8 @@ pub fn start(settings: &Settings, health: Arc<Health>, source: Arc<dyn SnapshotS
                     disk_level = publish_disk(disk_level, &node, &health);
                 }
             });
+            // On a thread of its own: a millisecond per 2 MiB would hold up the pages.
+            tokio::task::spawn_blocking(move || keep_warm(&to_warm));
             let served = axum::serve(listener, pages.router());
             tokio::select! {
                 // axum retries failed accepts itself, so it only ends with the process.
@@ -119,6 +128,30 @@ impl Housekeeping {
         if self.thread.join().is_err() {
             tracing::error!("the housekeeping thread had panicked");
         }
+    }
+}
+
+/// Brings the shards' memory in ahead of its use, until the last sender is dropped.
+fn keep_warm(to_warm: &Receiver<Warmer>) {
+    let mut warmers: Vec<Warmer> = Vec::new();
+    loop {
+        match to_warm.recv_timeout(TICK) {
+            Ok(warmer) => warmers.push(warmer),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        warmers.retain_mut(|warmer| match warmer.warm() {
+            Ok(bytes) => {
+                if bytes > 0 {
+                    tracing::debug!(bytes, "memory brought in ahead of its use");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!("memory cannot be brought in ahead of its use ({error}); the first use of each page is slower");
+                false
+            }
+        });
     }
 }
 
@@ -192,13 +225,15 @@ mod tests {
             [("data.dir", "."), ("admin.listen", "127.0.0.1:0"), ("listen", "127.0.0.1:0")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         let sources = crate::config::Sources { flags: flags.to_vec(), ..Default::default() };
         let settings = crate::config::load(&sources, &machine).unwrap().settings(&machine).unwrap();
-        let house = start(&settings, Arc::new(Health::new(1)), Arc::new(NoShards)).unwrap();
+        let (warmers, to_warm) = std::sync::mpsc::channel();
+        let house = start(&settings, Arc::new(Health::new(1)), Arc::new(NoShards), to_warm).unwrap();
         let address = house.admin_address();
         assert!(get(address, "/livez").starts_with("HTTP/1.1 200"));
         let ready = get(address, "/readyz");
         assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("shard 0 is starting\n"), "{ready}");
         assert!(get(address, "/metrics").contains("tramline_shard_ready{shard=\"0\"} 0"));
         assert!(get(address, "/").contains("/metrics") && get(address, "/none").starts_with("HTTP/1.1 404"));
+        drop(warmers);
         house.stop();
         assert!(TcpStream::connect(address).is_err());
     }

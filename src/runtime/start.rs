@@ -113,7 +113,8 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let (hub, inboxes) = Hub::new(settings.shards);
     let hub = Arc::new(hub);
     let source: Arc<dyn SnapshotSource> = Arc::clone(&hub) as Arc<dyn SnapshotSource>;
-    let housekeeping = housekeeping::start(&settings, Arc::clone(&health), source).map_err(StartError::Housekeeping)?;
+    let (warmers, to_warm) = channel();
+    let housekeeping = housekeeping::start(&settings, Arc::clone(&health), source, to_warm).map_err(StartError::Housekeeping)?;
 
     let allowed = topology::allowed_cpus();
     let iowq_cpus = (!settings.unpinned).then(|| topology::housekeeping_cpus(&allowed, &settings.cpus));
@@ -136,6 +137,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             health: Arc::clone(&health),
             clock,
             iowq_cpus: iowq_cpus.clone(),
+            warmers: warmers.clone(),
             told: told.clone(),
         };
         let cpu = if settings.unpinned { None } else { settings.cpus.get(usize::from(id.0)).copied() };
@@ -170,6 +172,8 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             tracing::error!("a shard's thread had panicked");
         }
     }
+    // Ends the warming, which the housekeeping thread waits for.
+    drop(warmers);
     housekeeping.stop();
     started?;
     let failed = health.states().into_iter().find_map(|state| match state {

@@ -10,7 +10,7 @@ use super::produce::Progress;
 use super::retention::Retention;
 use super::sealing::Sealing;
 use crate::api::{ApiError, NodeInfo};
-use crate::bytes::Slab;
+use crate::bytes::{Slab, Warmer};
 use crate::config::Settings;
 use crate::control::View;
 use crate::effects::{Caller, Effect, Effects, Event, Now, Outcome, Token};
@@ -239,6 +239,11 @@ impl Shard {
     /// What the shard has counted, for the edge to add to.
     pub fn metrics_mut(&mut self) -> &mut ShardMetrics {
         &mut self.metrics
+    }
+
+    /// What brings this shard's memory in ahead of its use.
+    pub fn warmer(&self) -> Warmer {
+        self.slab.warmer()
     }
 
     /// Memory of reads behind the tail, in bytes.
