@@ -54,6 +54,8 @@ pub struct Pair {
     pub tramline_p99_us: Option<f64>,
     /// Share of the time in which something waited for a processor, so: in which others disturbed.
     pub waited_share: f64,
+    /// The larger of the limits before and after to the smaller: how far the machine itself changed meanwhile.
+    pub limits_ratio: f64,
 }
 
 impl Outcome {
@@ -99,6 +101,7 @@ impl Outcome {
             ratio: round(pair.broker.value / pair.limit.value),
             tramline_p99_us: pair.broker.p99_us.map(round),
             waited_share: round(pair.waited_share),
+            limits_ratio: round(pair.limits_ratio),
         });
         self.pairs.insert(name, pairs.collect());
     }
