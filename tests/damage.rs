@@ -37,6 +37,20 @@ fn flip(shard_dir: &Path, n: u64) -> (PathBuf, usize) {
     panic!("record {n} is in no segment of {}", shard_dir.display());
 }
 
+/// Breaks the head of record `n`'s batch and the footer of its segment.
+fn break_head_and_footer(shard_dir: &Path, n: u64) {
+    let (path, at) = flip(shard_dir, n);
+    let bytes = std::fs::read(&path).expect("a segment");
+    let head = bytes[..at].windows(4).rposition(|window| window == tramline_wire::batch::BATCH_MAGIC).expect("a batch before it");
+    assert!(at - head < 512, "the batch's head is {} bytes before its value", at - head);
+    let file = OpenOptions::new().write(true).open(&path).expect("the segment, to write to");
+    // Behind the magic and the version, in what the header's checksum covers; and in the footer's header, the segment's last page.
+    for at in [head + 9, bytes.len() - 4096 + 9] {
+        file.write_all_at(&[bytes[at] ^ 0x10], at as u64).expect("one byte");
+    }
+    file.sync_all().expect("the segment is synced");
+}
+
 /// Fetches record by record; the error code of each offset in `0..count` (0 with the value checked).
 fn read_each(peer: &mut Peer, uid: u64, count: u64, len: usize) -> Vec<u16> {
     let error_at = |n: u64| match peer.fetch(uid, n, 1000, 0) {
@@ -44,7 +58,7 @@ fn read_each(peer: &mut Peer, uid: u64, count: u64, len: usize) -> Vec<u16> {
         Ok(fetched) if fetched.error != 0 => fetched.error,
         Ok(fetched) => {
             let batch = fetched.batches.first().unwrap_or_else(|| panic!("nothing at {n}"));
-            assert_eq!(batch.records[0].value.as_deref(), Some(value(n, len).as_slice()), "record {n}");
+            assert!(batch.records[0].value.as_deref() == Some(value(n, len).as_slice()), "not the bytes of record {n}");
             0
         }
     };
@@ -109,6 +123,24 @@ fn a_flipped_bit_in_a_sealed_segment_is_reported_and_the_rest_is_readable() {
     assert!(files_with_prefix(&node.shard_dir(0), "seg-").len() >= 3);
     node.stop();
     check_damage(node, uid, count, 512 << 10);
+}
+
+#[test]
+fn a_batch_that_no_footer_names_any_more_is_told_and_not_passed_over() {
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.topic("damaged", 1, KEEP)[0].uid;
+    let (count, len) = (96, 512 << 10);
+    for n in 0..count {
+        assert_eq!(peer.put(uid, &[Rec::value(value(n, len))]), n);
+    }
+    node.stop();
+    break_head_and_footer(&node.shard_dir(0), MARKED);
+    let node = node.restart();
+    let mut peer = Peer::connect(node.ready.client);
+    let errors = read_each(&mut peer, uid, count, len);
+    let expected: Vec<u16> = (0..count).map(|n| if n == MARKED { code::DAMAGED } else { 0 }).collect();
+    assert_eq!(errors, expected);
 }
 
 #[test]

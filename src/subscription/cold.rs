@@ -157,9 +157,13 @@ impl Cold {
         };
         let at = chunk.entries.partition_point(|e| e.end_offset <= offset);
         let entry = chunk.entries[at];
+        if min_ts_us.is_none() && entry.base_offset > offset {
+            // Offsets follow one another: what no footer names any more (it was rebuilt after damage) is told, not passed over.
+            return self.damaged(offset, entry.base_offset, entry.pos, reading);
+        }
         let bytes = match &chunk.state {
             ChunkState::Reading(_) => return ColdNext::Wait,
-            ChunkState::Failed => return self.damaged(entry, reading),
+            ChunkState::Failed => return self.damaged(entry.base_offset, entry.end_offset, entry.pos, reading),
             ChunkState::Ready(bytes) => {
                 let start = (entry.pos - chunk.pos) as usize;
                 bytes.slice(start..start + entry.len as usize)
@@ -167,15 +171,14 @@ impl Cold {
         };
         match check_batch(bytes.as_slice(), PartitionUid(self.uid), Offset(entry.base_offset)) {
             Ok(()) => ColdNext::Batch { bytes, end_offset: entry.end_offset },
-            Err(_) => self.damaged(entry, reading),
+            Err(_) => self.damaged(entry.base_offset, entry.end_offset, entry.pos, reading),
         }
     }
 
-    fn damaged(&self, entry: ColdEntry, reading: &mut Reading<'_>) -> ColdNext {
+    fn damaged(&self, first_offset: u64, end_offset: u64, pos: u64, reading: &mut Reading<'_>) -> ColdNext {
         let segment = self.chunks.front().map_or(SegmentUid(0), |c| c.segment);
-        let (first_offset, end_offset) = (entry.base_offset, entry.end_offset);
-        reading.damage.push(DamageFound { uid: self.uid, first_offset, end_offset, segment, pos: entry.pos });
-        ColdNext::Refused { code: ErrorCode::Damaged, next_offset: entry.end_offset }
+        reading.damage.push(DamageFound { uid: self.uid, first_offset, end_offset, segment, pos });
+        ColdNext::Refused { code: ErrorCode::Damaged, next_offset: end_offset }
     }
 
     fn plan(&mut self, min_ts_us: Option<i64>, owner: Owner, reading: &mut Reading<'_>) -> Plan {

@@ -124,8 +124,9 @@ impl Cursor {
                 if batch.end_offset() > visible_end {
                     return Next::End;
                 }
-                if let Some(lost) = partition.lost_at(self.offset).filter(|lost| lost.end <= batch.base_offset) {
-                    return Next::Refused { code: ErrorCode::Damaged, next_offset: lost.end };
+                if self.min_ts_us.is_none() && batch.base_offset > self.offset {
+                    // Offsets follow one another: whole runs before this batch are gone with their footer.
+                    return Next::Refused { code: ErrorCode::Damaged, next_offset: batch.base_offset };
                 }
                 match reading.log.locate(batch.block, batch.at, batch.len) {
                     Place::Cached(bytes) => Next::Batch { bytes, end_offset: batch.end_offset() },

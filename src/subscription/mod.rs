@@ -28,12 +28,12 @@ pub use sessions::{Reading, Sessions};
 /// are 50 us of a 25 Gbit/s link).
 pub const FETCH_FRAME_BYTES: usize = 128 << 10;
 /// Bytes of one cold read, at most, unless one batch is larger. Two pages less than 1 MiB: with its first and last page whole it still
-/// fits a buffer of that size. One consumer, chunks of 512 KiB and 4 ahead: 1.2 to 1.7 GB/s; of 1 MiB and 8 ahead: 1.4 to 2.5 GB/s.
+/// fits a buffer of that size.
 pub const COLD_CHUNK_BYTES: u64 = (1 << 20) - 2 * PAGE_BYTES as u64;
 /// Cold reads that one cursor has under way or waiting, at most.
 pub const COLD_CHUNKS_PER_CURSOR: usize = 8;
-/// Bytes of reads under way beyond which a cursor has one only. Four of 1 MiB: medians of eight pairs were 0.69 of the limit with four and 0.65 with
-/// two, within the spread. With eight the disk alone falls from 2.4 to 1.6 GB/s in the machine's slow phases.
+/// Bytes of reads under way beyond which a cursor has one only: four of 1 MiB. From disk to socket with nothing else (`tramline-limits --only
+/// cold-stream`, three runs) one read under way gave 2.5 to 2.7 GB/s, two 2.9 to 3.1, four 3.0 to 3.3, eight 2.2 to 2.9.
 pub const COLD_READING_BYTES: u64 = 7 << 19;
 /// `COLD_CHUNKS_PER_CURSOR` once half of `COLD_BYTES_MAX` is in use: one to send, one under way.
 pub const COLD_CHUNKS_WHEN_SHARED: usize = 2;
