@@ -5,6 +5,7 @@
 //!
 //! Not here: the pages (`admin/`), the shards (`executors.rs`).
 
+use super::admin_listener::AdminListener;
 use super::{listen, logging, topology};
 use crate::admin::{Admin, NodeFacts};
 use crate::bytes::Warmer;
@@ -104,7 +105,7 @@ pub fn start(
             });
             // On a thread of its own: a millisecond per 2 MiB would hold up the pages.
             tokio::task::spawn_blocking(move || keep_warm(&to_warm));
-            let served = axum::serve(listener, pages.router());
+            let served = axum::serve(AdminListener::new(listener), pages.router());
             tokio::select! {
                 // axum retries failed accepts itself, so it only ends with the process.
                 ended = served.into_future() => if let Err(error) = ended { tracing::error!("the admin pages ended: {error}; restart the node to have them back") },

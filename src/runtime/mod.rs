@@ -9,6 +9,7 @@
 //!
 //! Not here: decisions (the core's rooms), system calls of the steady state (ring/).
 
+mod admin_listener;
 mod clock;
 pub mod data_dir;
 mod executors;

@@ -346,7 +346,7 @@ impl Shard {
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
                 LogNews::SealReady(_) | LogNews::CheckpointWritten => {}
                 LogNews::SegmentFreed(segment) => {
-                    tracing::info!(shard = self.id.0, segment = segment.0, "segment freed");
+                    tracing::debug!(shard = self.id.0, segment = segment.0, "segment freed");
                 }
                 LogNews::Failed(reason) => self.fail(&reason, effects),
             }
