@@ -131,11 +131,17 @@ pub struct Slab {
 }
 
 impl Slab {
-    /// A slab that will never hold more than `budget_bytes` (whole pages, one at the least).
+    /// A small slab. Panics where `try_new` refuses.
     pub fn new(budget_bytes: usize) -> Slab {
+        Slab::try_new(budget_bytes).unwrap_or_else(|error| panic!("no address space for {budget_bytes} bytes: {error}"))
+    }
+
+    /// A slab that will never hold more than `budget_bytes` (whole pages, one at the least), made on the thread that uses it. An error says that
+    /// the system grants no address space for that much.
+    pub fn try_new(budget_bytes: usize) -> std::io::Result<Slab> {
         let classes = (0..CLASS_COUNT).map(|_| Class { free: Vec::new(), kept: VecDeque::new(), passing: VecDeque::new() }).collect();
         let budget_bytes = budget_bytes.max(PAGE_BYTES);
-        Slab { classes, region: Region::new(budget_bytes), budget_bytes, allocated_bytes: 0 }
+        Ok(Slab { classes, region: Region::new(budget_bytes)?, budget_bytes, allocated_bytes: 0 })
     }
 
     /// A buffer of used length `len` whose capacity is the next power of two, or `None` when the budget is spent
@@ -147,20 +153,12 @@ impl Slab {
         let class = &mut self.classes[index];
         let memory = match class.free.pop().or_else(|| class.reclaim(16)) {
             Some(memory) => memory,
-            None => match self.region.take(index) {
-                Some(memory) => {
-                    self.allocated_bytes += capacity;
-                    Rc::new(memory)
-                }
-                // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
-                None => match class.reclaim(usize::MAX) {
-                    Some(memory) => memory,
-                    None => {
-                        let memory = self.make_room(index)?;
-                        self.allocated_bytes += capacity;
-                        Rc::new(memory)
-                    }
-                },
+            None if self.allocated_bytes + capacity <= self.budget_bytes => self.take_new(index)?,
+            // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
+            None => match class.reclaim(usize::MAX) {
+                Some(memory) => memory,
+                None if self.make_room(capacity, index) => self.take_new(index)?,
+                None => return None,
             },
         };
         assert_eq!(Rc::strong_count(&memory), 1, "a free buffer has one holder");
@@ -203,28 +201,31 @@ impl Slab {
         self.budget_bytes
     }
 
-    /// Gives idle buffers of other classes back until a block of this class can be had. Rare: only when the mix of sizes shifts at a
-    /// full budget.
-    fn make_room(&mut self, wanted: usize) -> Option<Memory> {
-        for index in (0..CLASS_COUNT).rev().filter(|i| *i != wanted) {
+    fn take_new(&mut self, index: usize) -> Option<Rc<Memory>> {
+        let memory = self.region.take(index)?;
+        self.allocated_bytes += memory.capacity();
+        Some(Rc::new(memory))
+    }
+
+    /// Frees idle buffers of other classes until `wanted` more bytes fit. Rare: only when the mix of sizes shifts at a full budget.
+    fn make_room(&mut self, wanted: usize, keep: usize) -> bool {
+        for index in (0..CLASS_COUNT).rev().filter(|i| *i != keep) {
             let class = &mut self.classes[index];
-            while let Some(memory) = class.reclaim(usize::MAX) {
-                class.free.push(memory);
-            }
-            for memory in class.free.drain(..) {
+            while self.allocated_bytes + wanted > self.budget_bytes {
+                let Some(memory) = class.free.pop().or_else(|| class.reclaim(usize::MAX)) else { break };
                 self.allocated_bytes -= memory.capacity();
                 self.region.give_back(Rc::into_inner(memory).expect("a free buffer has one holder"));
             }
-            if let Some(memory) = self.region.take(wanted) {
-                return Some(memory);
+            if self.allocated_bytes + wanted <= self.budget_bytes {
+                return true;
             }
         }
-        None
+        false
     }
 
     /// What brings this slab's memory in ahead of its use, on another thread.
     pub fn warmer(&self) -> Warmer {
-        self.region.warmer()
+        self.region.warmer(self.budget_bytes)
     }
 }
 
@@ -277,6 +278,17 @@ mod tests {
         }
         assert_eq!(slab.allocated_bytes(), 101 * PAGE_BYTES, "no new memory for each read");
         drop(cache);
+    }
+
+    #[test]
+    fn small_buffers_that_are_held_in_bad_places_keep_no_large_one_away() {
+        let mut slab = Slab::new(4 * PAGE_BYTES);
+        let taken: Vec<_> = (0..4).map(|_| slab.take(1).unwrap()).collect();
+        let mut pages: Vec<_> = taken.into_iter().map(|page| slab.freeze(page)).collect();
+        pages.remove(2);
+        pages.remove(0);
+        assert!(slab.take(2 * PAGE_BYTES).is_some(), "two pages are idle, wherever they lie");
+        assert_eq!(slab.allocated_bytes(), 4 * PAGE_BYTES);
     }
 
     #[test]

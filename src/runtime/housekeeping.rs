@@ -135,24 +135,23 @@ impl Housekeeping {
 /// Brings the shards' memory in ahead of its use, until the last sender is dropped.
 fn keep_warm(to_warm: &Receiver<Warmer>) {
     let mut warmers: Vec<Warmer> = Vec::new();
+    let mut more = false;
     loop {
-        match to_warm.recv_timeout(TICK) {
+        // A step at a time, so that a stop is not kept waiting.
+        match to_warm.recv_timeout(if more { Duration::ZERO } else { TICK }) {
             Ok(warmer) => warmers.push(warmer),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        warmers.retain_mut(|warmer| match warmer.warm() {
-            Ok(bytes) => {
-                if bytes > 0 {
-                    tracing::debug!(bytes, "memory brought in ahead of its use");
+        more = false;
+        for warmer in &mut warmers {
+            match warmer.warm() {
+                Ok(has_more) => more |= has_more,
+                Err(error) => {
+                    tracing::warn!("memory cannot be brought in ahead of its use ({error}); the first use of each page is slower")
                 }
-                true
             }
-            Err(error) => {
-                tracing::warn!("memory cannot be brought in ahead of its use ({error}); the first use of each page is slower");
-                false
-            }
-        });
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub enum StartFailure {
     Replication(crate::replication::ReplicationError),
     /// The first block of this start found no room.
     NoRoom(crate::log::AppendRefused),
+    /// The system grants no address space for `memory.bytes`.
+    Memory(usize, std::io::Error),
 }
 
 impl fmt::Display for StartFailure {
@@ -54,6 +56,11 @@ impl fmt::Display for StartFailure {
                 write!(f, "the cluster's metadata cannot be read: {what}; run `tramline inspect` on the data directory")
             }
             StartFailure::Replication(cause) => cause.fmt(f),
+            StartFailure::Memory(bytes, cause) => write!(
+                f,
+                "no address space for memory.bytes={bytes}: {cause}; lower memory.bytes, raise `ulimit -v` and `ulimit -d`, or allow more in \
+                 vm.overcommit_memory and vm.overcommit_ratio"
+            ),
             StartFailure::NoRoom(cause) => write!(f, "the first block of this start could not be made: {cause}"),
         }
     }
@@ -86,7 +93,7 @@ impl Shard {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
         let groups = recover_groups(node, &group_ids, &recovered)?;
-        let mut slab = Slab::new(settings.memory_bytes);
+        let mut slab = Slab::try_new(settings.memory_bytes).map_err(|cause| StartFailure::Memory(settings.memory_bytes, cause))?;
         let damaged_ranges = recovered.damage.len() as u64;
         let mut log = recovered.log;
         let mut groups = groups;
@@ -185,9 +192,8 @@ fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
         }
         for stored in &checkpoint.partitions {
             let partition = found.get_mut(&PartitionUid(stored.uid)).expect("inserted above");
-            // Between the checkpoint and the crash the oldest segments may have been freed.
-            let start = partition.index.first_offset().unwrap_or(stored.next_offset).max(stored.log_start);
-            partition.restore_bounds(start, stored.next_offset);
+            // Moved up already for what was freed between the checkpoint and the crash; runs that are missing above it are damage.
+            partition.restore_bounds(stored.log_start, stored.next_offset);
         }
     }
     for batch in recovered.covered_batches.iter().chain(&recovered.batches) {
@@ -202,6 +208,18 @@ fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
         let mut uids: Vec<_> = found.keys().copied().filter(|uid| !later(*uid)).collect();
         uids.sort_unstable();
         uids.into_iter().for_each(|uid| found.get_mut(&uid).expect("listed above").skip_lost(count));
+    }
+    // The same for a batch whose head does not check: its place is known, not its partition.
+    let covers = recovered.checkpoint.as_ref().map_or(0, |c| c.covers_block);
+    for damage in &recovered.damage {
+        let DamageKind::BatchHeader { seq, group, .. } = damage.kind else { continue };
+        if seq.0 <= covers {
+            continue;
+        }
+        let behind = |b: &RecoveredBatch| b.block > seq || b.block == seq && u64::from(b.pos) > damage.pos;
+        let later = |uid: PartitionUid| recovered.batches.iter().any(|b| b.uid == uid && behind(b));
+        let mut open: Vec<_> = found.values_mut().filter(|p| p.group == group && !later(p.uid)).collect();
+        open.iter_mut().for_each(|partition| partition.skip_lost(damage.len / RECORD_BYTES_MIN));
     }
     found
 }
