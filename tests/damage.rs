@@ -37,17 +37,27 @@ fn flip(shard_dir: &Path, n: u64) -> (PathBuf, usize) {
     panic!("record {n} is in no segment of {}", shard_dir.display());
 }
 
-/// Breaks the head of record `n`'s batch and the footer of its segment.
-fn break_head_and_footer(shard_dir: &Path, n: u64) {
+/// Breaks the head of record `n`'s batch.
+fn break_head(shard_dir: &Path, n: u64) -> PathBuf {
     let (path, at) = flip(shard_dir, n);
     let bytes = std::fs::read(&path).expect("a segment");
     let head = bytes[..at].windows(4).rposition(|window| window == tramline_wire::batch::BATCH_MAGIC).expect("a batch before it");
     assert!(at - head < 512, "the batch's head is {} bytes before its value", at - head);
     let file = OpenOptions::new().write(true).open(&path).expect("the segment, to write to");
-    // Behind the magic and the version, in what the header's checksum covers; and in the footer's header, the segment's last page.
-    for at in [head + 9, bytes.len() - 4096 + 9] {
-        file.write_all_at(&[bytes[at] ^ 0x10], at as u64).expect("one byte");
-    }
+    // Behind the magic and the version, in what the header's checksum covers.
+    file.write_all_at(&[bytes[head + 9] ^ 0x10], head as u64 + 9).expect("one byte");
+    file.sync_all().expect("the segment is synced");
+    path
+}
+
+/// Breaks the head of record `n`'s batch and the footer of its segment, whose header is the segment's last page.
+fn break_head_and_footer(shard_dir: &Path, n: u64) {
+    let path = break_head(shard_dir, n);
+    let file = OpenOptions::new().read(true).write(true).open(&path).expect("the segment, to write to");
+    let at = file.metadata().expect("the segment").len() - 4096 + 9;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("one byte");
+    file.write_all_at(&[byte[0] ^ 0x10], at).expect("one byte");
     file.sync_all().expect("the segment is synced");
 }
 
@@ -141,6 +151,51 @@ fn a_batch_that_no_footer_names_any_more_is_told_and_not_passed_over() {
     let errors = read_each(&mut peer, uid, count, len);
     let expected: Vec<u16> = (0..count).map(|n| if n == MARKED { code::DAMAGED } else { 0 }).collect();
     assert_eq!(errors, expected);
+}
+
+#[test]
+fn a_partition_whose_only_batch_no_footer_names_says_so_and_goes_on_behind_it() {
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let lone = peer.topic("lone", 1, KEEP)[0].uid;
+    let filler = peer.topic("filler", 1, KEEP)[0].uid;
+    assert_eq!(peer.put(lone, &[Rec::value(value(MARKED, 0))]), 0);
+    for n in 0..96 {
+        assert_eq!(peer.put(filler, &[Rec::value(vec![b'f'; 512 << 10])]), n);
+    }
+    node.stop();
+    break_head_and_footer(&node.shard_dir(0), MARKED);
+    let node = node.restart();
+    let mut peer = Peer::connect(node.ready.client);
+    let error = match peer.fetch(lone, 0, 1000, 0) {
+        Err(refusal) => refusal.code,
+        Ok(fetched) => fetched.error,
+    };
+    assert_eq!(error, code::DAMAGED, "neither an empty answer nor the word that it was dropped in time");
+    assert_eq!(peer.put(lone, &[Rec::value("new")]), 1, "its offset is not used again");
+    assert_eq!(peer.read_from(lone, 1).len(), 1);
+    assert_eq!(peer.read_from(filler, 0).len(), 96);
+}
+
+#[test]
+fn the_offset_of_a_last_batch_without_a_head_is_not_used_again() {
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.topic("damaged", 1, KEEP)[0].uid;
+    let other = peer.topic("other", 1, KEEP)[0].uid;
+    for n in 0..=MARKED {
+        assert_eq!(peer.put(uid, &[Rec::value(value(n, 0))]), n);
+    }
+    // Behind it, so that it is below the durable end.
+    (0..4).for_each(|_| drop(peer.put(other, &[Rec::value("later")])));
+    node.process.kill();
+    break_head(&node.shard_dir(0), MARKED);
+    let node = node.restart();
+    let mut peer = Peer::connect(node.ready.client);
+    assert_eq!(read_each(&mut peer, uid, MARKED + 1, 0)[MARKED as usize], code::DAMAGED);
+    let next = peer.put(uid, &[Rec::value("new")]);
+    assert!(next > MARKED, "offset {next} was acknowledged before");
+    assert_eq!(peer.read_from(uid, next).len(), 1);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! A cursor: one session's place in one partition, and the next batch from there.
 
 use super::cold::{Cold, ColdNext};
-use super::sessions::Reading;
+use super::sessions::{DamageFound, Reading};
 use crate::bytes::Bytes;
+use crate::ids::SegmentUid;
 use crate::log::Place;
 use crate::partition::{Found, Slot};
 use tramline_wire::error::ErrorCode;
@@ -117,6 +118,8 @@ impl Cursor {
                 partition.index.listed_from(at).find(|(_, b)| b.newest_ts_us >= min_ts_us).map_or(Found::End, |(at, _)| Found::Listed(at));
         }
         match found {
+            // Offsets follow one another: what is below the end and in no index is gone with its footer or its blocks.
+            Found::End if self.min_ts_us.is_none() => self.lost_to(visible_end, reading),
             Found::End => Next::End,
             Found::Run(_) => self.go_cold(owner, reading),
             Found::Listed(at) => {
@@ -125,8 +128,7 @@ impl Cursor {
                     return Next::End;
                 }
                 if self.min_ts_us.is_none() && batch.base_offset > self.offset {
-                    // Offsets follow one another: whole runs before this batch are gone with their footer.
-                    return Next::Refused { code: ErrorCode::Damaged, next_offset: batch.base_offset };
+                    return self.lost_to(batch.base_offset, reading);
                 }
                 match reading.log.locate(batch.block, batch.at, batch.len) {
                     Place::Cached(bytes) => Next::Batch { bytes, end_offset: batch.end_offset() },
@@ -136,6 +138,13 @@ impl Cursor {
                 }
             }
         }
+    }
+
+    /// Nothing is known of the offsets from here to `end_offset`: told, and counted.
+    fn lost_to(&mut self, end_offset: u64, reading: &mut Reading<'_>) -> Next {
+        self.drop_cold(reading.cold_bytes);
+        reading.damage.push(DamageFound { uid: self.uid, first_offset: self.offset, end_offset, segment: SegmentUid(0), pos: 0 });
+        Next::Refused { code: ErrorCode::Damaged, next_offset: end_offset }
     }
 
     fn go_cold(&mut self, owner: Owner, reading: &mut Reading<'_>) -> Next {

@@ -44,7 +44,7 @@ pub struct DamageFound {
     pub first_offset: u64,
     /// One past its last offset.
     pub end_offset: u64,
-    /// The segment.
+    /// The segment; 0 when nothing tells any more where the range was.
     pub segment: SegmentUid,
     /// Byte in the segment; 0 when its footer is what does not check.
     pub pos: u64,

@@ -138,7 +138,7 @@ fn rebuild(
         first_block = if first_block.0 == 0 { seq } else { first_block };
         last_block = seq;
         data_end = block.pos + u64::from(block.view.header.padded_len());
-        collect_entries(&block, &mut entries);
+        collect_entries(&block, uid, &mut entries, damage);
     })?;
     for ((_, pos), errno) in source.unreadable {
         damage.push(segment_damage(record.uid, pos, FOOTER_PAGE_BYTES as u64, DamageKind::Unreadable { errno }));
@@ -183,7 +183,7 @@ fn rebuild(
     Ok(count)
 }
 
-fn collect_entries(block: &FoundBlock<'_>, out: &mut Vec<FooterEntry>) {
+fn collect_entries(block: &FoundBlock<'_>, segment: SegmentUid, out: &mut Vec<FooterEntry>, damage: &mut Vec<Damage>) {
     for entry in block.view.entries().filter(|entry| entry.kind == EntryKind::Data) {
         for fragment in block.view.fragments_of(&entry).filter(|fragment| fragment.kind == FRAGMENT_BATCH) {
             let content = block.view.content(&fragment);
@@ -191,10 +191,12 @@ fn collect_entries(block: &FoundBlock<'_>, out: &mut Vec<FooterEntry>) {
             let bad = block.bad.iter().any(|bad| {
                 number.contains(&bad.number) && block.view.fragment(bad.number) == fragment && bad.fault != Some(BatchFault::Body)
             });
-            let Ok(batch) = BatchView::parse_exact(content) else { continue };
-            if bad {
+            let Some(batch) = BatchView::parse_exact(content).ok().filter(|_| !bad) else {
+                let (pos, len) = (block.pos + u64::from(fragment.offset), u64::from(fragment.length));
+                let kind = DamageKind::BatchHeader { seq: block.view.header.block_seq, group: entry.group, index: entry.index };
+                damage.push(segment_damage(segment.0, pos, len, kind));
                 continue;
-            }
+            };
             out.push(FooterEntry {
                 partition_uid: PartitionUid(batch.partition_uid()),
                 base_offset: Offset(batch.base_offset()),
