@@ -124,11 +124,14 @@ impl Shard {
         if let Phase::Failed(reason) = &self.phase {
             return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
-        let Some(seat) = &self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
+        let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
         match seat.state.check(&command) {
             Err(ControlError::TopicExists(name)) if if_not_exists => {
-                let (uid, partitions) = self.view.topic(&name).map_or((0, 0), |t| (t.uid.0, t.partitions.len() as u32));
-                answer(&caller, Answer::Created { uid, created: false, partitions }, effects);
+                // It may have come into being a moment ago, and not be known to every shard yet: then this answer waits as the creator's does.
+                let (uid, partitions) = seat.state.topic_identity(&name).unwrap_or((0, 0));
+                let epoch = seat.state.view_epoch();
+                seat.awaiting.push_back(AwaitingView { epoch, caller, answer: Answer::Created { uid, created: false, partitions } });
+                self.answer_awaiting(effects);
                 return Ok(Taken::Yes);
             }
             Err(error) => return Err(ApiError::from(&error)),
