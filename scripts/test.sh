@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole gate: format check, lints, build, all tests. Honours CARGO_TARGET_DIR. Exit code 0 only if everything passed.
+# The whole gate: format check, lints, build, all tests, some seeds of the simulator. Honours CARGO_TARGET_DIR. Exit code 0 only if everything passed.
 #
 #   scripts/test.sh
 #
@@ -27,20 +27,33 @@ step "format check"
 cargo fmt --all --check || fail "the format differs. Run:  cargo fmt --all"
 
 step "lints"
-cargo clippy --workspace --all-targets -- -D warnings
+# The simulator builds the core once more; the core's tests are looked at where they run.
+cargo clippy --workspace --exclude tramline-sim --all-targets -- -D warnings
+cargo clippy --package tramline-sim -- -D warnings
 
 step "build"
 cargo build --workspace
 
 step "tests"
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+sim_log=$(mktemp)
+trap 'rm -f "$log" "$sim_log"' EXIT
 # No --quiet: the name of a test that hangs has to be on the screen.
 if ! cargo test --workspace --no-fail-fast 2>&1 | tee "$log"; then
     printf '\nFAILED:\n'
     grep -E '^test .* \.\.\. FAILED' "$log" || true
     fail "some tests failed or did not build ($((SECONDS - started)) s)."
 fi
+
+step "simulation"
+cargo build --profile sim --package tramline-sim
+sim="$(target_dir)/sim/tramline-sim"
+for run in "calm 0..20" "faults 0..200" "disk 0..200" "swarm 0..150"; do
+    "$sim" --profile "${run% *}" --seeds "${run#* }" >"$sim_log" || { cat "$sim_log"; fail "the simulator found something ($((SECONDS - started)) s)."; }
+    printf '%s: %s\n' "$run" "$(tail -n 1 "$sim_log")"
+done
+step "bugs on purpose"
+"$sim" --check-mutants 300 || fail "a bug on purpose was not found ($((SECONDS - started)) s)."
 
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 } END { print passed + 0, failed + 0, ignored + 0 }' "$log" | {
     read -r passed failed ignored

@@ -187,7 +187,9 @@ fn the_offset_of_a_last_batch_without_a_head_is_not_used_again() {
         assert_eq!(peer.put(uid, &[Rec::value(value(n, 0))]), n);
     }
     // Behind it, so that it is below the durable end.
-    (0..4).for_each(|_| drop(peer.put(other, &[Rec::value("later")])));
+    for _ in 0..4 {
+        peer.put(other, &[Rec::value("later")]);
+    }
     node.process.kill();
     break_head(&node.shard_dir(0), MARKED);
     let node = node.restart();

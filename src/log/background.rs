@@ -16,6 +16,7 @@ use crate::log::pool::Load;
 use crate::log::seal::SealNeed;
 use crate::log::segments::{Segment, SegmentState, ready_segment};
 use crate::log::types::{FreeRefused, LogNews, SealRefused};
+use crate::mutants::Mutant;
 
 /// Where no file may be created: the part of the last segment that is kept for the log's own bookkeeping (metadata, marks), and the part
 /// below which one more file is taken after all.
@@ -104,8 +105,14 @@ impl Log {
         // The token holds the low 48 bits; the window is a few blocks behind the next number.
         let seq = BlockSeq((self.next_seq.0 & !((1 << 48) - 1)) | number.0);
         let seq = if seq >= self.next_seq { BlockSeq(seq.0 - (1 << 48)) } else { seq };
+        let mutants = self.cfg.mutants;
         let block = self.window.get(seq);
-        match block.write.on_done(result) {
+        let progress = match block.write.on_done(result) {
+            Progress::Again if mutants.has(Mutant::IgnoreShortWrite) => Progress::Whole,
+            Progress::Failed(_) if mutants.has(Mutant::BelieveFailedWrite) => Progress::Whole,
+            progress => progress,
+        };
+        match progress {
             Progress::Again => {
                 self.counters.short_writes += 1;
                 block.write.push(token(Purpose::Block, seq.0), effects);
@@ -122,6 +129,9 @@ impl Log {
                     && self.failed.is_none()
                 {
                     out.push(LogNews::Durable(durable));
+                }
+                if mutants.has(Mutant::AckOutOfOrder) {
+                    out.push(LogNews::Durable(seq));
                 }
                 Ok(())
             }
@@ -168,6 +178,9 @@ impl Log {
     fn advance(&mut self, slab: &mut Slab, effects: &mut Effects, out: &mut Vec<LogNews>) {
         if self.failed.is_some() {
             return;
+        }
+        if self.cfg.mutants.has(Mutant::AckBeforeSync) && !self.window.is_empty() {
+            out.push(LogNews::Durable(BlockSeq(self.next_seq.0 - 1)));
         }
         if let Some(segment) = self.pool.take_prepared(|version| self.manifest.is_durable(version)) {
             self.segments.add(segment);
@@ -239,6 +252,10 @@ impl Log {
         if !entries.is_sorted_by_key(FooterEntry::sort_key) {
             entries.sort_unstable_by_key(FooterEntry::sort_key);
         }
+        if self.cfg.mutants.has(Mutant::DropLastIndexEntry) {
+            entries.pop();
+        }
+        let count = entries.len() as u32;
         let header = FooterHeader {
             shard: self.cfg.shard,
             segment,
@@ -323,7 +340,10 @@ impl Log {
     fn finish_freeing(&mut self, effects: &mut Effects, out: &mut Vec<LogNews>) {
         loop {
             let done = self.segments.iter().find(|segment| match segment.state {
-                SegmentState::Freeing { manifest_version, .. } => segment.pins == 0 && self.manifest.is_durable(manifest_version),
+                SegmentState::Freeing { manifest_version, .. } => {
+                    (segment.pins == 0 || self.cfg.mutants.has(Mutant::RecycleWhileRead))
+                        && (self.manifest.is_durable(manifest_version) || self.cfg.mutants.has(Mutant::FreeBeforeManifest))
+                }
                 _ => false,
             });
             let Some(uid) = done.map(|segment| segment.uid) else { return };

@@ -5,6 +5,7 @@
 use crate::bytes::BUFFER_BYTES_MAX;
 use crate::ids::{NodeId, ShardId};
 use crate::log::layout::{BLOCK_ALIGN, BLOCK_HEADER_BYTES, ENTRY_BYTES, FRAGMENT_BYTES, SEGMENT_DATA_START, TRAILER_BYTES, align_up};
+use crate::mutants::Mutants;
 
 /// Whose log this is. Written into the manifest at the first start and compared at every later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct LogConfig {
     pub mark_after_us: u64,
     /// Whether a start reads and checks every page of every footer (true), or only the header page of each.
     pub check_footers_at_start: bool,
+    /// The simulator's; a constant "none" everywhere else.
+    pub mutants: Mutants,
 }
 
 impl LogConfig {
@@ -75,6 +78,7 @@ impl LogConfig {
             reads_in_flight_max: 64,
             mark_after_us: 1_000_000,
             check_footers_at_start: true,
+            mutants: Mutants::default(),
         }
     }
 

@@ -230,6 +230,7 @@ impl Inspector<'_> {
             prev_crc: None,
             known_durable: BlockSeq(u64::MAX - 1),
             expects_tail: false,
+            mutants: Default::default(),
         };
         let header = self.footer_header(name, uid, manifest.log_uid, record.bytes)?;
         self.say(format_args!("segment {uid} in {name}: sealed, {} footer entries", header.map_or(0, |header| header.entry_count)));
@@ -320,6 +321,7 @@ impl Inspector<'_> {
             prev_crc: Some(checkpoint.map_or(0, |checkpoint| checkpoint.scan.prev_header_crc)),
             known_durable: BlockSeq(checkpoint.map_or(0, |checkpoint| checkpoint.covers_block).max(before_last_start)),
             expects_tail: true,
+            mutants: Default::default(),
         };
         let names: Vec<String> = records.iter().map(|record| segment_file_name(record.file)).collect();
         let mut batches = vec![Batches::new(); names.len()];
@@ -369,6 +371,7 @@ impl Inspector<'_> {
             prev_crc: None,
             known_durable: BlockSeq(if footer.is_some() { u64::MAX - 1 } else { 0 }),
             expects_tail: footer.is_none(),
+            mutants: Default::default(),
         };
         let mut batches = vec![Batches::new()];
         let end = self.walk(plan, vec![name.to_string()], &mut batches)?;

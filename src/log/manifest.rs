@@ -12,6 +12,7 @@ use crate::bytes::Slab;
 use crate::effects::{Effects, Now, Outcome};
 use crate::log::operation::Purpose;
 use crate::log::replace::{Replace, Replaced};
+use crate::mutants::Mutants;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -108,8 +109,8 @@ pub(crate) struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    pub(crate) fn new() -> ManifestWriter {
-        ManifestWriter { replace: Replace::new(MANIFEST_NAME, Purpose::Manifest), asked: 0, writing: 0, durable: 0 }
+    pub(crate) fn new(mutants: Mutants) -> ManifestWriter {
+        ManifestWriter { replace: Replace::new(MANIFEST_NAME, Purpose::Manifest, mutants), asked: 0, writing: 0, durable: 0 }
     }
 
     /// Asks for the table as it is now to be written; returns the version to wait for.

@@ -59,6 +59,7 @@ pub use types::*;
 use crate::bytes::{PAGE_BYTES, Slab};
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
+use crate::mutants::Mutants;
 use block_writer::{BlockLimits, ClosedBlock, NotTaken, OpenBlock, WINDOW_BLOCKS_MAX, WriteWindow};
 use layout::{BlockHeader, FLAG_MARK, FRAGMENT_BATCH, FRAGMENT_PAYLOAD};
 use manifest::{ManifestWriter, StartV1};
@@ -388,6 +389,11 @@ impl Log {
     /// Why this log has failed, if it has.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
+    }
+
+    /// The bugs that the simulator has switched on.
+    pub fn mutants(&self) -> Mutants {
+        self.cfg.mutants
     }
 
     /// This start's incarnation.

@@ -72,6 +72,13 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     report.durable_through = BlockSeq(end.next_seq.0 - 1);
 
     footers::check_all(&mut files, &mut manifest, scan_from, checkpoint.as_mut(), cfg, &mut damage, &mut report)?;
+    if report.footers_rebuilt > 0
+        && let Some(checkpoint) = &checkpoint
+    {
+        // Its runs point into the rebuilt footers now. Before the manifest, which has the new footers' lengths: until that is written a start
+        // takes them for broken and rebuilds them again.
+        files.replace_checkpoint(checkpoint)?;
+    }
     if let Some(checkpoint) = &mut checkpoint {
         report.runs_dropped = drop_freed_runs(checkpoint, &manifest);
     }
@@ -273,6 +280,7 @@ fn walk(
         prev_crc: Some(prev_crc),
         known_durable: covers.max(BlockSeq(before_last_start)),
         expects_tail: true,
+        mutants: cfg.mutants,
     };
     let mut source = OpenSegments { numbers: records().map(|record| record.file).collect(), files, unreadable: BTreeMap::new() };
     let end = scan(plan, &mut source, &mut |block| {

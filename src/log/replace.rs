@@ -10,6 +10,7 @@ use crate::effects::{Effect, Effects, FileOp, Now, Outcome};
 use crate::ids::FileId;
 use crate::log::envelope::{self, ENVELOPE_BYTES, image_bytes};
 use crate::log::operation::{PendingWrite, Progress, Purpose, temporary_file, token};
+use crate::mutants::{Mutant, Mutants};
 use rkyv::util::AlignedVec;
 use std::sync::Arc;
 
@@ -64,10 +65,11 @@ pub(crate) struct Replace {
     write: Option<PendingWrite>,
     /// Last error number of a creation without space; 0 after a success.
     pub(crate) create_errno: i32,
+    mutants: Mutants,
 }
 
 impl Replace {
-    pub(crate) fn new(name: &str, purpose: Purpose) -> Replace {
+    pub(crate) fn new(name: &str, purpose: Purpose, mutants: Mutants) -> Replace {
         Replace {
             name: name.into(),
             temporary: format!("{name}.new").into(),
@@ -79,6 +81,7 @@ impl Replace {
             written: 0,
             write: None,
             create_errno: 0,
+            mutants,
         }
     }
 
@@ -170,6 +173,11 @@ impl Replace {
                     Progress::Failed(reason) => return Replaced::Failed(format!("{} ({}): {reason}", self.name, self.temporary)),
                     Progress::Whole => self.on_chunk_written(slab, effects),
                 }
+                Replaced::Going
+            }
+            (Step::Rename, Outcome::File(Ok(()))) if self.mutants.has(Mutant::ForgetDirectorySync) => {
+                self.step = Step::Close;
+                self.file_op(FileOp::Close { file: self.file }, effects);
                 Replaced::Going
             }
             (Step::Rename, Outcome::File(Ok(()))) => {

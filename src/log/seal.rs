@@ -17,6 +17,7 @@ use crate::log::footer::{FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, Fo
 use crate::log::manifest::serialize;
 use crate::log::operation::{PendingWrite, Progress, Purpose, token};
 use crate::log::replace::{Replace, Replaced};
+use crate::mutants::Mutants;
 
 /// Footer pages of one write.
 const PAGES_PER_WRITE: u32 = 64;
@@ -61,14 +62,14 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(crate) fn new() -> Sealer {
+    pub(crate) fn new(mutants: Mutants) -> Sealer {
         Sealer {
             step: Step::Idle,
             footer: None,
             entries: Vec::new(),
             write: None,
             checkpoint: None,
-            replace: Replace::new(CHECKPOINT_NAME, Purpose::Checkpoint),
+            replace: Replace::new(CHECKPOINT_NAME, Purpose::Checkpoint, mutants),
         }
     }
 

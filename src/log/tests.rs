@@ -6,4 +6,3 @@ mod damage;
 mod fuzz;
 mod golden;
 mod harness;
-pub(crate) mod sim_disk;

@@ -15,6 +15,7 @@ use crate::control::{Command, State};
 use crate::effects::Effects;
 use crate::ids::{GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
 use crate::log::{AppendRefused, CheckpointV1, DamageKind, EntryKind, HardState, Recovered, RecoveredBatch};
+use crate::mutants::Mutant;
 use crate::partition::{BatchRef, Partition, Run, TopicRules};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use std::collections::BTreeMap;
@@ -196,7 +197,8 @@ fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
             partition.restore_bounds(stored.log_start, stored.next_offset);
         }
     }
-    for batch in recovered.covered_batches.iter().chain(&recovered.batches) {
+    let forgotten = usize::from(recovered.log.mutants().has(Mutant::ReuseOffset)).min(recovered.batches.len());
+    for batch in recovered.covered_batches.iter().chain(&recovered.batches[..recovered.batches.len() - forgotten]) {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         found.entry(batch.uid).or_insert_with(new).restore_batch(batch_ref(batch));
     }

@@ -2,6 +2,7 @@
 
 use crate::bytes::{BufMut, Slab};
 use crate::ids::{FileId, Incarnation, SegmentUid, ShardId};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
 use crate::log::envelope::{self, EnvelopeError, image_bytes};
 use crate::log::layout::{BLOCK_ALIGN, SegmentHeader, align_up_usize};
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, SegmentRecordV1, serialize};
@@ -87,6 +88,11 @@ impl<'d> Files<'d> {
     pub(crate) fn replace_manifest(&mut self, manifest: &ManifestV1) -> Result<(), DiskError> {
         let payload = serialize(manifest, AlignedVec::new());
         self.replace(MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, &payload)
+    }
+
+    pub(crate) fn replace_checkpoint(&mut self, checkpoint: &CheckpointV1) -> Result<(), DiskError> {
+        let payload = serialize(checkpoint, AlignedVec::new());
+        self.replace(CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, &payload)
     }
 
     /// Writes whole pages through the aligned buffer.

@@ -129,6 +129,7 @@ fn rebuild(
         prev_crc: None,
         known_durable: BlockSeq(u64::MAX - 1),
         expects_tail: false,
+        mutants: cfg.mutants,
     };
     let mut entries = Vec::new();
     let (mut first_block, mut last_block, mut data_end) = (BlockSeq(0), BlockSeq(0), u64::from(SEGMENT_DATA_START));

@@ -20,6 +20,7 @@ use crate::ids::{BlockSeq, Incarnation, SegmentUid, ShardId};
 use crate::log::layout::{BLOCK_ALIGN, BlockView, FRAGMENT_BATCH, SEGMENT_DATA_START};
 use crate::log::recovery::DiskError;
 use crate::log::types::BatchFault;
+use crate::mutants::{Mutant, Mutants};
 use tramline_wire::batch::BatchView;
 
 /// Where the walk reads from: segments by their index in the plan.
@@ -70,6 +71,7 @@ pub(crate) struct ScanPlan {
     pub(crate) known_durable: BlockSeq,
     /// False: the last segment ends where its blocks end, nothing is expected behind (a sealed segment looked at alone).
     pub(crate) expects_tail: bool,
+    pub(crate) mutants: Mutants,
 }
 
 /// A fragment whose content does not check.
@@ -186,6 +188,9 @@ impl Scan<'_> {
                 let view = self.view(segment, pos)?.expect("just seen");
                 let seq = view.header.block_seq;
                 check_content(&view, &mut bad);
+                if self.plan.mutants.has(Mutant::SkipTailChecksum) {
+                    bad.clear();
+                }
                 if !bad.is_empty() && self.known_durable < seq && self.durable_behind(segment, pos + padded, seq)? < seq {
                     self.next_seq = Some(seq);
                     cut = true;
@@ -265,7 +270,7 @@ impl Scan<'_> {
             return Ok(Hole::Jumped);
         };
         self.known_durable = self.known_durable.max(top);
-        if self.known_durable < wanted {
+        if self.known_durable < wanted || self.plan.mutants.has(Mutant::CutDamaged) {
             return Ok(Hole::Tail { cut: something });
         }
         let rest = self.plan.segments[segment].bytes.saturating_sub(pos);

@@ -1,10 +1,10 @@
 //! Appends, closing, completions in any order, reads, sealing, freeing, refusals.
 
 use super::harness::{Harness, batch, small_config};
-use super::sim_disk::{Dice, Tear};
 use crate::effects::Effect;
 use crate::ids::{BlockSeq, GroupId, SegmentUid};
 use crate::log::*;
+use crate::sim::{Dice, Tear};
 use tramline_wire::batch::LeaderStamp;
 
 fn block_writes(h: &Harness) -> Vec<usize> {

@@ -4,8 +4,8 @@
 //! closed; entries, payloads, batches and their bytes are exactly those of the naive model cut at the recovered end.
 
 use super::harness::{Harness, small_config};
-use super::sim_disk::{Dice, TEARS, Tear};
 use crate::log::*;
+use crate::sim::{Dice, TEARS, Tear};
 
 /// One random step of a shard's life.
 fn step(h: &mut Harness, dice: &mut Dice) {
@@ -159,7 +159,7 @@ fn a_crash_at_every_operation_of_the_first_start_is_survived() {
     for tear in TEARS {
         let mut stops = 0;
         loop {
-            let mut disk = super::sim_disk::SimDisk::new();
+            let mut disk = crate::sim::SimDisk::new();
             disk.stop_start_after(stops, tear, Dice(stops));
             let stopped = recover(&mut disk, &cfg).is_err();
             disk.crash(tear, &mut Dice(stops));

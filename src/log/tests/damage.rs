@@ -1,10 +1,10 @@
 //! Damage below the durable end is reported and the rest stays readable; what is stale is never taken for valid.
 
 use super::harness::{Harness, small_config, surviving};
-use super::sim_disk::{Dice, SimDisk, Tear};
 use crate::ids::{BlockSeq, NodeId, Offset, PartitionUid, ShardId};
 use crate::log::inspect::{Detail, inspect_segment, inspect_shard};
 use crate::log::*;
+use crate::sim::{Dice, SimDisk, Tear};
 
 /// A log of `count` blocks of three batches each, settled, with or without the idle mark behind them.
 fn log_of(count: u8, mark: bool) -> Harness {
@@ -418,6 +418,32 @@ fn a_damaged_foreign_or_missing_footer_is_rebuilt_from_the_blocks() {
         assert!(inspected.damage.iter().any(|damage| damage.file == "seg-00000002.log"), "case {case}: {:?}", inspected.damage);
         assert_eq!(check_all_batches(&h, disk).footers_rebuilt, 1, "case {case}");
     }
+}
+
+#[test]
+fn a_footer_that_was_rebuilt_with_fewer_batches_fits_the_checkpoint_at_the_next_start_too() {
+    let h = sealed_log();
+    let mut disk = h.disk.snapshot();
+    let len = h.cfg.segment_bytes as usize;
+    let file = disk.file("seg-00000001.log");
+    let head = file.windows(4).position(|w| w == tramline_wire::batch::BATCH_MAGIC).expect("a batch in the first segment");
+    file[head + 9] ^= 1;
+    file[len - 4096 + 40] ^= 1;
+    let fits = |recovered: &crate::log::Recovered| {
+        for run in &recovered.checkpoint.as_ref().expect("the log was sealed").runs {
+            // Panics when the run is not inside the footer.
+            assert!(recovered.log.footer_plan(SegmentUid(run.segment), run.footer_first, run.footer_count).is_some());
+        }
+    };
+    let first = recover(&mut disk, &h.cfg).unwrap();
+    assert_eq!(first.report.footers_rebuilt, 1);
+    fits(&first);
+    // The process ends before it writes a checkpoint of its own.
+    drop(first);
+    let mut disk = disk.snapshot();
+    let second = recover(&mut disk, &h.cfg).unwrap();
+    assert_eq!(second.report.footers_rebuilt, 0, "it was made good");
+    fits(&second);
 }
 
 #[test]

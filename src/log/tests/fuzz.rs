@@ -2,13 +2,13 @@
 
 use super::damage::check_against_model;
 use super::harness::{Harness, small_config};
-use super::sim_disk::SimDisk;
 use crate::log::envelope;
 use crate::log::inspect::{Detail, inspect_segment, inspect_shard};
 use crate::log::layout::{BlockView, SegmentHeader, peek_header};
 use crate::log::manifest::{MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, serialize};
 use crate::log::recovery::files::decode_envelope;
 use crate::log::*;
+use crate::sim::SimDisk;
 use proptest::prelude::*;
 use rkyv::util::AlignedVec;
 

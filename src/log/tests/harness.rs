@@ -1,12 +1,12 @@
 //! A small shard around the log, and a naive model to compare with: a list of blocks, each a list of entries.
 
-use super::sim_disk::{Dice, SimDisk, Tear};
 use crate::bytes::Slab;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, NodeId, Offset, PartitionUid, SegmentUid, ShardId, Term};
 use crate::log::checkpoint::{CheckpointV1, RunV1};
 use crate::log::footer::{FooterEntry, decode_slice};
 use crate::log::*;
+use crate::sim::{Dice, SimDisk, Tear};
 use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::batch::{BatchBuilder, BatchView, LeaderStamp, Limits, NewRecord, ProducerMark};
 

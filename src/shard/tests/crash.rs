@@ -1,7 +1,7 @@
 //! What was acknowledged survives: random loads, random crashes, every record checked.
 
 use super::world::{World, produce_results};
-use crate::log::tests::sim_disk::{Dice, TEARS};
+use crate::sim::{Dice, TEARS};
 use std::collections::BTreeMap;
 use tramline_wire::level::Level;
 

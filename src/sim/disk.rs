@@ -1,39 +1,20 @@
-//! A disk for tests: it remembers what is stable, loses the rest at a crash, and tears writes at 512 bytes.
+//! A simulated disk: it remembers what is stable, loses the rest at a crash, and tears writes at 512 bytes.
 //!
 //! A write of the running log is stable once its completion was taken; a crash before that leaves any choice of its sectors. A kill (the
 //! process dies, the machine lives on) leaves any choice of sectors too, readable but not yet stable: only a later `sync` makes them so.
 //! Creations, renames and removals are stable after a directory sync; a crash keeps a prefix of the others.
 
+use super::dice::Dice;
 use crate::effects::{Effect, FileOp, Outcome, Token};
 use crate::ids::FileId;
 use crate::log::recovery::{DiskError, StartDisk};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(crate) const SECTOR: usize = 512;
-const EIO: i32 = 5;
+pub(super) const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// What every operation of a start answers once the machine has stopped.
-const STOPPED: i32 = 125;
-
-/// Random numbers from one seed (splitmix64).
-#[derive(Clone)]
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
+pub(super) const STOPPED: i32 = 125;
 
 #[derive(Clone, Default)]
 struct Inode {
@@ -42,6 +23,8 @@ struct Inode {
     unstable: BTreeMap<usize, Vec<u8>>,
     /// Pages that cannot be read until they are written.
     bad_pages: BTreeSet<usize>,
+    /// How often the first page was written by a running log: once for each segment that the file was.
+    lives: u32,
 }
 
 impl Inode {
@@ -106,6 +89,39 @@ pub(crate) struct SimDisk {
     pub(crate) short_next_write: Option<u32>,
     tear_of_start: Option<(Tear, Dice)>,
     pub(crate) read_bytes: u64,
+    /// First pages written over those of an earlier segment.
+    pub(crate) reuses: u64,
+    /// The next read ends with this error.
+    pub(crate) fail_next_read: Option<i32>,
+    /// Old contents of the last writes, when decay is to be simulated.
+    pub(super) journal: Option<VecDeque<Written>>,
+}
+
+/// A write that was done, and what it replaced.
+#[derive(Clone)]
+pub(super) struct Written {
+    inode: usize,
+    pos: usize,
+    before: Vec<u8>,
+    len: usize,
+}
+
+/// Writes whose old contents are kept, and how many of the last are left alone: what was just written may be all that tells of its own
+/// loss (docs/FORMAT.md names that window).
+const JOURNAL_WRITES: usize = 400;
+const JOURNAL_SPARES: usize = 24;
+
+/// A fault of what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decay {
+    /// A bit is another.
+    Flipped,
+    /// A write that was acknowledged never happened.
+    Lost,
+    /// A write went to another place, where something older was.
+    Misplaced,
+    /// A page cannot be read until it is written.
+    Unreadable,
 }
 
 impl SimDisk {
@@ -114,6 +130,7 @@ impl SimDisk {
     }
 
     /// Takes over what the log asked for.
+    #[cfg(test)]
     pub(crate) fn submit(&mut self, effects: &mut crate::effects::Effects) {
         self.under_way.append(&mut effects.list);
         effects.clear();
@@ -128,8 +145,15 @@ impl SimDisk {
                 }
                 let len = self.short_next_write.take().map_or(data.len(), |len| data.len().min(len as usize));
                 let inode = self.open[&file];
+                self.note_write(inode, pos as usize, len);
+                self.inodes[inode].lives += u32::from(pos == 0);
+                self.reuses += u64::from(pos == 0 && self.inodes[inode].lives > 1);
                 self.store(inode, pos as usize, &data.as_slice()[..len], true);
                 (token, Outcome::Write(Ok(len as u32)))
+            }
+            Effect::Read { token, file: _, pos: _, buf } if self.fail_next_read.is_some() => {
+                let errno = self.fail_next_read.take().expect("looked at");
+                (token, Outcome::Read(buf, Err(errno)))
             }
             Effect::Read { token, file, pos, mut buf } => {
                 let inode = &self.inodes[self.open[&file]];
@@ -190,6 +214,82 @@ impl SimDisk {
     fn sync_names(&mut self) {
         self.dir_ops.clear();
         self.stable_names = self.names.clone();
+        // Nobody can come back to a file without a name; its number stays used.
+        for (number, inode) in self.inodes.iter_mut().enumerate().filter(|(_, inode)| !inode.data.is_empty()) {
+            if !self.names.values().any(|n| *n == number) && !self.open.values().any(|n| *n == number) {
+                *inode = Inode::default();
+            }
+        }
+    }
+
+    fn note_write(&mut self, inode: usize, pos: usize, len: usize) {
+        if let Some(journal) = &mut self.journal {
+            let before = self.inodes[inode].data[pos..pos + len].to_vec();
+            journal.push_back(Written { inode, pos, before, len });
+            if journal.len() > JOURNAL_WRITES {
+                journal.pop_front();
+            }
+        }
+    }
+
+    /// Spoils a part of what was written a while ago, and is still there. Answers what happened and where.
+    pub(super) fn decay(&mut self, dice: &mut Dice) -> Option<(Decay, String)> {
+        let journal = self.journal.as_ref()?;
+        let old = journal.len().checked_sub(JOURNAL_SPARES).filter(|old| *old > 0)?;
+        let at = dice.below(old as u64) as usize;
+        let written = journal[at].clone();
+        let name = self.names.iter().find(|(_, inode)| **inode == written.inode).map(|(name, _)| name.clone())?;
+        let overlaps =
+            |later: &Written| later.inode == written.inode && later.pos < written.pos + written.len && written.pos < later.pos + later.len;
+        // Segments only: manifest and checkpoint exist once, and a start refuses without them; the header page likewise. What was
+        // overwritten since cannot be lost any more.
+        if !name.starts_with("seg-") || written.pos == 0 || journal.iter().skip(at + 1).any(overlaps) {
+            return None;
+        }
+        let data = &mut self.inodes[written.inode].data;
+        let what = match dice.below(10) {
+            0..=4 => {
+                let byte = written.pos + dice.below(written.len as u64) as usize;
+                data[byte] ^= 1 << dice.below(8);
+                Decay::Flipped
+            }
+            5..=6 => {
+                data[written.pos..written.pos + written.len].copy_from_slice(&written.before);
+                Decay::Lost
+            }
+            7 => {
+                let target = journal[dice.below(at as u64 + 1) as usize].clone();
+                let fits = target.len >= written.len && target.pos > 0 && target.inode == written.inode && !overlaps(&target);
+                if !fits
+                    || journal.iter().skip(old).any(|later| {
+                        later.inode == target.inode && later.pos < target.pos + target.len && target.pos < later.pos + later.len
+                    })
+                {
+                    return None;
+                }
+                let moved = data[written.pos..written.pos + written.len].to_vec();
+                data[written.pos..written.pos + written.len].copy_from_slice(&written.before);
+                data[target.pos..target.pos + written.len].copy_from_slice(&moved);
+                Decay::Misplaced
+            }
+            _ => {
+                let page = written.pos / 4096 + dice.below((written.len / 4096).max(1) as u64) as usize;
+                self.inodes[written.inode].bad_pages.insert(page);
+                Decay::Unreadable
+            }
+        };
+        Some((what, format!("{name} at {} ({} bytes)", written.pos, written.len)))
+    }
+
+    /// Whether some file was another segment before.
+    pub(super) fn has_reused_files(&self) -> bool {
+        self.names.values().any(|inode| self.inodes[*inode].lives > 1)
+    }
+
+    /// A start is through, or over: nothing stops the operations that come.
+    pub(super) fn start_went_through(&mut self) {
+        self.start_ops_left = None;
+        self.tear_of_start = None;
     }
 
     fn store(&mut self, inode: usize, pos: usize, bytes: &[u8], stable: bool) {
@@ -285,17 +385,20 @@ impl SimDisk {
     }
 
     /// Makes a page of a file unreadable.
+    #[cfg(test)]
     pub(crate) fn spoil_page(&mut self, name: &str, page: usize) {
         let inode = self.names[name];
         self.inodes[inode].bad_pages.insert(page);
     }
 
     /// A copy of the files as they are, with nothing open or under way.
+    #[cfg(test)]
     pub(crate) fn snapshot(&self) -> SimDisk {
         SimDisk { inodes: self.inodes.clone(), names: self.names.clone(), stable_names: self.names.clone(), ..SimDisk::default() }
     }
 
     /// A file's bytes, to be damaged or looked at.
+    #[cfg(test)]
     pub(crate) fn file(&mut self, name: &str) -> &mut Vec<u8> {
         let inode = self.names[name];
         &mut self.inodes[inode].data
@@ -303,11 +406,13 @@ impl SimDisk {
     pub(crate) fn names(&self) -> Vec<String> {
         self.names.keys().cloned().collect()
     }
+    #[cfg(test)]
     pub(crate) fn put_file(&mut self, name: &str, data: Vec<u8>) {
         let inode = self.make(name, 0);
         self.inodes[inode].data = data;
         self.sync_names();
     }
+    #[cfg(test)]
     pub(crate) fn remove_file(&mut self, name: &str) {
         self.names.remove(name);
         self.sync_names();

@@ -1,0 +1,522 @@
+//! Clients that speak the wire: produce at all levels, fetch, seek, create and delete topics. What they are told goes to the history.
+//!
+//! A client has one connection, to any shard, and a few requests under way on it. A request whose connection ends has no known outcome; what it carried
+//! may be there or not, and what is sent again is sent as a new record.
+//!
+//! Not here: faults and phases (`run.rs`).
+
+use super::history::{Ends, History, value_of};
+use super::totals::Event as Counted;
+use super::world::World;
+use super::{Dice, Params};
+use std::collections::BTreeMap;
+use tramline_wire::batch::{BatchBuilder, Batches, Limits, NewRecord, ProducerMark};
+use tramline_wire::error::{ErrorBody, ErrorCode};
+use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
+use tramline_wire::frame::{self, FLAG_ERROR, Frame, Need, begin_request, finish_frame};
+use tramline_wire::hello::HelloRequest;
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::metadata::{MetadataReply, MetadataRequest};
+use tramline_wire::offsets::{ListOffsetsReply, ListOffsetsRequest, OffsetQuery};
+use tramline_wire::prim::List;
+use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
+use tramline_wire::topics::{CreateFlags, CreateTopicRequest, DeleteTopicRequest, Setting};
+
+/// Topics that live at the same time at most.
+const TOPICS_MAX: usize = 5;
+/// Requests of one client under way at most.
+const WINDOW: usize = 8;
+
+#[derive(Debug)]
+enum Pending {
+    Hello,
+    Produce { uid: u64, ids: std::ops::Range<u64>, level: Level },
+    Fetch { uid: u64, offset: u64, floor: Ends },
+    Offsets { uid: u64 },
+    Create { topic: usize },
+    Delete { topic: usize },
+    Metadata,
+}
+
+#[derive(Default)]
+struct Client {
+    conn: Option<u64>,
+    /// Requests are numbered per client, not per connection.
+    sequence: u64,
+    pending: BTreeMap<u64, Pending>,
+    cursors: BTreeMap<u64, u64>,
+    hello_done: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TopicState {
+    Wanted,
+    Creating,
+    Live,
+    Deleting,
+    Gone,
+}
+
+struct Topic {
+    name: String,
+    shows_early: bool,
+    state: TopicState,
+    uids: Vec<u64>,
+}
+
+/// All clients, and what they know.
+pub(super) struct Clients {
+    list: Vec<Client>,
+    by_conn: BTreeMap<u64, usize>,
+    topics: Vec<Topic>,
+    /// Partitions of live topics.
+    uids: Vec<u64>,
+    pub(super) history: History,
+    next_record: u64,
+    dice: Dice,
+    scratch: Vec<u8>,
+    /// Produce requests answered at `durable` since it was last set to 0, for liveness.
+    pub(super) durable_acks: u64,
+}
+
+type Check = Result<(), String>;
+
+impl Clients {
+    pub(super) fn new(seed: u64, params: &Params) -> Clients {
+        let mut history = History::default();
+        history.value_bytes_max = params.value_bytes_max;
+        Clients {
+            list: (0..params.clients).map(|_| Client::default()).collect(),
+            by_conn: BTreeMap::new(),
+            topics: Vec::new(),
+            uids: Vec::new(),
+            history,
+            next_record: 1,
+            dice: Dice::stream(seed, "clients"),
+            scratch: Vec::new(),
+            durable_acks: 0,
+        }
+    }
+
+    /// Whether every answer has come.
+    pub(super) fn is_idle(&self) -> bool {
+        self.list.iter().all(|client| client.pending.is_empty())
+    }
+
+    /// Requests without an answer, in words.
+    pub(super) fn unanswered(&self) -> String {
+        let open = |(at, client): (usize, &Client)| {
+            let list: Vec<String> = client.pending.iter().map(|(number, pending)| format!("{number} {pending:?}")).collect();
+            (!list.is_empty()).then(|| format!("client {at} on connection {:?}: {}", client.conn, list.join(", ")))
+        };
+        self.list.iter().enumerate().filter_map(open).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Partitions of topics that are there.
+    pub(super) fn partitions(&self) -> Vec<u64> {
+        self.uids.clone()
+    }
+
+    pub(super) fn on_gone(&mut self, world: &mut World, conn: u64) {
+        let Some(at) = self.by_conn.remove(&conn) else { return };
+        let client = &mut self.list[at];
+        (client.conn, client.hello_done) = (None, false);
+        world.totals.add(Counted::RequestsUnknown, client.pending.len() as u64);
+        for pending in std::mem::take(&mut client.pending).into_values() {
+            // What became of it is asked again.
+            match pending {
+                Pending::Create { topic } => self.topics[topic].state = TopicState::Wanted,
+                Pending::Delete { topic } => self.topics[topic].state = TopicState::Deleting,
+                _ => {}
+            }
+        }
+        self.history.on_disconnected(conn);
+    }
+
+    // --- sending ----------------------------------------------------------------------------------------------------------------
+
+    /// One operation of a random client.
+    pub(super) fn operate(&mut self, world: &mut World) {
+        let at = self.dice.below(self.list.len() as u64) as usize;
+        if self.list[at].conn.is_none() {
+            self.connect(world, at);
+            return;
+        }
+        if !self.list[at].hello_done || self.list[at].pending.len() >= WINDOW {
+            return;
+        }
+        world.totals.note(Counted::Operations);
+        if self.uids.is_empty() || self.dice.once_in(150) {
+            return self.change_topics(world, at);
+        }
+        let uid = self.uids[self.dice.below(self.uids.len() as u64) as usize];
+        match self.dice.below(100) {
+            0..=64 => {
+                let level = [Level::Durable, Level::Durable, Level::LeaderDurable, Level::Leader, Level::None][self.dice.below(5) as usize];
+                self.produce(world, at, uid, level);
+            }
+            65..=94 => self.fetch(world, at, uid),
+            95..=97 => {
+                let query = OffsetQuery { partition_uid: uid, at: [-2, -1, 1_700_000_030_000_000][self.dice.below(3) as usize] };
+                self.send(world, at, Kind::ListOffsets, &[], Pending::Offsets { uid }, |out| {
+                    ListOffsetsRequest { entries: List::of(&[query]) }.encode(out)
+                });
+            }
+            _ => self.ask_metadata(world, at),
+        }
+    }
+
+    fn connect(&mut self, world: &mut World, at: usize) {
+        let shard = self.dice.below(u64::from(world.params.shards)) as usize;
+        let Some(conn) = world.connect(shard) else { return };
+        self.list[at].conn = Some(conn);
+        self.by_conn.insert(conn, at);
+        let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "sim", client_version: "", mechanism: "", auth: b"" };
+        self.send(world, at, Kind::Hello, &[], Pending::Hello, |out| hello.encode(out));
+    }
+
+    /// Every client that has none gets a connection.
+    pub(super) fn connect_all(&mut self, world: &mut World) {
+        for at in 0..self.list.len() {
+            if self.list[at].conn.is_none() {
+                self.connect(world, at);
+            }
+        }
+    }
+
+    fn send(&mut self, world: &mut World, at: usize, kind: Kind, payload: &[u8], pending: Pending, meta: impl FnOnce(&mut Vec<u8>)) {
+        let client = &mut self.list[at];
+        let Some(conn) = client.conn else { return };
+        client.sequence += 1;
+        let mut bytes = Vec::with_capacity(128 + payload.len());
+        let start = begin_request(&mut bytes, kind, client.sequence);
+        meta(&mut bytes);
+        finish_frame(&mut bytes, start, payload.len()).expect("a small frame");
+        bytes.extend_from_slice(payload);
+        // At level `none` nobody answers.
+        if !matches!(pending, Pending::Produce { level: Level::None, .. }) {
+            client.pending.insert(client.sequence, pending);
+        }
+        world.send(conn, bytes);
+    }
+
+    fn produce(&mut self, world: &mut World, at: usize, uid: u64, level: Level) {
+        let count = 1 + self.dice.below(6);
+        let ids = self.next_record..self.next_record + count;
+        self.next_record += count;
+        let mut builder = BatchBuilder::new(Limits::default());
+        for id in ids.clone() {
+            value_of(id, self.history.value_bytes_max, &mut self.scratch);
+            let record =
+                NewRecord { value: Some(&self.scratch), timestamp_us: 1_700_000_000_000_000 + world.now_us as i64, ..NewRecord::default() };
+            builder.push(&record).expect("small records");
+            self.history.on_sent(uid, id);
+        }
+        let mut batch = Vec::new();
+        builder.finish_plain(&mut batch, ProducerMark::default());
+        self.send(world, at, Kind::Produce, &batch, Pending::Produce { uid, ids, level }, |out| {
+            let mut writer = ProduceRequestWriter::begin(out, level, 0);
+            writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
+            writer.finish(out);
+        });
+    }
+
+    fn fetch(&mut self, world: &mut World, at: usize, uid: u64) {
+        let client = &mut self.list[at];
+        let cursor = client.cursors.entry(uid).or_insert(0);
+        if self.dice.once_in(30) {
+            // A seek: to the start, or somewhere before.
+            *cursor = if self.dice.chance(50) { 0 } else { self.dice.below(*cursor + 1) };
+        }
+        let offset = *cursor;
+        self.fetch_at(world, at, uid, offset);
+    }
+
+    fn fetch_at(&mut self, world: &mut World, at: usize, uid: u64, offset: u64) {
+        let floor = self.history.ends(uid);
+        self.send(world, at, Kind::Fetch, &[], Pending::Fetch { uid, offset, floor }, |out| {
+            let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 100, 1, 256 << 10);
+            writer.push(out, &FetchEntry { partition_uid: uid, offset, max_bytes: 64 << 10 });
+            writer.finish(out);
+        });
+    }
+
+    /// Creates what is missing, deletes now and then, or asks again for what was left open.
+    fn change_topics(&mut self, world: &mut World, at: usize) {
+        if let Some(topic) = self.topics.iter().position(|t| t.state == TopicState::Deleting) {
+            return self.delete(world, at, topic);
+        }
+        if let Some(topic) = self.topics.iter().position(|t| t.state == TopicState::Wanted) {
+            return self.create(world, at, topic);
+        }
+        let live: Vec<usize> = (0..self.topics.len()).filter(|t| self.topics[*t].state == TopicState::Live).collect();
+        // The first topic stays for the whole run.
+        if live.len() >= TOPICS_MAX || live.len() > 2 && self.dice.chance(30) {
+            let topic = live[1 + self.dice.below(live.len() as u64 - 1) as usize];
+            return self.delete(world, at, topic);
+        }
+        let number = self.topics.len();
+        let shows_early = number > 0 && self.dice.chance(20);
+        self.topics.push(Topic { name: format!("topic-{number}"), shows_early, state: TopicState::Wanted, uids: Vec::new() });
+        self.create(world, at, number);
+    }
+
+    fn create(&mut self, world: &mut World, at: usize, number: usize) {
+        let retention = world.params.retention_bytes.map_or("-1".to_owned(), |bytes| bytes.to_string());
+        let visible = if self.topics[number].shows_early { "leader" } else { "replicated" };
+        let settings = [
+            Setting { key: "retention.bytes", value: &retention },
+            Setting { key: "retention.ms", value: "-1" },
+            Setting { key: "visible.at", value: visible },
+        ];
+        let name = self.topics[number].name.clone();
+        let partitions = 1 + (number as u32 * 7) % 4;
+        world.say(|| format!("client {at} creates {name}"));
+        self.topics[number].state = TopicState::Creating;
+        let request = CreateTopicRequest {
+            name: &name,
+            partitions,
+            replication: 0,
+            flags: CreateFlags::IF_NOT_EXISTS,
+            settings: List::of(&settings),
+        };
+        self.send(world, at, Kind::CreateTopic, &[], Pending::Create { topic: number }, |out| request.encode(out));
+    }
+
+    fn delete(&mut self, world: &mut World, at: usize, topic: usize) {
+        let name = self.topics[topic].name.clone();
+        world.say(|| format!("client {at} deletes {name}"));
+        // From here on nobody knows what is there.
+        self.topics[topic].state = TopicState::Deleting;
+        let uids = std::mem::take(&mut self.topics[topic].uids);
+        uids.iter().for_each(|uid| self.history.forget_partition(*uid));
+        self.uids.retain(|uid| !uids.contains(uid));
+        self.send(world, at, Kind::DeleteTopic, &[], Pending::Delete { topic }, |out| DeleteTopicRequest { name: &name }.encode(out));
+    }
+
+    fn ask_metadata(&mut self, world: &mut World, at: usize) {
+        let names: Vec<String> = self.topics.iter().filter(|t| t.state == TopicState::Live).map(|t| t.name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.send(world, at, Kind::Metadata, &[], Pending::Metadata, |out| MetadataRequest { topics: List::of(&names) }.encode(out));
+    }
+
+    // --- receiving --------------------------------------------------------------------------------------------------------------
+
+    pub(super) fn on_frame(&mut self, world: &mut World, conn: u64, bytes: &[u8]) -> Check {
+        let Some(at) = self.by_conn.get(&conn).copied() else { return Ok(()) };
+        let Ok(Need::Whole(Frame { header, meta, payload }, len)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else {
+            return Err("a frame that is none came from the node".to_owned());
+        };
+        if len != bytes.len() {
+            return Err("a frame was followed by something".to_owned());
+        }
+        if header.correlation == 0 {
+            return Ok(());
+        }
+        let Some(pending) = self.list[at].pending.remove(&header.correlation) else {
+            return Err(format!("an answer to request {} came twice, or to none", header.correlation));
+        };
+        if header.flags & FLAG_ERROR != 0 {
+            let error = ErrorBody::decode(meta).map_err(|e| format!("an unreadable error: {e}"))?;
+            let code = error.code().ok_or_else(|| "an error without a known code".to_owned())?;
+            world.say(|| format!("refused: {code:?}: {}", error.message));
+            return self.on_refused(world, at, pending, code);
+        }
+        let broken = |e: &dyn std::fmt::Display| format!("an unreadable reply: {e}");
+        match pending {
+            Pending::Hello => self.list[at].hello_done = true,
+            Pending::Produce { uid, ids, level } => {
+                let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
+                let result = reply.results.iter().next().ok_or("a produce reply without result")?;
+                return self.on_produced(world, conn, header.correlation, (uid, ids, level), &result);
+            }
+            Pending::Fetch { uid, offset, floor } => {
+                let reply = FetchReply::decode(meta).map_err(|e| broken(&e))?;
+                let (entry, batches) = reply.parts(payload).map_err(|e| broken(&e))?.next().ok_or("a fetch reply without entry")?;
+                return self.on_fetched(world, at, (uid, offset, floor), &entry, batches).map(drop);
+            }
+            Pending::Offsets { uid } => {
+                let reply = ListOffsetsReply::decode(meta).map_err(|e| broken(&e))?;
+                let answer = reply.entries.iter().next().ok_or("a list-offsets reply without answer")?;
+                if answer.partition_uid != uid {
+                    return Err(format!("asked for partition {uid}, told of {}", answer.partition_uid));
+                }
+            }
+            Pending::Create { topic } => {
+                world.say(|| format!("client {at}: {} is created", self.topics[topic].name));
+                self.topics[topic].state = TopicState::Live;
+                self.ask_metadata(world, at);
+            }
+            Pending::Delete { topic } => {
+                world.say(|| format!("client {at}: {} is deleted", self.topics[topic].name));
+                self.topics[topic].state = TopicState::Gone;
+                world.totals.note(Counted::TopicsDeleted);
+            }
+            Pending::Metadata => {
+                let reply = MetadataReply::decode(meta).map_err(|e| broken(&e))?;
+                self.on_metadata(&reply)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_metadata(&mut self, reply: &MetadataReply<'_>) -> Check {
+        for found in reply.topics.iter() {
+            let Some(topic) = self.topics.iter_mut().find(|t| t.name == found.name && t.state == TopicState::Live) else { continue };
+            if found.error != ErrorCode::Ok {
+                return Err(format!("topic {} was created and is {:?}", found.name, found.error));
+            }
+            let uids: Vec<u64> = found.partitions.iter().map(|p| p.uid).collect();
+            if !topic.uids.is_empty() && topic.uids != uids {
+                return Err(format!("topic {} had partitions {:?} and has {uids:?}", found.name, topic.uids));
+            }
+            if topic.uids.is_empty() {
+                uids.iter().for_each(|uid| self.history.add_partition(*uid, topic.shows_early));
+                self.uids.extend(&uids);
+                topic.uids = uids;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_refused(&mut self, world: &mut World, at: usize, pending: Pending, code: ErrorCode) -> Check {
+        match (pending, code) {
+            (Pending::Delete { topic }, ErrorCode::UnknownTopic) => self.topics[topic].state = TopicState::Gone,
+            (Pending::Create { topic }, code) if code.retriable() => self.topics[topic].state = TopicState::Wanted,
+            (Pending::Produce { .. }, ErrorCode::DiskFull) => world.totals.note(Counted::DiskFullRefusals),
+            (_, code) if code.retriable() => {}
+            // A request may overtake the deletion of its topic, and a failed shard says so.
+            (Pending::Produce { uid, .. } | Pending::Fetch { uid, .. } | Pending::Offsets { uid }, code) => {
+                let known = self.uids.contains(&uid);
+                let fits = matches!(code, ErrorCode::TopicDeleted | ErrorCode::UnknownPartition) && !known;
+                if !fits && code != ErrorCode::StorageFailed {
+                    return Err(format!("partition {uid} (known: {known}): {code:?}"));
+                }
+            }
+            (_, ErrorCode::StorageFailed) => {}
+            (_, code) => return Err(format!("client {at}: an administrative request is refused: {code:?}")),
+        }
+        Ok(())
+    }
+
+    fn on_produced(
+        &mut self,
+        world: &mut World,
+        conn: u64,
+        sequence: u64,
+        (uid, ids, level): (u64, std::ops::Range<u64>, Level),
+        result: &tramline_wire::produce::ProduceResult,
+    ) -> Check {
+        if result.partition_uid != uid {
+            return Err(format!("produced to partition {uid}, acknowledged for {}", result.partition_uid));
+        }
+        if result.error == ErrorCode::DiskFull {
+            world.totals.note(Counted::DiskFullRefusals);
+        }
+        if result.error != ErrorCode::Ok {
+            let known = self.uids.contains(&uid);
+            let gone = matches!(result.error, ErrorCode::TopicDeleted | ErrorCode::UnknownPartition) && !known;
+            return match result.error.retriable() || gone || result.error == ErrorCode::StorageFailed {
+                true => Ok(()),
+                false => Err(format!("produce to partition {uid} (known: {known}): {:?}", result.error)),
+            };
+        }
+        let durable = level >= Level::LeaderDurable;
+        let end = result.base_offset + (ids.end - ids.start);
+        // Of a topic that was deleted meanwhile nobody knows the end any more.
+        if durable && result.durable_end < end && self.uids.contains(&uid) {
+            return Err(format!("partition {uid}: acknowledged as durable up to {end}, and durable is {}", result.durable_end));
+        }
+        if durable {
+            world.totals.add(Counted::RecordsAcked, ids.end - ids.start);
+            self.durable_acks += 1;
+        }
+        self.history.on_acked(conn, sequence, uid, result.base_offset, ids, durable)
+    }
+
+    /// Answers where to go on, and whether the end was reached.
+    fn on_fetched(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        (uid, offset, floor): (u64, u64, Ends),
+        entry: &tramline_wire::fetch::FetchResult,
+        batches: &[u8],
+    ) -> Result<(u64, bool), String> {
+        if entry.partition_uid != uid {
+            return Err(format!("fetched partition {uid}, got {}", entry.partition_uid));
+        }
+        let mut next = offset;
+        match entry.error {
+            ErrorCode::Ok => {}
+            ErrorCode::OffsetOutOfRange => next = entry.next_offset,
+            ErrorCode::Damaged => {
+                world.totals.note(Counted::DamageTold);
+                // A read that failed for once is told as damage of that range, by a node that cannot know better.
+                self.history.on_damaged(uid, offset, entry.next_offset)?;
+                next = entry.next_offset;
+            }
+            ErrorCode::TopicDeleted | ErrorCode::UnknownPartition if !self.uids.contains(&uid) => return Ok((offset, true)),
+            code if code.retriable() => return Ok((offset, false)),
+            code => return Err(format!("fetch of partition {uid} at {offset}: {code:?}")),
+        }
+        if entry.error == ErrorCode::Ok {
+            self.history.on_ends(uid, floor, Ends { start: entry.log_start, committed: entry.committed_end })?;
+        }
+        for batch in Batches::new(batches) {
+            let batch = batch.map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
+            batch.verify_header().and_then(|()| batch.verify_body()).map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
+            if batch.base_offset() > next {
+                return Err(format!("partition {uid}: offset {next} was due, a batch from {} came", batch.base_offset()));
+            }
+            for record in batch.records(batch.stored_values()) {
+                let record = record.map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
+                world.totals.note(Counted::RecordsRead);
+                self.history.on_read(uid, record.offset, record.value.unwrap_or_default())?;
+            }
+            next = batch.next_offset();
+        }
+        self.list[at].cursors.insert(uid, next);
+        Ok((next, entry.error == ErrorCode::Ok && next >= entry.committed_end))
+    }
+
+    // --- for the end of a run ---------------------------------------------------------------------------------------------------
+
+    /// One produce at `durable` to each partition; answers how many.
+    pub(super) fn produce_to_all(&mut self, world: &mut World) -> u64 {
+        let uids = self.uids.clone();
+        for (number, uid) in uids.iter().enumerate() {
+            let at = number % self.list.len();
+            self.produce(world, at, *uid, Level::Durable);
+        }
+        uids.len() as u64
+    }
+
+    /// Asks for a partition from `offset` on; `take_fetched` reads the answer.
+    pub(super) fn begin_reading(&mut self, world: &mut World, uid: u64, offset: u64) {
+        self.fetch_at(world, 0, uid, offset);
+    }
+
+    /// The answer to `begin_reading`: records by offset go into `found`. Answers where to go on, and whether that is the end.
+    pub(super) fn take_fetched(&mut self, world: &mut World, bytes: &[u8], found: &mut BTreeMap<u64, u64>) -> Result<(u64, bool), String> {
+        let Ok(Need::Whole(Frame { header, meta, payload }, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else {
+            return Err("a frame that is none came from the node".to_owned());
+        };
+        let Some(Pending::Fetch { uid, offset, floor }) = self.list[0].pending.remove(&header.correlation) else {
+            return Err("an answer to another request".to_owned());
+        };
+        if header.flags & FLAG_ERROR != 0 {
+            return Err(format!("reading partition {uid} at {offset} is refused: {:?}", ErrorBody::decode(meta)));
+        }
+        let reply = FetchReply::decode(meta).map_err(|e| e.to_string())?;
+        let (entry, batches) = reply.parts(payload).map_err(|e| e.to_string())?.next().ok_or("a fetch reply without entry")?;
+        for batch in Batches::new(batches).flatten() {
+            for record in batch.records(batch.stored_values()).flatten() {
+                let id = record.value.and_then(|v| v.first_chunk::<8>().copied()).map_or(0, u64::from_le_bytes);
+                found.insert(record.offset, id);
+            }
+        }
+        self.on_fetched(world, 0, (uid, offset, floor), &entry, batches)
+    }
+}

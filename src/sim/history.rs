@@ -1,0 +1,198 @@
+//! What clients sent, were told and have read, and what follows from it. Each check costs a look-up or two.
+//!
+//! Checked: what was acknowledged at `leader_durable` or above is there once, in order, with the bytes sent, or is told as damaged where the
+//! disk was made to decay; nothing is read that was not sent; an offset that was acknowledged or seen never means something else; committed
+//! ends never go back; pipelined requests of one connection keep their order.
+//!
+//! Not here: who sends and reads (`clients.rs`).
+
+use crate::ids::IdHasher;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+
+/// Looked up, never walked: its order is nobody's business.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// The bytes of record `id`: its number, and a filling that follows from it.
+pub(super) fn value_of(id: u64, bytes_max: u64, out: &mut Vec<u8>) {
+    let mixed = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    out.clear();
+    out.extend_from_slice(&id.to_le_bytes());
+    out.resize(8 + (mixed >> 33) as usize % (bytes_max as usize + 1), (mixed >> 24) as u8);
+}
+
+/// Where a partition begins and ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) start: u64,
+    pub(super) committed: u64,
+}
+
+/// What is known of one partition.
+#[derive(Default)]
+struct Partition {
+    /// Records by offset that must stay: acknowledged, or seen by a consumer of an ordinary topic.
+    kept: BTreeMap<u64, u64>,
+    /// Offsets by record.
+    places: Map<u64, u64>,
+    ends: Ends,
+    damaged: Vec<(u64, u64)>,
+    /// Consumers see records before they are durable, so what they saw may vanish.
+    shows_early: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct History {
+    partitions: BTreeMap<u64, Partition>,
+    /// Partition by record.
+    sent: Map<u64, u64>,
+    /// Acknowledged places by connection and partition, by order of sending.
+    order: BTreeMap<(u64, u64), BTreeMap<u64, u64>>,
+    pub(super) value_bytes_max: u64,
+    /// The disk was made to decay: damage may be told.
+    pub(super) decayed: bool,
+    /// A read of this process has failed: what it was for is told as damaged until the next start.
+    pub(super) read_failed: bool,
+    scratch: Vec<u8>,
+}
+
+type Check = Result<(), String>;
+
+impl History {
+    pub(super) fn add_partition(&mut self, uid: u64, shows_early: bool) {
+        self.partitions.entry(uid).or_insert_with(|| Partition { shows_early, ..Partition::default() });
+    }
+
+    pub(super) fn forget_partition(&mut self, uid: u64) {
+        self.partitions.remove(&uid);
+    }
+
+    pub(super) fn on_sent(&mut self, uid: u64, id: u64) {
+        let before = self.sent.insert(id, uid);
+        assert!(before.is_none(), "the simulator numbers records once");
+    }
+
+    /// A produce was answered well. `sequence` is the request's number on its connection.
+    pub(super) fn on_acked(
+        &mut self,
+        conn: u64,
+        sequence: u64,
+        uid: u64,
+        base_offset: u64,
+        ids: std::ops::Range<u64>,
+        durable: bool,
+    ) -> Check {
+        let order = self.order.entry((conn, uid)).or_default();
+        let before = order.range(..sequence).next_back();
+        let after = order.range(sequence..).next();
+        if before.is_some_and(|(_, base)| *base >= base_offset) || after.is_some_and(|(_, base)| *base <= base_offset) {
+            return Err(format!("partition {uid}: request {sequence} got offset {base_offset}, out of order: {before:?}, {after:?}"));
+        }
+        order.insert(sequence, base_offset);
+        if !durable {
+            return Ok(());
+        }
+        (base_offset..).zip(ids).try_for_each(|(offset, id)| self.keep(uid, offset, id, "acknowledged"))
+    }
+
+    /// A connection is over: its requests have no order any more.
+    pub(super) fn on_disconnected(&mut self, conn: u64) {
+        let keys: Vec<_> = self.order.range((conn, 0)..=(conn, u64::MAX)).map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| drop(self.order.remove(key)));
+    }
+
+    /// The process has ended: the next one reads anew what could not be read.
+    pub(super) fn on_process_end(&mut self) {
+        self.read_failed = false;
+        if !self.decayed {
+            self.partitions.values_mut().for_each(|partition| partition.damaged.clear());
+        }
+    }
+
+    fn keep(&mut self, uid: u64, offset: u64, id: u64, how: &str) -> Check {
+        let Some(partition) = self.partitions.get_mut(&uid) else { return Ok(()) };
+        if let Some(other) = partition.kept.insert(offset, id).filter(|other| *other != id) {
+            return Err(format!("partition {uid}: offset {offset} was record {other} and is now {how} as record {id}"));
+        }
+        match partition.places.insert(id, offset) {
+            Some(other) if other != offset => Err(format!("partition {uid}: record {id} is {how} at offset {offset} and was at {other}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A consumer was given a record.
+    pub(super) fn on_read(&mut self, uid: u64, offset: u64, value: &[u8]) -> Check {
+        let Some(id) = value.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
+            return Err(format!("partition {uid}: offset {offset} holds {} bytes that nobody sent", value.len()));
+        };
+        match self.sent.get(&id) {
+            Some(to) if *to == uid => {}
+            Some(to) => return Err(format!("partition {uid}: offset {offset} holds record {id}, which was sent to {to}")),
+            None => return Err(format!("partition {uid}: offset {offset} holds record {id}, which nobody sent")),
+        }
+        value_of(id, self.value_bytes_max, &mut self.scratch);
+        if self.scratch != value {
+            return Err(format!("partition {uid}: offset {offset}, record {id}: the bytes are not those that were sent"));
+        }
+        if self.partitions.get(&uid).is_some_and(|p| p.shows_early && !p.kept.contains_key(&offset)) {
+            return Ok(());
+        }
+        self.keep(uid, offset, id, "read")
+    }
+
+    /// Where a partition begins and ends, as far as anybody was told: whoever asks from now on is told no less.
+    pub(super) fn ends(&self, uid: u64) -> Ends {
+        self.partitions.get(&uid).map_or(Ends::default(), |p| p.ends)
+    }
+
+    /// A fetch that was sent when `floor` was known told where a partition begins and ends.
+    pub(super) fn on_ends(&mut self, uid: u64, floor: Ends, told: Ends) -> Check {
+        let shows_early = self.partitions.get(&uid).is_some_and(|p| p.shows_early);
+        if told.committed < floor.committed && !shows_early {
+            return Err(format!("partition {uid}: its end went back from {floor:?} to {told:?}"));
+        }
+        if let Some(partition) = self.partitions.get_mut(&uid) {
+            // The start may go back with a crash: what was dropped is there again, if it was not made durable that it was.
+            partition.ends = Ends { start: told.start, committed: partition.ends.committed.max(told.committed) };
+        }
+        Ok(())
+    }
+
+    /// A fetch was answered with "damaged".
+    pub(super) fn on_damaged(&mut self, uid: u64, from: u64, to: u64) -> Check {
+        if !self.decayed && !self.read_failed {
+            return Err(format!("partition {uid}: offsets {from}..{to} are told as damaged, and the disk kept everything"));
+        }
+        if let Some(partition) = self.partitions.get_mut(&uid) {
+            partition.damaged.push((from, to));
+        }
+        Ok(())
+    }
+
+    pub(super) fn live_partitions(&self) -> Vec<u64> {
+        self.partitions.keys().copied().collect()
+    }
+
+    /// Everything of a partition was just read from its start: nothing that had to stay may be missing. Answers how many records were checked.
+    pub(super) fn check_complete(&mut self, uid: u64, found: &BTreeMap<u64, u64>) -> Result<u64, String> {
+        let Some(partition) = self.partitions.get(&uid) else { return Ok(0) };
+        let mut checked = 0;
+        for (offset, id) in partition.kept.range(partition.ends.start..) {
+            checked += 1;
+            if found.get(offset) == Some(id) || partition.damaged.iter().any(|(from, to)| (*from..*to).contains(offset)) {
+                continue;
+            }
+            return Err(format!("partition {uid}: record {id} at offset {offset} is gone; found there: {:?}", found.get(offset)));
+        }
+        // Retention may have moved the start up while this was read: what is below it does not count.
+        let mut next = partition.ends.start;
+        for offset in found.range(next..).map(|(offset, _)| offset) {
+            if *offset != next && !partition.damaged.iter().any(|(from, to)| (*from..*to).contains(&next)) {
+                return Err(format!("partition {uid}: after offset {next} comes {offset}, and nothing was said about it"));
+            }
+            next = offset + 1;
+        }
+        Ok(checked)
+    }
+}

@@ -1,0 +1,39 @@
+//! The simulator: one node of the real core, its disks, its network and its clock in one thread, from one seed.
+//!
+//! Everything between the clients' frames and the disks' sectors is the code that is released: `log::recover`, `Shard::start`, `Shard::step`.
+//! What is made up is what the edge does: `disk.rs` (volatile until synced, torn at 512 bytes, faulty on demand), the events and their times
+//! (`world.rs`), clients (`clients.rs`) and what they may believe (`history.rs`). docs/SIMULATION.md has the fault model.
+//!
+//! Invariants: the same seed gives the same run, byte for byte: no clock, no thread, no map in random order takes part in a decision.
+//!
+//! Not here: the command line (tools/sim). Compiled for tests and for `tools/sim` only, which builds the core once more, with the feature `sim`, so
+//! nothing of this can reach the released binary.
+
+mod clients;
+mod dice;
+mod disk;
+mod history;
+#[cfg(feature = "sim")]
+mod mutants;
+mod node;
+mod params;
+mod run;
+mod totals;
+mod world;
+
+pub use dice::Dice;
+#[cfg(feature = "sim")]
+pub use mutants::{MUTANTS, Named};
+pub use params::{Params, Profile};
+#[cfg(feature = "sim")]
+pub use run::run_mutant;
+pub use run::{Outcome, run};
+pub use totals::{Event, Totals};
+
+#[cfg(test)]
+pub(crate) use disk::TEARS;
+#[cfg(test)]
+pub(crate) use disk::{SimDisk, Tear};
+
+#[cfg(test)]
+mod tests;

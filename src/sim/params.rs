@@ -1,0 +1,143 @@
+//! What a seed draws before it begins: shape of the node, load, and how often which fault happens.
+//!
+//! Not here: the draws during the run.
+
+use super::dice::Dice;
+use std::fmt;
+
+/// Which faults a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// None: for speed and for comparing.
+    Calm,
+    /// Crashes, kills, cut connections, slow and failing disks, a full disk, clock jumps; the disk keeps what it was given.
+    Faults,
+    /// As `Faults`, and the disk loses, flips and misplaces what it was given.
+    Disk,
+    /// A random part of all of them, with random rates.
+    Swarm,
+}
+
+impl Profile {
+    /// By its name on the command line.
+    pub fn of(name: &str) -> Option<Profile> {
+        [Profile::Calm, Profile::Faults, Profile::Disk, Profile::Swarm].into_iter().find(|profile| profile.to_string() == name)
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Calm => "calm",
+            Profile::Faults => "faults",
+            Profile::Disk => "disk",
+            Profile::Swarm => "swarm",
+        })
+    }
+}
+
+/// The draws. Times in simulated microseconds; a mean of 0 means never.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Shards of the node, 1 or 2.
+    pub shards: u16,
+    /// Connected clients.
+    pub clients: u64,
+    /// Mean time between two operations of all clients together.
+    pub operation_every_us: u64,
+    /// Operations before faults end.
+    pub operations: u64,
+    /// Simulated time before faults end, at least.
+    pub time_us: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Writes under way at most.
+    pub writes_in_flight: u32,
+    /// Bytes of the tail cache.
+    pub tail_cache_bytes: usize,
+    /// Bytes each partition keeps, or none for everything.
+    pub retention_bytes: Option<u64>,
+    /// Largest value.
+    pub value_bytes_max: u64,
+    /// Mean time between two ends of the process.
+    pub crash_every_us: u64,
+    /// Share of these in which the power goes, so that what was not synced is lost, in percent.
+    pub power_percent: u64,
+    /// Mean time between two cut connections.
+    pub cut_every_us: u64,
+    /// One write, of this many, is short.
+    pub short_write_in: u64,
+    /// One write, of this many, ends with EIO.
+    pub write_error_in: u64,
+    /// One read, of this many, ends with EIO.
+    pub read_error_in: u64,
+    /// Mean time between two slow periods of the disk.
+    pub slow_every_us: u64,
+    /// Mean time between two periods without space.
+    pub full_every_us: u64,
+    /// Mean time between two faults of what is stored: flipped, lost, misplaced, unreadable.
+    pub decay_every_us: u64,
+    /// Parts per million that the node's clock is fast (or slow, below zero).
+    pub drift_ppm: i64,
+    /// Whether the wall clock jumps between starts.
+    pub clock_jumps: bool,
+}
+
+impl Params {
+    /// Draws for `seed`.
+    pub fn draw(seed: u64, profile: Profile) -> Params {
+        let mut dice = Dice::stream(seed, "params");
+        let second = 1_000_000;
+        let mut params = Params {
+            shards: 1 + dice.below(2) as u16,
+            clients: dice.within(2..9),
+            operation_every_us: 2500,
+            operations: 20_000,
+            time_us: 60 * second,
+            segment_bytes: [128 << 10, 256 << 10, 512 << 10][dice.below(3) as usize],
+            writes_in_flight: dice.within(1..5) as u32,
+            tail_cache_bytes: [64 << 10, 256 << 10, 1 << 20][dice.below(3) as usize],
+            retention_bytes: dice.chance(70).then(|| dice.within(16..200) << 10),
+            value_bytes_max: [100, 400, 1500][dice.below(3) as usize],
+            crash_every_us: dice.within(4..20) * second,
+            power_percent: dice.below(101),
+            cut_every_us: dice.within(1..10) * second,
+            short_write_in: dice.within(50..1000),
+            write_error_in: dice.within(5000..40_000),
+            read_error_in: dice.within(200..2000),
+            slow_every_us: dice.within(5..30) * second,
+            full_every_us: dice.within(10..60) * second,
+            decay_every_us: 0,
+            drift_ppm: dice.below(2001) as i64 - 1000,
+            clock_jumps: dice.chance(50),
+        };
+        let mut rates = [
+            &mut params.crash_every_us,
+            &mut params.cut_every_us,
+            &mut params.short_write_in,
+            &mut params.write_error_in,
+            &mut params.read_error_in,
+            &mut params.slow_every_us,
+            &mut params.full_every_us,
+        ];
+        match profile {
+            Profile::Calm => {
+                rates.iter_mut().for_each(|rate| **rate = 0);
+                params.operation_every_us = 1000;
+                params.operations = 60_000;
+                (params.shards, params.drift_ppm, params.clock_jumps) = (1, 0, false);
+            }
+            Profile::Faults => {}
+            Profile::Disk => params.decay_every_us = dice.within(2..15) * second,
+            Profile::Swarm => {
+                // Each kind of fault is there or not, and then more or less often: rare company makes rare states.
+                for rate in &mut rates {
+                    **rate = if dice.chance(50) { 0 } else { (**rate * dice.within(20..300) / 100).max(1) };
+                }
+                params.decay_every_us = if dice.chance(25) { dice.within(1..30) * second } else { 0 };
+                params.operation_every_us = dice.within(500..3000);
+            }
+        }
+        params
+    }
+}

@@ -1,0 +1,293 @@
+//! One run: safety under faults, then liveness once they stop, then everything is read back.
+//!
+//! Not here: what is checked on the way (`history.rs`).
+
+use super::clients::Clients;
+use super::disk::Decay;
+use super::totals::{Event as Counted, Totals};
+use super::world::{Item, Seen, World};
+use super::{Dice, Params, Profile};
+use crate::mutants::Mutants;
+use std::collections::BTreeMap;
+
+const CRASH: u8 = 0;
+const CUT: u8 = 1;
+const SLOW: u8 = 2;
+const FULL: u8 = 3;
+const SPACE: u8 = 4;
+const DECAY: u8 = 5;
+
+/// How long a node may take, once faults have stopped, to answer everything, in simulated time.
+const PATIENCE_US: u64 = 30_000_000;
+/// Events between two looks at whether the run is over; also the bound that turns a livelock into a failure.
+const EVENTS_MAX: u64 = 30_000_000;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What is wrong, if something is.
+    pub violation: Option<String>,
+    /// What happened.
+    pub totals: Totals,
+    /// Simulated time, in microseconds.
+    pub simulated_us: u64,
+    /// What happened when, if it was asked for.
+    pub log: Vec<String>,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, profile: Profile, log: bool) -> Outcome {
+    run_with(seed, profile, Mutants::default(), log)
+}
+
+/// Runs a seed with a bug switched on.
+#[cfg(feature = "sim")]
+pub fn run_mutant(seed: u64, profile: Profile, named: &super::Named, log: bool) -> Outcome {
+    run_with(seed, profile, Mutants::only(named.mutant), log)
+}
+
+fn run_with(seed: u64, profile: Profile, mutants: Mutants, log: bool) -> Outcome {
+    let params = Params::draw(seed, profile);
+    let mut run = Run::new(seed, params, mutants, log);
+    let violation = run.whole().err();
+    let World { totals, now_us, log, .. } = run.world;
+    Outcome { violation, totals, simulated_us: now_us, log: log.unwrap_or_default() }
+}
+
+struct Run {
+    world: World,
+    clients: Clients,
+    faults: Dice,
+    events: u64,
+}
+
+type Check = Result<(), String>;
+
+impl Run {
+    fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> Run {
+        let clients = Clients::new(seed, &params);
+        let mut world = World::new(seed, params, mutants, log);
+        if world.params.decay_every_us > 0 {
+            world.node.disks.iter_mut().for_each(|disk| disk.disk.journal = Some(Default::default()));
+        }
+        Run { world, clients, faults: Dice::stream(seed, "faults"), events: 0 }
+    }
+
+    fn whole(&mut self) -> Check {
+        self.world.start();
+        if let Some(reason) = &self.world.refused {
+            return Err(format!("the first start is refused: {reason}"));
+        }
+        self.world.plan(1, Item::Operation);
+        for (fault, mean_us) in self.means() {
+            self.plan_fault(fault, mean_us);
+        }
+        while self.world.now_us < self.world.params.time_us || self.world.totals.get(Counted::Operations) < self.world.params.operations {
+            if !self.advance(u64::MAX)? {
+                return Err("nothing is planned any more".to_owned());
+            }
+            if self.world.refused.is_some() {
+                return self.refused();
+            }
+        }
+        self.calm_down()?;
+        self.check_liveness()?;
+        self.check_everything()?;
+        // Once more after a power cut: what was read is what is stored.
+        self.end_process(true);
+        self.calm_down()?;
+        self.check_everything()?;
+        self.world.totals.add(Counted::FilesReused, self.world.node.disks.iter().map(|disk| disk.disk.reuses).sum());
+        Ok(())
+    }
+
+    fn means(&self) -> [(u8, u64); 5] {
+        let params = &self.world.params;
+        [
+            (CRASH, params.crash_every_us),
+            (CUT, params.cut_every_us),
+            (SLOW, params.slow_every_us),
+            (FULL, params.full_every_us),
+            (DECAY, params.decay_every_us),
+        ]
+    }
+
+    fn plan_fault(&mut self, fault: u8, mean_us: u64) {
+        if mean_us > 0 {
+            let after = self.faults.wait_us(mean_us);
+            self.world.plan(after, Item::Fault(fault));
+        }
+    }
+
+    /// One event. `false`: none is planned before `until_us`.
+    fn advance(&mut self, until_us: u64) -> Result<bool, String> {
+        self.events += 1;
+        if self.events > EVENTS_MAX {
+            return Err(format!("{EVENTS_MAX} events and no end: a livelock"));
+        }
+        let read_errors = self.world.totals.get(Counted::ReadErrors);
+        let Some(seen) = self.world.next(until_us) else { return Ok(false) };
+        self.clients.history.read_failed |= self.world.totals.get(Counted::ReadErrors) > read_errors;
+        if self.world.totals.get(Counted::DamageFound) > 0 && !self.clients.history.decayed {
+            return Err("a start reports damage, and the disk kept everything".to_owned());
+        }
+        match seen {
+            Some(Seen::Frame { conn, frame }) => self.clients.on_frame(&mut self.world, conn, &frame)?,
+            Some(Seen::Gone { conn }) => self.clients.on_gone(&mut self.world, conn),
+            Some(Seen::Operation) if !self.world.quiet => {
+                self.clients.operate(&mut self.world);
+                let after = self.faults.wait_us(self.world.params.operation_every_us);
+                self.world.plan(after, Item::Operation);
+            }
+            Some(Seen::Fault(fault)) if !self.world.quiet => self.fault(fault),
+            _ => {}
+        }
+        if self.world.has_failed_shard() && self.faults.once_in(50) {
+            self.end_process(false);
+        }
+        Ok(true)
+    }
+
+    fn fault(&mut self, fault: u8) {
+        match fault {
+            // Most crashes come while something is being written: the others prove little.
+            CRASH if self.world.node.is_serving() && !self.world.is_writing() && self.faults.chance(95) => {
+                let after = self.faults.within(20..2000);
+                return self.world.plan(after, Item::Fault(CRASH));
+            }
+            CRASH if self.world.node.is_up() => {
+                let power = self.faults.chance(self.world.params.power_percent);
+                self.end_process(power);
+            }
+            CUT => {
+                if let Some(conn) = self.world.cut() {
+                    self.clients.on_gone(&mut self.world, conn);
+                }
+            }
+            SLOW => self.world.begin_slow_period(),
+            FULL => {
+                let length = self.faults.within(200_000..5_000_000);
+                self.world.full_until_us = self.world.now_us + length;
+                self.world.totals.note(Counted::FullPeriods);
+                self.world.tell_space();
+                self.world.plan(length, Item::Fault(SPACE));
+            }
+            SPACE => self.world.tell_space(),
+            DECAY => self.decay(),
+            _ => {}
+        }
+        if let Some((_, mean_us)) = self.means().into_iter().find(|(f, _)| *f == fault) {
+            self.plan_fault(fault, mean_us);
+        }
+    }
+
+    fn decay(&mut self) {
+        let at = self.faults.below(self.world.node.disks.len() as u64) as usize;
+        let Some((what, place)) = self.world.node.disks[at].disk.decay(&mut self.faults) else { return };
+        self.clients.history.decayed = true;
+        self.world.say(|| format!("shard {at}: {what:?} in {place}"));
+        self.world.totals.note(match what {
+            Decay::Flipped => Counted::BitsFlipped,
+            Decay::Lost => Counted::WritesLost,
+            Decay::Misplaced => Counted::WritesMisplaced,
+            Decay::Unreadable => Counted::PagesUnreadable,
+        });
+    }
+
+    fn end_process(&mut self, power: bool) {
+        self.clients.history.on_process_end();
+        for conn in self.world.end_process(power) {
+            self.clients.on_gone(&mut self.world, conn);
+        }
+    }
+
+    /// A start was refused: right only where the disk had decayed.
+    fn refused(&mut self) -> Check {
+        let reason = self.world.refused.clone().unwrap_or_default();
+        if !self.clients.history.decayed {
+            return Err(format!("a start is refused and the disk kept everything: {reason}"));
+        }
+        self.world.totals.note(Counted::StartsRefused);
+        Ok(())
+    }
+
+    /// Faults stop; everything comes to rest, with the node up and every request answered.
+    fn calm_down(&mut self) -> Check {
+        self.world.quiet = true;
+        (self.world.slow_until_us, self.world.full_until_us) = (0, 0);
+        self.world.tell_space();
+        let limit = self.world.now_us + PATIENCE_US;
+        loop {
+            if self.world.refused.is_some() {
+                return self.refused();
+            }
+            if self.world.has_failed_shard() {
+                self.end_process(false);
+            }
+            if self.world.node.is_serving() && self.clients.is_idle() {
+                self.clients.connect_all(&mut self.world);
+                if self.clients.is_idle() {
+                    return Ok(());
+                }
+            }
+            if !self.advance(limit)? {
+                let (up, open) = (self.world.node.is_serving(), self.clients.unanswered());
+                return Err(format!("{} s after the last fault something is unanswered (serving: {up}): {open}", PATIENCE_US / 1_000_000));
+            }
+        }
+    }
+
+    fn check_liveness(&mut self) -> Check {
+        if self.world.refused.is_some() {
+            return Ok(());
+        }
+        self.clients.durable_acks = 0;
+        let wanted = self.clients.produce_to_all(&mut self.world);
+        let limit = self.world.now_us + PATIENCE_US;
+        while !self.clients.is_idle() {
+            if !self.advance(limit)? {
+                return Err(format!("no fault is left, and a produce is not answered: {}", self.clients.unanswered()));
+            }
+        }
+        match self.clients.durable_acks {
+            acks if acks == wanted => Ok(()),
+            acks => Err(format!("no fault is left, and only {acks} of {wanted} produces were acknowledged")),
+        }
+    }
+
+    /// Every partition is read from its start to its end, and compared.
+    fn check_everything(&mut self) -> Check {
+        if self.world.refused.is_some() {
+            return Ok(());
+        }
+        for uid in self.clients.partitions() {
+            let mut found = BTreeMap::new();
+            let mut offset = 0;
+            loop {
+                self.clients.begin_reading(&mut self.world, uid, offset);
+                let limit = self.world.now_us + PATIENCE_US;
+                let frame = loop {
+                    match self.world.next(limit) {
+                        None => return Err(format!("reading partition {uid} at {offset} is not answered")),
+                        Some(Some(Seen::Frame { frame, .. })) => break frame,
+                        Some(_) => {}
+                    }
+                };
+                let (next, is_end) = self.clients.take_fetched(&mut self.world, &frame, &mut found)?;
+                if is_end {
+                    break;
+                }
+                self.events += 1;
+                if self.events > EVENTS_MAX {
+                    return Err(format!("reading partition {uid} makes no progress at {offset}"));
+                }
+                offset = next;
+            }
+            let checked = self.clients.history.check_complete(uid, &found)?;
+            self.world.totals.add(Counted::RecordsChecked, checked);
+        }
+        let known = self.clients.history.live_partitions();
+        assert_eq!(known.len(), self.clients.partitions().len(), "the history knows the partitions that are there");
+        Ok(())
+    }
+}

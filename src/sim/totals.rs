@@ -1,0 +1,97 @@
+//! What happened in a run: kinds of faults, and rare states that were met. A run of many seeds in which one of them never happened proves less
+//! than it seems, so it fails.
+
+use std::fmt;
+
+macro_rules! events {
+    ($($name:ident = $text:literal, $($profile:ident)*;)*) => {
+        /// Something that is counted.
+        #[allow(missing_docs)] // their texts say it
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Event { $($name),* }
+
+        impl Event {
+            /// All of them, in the order in which they are shown.
+            pub const ALL: &'static [Event] = &[$(Event::$name),*];
+
+            /// What it is.
+            pub fn text(self) -> &'static str {
+                match self { $(Event::$name => $text),* }
+            }
+
+            /// Whether it has to happen in a long run of this profile.
+            pub fn is_due(self, profile: super::Profile) -> bool {
+                match self { $(Event::$name => [$(super::Profile::$profile),*].contains(&profile)),* }
+            }
+        }
+    };
+}
+
+events! {
+    Operations = "operations begun", Calm Faults Disk Swarm;
+    RecordsAcked = "records acknowledged at leader_durable or above", Calm Faults Disk Swarm;
+    RecordsRead = "records read", Calm Faults Disk Swarm;
+    RecordsChecked = "records checked at the end", Calm Faults Disk Swarm;
+    TopicsDeleted = "topics deleted", Faults Disk Swarm;
+    Kills = "processes killed", Faults Disk Swarm;
+    PowerCuts = "power cuts", Faults Disk Swarm;
+    StartsInterrupted = "starts interrupted", Faults Disk Swarm;
+    ConnectionsCut = "connections cut", Faults Disk Swarm;
+    ShortWrites = "short writes", Faults Disk Swarm;
+    WriteErrors = "writes failed", Faults Disk Swarm;
+    ReadErrors = "reads failed", Faults Disk Swarm;
+    SlowPeriods = "slow periods of the disk", Faults Disk Swarm;
+    FullPeriods = "periods without space", Faults Disk Swarm;
+    ClockJumps = "jumps of the wall clock", Faults Disk Swarm;
+    BitsFlipped = "bits flipped", Disk Swarm;
+    WritesLost = "writes lost", Disk Swarm;
+    WritesMisplaced = "writes misplaced", Disk Swarm;
+    PagesUnreadable = "pages made unreadable", Disk Swarm;
+    Starts = "starts", Calm Faults Disk Swarm;
+    TailsCut = "torn tails cut", Faults Disk Swarm;
+    StaleBlocks = "starts over a segment whose file had been another one", Faults Disk Swarm;
+    FootersRebuilt = "footers rebuilt", Disk;
+    DamageFound = "damaged places found at a start", Disk Swarm;
+    BlocksLost = "ranges of blocks found lost", Disk;
+    DamageTold = "reads answered with damaged", Disk Swarm;
+    StartsRefused = "starts refused because of damage", ;
+    FilesReused = "files that became another segment", Calm Faults Disk Swarm;
+    ColdReads = "reads from the disk", Faults Disk Swarm;
+    ShardsFailed = "shards stopped by a write error", Faults Disk Swarm;
+    MeshMessages = "messages between shards", Faults Disk Swarm;
+    RequestsUnknown = "requests whose answer never came", Faults Disk Swarm;
+    DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm;
+}
+
+/// Counts by event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals([u64; Event::ALL.len()]);
+
+impl Default for Totals {
+    fn default() -> Totals {
+        Totals([0; Event::ALL.len()])
+    }
+}
+
+impl Totals {
+    pub(super) fn note(&mut self, event: Event) {
+        self.add(event, 1);
+    }
+    pub(super) fn add(&mut self, event: Event, count: u64) {
+        self.0[event as usize] += count;
+    }
+    /// How often.
+    pub fn get(&self, event: Event) -> u64 {
+        self.0[event as usize]
+    }
+    /// Adds another run's.
+    pub fn merge(&mut self, other: &Totals) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Event::ALL.iter().try_for_each(|event| writeln!(f, "{:>12}  {}", self.get(*event), event.text()))
+    }
+}

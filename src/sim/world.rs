@@ -1,0 +1,538 @@
+//! Events and their times: what the edge does, in simulated time.
+//!
+//! The loop around a shard is the runtime's: an event, the end of a turn, at most once a millisecond a background turn, and the deadline asked for.
+//! A connection keeps the order of its frames both ways; a cut connection loses what was on the way.
+//!
+//! Invariants: events are taken in the order of their times, those of one time in the order in which they were planned; an event of a process that has
+//! ended is dropped.
+//!
+//! Not here: what clients do (`clients.rs`), when faults come (`run.rs`).
+
+use super::disk::TEARS;
+use super::node::{Node, Started};
+use super::totals::{Event as Counted, Totals};
+use super::{Dice, Params};
+use crate::effects::{Effect, Event, Now, Outcome};
+use crate::ids::{ConnId, ShardId};
+use crate::mutants::Mutants;
+use crate::shard::Taken;
+use crate::shard::mesh::Message;
+use std::collections::BTreeMap;
+use tramline_wire::frame::{self, Need};
+
+/// UTC at the first start, in microseconds.
+const UTC_START_US: i64 = 1_700_000_000_000_000;
+/// A background turn at most this often, and how much it may do: the runtime's numbers.
+const TURN_EVERY_US: u64 = 1000;
+const TURN_BYTES: u64 = 4 << 20;
+/// How often the shards are told how much space there is.
+const SPACE_EVERY_US: u64 = 1_000_000;
+/// What one cycle of the loop takes at least.
+const CYCLE_US: u64 = 5;
+
+/// Something that happens.
+pub(super) enum Item {
+    DiskDone {
+        life: u64,
+        shard: usize,
+        number: u64,
+    },
+    ToServer {
+        conn: u64,
+        frame: Vec<u8>,
+    },
+    ToClient {
+        conn: u64,
+        frame: Vec<u8>,
+    },
+    Mesh {
+        life: u64,
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    Deadline {
+        life: u64,
+        shard: usize,
+        due_us: u64,
+    },
+    Turn {
+        life: u64,
+        shard: usize,
+    },
+    /// A server's shard closed a connection, after what it had sent.
+    ServerCloses {
+        conn: u64,
+    },
+    Start {
+        life: u64,
+    },
+    /// A client's next operation.
+    Operation,
+    /// A fault, by its number in `run.rs`.
+    Fault(u8),
+}
+
+/// What the clients see.
+pub(super) enum Seen {
+    Frame { conn: u64, frame: Vec<u8> },
+    Gone { conn: u64 },
+    Operation,
+    Fault(u8),
+}
+
+struct Conn {
+    shard: usize,
+    /// Frames do not overtake each other.
+    last_to_server_us: u64,
+    last_to_client_us: u64,
+}
+
+pub(super) struct World {
+    pub(super) now_us: u64,
+    pub(super) node: Node,
+    pub(super) params: Params,
+    pub(super) totals: Totals,
+    queue: BTreeMap<(u64, u64), Item>,
+    planned: u64,
+    /// Counts processes.
+    pub(super) life: u64,
+    life_began_us: u64,
+    utc_at_start_us: i64,
+    /// The wall clock's distance from true time.
+    wall_offset_us: i64,
+    conns: BTreeMap<u64, Conn>,
+    next_conn: u64,
+    next_number: u64,
+    /// When the last message from one shard to another arrives.
+    mesh_last_us: [[u64; 2]; 2],
+    disk_dice: Dice,
+    net_dice: Dice,
+    pub(super) slow_until_us: u64,
+    slow_factor: u64,
+    pub(super) full_until_us: u64,
+    space_told_us: u64,
+    pub(super) log: Option<Vec<String>>,
+    pub(super) refused: Option<String>,
+    /// Faults are over.
+    pub(super) quiet: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> World {
+        let mut dice = Dice::stream(seed, "node");
+        World {
+            now_us: 0,
+            node: Node::new(&params, mutants, &mut dice),
+            params,
+            totals: Totals::default(),
+            queue: BTreeMap::new(),
+            planned: 0,
+            life: 0,
+            life_began_us: 0,
+            utc_at_start_us: UTC_START_US,
+            wall_offset_us: 0,
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            next_number: 0,
+            mesh_last_us: [[0; 2]; 2],
+            disk_dice: Dice::stream(seed, "disk"),
+            net_dice: Dice::stream(seed, "net"),
+            slow_until_us: 0,
+            slow_factor: 1,
+            full_until_us: 0,
+            space_told_us: 0,
+            log: log.then(Vec::new),
+            refused: None,
+            quiet: false,
+        }
+    }
+
+    pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:>12} {}", self.now_us, text()));
+        }
+    }
+
+    pub(super) fn plan(&mut self, after_us: u64, item: Item) {
+        self.planned += 1;
+        self.queue.insert((self.now_us + after_us, self.planned), item);
+    }
+
+    /// The node's clocks: the monotonic one drifts, the wall clock is read once, at the start.
+    fn now(&self) -> Now {
+        let passed = (self.now_us - self.life_began_us) as i64;
+        let mono_us = 1_000_000 + passed + passed * self.params.drift_ppm / 1_000_000;
+        Now { mono_us: mono_us as u64, utc_us: self.utc_at_start_us + mono_us }
+    }
+
+    /// True time until the node's monotonic clock shows `due_us`.
+    fn until(&self, due_us: u64) -> u64 {
+        let left = due_us.saturating_sub(self.now().mono_us);
+        // A slow clock needs more; that a fast one is late by its drift harms nobody.
+        left + left * self.params.drift_ppm.min(0).unsigned_abs() / 1_000_000 + u64::from(left > 0)
+    }
+
+    /// Takes the next event; what it means for clients is answered. `None`: nothing is planned before `until_us`.
+    pub(super) fn next(&mut self, until_us: u64) -> Option<Option<Seen>> {
+        let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= until_us)?;
+        self.now_us = entry.key().0;
+        let item = entry.remove();
+        if self.now_us >= self.space_told_us + SPACE_EVERY_US {
+            self.tell_space();
+        }
+        Some(self.take(item))
+    }
+
+    fn take(&mut self, item: Item) -> Option<Seen> {
+        match item {
+            Item::DiskDone { life, shard, number } if life == self.life => {
+                self.disk_done(shard, number);
+                None
+            }
+            Item::ToServer { conn, frame } => {
+                self.deliver_to_server(conn, frame);
+                None
+            }
+            Item::ToClient { conn, frame } => {
+                let shard = self.conns.get(&conn)?.shard;
+                self.step(shard, Event::Sent { conn: ConnId(conn), queued_bytes: 0 });
+                self.end_of_turn(shard);
+                Some(Seen::Frame { conn, frame })
+            }
+            Item::Mesh { life, from, to, message } if life == self.life => {
+                self.totals.note(Counted::MeshMessages);
+                self.step(to, Event::Mesh { from: ShardId(from as u16), message });
+                self.end_of_turn(to);
+                None
+            }
+            Item::Deadline { life, shard, due_us } if life == self.life && self.node.seats[shard].deadline_us == due_us => {
+                self.node.seats[shard].deadline_us = u64::MAX;
+                self.step(shard, Event::Deadline);
+                self.end_of_turn(shard);
+                None
+            }
+            Item::Turn { life, shard } if life == self.life => {
+                self.turn(shard);
+                None
+            }
+            Item::ServerCloses { conn } => {
+                self.close(conn);
+                Some(Seen::Gone { conn })
+            }
+            Item::Start { life } if life == self.life => {
+                self.start();
+                None
+            }
+            Item::Operation => Some(Seen::Operation),
+            Item::Fault(number) => Some(Seen::Fault(number)),
+            _ => None,
+        }
+    }
+
+    // --- the shard's loop -------------------------------------------------------------------------------------------------------
+
+    fn step(&mut self, shard: usize, event: Event<'_>) -> Option<Taken> {
+        let now = self.now();
+        let seat = self.node.seats.get_mut(shard)?;
+        let taken = seat.shard.step(now, event, &mut seat.effects);
+        self.carry(shard);
+        Some(taken)
+    }
+
+    fn end_of_turn(&mut self, shard: usize) {
+        self.step(shard, Event::EndOfTurn);
+        self.retry(shard);
+        let now = self.now().mono_us;
+        let Some(seat) = self.node.seats.get_mut(shard) else { return };
+        if !seat.turn_planned {
+            seat.turn_planned = true;
+            let after = (seat.last_turn_us + TURN_EVERY_US).saturating_sub(now);
+            self.plan(after, Item::Turn { life: self.life, shard });
+        }
+    }
+
+    fn turn(&mut self, shard: usize) {
+        let now = self.now().mono_us;
+        let Some(seat) = self.node.seats.get_mut(shard) else { return };
+        (seat.turn_planned, seat.last_turn_us) = (false, now);
+        self.step(shard, Event::Turn { bytes: TURN_BYTES, us: crate::constants::TURN_US });
+        self.step(shard, Event::EndOfTurn);
+        self.retry(shard);
+    }
+
+    fn retry(&mut self, shard: usize) {
+        let Some(seat) = self.node.seats.get_mut(shard) else { return };
+        if std::mem::take(&mut seat.retry) {
+            for (conn, frame) in std::mem::take(&mut seat.blocked) {
+                self.frame(shard, conn, frame);
+            }
+        }
+    }
+
+    /// A frame for the core. One that is blocked is kept, and those behind it on the same connection wait with it.
+    fn frame(&mut self, shard: usize, conn: ConnId, bytes: Vec<u8>) {
+        let Some(seat) = self.node.seats.get_mut(shard) else { return };
+        if seat.blocked.iter().any(|(c, _)| *c == conn) {
+            return seat.blocked.push_back((conn, bytes));
+        }
+        let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("clients send whole frames") };
+        if self.step(shard, Event::Frame { conn, frame: &frame }) == Some(Taken::Blocked) {
+            self.node.seats[shard].blocked.push_back((conn, bytes));
+        }
+    }
+
+    fn carry(&mut self, shard: usize) {
+        let seat = &mut self.node.seats[shard];
+        let mut effects = std::mem::take(&mut seat.effects);
+        let deadline_us = effects.deadline_us;
+        for effect in effects.list.drain(..) {
+            match effect {
+                Effect::Send { conn, head, parts } => {
+                    let mut frame = effects.heads[head.start as usize..head.end as usize].to_vec();
+                    effects.parts[parts.start as usize..parts.end as usize]
+                        .iter()
+                        .for_each(|part| frame.extend_from_slice(part.as_slice()));
+                    self.deliver_to_client(conn.0, frame);
+                }
+                Effect::Close { conn, .. } => {
+                    let after = self.conns.get(&conn.0).map_or(0, |c| c.last_to_client_us.saturating_sub(self.now_us));
+                    self.plan(after, Item::ServerCloses { conn: conn.0 });
+                }
+                Effect::Unblock => self.node.seats[shard].retry = true,
+                Effect::Fatal { reason } => {
+                    self.say(|| format!("shard {shard} stops: {reason}"));
+                    self.totals.note(Counted::ShardsFailed);
+                    self.node.seats[shard].failed = true;
+                }
+                Effect::Mesh { to, message } => {
+                    // Inboxes are queues: messages of a pair of shards keep their order.
+                    let last = &mut self.mesh_last_us[shard][usize::from(to.0)];
+                    *last = (*last).max(self.now_us + self.net_dice.within(1..20));
+                    let after = *last - self.now_us;
+                    self.plan(after, Item::Mesh { life: self.life, from: shard, to: usize::from(to.0), message });
+                }
+                operation @ (Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. }) => self.begin(shard, operation),
+            }
+        }
+        effects.clear();
+        let seat = &mut self.node.seats[shard];
+        seat.effects = effects;
+        if deadline_us < seat.deadline_us {
+            seat.deadline_us = deadline_us;
+            // A turn of the loop takes its time: who asks for "now" is asked again a moment later.
+            let after = self.until(deadline_us).max(CYCLE_US);
+            self.plan(after, Item::Deadline { life: self.life, shard, due_us: deadline_us });
+        }
+    }
+
+    // --- the disk ---------------------------------------------------------------------------------------------------------------
+
+    fn begin(&mut self, shard: usize, operation: Effect) {
+        let dice = &mut self.disk_dice;
+        let took_us = match &operation {
+            Effect::Write { data, .. } => dice.within(60..200) + data.len() as u64 / 2000,
+            Effect::Read { buf, .. } => dice.within(40..150) + buf.len() as u64 / 2000,
+            _ => dice.within(20..500),
+        };
+        // Some take their time, so that the order of ends is not that of beginnings.
+        let took_us = if dice.once_in(20) { took_us * dice.within(2..20) } else { took_us };
+        let took_us = if self.now_us < self.slow_until_us { took_us * self.slow_factor } else { took_us };
+        self.next_number += 1;
+        let disk = &mut self.node.disks[shard];
+        disk.disk.under_way.push(operation);
+        disk.numbers.push(self.next_number);
+        self.plan(took_us, Item::DiskDone { life: self.life, shard, number: self.next_number });
+    }
+
+    fn disk_done(&mut self, shard: usize, number: u64) {
+        let disk = &mut self.node.disks[shard];
+        let Some(index) = disk.numbers.iter().position(|n| *n == number) else { return };
+        if !self.quiet {
+            let dice = &mut self.disk_dice;
+            match &disk.disk.under_way[index] {
+                Effect::Write { data, .. } => {
+                    if dice.once_in(self.params.short_write_in) && data.len() > 4096 {
+                        disk.disk.short_next_write = Some(dice.within(1..data.len() as u64 / 512) as u32 * 512);
+                        self.totals.note(Counted::ShortWrites);
+                    } else if dice.once_in(self.params.write_error_in) {
+                        disk.disk.fail_next_write = Some(super::disk::EIO);
+                        self.totals.note(Counted::WriteErrors);
+                    }
+                }
+                Effect::Read { .. } => {
+                    self.totals.note(Counted::ColdReads);
+                    if dice.once_in(self.params.read_error_in) {
+                        disk.disk.fail_next_read = Some(super::disk::EIO);
+                        self.totals.note(Counted::ReadErrors);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let Some((token, outcome)) = disk.complete(number) else { return };
+        if let Outcome::Write(Err(errno)) = &outcome {
+            let errno = *errno;
+            self.say(|| format!("shard {shard}: a write ends with {errno}"));
+        }
+        self.step(shard, Event::Done { token, outcome });
+        self.end_of_turn(shard);
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        self.node.disks.iter().any(|disk| disk.disk.under_way.iter().any(|operation| matches!(operation, Effect::Write { .. })))
+    }
+
+    pub(super) fn begin_slow_period(&mut self) {
+        self.totals.note(Counted::SlowPeriods);
+        self.slow_factor = self.disk_dice.within(10..300);
+        self.slow_until_us = self.now_us + self.disk_dice.within(50_000..1_500_000);
+    }
+
+    // --- the network ------------------------------------------------------------------------------------------------------------
+
+    /// A client connects to a shard. `None` while no process listens.
+    pub(super) fn connect(&mut self, shard: usize) -> Option<u64> {
+        if !self.node.is_serving() {
+            return None;
+        }
+        let conn = self.next_conn;
+        self.next_conn += 1;
+        self.conns.insert(conn, Conn { shard, last_to_server_us: self.now_us, last_to_client_us: self.now_us });
+        self.step(shard, Event::Opened { conn: ConnId(conn) });
+        self.end_of_turn(shard);
+        Some(conn)
+    }
+
+    /// A client sends.
+    pub(super) fn send(&mut self, conn: u64, frame: Vec<u8>) {
+        let delay = self.delay_us();
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let at = (self.now_us + delay).max(state.last_to_server_us);
+        state.last_to_server_us = at;
+        let after = at - self.now_us;
+        self.plan(after, Item::ToServer { conn, frame });
+    }
+
+    fn deliver_to_server(&mut self, conn: u64, frame: Vec<u8>) {
+        let Some(state) = self.conns.get(&conn) else { return };
+        let shard = state.shard;
+        self.frame(shard, ConnId(conn), frame);
+        self.end_of_turn(shard);
+    }
+
+    fn deliver_to_client(&mut self, conn: u64, frame: Vec<u8>) {
+        let delay = self.delay_us();
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let at = (self.now_us + delay).max(state.last_to_client_us);
+        state.last_to_client_us = at;
+        let after = at - self.now_us;
+        self.plan(after, Item::ToClient { conn, frame });
+    }
+
+    fn delay_us(&mut self) -> u64 {
+        let dice = &mut self.net_dice;
+        let usual = dice.within(5..60);
+        // A lost packet that is sent again, a queue somewhere.
+        if !self.quiet && self.params.cut_every_us > 0 && dice.once_in(200) { usual + dice.within(1000..300_000) } else { usual }
+    }
+
+    fn close(&mut self, conn: u64) {
+        let Some(state) = self.conns.remove(&conn) else { return };
+        if let Some(seat) = self.node.seats.get_mut(state.shard) {
+            seat.blocked.retain(|(c, _)| c.0 != conn);
+            self.step(state.shard, Event::Closed { conn: ConnId(conn) });
+            self.end_of_turn(state.shard);
+        }
+    }
+
+    /// Cuts a random connection. Answers which.
+    pub(super) fn cut(&mut self) -> Option<u64> {
+        let count = self.conns.len() as u64;
+        if count == 0 {
+            return None;
+        }
+        let at = self.net_dice.below(count) as usize;
+        let conn = *self.conns.keys().nth(at).expect("counted");
+        self.close(conn);
+        self.totals.note(Counted::ConnectionsCut);
+        Some(conn)
+    }
+
+    // --- the process ------------------------------------------------------------------------------------------------------------
+
+    /// Starts the node, maybe interrupted in the middle.
+    pub(super) fn start(&mut self) {
+        let dice = &mut self.disk_dice;
+        let interrupt = !self.quiet && self.life > 0 && self.params.crash_every_us > 0 && dice.chance(15);
+        let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
+        let interrupt = interrupt.then(|| (dice.below(60), tear, Dice(dice.next())));
+        self.life_began_us = self.now_us;
+        self.utc_at_start_us = UTC_START_US + self.now_us as i64 + self.wall_offset_us;
+        match self.node.start(interrupt) {
+            Started::Yes(reports) => {
+                self.totals.note(Counted::Starts);
+                for (shard, report) in reports.iter().enumerate() {
+                    let recovery = &report.recovery;
+                    self.say(|| format!("shard {shard} starts: {recovery:?}, {} damaged, {} lost", report.damage, report.lost));
+                    self.totals.add(Counted::TailsCut, u64::from(recovery.cut_from.is_some()));
+                    self.totals.add(Counted::FootersRebuilt, u64::from(recovery.footers_rebuilt));
+                    self.totals.add(Counted::DamageFound, report.damage as u64);
+                    self.totals.add(Counted::BlocksLost, report.lost as u64);
+                    self.totals.add(Counted::StaleBlocks, u64::from(self.node.disks[shard].disk.has_reused_files()));
+                }
+                for shard in 0..self.node.seats.len() {
+                    self.carry(shard);
+                    self.end_of_turn(shard);
+                }
+                self.tell_space();
+            }
+            Started::Interrupted => {
+                self.totals.note(Counted::StartsInterrupted);
+                self.say(|| "a start is interrupted".to_owned());
+                let power = self.disk_dice.chance(self.params.power_percent);
+                self.end_process(power);
+            }
+            Started::Refused(reason) => {
+                self.say(|| format!("a start is refused: {reason}"));
+                self.refused = Some(reason);
+            }
+        }
+    }
+
+    /// The process ends, and another is started a while later. Answers the connections that are gone.
+    pub(super) fn end_process(&mut self, power: bool) -> Vec<u64> {
+        let dice = &mut self.disk_dice;
+        let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
+        self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
+        self.node.end(power, tear, dice);
+        self.say(|| format!("the process ends: power {power}, what is under way lands: {tear:?}"));
+        if self.params.clock_jumps && !self.quiet && self.disk_dice.chance(50) {
+            self.totals.note(Counted::ClockJumps);
+            self.wall_offset_us += self.disk_dice.below(200_000_000) as i64 - 100_000_000;
+        }
+        self.life += 1;
+        let pause = self.disk_dice.within(10_000..800_000);
+        self.plan(pause, Item::Start { life: self.life });
+        std::mem::take(&mut self.conns).into_keys().collect()
+    }
+
+    /// A shard has stopped after an error, so the node ends and is started again, as an operator would.
+    pub(super) fn has_failed_shard(&self) -> bool {
+        self.node.seats.iter().any(|seat| seat.failed)
+    }
+
+    /// Space comes or goes: what the housekeeping thread tells the shards.
+    pub(super) fn tell_space(&mut self) {
+        self.space_told_us = self.now_us;
+        let full = self.now_us < self.full_until_us;
+        for disk in &mut self.node.disks {
+            disk.disk.full = full;
+        }
+        for seat in &mut self.node.seats {
+            seat.shard.set_disk_full(full);
+            seat.shard.set_segment_room(if full { 0 } else { 1000 });
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! `tramline-sim`: the broker's core over simulated disks, network and clock.
+//!
+//! One seed prints what it drew, then what happened; the same seed prints the same bytes. Many seeds run in parallel and print the failing ones.
+//!
+//! Exit code 0: nothing is wrong; 1: a seed failed, or a state that long runs have to meet was never met; 2: usage.
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, run, run_mutant};
+
+/// A run of at least this many seeds has to meet every state that is due in its profile.
+const SEEDS_THAT_MEET_ALL: u64 = 200;
+
+/// Runs the broker's core over simulated disks, network and clock, from a seed.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Run this seed and print what it drew and what happened
+    #[arg(long, required_unless_present_any = ["seeds", "list_mutants", "check_mutants"], conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Run the seeds A..B (B is not included) and print those that fail
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    seeds: Option<(u64, u64)>,
+    /// Threads for --seeds
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get() as u64), value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: u64,
+    /// Which faults: calm, faults, disk or swarm
+    #[arg(long, default_value = "faults", value_parser = parse_profile)]
+    profile: Profile,
+    /// With --seed: print what happened when
+    #[arg(long)]
+    log: bool,
+    /// Switch a bug on (see --list-mutants)
+    #[arg(long, value_name = "NAME", value_parser = parse_mutant, conflicts_with = "check_mutants")]
+    mutant: Option<&'static Named>,
+    /// List the bugs that can be switched on
+    #[arg(long)]
+    list_mutants: bool,
+    /// Switch on each bug in turn, and run the seeds from 0 on, at most this many, until one fails: a bug that is not found is a failure
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seed", "seeds"])]
+    check_mutants: Option<u64>,
+}
+
+fn parse_mutant(name: &str) -> Result<&'static Named, String> {
+    MUTANTS.iter().find(|named| named.name == name).ok_or_else(|| "--list-mutants has the names".to_owned())
+}
+
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("'{text}' is no range of seeds: use for example 0..1000");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
+    if from < to { Ok((from, to)) } else { Err(format!("the range {text} is empty")) }
+}
+
+fn parse_profile(text: &str) -> Result<Profile, String> {
+    Profile::of(text).ok_or_else(|| "known are calm, faults, disk and swarm".to_owned())
+}
+
+thread_local! {
+    /// The seed that this thread runs: what a panic that ends the process says last.
+    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // The profile `sim` unwinds, and the seed is reported with the others; built with `--release`, this is the last that is heard.
+        if cfg!(panic = "abort") {
+            say(info);
+            println!("seed {} FAILS: the core panicked (build with --profile sim to go on behind a panic)", SEED.get());
+        }
+    }));
+    if arguments.list_mutants {
+        MUTANTS.iter().for_each(|named| println!("{:<22} {} (profile {})", named.name, named.what, named.profile));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(seeds) = arguments.check_mutants {
+        return if check_mutants(seeds, arguments.jobs) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let holds = match (arguments.seed, arguments.seeds) {
+        (Some(seed), _) => one(seed, &arguments),
+        (None, Some(range)) => many(range, &arguments),
+        (None, None) => unreachable!("clap asks for one of them"),
+    };
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one(seed: u64, arguments: &Arguments) -> bool {
+    let params = Params::draw(seed, arguments.profile);
+    println!("seed {seed}, profile {}, mutant {}", arguments.profile, arguments.mutant.map_or("none", |named| named.name));
+    println!("{params:#?}");
+    let outcome = run_caught(seed, arguments.profile, arguments.mutant, arguments.log);
+    outcome.log.iter().for_each(|line| println!("{line}"));
+    println!("{} simulated seconds", outcome.simulated_us / 1_000_000);
+    print!("{}", outcome.totals);
+    match &outcome.violation {
+        None => println!("holds"),
+        Some(violation) => println!("FAILS: {violation}"),
+    }
+    outcome.violation.is_none()
+}
+
+fn many((from, to): (u64, u64), arguments: &Arguments) -> bool {
+    let bar = ProgressBar::with_draw_target(Some(to - from), ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {eta} left, {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_message("0 failed");
+    let next = AtomicU64::new(from);
+    let (totals, failed) = (Mutex::new(Totals::default()), Mutex::new(Vec::new()));
+    let simulated_us = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= to {
+                        return;
+                    }
+                    let outcome = run_caught(seed, arguments.profile, arguments.mutant, false);
+                    simulated_us.fetch_add(outcome.simulated_us, Ordering::Relaxed);
+                    totals.lock().expect("no thread panics with it").merge(&outcome.totals);
+                    if let Some(violation) = outcome.violation {
+                        let mut failed = failed.lock().expect("no thread panics with it");
+                        failed.push((seed, violation));
+                        bar.set_message(format!("{} failed", failed.len()));
+                    }
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let (totals, mut failed) = (totals.into_inner().expect("threads are over"), failed.into_inner().expect("threads are over"));
+    failed.sort();
+    println!("seeds {from}..{to}, profile {}: {} simulated seconds", arguments.profile, simulated_us.into_inner() / 1_000_000);
+    print!("{totals}");
+    failed.iter().for_each(|(seed, violation)| println!("seed {seed} FAILS: {violation}"));
+    let mut holds = failed.is_empty();
+    if to - from >= SEEDS_THAT_MEET_ALL {
+        for event in Event::ALL.iter().filter(|event| event.is_due(arguments.profile) && totals.get(**event) == 0) {
+            println!("never met: {}", event.text());
+            holds = false;
+        }
+    }
+    println!("{} of {} seeds failed", failed.len(), to - from);
+    holds
+}
+
+/// Whether each bug is found by one of the first `seeds` seeds.
+fn check_mutants(seeds: u64, jobs: u64) -> bool {
+    let next = AtomicU64::new(0);
+    let found = Mutex::new(Vec::new());
+    let bar = ProgressBar::with_draw_target(Some(MUTANTS.len() as u64), ProgressDrawTarget::stderr());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some((at, named)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, MUTANTS.get(at as usize)?)))
+                {
+                    let caught = (0..seeds).find_map(|seed| Some((seed, run_caught(seed, named.profile, Some(named), false).violation?)));
+                    found.lock().expect("no thread panics with it").push((at, named, caught));
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let mut found = found.into_inner().expect("threads are over");
+    found.sort_by_key(|(at, ..)| *at);
+    for (_, named, caught) in &found {
+        match caught {
+            Some((seed, violation)) => println!("{:<22} found by seed {seed} of {}: {violation}", named.name, named.profile),
+            None => println!("{:<22} NOT FOUND by {seeds} seeds of {}", named.name, named.profile),
+        }
+    }
+    let missed = found.iter().filter(|(.., caught)| caught.is_none()).count();
+    println!("{} of {} bugs on purpose were found", found.len() - missed, found.len());
+    missed == 0
+}
+
+/// A panic of the core is a violation like others.
+fn run_caught(seed: u64, profile: Profile, mutant: Option<&Named>, log: bool) -> Outcome {
+    SEED.set(seed);
+    let run = || match mutant {
+        Some(named) => run_mutant(seed, profile, named, log),
+        None => run(seed, profile, log),
+    };
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome {
+        violation: Some(format!("the core panicked: {}", message_of(&*panic))),
+        totals: Totals::default(),
+        simulated_us: 0,
+        log: Vec::new(),
+    })
+}
+
+fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("without a message").to_owned()
+}
