@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the broker in release mode and measures it against the limits of this machine, in interleaved pairs.
-# Writes bench/results/latest.json and prints which targets are reached. Takes about six minutes, and needs two cores and
+# Writes bench/results/latest.json and prints which targets are reached. Takes six to fifteen minutes, and needs two cores and
 # some 32 GiB of free space (which are given back) on the disk to be measured.
 #
 # usage: scripts/bench.sh [--dir DIR] [further arguments of tramline-bench, see --help]

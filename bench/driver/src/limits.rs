@@ -19,6 +19,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The same with another time per point.
+    pub fn for_seconds(&self, seconds: f64) -> Limits {
+        Limits { seconds, ..self.clone() }
+    }
+
     /// The figures of the measurements named in `only`.
     pub fn run(&self, only: &str) -> Result<BTreeMap<String, f64>, BenchError> {
         let output = Command::new(&self.binary)

@@ -45,8 +45,8 @@ use std::time::{Duration, Instant};
 /// Segments that the broker keeps prepared. Filling one takes some seconds when the file system is slow to convert extents, so not more.
 const POOL_SEGMENTS: u32 = 6;
 
-/// Disturbed pairs are repeated within this time of the start; what remains then fits into the twenty minutes the whole may take.
-const REPEAT_WITHIN: Duration = Duration::from_secs(11 * 60);
+/// Disturbed pairs are repeated within this time of the beginning of each of the six measures; the whole may take twenty minutes.
+const REPEAT_WITHIN: Duration = Duration::from_secs(120);
 
 /// Measures the broker against the limits of this machine.
 #[derive(Debug, Parser)]
@@ -71,7 +71,7 @@ struct Arguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// Seconds of each of the broker's measurements
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Seconds of each point of `tramline-limits`
     #[arg(long, default_value_t = 0.3)]
@@ -165,7 +165,8 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         limits,
         pairs: arguments.pairs,
         time,
-        repeat_until: start + REPEAT_WITHIN,
+        repeat_within: REPEAT_WITHIN,
+        repeat_until: start,
         window: arguments.window as usize,
         cache_bytes: u64::from(arguments.cache_mib) << 20,
         all_limits: Vec::new(),

@@ -24,11 +24,14 @@ const TAIL_ATTEMPTS: u32 = 4;
 const RETENTION_BYTES: u64 = 1 << 30;
 
 /// At most this many times as many pairs are tried as are wanted.
-const TRIES_PER_PAIR: u32 = 4;
+const TRIES_PER_PAIR: u32 = 8;
+
+/// Seconds of the look at the machine's gear right before and right after the broker's run.
+const GEAR_SECONDS: f64 = 0.1;
 
 /// How far apart the references before and after may be, as the larger to the smaller. The machine has two gears, which change within seconds: a TCP
 /// stream of 5.2 or 1.9 GB/s, with the disk as ever. A pair over such a change compares the broker in one with a limit of both.
-const STEADY_RATIO: f64 = 1.3;
+const STEADY_RATIO: f64 = 1.4;
 
 /// One pair.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +42,7 @@ pub struct Pair {
     pub broker: Figure,
     /// Share of the time in which something waited for a processor: the worst of the broker's run and its two neighbours.
     pub waited_share: f64,
-    /// The larger of the limits before and after to the smaller.
+    /// The fastest look at the machine's gear around this pair to the slowest, or the larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
 }
 
@@ -55,6 +58,8 @@ impl Pair {
 struct Seen {
     figure: Figure,
     waited_share: f64,
+    /// Slowest and fastest TCP stream around it, where that is the machine's gear.
+    gear: Option<(f64, f64)>,
 }
 
 /// Everything the measures share.
@@ -68,7 +73,9 @@ pub struct Runs {
     pub pairs: u32,
     /// Length of one of the broker's runs.
     pub time: Duration,
-    /// No pair is repeated after this.
+    /// Time for the pairs of one measure, as long as it has enough of them.
+    pub repeat_within: Duration,
+    /// No pair of this measure is repeated after this.
     pub repeat_until: Instant,
     /// Requests in flight.
     pub window: usize,
@@ -82,6 +89,7 @@ impl Runs {
     /// The pairs of one measure: limit, broker.
     pub fn measure(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
         let topic = format!("bench-{}", measure.name());
+        self.repeat_until = Instant::now() + self.repeat_within;
         let address = self.broker.address.clone();
         // What is read again has to stay; what is only written shall be dropped, so that space is used again as in steady state.
         let kept = matches!(measure, Measure::TailFetchThroughput | Measure::ColdFetchThroughput);
@@ -109,6 +117,7 @@ impl Runs {
         let watch = Watch::start();
         let figures = self.limits.run(only)?;
         let waited_share = watch.waited_share();
+        let gear = figures.get("tcp_stream_out_gbps").map(|gbps| (*gbps, *gbps));
         self.broker.resume()?;
         let figure =
             measure.bound(&figures).ok_or_else(|| BenchError::Limits(format!("a figure is missing among {:?}", figures.keys())))?;
@@ -116,7 +125,15 @@ impl Runs {
             figures.iter().filter(|(name, _)| !name.contains("p99")).map(|(name, value)| format!("{name} {value:.2}")).collect();
         eprintln!("tramline-bench:   limits: {}", shown.join(", "));
         self.all_limits.push(figures);
-        Ok(Seen { figure, waited_share })
+        Ok(Seen { figure, waited_share, gear })
+    }
+
+    /// A short look at how fast the machine is now: a TCP stream.
+    fn gear(&mut self) -> Result<f64, BenchError> {
+        self.broker.pause()?;
+        let figures = self.limits.for_seconds(GEAR_SECONDS).run("tcp-stream")?;
+        self.broker.resume()?;
+        figures.get("tcp_stream_out_gbps").copied().ok_or_else(|| BenchError::Limits("no TCP stream was measured".to_owned()))
     }
 
     fn interleave(
@@ -129,9 +146,14 @@ impl Runs {
             measure,
             |runs| runs.limit(measure, only),
             |runs| {
+                let looks = only.contains("tcp-stream");
+                let before = if looks { Some(runs.gear()?) } else { None };
                 let watch = Watch::start();
                 let figure = broker_run(&runs.broker, runs.time)?;
-                Ok(Seen { figure, waited_share: watch.waited_share() })
+                let waited_share = watch.waited_share();
+                let after = if looks { Some(runs.gear()?) } else { None };
+                let gear = before.zip(after).map(|(a, b)| (a.min(b), a.max(b)));
+                Ok(Seen { figure, waited_share, gear })
             },
         )
     }
@@ -151,7 +173,10 @@ impl Runs {
             let after = reference(self)?;
             let waited_share = before.waited_share.max(seen.waited_share).max(after.waited_share);
             let (first, second) = (before.figure.value, after.figure.value);
-            let limits_ratio = first.max(second) / first.min(second);
+            let gears = [before.gear, seen.gear, after.gear];
+            let slowest = gears.iter().flatten().map(|(slow, _)| *slow).fold(f64::MAX, f64::min);
+            let fastest = gears.iter().flatten().map(|(_, fast)| *fast).fold(0.0, f64::max);
+            let limits_ratio = (first.max(second) / first.min(second)).max(fastest / slowest);
             let pair = Pair { limit: mean(before.figure, after.figure), broker: seen.figure, waited_share, limits_ratio };
             before = after;
             eprintln!(
@@ -163,7 +188,7 @@ impl Runs {
                 if waited_share > UNDISTURBED_SHARE {
                     format!(" (others disturbed {:.0} % of the time)", waited_share * 100.0)
                 } else if limits_ratio > STEADY_RATIO {
-                    format!(" (the machine changed: limits {first:.2} and {second:.2})")
+                    format!(" (the machine changed: limits {first:.2} and {second:.2}, TCP streams {slowest:.2} to {fastest:.2})")
                 } else {
                     String::new()
                 },
@@ -230,7 +255,7 @@ impl Runs {
         let run = |target: &Target, runs: &Runs| {
             let watch = Watch::start();
             let figure = write(target, runs.window, runs.time)?;
-            Ok(Seen { figure, waited_share: watch.waited_share() })
+            Ok(Seen { figure, waited_share: watch.waited_share(), gear: None })
         };
         let pairs = self.alternate(measure, |runs| run(one, runs), |runs| run(&many, runs))?;
         target::delete(&address, &many)?;
