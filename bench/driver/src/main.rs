@@ -169,6 +169,7 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         repeat_until: start,
         window: arguments.window as usize,
         cache_bytes: u64::from(arguments.cache_mib) << 20,
+        measured: None,
         all_limits: Vec::new(),
     };
     for (at, measure) in chosen.iter().enumerate() {
