@@ -16,6 +16,8 @@ pub struct Limits {
     pub cpus: [usize; 2],
     /// Seconds per point.
     pub seconds: f64,
+    /// What is read, instead of a file made for it.
+    pub read_file: Option<PathBuf>,
 }
 
 impl Limits {
@@ -31,6 +33,7 @@ impl Limits {
             .arg("--dir")
             .arg(&self.dir)
             .args(["--cpus", &format!("{},{}", self.cpus[0], self.cpus[1]), "--seconds", &self.seconds.to_string()])
+            .args(self.read_file.iter().flat_map(|path| [std::ffi::OsStr::new("--read-file"), path.as_os_str()]))
             .stderr(Stdio::piped())
             .output()
             .map_err(io_error("cannot start tramline-limits"))?;

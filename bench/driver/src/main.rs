@@ -150,6 +150,7 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         dir: limits_dir.clone(),
         cpus: [server, client],
         seconds: arguments.limit_seconds,
+        read_file: None,
     };
     let options = BrokerOptions { binary: &tramline, data_dir: &data_dir, cpu: server, spin: &arguments.spin, settings: &settings };
     let broker = Broker::start(&options)?;
@@ -170,6 +171,7 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         window: arguments.window as usize,
         cache_bytes: u64::from(arguments.cache_mib) << 20,
         measured: None,
+        data_dir: data_dir.clone(),
         all_limits: Vec::new(),
     };
     for (at, measure) in chosen.iter().enumerate() {

@@ -71,6 +71,16 @@ pub fn filled_file(dir: &Path, len: u64, keep_as: Option<&str>) -> io::Result<Fi
     Ok(file)
 }
 
+/// A file of somebody else, to be read only, and its length in whole MiB.
+pub fn file_to_read(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let len = file.metadata()?.len() & !((1 << 20) - 1);
+    if len == 0 {
+        return Err(io::Error::other(format!("{} is below 1 MiB", path.display())));
+    }
+    Ok((file, len))
+}
+
 /// Fills with bytes that do not compress: a device or host that knows a short way for zeros or patterns shall not take it.
 fn scramble(bytes: &mut [u8]) {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;

@@ -46,6 +46,9 @@ struct Arguments {
     /// MiB of the file that is read; no more than a quarter of the free space is used
     #[arg(long, default_value_t = 4096)]
     read_mib: u64,
+    /// Read this file instead of one made for it
+    #[arg(long, value_name = "FILE")]
+    read_file: Option<PathBuf>,
     /// MiB of the file that is written over and over
     #[arg(long, default_value_t = 1024)]
     write_mib: u64,
@@ -239,6 +242,9 @@ impl Run {
     fn take_read_file(&mut self) -> io::Result<(File, u64)> {
         if let Some(file) = self.read_file.take() {
             return Ok(file);
+        }
+        if let Some(path) = &self.arguments.read_file {
+            return disk::file_to_read(path);
         }
         let free = disk::free_bytes(&self.arguments.dir)?;
         let len = (self.arguments.read_mib << 20).min(free / 4) & !((1 << 20) - 1);
