@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of the rooms that have `unsafe` (buffers, ring) under valgrind. Some two minutes; not part of scripts/test.sh.
+# Runs the tests of the rooms that have `unsafe` (buffers, ring) under valgrind. Some seconds behind the build; not part of scripts/test.sh.
 #
 #   scripts/memcheck.sh
 set -euo pipefail

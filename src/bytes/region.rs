@@ -1,14 +1,13 @@
 //! The memory behind a slab's buffers: one mapping, in huge pages where the kernel has them.
 //!
-//! Why not the allocator's memory: a direct read or write of 1 MiB names 256 scattered pages there, half of one page of 2 MiB here. Measured
-//! in one run (pairs of raw limit and broker, the broker's allocator with and without huge pages): durable throughput 1.9 and 2.8 GB/s,
-//! cold fetch 1.3 and 1.7 to 2.4 GB/s. A transparent huge page needs 2 MiB of aligned, advised address space, which an
+//! Why not the allocator's memory: a direct read or write of 1 MiB names 256 scattered pages there, half of one page of 2 MiB here. On the
+//! same day and machine, the broker with its allocator's huge pages off and on: cold fetch 1.3 and 1.6 to 2.4 GB/s (the raw chain: 3.3). A transparent huge page needs 2 MiB of aligned, advised address space, which an
 //! allocator does not promise, so this room asks the kernel itself.
 //!
 //! Invariants: a `Memory` is the only one of its bytes, from `take` to `give_back` (the buddy hands no page out twice); the mapping
 //! lives as long as any `Memory` of it. Address space is reserved at once, and four times what may be used: blocks are powers of two at
 //! multiples of their size, so a few small ones that are held in bad places would keep large ones from being had although the budget
-//! has room. Pages come at first touch, or before it through a `Warmer`: the first touch of a huge page costs its user 0.4 to 2 ms. They go
+//! has room. Pages come at first touch, or before it through a `Warmer`: first touches ran at 0.35 to 1.3 GB/s, some ms per huge page. They go
 //! back to the system with `give_back`.
 //!
 //! Not here: sharing and counting (`bytes.rs`), which pages are free (`buddy.rs`).
@@ -28,7 +27,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const HUGE_BYTES: usize = 2 << 20;
 /// Address space to memory; less where the system counts address space (vm.overcommit_memory=2, `ulimit -v`, `ulimit -d`).
 const SPREADS: [usize; 3] = [4, 2, 1];
-/// Bytes that a warmer brings in at once: some 10 ms.
+/// Bytes that a warmer brings in at once: tens of milliseconds at that rate.
 const WARM_STEP_BYTES: usize = 16 << 20;
 /// A warmer keeps as much ahead of the use as is in use, and at least this: 64 MiB are six seconds of 10 MB/s.
 const WARM_BYTES_MIN: usize = 64 << 20;
@@ -179,7 +178,7 @@ pub struct Warmer {
 }
 
 impl Warmer {
-    /// Brings in some 16 MiB, if less is ahead than is in use (64 MiB at the least, the budget at the most). Blocks for some 10 ms: not for a
+    /// Brings in some 16 MiB, if less is ahead than is in use (64 MiB at the least, the budget at the most). Blocks meanwhile: not for a
     /// shard's thread. Answers whether there is more to do; an error leaves it to the next call, or to the first touch.
     pub fn warm(&mut self) -> io::Result<bool> {
         let target = (2 * self.mapping.high.load(Ordering::Relaxed)).max(WARM_BYTES_MIN).min(self.bytes_max);

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
-/// Scrapers and people; each connection costs some 20 KiB.
+/// Scrapers and people, and room for the forgetful among them.
 const CONNECTIONS_MAX: usize = 128;
 /// Longer than the pauses of most scrapers (15 s), which thus keep their connection; the others connect anew.
 const SILENCE: Duration = Duration::from_secs(30);

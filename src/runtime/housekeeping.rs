@@ -103,7 +103,7 @@ pub fn start(
                     disk_level = publish_disk(disk_level, &node, &health);
                 }
             });
-            // On a thread of its own: a millisecond per 2 MiB would hold up the pages.
+            // On a thread of its own: it would hold up the pages.
             tokio::task::spawn_blocking(move || keep_warm(&to_warm));
             let served = axum::serve(AdminListener::new(listener), pages.router());
             tokio::select! {

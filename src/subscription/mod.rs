@@ -33,7 +33,7 @@ pub const COLD_CHUNK_BYTES: u64 = (1 << 20) - 2 * PAGE_BYTES as u64;
 /// Cold reads that one cursor has under way or waiting, at most.
 pub const COLD_CHUNKS_PER_CURSOR: usize = 8;
 /// Bytes of reads under way beyond which a cursor has one only: four of 1 MiB. From disk to socket with nothing else (`tramline-limits --only
-/// cold-stream`, three runs) one read under way gave 2.5 to 2.7 GB/s, two 2.9 to 3.1, four 3.0 to 3.3, eight 2.2 to 2.9.
+/// cold-stream`, three runs with TCP's cubic) one read under way gave 2.5 to 2.7 GB/s, two 2.9 to 3.1, four 3.0 to 3.3, eight 2.2 to 2.9.
 pub const COLD_READING_BYTES: u64 = 7 << 19;
 /// `COLD_CHUNKS_PER_CURSOR` once half of `COLD_BYTES_MAX` is in use: one to send, one under way.
 pub const COLD_CHUNKS_WHEN_SHARED: usize = 2;

@@ -61,8 +61,8 @@ impl Pair {
 struct Seen {
     figure: Figure,
     waited_share: f64,
-    /// Slowest and fastest TCP stream around it, where that is the machine's gear.
-    gear: Option<(f64, f64)>,
+    /// The TCP stream of a reference, where one was measured: the machine's gear.
+    gear: Option<f64>,
 }
 
 /// Everything the measures share.
@@ -122,7 +122,7 @@ impl Runs {
     fn limit(&mut self, measure: Measure, only: &str) -> Result<Seen, BenchError> {
         self.broker.pause()?;
         let watch = Watch::start();
-        // The disk keeps its pace whatever the gear: it is measured once per measure, the TCP stream beside each run.
+        // Writes do not follow the gear: they are measured once per measure, the TCP stream beside each run.
         let figures = match self.measured.take() {
             Some(mut all) if only.contains("tcp-stream") => {
                 // Cold data excepted: how fast a file is read depends on the file (1.2 and 2.7 GB/s were seen, with nothing but reads).
@@ -134,7 +134,7 @@ impl Runs {
         };
         self.measured = Some(figures.clone());
         let waited_share = watch.waited_share();
-        let gear = figures.get("tcp_stream_out_gbps").map(|gbps| (*gbps, *gbps));
+        let gear = figures.get("tcp_stream_out_gbps").copied();
         self.broker.resume()?;
         let figure =
             measure.bound(&figures).ok_or_else(|| BenchError::Limits(format!("a figure is missing among {:?}", figures.keys())))?;
@@ -183,9 +183,9 @@ impl Runs {
             let after = reference(self)?;
             let waited_share = before.waited_share.max(seen.waited_share).max(after.waited_share);
             let (first, second) = (before.figure.value, after.figure.value);
-            let gears = [before.gear, seen.gear, after.gear];
-            let slowest = gears.iter().flatten().map(|(slow, _)| *slow).fold(f64::MAX, f64::min);
-            let fastest = gears.iter().flatten().map(|(_, fast)| *fast).fold(0.0, f64::max);
+            let gears = [before.gear, after.gear];
+            let slowest = gears.into_iter().flatten().fold(f64::MAX, f64::min);
+            let fastest = gears.into_iter().flatten().fold(0.0, f64::max);
             let limits_ratio = (first.max(second) / first.min(second)).max(fastest / slowest);
             let pair = Pair { limit: mean(before.figure, after.figure), broker: seen.figure, waited_share, limits_ratio };
             before = after;
