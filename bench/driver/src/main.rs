@@ -13,6 +13,7 @@
 mod batches;
 mod broker;
 mod contention;
+mod distance;
 mod environment;
 mod error;
 #[cfg(test)]
@@ -42,6 +43,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// What a set of processors has room for (glibc's CPU_SETSIZE).
+const CPUS_MAX: usize = 1024;
 /// Segments that the broker keeps prepared. Filling one takes some seconds when the file system is slow to convert extents, so not more.
 const POOL_SEGMENTS: u32 = 6;
 
@@ -110,6 +113,9 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
     let &[server, client] = arguments.cpus.as_slice() else {
         return Err(BenchError::Wrong("--cpus takes two CPUs: the shard's and the client's".to_owned()));
     };
+    if server.max(client) >= CPUS_MAX {
+        return Err(BenchError::Wrong(format!("--cpus: there is no CPU {}", server.max(client))));
+    }
     let time = Duration::try_from_secs_f64(arguments.seconds).map_err(|e| BenchError::Wrong(format!("--seconds: {e}")))?;
     let beside = std::env::current_exe().map_err(io_error("cannot find this binary"))?;
     let binary = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| beside.with_file_name(name));

@@ -54,8 +54,12 @@ pub struct Pair {
     pub tramline_p99_us: Option<f64>,
     /// Share of the time in which something waited for a processor, so: in which others disturbed.
     pub waited_share: f64,
-    /// The larger of the limits before and after to the smaller: how far the machine itself changed meanwhile.
+    /// The larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
+    /// How far the two processors were apart (median of six looks), nanoseconds for one cache line's way there and back.
+    pub distance_ns: f64,
+    /// The largest of these looks to the smallest: above two, the processors were moved meanwhile.
+    pub distance_ratio: f64,
 }
 
 impl Outcome {
@@ -102,6 +106,8 @@ impl Outcome {
             tramline_p99_us: pair.broker.p99_us.map(round),
             waited_share: round(pair.waited_share),
             limits_ratio: round(pair.limits_ratio),
+            distance_ns: round(pair.distance_ns),
+            distance_ratio: round(pair.distance_ratio),
         });
         self.pairs.insert(name, pairs.collect());
     }

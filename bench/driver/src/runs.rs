@@ -1,7 +1,7 @@
 //! The order of things: what is prepared for each measure, and limits and broker in turns.
 //!
 //! Invariants: while `tramline-limits` runs the broker is halted; each pair's limit is the mean of the one measured right before
-//! and the one right after the broker; a pair in which others disturbed, or before and after which the machine was not the same, is taken
+//! and the one right after the broker; a pair in which others disturbed, or during which the processors were moved, is taken
 //! again while there is time, and the least disturbed ones count.
 
 use crate::broker::Broker;
@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::measures::{Figure, Measure};
 use crate::produce::{self, Until};
 use crate::target::{self, Target};
-use crate::{fetch, rtt};
+use crate::{distance, fetch, rtt};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,13 +27,14 @@ const RETENTION_BYTES: u64 = 1 << 30;
 /// At most this many times as many pairs are tried as are wanted.
 const TRIES_PER_PAIR: u32 = 8;
 
-/// Seconds per point of a TCP stream that is measured again beside each run of the broker, and of that run: short, so that few of them lie
-/// over a change of the gear.
-const GEAR_SECONDS: f64 = 0.1;
-const RUN_IN_GEAR: Duration = Duration::from_millis(400);
+/// Seconds per point of a TCP stream that is measured again beside each run of the broker, and of that run: short, so that the processors are
+/// seldom moved during one.
+const BESIDE_SECONDS: f64 = 0.1;
+const RUN_BESIDE: Duration = Duration::from_millis(400);
 
-/// How far apart the references before and after may be, as the larger to the smaller. The machine has two gears, which change within seconds: a TCP
-/// stream of 5.2 or 1.9 GB/s, with the disk as ever. A pair over such a change compares the broker in one with a limit of both.
+/// How much the processors' distance may differ within a pair, the largest to the smallest. They are either near or far: 60 or 350 ns.
+const MOVED_RATIO: f64 = 2.0;
+/// How far apart the references before and after may be, as the larger to the smaller.
 const STEADY_RATIO: f64 = 1.4;
 
 /// One pair.
@@ -45,14 +46,49 @@ pub struct Pair {
     pub broker: Figure,
     /// Share of the time in which something waited for a processor: the worst of the broker's run and its two neighbours.
     pub waited_share: f64,
-    /// The fastest look at the machine's gear around this pair to the slowest, or the larger of the limits before and after to the smaller.
+    /// The larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
+    /// The processors' distance, the largest of six looks (before and after each of the three runs) to the smallest.
+    pub distance_ratio: f64,
+    /// Its median, nanoseconds there and back.
+    pub distance_ns: f64,
 }
 
 impl Pair {
+    fn of(before: Seen, seen: Seen, after: Seen) -> Pair {
+        let (first, second) = (before.figure.value, after.figure.value);
+        let mut distances = [before, seen, after].map(|run| run.distances).concat();
+        distances.sort_by(f64::total_cmp);
+        Pair {
+            limit: mean(before.figure, after.figure),
+            broker: seen.figure,
+            waited_share: before.waited_share.max(seen.waited_share).max(after.waited_share),
+            limits_ratio: first.max(second) / first.min(second),
+            distance_ratio: distances[distances.len() - 1] / distances[0],
+            distance_ns: distances[distances.len() / 2],
+        }
+    }
+
+    /// The machine during this pair, for people.
+    fn machine_words(&self) -> String {
+        let mut words = format!(", processors {:.0} ns apart", self.distance_ns);
+        if self.distance_ratio > MOVED_RATIO {
+            words += &format!(" (they were moved: factor {:.1})", self.distance_ratio);
+        }
+        if self.waited_share > UNDISTURBED_SHARE {
+            words += &format!(" (others disturbed {:.0} % of the time)", self.waited_share * 100.0);
+        }
+        if self.limits_ratio > STEADY_RATIO {
+            words += &format!(" (the limits before and after differ: factor {:.1})", self.limits_ratio);
+        }
+        words
+    }
+
     /// What speaks against it; nothing of what is below the marks.
     fn doubt(&self) -> f64 {
-        (self.waited_share - UNDISTURBED_SHARE).max(0.0) + (self.limits_ratio - STEADY_RATIO).max(0.0)
+        (self.waited_share - UNDISTURBED_SHARE).max(0.0)
+            + (self.limits_ratio - STEADY_RATIO).max(0.0)
+            + (self.distance_ratio - MOVED_RATIO).max(0.0)
     }
 }
 
@@ -61,8 +97,8 @@ impl Pair {
 struct Seen {
     figure: Figure,
     waited_share: f64,
-    /// The TCP stream of a reference, where one was measured: the machine's gear.
-    gear: Option<f64>,
+    /// The processors' distance right before and right after, nanoseconds.
+    distances: [f64; 2],
 }
 
 /// Everything the measures share.
@@ -119,22 +155,35 @@ impl Runs {
         Ok(pairs)
     }
 
-    fn limit(&mut self, measure: Measure, only: &str) -> Result<Seen, BenchError> {
-        self.broker.pause()?;
+    /// Looks at the machine right before and right after `run`, with the broker halted.
+    fn watched(&mut self, run: impl FnOnce(&mut Runs) -> Result<Figure, BenchError>) -> Result<Seen, BenchError> {
+        let before = self.distance()?;
         let watch = Watch::start();
-        // Writes do not follow the gear: they are measured once per measure, the TCP stream beside each run.
+        let figure = run(self)?;
+        let waited_share = watch.waited_share();
+        Ok(Seen { figure, waited_share, distances: [before, self.distance()?] })
+    }
+
+    fn distance(&mut self) -> Result<f64, BenchError> {
+        self.broker.pause()?;
+        let distance = distance::round_trip_ns(self.limits.cpus);
+        self.broker.resume()?;
+        distance
+    }
+
+    fn limit(&mut self, measure: Measure, only: &str) -> Result<Figure, BenchError> {
+        self.broker.pause()?;
+        // Writes do not follow the distance: they are measured once per measure, the TCP stream beside each run.
         let figures = match self.measured.take() {
             Some(mut all) if only.contains("tcp-stream") => {
                 // Cold data excepted: how fast a file is read depends on the file (1.2 and 2.7 GB/s were seen, with nothing but reads).
                 let again = if measure == Measure::ColdFetchThroughput { only } else { "tcp-stream" };
-                all.extend(self.limits.for_seconds(GEAR_SECONDS).run(again)?);
+                all.extend(self.limits.for_seconds(BESIDE_SECONDS).run(again)?);
                 all
             }
             _ => self.limits.run(only)?,
         };
         self.measured = Some(figures.clone());
-        let waited_share = watch.waited_share();
-        let gear = figures.get("tcp_stream_out_gbps").copied();
         self.broker.resume()?;
         let figure =
             measure.bound(&figures).ok_or_else(|| BenchError::Limits(format!("a figure is missing among {:?}", figures.keys())))?;
@@ -142,7 +191,7 @@ impl Runs {
             figures.iter().filter(|(name, _)| !name.contains("p99")).map(|(name, value)| format!("{name} {value:.2}")).collect();
         eprintln!("tramline-bench:   limits: {}", shown.join(", "));
         self.all_limits.push(figures);
-        Ok(Seen { figure, waited_share, gear })
+        Ok(figure)
     }
 
     fn interleave(
@@ -151,43 +200,29 @@ impl Runs {
         mut broker_run: impl FnMut(&Broker, Duration) -> Result<Figure, BenchError>,
     ) -> Result<Vec<Pair>, BenchError> {
         let Some(only) = measure.limits() else { return Ok(Vec::new()) };
-        self.alternate(
-            measure,
-            |runs| runs.limit(measure, only),
-            |runs| {
-                let time = if only.contains("tcp-stream") { RUN_IN_GEAR.min(runs.time) } else { runs.time };
-                let watch = Watch::start();
-                let figure = broker_run(&runs.broker, time)?;
-                Ok(Seen { figure, waited_share: watch.waited_share(), gear: None })
-            },
-        )
+        let time = if only.contains("tcp-stream") { RUN_BESIDE.min(self.time) } else { self.time };
+        self.alternate(measure, |runs| runs.limit(measure, only), |runs| broker_run(&runs.broker, time))
     }
 
     /// Reference, subject, reference, subject, ..., reference: until there are enough undisturbed pairs, or no more may be tried.
     fn alternate(
         &mut self,
         measure: Measure,
-        mut reference: impl FnMut(&mut Runs) -> Result<Seen, BenchError>,
-        mut subject: impl FnMut(&mut Runs) -> Result<Seen, BenchError>,
+        mut reference: impl FnMut(&mut Runs) -> Result<Figure, BenchError>,
+        mut subject: impl FnMut(&mut Runs) -> Result<Figure, BenchError>,
     ) -> Result<Vec<Pair>, BenchError> {
         let wanted = self.pairs as usize;
         let mut pairs: Vec<Pair> = Vec::new();
         self.measured = None;
-        let mut before = reference(self)?;
+        let mut before = self.watched(&mut reference)?;
         if self.measured.is_some() {
             // The first one took long, with the disk in it: once more, right before the broker's first run.
-            before = reference(self)?;
+            before = self.watched(&mut reference)?;
         }
         loop {
-            let seen = subject(self)?;
-            let after = reference(self)?;
-            let waited_share = before.waited_share.max(seen.waited_share).max(after.waited_share);
-            let (first, second) = (before.figure.value, after.figure.value);
-            let gears = [before.gear, after.gear];
-            let slowest = gears.into_iter().flatten().fold(f64::MAX, f64::min);
-            let fastest = gears.into_iter().flatten().fold(0.0, f64::max);
-            let limits_ratio = (first.max(second) / first.min(second)).max(fastest / slowest);
-            let pair = Pair { limit: mean(before.figure, after.figure), broker: seen.figure, waited_share, limits_ratio };
+            let seen = self.watched(&mut subject)?;
+            let after = self.watched(&mut reference)?;
+            let pair = Pair::of(before, seen, after);
             before = after;
             eprintln!(
                 "tramline-bench:   pair {}: limit {:.2} {unit}, tramline {:.2} {unit}, ratio {:.2}{}",
@@ -195,13 +230,7 @@ impl Runs {
                 pair.limit.value,
                 pair.broker.value,
                 pair.broker.value / pair.limit.value,
-                if waited_share > UNDISTURBED_SHARE {
-                    format!(" (others disturbed {:.0} % of the time)", waited_share * 100.0)
-                } else if limits_ratio > STEADY_RATIO {
-                    format!(" (the machine changed: limits {first:.2} and {second:.2}, TCP streams {slowest:.2} to {fastest:.2})")
-                } else {
-                    String::new()
-                },
+                pair.machine_words(),
                 unit = measure.unit()
             );
             pairs.push(pair);
@@ -284,11 +313,7 @@ impl Runs {
         let address = self.broker.address.clone();
         let many =
             target::create(&address, "bench-partitions-1000-many", 1000, &[("retention.bytes", (RETENTION_BYTES / 1000).to_string())])?;
-        let run = |target: &Target, runs: &Runs| {
-            let watch = Watch::start();
-            let figure = write(target, runs.window, runs.time)?;
-            Ok(Seen { figure, waited_share: watch.waited_share(), gear: None })
-        };
+        let run = |target: &Target, runs: &Runs| write(target, runs.window, runs.time);
         let pairs = self.alternate(measure, |runs| run(one, runs), |runs| run(&many, runs))?;
         target::delete(&address, &many)?;
         Ok(pairs)

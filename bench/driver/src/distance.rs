@@ -1,0 +1,90 @@
+//! How far apart two processors are: the time of one cache line's way to the other and back.
+//!
+//! A virtual machine's processors are moved by its host: now two cores share a cache, now they do not. Seen here: 60 or 350 ns, changing within
+//! seconds, and with it a TCP stream of 5.2 or 1.9 GB/s. What is compared has to be measured at the same distance.
+//!
+//! Not here: which runs are thrown away for it (`runs.rs`).
+
+use crate::error::BenchError;
+use core_affinity::CoreId;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time of one look. A look can be interrupted, so the best of `LOOKS` counts.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKS: u32 = 3;
+/// The other side has left, or never came.
+const OVER: u32 = u32::MAX;
+/// How long the other side may take to come: both processors may have something else to do.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Nanoseconds for one way there and back between `cpus`, at best of three looks of 2 ms.
+pub fn round_trip_ns(cpus: [usize; 2]) -> Result<f64, BenchError> {
+    let line = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let far = scope.spawn(|| pinned(cpus[1], || answer(&line)));
+        let near = scope.spawn(|| pinned(cpus[0], || ask(&line))).join();
+        // Whatever became of this side, the other one shall not wait for it.
+        line.store(OVER, Ordering::Release);
+        let far = far.join();
+        let panicked = || BenchError::Wrong("a thread that measures the processors' distance panicked".to_owned());
+        let near = near.map_err(|_| panicked())??;
+        far.map_err(|_| panicked())??;
+        near.ok_or_else(|| BenchError::Wrong(format!("CPU {} did not answer CPU {} within {PATIENCE:?}", cpus[1], cpus[0])))
+    })
+}
+
+fn pinned<T>(cpu: usize, run: impl FnOnce() -> T) -> Result<T, BenchError> {
+    if core_affinity::set_for_current(CoreId { id: cpu }) { Ok(run()) } else { Err(BenchError::Wrong(format!("cannot run on CPU {cpu}"))) }
+}
+
+/// Stores odd numbers, waits for the next even one. `None`: nobody answers.
+fn ask(line: &AtomicU32) -> Option<f64> {
+    let mut number = 0;
+    let mut best = f64::MAX;
+    for look in 0..=LOOKS {
+        let (began, first) = (Instant::now(), number);
+        while began.elapsed() < LOOK {
+            line.store(number + 1, Ordering::Release);
+            while line.load(Ordering::Acquire) != number + 2 {
+                std::hint::spin_loop();
+                // Once it has come it answers: asking for the time at each look would be part of what is measured.
+                if number == 0 && began.elapsed() > PATIENCE {
+                    return None;
+                }
+            }
+            number += 2;
+        }
+        // The first one counts the other side's coming.
+        if look > 0 {
+            best = best.min(began.elapsed().as_nanos() as f64 / f64::from((number - first) / 2));
+        }
+    }
+    Some(best)
+}
+
+fn answer(line: &AtomicU32) {
+    loop {
+        match line.load(Ordering::Acquire) {
+            OVER => return,
+            odd if odd % 2 == 1 => line.store(odd + 1, Ordering::Release),
+            _ => std::hint::spin_loop(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn two_processors_answer_each_other() {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let &[first, second, ..] = cores.as_slice() else {
+            eprintln!("NOT RUN: two_processors_answer_each_other: there is only one");
+            return;
+        };
+        let seen = super::round_trip_ns([first.id, second.id]).unwrap();
+        // A round trip takes longer than a few cycles, and less than a scheduler's turn.
+        assert!((5.0..10_000_000.0).contains(&seen), "{seen} ns");
+        assert!(super::round_trip_ns([first.id, 1023]).is_err(), "there are not that many");
+    }
+}
