@@ -346,3 +346,47 @@ fn log_lines_are_json_when_asked_for_and_the_level_holds() {
     node.stop();
     assert_eq!(node.process.stderr(), "", "nothing goes wrong, nothing is said at level error");
 }
+
+#[test]
+fn memory_comes_in_at_the_start_unless_it_is_told_not_to() {
+    let small = Options::default().set("memory.bytes", "96MiB");
+    let mut node = Node::with(small.clone().set("memory.prefault", "true"));
+    let until = Instant::now() + WAIT;
+    while node.rss_kib() < 96 << 10 {
+        assert!(Instant::now() < until, "{} KiB are resident", node.rss_kib());
+        std::thread::yield_now();
+    }
+    Peer::connect(node.ready.client).ping();
+    node.stop();
+    let mut node = node.restart_with(small);
+    Peer::connect(node.ready.client).ping();
+    node.process.watch_quietly(Duration::from_millis(500));
+    assert!(node.rss_kib() < 96 << 10, "{} KiB are resident of a node that nobody used", node.rss_kib());
+}
+
+/// A node that is halted and goes on (a debugger, a frozen container, a paused virtual machine) answers who was connected and who comes.
+#[test]
+fn a_node_that_was_halted_and_goes_on_answers() {
+    for spin in ["always", "adaptive", "never"] {
+        let mut options = Options::shards(2);
+        options.spin = spin;
+        let node = Node::with(options);
+        let mut old = Peer::connect(node.ready.client);
+        let uid = old.topic("t", 1, &[])[0].uid;
+        let batch = layout::batch(layout::TIME_US, &[Rec::value("x")]);
+        let mut dice = common::Dice(common::seed());
+        for round in 0..30 {
+            // A produce is under way at the halt in every other round; halts are of all lengths, down to none.
+            let pending = (round % 2 == 0).then(|| old.send_produce(layout::level::DURABLE, &[(uid, &batch)]));
+            for _ in 0..dice.in_range(1, 4) {
+                node.process.signal("STOP");
+                std::thread::sleep(Duration::from_micros(dice.in_range(0, 20_000)));
+                node.process.signal("CONT");
+            }
+            if pending.is_some() {
+                old.receive().unwrap_or_else(|_| panic!("spin {spin}, round {round}: no answer"));
+            }
+            Peer::connect(node.ready.client).ping();
+        }
+    }
+}

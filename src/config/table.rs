@@ -238,6 +238,13 @@ pub static TABLE: &[Def] = &[
         DefaultValue::Derived { rule: "a quarter of the memory divided by the shards, 64MiB to 512MiB", of: memory_default },
         "Memory for buffers, per shard: open and in-flight blocks, tail cache, reads. When it is used up, the shard stops reading from sockets.",
     ),
+    text(
+        "memory.prefault",
+        Kind::Flag,
+        fixed("true"),
+        None,
+        "Brings memory.bytes in right after the start, in the background: pages that come at their first use make the first seconds of load slow. false: memory is taken as it is needed.",
+    ),
     bytes(
         "tail.cache.bytes",
         MIB,

@@ -109,8 +109,10 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
     let mut effects = Effects::new();
     let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered };
     let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
-    // A housekeeping thread that has ended brings nothing in; then the first touch does.
-    let _ = warmers.send(shard.warmer());
+    if settings.memory_prefault {
+        // A housekeeping thread that has ended brings nothing in; then the first touch does.
+        let _ = warmers.send(shard.warmer());
+    }
     let on_serving = Box::new(move || drop(told.send(Ok(id))));
     let parts = LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, dir, listeners, on_serving };
     Ok((ShardLoop::new(parts), bed))

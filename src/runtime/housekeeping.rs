@@ -134,24 +134,20 @@ impl Housekeeping {
 
 /// Brings the shards' memory in ahead of its use, until the last sender is dropped.
 fn keep_warm(to_warm: &Receiver<Warmer>) {
-    let mut warmers: Vec<Warmer> = Vec::new();
-    let mut more = false;
+    let mut cold: Vec<Warmer> = Vec::new();
     loop {
         // A step at a time, so that a stop is not kept waiting.
-        match to_warm.recv_timeout(if more { Duration::ZERO } else { TICK }) {
-            Ok(warmer) => warmers.push(warmer),
+        match to_warm.recv_timeout(if cold.is_empty() { TICK } else { Duration::ZERO }) {
+            Ok(warmer) => cold.push(warmer),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        more = false;
-        for warmer in &mut warmers {
-            match warmer.warm() {
-                Ok(has_more) => more |= has_more,
-                Err(error) => {
-                    tracing::warn!("memory cannot be brought in ahead of its use ({error}); the first use of each page is slower")
-                }
-            }
-        }
+        cold.retain_mut(|warmer| {
+            warmer.warm().unwrap_or_else(|error| {
+                tracing::warn!("memory cannot be brought in ahead of its use ({error}); the first use of each page is slower");
+                false
+            })
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The broker's binary, as cargo built it for these tests.
 pub const TRAMLINE: &str = env!("CARGO_BIN_EXE_tramline");
 
-/// How to start a node. The defaults are small: 16 MiB segments, one shard, not pinned, parked when idle.
+/// How to start a node. The defaults are small: 16 MiB segments, one shard, not pinned, parked when idle, memory only as it is needed.
 #[derive(Clone)]
 pub struct Options {
     /// Value of `--listen`.
@@ -36,7 +36,7 @@ impl Default for Options {
             listen: "127.0.0.1:0".into(),
             admin: "127.0.0.1:0".into(),
             shards: Some(1),
-            settings: vec![("segment.bytes".into(), "16MiB".into())],
+            settings: [("segment.bytes", "16MiB"), ("memory.prefault", "false")].map(|(k, v)| (k.into(), v.into())).to_vec(),
             spin: "adaptive",
             arguments: vec!["--unpinned".into()],
             environment: Vec::new(),
