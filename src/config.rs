@@ -571,6 +571,15 @@ impl Loaded {
                 named("memory.bytes")
             ));
         }
+        let prefaulted = (s.memory_bytes as u64).saturating_mul(u64::from(s.shards));
+        if s.memory_prefault && prefaulted > machine.memory_bytes {
+            return refuse(format!(
+                "{} for each of {} shards is more than the {} this process may use; lower it, or set memory.prefault=false",
+                named("memory.bytes"),
+                s.shards,
+                Kind::Bytes.show(&Value::Number(machine.memory_bytes))
+            ));
+        }
         if (s.receive_bytes_max as u64) < u64::from(s.frame_max_bytes) {
             return refuse(format!("{} cannot hold one frame of {}", named("receive.bytes.max"), named("frame.max.bytes")));
         }

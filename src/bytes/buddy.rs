@@ -41,6 +41,11 @@ impl Buddy {
         Some(at)
     }
 
+    /// The free blocks, as first page and order, the largest first.
+    pub(super) fn free_blocks(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
+        self.free.iter().enumerate().rev().flat_map(|(order, at)| at.iter().map(move |at| (*at, order)))
+    }
+
     /// Takes a block back. Panics when it cannot have been handed out.
     pub(super) fn give_back(&mut self, at: u32, order: usize) {
         assert!(at.is_multiple_of(1 << order) && at + (1 << order) <= self.pages, "no block of order {order} starts at page {at}");

@@ -109,6 +109,7 @@ fn values_that_do_not_fit_are_refused_with_a_sentence() {
         (&[("batch.max.bytes", "2MiB"), ("frame.max.bytes", "2MiB")], "does not fit into"),
         (&[("record.max.bytes", "5MiB")], "a record has to fit into a batch"),
         (&[("tail.cache.bytes", "511MiB")], "do not fit into memory.bytes=512MiB"),
+        (&[("memory.bytes", "17GiB"), ("shards", "1")], "set memory.prefault=false"),
         (&[("disk.refuse.bytes", "100GiB")], "the warning has to come first"),
         (&[("keepalive.interval", "20m")], "has to be below"),
         (&[("log.level", "loud")], "'loud' is not one of error, warn"),

@@ -171,6 +171,7 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         broker,
         limits,
         pairs: arguments.pairs,
+        pool_segments: POOL_SEGMENTS,
         time,
         repeat_within: REPEAT_WITHIN,
         repeat_until: start,

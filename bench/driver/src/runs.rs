@@ -110,6 +110,8 @@ pub struct Runs {
     pub limits: Limits,
     /// Pairs per measure.
     pub pairs: u32,
+    /// Prepared segments that the broker shall have before each measure.
+    pub pool_segments: u32,
     /// Length of one of the broker's runs.
     pub time: Duration,
     /// Time for the pairs of one measure, as long as it has enough of them.
@@ -132,6 +134,8 @@ impl Runs {
     /// The pairs of one measure: limit, broker.
     pub fn measure(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
         let topic = format!("bench-{}", measure.name());
+        // The measure before this one may have used the prepared segments up, and its data are being freed.
+        self.broker.wait_for_pool(self.pool_segments)?;
         self.repeat_until = Instant::now() + self.repeat_within;
         let address = self.broker.address.clone();
         // What is read again has to stay; what is only written shall be dropped, so that space is used again as in steady state.
