@@ -184,7 +184,8 @@ impl Region {
     /// Gives free pages of home to the system, the largest blocks first, until they are as many as those in use away from home.
     fn make_up_for_away(&mut self) {
         while self.absent_pages < self.away_pages {
-            let is_whole = |(at, order): &(u32, usize)| *at < self.home_pages && !self.absent[*at as usize..].iter().take(1 << order).all(|a| *a);
+            let is_whole =
+                |(at, order): &(u32, usize)| *at < self.home_pages && !self.absent[*at as usize..].iter().take(1 << order).all(|a| *a);
             let Some((at, order)) = self.buddy.free_blocks().find(is_whole) else { return };
             self.give_to_system(at, order);
             self.set_absent(at, order, true);
