@@ -23,6 +23,8 @@ pub enum Mutant {
     DropLastIndexEntry,
     ServeUnverified,
     CutDamaged,
+    FreeSortedEarly,
+    JoinWhatDoesNotFollow,
 }
 
 /// Which bug is switched on: none, outside the simulator.

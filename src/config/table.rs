@@ -238,6 +238,21 @@ pub static TABLE: &[Def] = &[
         DefaultValue::Derived { rule: "a quarter of the memory divided by the shards, 64MiB to 512MiB", of: memory_default },
         "Memory for buffers, per shard: open and in-flight blocks, tail cache, reads. When it is used up, the shard stops reading from sockets.",
     ),
+    count(
+        "sorter.segments",
+        "segments",
+        0,
+        64,
+        fixed("16"),
+        "Sealed segments that are sorted together at most; scattered ones wait until there are so many. More make longer runs and need as much more space meanwhile. 0: nothing is sorted.",
+    ),
+    bytes(
+        "sorter.bytes.per.second",
+        MIB,
+        16 * GIB,
+        fixed("256MiB"),
+        "What the sorter reads at most per shard and second; it writes as much.",
+    ),
     text(
         "memory.prefault",
         Kind::Flag,

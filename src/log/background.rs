@@ -10,7 +10,7 @@ use crate::log::Log;
 use crate::log::checkpoint::CheckpointV1;
 use crate::log::footer::{FooterEntry, FooterHeader, footer_bytes};
 use crate::log::layout::SegmentHeader;
-use crate::log::manifest::{FreeFileV1, ManifestV1, SegmentRecordV1};
+use crate::log::manifest::{FreeFileV1, ManifestV2, SegmentRecordV1};
 use crate::log::operation::{Progress, Purpose, purpose_of, segment_file, token};
 use crate::log::pool::Load;
 use crate::log::seal::SealNeed;
@@ -77,6 +77,13 @@ impl Log {
                 Ok(())
             }
             (Purpose::Footer, Outcome::Write(result)) => self.sealer.on_footer_done(slab, result, effects),
+            (Purpose::SortedData, Outcome::Write(result)) => self.sorted.on_data_done(number, result, effects),
+            (Purpose::SortedFooter, Outcome::Write(result)) => {
+                if self.sorted.on_footer_done(slab, result, effects)? {
+                    self.on_sorted_footer_durable();
+                }
+                Ok(())
+            }
             (Purpose::Manifest, outcome) => self.manifest.on_done(now, slab, outcome, effects),
             (Purpose::Checkpoint, outcome) => match self.sealer.on_checkpoint_done(now, slab, outcome, effects)? {
                 SealNeed::Manifest => {
@@ -199,6 +206,7 @@ impl Log {
             Some(None) => out.push(LogNews::CheckpointWritten),
             None => {}
         }
+        self.advance_sorted(slab, effects, out);
         self.finish_freeing(effects, out);
         self.begin_wanted_manifest(effects);
     }
@@ -357,8 +365,8 @@ impl Log {
     }
 
     /// The manifest as the table is now.
-    pub(crate) fn table(&self) -> ManifestV1 {
-        let mut segments = Vec::new();
+    pub(crate) fn table(&self) -> ManifestV2 {
+        let (mut segments, mut sorted_segments) = (Vec::new(), Vec::new());
         let mut free = self.pool.free_records();
         for segment in self.segments.iter().chain(self.pool.segment_for_manifest()) {
             let (sealed, footer_entries) = match segment.state {
@@ -371,7 +379,8 @@ impl Log {
                 SegmentState::Sealed { footer_entries } => (true, footer_entries),
                 SegmentState::Ready | SegmentState::Live | SegmentState::Full { .. } => (false, 0),
             };
-            segments.push(SegmentRecordV1 {
+            let list = if segment.is_sorted { &mut sorted_segments } else { &mut segments };
+            list.push(SegmentRecordV1 {
                 uid: segment.uid.0,
                 file: segment.file,
                 bytes: segment.bytes,
@@ -382,7 +391,7 @@ impl Log {
                 footer_entries,
             });
         }
-        ManifestV1 {
+        ManifestV2 {
             cluster_id: self.cfg.identity.cluster_id,
             node: self.cfg.identity.node.0,
             shard: self.cfg.shard.0,
@@ -394,6 +403,7 @@ impl Log {
             next_file: self.next_file,
             has_checkpoint: self.has_checkpoint,
             segments,
+            sorted_segments,
             free,
         }
     }
@@ -425,6 +435,7 @@ impl Log {
             && !reading
             && self.sealer.is_idle()
             && self.manifest.is_quiet()
+            && self.sorted.is_quiet()
             && self.pool.is_quiet()
     }
 }

@@ -6,10 +6,11 @@
 //! Not here: opening files (`tramline inspect` brings a source over the file system), repair.
 
 use crate::ids::{BlockSeq, SegmentUid, ShardId};
+use crate::log::check_batch;
 use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
 use crate::log::footer::{FOOTER_PAGE_BYTES, FooterEntry, FooterHeader, decode_slice, footer_bytes, read_plan};
 use crate::log::layout::{BLOCK_ALIGN, FRAGMENT_BATCH, SegmentHeader, peek_header};
-use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, SegmentRecordV1};
+use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1};
 use crate::log::operation::segment_file_name;
 use crate::log::recovery::files::{decode_envelope, header_of};
 use crate::log::recovery::scan::{FoundBlock, ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
@@ -129,14 +130,15 @@ impl Inspector<'_> {
             Ok(names) => names,
             Err(error) => return self.damage(".", 0, 0, error.to_string()),
         };
-        let Some(manifest) = self.small_file::<ManifestV1>(MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION) else { return };
+        let Some(manifest) = self.small_file::<ManifestV2>(MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION) else { return };
         self.say(format_args!(
-            "manifest: node {} shard {} of {}, start {}, {} segments, {} free files",
+            "manifest: node {} shard {} of {}, start {}, {} segments, {} sorted, {} free files",
             manifest.node,
             manifest.shard,
             manifest.shards,
             manifest.incarnation,
             manifest.segments.len(),
+            manifest.sorted_segments.len(),
             manifest.free.len()
         ));
         let mut checkpoint = None;
@@ -158,6 +160,11 @@ impl Inspector<'_> {
         let (sealed, open): (Vec<_>, Vec<_>) = manifest.segments.iter().partition(|record| record.uid < scan_from);
         for record in sealed {
             self.whole_file(&manifest, record, |inspector, name| inspector.sealed(&manifest, record, name));
+        }
+        for record in &manifest.sorted_segments {
+            self.whole_file(&manifest, record, |inspector, name| {
+                inspector.sorted(manifest.log_uid, SegmentUid(record.uid), record.bytes, name)
+            });
         }
         let mut whole = Vec::new();
         for record in open {
@@ -198,7 +205,7 @@ impl Inspector<'_> {
     }
 
     /// Checks length and header page of a segment's file, then goes on with `then`.
-    fn whole_file(&mut self, manifest: &ManifestV1, record: &SegmentRecordV1, then: impl FnOnce(&mut Self, &str) -> Result<(), DiskError>) {
+    fn whole_file(&mut self, manifest: &ManifestV2, record: &SegmentRecordV1, then: impl FnOnce(&mut Self, &str) -> Result<(), DiskError>) {
         let name = segment_file_name(record.file);
         let mut page = [0; BLOCK_ALIGN];
         let len = self.source.len(&name);
@@ -219,7 +226,7 @@ impl Inspector<'_> {
         }
     }
 
-    fn sealed(&mut self, manifest: &ManifestV1, record: &SegmentRecordV1, name: &str) -> Result<(), DiskError> {
+    fn sealed(&mut self, manifest: &ManifestV2, record: &SegmentRecordV1, name: &str) -> Result<(), DiskError> {
         let uid = SegmentUid(record.uid);
         let plan = ScanPlan {
             shard: ShardId(manifest.shard),
@@ -255,6 +262,32 @@ impl Inspector<'_> {
         Ok(())
     }
 
+    /// A segment of the sorter's: nothing but batches, and the footer that lists them.
+    fn sorted(&mut self, log_uid: u64, uid: SegmentUid, bytes: u64, name: &str) -> Result<(), DiskError> {
+        let Some(header) = self.footer_header(name, uid, log_uid, bytes)? else {
+            let pos = bytes - FOOTER_PAGE_BYTES as u64;
+            self.damage(name, pos, FOOTER_PAGE_BYTES as u64, "the footer does not check".to_string());
+            return Ok(());
+        };
+        self.say(format_args!("segment {uid} in {name}: sorted, {} footer entries", header.entry_count));
+        let mut good = Batches::new();
+        for entry in self.footer_entries(name, &header, bytes)?.unwrap_or_default() {
+            let from = u64::from(entry.pos) & !(BLOCK_ALIGN as u64 - 1);
+            let end = u64::from(entry.pos) + u64::from(entry.len);
+            if end > header.position {
+                continue;
+            }
+            let mut pages = vec![0; ((end - from) as usize).next_multiple_of(BLOCK_ALIGN)];
+            self.source.read(name, from, &mut pages)?;
+            let batch = &pages[(u64::from(entry.pos) - from) as usize..(end - from) as usize];
+            if check_batch(batch, entry.partition_uid, entry.base_offset).is_ok() {
+                good.insert(entry.pos, (entry.partition_uid.0, entry.base_offset.0, entry.len));
+                self.report.batches += 1;
+            }
+        }
+        self.footer(name, &header, bytes, &good)
+    }
+
     fn footer_header(&mut self, name: &str, uid: SegmentUid, log_uid: u64, bytes: u64) -> Result<Option<FooterHeader>, DiskError> {
         let mut page = vec![0; FOOTER_PAGE_BYTES];
         self.source.read(name, bytes - FOOTER_PAGE_BYTES as u64, &mut page)?;
@@ -268,17 +301,11 @@ impl Inspector<'_> {
     }
 
     fn footer(&mut self, name: &str, header: &FooterHeader, bytes: u64, batches: &Batches) -> Result<(), DiskError> {
-        if header.entry_count == 0 {
+        let Some(entries) = self.footer_entries(name, header, bytes)? else {
+            let len = bytes - FOOTER_PAGE_BYTES as u64 - header.position;
+            self.damage(name, header.position, len, "a page of the footer does not check".to_string());
             return Ok(());
-        }
-        let plan = read_plan(header.segment, bytes, header.entry_count, 0, header.entry_count);
-        let mut pages = vec![0; plan.len as usize];
-        self.source.read(name, u64::from(plan.pos), &mut pages)?;
-        let mut entries: Vec<FooterEntry> = Vec::new();
-        if let Err(damage) = decode_slice(&plan, &pages, &mut entries) {
-            self.damage(name, damage.pos, damage.len, "a page of the footer does not check".to_string());
-            return Ok(());
-        }
+        };
         self.report.footer_entries += entries.len() as u64;
         for entry in &entries {
             if self.detail >= Detail::Entries {
@@ -294,14 +321,28 @@ impl Inspector<'_> {
             }
         }
         if !entries.is_sorted_by_key(FooterEntry::sort_key) {
-            self.damage(name, u64::from(plan.pos), u64::from(plan.len), "the footer is not sorted".to_string());
+            self.damage(name, header.position, bytes - header.position, "the footer is not sorted".to_string());
         }
         Ok(())
     }
 
+    /// What a footer lists; nothing when a page of it does not check.
+    fn footer_entries(&mut self, name: &str, header: &FooterHeader, bytes: u64) -> Result<Option<Vec<FooterEntry>>, DiskError> {
+        let mut entries = Vec::new();
+        if header.entry_count > 0 {
+            let plan = read_plan(header.segment, bytes, header.entry_count, 0, header.entry_count);
+            let mut pages = vec![0; plan.len as usize];
+            self.source.read(name, u64::from(plan.pos), &mut pages)?;
+            if decode_slice(&plan, &pages, &mut entries).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(entries))
+    }
+
     fn open_segments(
         &mut self,
-        manifest: &ManifestV1,
+        manifest: &ManifestV2,
         records: &[&SegmentRecordV1],
         checkpoint: Option<&CheckpointV1>,
     ) -> Result<(), DiskError> {
@@ -359,6 +400,10 @@ impl Inspector<'_> {
         };
         if header.is_none() {
             self.damage(name, 0, BLOCK_ALIGN as u64, "the segment's header page does not check".to_string());
+        }
+        // Every segment of blocks has a window behind which recovery searches; the sorter's have no blocks.
+        if header.as_ref().is_some_and(|header| header.window_bytes == 0) {
+            return self.sorted(log_uid, uid, bytes, name);
         }
         let footer = self.footer_header(name, uid, log_uid, bytes)?;
         self.say(format_args!("segment {uid} of shard {shard}: {}", if footer.is_some() { "with a footer" } else { "without a footer" }));

@@ -19,7 +19,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// Schema number of the manifest in its envelope.
 pub const MANIFEST_SCHEMA: u16 = 1;
 /// Version of the manifest.
-pub const MANIFEST_VERSION: u16 = 1;
+pub const MANIFEST_VERSION: u16 = 2;
 /// Its file.
 pub const MANIFEST_NAME: &str = "manifest";
 
@@ -63,9 +63,9 @@ pub struct StartV1 {
     pub first_seq: u64,
 }
 
-/// A shard's manifest, version 1.
+/// A shard's manifest, version 2.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct ManifestV1 {
+pub struct ManifestV2 {
     /// The cluster.
     pub cluster_id: [u8; 16],
     /// The node.
@@ -88,6 +88,8 @@ pub struct ManifestV1 {
     pub has_checkpoint: bool,
     /// Segments in log order.
     pub segments: Vec<SegmentRecordV1>,
+    /// Segments that the sorter wrote, by uid; all have a footer. They hold no blocks: `first_seq_bound` and `window_bytes` are 0.
+    pub sorted_segments: Vec<SegmentRecordV1>,
     /// Free files.
     pub free: Vec<FreeFileV1>,
 }
@@ -134,7 +136,7 @@ impl ManifestWriter {
     }
 
     /// Begins a writing of the table as it is now, for all edits asked for so far.
-    pub(crate) fn begin(&mut self, table: &ManifestV1, temporaries: &mut u64, effects: &mut Effects) {
+    pub(crate) fn begin(&mut self, table: &ManifestV2, temporaries: &mut u64, effects: &mut Effects) {
         assert!(self.wants_writing());
         self.writing = self.asked;
         let payload = serialize(table, self.replace.take_scratch());

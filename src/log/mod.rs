@@ -22,7 +22,7 @@
 //! **How it is driven.** The shard appends, closes the block at the end of each of its turns when `ready_to_close`, hands every completion to
 //! `on_done`, and calls `on_turn` last. An append that is refused `Full` is kept by the caller and tried again after the next completion.
 //!
-//! Not here: what entries mean (replication, partitions), the sorter (later), any system call (the edge carries the effects out).
+//! Not here: what entries mean (replication, partitions), what is sorted and when (the shard), any system call (the edge carries the effects out).
 //! Sources: D3 and D4 of the design; docs/FORMAT.md for every byte.
 
 mod background;
@@ -31,6 +31,7 @@ pub mod checkpoint;
 mod config;
 pub mod envelope;
 pub mod footer;
+mod footer_writer;
 pub mod inspect;
 pub mod layout;
 pub mod manifest;
@@ -42,6 +43,7 @@ pub mod recovery;
 mod replace;
 mod seal;
 mod segments;
+mod sorted;
 mod tail_cache;
 mod types;
 
@@ -68,6 +70,7 @@ use pool::Pool;
 use reads::Reads;
 use seal::Sealer;
 use segments::{SegmentState, Segments};
+use sorted::SortedWriter;
 use tail_cache::TailCache;
 use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
 
@@ -98,6 +101,7 @@ pub struct Log {
     pool: Pool,
     manifest: ManifestWriter,
     sealer: Sealer,
+    sorted: SortedWriter,
     reads: Reads,
     next_uid: u64,
     next_file: u64,
@@ -353,6 +357,19 @@ impl Log {
         }
     }
 
+    /// How many entries the footer of a sealed segment has.
+    pub fn footer_entries(&self, segment: SegmentUid) -> Option<u32> {
+        match self.segments.get(segment)?.state {
+            SegmentState::Sealed { footer_entries } => Some(footer_entries),
+            _ => None,
+        }
+    }
+
+    /// What the last checkpoint covers.
+    pub fn covered(&self) -> BlockSeq {
+        self.covered
+    }
+
     /// Keeps a segment's file from being reused until `unpin`. False when the segment is not there (any more).
     pub fn pin(&mut self, segment: SegmentUid) -> bool {
         match self.segments.get_mut(segment) {
@@ -375,11 +392,12 @@ impl Log {
         self.segments.oldest_open().filter(|segment| segment.state == SegmentState::Full { announced: true }).map(|segment| segment.uid)
     }
 
-    /// Segments in log order.
+    /// Segments in log order, then sorted ones.
     pub fn segments(&self) -> impl Iterator<Item = SegmentInfo> + '_ {
         self.segments.iter().map(|segment| SegmentInfo {
             uid: segment.uid,
             sealed: segment.is_sealed(),
+            sorted: segment.is_sorted,
             file_bytes: segment.bytes,
             first_block: segment.first_block,
             last_block: segment.last_block,
@@ -431,6 +449,9 @@ impl Log {
             cache_bytes: self.cache.bytes() as u64,
             segments_open: self.segments.count(|segment| !segment.is_sealed()),
             segments_sealed: self.segments.count(|segment| segment.is_sealed()),
+            segments_sorted: self.segments.count(|segment| segment.is_sealed() && segment.is_sorted),
+            sealed_file_bytes: self.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.bytes).sum(),
+            pool_file_bytes: self.pool.file_bytes(),
             pool_filled,
             pool_unfilled,
             file_bytes: self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.pool.file_bytes(),

@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Read = 7,
     PoolFile = 8,
     DropFile = 9,
+    SortedData = 10,
+    SortedFooter = 11,
 }
 
 const PURPOSE_SHIFT: u32 = 48;
@@ -48,6 +50,8 @@ pub(crate) fn purpose_of(token: Token) -> (Purpose, u64) {
         7 => Purpose::Read,
         8 => Purpose::PoolFile,
         9 => Purpose::DropFile,
+        10 => Purpose::SortedData,
+        11 => Purpose::SortedFooter,
         _ => panic!("{token:?} was not reserved by the log"),
     };
     (purpose, number & ((1 << PURPOSE_SHIFT) - 1))

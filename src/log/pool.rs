@@ -121,6 +121,9 @@ impl Pool {
 
     pub(crate) fn set_room(&mut self, files: u32) {
         self.room = files;
+        if files > 0 && matches!(self.creating, Creating::WaitUntil(_)) {
+            self.creating = Creating::No;
+        }
     }
     /// Whether no file may be created and none is on its way.
     pub(crate) fn is_out_of_room(&self) -> bool {

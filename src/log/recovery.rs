@@ -23,7 +23,7 @@ use crate::ids::{BlockSeq, FileId, Incarnation, SegmentUid};
 use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::layout::BLOCK_ALIGN;
-use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, StartV1};
+use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1, StartV1};
 use crate::log::operation::{segment_file, segment_file_name, segment_file_number};
 use crate::log::recovered::{LostBlocks, RecoverError, Recovered, RecoveryReport};
 use crate::log::types::{Damage, DamageKind};
@@ -72,6 +72,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     report.durable_through = BlockSeq(end.next_seq.0 - 1);
 
     footers::check_all(&mut files, &mut manifest, scan_from, checkpoint.as_mut(), cfg, &mut damage, &mut report)?;
+    footers::check_sorted(&mut files, &mut manifest, checkpoint.as_mut(), cfg, &mut damage, &mut report)?;
     if report.footers_rebuilt > 0
         && let Some(checkpoint) = &checkpoint
     {
@@ -100,8 +101,9 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
 
 /// Segments may have been freed after the checkpoint was written: their runs go, and with them whatever their partitions had
 /// before (a neighbour may have kept an older segment). Gives the number of runs that went.
-fn drop_freed_runs(checkpoint: &mut CheckpointV1, manifest: &ManifestV1) -> u32 {
-    let freed = |run: &RunV1| manifest.segments.binary_search_by_key(&run.segment, |record| record.uid).is_err();
+fn drop_freed_runs(checkpoint: &mut CheckpointV1, manifest: &ManifestV2) -> u32 {
+    let is_in = |list: &[SegmentRecordV1], run: &RunV1| list.binary_search_by_key(&run.segment, |record| record.uid).is_ok();
+    let freed = |run: &RunV1| !is_in(&manifest.segments, run) && !is_in(&manifest.sorted_segments, run);
     let mut starts: BTreeMap<u64, u64> = checkpoint.partitions.iter().map(|p| (p.uid, p.log_start)).collect();
     for run in checkpoint.runs.iter().filter(|run| freed(run)) {
         let start = starts.entry(run.uid).or_default();
@@ -125,7 +127,7 @@ fn read_manifest(
     names: &[String],
     cfg: &LogConfig,
     report: &mut RecoveryReport,
-) -> Result<ManifestV1, RecoverError> {
+) -> Result<ManifestV2, RecoverError> {
     if names.iter().any(|name| name == MANIFEST_NAME) {
         let bytes = files.read_small(MANIFEST_NAME)?;
         return files::decode_envelope(&bytes, MANIFEST_SCHEMA, MANIFEST_VERSION).map_err(RecoverError::Manifest);
@@ -134,7 +136,7 @@ fn read_manifest(
         return Err(RecoverError::ManifestMissing);
     }
     report.first_start = true;
-    let manifest = ManifestV1 {
+    let manifest = ManifestV2 {
         cluster_id: cfg.identity.cluster_id,
         node: cfg.identity.node.0,
         shard: cfg.shard.0,
@@ -142,13 +144,13 @@ fn read_manifest(
         log_uid: cfg.identity.log_uid_if_new,
         next_uid: 1,
         next_file: 1,
-        ..ManifestV1::default()
+        ..ManifestV2::default()
     };
     files.replace_manifest(&manifest)?;
     Ok(manifest)
 }
 
-fn check_identity(manifest: &ManifestV1, cfg: &LogConfig) -> Result<(), RecoverError> {
+fn check_identity(manifest: &ManifestV2, cfg: &LogConfig) -> Result<(), RecoverError> {
     if manifest.shards != cfg.shards {
         return Err(RecoverError::ShardCount { found: manifest.shards, asked: cfg.shards });
     }
@@ -168,11 +170,13 @@ fn check_identity(manifest: &ManifestV1, cfg: &LogConfig) -> Result<(), RecoverE
 fn remove_leftovers(
     files: &mut Files<'_>,
     names: &[String],
-    manifest: &ManifestV1,
+    manifest: &ManifestV2,
     report: &mut RecoveryReport,
 ) -> Result<(), RecoverError> {
-    let known =
-        |number: u64| manifest.segments.iter().any(|record| record.file == number) || manifest.free.iter().any(|free| free.file == number);
+    let known = |number: u64| {
+        manifest.segments.iter().chain(&manifest.sorted_segments).any(|record| record.file == number)
+            || manifest.free.iter().any(|free| free.file == number)
+    };
     let temporary = |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME);
     for name in names {
         if temporary(name) || segment_file_number(name).is_some_and(|number| !known(number)) {
@@ -186,7 +190,7 @@ fn remove_leftovers(
     Ok(())
 }
 
-fn read_checkpoint(files: &mut Files<'_>, names: &[String], manifest: &ManifestV1) -> Result<Option<CheckpointV1>, RecoverError> {
+fn read_checkpoint(files: &mut Files<'_>, names: &[String], manifest: &ManifestV2) -> Result<Option<CheckpointV1>, RecoverError> {
     if !names.iter().any(|name| name == CHECKPOINT_NAME) {
         return if manifest.has_checkpoint { Err(RecoverError::CheckpointMissing) } else { Ok(None) };
     }
@@ -203,13 +207,13 @@ fn read_checkpoint(files: &mut Files<'_>, names: &[String], manifest: &ManifestV
 fn open_files(
     files: &mut Files<'_>,
     names: &[String],
-    manifest: &mut ManifestV1,
+    manifest: &mut ManifestV2,
     cfg: &LogConfig,
     report: &mut RecoveryReport,
 ) -> Result<(), RecoverError> {
     let highest = names.iter().filter_map(|name| segment_file_number(name)).max().unwrap_or(0);
     manifest.next_file = manifest.next_file.max(highest + 1);
-    for record in &manifest.segments {
+    for record in manifest.segments.iter().chain(&manifest.sorted_segments) {
         let name = segment_file_name(record.file);
         if !names.contains(&name) {
             return Err(RecoverError::SegmentFile { name, what: "is missing".to_string() });
@@ -251,7 +255,7 @@ impl ScanSource for OpenSegments<'_, '_> {
 
 fn walk(
     files: &mut Files<'_>,
-    manifest: &ManifestV1,
+    manifest: &ManifestV2,
     open_records: &[usize],
     checkpoint: Option<&CheckpointV1>,
     covers: BlockSeq,
@@ -260,11 +264,8 @@ fn walk(
     damage: &mut Vec<Damage>,
 ) -> Result<ScanEnd, RecoverError> {
     let records = || open_records.iter().map(|index| &manifest.segments[*index]);
-    let to_scan = |record: &crate::log::manifest::SegmentRecordV1| ScanSegment {
-        uid: SegmentUid(record.uid),
-        bytes: record.bytes,
-        window_bytes: record.window_bytes,
-    };
+    let to_scan =
+        |record: &SegmentRecordV1| ScanSegment { uid: SegmentUid(record.uid), bytes: record.bytes, window_bytes: record.window_bytes };
     let (first_seq, prev_crc) = match checkpoint {
         Some(checkpoint) => (checkpoint.scan.first_seq.max(1), checkpoint.scan.prev_header_crc),
         None => (1, 0),
@@ -302,7 +303,7 @@ fn walk(
     Ok(end)
 }
 
-pub(crate) fn starts_of(manifest: &ManifestV1) -> Starts {
+pub(crate) fn starts_of(manifest: &ManifestV2) -> Starts {
     let pair = |start: &StartV1| (Incarnation(start.incarnation), BlockSeq(start.first_seq));
     Starts::Known(manifest.starts.iter().map(pair).collect())
 }

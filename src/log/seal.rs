@@ -13,20 +13,16 @@ use crate::bytes::Slab;
 use crate::effects::{Effects, Now, Outcome};
 use crate::ids::{FileId, SegmentUid};
 use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
-use crate::log::footer::{FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, encode_page, page_count};
+use crate::log::footer::{FooterEntry, FooterHeader};
+use crate::log::footer_writer::{FooterStep, FooterWriter};
 use crate::log::manifest::serialize;
-use crate::log::operation::{PendingWrite, Progress, Purpose, token};
+use crate::log::operation::Purpose;
 use crate::log::replace::{Replace, Replaced};
 use crate::mutants::Mutants;
-
-/// Footer pages of one write.
-const PAGES_PER_WRITE: u32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Idle,
-    /// Waits for memory for the next footer write.
-    WantBuffer,
     Footer,
     /// The checkpoint may be begun (its scan start is taken then).
     WantCheckpoint,
@@ -34,12 +30,6 @@ enum Step {
     Manifest {
         version: u64,
     },
-}
-
-struct FooterWriting {
-    file: FileId,
-    header: FooterHeader,
-    next_page: u32,
 }
 
 /// What the sealer needs from the log next.
@@ -54,9 +44,9 @@ pub(crate) enum SealNeed {
 /// The one seal or checkpoint under way.
 pub(crate) struct Sealer {
     step: Step,
-    footer: Option<FooterWriting>,
-    entries: Vec<FooterEntry>,
-    write: Option<PendingWrite>,
+    footer: Option<FooterWriter>,
+    /// An empty vector for the next footer's entries, with its capacity.
+    spare: Vec<FooterEntry>,
     checkpoint: Option<CheckpointV1>,
     replace: Replace,
 }
@@ -66,8 +56,7 @@ impl Sealer {
         Sealer {
             step: Step::Idle,
             footer: None,
-            entries: Vec::new(),
-            write: None,
+            spare: Vec::new(),
             checkpoint: None,
             replace: Replace::new(CHECKPOINT_NAME, Purpose::Checkpoint, mutants),
         }
@@ -85,15 +74,15 @@ impl Sealer {
     }
     /// Entries of the footer being written.
     pub(crate) fn footer_entries(&self) -> u32 {
-        self.entries.len() as u32
+        self.footer.as_ref().map_or(0, |footer| footer.header.entry_count)
     }
 
     pub(crate) fn begin_seal(&mut self, file: FileId, header: FooterHeader, entries: &mut Vec<FooterEntry>, checkpoint: CheckpointV1) {
-        assert!(self.is_idle() && self.entries.is_empty());
-        std::mem::swap(&mut self.entries, entries);
-        self.footer = Some(FooterWriting { file, header, next_page: 0 });
+        assert!(self.is_idle() && self.spare.is_empty());
+        let entries = std::mem::replace(entries, std::mem::take(&mut self.spare));
+        self.footer = Some(FooterWriter::new(Purpose::Footer, file, header, entries));
         self.checkpoint = Some(checkpoint);
-        self.step = Step::WantBuffer;
+        self.step = Step::Footer;
     }
 
     pub(crate) fn begin_checkpoint_only(&mut self, checkpoint: CheckpointV1) {
@@ -105,7 +94,7 @@ impl Sealer {
     /// Goes on where memory or space was short.
     pub(crate) fn on_turn(&mut self, now: Now, slab: &mut Slab, effects: &mut Effects) {
         match self.step {
-            Step::WantBuffer => self.write_footer_part(slab, effects),
+            Step::Footer => self.write_footer_part(slab, effects),
             Step::Checkpoint => self.replace.on_turn(now, slab, effects),
             _ => {}
         }
@@ -113,49 +102,14 @@ impl Sealer {
 
     /// Writes the next pages, or waits for memory to do so.
     pub(crate) fn write_footer_part(&mut self, slab: &mut Slab, effects: &mut Effects) {
-        let footer = self.footer.as_mut().expect("a footer is being written");
-        let pages = page_count(self.entries.len() as u32);
-        let first = footer.next_page;
-        let end = pages.min(first + PAGES_PER_WRITE);
-        let is_header = first == pages;
-        let count = if is_header { 1 } else { end - first };
-        let Some(mut buffer) = slab.take(count as usize * FOOTER_PAGE_BYTES) else {
-            self.step = Step::WantBuffer;
-            return;
-        };
-        if is_header {
-            footer.header.encode(buffer.as_mut_slice());
-        } else {
-            for (page, index) in buffer.as_mut_slice().chunks_exact_mut(FOOTER_PAGE_BYTES).zip(first..end) {
-                let from = (index * FOOTER_PAGE_ENTRIES) as usize;
-                let to = self.entries.len().min(from + FOOTER_PAGE_ENTRIES as usize);
-                let crc = encode_page(page, footer.header.segment, index, &self.entries[from..to]);
-                footer.header.pages_crc = crc32c::crc32c_append(footer.header.pages_crc, &crc.to_le_bytes());
-            }
-        }
-        footer.next_page = if is_header { pages + 1 } else { end };
-        let pos = footer.header.position + u64::from(first) * FOOTER_PAGE_BYTES as u64;
-        let write = PendingWrite::new(footer.file, pos, slab.freeze(buffer));
-        write.push(token(Purpose::Footer, footer.header.segment.0), effects);
-        self.write = Some(write);
-        self.step = Step::Footer;
+        self.footer.as_mut().expect("a footer is being written").go_on(slab, effects);
     }
 
     /// Takes the end of a footer write.
     pub(crate) fn on_footer_done(&mut self, slab: &mut Slab, result: Result<u32, i32>, effects: &mut Effects) -> Result<(), String> {
-        let footer = self.footer.as_ref().expect("a footer is being written");
-        let write = self.write.as_mut().expect("a write is under way");
-        match write.on_done(result) {
-            Progress::Failed(reason) => return Err(reason),
-            Progress::Again => write.push(token(Purpose::Footer, footer.header.segment.0), effects),
-            Progress::Whole => {
-                self.write = None;
-                if footer.next_page > page_count(self.entries.len() as u32) {
-                    self.step = Step::WantCheckpoint;
-                } else {
-                    self.write_footer_part(slab, effects);
-                }
-            }
+        let footer = self.footer.as_mut().expect("a footer is being written");
+        if footer.on_done(slab, result, effects)? == FooterStep::Durable {
+            self.step = Step::WantCheckpoint;
         }
         Ok(())
     }
@@ -203,8 +157,11 @@ impl Sealer {
         match self.step {
             Step::Manifest { version } if is_durable(version) => {
                 self.step = Step::Idle;
-                self.entries.clear();
-                Some(self.footer.take().map(|footer| footer.header.segment))
+                Some(self.footer.take().map(|footer| {
+                    self.spare = footer.entries;
+                    self.spare.clear();
+                    footer.header.segment
+                }))
             }
             _ => None,
         }

@@ -14,7 +14,7 @@ use crate::log::checkpoint::ScanStartV1;
 use crate::log::footer::footer_bytes;
 use crate::log::layout::SEGMENT_DATA_START;
 use crate::log::types::BlockPlace;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a segment is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub(crate) struct Segment {
     pub(crate) first_prev_crc: u32,
     /// Whether its extents were never written before it.
     pub(crate) fresh: bool,
+    /// Written by the sorter: batches by partition, no blocks.
+    pub(crate) is_sorted: bool,
 }
 
 impl Segment {
@@ -81,6 +83,8 @@ pub(crate) struct BlockRow {
 /// All segments of one log.
 pub(crate) struct Segments {
     table: VecDeque<Segment>,
+    /// Sorted ones: no part of the log's order.
+    sorted: BTreeMap<SegmentUid, Segment>,
     rows: VecDeque<BlockRow>,
     /// Block number of the first row, of the next block when there is none.
     rows_first: BlockSeq,
@@ -89,27 +93,39 @@ pub(crate) struct Segments {
 impl Segments {
     /// `rows_hint`: block rows to have room for without allocating later.
     pub(crate) fn new(rows_first: BlockSeq, rows_hint: usize) -> Segments {
-        Segments { table: VecDeque::with_capacity(64), rows: VecDeque::with_capacity(rows_hint), rows_first }
+        Segments { table: VecDeque::with_capacity(64), sorted: BTreeMap::new(), rows: VecDeque::with_capacity(rows_hint), rows_first }
     }
 
     pub(crate) fn add(&mut self, segment: Segment) {
         assert!(self.table.back().is_none_or(|last| last.uid < segment.uid), "uids rise: {segment:?}");
         self.table.push_back(segment);
     }
+    pub(crate) fn add_sorted(&mut self, segment: Segment) {
+        assert!(segment.is_sorted && segment.is_sealed(), "{segment:?}");
+        let before = self.sorted.insert(segment.uid, segment);
+        assert!(before.is_none(), "uids are given once");
+    }
+    /// All of them: those of the log in log order, then the sorted ones.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Segment> + '_ {
-        self.table.iter()
+        self.table.iter().chain(self.sorted.values())
     }
     fn index_of(&self, uid: SegmentUid) -> Option<usize> {
         self.table.binary_search_by_key(&uid, |segment| segment.uid).ok()
     }
     pub(crate) fn get(&self, uid: SegmentUid) -> Option<&Segment> {
-        self.index_of(uid).map(|index| &self.table[index])
+        self.index_of(uid).map(|index| &self.table[index]).or_else(|| self.sorted.get(&uid))
     }
     pub(crate) fn get_mut(&mut self, uid: SegmentUid) -> Option<&mut Segment> {
-        self.index_of(uid).map(|index| &mut self.table[index])
+        match self.index_of(uid) {
+            Some(index) => Some(&mut self.table[index]),
+            None => self.sorted.get_mut(&uid),
+        }
     }
     pub(crate) fn remove(&mut self, uid: SegmentUid) -> Option<Segment> {
-        self.index_of(uid).and_then(|index| self.table.remove(index))
+        match self.index_of(uid) {
+            Some(index) => self.table.remove(index),
+            None => self.sorted.remove(&uid),
+        }
     }
 
     /// The segment that takes blocks. It is near the end of the table: at most the ready ones are behind it.
@@ -214,7 +230,7 @@ impl Segments {
     }
 
     pub(crate) fn count(&self, wanted: impl Fn(&Segment) -> bool) -> u32 {
-        self.table.iter().filter(|segment| wanted(segment)).count() as u32
+        self.iter().filter(|segment| wanted(segment)).count() as u32
     }
 }
 
@@ -243,5 +259,11 @@ pub(crate) fn ready_segment(
         last_block: BlockSeq(0),
         first_prev_crc: 0,
         fresh,
+        is_sorted: false,
     }
+}
+
+/// A segment that the sorter begins to write. It holds no block, so nothing bounds their numbers and there is no window.
+pub(crate) fn sorted_segment(uid: SegmentUid, file: u64, bytes: u64, incarnation: Incarnation, fresh: bool) -> Segment {
+    Segment { is_sorted: true, write_pos: 0, ..ready_segment(uid, file, bytes, incarnation, BlockSeq(0), 0, fresh) }
 }

@@ -4,6 +4,7 @@
 
 use crate::bytes::Bytes;
 use crate::ids::{BlockSeq, GroupId, LogIndex, SegmentUid, Term};
+use crate::log::footer::FooterEntry;
 use std::fmt;
 
 /// What an entry is. The numbers are on disk.
@@ -176,6 +177,13 @@ pub enum LogNews {
     SealReady(SegmentUid),
     /// Footer, checkpoint and manifest of a sealed segment are durable.
     Sealed(SegmentUid),
+    /// A sorted segment is durable, its footer and the manifest's edit too: runs may point to these entries. Without entries: it was thrown away.
+    Sorted {
+        /// The segment.
+        segment: SegmentUid,
+        /// What its footer lists, in that order.
+        entries: Vec<FooterEntry>,
+    },
     /// The checkpoint handed to `write_checkpoint` is durable.
     CheckpointWritten,
     /// A freed segment is forgotten durably and its file given back.
@@ -365,6 +373,12 @@ pub struct LogStats {
     pub segments_open: u32,
     /// Sealed segments.
     pub segments_sealed: u32,
+    /// Of these, the ones the sorter wrote.
+    pub segments_sorted: u32,
+    /// Bytes of the files of sealed segments.
+    pub sealed_file_bytes: u64,
+    /// Bytes of free files.
+    pub pool_file_bytes: u64,
     /// Free files, filled.
     pub pool_filled: u32,
     /// Free files, not filled.
@@ -384,6 +398,8 @@ pub struct SegmentInfo {
     pub uid: SegmentUid,
     /// Whether it has a footer.
     pub sealed: bool,
+    /// Whether it was written by the sorter: partition by partition, without blocks.
+    pub sorted: bool,
     /// Bytes of its file.
     pub file_bytes: u64,
     /// First block in it (0: none, or sealed before this start).

@@ -88,6 +88,8 @@ numbers! {
     connections_refused_slow: "tramline_connections_refused_total" {"reason" = "slow_reader"}, "Closed because replies were not read.";
     connections_refused_unauthenticated: "tramline_connections_refused_total" {"reason" = "unauthenticated"}, "Closed at hello.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
+    sorter_segments: "tramline_sorter_segments_total", "Sorted segments written: batches of many segments, partition by partition.";
+    sorter_bytes: "tramline_sorter_bytes_total", "Bytes of batches that sorting has moved.";
     retention_bytes: "tramline_retention_bytes_total", "Bytes of segment files given back by retention and topic deletion.";
     damaged_ranges: "tramline_damaged_ranges_total", "Damaged ranges found in the log, at start or when read; none of them was served.";
     log_blocks_written: "tramline_log_blocks_written_total", "Log blocks written, mark blocks included.";
@@ -131,6 +133,11 @@ numbers! {
     segments_sealed: "tramline_segments" {"state" = "sealed"}, "Full, with an index.";
     segments_pool_written: "tramline_segments" {"state" = "pool_written"}, "Prepared.";
     segments_pool_fresh: "tramline_segments" {"state" = "pool_fresh"}, "Allocated only.";
+    segments_sorted: "tramline_segments" {"state" = "sorted"}, "Of the sealed ones, those the sorter wrote.";
+    space_live: "tramline_space_bytes" {"kind" = "live"}, "Space of the segment files: live (batches that are kept, in sealed segments), dead (the rest of these: expired, replaced, headers, padding, indexes), open (segments without an index), free (prepared files).";
+    space_dead: "tramline_space_bytes" {"kind" = "dead"}, "What sorting and retention can win back, and what they cannot.";
+    space_open: "tramline_space_bytes" {"kind" = "open"}, "Segments that are written to, or wait to be sealed.";
+    space_free: "tramline_space_bytes" {"kind" = "free"}, "Prepared files.";
     tail_cache_bytes: "tramline_tail_cache_bytes", "Memory that keeps the newest blocks.";
     memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting).";
     memory_slab_lent: "tramline_memory_bytes" {"use" = "slab_lent"}, "Buffers in use.";

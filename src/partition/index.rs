@@ -55,6 +55,13 @@ pub struct Run {
     pub footer_count: u32,
 }
 
+impl Run {
+    /// One past its last entry in the footer.
+    pub fn footer_end(&self) -> u32 {
+        self.footer_first + self.footer_count
+    }
+}
+
 /// The answer to "where is this offset".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -174,6 +181,30 @@ impl Index {
             self.sealed -= 1;
         }
         Some(run)
+    }
+
+    /// Puts `new` in the place of the runs `old`, which follow one another, oldest first, and hold the same batches. Those that were dropped
+    /// meanwhile (the oldest are, first) stay so: `new` is cut to the rest. Answers what it became, and how many it replaced.
+    pub fn replace_runs(&mut self, old: &[Run], mut new: Run) -> Option<(Run, usize)> {
+        let first_kept = self.runs.front()?.first_offset;
+        let dropped = old.partition_point(|run| run.first_offset < first_kept);
+        let left = &old[dropped..];
+        let first = left.first()?;
+        let at = self.runs.partition_point(|run| run.end_offset <= first.first_offset);
+        assert!(
+            left.iter().eq(self.runs.iter().skip(at).take(left.len())),
+            "runs are dropped at the old end only: {left:?} among {:?}",
+            self.runs
+        );
+        for run in &old[..dropped] {
+            new.footer_first += run.footer_count;
+            new.footer_count -= run.footer_count;
+            new.bytes -= run.bytes;
+        }
+        new.first_offset = first.first_offset;
+        self.runs[at] = new;
+        self.runs.drain(at + 1..at + left.len());
+        Some((new, left.len()))
     }
 
     /// Runs, oldest first.

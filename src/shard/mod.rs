@@ -17,6 +17,8 @@ mod requests;
 mod retention;
 mod sealing;
 mod shard;
+mod sort_job;
+mod sorting;
 mod start;
 #[cfg(test)]
 mod tests;

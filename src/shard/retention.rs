@@ -19,11 +19,28 @@ const PASS_US: u64 = 1_000_000;
 /// Partitions looked at in one turn. With a turn each millisecond under load 100,000 take 0.4 s, less than the pass has.
 const STEP: u32 = 256;
 
+/// What is wanted of a sealed segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Use {
+    /// Runs of live partitions in it.
+    pub(super) runs: u32,
+    /// Bytes of their batches.
+    pub(super) live_bytes: u64,
+}
+
+impl Use {
+    /// One more run.
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.runs += 1;
+        self.live_bytes += bytes;
+    }
+}
+
 /// What retention keeps in mind.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
-    /// Runs in each sealed segment.
-    runs: BTreeMap<SegmentUid, u32>,
+    /// Use of each sealed segment.
+    runs: BTreeMap<SegmentUid, Use>,
     /// Sealed segments without a run, not freed yet.
     unused: Vec<SegmentUid>,
     /// The next partition of the pass under way.
@@ -32,36 +49,47 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    /// A segment was sealed, or was found sealed at the start, with this many runs in it.
-    pub(super) fn on_sealed(&mut self, segment: SegmentUid, runs: u32) {
-        let before = self.runs.insert(segment, runs);
+    /// A segment was sealed, or was found sealed at the start.
+    pub(super) fn on_sealed(&mut self, segment: SegmentUid, usage: Use) {
+        let before = self.runs.insert(segment, usage);
         assert_eq!(before, None, "segment {segment} is sealed once");
-        if runs == 0 {
+        if usage.runs == 0 {
             self.unused.push(segment);
         }
     }
 
     /// A run is not wanted any more.
-    pub(super) fn on_run_dropped(&mut self, segment: SegmentUid) {
-        let count = self.runs.get_mut(&segment).expect("runs are in sealed segments");
-        *count -= 1;
-        if *count == 0 {
-            self.unused.push(segment);
+    pub(super) fn on_run_dropped(&mut self, run: &Run) {
+        let usage = self.runs.get_mut(&run.segment).expect("runs are in sealed segments");
+        usage.runs -= 1;
+        usage.live_bytes -= run.bytes;
+        if usage.runs == 0 {
+            self.unused.push(run.segment);
         }
+    }
+
+    /// Bytes of all that is wanted of sealed segments.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.runs.values().map(|usage| usage.live_bytes).sum()
+    }
+
+    /// What is wanted of a sealed segment; nothing when it is not sealed, or freed.
+    pub(super) fn use_of(&self, segment: SegmentUid) -> Option<&Use> {
+        self.runs.get(&segment)
     }
 
     /// A partition is gone (its topic was deleted).
     pub(super) fn on_partition_dropped(&mut self, partition: &Partition) {
-        partition.index.runs().for_each(|run| self.on_run_dropped(run.segment));
+        partition.index.runs().for_each(|run| self.on_run_dropped(run));
     }
 }
 
 impl Shard {
     /// At a start: what is sealed, and whose runs are in it.
     pub(super) fn count_runs(&mut self) {
-        let mut counts: BTreeMap<SegmentUid, u32> = self.log.segments().filter(|s| s.sealed).map(|s| (s.uid, 0)).collect();
+        let mut counts: BTreeMap<SegmentUid, Use> = self.log.segments().filter(|s| s.sealed).map(|s| (s.uid, Use::default())).collect();
         for run in self.unclaimed.values().flat_map(|partition| partition.index.runs()) {
-            *counts.get_mut(&run.segment).expect("recovery dropped the runs of segments that are not there") += 1;
+            counts.get_mut(&run.segment).expect("recovery dropped the runs of segments that are not there").add(run.bytes);
         }
         counts.into_iter().for_each(|(segment, runs)| self.retention.on_sealed(segment, runs));
     }
@@ -103,7 +131,7 @@ impl Shard {
             let oldest = partition.index.runs().next().copied();
             let Some(run) = oldest.filter(|run| is_expired(partition, run, now.utc_us)) else { break };
             partition.index.pop_run();
-            self.retention.on_run_dropped(run.segment);
+            self.retention.on_run_dropped(&run);
             trimmed = true;
         }
         if trimmed {

@@ -5,6 +5,7 @@
 //!
 //! Not here: which segments are freed (`retention.rs`).
 
+use super::retention::Use;
 use super::shard::{Phase, Shard};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid, Term};
@@ -31,6 +32,7 @@ impl Shard {
         }
         self.maybe_seal(effects);
         self.retain(now, effects);
+        self.sort(now, effects);
     }
 
     /// Seals the oldest full segment whose batches are all committed.
@@ -70,7 +72,7 @@ impl Shard {
     }
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
-    fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV1 {
+    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV1 {
         let positions = self.groups.positions_at(block);
         let groups = positions.iter().map(|(group, position, term, vote)| GroupPositionV1 {
             group: group.0,
@@ -116,6 +118,7 @@ impl Shard {
     pub(super) fn on_sealed(&mut self, now: Now, segment: SegmentUid) {
         let sealing = self.sealing.take().expect("a segment is sealed because we asked");
         assert_eq!(sealing.segment, segment, "one segment is sealed at a time");
+        let mut usage = Use::default();
         let mut slots = Vec::with_capacity(sealing.runs.len());
         for run in &sealing.runs {
             // A partition that was deleted meanwhile has no use for its run.
@@ -124,8 +127,9 @@ impl Shard {
             let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first).expect("its batches are in the tail");
             assert_eq!((sealed.end_offset, sealed.footer_count), (run.end_offset, run.footer_count), "the footer lists what the tail had");
             slots.push(slot);
+            usage.add(sealed.bytes);
         }
-        self.retention.on_sealed(segment, slots.len() as u32);
+        self.retention.on_sealed(segment, usage);
         slots.into_iter().for_each(|slot| self.trim(now, slot));
         self.groups.compact(&sealing.positions);
         tracing::debug!(shard = self.id.0, segment = segment.0, "segment sealed");

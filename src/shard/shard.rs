@@ -9,6 +9,7 @@ use super::mesh::Message;
 use super::produce::Progress;
 use super::retention::Retention;
 use super::sealing::Sealing;
+use super::sorting::{SORTER, Sorting};
 use crate::api::{ApiError, NodeInfo};
 use crate::bytes::{Slab, Warmer};
 use crate::config::Settings;
@@ -87,6 +88,7 @@ pub struct Shard {
     pub(super) footer: Vec<FooterEntry>,
     pub(super) sealing: Option<Sealing>,
     pub(super) retention: Retention,
+    pub(super) sorting: Sorting,
     pub(super) disk_full: bool,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
@@ -142,6 +144,7 @@ impl Shard {
             footer: Vec::new(),
             sealing: None,
             retention: Retention::default(),
+            sorting: Sorting::default(),
             disk_full: false,
             urgent: true,
             lazy_until_us: u64::MAX,
@@ -276,6 +279,11 @@ impl Shard {
         gauges.log_out_of_segments = u64::from(log.out_of_segments);
         gauges.segments_open = u64::from(log.segments_open);
         gauges.segments_sealed = u64::from(log.segments_sealed);
+        gauges.segments_sorted = u64::from(log.segments_sorted);
+        gauges.space_live = self.retention.live_bytes();
+        gauges.space_dead = log.sealed_file_bytes.saturating_sub(gauges.space_live);
+        gauges.space_free = log.pool_file_bytes;
+        gauges.space_open = log.file_bytes - log.sealed_file_bytes - log.pool_file_bytes;
         gauges.segments_pool_written = u64::from(log.pool_filled);
         gauges.segments_pool_fresh = u64::from(log.pool_unfilled);
         gauges.tail_cache_bytes = log.cache_bytes;
@@ -342,9 +350,12 @@ impl Shard {
             match item {
                 LogNews::Written { took_us } => self.metrics.record_log_write(took_us * 1000),
                 LogNews::Durable(block) => self.on_durable(now, block, effects),
+                LogNews::ReadDone { ticket, owner: SORTER, bytes, .. } => self.on_sorter_read(ticket, bytes),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
-                LogNews::SealReady(_) | LogNews::CheckpointWritten => {}
+                LogNews::Sorted { segment, entries } => self.on_sorted(segment, &entries),
+                LogNews::CheckpointWritten => self.on_runs_written(),
+                LogNews::SealReady(_) => {}
                 LogNews::SegmentFreed(segment) => {
                     tracing::debug!(shard = self.id.0, segment = segment.0, "segment freed");
                 }

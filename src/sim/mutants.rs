@@ -35,4 +35,6 @@ mutants! {
     DropLastIndexEntry Faults "drop-last-index-entry" "a footer leaves out its last batch";
     ServeUnverified Disk "serve-unverified" "what comes back from the disk is handed out without a check";
     CutDamaged Disk "cut-damaged" "a hole in the middle of the log is cut as if it were a torn end";
+    FreeSortedEarly Faults "free-sorted-early" "what was sorted is freed before a checkpoint points to where it is now";
+    JoinWhatDoesNotFollow Faults "join-what-does-not-follow" "the sorter joins runs between which one stayed where it was";
 }

@@ -62,7 +62,15 @@ impl Node {
     pub(super) fn new(params: &Params, mutants: Mutants, dice: &mut Dice) -> Node {
         let machine = Machine { cpus: vec![0, 1], memory_bytes: 8 << 30, disk_of: |_| None };
         let shards = params.shards.to_string();
-        let flags = [("data.dir", "."), ("shards", shards.as_str()), ("unpinned", "true"), ("memory.bytes", "64MiB")];
+        let sorter_segments = params.sorter_segments.to_string();
+        let flags = [
+            ("data.dir", "."),
+            ("shards", shards.as_str()),
+            ("unpinned", "true"),
+            ("memory.bytes", "64MiB"),
+            ("sorter.segments", sorter_segments.as_str()),
+            ("sorter.bytes.per.second", "4MiB"),
+        ];
         let sources = Sources { flags: flags.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(), ..Sources::default() };
         let settings = config::load(&sources, &machine).and_then(|all| all.settings(&machine)).expect("the simulator's settings are valid");
         let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(1), log_uid_if_new: dice.next() };

@@ -57,6 +57,8 @@ pub struct Params {
     pub tail_cache_bytes: usize,
     /// Bytes each partition keeps, or none for everything.
     pub retention_bytes: Option<u64>,
+    /// Segments that are sorted together, 0 for none.
+    pub sorter_segments: u32,
     /// Largest value.
     pub value_bytes_max: u64,
     /// Mean time between two ends of the process.
@@ -98,6 +100,7 @@ impl Params {
             writes_in_flight: dice.within(1..5) as u32,
             tail_cache_bytes: [64 << 10, 256 << 10, 1 << 20][dice.below(3) as usize],
             retention_bytes: dice.chance(70).then(|| dice.within(16..200) << 10),
+            sorter_segments: if dice.chance(10) { 0 } else { dice.within(2..7) as u32 },
             value_bytes_max: [100, 400, 1500][dice.below(3) as usize],
             crash_every_us: dice.within(4..20) * second,
             power_percent: dice.below(101),

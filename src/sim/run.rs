@@ -19,6 +19,8 @@ const DECAY: u8 = 5;
 
 /// How long a node may take, once faults have stopped, to answer everything, in simulated time.
 const PATIENCE_US: u64 = 30_000_000;
+/// Time until produce is tried again where some was refused.
+const AGAIN_US: u64 = 100_000;
 /// Events between two looks at whether the run is over; also the bound that turns a livelock into a failure.
 const EVENTS_MAX: u64 = 30_000_000;
 
@@ -241,17 +243,25 @@ impl Run {
         if self.world.refused.is_some() {
             return Ok(());
         }
-        self.clients.durable_acks = 0;
-        let wanted = self.clients.produce_to_all(&mut self.world);
         let limit = self.world.now_us + PATIENCE_US;
-        while !self.clients.is_idle() {
-            if !self.advance(limit)? {
-                return Err(format!("no fault is left, and a produce is not answered: {}", self.clients.unanswered()));
+        loop {
+            self.clients.durable_acks = 0;
+            let wanted = self.clients.produce_to_all(&mut self.world);
+            while !self.clients.is_idle() {
+                if !self.advance(limit)? {
+                    return Err(format!("no fault is left, and a produce is not answered: {}", self.clients.unanswered()));
+                }
             }
-        }
-        match self.clients.durable_acks {
-            acks if acks == wanted => Ok(()),
-            acks => Err(format!("no fault is left, and only {acks} of {wanted} produces were acknowledged")),
+            let acks = self.clients.durable_acks;
+            if acks == wanted {
+                return Ok(());
+            }
+            // Where the disk was full, the next segment takes a moment to be made.
+            let again = self.world.now_us + AGAIN_US;
+            if again > limit {
+                return Err(format!("no fault is left, and only {acks} of {wanted} produces were acknowledged"));
+            }
+            while self.advance(again)? {}
         }
     }
 

@@ -56,6 +56,8 @@ events! {
     DamageTold = "reads answered with damaged", Disk Swarm;
     StartsRefused = "starts refused because of damage", ;
     FilesReused = "files that became another segment", Calm Faults Disk Swarm;
+    SortedSegments = "sorted segments written", Faults Disk Swarm;
+    SortsInterrupted = "processes that ended while they sorted", Faults Disk Swarm;
     ColdReads = "reads from the disk", Faults Disk Swarm;
     ShardsFailed = "shards stopped by a write error", Faults Disk Swarm;
     MeshMessages = "messages between shards", Faults Disk Swarm;

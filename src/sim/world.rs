@@ -506,6 +506,10 @@ impl World {
         let dice = &mut self.disk_dice;
         let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
         self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
+        for seat in &mut self.node.seats {
+            self.totals.add(Counted::SortedSegments, seat.shard.metrics_mut().counters.sorter_segments);
+            self.totals.add(Counted::SortsInterrupted, u64::from(seat.shard.is_sorting()));
+        }
         self.node.end(power, tear, dice);
         self.say(|| format!("the process ends: power {power}, what is under way lands: {tear:?}"));
         if self.params.clock_jumps && !self.quiet && self.disk_dice.chance(50) {

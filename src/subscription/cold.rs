@@ -273,7 +273,8 @@ impl Cold {
             return Err(Plan::Refused(ErrorCode::Damaged, run.end_offset));
         }
         let first = match &self.window {
-            Some(window) if window.run.segment == run.segment => {
+            // A sorted segment may hold several runs of one partition.
+            Some(window) if (window.run.segment, window.run.footer_first) == (run.segment, run.footer_first) => {
                 let last = window.entries.last().map_or(0, |e| e.end_offset);
                 if self.plan_offset < last {
                     return Ok(self.window.as_ref().map(|w| w.entries.as_slice()));

@@ -5,7 +5,7 @@ use crate::ids::{FileId, Incarnation, SegmentUid, ShardId};
 use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
 use crate::log::envelope::{self, EnvelopeError, image_bytes};
 use crate::log::layout::{BLOCK_ALIGN, SegmentHeader, align_up_usize};
-use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, SegmentRecordV1, serialize};
+use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1, serialize};
 use crate::log::operation::{segment_file, temporary_file};
 use crate::log::recovered::RecoverError;
 use crate::log::recovery::{DiskError, StartDisk};
@@ -85,7 +85,7 @@ impl<'d> Files<'d> {
         self.disk.sync_dir()
     }
 
-    pub(crate) fn replace_manifest(&mut self, manifest: &ManifestV1) -> Result<(), DiskError> {
+    pub(crate) fn replace_manifest(&mut self, manifest: &ManifestV2) -> Result<(), DiskError> {
         let payload = serialize(manifest, AlignedVec::new());
         self.replace(MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, &payload)
     }
@@ -155,8 +155,24 @@ impl<'d> Files<'d> {
         Ok(())
     }
 
+    /// The same for any memory.
+    pub(crate) fn read_copied(
+        &mut self,
+        file: FileId,
+        pos: u64,
+        out: &mut [u8],
+        unreadable: &mut BTreeMap<(FileId, u64), i32>,
+    ) -> Result<(), DiskError> {
+        for (number, chunk) in out.chunks_mut(CHUNK_BYTES).enumerate() {
+            let mut buffer = Slab::new(CHUNK_BYTES).take(chunk.len()).expect("an empty slab has room");
+            self.read_what_can_be_read(file, pos + (number * CHUNK_BYTES) as u64, buffer.as_mut_slice(), unreadable)?;
+            chunk.copy_from_slice(buffer.as_slice());
+        }
+        Ok(())
+    }
+
     /// Compares a segment's header page with the manifest and writes it anew when it does not check. True when it did not.
-    pub(crate) fn check_segment_header(&mut self, manifest: &ManifestV1, index: usize) -> Result<bool, RecoverError> {
+    pub(crate) fn check_segment_header(&mut self, manifest: &ManifestV2, index: usize) -> Result<bool, RecoverError> {
         let record = &manifest.segments[index];
         let wanted = header_of(manifest, record);
         let mut page = [0; BLOCK_ALIGN];
@@ -175,7 +191,7 @@ impl<'d> Files<'d> {
 }
 
 /// The header page that belongs to a record of the manifest.
-pub(crate) fn header_of(manifest: &ManifestV1, record: &SegmentRecordV1) -> SegmentHeader {
+pub(crate) fn header_of(manifest: &ManifestV2, record: &SegmentRecordV1) -> SegmentHeader {
     SegmentHeader {
         shard: ShardId(manifest.shard),
         uid: SegmentUid(record.uid),

@@ -7,10 +7,11 @@ use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, Offset, PartitionUid, S
 use crate::log::checkpoint::{CheckpointV1, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::footer::{
-    FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, check_page, encode_page, footer_bytes, page_count,
+    FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, check_page, decode_slice, encode_page, footer_bytes, page_count,
+    read_plan,
 };
-use crate::log::layout::{FRAGMENT_BATCH, SEGMENT_DATA_START};
-use crate::log::manifest::{ManifestV1, SegmentRecordV1};
+use crate::log::layout::{FRAGMENT_ALIGN, FRAGMENT_BATCH, SEGMENT_DATA_START};
+use crate::log::manifest::{ManifestV2, SegmentRecordV1};
 use crate::log::operation::segment_file;
 use crate::log::recovered::{RecoverError, RecoveryReport};
 use crate::log::recovery::files::{Files, is_medium_error};
@@ -18,12 +19,12 @@ use crate::log::recovery::scan::{FoundBlock, ScanPlan, ScanSegment, ScanSource, 
 use crate::log::recovery::{DiskError, segment_damage, starts_of};
 use crate::log::types::{BatchFault, Damage, DamageKind, EntryKind};
 use std::collections::BTreeMap;
-use tramline_wire::batch::BatchView;
+use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView};
 
 /// Checks the footer of every segment before `scan_from` (the checkpoint's runs point into them), whatever the manifest calls them.
 pub(crate) fn check_all(
     files: &mut Files<'_>,
-    manifest: &mut ManifestV1,
+    manifest: &mut ManifestV2,
     scan_from: u64,
     mut checkpoint: Option<&mut CheckpointV1>,
     cfg: &LogConfig,
@@ -37,18 +38,10 @@ pub(crate) fn check_all(
             manifest.segments[index].footer_entries = 0;
             continue;
         }
-        let entries = match readable(read_header(files, manifest, &record))?.flatten() {
-            Some(header) if !cfg.check_footers_at_start || readable(pages_are_good(files, &record, &header))? == Some(true) => {
-                header.entry_count
-            }
-            _ => {
-                damage.push(segment_damage(
-                    record.uid,
-                    record.bytes - FOOTER_PAGE_BYTES as u64,
-                    FOOTER_PAGE_BYTES as u64,
-                    DamageKind::Footer,
-                ));
-                report.footers_rebuilt += 1;
+        let entries = match good_footer(files, manifest, &record, cfg)? {
+            Some(entries) => entries,
+            None => {
+                report_broken(&record, damage, report);
                 let runs = checkpoint.as_deref_mut().map(|checkpoint| &mut checkpoint.runs);
                 rebuild(files, manifest, &record, runs, cfg, damage)?
             }
@@ -59,6 +52,47 @@ pub(crate) fn check_all(
     Ok(())
 }
 
+/// The same for the sorter's segments, which have no blocks: a footer is rebuilt from the batches themselves.
+pub(crate) fn check_sorted(
+    files: &mut Files<'_>,
+    manifest: &mut ManifestV2,
+    mut checkpoint: Option<&mut CheckpointV1>,
+    cfg: &LogConfig,
+    damage: &mut Vec<Damage>,
+    report: &mut RecoveryReport,
+) -> Result<(), RecoverError> {
+    for index in 0..manifest.sorted_segments.len() {
+        let record = manifest.sorted_segments[index].clone();
+        let entries = match good_footer(files, manifest, &record, cfg)? {
+            Some(entries) => entries,
+            None => {
+                report_broken(&record, damage, report);
+                rebuild_sorted(files, manifest, &record, checkpoint.as_deref_mut(), damage)?
+            }
+        };
+        manifest.sorted_segments[index].footer_entries = entries;
+    }
+    Ok(())
+}
+
+/// The entries of a footer that is there and checks.
+fn good_footer(
+    files: &mut Files<'_>,
+    manifest: &ManifestV2,
+    record: &SegmentRecordV1,
+    cfg: &LogConfig,
+) -> Result<Option<u32>, RecoverError> {
+    let Some(header) = readable(read_header(files, manifest, record))?.flatten() else { return Ok(None) };
+    let good = !cfg.check_footers_at_start || readable(pages_are_good(files, record, &header))? == Some(true);
+    Ok(good.then_some(header.entry_count))
+}
+
+fn report_broken(record: &SegmentRecordV1, damage: &mut Vec<Damage>, report: &mut RecoveryReport) {
+    let pos = record.bytes - FOOTER_PAGE_BYTES as u64;
+    damage.push(segment_damage(record.uid, pos, FOOTER_PAGE_BYTES as u64, DamageKind::Footer));
+    report.footers_rebuilt += 1;
+}
+
 /// Nothing where the medium refuses to be read: a footer there is as good as none.
 fn readable<T>(result: Result<T, DiskError>) -> Result<Option<T>, DiskError> {
     match result {
@@ -67,7 +101,7 @@ fn readable<T>(result: Result<T, DiskError>) -> Result<Option<T>, DiskError> {
     }
 }
 
-fn read_header(files: &mut Files<'_>, manifest: &ManifestV1, record: &SegmentRecordV1) -> Result<Option<FooterHeader>, DiskError> {
+fn read_header(files: &mut Files<'_>, manifest: &ManifestV2, record: &SegmentRecordV1) -> Result<Option<FooterHeader>, DiskError> {
     let mut page = vec![0; FOOTER_PAGE_BYTES];
     files.read_pages(segment_file(record.file), record.bytes - FOOTER_PAGE_BYTES as u64, &mut page)?;
     let fits = |header: &FooterHeader| {
@@ -109,7 +143,7 @@ impl ScanSource for OneSegment<'_, '_> {
 /// Makes the footer of a sealed segment anew. Returns its number of entries.
 fn rebuild(
     files: &mut Files<'_>,
-    manifest: &ManifestV1,
+    manifest: &ManifestV2,
     record: &SegmentRecordV1,
     runs: Option<&mut Vec<RunV1>>,
     cfg: &LogConfig,
@@ -148,6 +182,93 @@ fn rebuild(
         let kind = DamageKind::BlocksLost { first_seq: range.first, last_seq: range.last };
         damage.push(segment_damage(record.uid, range.pos, range.len, kind));
     }
+    write_rebuilt(files, manifest, record, runs, entries, [first_block, last_block], data_end)
+}
+
+/// Each page of a footer checks by itself, and the manifest says where they are. What a bad page listed is looked for among the batches between
+/// those that its neighbours list.
+fn rebuild_sorted(
+    files: &mut Files<'_>,
+    manifest: &ManifestV2,
+    record: &SegmentRecordV1,
+    checkpoint: Option<&mut CheckpointV1>,
+    damage: &mut Vec<Damage>,
+) -> Result<u32, RecoverError> {
+    let uid = SegmentUid(record.uid);
+    let header = readable(read_header(files, manifest, record))?.flatten();
+    let position = record.bytes - footer_bytes(record.footer_entries);
+    let mut unreadable = BTreeMap::new();
+    let mut pages = vec![0; page_count(record.footer_entries) as usize * FOOTER_PAGE_BYTES];
+    files.read_copied(segment_file(record.file), position, &mut pages, &mut unreadable)?;
+    let mut entries: Vec<FooterEntry> = Vec::new();
+    // Where the batches of bad pages are; open until the next good page tells where it ends.
+    let mut gap_from = None;
+    let mut gaps = Vec::new();
+    for (index, page) in (0..).zip(pages.chunks_exact(FOOTER_PAGE_BYTES)) {
+        let first = index * FOOTER_PAGE_ENTRIES;
+        let count = (record.footer_entries - first).min(FOOTER_PAGE_ENTRIES);
+        let listed = entries.len();
+        let end = entries.last().map_or(u64::from(SEGMENT_DATA_START), |last| u64::from(last.pos) + u64::from(last.len));
+        match decode_slice(&read_plan(uid, record.bytes, record.footer_entries, first, count), page, &mut entries) {
+            Ok(()) => gaps.extend(gap_from.take().map(|from| from..u64::from(entries[listed].pos))),
+            Err(_) => gap_from = gap_from.or(Some(end)),
+        }
+    }
+    gaps.extend(gap_from.map(|from| from..header.map_or(position, |header| header.data_end)));
+    let groups: BTreeMap<u64, u32> = checkpoint.iter().flat_map(|c| &c.partitions).map(|p| (p.uid, p.group)).collect();
+    for gap in gaps {
+        let from = gap.start & !(FOOTER_PAGE_BYTES as u64 - 1);
+        let mut bytes = vec![0; ((gap.end - from) as usize).next_multiple_of(FOOTER_PAGE_BYTES)];
+        files.read_copied(segment_file(record.file), from, &mut bytes, &mut unreadable)?;
+        let found = batches_in(&bytes, from, gap);
+        entries
+            .extend(found.map(|entry| FooterEntry { group: GroupId(groups.get(&entry.partition_uid.0).copied().unwrap_or(0)), ..entry }));
+    }
+    for ((_, pos), errno) in unreadable {
+        damage.push(segment_damage(record.uid, pos, FOOTER_PAGE_BYTES as u64, DamageKind::Unreadable { errno }));
+    }
+    let data_end = entries.iter().map(|e| u64::from(e.pos) + u64::from(e.len)).max().unwrap_or(0).max(u64::from(SEGMENT_DATA_START));
+    write_rebuilt(files, manifest, record, checkpoint.map(|c| &mut c.runs), entries, [BlockSeq(0); 2], data_end)
+}
+
+/// The batches whose headers check, in `range` of the file of which `bytes` begin at `from`. Where none stands the next one is looked for eight
+/// bytes further on.
+fn batches_in(bytes: &[u8], from: u64, range: std::ops::Range<u64>) -> impl Iterator<Item = FooterEntry> + '_ {
+    let mut at = range.start.next_multiple_of(FRAGMENT_ALIGN as u64);
+    std::iter::from_fn(move || {
+        while at + (BATCH_HEADER_BYTES as u64) <= range.end {
+            let pos = at;
+            let found = BatchView::parse(&bytes[(pos - from) as usize..]).ok().filter(|batch| batch.verify_header().is_ok());
+            let Some(batch) = found.filter(|batch| pos + batch.bytes().len() as u64 <= range.end) else {
+                at += FRAGMENT_ALIGN as u64;
+                continue;
+            };
+            at = (pos + batch.bytes().len() as u64).next_multiple_of(FRAGMENT_ALIGN as u64);
+            return Some(FooterEntry {
+                partition_uid: PartitionUid(batch.partition_uid()),
+                base_offset: Offset(batch.base_offset()),
+                newest_ts: batch.effective_newest_us(),
+                pos: pos as u32,
+                len: batch.bytes().len() as u32,
+                last_offset_delta: batch.last_offset_delta(),
+                group: GroupId(0),
+            });
+        }
+        None
+    })
+}
+
+/// Writes the footer of the entries that runs point to, and points the runs to it.
+fn write_rebuilt(
+    files: &mut Files<'_>,
+    manifest: &ManifestV2,
+    record: &SegmentRecordV1,
+    runs: Option<&mut Vec<RunV1>>,
+    mut entries: Vec<FooterEntry>,
+    [first_block, last_block]: [BlockSeq; 2],
+    data_end: u64,
+) -> Result<u32, RecoverError> {
+    let uid = SegmentUid(record.uid);
     entries.sort_by_key(FooterEntry::sort_key);
     // Of two batches at one offset the later one counts; the sort is stable, so it is the last of its like.
     entries.reverse();

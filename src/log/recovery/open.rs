@@ -6,7 +6,7 @@ use crate::log::block_writer::{BlockLimits, OpenBlock, WriteWindow};
 use crate::log::checkpoint::CheckpointV1;
 use crate::log::config::LogConfig;
 use crate::log::layout::{BLOCK_ALIGN, SEGMENT_DATA_START};
-use crate::log::manifest::{FreeFileV1, ManifestV1, ManifestWriter, SegmentRecordV1, StartV1};
+use crate::log::manifest::{FreeFileV1, ManifestV2, ManifestWriter, SegmentRecordV1, StartV1};
 use crate::log::operation::{segment_file, segment_file_name};
 use crate::log::pool::Pool;
 use crate::log::reads::Reads;
@@ -16,6 +16,7 @@ use crate::log::recovery::files::{Files, header_of};
 use crate::log::recovery::scan::ScanEnd;
 use crate::log::seal::Sealer;
 use crate::log::segments::{BlockRow, Segment, SegmentState, Segments};
+use crate::log::sorted::SortedWriter;
 use crate::log::tail_cache::TailCache;
 use crate::log::types::LogStats;
 
@@ -24,7 +25,7 @@ const ROWS_HINT_MAX: u64 = 1 << 17;
 
 pub(crate) fn open_log(
     files: &mut Files<'_>,
-    mut manifest: ManifestV1,
+    mut manifest: ManifestV2,
     checkpoint: Option<&CheckpointV1>,
     open_records: &[usize],
     end: &ScanEnd,
@@ -49,8 +50,8 @@ pub(crate) fn open_log(
     manifest.has_checkpoint |= checkpoint.is_some();
     manifest.incarnation += 1;
     if !report.first_start {
-        // A crash may have left the next uid in a header page that no manifest knows.
-        manifest.next_uid += 1;
+        // A crash may have left the next uids in header pages that no manifest knows: of a prepared segment and of a sorted one.
+        manifest.next_uid += 2;
     }
     note_start(&mut manifest, end.next_seq, collector);
 
@@ -110,6 +111,10 @@ pub(crate) fn open_log(
     if let Some((record, fresh)) = created {
         table.add(segment_of(&record, SegmentState::Live, fresh));
     }
+    for record in &manifest.sorted_segments {
+        let state = SegmentState::Sealed { footer_entries: record.footer_entries };
+        table.add_sorted(Segment { is_sorted: true, ..segment_of(record, state, false) });
+    }
     let mut next_row = rows_first;
     for (seq, row) in &collector.rows {
         fill_lost_rows(&mut table, &mut next_row, *seq);
@@ -144,6 +149,7 @@ pub(crate) fn open_log(
         pool,
         manifest: ManifestWriter::new(cfg.mutants),
         sealer: Sealer::new(cfg.mutants),
+        sorted: SortedWriter::new(),
         reads: Reads::new(cfg.reads_in_flight_max),
         next_uid: manifest.next_uid,
         next_file: manifest.next_file,
@@ -159,7 +165,7 @@ pub(crate) fn open_log(
 
 /// Adds this start to the list and drops what no scan can need any more: starts whose blocks all stand before the first scanned one, and
 /// starts that wrote nothing.
-fn note_start(manifest: &mut ManifestV1, next_seq: BlockSeq, collector: &Collector) {
+fn note_start(manifest: &mut ManifestV2, next_seq: BlockSeq, collector: &Collector) {
     let first = collector.rows.first().map_or(next_seq, |row| row.0);
     manifest.starts.retain(|start| start.first_seq < next_seq.0);
     let needed_from = manifest.starts.iter().rposition(|start| start.first_seq <= first.0).unwrap_or(0);
@@ -190,10 +196,11 @@ fn segment_of(record: &SegmentRecordV1, state: SegmentState, fresh: bool) -> Seg
         last_block: BlockSeq(0),
         first_prev_crc: 0,
         fresh,
+        is_sorted: false,
     }
 }
 
-fn create_file(files: &mut Files<'_>, manifest: &mut ManifestV1, bytes: u64, fill: bool) -> Result<u64, RecoverError> {
+fn create_file(files: &mut Files<'_>, manifest: &mut ManifestV2, bytes: u64, fill: bool) -> Result<u64, RecoverError> {
     let number = manifest.next_file;
     manifest.next_file += 1;
     files.disk.create(&segment_file_name(number), segment_file(number), bytes)?;
@@ -207,7 +214,7 @@ fn create_file(files: &mut Files<'_>, manifest: &mut ManifestV1, bytes: u64, fil
 /// Prepares a segment the way the running log does, but at once: a filled free file, any free file, or a new one.
 fn make_segment(
     files: &mut Files<'_>,
-    manifest: &mut ManifestV1,
+    manifest: &mut ManifestV2,
     next_seq: BlockSeq,
     cfg: &LogConfig,
 ) -> Result<(SegmentRecordV1, bool), RecoverError> {
@@ -240,7 +247,7 @@ fn make_segment(
     Ok((record, fresh))
 }
 
-fn prefill(files: &mut Files<'_>, manifest: &mut ManifestV1, cfg: &LogConfig) -> Result<(), RecoverError> {
+fn prefill(files: &mut Files<'_>, manifest: &mut ManifestV2, cfg: &LogConfig) -> Result<(), RecoverError> {
     for _ in 1..cfg.prefill_segments_at_first_start {
         let file = create_file(files, manifest, cfg.segment_bytes, true)?;
         manifest.free.push(FreeFileV1 { file, filled: true });

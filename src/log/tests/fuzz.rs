@@ -5,20 +5,20 @@ use super::harness::{Harness, small_config};
 use crate::log::envelope;
 use crate::log::inspect::{Detail, inspect_segment, inspect_shard};
 use crate::log::layout::{BlockView, SegmentHeader, peek_header};
-use crate::log::manifest::{MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, serialize};
+use crate::log::manifest::{MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, serialize};
 use crate::log::recovery::files::decode_envelope;
 use crate::log::*;
 use crate::sim::SimDisk;
 use proptest::prelude::*;
 use rkyv::util::AlignedVec;
 
-pub(crate) fn manifest_of(disk: &mut SimDisk) -> ManifestV1 {
+pub(crate) fn manifest_of(disk: &mut SimDisk) -> ManifestV2 {
     let mut bytes = AlignedVec::new();
     bytes.extend_from_slice(disk.file("manifest"));
     decode_envelope(&bytes, MANIFEST_SCHEMA, MANIFEST_VERSION).expect("the manifest is good")
 }
 
-pub(crate) fn put_manifest(disk: &mut SimDisk, manifest: &ManifestV1) {
+pub(crate) fn put_manifest(disk: &mut SimDisk, manifest: &ManifestV2) {
     let payload = serialize(manifest, AlignedVec::new());
     let header = envelope::seal(MANIFEST_SCHEMA, MANIFEST_VERSION, &payload);
     let mut image = vec![0; envelope::image_bytes(payload.len())];
@@ -158,7 +158,7 @@ proptest! {
         let _ = check_batch(&bytes, crate::ids::PartitionUid(1), crate::ids::Offset(0));
         let mut aligned = AlignedVec::new();
         aligned.extend_from_slice(&bytes);
-        let _ = decode_envelope::<ManifestV1>(&aligned, MANIFEST_SCHEMA, MANIFEST_VERSION);
+        let _ = decode_envelope::<ManifestV2>(&aligned, MANIFEST_SCHEMA, MANIFEST_VERSION);
         if bytes.len() >= 4096 {
             bytes.truncate(4096);
             let _ = footer::FooterHeader::decode(&bytes);

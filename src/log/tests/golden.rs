@@ -7,7 +7,7 @@ use crate::log::checkpoint::{
 use crate::log::envelope;
 use crate::log::footer::{self, FooterEntry, FooterHeader};
 use crate::log::layout::*;
-use crate::log::manifest::{FreeFileV1, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV1, SegmentRecordV1, StartV1, serialize};
+use crate::log::manifest::{FreeFileV1, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1, StartV1, serialize};
 use crate::log::recovery::files::decode_envelope;
 use crate::log::types::EntryKind;
 use rkyv::util::AlignedVec;
@@ -120,7 +120,7 @@ fn image(schema: u16, version: u16, payload: &[u8]) -> AlignedVec<16> {
 
 #[test]
 fn a_manifest_is_laid_out_as_it_always_was() {
-    let manifest = ManifestV1 {
+    let manifest = ManifestV2 {
         cluster_id: [0xC1; 16],
         node: 1,
         shard: 2,
@@ -141,11 +141,21 @@ fn a_manifest_is_laid_out_as_it_always_was() {
             sealed: true,
             footer_entries: 12,
         }],
+        sorted_segments: vec![SegmentRecordV1 {
+            uid: 3,
+            file: 4,
+            bytes: 256 << 20,
+            incarnation: 3,
+            first_seq_bound: 0,
+            window_bytes: 0,
+            sealed: true,
+            footer_entries: 70,
+        }],
         free: vec![FreeFileV1 { file: 2, filled: true }],
     };
     let image = image(MANIFEST_SCHEMA, MANIFEST_VERSION, &serialize(&manifest, AlignedVec::new()));
     check("manifest", &image, GOLDEN_MANIFEST);
-    assert_eq!(decode_envelope::<ManifestV1>(&image, MANIFEST_SCHEMA, MANIFEST_VERSION), Ok(manifest));
+    assert_eq!(decode_envelope::<ManifestV2>(&image, MANIFEST_SCHEMA, MANIFEST_VERSION), Ok(manifest));
 }
 
 #[test]
@@ -187,11 +197,12 @@ const GOLDEN_FOOTER_HEADER: &str = "\
     544c463101000100050000000000000004000000000000008877665544332211010000000100000000e0ff0f00000000 \
     090000000000000063000000000000001e0000000000000000001000000000000d0c0b0a33bfefe5";
 const GOLDEN_MANIFEST: &str = "\
-    544c455601000100b0000000000000003201080000000000000000003f6f725c04000000000000001100000000000000 \
+    544c455601000200f00000000000000032010800000000000000000090e1e19f04000000000000001100000000000000 \
     050000000000000001000000000000000000001000000000040000000000000009000000000000000000300000000000 \
-    010000000c00000002000000000000000100000000000000c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c10100000002000300 \
-    8877665544332211040000000000000080ffffff01000000060000000000000007000000000000000100000074ffffff \
-    01000000a4ffffff01";
+    010000000c00000003000000000000000400000000000000000000100000000003000000000000000000000000000000 \
+    0000000000000000010000004600000002000000000000000100000000000000c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1 \
+    01000000020003008877665544332211040000000000000048ffffff0100000006000000000000000700000000000000 \
+    010000003cffffff010000006cffffff010000009cffffff01";
 const GOLDEN_CHECKPOINT: &str = "\
     544c455602000100e800000000000000320108000000000000000000015bf59901000000000000000200000000000000 \
     03000000000000000400000000000000050000000000000006000000000000000a000000000000000b00000000000000 \

@@ -1,0 +1,371 @@
+//! One job of the sorter: copies the batches of its inputs into one sorted segment after the other, partition by partition.
+//!
+//! Read-ahead: footers in windows, one per input, since inputs list their batches in the order in which they are wanted; batches in reads of
+//! up to 1 MiB, across runs. Copying is in order, whatever order reads end in.
+//!
+//! Invariants: memory is bounded (`AHEAD_BYTES`, one window per input, one output buffer); a batch is copied only when both its checksums, its
+//! partition and its offset are right; a run with one that is not stays where it is, and ends the piece before it; a piece is only of runs that
+//! follow one another in their partition.
+//!
+//! Not here: what is done with the pieces (`sorting.rs`).
+
+use super::sorting::{RUN_BYTES, SORTER};
+use crate::bytes::{Bytes, Slab};
+use crate::effects::Effects;
+use crate::ids::{PartitionUid, SegmentUid};
+use crate::log::footer::{FooterPlan, decode_slice};
+use crate::log::{FooterEntry, Log, ReadError, ReadRefused, check_batch};
+use crate::mutants::Mutant;
+use crate::partition::{Partitions, Run};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes read and not copied yet, at most.
+const AHEAD_BYTES: u64 = 2 << 20;
+/// Bytes of one read, unless one batch is larger.
+const READ_BYTES: u64 = 1 << 20;
+/// Bytes of no interest that are read through rather than around.
+const GAP_BYTES_MAX: u64 = 16 << 10;
+/// Footer entries read at once: 64 pages.
+const WINDOW_ENTRIES: u32 = 64 * 102;
+/// Bytes copied in one turn: some 100 us.
+const TURN_BYTES: u64 = 512 << 10;
+
+/// What a turn of copying came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copied {
+    /// Something is awaited that ends soon.
+    Waits,
+    /// There is no file to write to.
+    NoFile,
+    /// The next run does not fit the output any more.
+    OutputFull,
+    /// Everything is copied.
+    All,
+    /// There was nothing to copy.
+    Nothing,
+}
+
+/// Runs of one partition, one behind the other, that were copied into the output.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) uid: PartitionUid,
+    pub(super) runs: Vec<Run>,
+    bytes: u64,
+    /// Entries in the output before it.
+    entries_before: usize,
+    /// What follows in the partition's index may be joined to it.
+    is_open: bool,
+}
+
+/// Some of an input's footer.
+#[derive(Debug)]
+struct Window {
+    first: u32,
+    entries: Vec<FooterEntry>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    ticket: u64,
+    pos: u64,
+    len: u64,
+    entries: Vec<FooterEntry>,
+    bytes: Option<Result<Bytes, ReadError>>,
+}
+
+/// A run being copied, or about to be.
+#[derive(Debug)]
+struct RunCopy {
+    uid: PartitionUid,
+    run: Run,
+    /// Follows the run before it in the partition's index.
+    follows: bool,
+    /// Its entries of which no read was begun yet.
+    unread: VecDeque<FooterEntry>,
+    chunks: VecDeque<Chunk>,
+    started: bool,
+    /// Retention took its segment: nothing is wrong with it.
+    is_gone: bool,
+    /// Entry of the front chunk that is being copied, and how much of it was.
+    at: usize,
+    copied: usize,
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Pinned.
+    inputs: Vec<SegmentUid>,
+    /// Partitions not looked at yet, backwards.
+    uids: Vec<PartitionUid>,
+    /// Runs of partitions looked at.
+    planned: VecDeque<(PartitionUid, Run, bool)>,
+    windows: BTreeMap<SegmentUid, Window>,
+    /// The footer read under way: ticket, first entry, plan.
+    footer_read: Option<(u64, u32, FooterPlan)>,
+    ahead: VecDeque<RunCopy>,
+    ahead_bytes: u64,
+    is_output_open: bool,
+    pieces: Vec<Piece>,
+}
+
+impl Job {
+    pub(super) fn new(inputs: Vec<SegmentUid>, mut uids: Vec<PartitionUid>) -> Job {
+        uids.reverse();
+        Job {
+            inputs,
+            uids,
+            planned: VecDeque::new(),
+            windows: BTreeMap::new(),
+            footer_read: None,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            is_output_open: false,
+            pieces: Vec::new(),
+        }
+    }
+
+    pub(super) fn inputs(&self) -> &[SegmentUid] {
+        &self.inputs
+    }
+
+    /// Whether another output is needed.
+    pub(super) fn has_more(&self) -> bool {
+        !(self.uids.is_empty() && self.planned.is_empty() && self.ahead.is_empty())
+    }
+
+    /// The pieces of the output that was just finished.
+    pub(super) fn take_pieces(&mut self) -> Vec<Piece> {
+        self.is_output_open = false;
+        std::mem::take(&mut self.pieces)
+    }
+
+    /// Takes the end of a read.
+    pub(super) fn on_read(&mut self, ticket: u64, bytes: Result<Bytes, ReadError>) {
+        if let Some((_, first, plan)) = self.footer_read.take_if(|(t, ..)| *t == ticket) {
+            let mut entries = Vec::new();
+            // A page that does not check leaves the window empty: the runs it lists stay where they are.
+            let read = bytes.is_ok_and(|bytes| decode_slice(&plan, bytes.as_slice(), &mut entries).is_ok());
+            debug_assert!(read || entries.is_empty());
+            self.windows.insert(plan.segment, Window { first, entries });
+        } else if let Some(chunk) = self.ahead.iter_mut().flat_map(|copy| &mut copy.chunks).find(|chunk| chunk.ticket == ticket) {
+            chunk.bytes = Some(bytes);
+        }
+    }
+
+    /// Reads ahead as far as `allowance` lets it, copies what is there.
+    pub(super) fn go_on(
+        &mut self,
+        partitions: &Partitions,
+        log: &mut Log,
+        slab: &mut Slab,
+        effects: &mut Effects,
+        allowance: &mut u64,
+    ) -> Copied {
+        self.read_ahead(partitions, log, slab, effects, allowance);
+        if !self.has_more() {
+            return if self.is_output_open { Copied::All } else { Copied::Nothing };
+        }
+        if !self.is_output_open {
+            if log.begin_sorted(slab).is_none() {
+                return Copied::NoFile;
+            }
+            self.is_output_open = true;
+        }
+        let mut left = TURN_BYTES;
+        while left > 0 && !self.ahead.is_empty() {
+            match self.copy_front(log, slab, effects) {
+                Some(Ok(bytes)) => left = left.saturating_sub(bytes),
+                Some(Err(full)) => return full,
+                None => return Copied::Waits,
+            }
+        }
+        if self.has_more() { Copied::Waits } else { Copied::All }
+    }
+
+    /// The next run of an input, in the order of partitions.
+    fn next_planned(&mut self, partitions: &Partitions) -> Option<(PartitionUid, Run, bool)> {
+        while self.planned.is_empty() {
+            let uid = self.uids.pop()?;
+            let Some(partition) = partitions.slot(uid).and_then(|slot| partitions.get(slot)) else { continue };
+            let mut follows = false;
+            for run in partition.index.runs() {
+                let is_input = self.inputs.contains(&run.segment);
+                if is_input {
+                    self.planned.push_back((uid, *run, follows));
+                }
+                follows = is_input;
+            }
+        }
+        self.planned.pop_front()
+    }
+
+    fn read_ahead(&mut self, partitions: &Partitions, log: &mut Log, slab: &mut Slab, effects: &mut Effects, allowance: &mut u64) {
+        while self.ahead_bytes < AHEAD_BYTES && *allowance > 0 {
+            if self.ahead.back().is_some_and(|copy| !copy.unread.is_empty()) {
+                let Some(read) = self.read_next_chunk(log, slab, effects) else { return };
+                *allowance = allowance.saturating_sub(read);
+                continue;
+            }
+            if self.footer_read.is_some() {
+                return;
+            }
+            let Some((uid, run, follows)) = self.next_planned(partitions) else { return };
+            if log.footer_entries(run.segment).is_none() {
+                // All of that segment expired meanwhile.
+                continue;
+            }
+            let Some(window) = self.windows.get(&run.segment).filter(|w| w.first <= run.footer_first && run.footer_end() <= w.end()) else {
+                self.planned.push_front((uid, run, follows));
+                let Some(read) = self.read_window(&run, log, slab, effects) else { return };
+                *allowance = allowance.saturating_sub(read);
+                return;
+            };
+            let from = (run.footer_first - window.first) as usize;
+            let unread = window.entries.iter().skip(from).take(run.footer_count as usize).copied().collect();
+            self.ahead.push_back(RunCopy {
+                uid,
+                run,
+                follows,
+                unread,
+                chunks: VecDeque::new(),
+                started: false,
+                is_gone: false,
+                at: 0,
+                copied: 0,
+            });
+        }
+    }
+
+    /// Begins the read of the footer's window that begins with a run. Answers its bytes.
+    fn read_window(&mut self, run: &Run, log: &mut Log, slab: &mut Slab, effects: &mut Effects) -> Option<u64> {
+        let total = log.footer_entries(run.segment)?;
+        let count = run.footer_count.max(WINDOW_ENTRIES).min(total - run.footer_first);
+        let plan = log.footer_plan(run.segment, run.footer_first, count)?;
+        let ticket = log.begin_read(slab, effects, SORTER, run.segment, plan.pos, plan.len).ok()?;
+        self.footer_read = Some((ticket, run.footer_first, plan));
+        Some(u64::from(plan.len))
+    }
+
+    /// Begins a read of the next batches of the last run ahead. Answers its bytes.
+    fn read_next_chunk(&mut self, log: &mut Log, slab: &mut Slab, effects: &mut Effects) -> Option<u64> {
+        let copy = self.ahead.back_mut().expect("looked at before");
+        let first = *copy.unread.front().expect("looked at before");
+        let pos = u64::from(first.pos);
+        let mut end = pos;
+        let joins = |entry: &FooterEntry, end: u64| {
+            let (at, len) = (u64::from(entry.pos), u64::from(entry.len));
+            at >= end && at - end <= GAP_BYTES_MAX && at + len - pos <= READ_BYTES
+        };
+        let mut count = 0;
+        while let Some(entry) = copy.unread.get(count).filter(|entry| count == 0 || joins(entry, end)) {
+            end = u64::from(entry.pos) + u64::from(entry.len);
+            count += 1;
+        }
+        let len = end - pos;
+        let chunk = match log.begin_read(slab, effects, SORTER, copy.run.segment, pos as u32, len as u32) {
+            Ok(ticket) => Chunk { ticket, pos, len, entries: copy.unread.drain(..count).collect(), bytes: None },
+            Err(ReadRefused::Full) => return None,
+            // The run is gone, or the log has failed: what was read of it is thrown away with it.
+            Err(ReadRefused::Gone | ReadRefused::BadRange | ReadRefused::Failed) => {
+                copy.is_gone = true;
+                let entries = copy.unread.drain(..).collect();
+                Chunk { ticket: 0, pos, len: 0, entries, bytes: Some(Err(ReadError::Short { got: 0 })) }
+            }
+        };
+        self.ahead_bytes += chunk.len;
+        copy.chunks.push_back(chunk);
+        Some(len)
+    }
+
+    /// Copies the next batch, or a part of it, of the run in front. `None`: something is awaited; else how much was copied.
+    fn copy_front(&mut self, log: &mut Log, slab: &mut Slab, effects: &mut Effects) -> Option<Result<u64, Copied>> {
+        let copy = self.ahead.front_mut().expect("there is a run ahead");
+        if !copy.started {
+            if copy.unread.is_empty() && copy.chunks.is_empty() {
+                // Its footer's page does not check.
+                self.leave_front(log);
+                return Some(Ok(0));
+            }
+            if !log.sorted_has_room(copy.run.bytes, copy.run.footer_count) {
+                assert!(log.sorted_entries() > 0, "what one segment holds fits another: {:?}", copy.run);
+                return Some(Err(Copied::OutputFull));
+            }
+            copy.started = true;
+            let joins = |piece: &Piece| piece.is_open && copy.follows && piece.uid == copy.uid && piece.bytes < RUN_BYTES;
+            if !self.pieces.last().is_some_and(joins) {
+                let entries_before = log.sorted_entries();
+                self.pieces.push(Piece { uid: copy.uid, runs: Vec::new(), bytes: 0, entries_before, is_open: true });
+            }
+        }
+        let chunk = copy.chunks.front()?;
+        let Ok(bytes) = chunk.bytes.as_ref()? else {
+            self.leave_front(log);
+            return Some(Ok(0));
+        };
+        let entry = chunk.entries[copy.at];
+        let from = (u64::from(entry.pos) - chunk.pos) as usize;
+        let batch = &bytes.as_slice()[from..from + entry.len as usize];
+        if copy.copied == 0 && check_batch(batch, entry.partition_uid, entry.base_offset).is_err() {
+            self.leave_front(log);
+            return Some(Ok(0));
+        }
+        let taken = log.write_sorted(slab, effects, &batch[copy.copied..]);
+        if taken == 0 {
+            return None;
+        }
+        copy.copied += taken;
+        if copy.copied == batch.len() {
+            log.end_sorted_batch(entry);
+            (copy.at, copy.copied) = (copy.at + 1, 0);
+            if copy.at == chunk.entries.len() {
+                self.ahead_bytes -= chunk.len;
+                copy.chunks.pop_front();
+                copy.at = 0;
+                if copy.chunks.is_empty() && copy.unread.is_empty() {
+                    self.end_front();
+                }
+            }
+        }
+        Some(Ok(taken as u64))
+    }
+
+    /// The run in front is copied whole.
+    fn end_front(&mut self) {
+        let copy = self.ahead.pop_front().expect("it was in front");
+        let piece = self.pieces.last_mut().expect("begun with its first run");
+        piece.bytes += copy.run.bytes;
+        piece.runs.push(copy.run);
+    }
+
+    /// The run in front stays where it is: something of it cannot be read, or does not check. What was copied of it is taken off the list.
+    fn leave_front(&mut self, log: &mut Log) {
+        let copy = self.ahead.pop_front().expect("it was in front");
+        self.ahead_bytes -= copy.chunks.iter().map(|chunk| chunk.len).sum::<u64>();
+        if !copy.is_gone {
+            tracing::warn!(
+                segment = copy.run.segment.0,
+                partition = copy.uid.0,
+                from = copy.run.first_offset,
+                "damage keeps a run from being sorted"
+            );
+        }
+        if copy.started {
+            let piece = self.pieces.last().expect("begun with its first run");
+            let kept = piece.entries_before + piece.runs.iter().map(|run| run.footer_count as usize).sum::<usize>();
+            log.truncate_sorted(kept);
+            self.pieces.pop_if(|piece| piece.runs.is_empty());
+        }
+        // What follows in the partition's index does not follow what was copied last.
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.is_open = log.mutants().has(Mutant::JoinWhatDoesNotFollow) && !piece.runs.is_empty();
+        }
+    }
+}
+
+impl Window {
+    fn end(&self) -> u32 {
+        // An empty window is one that could not be read: it stands for all it was asked for.
+        if self.entries.is_empty() { u32::MAX } else { self.first + self.entries.len() as u32 }
+    }
+}

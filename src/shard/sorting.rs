@@ -1,0 +1,304 @@
+//! The sorter: many sealed segments in which the partitions' batches lie scattered, or of which little is still wanted, become few in which
+//! each partition's batches lie together; the files go back to the pool (D3).
+//!
+//! ```text
+//! idle --look, each second--> copying --output full, or nothing left--> finishing (footer, manifest) --> runs are swapped
+//!   ^                            ^                                                                            |
+//!   |                            +------ more to copy ------ inputs' runs are dropped <-- checkpoint durable <-+
+//!   +--------------------------------- nothing left -----------------+
+//! ```
+//! Which: sealed segments whose runs are short on average (`RUN_BYTES`), or of which half is not wanted, padding included; not before some
+//! files are won by it. What lies together well enough is left alone.
+//!
+//! Invariants: a run points to a sorted segment only once the manifest names that segment; an input is freed only once a checkpoint without
+//! its runs is durable, and its reads have ended; what does not check is not copied, and its segment stays for it.
+//! A crash at any step leaves the old runs, or the new ones, whole.
+//!
+//! Not here: the copying (`sort_job.rs`), the segment's file (`log/sorted.rs`), what is dropped for good (`retention.rs`).
+
+use super::retention::Use;
+use super::shard::{Phase, Shard};
+use super::sort_job::{Copied, Job};
+use crate::effects::{Effects, Now};
+use crate::ids::{PartitionUid, SegmentUid};
+use crate::log::{FooterEntry, ReadError, SegmentInfo};
+use crate::mutants::Mutant;
+use crate::partition::Run;
+
+/// Whom the log's reads belong to when the sorter began them: no session has this number.
+pub(super) const SORTER: u64 = u64::MAX;
+/// How often segments are looked at while there is nothing to do, in microseconds.
+const LOOK_US: u64 = 1_000_000;
+/// A run from this size on is long enough: a read of it costs little more than its bytes. Also what a sorted run ends at.
+pub(super) const RUN_BYTES: u64 = 256 << 10;
+/// Files that sorting has to win before it is begun for space alone.
+const FILES_WON_MIN: u64 = 2;
+/// How long to wait for a free file, in microseconds.
+const NO_FILE_US: u64 = 100_000;
+/// How much may be saved up while there is nothing to read, in microseconds' worth of the rate.
+const SAVED_US: u64 = 20_000;
+
+/// The sorter of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Sorting {
+    step: Step,
+    next_look_us: u64,
+    /// Bytes that may be read now, and when that was counted.
+    allowance: u64,
+    counted_us: u64,
+}
+
+#[derive(Debug, Default)]
+enum Step {
+    #[default]
+    Idle,
+    Copying(Box<Job>),
+    Finishing(Box<Job>),
+    /// Runs are swapped in memory. The old ones, to be dropped once a checkpoint is durable.
+    WantCheckpoint(Box<Job>, Vec<Run>),
+    Checkpoint(Box<Job>, Vec<Run>),
+}
+
+impl Shard {
+    /// Whether the sorter is at work.
+    pub fn is_sorting(&self) -> bool {
+        !matches!(self.sorting.step, Step::Idle)
+    }
+
+    /// One turn of sorting.
+    pub(super) fn sort(&mut self, now: Now, effects: &mut Effects) {
+        if self.phase != Phase::Serving {
+            return self.stop_sorting();
+        }
+        let rate = self.settings.sorter_bytes_per_second;
+        let passed_us = now.mono_us - std::mem::replace(&mut self.sorting.counted_us, now.mono_us);
+        let saved = self.sorting.allowance + rate.saturating_mul(passed_us) / 1_000_000;
+        self.sorting.allowance = saved.min((rate / 1_000_000 * SAVED_US).max(2 << 20));
+        match std::mem::take(&mut self.sorting.step) {
+            Step::Idle => self.look(now, effects),
+            Step::Copying(job) => self.copy(now, job, effects),
+            Step::WantCheckpoint(job, old) => self.write_runs(job, old, effects),
+            waiting @ (Step::Finishing(_) | Step::Checkpoint(..)) => self.sorting.step = waiting,
+        }
+    }
+
+    /// Leaves what can be left: nothing points to what was copied so far.
+    fn stop_sorting(&mut self) {
+        match std::mem::take(&mut self.sorting.step) {
+            Step::Copying(job) => self.end_job(*job),
+            // What is on its way is carried to its end by the log.
+            other => self.sorting.step = other,
+        }
+    }
+
+    fn end_job(&mut self, job: Job) {
+        if self.failure().is_none() {
+            job.inputs().iter().for_each(|segment| self.log.unpin(*segment));
+        }
+    }
+
+    fn look(&mut self, now: Now, effects: &mut Effects) {
+        if now.mono_us < self.sorting.next_look_us || self.settings.sorter_segments == 0 {
+            return;
+        }
+        self.sorting.next_look_us = now.mono_us + LOOK_US;
+        let most = self.settings.sorter_segments as usize;
+        let inputs = choose(self.log.segments().filter_map(|s| Some((s, *self.retention.use_of(s.uid)?))), most);
+        if inputs.is_empty() {
+            return effects.wake_at(self.sorting.next_look_us);
+        }
+        tracing::debug!(shard = self.id.0, segments = inputs.len(), "sorting begins");
+        for segment in &inputs {
+            assert!(self.log.pin(*segment), "a segment that is used is there");
+        }
+        let mut uids: Vec<PartitionUid> = self.partitions.iter().map(|(_, partition)| partition.uid).collect();
+        uids.sort_unstable();
+        self.copy(now, Box::new(Job::new(inputs, uids)), effects);
+    }
+
+    fn copy(&mut self, now: Now, mut job: Box<Job>, effects: &mut Effects) {
+        let allowance = &mut self.sorting.allowance;
+        match job.go_on(&self.partitions, &mut self.log, &mut self.slab, effects, allowance) {
+            Copied::Waits => {
+                // For bytes of the rate, or for memory; reads and writes come with a turn of their own.
+                effects.wake_at(now.mono_us + 1_000);
+                self.sorting.step = Step::Copying(job);
+            }
+            Copied::NoFile => {
+                effects.wake_at(now.mono_us + NO_FILE_US);
+                self.sorting.step = Step::Copying(job);
+            }
+            Copied::OutputFull | Copied::All => {
+                self.log.finish_sorted(&mut self.slab, effects);
+                self.sorting.step = Step::Finishing(job);
+            }
+            Copied::Nothing => self.end_job(*job),
+        }
+    }
+
+    /// A read of the sorter's has ended.
+    pub(super) fn on_sorter_read(&mut self, ticket: u64, bytes: Result<crate::bytes::Bytes, ReadError>) {
+        // Of a job that was left: nobody waits for it.
+        if let Step::Copying(job) | Step::Finishing(job) | Step::WantCheckpoint(job, _) | Step::Checkpoint(job, _) = &mut self.sorting.step
+        {
+            job.on_read(ticket, bytes);
+        }
+    }
+
+    /// The sorted segment is durable: its runs take the place of those that were copied.
+    pub(super) fn on_sorted(&mut self, segment: SegmentUid, entries: &[FooterEntry]) {
+        let Step::Finishing(mut job) = std::mem::take(&mut self.sorting.step) else {
+            // Of a job that was left.
+            if !entries.is_empty() {
+                self.retention.on_sealed(segment, Use::default());
+            }
+            return;
+        };
+        let mut usage = Use::default();
+        let mut old = Vec::new();
+        for piece in job.take_pieces() {
+            let run = run_of(segment, piece.uid, &piece.runs, entries);
+            let Some(partition) = self.partitions.slot(piece.uid).and_then(|slot| self.partitions.get_mut(slot)) else { continue };
+            let Some((new, replaced)) = partition.index.replace_runs(&piece.runs, run) else { continue };
+            usage.add(new.bytes);
+            old.extend_from_slice(&piece.runs[piece.runs.len() - replaced..]);
+            self.metrics.counters.sorter_bytes += new.bytes;
+        }
+        if !entries.is_empty() {
+            self.retention.on_sealed(segment, usage);
+            self.metrics.counters.sorter_segments += 1;
+        }
+        tracing::debug!(
+            shard = self.id.0,
+            segment = segment.0,
+            runs = usage.runs,
+            bytes = usage.live_bytes,
+            instead_of = old.len(),
+            "sorted"
+        );
+        if self.log.mutants().has(Mutant::FreeSortedEarly) {
+            old.drain(..).for_each(|run| self.retention.on_run_dropped(&run));
+        }
+        if old.is_empty() {
+            return self.go_on_sorting(job);
+        }
+        self.sorting.step = Step::WantCheckpoint(job, old);
+    }
+
+    /// Begins the checkpoint with the new runs, once no seal is under way.
+    fn write_runs(&mut self, job: Box<Job>, old: Vec<Run>, effects: &mut Effects) {
+        if self.sealing.is_none() && self.log.is_sealing_free() {
+            let checkpoint = self.checkpoint(self.log.covered(), &[]);
+            match self.log.write_checkpoint(&mut self.slab, effects, checkpoint) {
+                Ok(()) => return self.sorting.step = Step::Checkpoint(job, old),
+                Err(error) => tracing::debug!(shard = self.id.0, "a checkpoint has to wait: {error:?}"),
+            }
+        }
+        self.sorting.step = Step::WantCheckpoint(job, old);
+    }
+
+    /// The checkpoint with the new runs is durable: the inputs lose theirs.
+    pub(super) fn on_runs_written(&mut self) {
+        let Step::Checkpoint(job, old) = std::mem::take(&mut self.sorting.step) else {
+            panic!("only the sorter writes a checkpoint alone")
+        };
+        for run in old {
+            self.retention.on_run_dropped(&run);
+        }
+        self.go_on_sorting(job);
+    }
+
+    fn go_on_sorting(&mut self, job: Box<Job>) {
+        if job.has_more() {
+            self.sorting.step = Step::Copying(job);
+        } else {
+            self.end_job(*job);
+        }
+    }
+}
+
+/// The run that a sorted segment holds in place of `runs`.
+fn run_of(segment: SegmentUid, uid: PartitionUid, runs: &[Run], entries: &[FooterEntry]) -> Run {
+    let (first, last) = (runs.first().expect("a piece has runs"), runs.last().expect("a piece has runs"));
+    let at = |offset: u64| entries.partition_point(|entry| (entry.partition_uid, entry.base_offset.0) < (uid, offset)) as u32;
+    let (footer_first, footer_end) = (at(first.first_offset), at(last.end_offset));
+    let run = Run {
+        segment,
+        first_offset: first.first_offset,
+        end_offset: last.end_offset,
+        newest_ts_us: runs.iter().map(|run| run.newest_ts_us).max().unwrap_or(i64::MIN),
+        bytes: runs.iter().map(|run| run.bytes).sum(),
+        footer_first,
+        footer_count: footer_end - footer_first,
+    };
+    assert_eq!(run.footer_count, runs.iter().map(|run| run.footer_count).sum::<u32>(), "all of {uid}'s batches were copied");
+    run
+}
+
+/// The segments to sort now, oldest first; none while it is not worth it.
+fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize) -> Vec<SegmentUid> {
+    let (mut inputs, mut scattered, mut live_bytes, mut file_bytes) = (Vec::new(), 0, 0, 1);
+    for (segment, usage) in segments.filter(|(segment, usage)| segment.sealed && usage.runs > 0) {
+        let is_scattered = !segment.sorted && usage.live_bytes < RUN_BYTES * u64::from(usage.runs);
+        let is_wasteful = usage.live_bytes * 2 < segment.file_bytes;
+        if !(is_scattered || is_wasteful) {
+            continue;
+        }
+        scattered += usize::from(is_scattered);
+        live_bytes += usage.live_bytes;
+        file_bytes = segment.file_bytes;
+        inputs.push(segment.uid);
+        if inputs.len() == most {
+            break;
+        }
+    }
+    // A thirty-second of a file is more than its header, paddings and footer take, unless its batches are tiny.
+    let outputs = live_bytes.div_ceil(file_bytes - file_bytes / 32);
+    if scattered >= most || inputs.len() as u64 >= outputs + FILES_WON_MIN { inputs } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::BlockSeq;
+
+    fn segment(uid: u64, sorted: bool, runs: u32, live_mib: u64) -> (SegmentInfo, Use) {
+        let info = SegmentInfo {
+            uid: SegmentUid(uid),
+            sealed: true,
+            sorted,
+            file_bytes: 256 << 20,
+            first_block: BlockSeq(0),
+            last_block: BlockSeq(0),
+        };
+        (info, Use { runs, live_bytes: live_mib << 20 })
+    }
+
+    fn chosen(list: &[(SegmentInfo, Use)], most: usize) -> Vec<u64> {
+        choose(list.iter().copied(), most).into_iter().map(|uid| uid.0).collect()
+    }
+
+    #[test]
+    fn what_lies_together_is_left_alone() {
+        let fat: Vec<_> = (1..40).map(|uid| segment(uid, false, 10, 250)).collect();
+        assert!(chosen(&fat, 16).is_empty());
+        let sorted: Vec<_> = (1..40).map(|uid| segment(uid, true, 10_000, 250)).collect();
+        assert!(chosen(&sorted, 16).is_empty(), "short runs that were sorted already do not get longer by it");
+    }
+
+    #[test]
+    fn scattered_segments_wait_until_there_are_enough_of_them() {
+        let list: Vec<_> = (1..=16).map(|uid| segment(uid, false, 10_000, 250)).collect();
+        assert!(chosen(&list[..15], 16).is_empty());
+        assert_eq!(chosen(&list, 16).len(), 16);
+    }
+
+    #[test]
+    fn waste_is_won_back_when_files_are_won_by_it() {
+        let list: Vec<_> = (1..=4).map(|uid| segment(uid, uid % 2 == 0, 3, 20)).collect();
+        assert!(chosen(&list[..2], 16).is_empty(), "two become one: not worth a copy");
+        assert_eq!(chosen(&list[..3], 16), [1, 2, 3]);
+        let unused = segment(9, false, 0, 0);
+        assert!(chosen(&[unused, unused, unused], 16).is_empty(), "what nobody wants is retention's");
+    }
+}
