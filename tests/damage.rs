@@ -6,10 +6,11 @@
 mod common;
 
 use common::layout::{Rec, code};
-use common::{Node, Options, Peer, files_with_prefix, find, tool};
+use common::{Node, Options, Peer, WAIT, files_with_prefix, find, tool};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 const MARKED: u64 = 5;
 /// The records' own time is in the past: by default they would be dropped as soon as their segment is sealed.
@@ -236,4 +237,24 @@ fn inspect_prints_a_sound_directory_and_refuses_what_is_none() {
         assert_eq!(inspected.code, 1, "{}{}", inspected.text(), inspected.stderr);
         assert!(format!("{}{}", inspected.text(), inspected.stderr).contains(&path.display().to_string()), "{inspected:?}");
     }
+}
+
+#[test]
+fn the_scrubber_finds_what_nobody_has_asked_for() {
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.topic("damaged", 1, KEEP)[0].uid;
+    // 30 MB: a segment of 16 MiB is full, and sealed by the end.
+    (0..60).for_each(|n| drop(peer.put(uid, &[Rec::value(value(n, 500_000))])));
+    node.stop();
+    flip(&node.shard_dir(0), MARKED);
+    let node = node.restart_with(Options::default().set("scrub.bytes.per.second", "64MiB"));
+    let until = Instant::now() + WAIT;
+    while node.metric("tramline_scrub_passes_total") == 0.0 {
+        assert!(Instant::now() < until, "{} bytes are checked", node.metric("tramline_scrub_bytes_total"));
+        std::thread::yield_now();
+    }
+    assert!(node.metric("tramline_scrub_bytes_total") > 10e6, "a sealed segment of 16 MiB was looked at");
+    assert_eq!(node.metric("tramline_damaged_ranges_total"), 1.0, "{}", node.process.stderr());
+    assert!(node.process.stderr().contains("is damaged"), "{}", node.process.stderr());
 }

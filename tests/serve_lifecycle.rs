@@ -370,7 +370,7 @@ fn a_node_that_was_halted_and_goes_on_answers() {
     for spin in ["always", "adaptive", "never"] {
         let mut options = Options::shards(2);
         options.spin = spin;
-        let node = Node::with(options);
+        let mut node = Node::with(options);
         let mut old = Peer::connect(node.ready.client);
         let uid = old.topic("t", 1, &[])[0].uid;
         let batch = layout::batch(layout::TIME_US, &[Rec::value("x")]);
@@ -380,7 +380,7 @@ fn a_node_that_was_halted_and_goes_on_answers() {
             let pending = (round % 2 == 0).then(|| old.send_produce(layout::level::DURABLE, &[(uid, &batch)]));
             for _ in 0..dice.in_range(1, 4) {
                 node.process.signal("STOP");
-                std::thread::sleep(Duration::from_micros(dice.in_range(0, 20_000)));
+                node.process.watch_quietly(Duration::from_micros(dice.in_range(0, 20_000)));
                 node.process.signal("CONT");
             }
             if pending.is_some() {

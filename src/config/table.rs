@@ -253,6 +253,20 @@ pub static TABLE: &[Def] = &[
         fixed("256MiB"),
         "What the sorter reads at most per shard and second; it writes as much.",
     ),
+    bytes(
+        "scrub.bytes.per.second",
+        0,
+        GIB,
+        fixed("4MiB"),
+        "What the scrubber reads per shard and second to check what is stored. 4MiB are 14 GiB an hour. 0: it does not run.",
+    ),
+    span(
+        "scrub.interval",
+        60 * SECOND,
+        365 * 24 * 3600 * SECOND,
+        fixed("24h"),
+        "From the beginning of one pass of the scrubber to that of the next. The first one begins with the process.",
+    ),
     text(
         "memory.prefault",
         Kind::Flag,

@@ -74,6 +74,9 @@ use sorted::SortedWriter;
 use tail_cache::TailCache;
 use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
 
+/// Reads of owners from this number on are background work: nobody waits for them, and they count as no reader.
+pub const BACKGROUND_OWNER: u64 = u64::MAX - 1;
+
 /// Blocks let go from the tail cache at most to make room for one append when memory is short.
 const EVICTIONS_PER_APPEND: u32 = 16;
 
@@ -322,7 +325,7 @@ impl Log {
         self.segments.block_place(block)
     }
 
-    /// Bytes of the reads under way.
+    /// Bytes of the reads under way that somebody waits for.
     pub fn reading_bytes(&self) -> u64 {
         self.reads.in_flight_bytes()
     }

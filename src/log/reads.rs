@@ -8,6 +8,7 @@
 use crate::bytes::{BUFFER_BYTES_MAX, BufMut, Bytes, Slab};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{FileId, SegmentUid};
+use crate::log::BACKGROUND_OWNER;
 use crate::log::layout::{BLOCK_ALIGN, align_up};
 use crate::log::operation::{Purpose, token};
 use crate::log::types::{ReadError, ReadRefused};
@@ -40,9 +41,11 @@ pub(crate) struct Reads {
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
     in_flight_bytes: u64,
-    /// `begun` when it was last looked at, and when it was last seen to have grown.
-    begun_seen: u64,
-    begun_us: u64,
+    /// Reads begun that somebody waits for.
+    awaited: u64,
+    /// `awaited` when it was last looked at, and when it was last seen to have grown.
+    awaited_seen: u64,
+    awaited_us: u64,
 }
 
 /// How long after its last read somebody counts as reading, in microseconds: chunks are read ahead and then sent, with pauses in between.
@@ -62,8 +65,9 @@ impl Reads {
             failed: 0,
             bytes: 0,
             in_flight_bytes: 0,
-            begun_seen: 0,
-            begun_us: 0,
+            awaited: 0,
+            awaited_seen: 0,
+            awaited_us: 0,
         }
     }
 
@@ -71,16 +75,17 @@ impl Reads {
         (self.slots.len() - self.free.len()) as u32
     }
 
+    /// Of those that somebody waits for.
     pub(crate) fn in_flight_bytes(&self) -> u64 {
         self.in_flight_bytes
     }
 
     /// Whether somebody reads, or did a moment ago. To be asked in each turn.
     pub(crate) fn were_begun_lately(&mut self, now: Now) -> bool {
-        if self.begun > self.begun_seen || self.in_flight() > 0 {
-            (self.begun_seen, self.begun_us) = (self.begun, now.mono_us);
+        if self.awaited > self.awaited_seen || self.in_flight_bytes > 0 {
+            (self.awaited_seen, self.awaited_us) = (self.awaited, now.mono_us);
         }
-        self.begun_seen > 0 && now.mono_us < self.begun_us + LATELY_US
+        self.awaited_seen > 0 && now.mono_us < self.awaited_us + LATELY_US
     }
 
     pub(crate) fn begin(
@@ -106,7 +111,10 @@ impl Reads {
         self.slots[slot as usize] = Some(Read { ticket, owner, segment, file, pos, len, again: false });
         self.begun += 1;
         self.bytes += end - start;
-        self.in_flight_bytes += end - start;
+        if owner < BACKGROUND_OWNER {
+            self.awaited += 1;
+            self.in_flight_bytes += end - start;
+        }
         effects.push(Effect::Read { token: token(Purpose::Read, ticket), file, pos: start, buf });
         Ok(ticket)
     }
@@ -144,7 +152,9 @@ impl Reads {
         self.failed += u64::from(bytes.is_err());
         let read = self.slots[slot].take().expect("looked at");
         let (start, end) = aligned(read.pos, read.len);
-        self.in_flight_bytes -= end - start;
+        if read.owner < BACKGROUND_OWNER {
+            self.in_flight_bytes -= end - start;
+        }
         self.free.push(slot as u32);
         Some(ReadEnd { ticket: read.ticket, owner: read.owner, segment: read.segment, pos: read.pos, bytes })
     }

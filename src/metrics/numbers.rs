@@ -88,6 +88,8 @@ numbers! {
     connections_refused_slow: "tramline_connections_refused_total" {"reason" = "slow_reader"}, "Closed because replies were not read.";
     connections_refused_unauthenticated: "tramline_connections_refused_total" {"reason" = "unauthenticated"}, "Closed at hello.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
+    scrub_bytes: "tramline_scrub_bytes_total", "Bytes of stored batches that the scrubber has checked.";
+    scrub_passes: "tramline_scrub_passes_total", "Times that the scrubber went over all sealed segments.";
     sorter_segments: "tramline_sorter_segments_total", "Sorted segments written: batches of many segments, partition by partition.";
     sorter_bytes: "tramline_sorter_bytes_total", "Bytes of batches that sorting has moved.";
     retention_bytes: "tramline_retention_bytes_total", "Bytes of segment files given back by retention and topic deletion.";

@@ -15,6 +15,7 @@ mod produce;
 mod reads;
 mod requests;
 mod retention;
+mod scrubbing;
 mod sealing;
 mod shard;
 mod sort_job;

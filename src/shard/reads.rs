@@ -5,7 +5,7 @@ use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::PartitionUid;
 use crate::partition::Slot;
-use crate::subscription::{Cursor, LookupAnswer, LookupEntry};
+use crate::subscription::{Cursor, DamageFound, LookupAnswer, LookupEntry};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest};
 use tramline_wire::frame::Frame;
@@ -90,7 +90,13 @@ impl Shard {
         let counts = self.sessions.take_counts();
         self.metrics.counters.fetch_bytes += counts.bytes;
         self.metrics.counters.fetch_batches += counts.batches;
-        for found in self.sessions.take_damage() {
+        let found = self.sessions.take_damage();
+        self.report_damage(&found);
+    }
+
+    /// Counts and logs what does not check.
+    pub(super) fn report_damage(&mut self, found: &[DamageFound]) {
+        for found in found {
             self.metrics.counters.damaged_ranges += 1;
             tracing::error!(
                 shard = self.id.0,

@@ -33,6 +33,7 @@ impl Shard {
         self.maybe_seal(effects);
         self.retain(now, effects);
         self.sort(now, effects);
+        self.scrub(now, effects);
     }
 
     /// Seals the oldest full segment whose batches are all committed.

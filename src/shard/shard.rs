@@ -8,6 +8,7 @@ use super::conns::{Conns, ForwardBudget, Overdue};
 use super::mesh::Message;
 use super::produce::Progress;
 use super::retention::Retention;
+use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
 use super::sorting::{SORTER, Sorting};
 use crate::api::{ApiError, NodeInfo};
@@ -89,6 +90,7 @@ pub struct Shard {
     pub(super) sealing: Option<Sealing>,
     pub(super) retention: Retention,
     pub(super) sorting: Sorting,
+    pub(super) scrubbing: Scrubbing,
     pub(super) disk_full: bool,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
@@ -145,6 +147,7 @@ impl Shard {
             sealing: None,
             retention: Retention::default(),
             sorting: Sorting::default(),
+            scrubbing: Scrubbing::default(),
             disk_full: false,
             urgent: true,
             lazy_until_us: u64::MAX,
@@ -351,6 +354,7 @@ impl Shard {
                 LogNews::Written { took_us } => self.metrics.record_log_write(took_us * 1000),
                 LogNews::Durable(block) => self.on_durable(now, block, effects),
                 LogNews::ReadDone { ticket, owner: SORTER, bytes, .. } => self.on_sorter_read(ticket, bytes),
+                LogNews::ReadDone { ticket, owner: SCRUBBER, bytes, .. } => self.on_scrubber_read(ticket, bytes),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
                 LogNews::Sorted { segment, entries } => self.on_sorted(segment, &entries),

@@ -21,12 +21,12 @@ use super::shard::{Phase, Shard};
 use super::sort_job::{Copied, Job};
 use crate::effects::{Effects, Now};
 use crate::ids::{PartitionUid, SegmentUid};
-use crate::log::{FooterEntry, ReadError, SegmentInfo};
+use crate::log::{BACKGROUND_OWNER, FooterEntry, ReadError, SegmentInfo};
 use crate::mutants::Mutant;
 use crate::partition::Run;
 
-/// Whom the log's reads belong to when the sorter began them: no session has this number.
-pub(super) const SORTER: u64 = u64::MAX;
+/// Whom the log's reads belong to when the sorter began them.
+pub(super) const SORTER: u64 = BACKGROUND_OWNER + 1;
 /// How often segments are looked at while there is nothing to do, in microseconds.
 const LOOK_US: u64 = 1_000_000;
 /// A run from this size on is long enough: a read of it costs little more than its bytes. Also what a sorted run ends at.

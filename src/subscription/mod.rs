@@ -22,7 +22,7 @@ mod sessions;
 pub use cursor::Cursor;
 pub use lookup::{LookupAnswer, LookupEntry};
 pub use session::{FetchStart, Mode};
-pub use sessions::{Reading, Sessions};
+pub use sessions::{DamageFound, Reading, Sessions};
 
 /// Payload bytes of one fetch reply, at most, unless one batch is larger: small replies must pass between them (128 KiB
 /// are 50 us of a 25 Gbit/s link).
