@@ -9,6 +9,7 @@ pub mod list_offsets;
 pub mod metadata;
 pub mod produce;
 pub mod topics;
+pub mod trim;
 
 use crate::control::{ControlError, SettingError};
 use crate::ids::{NodeId, ShardId};

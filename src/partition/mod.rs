@@ -10,7 +10,9 @@ mod partition;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 pub use index::{BatchRef, Found, Index, Run};
 pub use partition::{Partition, TopicRules};
 pub use table::{Partitions, Slot};
+pub use trim::{StoredTrimError, Trim, TrimError, decode_trims, encode_trims};

@@ -5,6 +5,7 @@
 //! end, or `next_offset` for topics with `visible.at=leader`.
 
 use super::index::{BatchRef, Index};
+use super::trim::TrimError;
 use crate::ids::{GroupId, PartitionUid, TopicUid};
 use std::ops::Range;
 
@@ -54,6 +55,9 @@ pub struct Partition {
     /// Where its batches are.
     pub index: Index,
     log_start: u64,
+    /// How far up the start is for good. Retention moves the start without a word in the log: until its segment is freed or a
+    /// checkpoint says so, a crash brings it back.
+    durable_start: u64,
     next_offset: u64,
     committed_end: u64,
     /// Offsets that damage of the log took away, in order.
@@ -71,6 +75,7 @@ impl Partition {
             rules,
             index: Index::default(),
             log_start: 0,
+            durable_start: 0,
             next_offset: 0,
             committed_end: 0,
             lost: Vec::new(),
@@ -115,6 +120,7 @@ impl Partition {
     /// At a start: the checkpoint's word on where this partition begins and ends.
     pub fn restore_bounds(&mut self, log_start: u64, next_offset: u64) {
         self.log_start = log_start;
+        self.durable_start = log_start;
         self.next_offset = self.next_offset.max(next_offset).max(log_start);
         self.committed_end = self.next_offset;
     }
@@ -124,9 +130,18 @@ impl Partition {
         if batch.base_offset > self.next_offset {
             self.lost.push(self.next_offset..batch.base_offset);
         }
-        self.next_offset = batch.end_offset();
+        // A checkpoint can know of a trim that stands in the log behind this batch: what is below the start was handed out.
+        self.next_offset = batch.end_offset().max(self.log_start);
         self.committed_end = self.next_offset;
         self.index.push(batch);
+    }
+
+    /// At a start: a trim that was found in the log, after all batches. Offsets below it were handed out and committed before it
+    /// was asked for, also where damage has taken the batches.
+    pub fn restore_trim(&mut self, log_start: u64) {
+        self.next_offset = self.next_offset.max(log_start);
+        self.committed_end = self.next_offset;
+        self.trim_to(log_start);
     }
 
     /// At a start: blocks were lost of which nobody knows what they held. Up to `count` offsets may have been handed out
@@ -159,10 +174,27 @@ impl Partition {
         &self.lost
     }
 
+    /// Whether the partition may be trimmed to `before`, and whether that has to be made durable (else it is so already).
+    pub fn check_trim(&self, before: u64) -> Result<bool, TrimError> {
+        if before > self.committed_end { Err(TrimError::PastCommittedEnd) } else { Ok(before > self.durable_start) }
+    }
+
+    /// A trim is durable: nothing below `log_start` exists any more.
+    pub fn trim_to(&mut self, log_start: u64) {
+        assert!(log_start <= self.committed_end, "partition {}: trimmed to {log_start} past {}", self.uid, self.committed_end);
+        self.durable_start = self.durable_start.max(log_start);
+        self.log_start = self.log_start.max(log_start);
+        self.drop_lost();
+    }
+
     /// The oldest data was dropped: the start moves up to what is left.
     pub fn on_trimmed(&mut self) {
         let start = self.index.first_offset().unwrap_or(self.next_offset);
         self.log_start = self.log_start.max(start);
+        self.drop_lost();
+    }
+
+    fn drop_lost(&mut self) {
         let start = self.log_start;
         self.lost.retain(|r| r.end > start);
     }

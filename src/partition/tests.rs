@@ -117,3 +117,71 @@ fn commits_follow_groups_and_blocks() {
     assert_eq!(told[1..], [(b, 2)], "a deleted partition has nothing to commit");
     assert_eq!((table.slot(PartitionUid(1)), table.slot(PartitionUid(2)), table.len()), (None, Some(b), 1));
 }
+
+#[test]
+fn a_trim_moves_the_start_for_good_and_never_past_what_is_committed() {
+    let mut p = partition();
+    p.on_appended(batch(0, 5, 1));
+    p.on_appended(batch(5, 5, 2));
+    p.on_appended(batch(10, 5, 3));
+    p.on_committed(10);
+    assert_eq!(p.check_trim(11), Err(TrimError::PastCommittedEnd));
+    assert_eq!((p.check_trim(0), p.check_trim(7), p.check_trim(10)), (Ok(false), Ok(true), Ok(true)));
+    // What retention moved up a crash can take back: a trim to there has to be written all the same.
+    p.index.seal(SegmentUid(1), BlockSeq(1), 0);
+    p.index.pop_run();
+    p.on_trimmed();
+    assert_eq!((p.log_start(), p.check_trim(5)), (5, Ok(true)));
+    p.trim_to(7);
+    assert_eq!((p.log_start(), p.committed_end(), p.next_offset()), (7, 10, 15));
+    assert_eq!((p.check_trim(7), p.check_trim(8)), (Ok(false), Ok(true)));
+    p.trim_to(6);
+    assert_eq!(p.log_start(), 7, "a start never goes back");
+    // The run that straddles the start goes later; the start does not follow it down.
+    p.index.seal(SegmentUid(2), BlockSeq(2), 0);
+    p.on_trimmed();
+    assert_eq!((p.log_start(), p.index.first_offset()), (7, Some(5)));
+}
+
+#[test]
+fn a_trim_found_at_a_start_holds_whatever_else_was_found() {
+    // The checkpoint knows of a trim that stands in the log behind the batches.
+    let mut p = partition();
+    p.restore_bounds(7, 7);
+    p.restore_batch(batch(0, 5, 1));
+    assert_eq!((p.log_start(), p.next_offset()), (7, 7), "what is below the start was handed out");
+    p.restore_batch(batch(5, 5, 2));
+    assert_eq!((p.log_start(), p.next_offset(), p.lost()), (7, 10, &[][..]));
+    // The batches below a trim are gone with their blocks.
+    p.restore_batch(batch(20, 2, 3));
+    p.restore_trim(30);
+    assert_eq!((p.log_start(), p.next_offset(), p.committed_end(), p.lost()), (30, 30, 30, &[][..]));
+    assert_eq!(p.check_trim(30), Ok(false));
+}
+
+proptest! {
+    /// What was stored is read back; a changed byte, a missing one or another version is refused.
+    #[test]
+    fn stored_trims_are_read_back_or_refused(list in prop::collection::vec(any::<(u64, u64)>(), 1..20), at in any::<prop::sample::Index>(), flip in 1u8..) {
+        let trims: Vec<Trim> = list.into_iter().map(|(uid, log_start)| Trim { uid: PartitionUid(uid), log_start }).collect();
+        let bytes = encode_trims(&trims);
+        prop_assert_eq!(decode_trims(&bytes), Ok(trims));
+        let mut wrong = bytes.clone();
+        wrong[at.index(bytes.len())] ^= flip;
+        prop_assert!(decode_trims(&wrong).is_err());
+        prop_assert!(decode_trims(&bytes[..at.index(bytes.len())]).is_err());
+    }
+}
+
+#[test]
+fn a_list_of_trims_is_whole_and_of_this_version() {
+    use crate::log::envelope::seal;
+    let sealed = |schema, version, list: &[u8]| [&seal(schema, version, list)[..], list].concat();
+    let list = [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(decode_trims(&sealed(18, 1, &list)), Ok(vec![Trim { uid: PartitionUid(1), log_start: 2 }]), "the bytes are pinned");
+    assert_eq!(decode_trims(&sealed(18, 1, &list[..15])), Err(StoredTrimError::Length(15)));
+    assert_eq!(decode_trims(&sealed(18, 1, &[])), Err(StoredTrimError::Length(0)));
+    for (schema, version) in [(18, 2), (16, 1)] {
+        assert!(matches!(decode_trims(&sealed(schema, version, &list)), Err(StoredTrimError::Envelope(_))));
+    }
+}

@@ -96,6 +96,17 @@ impl Acks {
         entry.1 = block;
     }
 
+    /// Whether each of these groups (as `bit_of`) is committed through `block`.
+    pub(super) fn is_committed(&self, mut groups: u32, block: BlockSeq) -> bool {
+        while groups != 0 {
+            if self.committed[groups.trailing_zeros() as usize].1 < block {
+                return false;
+            }
+            groups &= groups - 1;
+        }
+        true
+    }
+
     /// The block of the last request that waits.
     pub(super) fn last_block(&self) -> BlockSeq {
         self.queue.back().map_or(BlockSeq(0), |last| last.block)
@@ -104,13 +115,8 @@ impl Acks {
     /// Answers every request whose groups are committed through its block.
     pub(super) fn release(&mut self, now: Now, partitions: &Partitions, effects: &mut Effects, metrics: &mut ShardMetrics) {
         while let Some(front) = self.queue.front() {
-            let committed = |bit: usize| self.committed[bit].1 >= front.block;
-            let mut groups = front.groups;
-            while groups != 0 {
-                if !committed(groups.trailing_zeros() as usize) {
-                    return;
-                }
-                groups &= groups - 1;
+            if !self.is_committed(front.groups, front.block) {
+                return;
             }
             let pending = self.queue.pop_front().expect("looked at above");
             let results = self.results.drain(..pending.results as usize);

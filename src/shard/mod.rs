@@ -23,6 +23,7 @@ mod sorting;
 mod start;
 #[cfg(test)]
 mod tests;
+mod trims;
 
 pub use shard::{Shard, Taken};
 pub use start::{ShardStart, StartFailure};

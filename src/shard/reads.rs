@@ -28,7 +28,7 @@ impl Shard {
     }
 
     /// A partition of this shard whose ends are known.
-    fn readable(&self, uid: PartitionUid) -> Result<Slot, ApiError> {
+    pub(super) fn readable(&self, uid: PartitionUid) -> Result<Slot, ApiError> {
         let Some(slot) = self.partitions.slot(uid) else {
             let (code, next) = self.not_here(uid);
             return Err(ApiError { code, message: String::new(), next });

@@ -15,6 +15,7 @@ use tramline_wire::frame::Frame;
 use tramline_wire::kind::Kind;
 use tramline_wire::offsets::ListOffsetsRequest;
 use tramline_wire::produce::ProduceRequest;
+use tramline_wire::trim::TrimPartitionsRequest;
 
 /// Who has to answer a request.
 enum Owner {
@@ -113,6 +114,9 @@ impl Shard {
             Kind::Produce => ProduceRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
             Kind::Fetch => FetchRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
             Kind::ListOffsets => ListOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
+            Kind::TrimPartitions => {
+                TrimPartitionsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
+            }
             Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic if self.id != ShardId(0) => return Owner::Shard(ShardId(0)),
             // A stream lives where its fetch went.
             Kind::FetchCredit => return self.owner_of_stream(conn, FetchCreditRequest::decode(frame.meta).map(|r| r.stream).ok()),
@@ -237,6 +241,7 @@ impl Shard {
         let result = match kind {
             Kind::Produce => return self.produce(now, caller, frame, effects),
             Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic => return self.administer(now, caller, kind, frame, effects),
+            Kind::TrimPartitions => return self.trim_partitions(now, caller, frame, effects),
             Kind::Fetch => self.fetch(now, caller, frame, effects),
             Kind::FetchCredit => self.fetch_credit(&caller, frame),
             Kind::FetchCancel => self.fetch_cancel(&caller, frame, effects),

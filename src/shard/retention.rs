@@ -141,10 +141,11 @@ impl Shard {
 }
 
 fn is_expired(partition: &Partition, run: &Run, utc_us: i64) -> bool {
+    let trimmed = run.end_offset <= partition.log_start();
     let too_old = partition.rules.retention_ms.is_some_and(|ms| {
         let kept_us = i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX);
         run.newest_ts_us.saturating_add(kept_us) < utc_us
     });
     let too_much = partition.rules.retention_bytes.is_some_and(|keep| partition.index.bytes() - run.bytes >= keep);
-    too_old || too_much
+    trimmed || too_old || too_much
 }

@@ -11,6 +11,7 @@ use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
 use super::sorting::{SORTER, Sorting};
+use super::trims::Trims;
 use crate::api::{ApiError, NodeInfo};
 use crate::bytes::{Slab, Warmer};
 use crate::config::Settings;
@@ -75,6 +76,7 @@ pub struct Shard {
     pub(super) conns: Conns,
     pub(super) forwards: ForwardBudget,
     pub(super) acks: Acks,
+    pub(super) trims: Trims,
     pub(super) sessions: Sessions,
     pub(super) metrics: ShardMetrics,
     /// Something was refused for lack of room: tell the edge when there is some.
@@ -98,6 +100,8 @@ pub struct Shard {
     lazy_until_us: u64,
     news: Vec<LogNews>,
     commits: Vec<Commit>,
+    /// Partitions whose trims have just become durable.
+    pub(super) trimmed: Vec<Slot>,
     positions: Vec<(Term, LogIndex)>,
 }
 
@@ -121,6 +125,7 @@ impl Shard {
         Shard {
             forwards: ForwardBudget::new(settings.shards),
             acks: Acks::new(group_ids.iter().copied()),
+            trims: Trims::default(),
             id,
             node,
             settings,
@@ -153,6 +158,7 @@ impl Shard {
             lazy_until_us: u64::MAX,
             news: Vec::new(),
             commits: Vec::new(),
+            trimmed: Vec::new(),
             positions: Vec::new(),
         }
     }
@@ -374,6 +380,7 @@ impl Shard {
         for commit in &commits {
             let sessions = &mut self.sessions;
             self.partitions.commit(commit.group, commit.block, |slot, _| sessions.wake(slot));
+            self.trims.commit(commit.group, commit.block, &mut self.partitions, &mut self.trimmed);
             if commit.group == GroupId(0) {
                 self.on_metadata_committed(now, commit.index, effects);
             }
@@ -383,6 +390,8 @@ impl Shard {
             self.acks.on_commit(*group, block);
         }
         self.acks.release(now, &self.partitions, effects, &mut self.metrics);
+        self.on_trimmed(now);
+        self.trims.release(&self.acks, &self.partitions, effects);
         self.maybe_serve(effects);
         commits.clear();
         self.commits = commits;
@@ -498,6 +507,7 @@ impl Shard {
         tracing::error!(shard = self.id.0, reason, "shard failed: it takes no more records");
         self.phase = Phase::Failed(reason.to_owned());
         self.acks.fail_all(effects, &mut self.metrics, reason);
+        self.trims.fail_all(effects, reason);
         if let Some(seat) = &mut self.seat {
             seat.fail_all(effects, reason);
         }

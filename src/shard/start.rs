@@ -16,7 +16,7 @@ use crate::effects::Effects;
 use crate::ids::{GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
 use crate::log::{AppendRefused, CheckpointV1, DamageKind, EntryKind, HardState, Recovered, RecoveredBatch};
 use crate::mutants::Mutant;
-use crate::partition::{BatchRef, Partition, Run, TopicRules};
+use crate::partition::{BatchRef, Partition, Run, TopicRules, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +42,8 @@ pub struct ShardStart {
 pub enum StartFailure {
     /// The metadata in checkpoint or log cannot be read.
     Metadata(String),
+    /// A trim in the log cannot be read.
+    Trim(String),
     /// The consensus core refused.
     Replication(crate::replication::ReplicationError),
     /// The first block of this start found no room.
@@ -55,6 +57,12 @@ impl fmt::Display for StartFailure {
         match self {
             StartFailure::Metadata(what) => {
                 write!(f, "the cluster's metadata cannot be read: {what}; run `tramline inspect` on the data directory")
+            }
+            StartFailure::Trim(what) => {
+                write!(
+                    f,
+                    "what was trimmed cannot be read: {what}; start the version that wrote it, or run `tramline inspect` on the data directory"
+                )
             }
             StartFailure::Replication(cause) => cause.fmt(f),
             StartFailure::Memory(bytes, cause) => write!(
@@ -89,7 +97,7 @@ impl Shard {
             ShardId(0) => Some(ControlSeat::new(recover_state(&recovered)?, settings.shards)),
             _ => None,
         };
-        let unclaimed = recover_partitions(&recovered);
+        let unclaimed = recover_partitions(&recovered)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
@@ -169,7 +177,7 @@ fn group_start(id: GroupId, checkpoint: Option<&CheckpointV1>, hard_states: &[Ha
     start
 }
 
-fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
+fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Partition>, StartFailure> {
     let mut found: IdMap<PartitionUid, Partition> = IdMap::default();
     if let Some(checkpoint) = &recovered.checkpoint {
         for stored in &checkpoint.partitions {
@@ -202,6 +210,7 @@ fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         found.entry(batch.uid).or_insert_with(new).restore_batch(batch_ref(batch));
     }
+    recover_trims(recovered, &mut found)?;
     // Blocks that are gone may have held records of any partition, behind whatever came after them was lost with them: as many
     // offsets as their bytes could have held are given up wherever nothing later tells where the partition went on.
     for lost in &recovered.lost {
@@ -223,7 +232,19 @@ fn recover_partitions(recovered: &Recovered) -> IdMap<PartitionUid, Partition> {
         let mut open: Vec<_> = found.values_mut().filter(|p| p.group == group && !later(p.uid)).collect();
         open.iter_mut().for_each(|partition| partition.skip_lost(damage.len / RECORD_BYTES_MIN));
     }
-    found
+    Ok(found)
+}
+
+/// Trims behind the checkpoint (the checkpoint's own are in its bounds). One whose payload is damaged is told with the other damage;
+/// what it dropped is there again then, as nothing else knows of it.
+fn recover_trims(recovered: &Recovered, found: &mut IdMap<PartitionUid, Partition>) -> Result<(), StartFailure> {
+    for control in recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control) {
+        for trim in decode_trims(&control.payload).map_err(|error| StartFailure::Trim(error.to_string()))? {
+            let new = || Partition::new(trim.uid, TopicUid(0), 0, control.group, TopicRules::default());
+            found.entry(trim.uid).or_insert_with(new).restore_trim(trim.log_start);
+        }
+    }
+    Ok(())
 }
 
 fn batch_ref(batch: &RecoveredBatch) -> BatchRef {

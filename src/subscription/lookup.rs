@@ -28,14 +28,15 @@ pub struct LookupAnswer {
     pub timestamp_us: Option<i64>,
 }
 
-/// The first record of a batch at or after `at_us`, as (offset, time).
-pub(super) fn first_record_at(batch: &[u8], at_us: i64) -> Option<(u64, i64)> {
+/// The first record of a batch at or after `at_us`, as (offset, time). Records below `log_start` are trimmed: they do not count.
+pub(super) fn first_record_at(batch: &[u8], at_us: i64, log_start: u64) -> Option<(u64, i64)> {
     let view = BatchView::parse(batch).ok()?;
+    let first = view.base_offset().max(log_start);
     if view.flags() & BATCH_APPEND_TIME != 0 {
         let time = view.append_time_us();
-        return (time >= at_us).then(|| (view.base_offset(), time));
+        return (time >= at_us).then_some((first, time));
     }
     let time = |delta_us: i32| view.first_timestamp_us().saturating_add(i64::from(delta_us));
-    let entry = view.index().map_while(Result::ok).find(|e| time(e.time_delta_us) >= at_us)?;
-    Some((view.base_offset() + u64::from(entry.offset_delta), time(entry.time_delta_us)))
+    let records = view.index().map_while(Result::ok).map(|e| (view.base_offset() + u64::from(e.offset_delta), time(e.time_delta_us)));
+    records.skip_while(|(offset, _)| *offset < first).find(|(_, time_us)| *time_us >= at_us)
 }

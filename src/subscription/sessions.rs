@@ -424,7 +424,8 @@ impl Sessions {
                 match cursor.next(Owner { session: id, cursor: at }, reading) {
                     Next::Batch { bytes, end_offset } => {
                         let at_us = cursor.min_ts_us.expect("a look-up has a time");
-                        match first_record_at(bytes.as_slice(), at_us) {
+                        let log_start = reading.partitions.get(cursor.slot).map_or(0, |p| p.log_start());
+                        match first_record_at(bytes.as_slice(), at_us, log_start) {
                             Some((offset, time)) => break Some((ErrorCode::Ok, offset, Some(time))),
                             None => cursor.offset = end_offset,
                         }
@@ -432,6 +433,11 @@ impl Sessions {
                     Next::End => {
                         let end = reading.partitions.get(cursor.slot).map_or(0, |p| p.visible_end());
                         break Some((ErrorCode::Ok, end, None));
+                    }
+                    // The start moved up meanwhile: the answer is at it or behind it.
+                    Next::Refused { code: ErrorCode::OffsetOutOfRange, next_offset } if next_offset > cursor.offset => {
+                        cursor.drop_cold(reading.cold_bytes);
+                        cursor.offset = next_offset;
                     }
                     Next::Refused { code, next_offset } => break Some((code, next_offset, None)),
                     Next::Wait => break None,

@@ -22,6 +22,7 @@ pub mod kind {
     pub const DESCRIBE_TOPIC: u8 = 12;
     pub const DESCRIBE_OPTIONS: u8 = 13;
     pub const PING: u8 = 14;
+    pub const TRIM_PARTITIONS: u8 = 15;
 }
 
 /// Error codes.

@@ -369,6 +369,22 @@ impl Peer {
         result
     }
 
+    /// TrimPartitions: (error, log start, committed end) of each entry.
+    pub fn trim(&mut self, entries: &[(u64, u64)]) -> Result<Vec<(u16, u64, u64)>, Refusal> {
+        let meta = entries.iter().fold(Put::new().u32(entries.len() as u32), |meta, (uid, before)| meta.u64(*uid).u64(*before)).0;
+        let reply = self.call(kind::TRIM_PARTITIONS, meta, Vec::new())?;
+        let mut get = Get(&reply.meta);
+        assert_eq!(get.u32() as usize, entries.len());
+        let mut answer = |(uid, _): &(u64, u64)| {
+            let (told, error, reserved) = (get.u64(), get.u16(), get.u16());
+            assert_eq!((told, reserved), (*uid, 0));
+            (error, get.u64(), get.u64())
+        };
+        let answers = entries.iter().map(&mut answer).collect();
+        get.end();
+        Ok(answers)
+    }
+
     /// Asserts that the connection works: a ping is answered.
     pub fn ping(&mut self) {
         let reply = self.call(kind::PING, Vec::new(), Vec::new()).unwrap_or_else(|e| panic!("ping was refused: {e:?}"));

@@ -65,6 +65,8 @@ kinds! {
     DescribeOptions = 13, "DescribeOptions", 1..=1, reply true;
     /// Keepalive.
     Ping = 14, "Ping", 1..=1, reply true;
+    /// Drop the oldest records of partitions.
+    TrimPartitions = 15, "TrimPartitions", 1..=1, reply true;
 }
 
 impl Kind {

@@ -15,6 +15,7 @@ use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
 use tramline_wire::topics::*;
+use tramline_wire::trim::*;
 
 fn code() -> impl Strategy<Value = ErrorCode> {
     proptest::sample::select(ErrorCode::ALL)
@@ -216,6 +217,16 @@ proptest! {
             OffsetAnswer { partition_uid, error, offset, timestamp_us }
         }).collect();
         identity!(ListOffsetsReply { entries: List::of(&answers) });
+    }
+
+    #[test]
+    fn trims(entries in vec(any::<(u64, u64)>(), 0..6), answers in vec((any::<u64>(), code(), any::<u64>(), any::<u64>()), 0..6)) {
+        let entries: Vec<_> = entries.into_iter().map(|(partition_uid, before)| TrimEntry { partition_uid, before }).collect();
+        identity!(TrimPartitionsRequest { entries: List::of(&entries) });
+        let answers: Vec<_> = answers.into_iter().map(|(partition_uid, error, log_start, committed_end)| {
+            TrimAnswer { partition_uid, error, log_start, committed_end }
+        }).collect();
+        identity!(TrimPartitionsReply { entries: List::of(&answers) });
     }
 
     #[test]

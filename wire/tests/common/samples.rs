@@ -15,6 +15,7 @@ use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
 use tramline_wire::topics::*;
+use tramline_wire::trim::*;
 
 /// 2026-01-02 03:04:05.678901 UTC.
 pub const NOW_US: i64 = 1_767_323_045_678_901;
@@ -280,6 +281,25 @@ pub fn all() -> Vec<Sample> {
     );
     sample!("describe_options_request", DescribeOptions, REQUEST, DescribeOptionsRequest {});
     sample!("describe_options_reply", DescribeOptions, REPLY, DescribeOptionsReply { options: List::of(OPTIONS) });
+    sample!(
+        "trim_partitions_request",
+        TrimPartitions,
+        REQUEST,
+        TrimPartitionsRequest {
+            entries: List::of(&[TrimEntry { partition_uid: 1, before: 1000 }, TrimEntry { partition_uid: 3, before: u64::MAX }]),
+        }
+    );
+    sample!(
+        "trim_partitions_reply",
+        TrimPartitions,
+        REPLY,
+        TrimPartitionsReply {
+            entries: List::of(&[
+                TrimAnswer { partition_uid: 1, error: ErrorCode::Ok, log_start: 1000, committed_end: 1010 },
+                TrimAnswer { partition_uid: 3, error: ErrorCode::OffsetOutOfRange, log_start: 20, committed_end: 30 },
+            ]),
+        }
+    );
     sample!("ping_request", Ping, REQUEST, PingRequest {});
     sample!("ping_reply", Ping, REPLY, PingReply {});
     sample!(

@@ -11,6 +11,7 @@ use tramline_wire::offsets::*;
 use tramline_wire::prim::{Item, List};
 use tramline_wire::produce::*;
 use tramline_wire::topics::*;
+use tramline_wire::trim::*;
 
 /// Goes through a list; its iterator must give as many items as it promised.
 fn list<'a, T: Item<'a>>(list: &List<'a, T>, mut each: impl FnMut(T)) {
@@ -88,6 +89,8 @@ pub fn metas(meta: &[u8]) -> usize {
     });
     one!(DescribeOptionsRequest);
     one!(DescribeOptionsReply, body => list(&body.options, |_| {}));
+    one!(TrimPartitionsRequest, body => list(&body.entries, |_| {}));
+    one!(TrimPartitionsReply, body => list(&body.entries, |_| {}));
     accepted
 }
 
