@@ -26,8 +26,8 @@ use crate::link::{Effect, HelloInfo, Link};
 use crate::producer::Producer;
 use crate::types::{At, CreatedTopic, Metadata, Node, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary};
 
-/// Most partitions named in one request for offsets: a quarter of the broker's default limit (`entries.max`).
-const OFFSET_QUERIES_MAX: usize = 1024;
+/// Most partitions named in one request for offsets or trims: a quarter of the broker's default limit (`entries.max`).
+pub(crate) const PARTITIONS_PER_REQUEST_MAX: usize = 1024;
 
 /// A connection to a cluster. Cheap to share between threads by reference; see the crate's page for examples.
 #[derive(Debug)]
@@ -58,6 +58,10 @@ impl Client {
         let (link, hello) = open_first(&config, None, &[])?;
         let admin = Admin { link: Some(link), hello, preferred: None };
         Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What the broker told at the last hello.
@@ -276,7 +280,7 @@ impl Shared {
     ) -> Result<Vec<PartitionOffset>, Error> {
         let mut found: Vec<PartitionOffset> =
             asked.iter().map(|&(partition, _)| PartitionOffset { partition, offset: 0, timestamp_us: None }).collect();
-        for questions in by_owner.flat_map(|of_owner| of_owner.chunks(OFFSET_QUERIES_MAX)) {
+        for questions in by_owner.flat_map(|of_owner| of_owner.chunks(PARTITIONS_PER_REQUEST_MAX)) {
             let queries: Vec<OffsetQuery> = questions.iter().map(|(_, query)| *query).collect();
             let request = ListOffsetsRequest { entries: List::of(&queries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
@@ -306,7 +310,7 @@ impl Shared {
     }
 
     /// Runs one administrative request with its retries.
-    fn call<R>(
+    pub(crate) fn call<R>(
         &self,
         what: &str,
         kind: Kind,
@@ -380,7 +384,7 @@ fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node]) -> Resul
 }
 
 /// Sleeps before the next attempt; gives up with the last error when the time would be over.
-fn pause(what: &str, backoff: &mut Backoff, deadline: Instant, config: &Config, last: Error) -> Result<(), Error> {
+pub(crate) fn pause(what: &str, backoff: &mut Backoff, deadline: Instant, config: &Config, last: Error) -> Result<(), Error> {
     let wait = std::time::Duration::from_micros(backoff.next_us());
     if Instant::now() + wait >= deadline {
         return Err(Error::Timeout { doing: what.to_string(), after: config.request_timeout, last: Some(Arc::new(last)) });

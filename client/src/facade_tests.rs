@@ -9,7 +9,7 @@ use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 
 use crate::fake::tcp::FakeServer;
-use crate::{At, Client, Codec, Config, ConsumerConfig, Error, ProducerConfig, RawConn, Record, SendError, Start};
+use crate::{At, Before, Client, Codec, Config, ConsumerConfig, Error, ProducerConfig, RawConn, Record, SendError, Start};
 
 /// Longer than anything here takes; a test that fails waits for it, none that passes does.
 const LONG: Duration = Duration::from_secs(20);
@@ -259,6 +259,37 @@ fn offsets_are_listed() {
     assert_eq!(found.iter().map(|found| found.offset).collect::<Vec<_>>(), [0, 10, 4]);
     assert_eq!(found[2].timestamp_us, Some(4));
     assert!(matches!(client.list_offsets("t", &[(5, At::Latest)]), Err(Error::NoSuchPartition { partition: 5, .. })));
+}
+
+#[test]
+fn topics_are_trimmed_by_owner_and_not_at_all_where_a_partition_does_not_reach_that_far() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 3, &[], false).expect("created");
+    let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+    for (partition, count) in [(0, 10), (1, 6), (2, 4)] {
+        for number in 0..count {
+            let record =
+                Record { topic: "t", partition: Some(partition), value: Some(b"v"), timestamp_us: Some(number), ..Record::default() };
+            producer.send(&record).expect("taken");
+        }
+    }
+    producer.flush(LONG).expect("acknowledged");
+    let trim = |before: Before, partitions: &[u32]| {
+        let trimmed = client.trim_topic("t", before, partitions)?;
+        Ok::<_, Error>(trimmed.iter().map(|found| (found.partition, found.log_start, found.committed_end)).collect::<Vec<_>>())
+    };
+    assert_eq!(trim(Before::Offset(1), &[2, 0]).expect("trimmed"), [(2, 1, 4), (0, 1, 10)], "in the order asked");
+    assert_eq!(trim(Before::Time(3), &[]).expect("trimmed"), [(0, 3, 10), (1, 3, 6), (2, 3, 4)]);
+    let error = trim(Before::Offset(5), &[]).expect_err("partition 2 has four records");
+    assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
+    assert!(error.to_string().contains("partition 2") && error.to_string().contains("trim before 4 at most"), "{error}");
+    assert_eq!(trim(Before::Offset(0), &[]).expect("nothing to do"), [(0, 3, 10), (1, 3, 6), (2, 3, 4)], "the others stayed");
+    assert!(matches!(trim(Before::Latest, &[0, 3]), Err(Error::NoSuchPartition { partition: 3, partitions: 3, .. })));
+    assert_eq!(client.trim_topic("none", Before::Latest, &[]).expect_err("no such topic").code(), Some(ErrorCode::UnknownTopic));
+    // One that may pass is asked again.
+    server.broker().logs.values_mut().for_each(|log| log.trim_refusals.push_back(ErrorCode::NotReady));
+    assert_eq!(trim(Before::Latest, &[]).expect("trimmed"), [(0, 10, 10), (1, 6, 6), (2, 4, 4)]);
 }
 
 #[test]

@@ -70,7 +70,7 @@
 //!
 //! # Code map
 //!
-//! `core/` decides and does no I/O; `transport/` moves bytes; `client`, `producer`, `consumer`, `raw` run the loop between the
+//! `core/` decides and does no I/O; `transport/` moves bytes; `client`, `trim`, `producer`, `consumer`, `raw` run the loop between the
 //! two. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
@@ -90,6 +90,7 @@ mod partitioner;
 mod producer;
 mod raw;
 mod transport;
+mod trim;
 mod types;
 
 pub use tramline_wire as wire;

@@ -178,6 +178,28 @@ pub struct PartitionOffset {
     pub timestamp_us: Option<i64>,
 }
 
+/// How far [`Client::trim_topic`](crate::Client::trim_topic) trims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Everything below this offset.
+    Offset(u64),
+    /// Everything before the first record whose timestamp is at or after this time, UTC microseconds.
+    Time(i64),
+    /// Everything that is committed at the moment of the call.
+    Latest,
+}
+
+/// An answer of [`Client::trim_topic`](crate::Client::trim_topic).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrimmedPartition {
+    /// Partition.
+    pub partition: u32,
+    /// First offset that can still be read.
+    pub log_start: u64,
+    /// Offset after the last committed record.
+    pub committed_end: u64,
+}
+
 /// Where a [`Consumer`](crate::Consumer) starts to read a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {

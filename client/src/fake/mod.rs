@@ -20,7 +20,11 @@ use tramline_wire::metadata::{MetadataReply, MetadataRequest, PartitionMeta, Top
 use tramline_wire::offsets::{AT_EARLIEST, AT_LATEST, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer};
 use tramline_wire::prim::List;
 use tramline_wire::produce::{ProduceReplyWriter, ProduceRequest, ProduceResult};
-use tramline_wire::topics::{CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest};
+use tramline_wire::topics::{
+    CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest,
+    PartitionInfo,
+};
+use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
 use crate::types::{Metadata, TopicMetadata};
 
@@ -38,6 +42,8 @@ pub(crate) struct Log {
     pub refusals: VecDeque<ErrorCode>,
     /// Refusals for the next fetch entries.
     pub fetch_refusals: VecDeque<ErrorCode>,
+    /// The same for trims.
+    pub trim_refusals: VecDeque<ErrorCode>,
 }
 
 /// One topic.
@@ -205,6 +211,8 @@ impl FakeBroker {
             Kind::Hello => self.hello(frame, &mut out),
             Kind::Metadata => self.metadata(frame, &mut out),
             Kind::ListOffsets => self.list_offsets(frame, &mut out),
+            Kind::DescribeTopic => self.describe_topic(frame, &mut out),
+            Kind::TrimPartitions => self.trim(frame, &mut out),
             Kind::CreateTopic => self.create_topic(frame, &mut out),
             Kind::DeleteTopic => {
                 let name = DeleteTopicRequest::decode(frame.meta).expect("decodes").name;
@@ -338,6 +346,41 @@ impl FakeBroker {
         };
         let answers: Vec<OffsetAnswer> = request.entries.iter().map(|query| answer(query.partition_uid, query.at)).collect();
         reply(out, frame, |out| ListOffsetsReply { entries: List::of(&answers) }.encode(out));
+    }
+
+    fn describe_topic(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let name = DescribeTopicRequest::decode(frame.meta).expect("decodes").name;
+        let Some(topic) = self.topics.iter().find(|topic| topic.name == name) else {
+            let Frame { header, .. } = frame;
+            return frame::write_error(out, header.kind, header.version, header.correlation, ErrorCode::UnknownTopic, "", "");
+        };
+        let info = |(index, &uid): (usize, &u64)| {
+            let Log { log_start, next_offset, .. } = self.logs[&uid];
+            let (index, shard) = (index as u32, (index % self.shard_ports.len()) as u16);
+            PartitionInfo { index, uid, group: 1, node: 1, shard, log_start, committed_end: next_offset, bytes: 0, segments: 0 }
+        };
+        let partitions: Vec<PartitionInfo> = topic.partitions.iter().enumerate().map(info).collect();
+        let (topic_uid, settings, partitions) = (topic.uid, List::default(), List::of(&partitions));
+        reply(out, frame, |out| DescribeTopicReply { topic_uid, name, created_us: 0, settings, partitions }.encode(out));
+    }
+
+    fn trim(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let request = TrimPartitionsRequest::decode(frame.meta).expect("decodes");
+        let owners: BTreeSet<usize> = request.entries.iter().filter_map(|entry| self.shard_of(entry.partition_uid)).collect();
+        assert!(owners.len() <= 1, "trims of several owners in one request");
+        let mut answers = Vec::new();
+        for TrimEntry { partition_uid, before } in request.entries.iter() {
+            let log = self.logs.get_mut(&partition_uid).expect("a partition of a topic");
+            let mut error = log.trim_refusals.pop_front().unwrap_or(ErrorCode::Ok);
+            if before > log.next_offset {
+                error = ErrorCode::OffsetOutOfRange;
+            }
+            if error.is_ok() {
+                log.log_start = log.log_start.max(before);
+            }
+            answers.push(TrimAnswer { partition_uid, error, log_start: log.log_start, committed_end: log.next_offset });
+        }
+        reply(out, frame, |out| TrimPartitionsReply { entries: List::of(&answers) }.encode(out));
     }
 
     fn produce(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {

@@ -6,10 +6,11 @@
 //! Not here: rules that only the broker knows (settings of topics, limits of names), which it refuses by name.
 
 use crate::lines::{parse_delimiter, parse_pair};
-use crate::start::{From, parse_from};
+use crate::start::{From, parse_before, parse_from};
 use crate::units::{parse_duration_in, parse_servers};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::time::Duration;
+use tramline_client::Before;
 
 /// The most partitions that can be asked for in one request; the broker's own limit may be lower and answers by name.
 pub const PARTITIONS_MAX: u32 = 100_000;
@@ -57,7 +58,7 @@ pub enum Format {
 /// The verbs.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
-    /// Create, list, describe, alter and delete topics
+    /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicVerb),
     /// Write each line of standard input as one record
@@ -117,6 +118,17 @@ pub enum TopicVerb {
     Delete {
         /// Name of the topic
         name: String,
+    },
+    /// Drop the oldest records, without asking; space is freed in the background
+    Trim {
+        /// Name of the topic
+        name: String,
+        /// Drop what is below this offset, older than this RFC 3339 time, or (latest) all that is committed now
+        #[arg(long, value_parser = parse_before, value_name = "OFFSET|TIME|latest")]
+        before: Before,
+        /// Only this partition (repeatable); without it, all
+        #[arg(long = "partition", value_name = "P")]
+        partitions: Vec<u32>,
     },
     /// All settings a topic can have: kind, unit, default, range, meaning
     Options,
@@ -293,6 +305,9 @@ mod tests {
             ("produce t --partition -1", "-1"),
             ("produce t --partition 4294967296", "0..=4294967295"),
             ("produce t --header x", "key=value"),
+            ("topic trim t", "--before"),
+            ("topic trim t --before earliest", "latest, an offset"),
+            ("topic trim t --before 5 --partition x", "x"),
             ("consume t --from newest", "earliest, latest"),
             ("consume t --count 1 --until-end", "cannot be used with"),
             ("consume t --print xml", "key-value"),
@@ -323,6 +338,12 @@ mod tests {
             panic!("not consume")
         };
         assert_eq!((consume.partitions, consume.until_end, consume.from, consume.print), (vec![1, 3], true, From::Offset(7), None));
+        let Verb::Topic(TopicVerb::Trim { name, before, partitions }) =
+            parse("topic trim t --before 1970-01-01T00:00:01Z --partition 2 --partition 0").unwrap().verb
+        else {
+            panic!("not trim")
+        };
+        assert_eq!((name.as_str(), before, partitions), ("t", Before::Time(1_000_000), vec![2, 0]));
         assert!(matches!(parse("metadata a b").unwrap().verb, Verb::Cluster { topics } if topics.len() == 2));
     }
 

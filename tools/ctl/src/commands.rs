@@ -9,7 +9,9 @@ use crate::output::show;
 use crate::start::time_text;
 use crate::table::Table;
 use serde_json::{Map, Value, json};
-use tramline_client::{At, Client, CreatedTopic, Metadata, OptionDescription, PartitionOffset, TopicDescription, TopicSummary};
+use tramline_client::{
+    At, Before, Client, CreatedTopic, Metadata, OptionDescription, PartitionOffset, TopicDescription, TopicSummary, TrimmedPartition,
+};
 
 fn pairs(set: &[(String, String)]) -> Vec<(&str, &str)> {
     set.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
@@ -132,6 +134,33 @@ pub fn alter(client: &Client, format: Format, name: &str, partitions: Option<u32
 pub fn delete(client: &Client, format: Format, name: &str) -> Result<(), Failure> {
     client.delete_topic(name)?;
     show(format, || format!("deleted topic {name}\n"), || json!({"topic": name, "deleted": true}))
+}
+
+/// `topic trim`.
+pub fn trim(client: &Client, format: Format, name: &str, before: Before, partitions: &[u32]) -> Result<(), Failure> {
+    let trimmed = client.trim_topic(name, before, partitions)?;
+    show(format, || trimmed_text(&trimmed), || trimmed_json(name, &trimmed))
+}
+
+fn trimmed_text(trimmed: &[TrimmedPartition]) -> String {
+    let mut table = Table::new(&[">PARTITION", ">FIRST", ">NEXT", ">RECORDS"]);
+    for partition in trimmed {
+        let records = partition.committed_end.saturating_sub(partition.log_start);
+        let cells = [u64::from(partition.partition), partition.log_start, partition.committed_end, records];
+        table.row(cells.iter().map(u64::to_string).collect());
+    }
+    table.render()
+}
+
+fn trimmed_json(name: &str, trimmed: &[TrimmedPartition]) -> Value {
+    let partitions: Vec<Value> = trimmed
+        .iter()
+        .map(|partition| {
+            let records = partition.committed_end.saturating_sub(partition.log_start);
+            json!({"partition": partition.partition, "first": partition.log_start, "next": partition.committed_end, "records": records})
+        })
+        .collect();
+    json!({"topic": name, "partitions": partitions})
 }
 
 /// `topic options`.
@@ -317,6 +346,16 @@ mod tests {
         let text = offsets_text(&starts, &ends);
         assert!(text.ends_with("      all                    25\n"), "{text}");
         assert_eq!(offsets_json("t", &starts, &ends)["partitions"][1], json!({"partition": 1, "first": 10, "next": 30, "records": 20}));
+    }
+
+    #[test]
+    fn a_trim_tells_where_each_partition_begins_now() {
+        let trimmed = [TrimmedPartition { partition: 3, log_start: 10, committed_end: 25 }];
+        assert_eq!(trimmed_text(&trimmed), "PARTITION  FIRST  NEXT  RECORDS\n        3     10    25       15\n");
+        assert_eq!(
+            trimmed_json("t", &trimmed),
+            json!({"topic": "t", "partitions": [{"partition": 3, "first": 10, "next": 25, "records": 15}]})
+        );
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Topic(TopicVerb::Describe { name }) => commands::describe(&client, global.format, &name)?,
         Verb::Topic(TopicVerb::Alter { name, set, partitions }) => commands::alter(&client, global.format, &name, partitions, &set)?,
         Verb::Topic(TopicVerb::Delete { name }) => commands::delete(&client, global.format, &name)?,
+        Verb::Topic(TopicVerb::Trim { name, before, partitions }) => commands::trim(&client, global.format, &name, before, &partitions)?,
         Verb::Topic(TopicVerb::Options) => commands::options(&client, global.format)?,
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
         Verb::Cluster { topics } => commands::cluster(&client, global.format, &topics)?,

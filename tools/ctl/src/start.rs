@@ -1,9 +1,10 @@
-//! Where reading starts: `earliest`, `latest`, an offset, or a point in time in RFC 3339; and times as text.
+//! Where reading starts and trimming ends: `earliest`, `latest`, an offset, or a point in time in RFC 3339; and times as text.
 //!
 //! Invariant: digits alone are an offset, never a time (a Unix time would silently be read as a far offset otherwise, so
 //! times are accepted only with a date, a clock and a zone).
 
 use jiff::Timestamp;
+use tramline_client::Before;
 
 /// The value of `--from`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +22,38 @@ pub enum From {
 /// Reads the value of `--from`.
 pub fn parse_from(text: &str) -> Result<From, String> {
     const WANTED: &str = "write earliest, latest, an offset such as 1500, or a time such as 2026-03-01T12:00:00Z";
+    if text == "earliest" {
+        return Ok(From::Earliest);
+    }
+    Ok(match parse_before_or(text, WANTED)? {
+        Before::Latest => From::Latest,
+        Before::Offset(offset) => From::Offset(offset),
+        Before::Time(micros) => From::Time(micros),
+    })
+}
+
+/// Reads the value of `--before`.
+pub fn parse_before(text: &str) -> Result<Before, String> {
+    parse_before_or(text, "write latest, an offset such as 1500, or a time such as 2026-03-01T12:00:00Z")
+}
+
+/// `wanted` says what is allowed.
+fn parse_before_or(text: &str, wanted: &str) -> Result<Before, String> {
     match text {
-        "earliest" => Ok(From::Earliest),
-        "latest" => Ok(From::Latest),
+        "latest" => Ok(Before::Latest),
         _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
-            text.parse().map(From::Offset).map_err(|_| format!("offset {text} is out of range; allowed is 0 to {}", u64::MAX))
+            text.parse().map(Before::Offset).map_err(|_| format!("offset {text} is out of range; allowed is 0 to {}", u64::MAX))
         }
         _ => {
             let time: Timestamp = text
                 .parse()
-                .map_err(|cause| format!("'{text}' is neither a word, an offset nor a time with its zone ({cause}); {WANTED}"))?;
+                .map_err(|cause| format!("'{text}' is neither a word, an offset nor a time with its zone ({cause}); {wanted}"))?;
             let micros = time.as_microsecond();
             // Negative values of the time lookup mean "earliest" and "latest" in the protocol, so they cannot be asked for.
             if micros < 0 {
                 return Err(format!("{text} is before 1970-01-01T00:00:00Z, the earliest time that can be asked for"));
             }
-            Ok(From::Time(micros))
+            Ok(Before::Time(micros))
         }
     }
 }
@@ -69,6 +86,8 @@ mod tests {
             assert!(parse_from(text).is_err(), "{text}");
         }
         assert!(parse_from("newest").unwrap_err().contains("earliest, latest"));
+        assert!(parse_before("earliest").unwrap_err().contains("write latest, an offset"), "nothing is before the first record");
+        assert_eq!((parse_before("latest"), parse_before("7")), (Ok(Before::Latest), Ok(Before::Offset(7))));
     }
 
     #[test]
