@@ -25,6 +25,7 @@ pub enum Mutant {
     CutDamaged,
     FreeSortedEarly,
     JoinWhatDoesNotFollow,
+    ForgetTrim,
 }
 
 /// Which bug is switched on: none, outside the simulator.

@@ -238,6 +238,9 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
 /// Trims behind the checkpoint (the checkpoint's own are in its bounds). One whose payload is damaged is told with the other damage;
 /// what it dropped is there again then, as nothing else knows of it.
 fn recover_trims(recovered: &Recovered, found: &mut IdMap<PartitionUid, Partition>) -> Result<(), StartFailure> {
+    if recovered.log.mutants().has(Mutant::ForgetTrim) {
+        return Ok(());
+    }
     for control in recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control) {
         for trim in decode_trims(&control.payload).map_err(|error| StartFailure::Trim(error.to_string()))? {
             let new = || Partition::new(trim.uid, TopicUid(0), 0, control.group, TopicRules::default());

@@ -1,4 +1,4 @@
-//! Clients that speak the wire: produce at all levels, fetch, seek, create and delete topics. What they are told goes to the history.
+//! Clients that speak the wire: produce at all levels, fetch, seek, trim, create and delete topics. What they are told goes to the history.
 //!
 //! A client has one connection, to any shard, and a few requests under way on it. A request whose connection ends has no known outcome; what it carried
 //! may be there or not, and what is sent again is sent as a new record.
@@ -22,6 +22,7 @@ use tramline_wire::offsets::{ListOffsetsReply, ListOffsetsRequest, OffsetQuery};
 use tramline_wire::prim::List;
 use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
 use tramline_wire::topics::{CreateFlags, CreateTopicRequest, DeleteTopicRequest, Setting};
+use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
 /// Topics that live at the same time at most.
 const TOPICS_MAX: usize = 5;
@@ -34,6 +35,7 @@ enum Pending {
     Produce { uid: u64, ids: std::ops::Range<u64>, level: Level },
     Fetch { uid: u64, offset: u64, floor: Ends },
     Offsets { uid: u64 },
+    Trim { uid: u64, before: u64 },
     Create { topic: usize },
     Delete { topic: usize },
     Metadata,
@@ -86,6 +88,7 @@ impl Clients {
     pub(super) fn new(seed: u64, params: &Params) -> Clients {
         let mut history = History::default();
         history.value_bytes_max = params.value_bytes_max;
+        history.retains = params.retention_bytes.is_some();
         Clients {
             list: (0..params.clients).map(|_| Client::default()).collect(),
             by_conn: BTreeMap::new(),
@@ -163,8 +166,24 @@ impl Clients {
                     ListOffsetsRequest { entries: List::of(&[query]) }.encode(out)
                 });
             }
+            98 => self.trim(world, at, uid),
             _ => self.ask_metadata(world, at),
         }
+    }
+
+    /// Mostly a little, so that most of what is there goes by retention or stays; now and then all of it, and once in a while too much.
+    fn trim(&mut self, world: &mut World, at: usize, uid: u64) {
+        let Ends { start, committed, .. } = self.history.ends(uid);
+        let there = committed.saturating_sub(start);
+        let before = match self.dice.below(40) {
+            0 => committed + (1 << 40),
+            1 => committed,
+            _ => start + self.dice.below(there / 16 + 1),
+        };
+        self.history.on_trim_sent(uid, before);
+        self.send(world, at, Kind::TrimPartitions, &[], Pending::Trim { uid, before }, |out| {
+            TrimPartitionsRequest { entries: List::of(&[TrimEntry { partition_uid: uid, before }]) }.encode(out)
+        });
     }
 
     fn connect(&mut self, world: &mut World, at: usize) {
@@ -343,6 +362,11 @@ impl Clients {
                     return Err(format!("asked for partition {uid}, told of {}", answer.partition_uid));
                 }
             }
+            Pending::Trim { uid, before } => {
+                let reply = TrimPartitionsReply::decode(meta).map_err(|e| broken(&e))?;
+                let answer = reply.entries.iter().next().ok_or("a trim reply without answer")?;
+                return self.on_trimmed(world, uid, before, &answer);
+            }
             Pending::Create { topic } => {
                 world.say(|| format!("client {at}: {} is created", self.topics[topic].name));
                 self.topics[topic].state = TopicState::Live;
@@ -387,7 +411,7 @@ impl Clients {
             (Pending::Produce { .. }, ErrorCode::DiskFull) => world.totals.note(Counted::DiskFullRefusals),
             (_, code) if code.retriable() => {}
             // A request may overtake the deletion of its topic, and a failed shard says so.
-            (Pending::Produce { uid, .. } | Pending::Fetch { uid, .. } | Pending::Offsets { uid }, code) => {
+            (Pending::Produce { uid, .. } | Pending::Fetch { uid, .. } | Pending::Offsets { uid } | Pending::Trim { uid, .. }, code) => {
                 let known = self.uids.contains(&uid);
                 let fits = matches!(code, ErrorCode::TopicDeleted | ErrorCode::UnknownPartition) && !known;
                 if !fits && code != ErrorCode::StorageFailed {
@@ -398,6 +422,26 @@ impl Clients {
             (_, code) => return Err(format!("client {at}: an administrative request is refused: {code:?}")),
         }
         Ok(())
+    }
+
+    fn on_trimmed(&mut self, world: &mut World, uid: u64, before: u64, answer: &TrimAnswer) -> Check {
+        if answer.partition_uid != uid {
+            return Err(format!("trimmed partition {uid}, told of {}", answer.partition_uid));
+        }
+        match answer.error {
+            ErrorCode::Ok if answer.log_start < before => {
+                Err(format!("partition {uid}: trimmed to {before}, and begins at {}", answer.log_start))
+            }
+            ErrorCode::Ok => {
+                world.totals.note(Counted::Trims);
+                self.history.on_trimmed(uid, before);
+                Ok(())
+            }
+            ErrorCode::OffsetOutOfRange => self.history.on_trim_refused(uid, before, answer.committed_end),
+            ErrorCode::TopicDeleted if !self.uids.contains(&uid) => Ok(()),
+            code if code.retriable() => Ok(()),
+            code => Err(format!("trim of partition {uid} to {before}: {code:?}")),
+        }
     }
 
     fn on_produced(
@@ -461,12 +505,15 @@ impl Clients {
             code if code.retriable() => return Ok((offset, false)),
             code => return Err(format!("fetch of partition {uid} at {offset}: {code:?}")),
         }
-        if entry.error == ErrorCode::Ok {
-            self.history.on_ends(uid, floor, Ends { start: entry.log_start, committed: entry.committed_end })?;
+        if matches!(entry.error, ErrorCode::Ok | ErrorCode::OffsetOutOfRange) {
+            self.history.on_ends(uid, floor, Ends { start: entry.log_start, committed: entry.committed_end, trimmed: 0 })?;
         }
         for batch in Batches::new(batches) {
             let batch = batch.map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
             batch.verify_header().and_then(|()| batch.verify_body()).map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
+            if batch.next_offset() <= self.history.never_below(floor) {
+                return Err(format!("partition {uid}: trimmed to {}, and a batch to {} came", floor.trimmed, batch.next_offset()));
+            }
             if batch.base_offset() > next {
                 return Err(format!("partition {uid}: offset {next} was due, a batch from {} came", batch.base_offset()));
             }

@@ -2,7 +2,8 @@
 //!
 //! Checked: what was acknowledged at `leader_durable` or above is there once, in order, with the bytes sent, or is told as damaged where the
 //! disk was made to decay; nothing is read that was not sent; an offset that was acknowledged or seen never means something else; committed
-//! ends never go back; pipelined requests of one connection keep their order.
+//! ends never go back; what an acknowledged trim dropped never comes back, and no start moves up further than trims and retention can
+//! have moved it; pipelined requests of one connection keep their order.
 //!
 //! Not here: who sends and reads (`clients.rs`).
 
@@ -26,6 +27,8 @@ pub(super) fn value_of(id: u64, bytes_max: u64, out: &mut Vec<u8>) {
 pub(super) struct Ends {
     pub(super) start: u64,
     pub(super) committed: u64,
+    /// What is below was trimmed, and that was acknowledged.
+    pub(super) trimmed: u64,
 }
 
 /// What is known of one partition.
@@ -36,6 +39,8 @@ struct Partition {
     /// Offsets by record.
     places: Map<u64, u64>,
     ends: Ends,
+    /// The highest offset that anybody asked to trim to, answered or not.
+    trim_asked: u64,
     damaged: Vec<(u64, u64)>,
     /// Consumers see records before they are durable, so what they saw may vanish.
     shows_early: bool,
@@ -50,6 +55,8 @@ pub(super) struct History {
     /// Acknowledged places by connection and partition, by order of sending.
     order: BTreeMap<(u64, u64), BTreeMap<u64, u64>>,
     pub(super) value_bytes_max: u64,
+    /// Topics have a retention: starts move up by themselves.
+    pub(super) retains: bool,
     /// The disk was made to decay: damage may be told.
     pub(super) decayed: bool,
     /// A read of this process has failed: what it was for is told as damaged until the next start.
@@ -152,9 +159,49 @@ impl History {
         if told.committed < floor.committed && !shows_early {
             return Err(format!("partition {uid}: its end went back from {floor:?} to {told:?}"));
         }
+        if told.start < self.never_below(floor) {
+            return Err(format!("partition {uid}: it was trimmed to {}, and its start went back to {}", floor.trimmed, told.start));
+        }
         if let Some(partition) = self.partitions.get_mut(&uid) {
-            // The start may go back with a crash: what was dropped is there again, if it was not made durable that it was.
-            partition.ends = Ends { start: told.start, committed: partition.ends.committed.max(told.committed) };
+            if told.start > partition.trim_asked && !self.retains {
+                return Err(format!("partition {uid}: nobody trimmed it above {}, and it begins at {}", partition.trim_asked, told.start));
+            }
+            // The start may go back with a crash to what was trimmed: what retention dropped is there again, if it was not made durable.
+            let committed = partition.ends.committed.max(told.committed);
+            partition.ends = Ends { start: told.start, committed, ..partition.ends };
+        }
+        Ok(())
+    }
+
+    /// Below this nothing may be served to whoever asked when `floor` was known. A decaying disk can lose the word of a trim.
+    pub(super) fn never_below(&self, floor: Ends) -> u64 {
+        if self.decayed { 0 } else { floor.trimmed }
+    }
+
+    pub(super) fn on_trim_sent(&mut self, uid: u64, before: u64) {
+        if let Some(partition) = self.partitions.get_mut(&uid) {
+            // What is past the end is refused. The end can have grown until the request arrives, though not by as much as is asked too much.
+            let possible = if before <= partition.ends.committed { before } else { 0 };
+            partition.trim_asked = partition.trim_asked.max(possible);
+        }
+    }
+
+    /// A trim is acknowledged: from now on nobody is served what is below.
+    pub(super) fn on_trimmed(&mut self, uid: u64, before: u64) {
+        if let Some(partition) = self.partitions.get_mut(&uid) {
+            partition.ends.trimmed = partition.ends.trimmed.max(before);
+        }
+    }
+
+    /// A trim was refused because the partition ends before: that has to fit what is known of its end.
+    pub(super) fn on_trim_refused(&self, uid: u64, before: u64, committed_end: u64) -> Check {
+        let Some(partition) = self.partitions.get(&uid) else { return Ok(()) };
+        // The end of a topic that shows records early was told before they were committed.
+        if before <= committed_end || before <= partition.ends.committed && !partition.shows_early {
+            return Err(format!(
+                "partition {uid}: a trim to {before} is refused at its end {committed_end}, known are {:?}",
+                partition.ends
+            ));
         }
         Ok(())
     }

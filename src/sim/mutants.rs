@@ -37,4 +37,5 @@ mutants! {
     CutDamaged Disk "cut-damaged" "a hole in the middle of the log is cut as if it were a torn end";
     FreeSortedEarly Faults "free-sorted-early" "what was sorted is freed before a checkpoint points to where it is now";
     JoinWhatDoesNotFollow Faults "join-what-does-not-follow" "the sorter joins runs between which one stayed where it was";
+    ForgetTrim Faults "forget-trim" "a start does not look for trims that no checkpoint knows of";
 }

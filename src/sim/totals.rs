@@ -32,6 +32,7 @@ events! {
     RecordsAcked = "records acknowledged at leader_durable or above", Calm Faults Disk Swarm;
     RecordsRead = "records read", Calm Faults Disk Swarm;
     RecordsChecked = "records checked at the end", Calm Faults Disk Swarm;
+    Trims = "trims acknowledged", Calm Faults Disk Swarm;
     TopicsDeleted = "topics deleted", Faults Disk Swarm;
     Kills = "processes killed", Faults Disk Swarm;
     PowerCuts = "power cuts", Faults Disk Swarm;
