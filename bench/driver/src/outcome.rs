@@ -56,9 +56,9 @@ pub struct Pair {
     pub waited_share: f64,
     /// The larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
-    /// How far the two processors were apart (median of six looks), nanoseconds for one cache line's way there and back.
+    /// How far the two processors were apart (median of the looks), nanoseconds for one cache line's way there and back.
     pub distance_ns: f64,
-    /// The largest of these looks to the smallest: above two, the processors were moved meanwhile.
+    /// The largest of these looks to the smallest: above 2.5, the processors were moved meanwhile.
     pub distance_ratio: f64,
 }
 

@@ -6,12 +6,13 @@
 
 use crate::broker::Broker;
 use crate::contention::{UNDISTURBED_SHARE, Watch};
+use crate::distance::Looks;
 use crate::error::{BenchError, io_error};
 use crate::limits::Limits;
 use crate::measures::{Figure, Measure};
 use crate::produce::{self, Until};
 use crate::target::{self, Target};
-use crate::{distance, fetch, rtt};
+use crate::{fetch, rtt};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -32,8 +33,8 @@ const TRIES_PER_PAIR: u32 = 8;
 const BESIDE_SECONDS: f64 = 0.1;
 const RUN_BESIDE: Duration = Duration::from_millis(400);
 
-/// How much the processors' distance may differ within a pair, the largest to the smallest. They are either near or far: 60 or 350 ns.
-const MOVED_RATIO: f64 = 2.0;
+/// How much the processors' distance may differ within a pair, the largest to the smallest. They are near (60 or 130 ns) or far (350).
+const MOVED_RATIO: f64 = 2.5;
 /// How far apart the references before and after may be, as the larger to the smaller.
 const STEADY_RATIO: f64 = 1.4;
 
@@ -48,24 +49,25 @@ pub struct Pair {
     pub waited_share: f64,
     /// The larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
-    /// The processors' distance, the largest of six looks (before and after each of the three runs) to the smallest.
+    /// The processors' distance, the largest of the looks during the three runs to the smallest.
     pub distance_ratio: f64,
     /// Its median, nanoseconds there and back.
     pub distance_ns: f64,
 }
 
 impl Pair {
-    fn of(before: Seen, seen: Seen, after: Seen) -> Pair {
+    fn of(before: &Seen, seen: &Seen, after: &Seen) -> Pair {
         let (first, second) = (before.figure.value, after.figure.value);
-        let mut distances = [before, seen, after].map(|run| run.distances).concat();
+        let mut distances = [before, seen, after].map(|run| run.distances.as_slice()).concat();
         distances.sort_by(f64::total_cmp);
         Pair {
             limit: mean(before.figure, after.figure),
             broker: seen.figure,
             waited_share: before.waited_share.max(seen.waited_share).max(after.waited_share),
             limits_ratio: first.max(second) / first.min(second),
-            distance_ratio: distances[distances.len() - 1] / distances[0],
-            distance_ns: distances[distances.len() / 2],
+            // All looks held up: nothing is known, which is no reason to throw the pair away.
+            distance_ratio: distances.last().zip(distances.first()).map_or(1.0, |(far, near)| far / near),
+            distance_ns: distances.get(distances.len() / 2).copied().unwrap_or(0.0),
         }
     }
 
@@ -93,12 +95,12 @@ impl Pair {
 }
 
 /// A run, and how much others disturbed it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Seen {
     figure: Figure,
     waited_share: f64,
-    /// The processors' distance right before and right after, nanoseconds.
-    distances: [f64; 2],
+    /// The processors' distance meanwhile, nanoseconds.
+    distances: Vec<f64>,
 }
 
 /// Everything the measures share.
@@ -159,20 +161,14 @@ impl Runs {
         Ok(pairs)
     }
 
-    /// Looks at the machine right before and right after `run`, with the broker halted.
+    /// Looks at the machine during `run`.
     fn watched(&mut self, run: impl FnOnce(&mut Runs) -> Result<Figure, BenchError>) -> Result<Seen, BenchError> {
-        let before = self.distance()?;
+        let looks = Looks::begin(self.limits.cpus);
         let watch = Watch::start();
-        let figure = run(self)?;
+        let figure = run(self);
         let waited_share = watch.waited_share();
-        Ok(Seen { figure, waited_share, distances: [before, self.distance()?] })
-    }
-
-    fn distance(&mut self) -> Result<f64, BenchError> {
-        self.broker.pause()?;
-        let distance = distance::round_trip_ns(self.limits.cpus);
-        self.broker.resume()?;
-        distance
+        let distances = looks.end()?;
+        Ok(Seen { figure: figure?, waited_share, distances })
     }
 
     fn limit(&mut self, measure: Measure, only: &str) -> Result<Figure, BenchError> {
@@ -226,7 +222,7 @@ impl Runs {
         loop {
             let seen = self.watched(&mut subject)?;
             let after = self.watched(&mut reference)?;
-            let pair = Pair::of(before, seen, after);
+            let pair = Pair::of(&before, &seen, &after);
             before = after;
             eprintln!(
                 "tramline-bench:   pair {}: limit {:.2} {unit}, tramline {:.2} {unit}, ratio {:.2}{}",
