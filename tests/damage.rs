@@ -245,7 +245,9 @@ fn the_scrubber_finds_what_nobody_has_asked_for() {
     let mut peer = Peer::connect(node.ready.client);
     let uid = peer.topic("damaged", 1, KEEP)[0].uid;
     // 30 MB: a segment of 16 MiB is full, and sealed by the end.
-    (0..60).for_each(|n| drop(peer.put(uid, &[Rec::value(value(n, 500_000))])));
+    for n in 0..60 {
+        assert_eq!(peer.put(uid, &[Rec::value(value(n, 500_000))]), n);
+    }
     node.stop();
     flip(&node.shard_dir(0), MARKED);
     let node = node.restart_with(Options::default().set("scrub.bytes.per.second", "64MiB"));

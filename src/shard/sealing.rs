@@ -30,6 +30,7 @@ impl Shard {
         if self.failure().is_some() {
             return;
         }
+        self.slab.tidy(now.mono_us);
         self.maybe_seal(effects);
         self.retain(now, effects);
         self.sort(now, effects);
