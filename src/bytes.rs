@@ -166,15 +166,16 @@ impl Slab {
         let capacity = PAGE_BYTES << index;
         let class = &mut self.classes[index];
         class.taken += 1;
-        let memory = match class.free.pop().or_else(|| class.reclaim(16)) {
+        let fits = self.allocated_bytes + capacity <= self.budget_bytes;
+        let mut found = class.free.pop().or_else(|| class.reclaim(16));
+        if found.is_none() && fits {
+            found = self.take_new(index);
+        }
+        // At a full budget, or where no such piece is free: the oldest are held for long (a slow reader), so the whole list is looked through.
+        let memory = match found.or_else(|| self.classes[index].reclaim(usize::MAX)) {
             Some(memory) => memory,
-            None if self.allocated_bytes + capacity <= self.budget_bytes => self.take_new(index)?,
-            // The oldest are held for long (a slow reader): at a full budget the whole list is looked through.
-            None => match class.reclaim(usize::MAX) {
-                Some(memory) => memory,
-                None if self.make_room(capacity, index) => self.take_new(index)?,
-                None => return None,
-            },
+            None if !fits && self.make_room(capacity, index) => self.take_new(index)?,
+            None => return None,
         };
         assert_eq!(Rc::strong_count(&memory), 1, "a free buffer has one holder");
         Some(BufMut { memory, len })

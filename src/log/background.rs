@@ -357,7 +357,11 @@ impl Log {
             let Some(uid) = done.map(|segment| segment.uid) else { return };
             let segment = self.segments.remove(uid).expect("found");
             match segment.state {
-                SegmentState::Freeing { keep_file: true, .. } => self.pool.recycle(segment.file, effects),
+                SegmentState::Freeing { keep_file: true, .. } => {
+                    // A sorted segment may have been written in part only.
+                    let filled = !(segment.fresh && segment.is_sorted);
+                    self.pool.recycle(segment.file, filled, effects);
+                }
                 _ => self.pool.drop_file(segment.file, effects),
             }
             out.push(LogNews::SegmentFreed(uid));

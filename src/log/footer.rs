@@ -223,6 +223,13 @@ pub fn read_plan(segment: SegmentUid, segment_bytes: u64, total: u32, first: u32
     FooterPlan { segment, pos: pos as u32, len: (end_page - first_page) * FOOTER_PAGE_BYTES as u32, first, count, total }
 }
 
+impl FooterPlan {
+    /// How many entries were asked for.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+}
+
 /// Checks the pages that were read for `plan` and appends exactly the asked entries to `out`. On damage nothing is appended.
 pub fn decode_slice(plan: &FooterPlan, bytes: &[u8], out: &mut Vec<FooterEntry>) -> Result<(), Damage> {
     let kept = out.len();

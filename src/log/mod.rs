@@ -368,6 +368,11 @@ impl Log {
         }
     }
 
+    /// Bytes of the files that new segments get.
+    pub fn segment_bytes(&self) -> u64 {
+        self.cfg.segment_bytes
+    }
+
     /// What the last checkpoint covers.
     pub fn covered(&self) -> BlockSeq {
         self.covered

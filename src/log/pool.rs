@@ -137,8 +137,8 @@ impl Pool {
         self.free.push_back(FreeFile { number, filled });
     }
     /// Takes the file of a freed segment. When that is one too many, one that was never written goes in its place.
-    pub(crate) fn recycle(&mut self, number: u64, effects: &mut Effects) {
-        self.give(number, true);
+    pub(crate) fn recycle(&mut self, number: u64, filled: bool, effects: &mut Effects) {
+        self.give(number, filled);
         let busy = self.fill.as_ref().filter(|fill| fill.write.is_some()).map(|fill| fill.number);
         if self.free.len() as u32 > self.target
             && let Some(at) = self.free.iter().position(|file| !file.filled && Some(file.number) != busy)

@@ -119,14 +119,13 @@ impl Log {
     /// Begins a sorted segment in a free file. `None`: one is being written, or there is no file to spare (the log's own next segment
     /// goes before), or no memory.
     pub fn begin_sorted(&mut self, slab: &mut Slab) -> Option<SegmentUid> {
-        if self.failed.is_some() || !self.background || !matches!(self.sorted.step, Step::Idle) {
+        if !self.may_begin_sorted() {
             return None;
         }
         let part = (self.cfg.segment_bytes / WRITES_PER_SEGMENT) as usize & !(BLOCK_ALIGN - 1);
         let write_bytes = WRITE_BYTES.min(part).max(2 * BLOCK_ALIGN);
         let mut buffer = slab.take(write_bytes)?;
-        let spare = self.segments.ready_count() > 0 || self.pool.is_preparing();
-        let Some((file, fresh)) = self.pool.take_for_segment(true).filter(|_| spare) else {
+        let Some((file, fresh)) = self.pool.take_for_segment(true) else {
             slab.give_back(buffer);
             return None;
         };
@@ -140,6 +139,17 @@ impl Log {
         let output = Output { segment, entries: Vec::new(), buffer: Some(buffer), write_bytes, filled, batch_pos: filled as u64 };
         self.sorted.step = Step::Open(Box::new(output));
         Some(uid)
+    }
+
+    /// Whether a sorted segment could be begun now: none is being written, and there is a free file beside the log's own next one.
+    pub fn may_begin_sorted(&self) -> bool {
+        let spare = self.segments.ready_count() > 0 || self.pool.is_preparing();
+        self.failed.is_none() && self.background && matches!(self.sorted.step, Step::Idle) && spare && self.pool.counts() != (0, 0)
+    }
+
+    /// Whether nothing was copied into the open sorted segment yet.
+    pub fn sorted_is_fresh(&self) -> bool {
+        matches!(&self.sorted.step, Step::Open(output) if output.pos() == u64::from(SEGMENT_DATA_START))
     }
 
     /// Whether `batches` batches of `bytes` in all fit behind what the open sorted segment has.

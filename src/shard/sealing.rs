@@ -39,7 +39,7 @@ impl Shard {
 
     /// Seals the oldest full segment whose batches are all committed.
     fn maybe_seal(&mut self, effects: &mut Effects) {
-        if self.sealing.is_some() || self.view.epoch == 0 {
+        if self.sealing.is_some() || self.view.epoch == 0 || !self.log.is_sealing_free() {
             return;
         }
         let Some(segment) = self.log.seal_ready() else { return };

@@ -27,6 +27,8 @@ const READ_BYTES: u64 = 1 << 20;
 const GAP_BYTES_MAX: u64 = 16 << 10;
 /// Footer entries read at once: 64 pages.
 const WINDOW_ENTRIES: u32 = 64 * 102;
+/// Partitions looked at in one turn.
+const PARTITIONS_PER_TURN: u32 = 256;
 /// Bytes copied in one turn: some 100 us.
 const TURN_BYTES: u64 = 512 << 10;
 
@@ -61,7 +63,9 @@ pub(super) struct Piece {
 #[derive(Debug)]
 struct Window {
     first: u32,
-    entries: Vec<FooterEntry>,
+    count: u32,
+    /// Nothing when a page of it cannot be read, or does not check.
+    entries: Option<Vec<FooterEntry>>,
 }
 
 #[derive(Debug)]
@@ -80,10 +84,14 @@ struct RunCopy {
     run: Run,
     /// Follows the run before it in the partition's index.
     follows: bool,
+    /// Its last footer entries, which were not read yet.
+    unlisted: u32,
     /// Its entries of which no read was begun yet.
     unread: VecDeque<FooterEntry>,
     chunks: VecDeque<Chunk>,
     started: bool,
+    /// Something of it cannot be had: it stays where it is.
+    is_broken: bool,
     /// Retention took its segment: nothing is wrong with it.
     is_gone: bool,
     /// Entry of the front chunk that is being copied, and how much of it was.
@@ -94,7 +102,8 @@ struct RunCopy {
 /// One job.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// Pinned.
+    /// Segments with runs that stayed where they were.
+    left: Vec<SegmentUid>,
     inputs: Vec<SegmentUid>,
     /// Partitions not looked at yet, backwards.
     uids: Vec<PartitionUid>,
@@ -113,6 +122,7 @@ impl Job {
     pub(super) fn new(inputs: Vec<SegmentUid>, mut uids: Vec<PartitionUid>) -> Job {
         uids.reverse();
         Job {
+            left: Vec::new(),
             inputs,
             uids,
             planned: VecDeque::new(),
@@ -125,8 +135,9 @@ impl Job {
         }
     }
 
-    pub(super) fn inputs(&self) -> &[SegmentUid] {
-        &self.inputs
+    /// Segments with runs that could not be copied since the last call.
+    pub(super) fn take_left(&mut self) -> Vec<SegmentUid> {
+        std::mem::take(&mut self.left)
     }
 
     /// Whether another output is needed.
@@ -144,10 +155,8 @@ impl Job {
     pub(super) fn on_read(&mut self, ticket: u64, bytes: Result<Bytes, ReadError>) {
         if let Some((_, first, plan)) = self.footer_read.take_if(|(t, ..)| *t == ticket) {
             let mut entries = Vec::new();
-            // A page that does not check leaves the window empty: the runs it lists stay where they are.
             let read = bytes.is_ok_and(|bytes| decode_slice(&plan, bytes.as_slice(), &mut entries).is_ok());
-            debug_assert!(read || entries.is_empty());
-            self.windows.insert(plan.segment, Window { first, entries });
+            self.windows.insert(plan.segment, Window { first, count: plan.count(), entries: read.then_some(entries) });
         } else if let Some(chunk) = self.ahead.iter_mut().flat_map(|copy| &mut copy.chunks).find(|chunk| chunk.ticket == ticket) {
             chunk.bytes = Some(bytes);
         }
@@ -185,7 +194,9 @@ impl Job {
 
     /// The next run of an input, in the order of partitions.
     fn next_planned(&mut self, partitions: &Partitions) -> Option<(PartitionUid, Run, bool)> {
+        let mut left = PARTITIONS_PER_TURN;
         while self.planned.is_empty() {
+            left = left.checked_sub(1)?;
             let uid = self.uids.pop()?;
             let Some(partition) = partitions.slot(uid).and_then(|slot| partitions.get(slot)) else { continue };
             let mut follows = false;
@@ -202,34 +213,31 @@ impl Job {
 
     fn read_ahead(&mut self, partitions: &Partitions, log: &mut Log, slab: &mut Slab, effects: &mut Effects, allowance: &mut u64) {
         while self.ahead_bytes < AHEAD_BYTES && *allowance > 0 {
-            if self.ahead.back().is_some_and(|copy| !copy.unread.is_empty()) {
-                let Some(read) = self.read_next_chunk(log, slab, effects) else { return };
+            let last = self.ahead.back().map(|copy| (copy.unread.is_empty(), copy.unlisted));
+            if let Some((unread, unlisted)) = last.filter(|last| *last != (true, 0)) {
+                let read = match unread {
+                    false => self.read_next_chunk(log, slab, effects),
+                    true if self.footer_read.is_some() => return,
+                    true => self.list_more(unlisted, log, slab, effects),
+                };
+                let Some(read) = read else { return };
                 *allowance = allowance.saturating_sub(read);
                 continue;
-            }
-            if self.footer_read.is_some() {
-                return;
             }
             let Some((uid, run, follows)) = self.next_planned(partitions) else { return };
             if log.footer_entries(run.segment).is_none() {
                 // All of that segment expired meanwhile.
                 continue;
             }
-            let Some(window) = self.windows.get(&run.segment).filter(|w| w.first <= run.footer_first && run.footer_end() <= w.end()) else {
-                self.planned.push_front((uid, run, follows));
-                let Some(read) = self.read_window(&run, log, slab, effects) else { return };
-                *allowance = allowance.saturating_sub(read);
-                return;
-            };
-            let from = (run.footer_first - window.first) as usize;
-            let unread = window.entries.iter().skip(from).take(run.footer_count as usize).copied().collect();
             self.ahead.push_back(RunCopy {
                 uid,
                 run,
                 follows,
-                unread,
+                unlisted: run.footer_count,
+                unread: VecDeque::new(),
                 chunks: VecDeque::new(),
                 started: false,
+                is_broken: false,
                 is_gone: false,
                 at: 0,
                 copied: 0,
@@ -237,13 +245,33 @@ impl Job {
         }
     }
 
-    /// Begins the read of the footer's window that begins with a run. Answers its bytes.
-    fn read_window(&mut self, run: &Run, log: &mut Log, slab: &mut Slab, effects: &mut Effects) -> Option<u64> {
-        let total = log.footer_entries(run.segment)?;
-        let count = run.footer_count.max(WINDOW_ENTRIES).min(total - run.footer_first);
-        let plan = log.footer_plan(run.segment, run.footer_first, count)?;
-        let ticket = log.begin_read(slab, effects, SORTER, run.segment, plan.pos, plan.len).ok()?;
-        self.footer_read = Some((ticket, run.footer_first, plan));
+    /// Lists more of the last run ahead, `unlisted` entries before its end, from its input's window, or begins the read of the next window. Answers
+    /// how many bytes are read for it.
+    fn list_more(&mut self, unlisted: u32, log: &mut Log, slab: &mut Slab, effects: &mut Effects) -> Option<u64> {
+        let copy = self.ahead.back_mut().expect("looked at before");
+        let first = copy.run.footer_end() - unlisted;
+        if let Some(window) = self.windows.get(&copy.run.segment).filter(|w| w.first <= first && first < w.first + w.count) {
+            match &window.entries {
+                Some(entries) => {
+                    let from = (first - window.first) as usize;
+                    copy.unread.extend(entries.iter().skip(from).take(unlisted as usize));
+                    copy.unlisted -= copy.unread.len() as u32;
+                }
+                None => (copy.unlisted, copy.is_broken) = (0, true),
+            }
+            return Some(0);
+        }
+        let total = log.footer_entries(copy.run.segment);
+        let plan = total.and_then(|total| log.footer_plan(copy.run.segment, first, WINDOW_ENTRIES.min(total - first)));
+        let Some(plan) = plan else {
+            (copy.unlisted, copy.is_broken, copy.is_gone) = (0, true, true);
+            return Some(0);
+        };
+        match log.begin_read(slab, effects, SORTER, copy.run.segment, plan.pos, plan.len) {
+            Ok(ticket) => self.footer_read = Some((ticket, first, plan)),
+            Err(ReadRefused::Full) => return None,
+            Err(_) => (copy.unlisted, copy.is_broken, copy.is_gone) = (0, true, true),
+        }
         Some(u64::from(plan.len))
     }
 
@@ -268,7 +296,7 @@ impl Job {
             Err(ReadRefused::Full) => return None,
             // The run is gone, or the log has failed: what was read of it is thrown away with it.
             Err(ReadRefused::Gone | ReadRefused::BadRange | ReadRefused::Failed) => {
-                copy.is_gone = true;
+                (copy.unlisted, copy.is_broken, copy.is_gone) = (0, true, true);
                 let entries = copy.unread.drain(..).collect();
                 Chunk { ticket: 0, pos, len: 0, entries, bytes: Some(Err(ReadError::Short { got: 0 })) }
             }
@@ -281,15 +309,17 @@ impl Job {
     /// Copies the next batch, or a part of it, of the run in front. `None`: something is awaited; else how much was copied.
     fn copy_front(&mut self, log: &mut Log, slab: &mut Slab, effects: &mut Effects) -> Option<Result<u64, Copied>> {
         let copy = self.ahead.front_mut().expect("there is a run ahead");
+        if copy.is_broken {
+            self.leave_front(log);
+            return Some(Ok(0));
+        }
         if !copy.started {
-            if copy.unread.is_empty() && copy.chunks.is_empty() {
-                // Its footer's page does not check.
+            if !log.sorted_has_room(copy.run.bytes, copy.run.footer_count) {
+                if !log.sorted_is_fresh() {
+                    return Some(Err(Copied::OutputFull));
+                }
                 self.leave_front(log);
                 return Some(Ok(0));
-            }
-            if !log.sorted_has_room(copy.run.bytes, copy.run.footer_count) {
-                assert!(log.sorted_entries() > 0, "what one segment holds fits another: {:?}", copy.run);
-                return Some(Err(Copied::OutputFull));
             }
             copy.started = true;
             let joins = |piece: &Piece| piece.is_open && copy.follows && piece.uid == copy.uid && piece.bytes < RUN_BYTES;
@@ -322,7 +352,7 @@ impl Job {
                 self.ahead_bytes -= chunk.len;
                 copy.chunks.pop_front();
                 copy.at = 0;
-                if copy.chunks.is_empty() && copy.unread.is_empty() {
+                if copy.chunks.is_empty() && copy.unread.is_empty() && copy.unlisted == 0 {
                     self.end_front();
                 }
             }
@@ -343,6 +373,7 @@ impl Job {
         let copy = self.ahead.pop_front().expect("it was in front");
         self.ahead_bytes -= copy.chunks.iter().map(|chunk| chunk.len).sum::<u64>();
         if !copy.is_gone {
+            self.left.push(copy.run.segment);
             tracing::warn!(
                 segment = copy.run.segment.0,
                 partition = copy.uid.0,
@@ -360,12 +391,5 @@ impl Job {
         if let Some(piece) = self.pieces.last_mut() {
             piece.is_open = log.mutants().has(Mutant::JoinWhatDoesNotFollow) && !piece.runs.is_empty();
         }
-    }
-}
-
-impl Window {
-    fn end(&self) -> u32 {
-        // An empty window is one that could not be read: it stands for all it was asked for.
-        if self.entries.is_empty() { u32::MAX } else { self.first + self.entries.len() as u32 }
     }
 }

@@ -24,6 +24,7 @@ use crate::ids::{PartitionUid, SegmentUid};
 use crate::log::{BACKGROUND_OWNER, FooterEntry, ReadError, SegmentInfo};
 use crate::mutants::Mutant;
 use crate::partition::Run;
+use std::collections::BTreeSet;
 
 /// Whom the log's reads belong to when the sorter began them.
 pub(super) const SORTER: u64 = BACKGROUND_OWNER + 1;
@@ -33,8 +34,6 @@ const LOOK_US: u64 = 1_000_000;
 pub(super) const RUN_BYTES: u64 = 256 << 10;
 /// Files that sorting has to win before it is begun for space alone.
 const FILES_WON_MIN: u64 = 2;
-/// How long to wait for a free file, in microseconds.
-const NO_FILE_US: u64 = 100_000;
 /// How much may be saved up while there is nothing to read, in microseconds' worth of the rate.
 const SAVED_US: u64 = 20_000;
 
@@ -46,6 +45,8 @@ pub(super) struct Sorting {
     /// Bytes that may be read now, and when that was counted.
     allowance: u64,
     counted_us: u64,
+    /// Segments with a run that could not be copied: they are left alone until the next start, else they would be read again and again.
+    left: BTreeSet<SegmentUid>,
 }
 
 #[derive(Debug, Default)]
@@ -85,32 +86,27 @@ impl Shard {
     /// Leaves what can be left: nothing points to what was copied so far.
     fn stop_sorting(&mut self) {
         match std::mem::take(&mut self.sorting.step) {
-            Step::Copying(job) => self.end_job(*job),
+            Step::Copying(_) => {}
             // What is on its way is carried to its end by the log.
             other => self.sorting.step = other,
         }
     }
 
-    fn end_job(&mut self, job: Job) {
-        if self.failure().is_none() {
-            job.inputs().iter().for_each(|segment| self.log.unpin(*segment));
-        }
-    }
-
     fn look(&mut self, now: Now, effects: &mut Effects) {
-        if now.mono_us < self.sorting.next_look_us || self.settings.sorter_segments == 0 {
+        if now.mono_us < self.sorting.next_look_us || self.settings.sorter_segments == 0 || !self.log.may_begin_sorted() {
             return;
         }
         self.sorting.next_look_us = now.mono_us + LOOK_US;
         let most = self.settings.sorter_segments as usize;
-        let inputs = choose(self.log.segments().filter_map(|s| Some((s, *self.retention.use_of(s.uid)?))), most);
+        self.sorting.left.retain(|segment| self.retention.use_of(*segment).is_some());
+        // Files of another size are of another setting: what they hold may not fit a new one.
+        let may_be = |s: &SegmentInfo| !self.sorting.left.contains(&s.uid) && s.file_bytes <= self.log.segment_bytes();
+        let segments = self.log.segments().filter(may_be).filter_map(|s| Some((s, *self.retention.use_of(s.uid)?)));
+        let inputs = choose(segments, most);
         if inputs.is_empty() {
             return effects.wake_at(self.sorting.next_look_us);
         }
         tracing::debug!(shard = self.id.0, segments = inputs.len(), "sorting begins");
-        for segment in &inputs {
-            assert!(self.log.pin(*segment), "a segment that is used is there");
-        }
         let mut uids: Vec<PartitionUid> = self.partitions.iter().map(|(_, partition)| partition.uid).collect();
         uids.sort_unstable();
         self.copy(now, Box::new(Job::new(inputs, uids)), effects);
@@ -118,21 +114,20 @@ impl Shard {
 
     fn copy(&mut self, now: Now, mut job: Box<Job>, effects: &mut Effects) {
         let allowance = &mut self.sorting.allowance;
-        match job.go_on(&self.partitions, &mut self.log, &mut self.slab, effects, allowance) {
+        let copied = job.go_on(&self.partitions, &mut self.log, &mut self.slab, effects, allowance);
+        self.sorting.left.extend(job.take_left());
+        match copied {
             Copied::Waits => {
                 // For bytes of the rate, or for memory; reads and writes come with a turn of their own.
                 effects.wake_at(now.mono_us + 1_000);
-                self.sorting.step = Step::Copying(job);
-            }
-            Copied::NoFile => {
-                effects.wake_at(now.mono_us + NO_FILE_US);
                 self.sorting.step = Step::Copying(job);
             }
             Copied::OutputFull | Copied::All => {
                 self.log.finish_sorted(&mut self.slab, effects);
                 self.sorting.step = Step::Finishing(job);
             }
-            Copied::Nothing => self.end_job(*job),
+            // What was copied so far stays; the next look chooses anew.
+            Copied::NoFile | Copied::Nothing => {}
         }
     }
 
@@ -211,8 +206,6 @@ impl Shard {
     fn go_on_sorting(&mut self, job: Box<Job>) {
         if job.has_more() {
             self.sorting.step = Step::Copying(job);
-        } else {
-            self.end_job(*job);
         }
     }
 }

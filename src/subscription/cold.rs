@@ -104,13 +104,14 @@ pub(super) struct Cold {
     chunks: VecDeque<Chunk>,
     window: Option<Window>,
     footer_read: Option<FooterRead>,
-    footer_failed: bool,
+    /// The run whose footer could not be read, by its segment and its place there.
+    footer_failed: Option<(SegmentUid, u32)>,
     plan_offset: u64,
 }
 
 impl Cold {
     pub(super) fn new(slot: Slot, uid: u64, offset: u64) -> Cold {
-        Cold { slot, uid, chunks: VecDeque::new(), window: None, footer_read: None, footer_failed: false, plan_offset: offset }
+        Cold { slot, uid, chunks: VecDeque::new(), window: None, footer_read: None, footer_failed: None, plan_offset: offset }
     }
 
     /// Gives up: the memory counts no more. Reads under way end without an owner.
@@ -126,7 +127,7 @@ impl Cold {
             self.footer_read = None;
             match bytes.ok().and_then(|bytes| decode_window(&bytes, &read, self.uid)) {
                 Some(entries) => self.window = Some(Window { run: read.run, first: read.first, entries }),
-                None => self.footer_failed = true,
+                None => self.footer_failed = Some((read.run.segment, read.run.footer_first)),
             }
             return true;
         }
@@ -266,8 +267,7 @@ impl Cold {
 
     /// The footer entries of `run` around the planned offset; `None` while they are being read.
     fn window_at(&mut self, run: Run, owner: Owner, reading: &mut Reading<'_>) -> Result<Option<&[ColdEntry]>, Plan> {
-        if self.footer_failed {
-            self.footer_failed = false;
+        if self.footer_failed.take() == Some((run.segment, run.footer_first)) {
             let (first_offset, end_offset) = (run.first_offset, run.end_offset);
             reading.damage.push(DamageFound { uid: self.uid, first_offset, end_offset, segment: run.segment, pos: 0 });
             return Err(Plan::Refused(ErrorCode::Damaged, run.end_offset));

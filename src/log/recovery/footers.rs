@@ -227,6 +227,9 @@ fn rebuild_sorted(
     for ((_, pos), errno) in unreadable {
         damage.push(segment_damage(record.uid, pos, FOOTER_PAGE_BYTES as u64, DamageKind::Unreadable { errno }));
     }
+    // What lies behind the data is of an earlier life of the file: the lower place counts.
+    entries.sort_by_key(|entry| (entry.sort_key(), entry.pos));
+    entries.dedup_by_key(|entry| entry.sort_key());
     let data_end = entries.iter().map(|e| u64::from(e.pos) + u64::from(e.len)).max().unwrap_or(0).max(u64::from(SEGMENT_DATA_START));
     write_rebuilt(files, manifest, record, checkpoint.map(|c| &mut c.runs), entries, [BlockSeq(0); 2], data_end)
 }
