@@ -230,6 +230,23 @@ impl FooterPlan {
     }
 }
 
+/// How many of `entries` (by place in the file) make one sensible read, and where it ends: the first one, and those behind it as long as the read
+/// is not above `read_bytes` and no more than `gap_bytes` between two are of no interest.
+pub fn one_read<'a>(entries: impl Iterator<Item = &'a FooterEntry>, read_bytes: u64, gap_bytes: u64) -> (usize, u64) {
+    let (mut count, mut pos, mut end) = (0, 0, 0);
+    for entry in entries {
+        let (at, entry_end) = (u64::from(entry.pos), u64::from(entry.pos) + u64::from(entry.len));
+        let joins = at >= end && at - end <= gap_bytes && entry_end - pos <= read_bytes;
+        if count == 0 {
+            pos = at;
+        } else if !joins {
+            break;
+        }
+        (count, end) = (count + 1, entry_end);
+    }
+    (count, end)
+}
+
 /// Checks the pages that were read for `plan` and appends exactly the asked entries to `out`. On damage nothing is appended.
 pub fn decode_slice(plan: &FooterPlan, bytes: &[u8], out: &mut Vec<FooterEntry>) -> Result<(), Damage> {
     let kept = out.len();

@@ -70,6 +70,16 @@ impl Output {
     fn pos(&self) -> u64 {
         self.segment.write_pos + self.filled as u64
     }
+
+    /// The next batch begins at a multiple of the alignment. A write's size is one, so a buffer that was just pushed needs no padding.
+    fn next_batch(&mut self) {
+        let end = align_up_usize(self.filled, FRAGMENT_ALIGN);
+        if let Some(buffer) = &mut self.buffer {
+            buffer.as_mut_slice()[self.filled..end].fill(0);
+        }
+        self.filled = end;
+        self.batch_pos = self.pos();
+    }
 }
 
 impl SortedWriter {
@@ -191,13 +201,7 @@ impl Log {
         assert_eq!(output.pos() - output.batch_pos, u64::from(entry.len), "a batch is copied whole");
         entry.pos = output.batch_pos as u32;
         output.entries.push(entry);
-        // A write's size is a multiple of the alignment, so a buffer that was just pushed needs no padding.
-        let end = align_up_usize(output.filled, FRAGMENT_ALIGN);
-        if let Some(buffer) = &mut output.buffer {
-            buffer.as_mut_slice()[output.filled..end].fill(0);
-        }
-        output.filled = end;
-        output.batch_pos = output.pos();
+        output.next_batch();
     }
 
     /// Batches listed so far.
@@ -212,12 +216,7 @@ impl Log {
     pub fn truncate_sorted(&mut self, count: usize) {
         let Step::Open(output) = &mut self.sorted.step else { panic!("no sorted segment is open") };
         output.entries.truncate(count);
-        let end = align_up_usize(output.filled, FRAGMENT_ALIGN);
-        if let Some(buffer) = &mut output.buffer {
-            buffer.as_mut_slice()[output.filled..end].fill(0);
-        }
-        output.filled = end;
-        output.batch_pos = output.pos();
+        output.next_batch();
     }
 
     /// Ends the open sorted segment: the rest of its data, its footer, the manifest; then `LogNews::Sorted`. One that lists nothing is thrown

@@ -13,7 +13,7 @@ use super::shard::{Phase, Shard};
 use crate::bytes::Bytes;
 use crate::effects::{Effects, Now};
 use crate::ids::SegmentUid;
-use crate::log::footer::{FooterPlan, decode_slice};
+use crate::log::footer::{FooterPlan, decode_slice, one_read};
 use crate::log::{BACKGROUND_OWNER, FooterEntry, ReadError, ReadRefused, check_batch};
 use crate::subscription::DamageFound;
 
@@ -170,16 +170,7 @@ impl Segment {
             return Ok(Some(u64::from(plan.len)));
         };
         let pos = u64::from(first.pos);
-        let mut end = pos;
-        let joins = |entry: &&FooterEntry, end: u64| {
-            let (at, len) = (u64::from(entry.pos), u64::from(entry.len));
-            end == pos || (at >= end && at - end <= GAP_BYTES_MAX && at + len - pos <= READ_BYTES)
-        };
-        let mut count = 0;
-        while let Some(entry) = self.window.iter().rev().nth(count).filter(|entry| joins(entry, end)) {
-            end = u64::from(entry.pos) + u64::from(entry.len);
-            count += 1;
-        }
+        let (count, end) = one_read(self.window.iter().rev(), READ_BYTES, GAP_BYTES_MAX);
         let ticket = log.begin_read(slab, effects, SCRUBBER, self.uid, pos as u32, (end - pos) as u32)?;
         let entries = self.window.split_off(self.window.len() - count);
         self.reading = Some(Reading::Batches(ticket, pos, entries));

@@ -13,7 +13,7 @@ use super::sorting::{RUN_BYTES, SORTER};
 use crate::bytes::{Bytes, Slab};
 use crate::effects::Effects;
 use crate::ids::{PartitionUid, SegmentUid};
-use crate::log::footer::{FooterPlan, decode_slice};
+use crate::log::footer::{FooterPlan, decode_slice, one_read};
 use crate::log::{FooterEntry, Log, ReadError, ReadRefused, check_batch};
 use crate::mutants::Mutant;
 use crate::partition::{Partitions, Run};
@@ -29,7 +29,7 @@ const GAP_BYTES_MAX: u64 = 16 << 10;
 const WINDOW_ENTRIES: u32 = 64 * 102;
 /// Partitions looked at in one turn.
 const PARTITIONS_PER_TURN: u32 = 256;
-/// Bytes copied in one turn: some 100 us.
+/// Bytes copied in one turn: half a write.
 const TURN_BYTES: u64 = 512 << 10;
 
 /// What a turn of copying came to.
@@ -280,16 +280,7 @@ impl Job {
         let copy = self.ahead.back_mut().expect("looked at before");
         let first = *copy.unread.front().expect("looked at before");
         let pos = u64::from(first.pos);
-        let mut end = pos;
-        let joins = |entry: &FooterEntry, end: u64| {
-            let (at, len) = (u64::from(entry.pos), u64::from(entry.len));
-            at >= end && at - end <= GAP_BYTES_MAX && at + len - pos <= READ_BYTES
-        };
-        let mut count = 0;
-        while let Some(entry) = copy.unread.get(count).filter(|entry| count == 0 || joins(entry, end)) {
-            end = u64::from(entry.pos) + u64::from(entry.len);
-            count += 1;
-        }
+        let (count, end) = one_read(copy.unread.iter(), READ_BYTES, GAP_BYTES_MAX);
         let len = end - pos;
         let chunk = match log.begin_read(slab, effects, SORTER, copy.run.segment, pos as u32, len as u32) {
             Ok(ticket) => Chunk { ticket, pos, len, entries: copy.unread.drain(..count).collect(), bytes: None },
