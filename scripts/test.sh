@@ -23,6 +23,9 @@ need_component rustfmt fmt rustfmt
 need_component clippy clippy rust-clippy
 rustc --version
 
+# For one test of a full disk; where it cannot be had, the test says aloud that it did not run.
+command -v mkfs.xfs >/dev/null || (need_commands mkfs.xfs:xfsprogs) || say "mkfs.xfs is missing: a full disk of XFS will not be tried"
+
 step "format check"
 cargo fmt --all --check || fail "the format differs. Run:  cargo fmt --all"
 

@@ -12,6 +12,7 @@
 //! (`runtime/topology.rs`), settings of topics (the control room).
 
 pub mod show;
+pub mod space;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use space::{DiskLevel, DiskLook, DiskMarks, SpaceMark};
 pub use table::{Def, TABLE, env_name};
 use table::{DefaultValue, Facts};
 pub use value::{Kind, Value};
@@ -159,6 +161,8 @@ pub struct Settings {
     pub scrub_interval_us: u64,
     pub sorter_segments: u32,
     pub sorter_bytes_per_second: u64,
+    pub sorter_debt_bytes: u64,
+    pub index_bytes_max: u64,
     pub tail_cache_bytes: usize,
     pub receive_bytes_max: usize,
     pub frame_max_bytes: u32,
@@ -175,8 +179,10 @@ pub struct Settings {
     pub partial_frame_timeout_us: u64,
     pub credit_max_bytes: u32,
     pub fetch_wait_max_us: u64,
-    pub disk_warn_bytes: u64,
-    pub disk_refuse_bytes: u64,
+    pub disk_warn_free: SpaceMark,
+    pub disk_slow_free: SpaceMark,
+    pub disk_refuse_free: SpaceMark,
+    pub throttle_time_us: u64,
     pub shutdown_timeout_us: u64,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
@@ -416,6 +422,12 @@ impl Loaded {
     fn number32(&self, key: &str) -> u32 {
         u32::try_from(self.number(key)).unwrap_or_else(|_| panic!("the range of {key} in the table is above 32 bits"))
     }
+    fn space(&self, key: &str) -> SpaceMark {
+        match self.entry(key).value {
+            Value::Space(mark) => mark,
+            ref other => panic!("setting {key} is {other:?}, not an amount of space"),
+        }
+    }
     fn flag(&self, key: &str) -> bool {
         matches!(self.entry(key).value, Value::Flag(true))
     }
@@ -470,6 +482,8 @@ impl Loaded {
             scrub_interval_us: self.number("scrub.interval"),
             sorter_segments: self.number32("sorter.segments"),
             sorter_bytes_per_second: self.number("sorter.bytes.per.second"),
+            sorter_debt_bytes: self.number("sorter.debt.bytes"),
+            index_bytes_max: self.number("index.bytes.max"),
             tail_cache_bytes: self.number("tail.cache.bytes") as usize,
             receive_bytes_max: self.number("receive.bytes.max") as usize,
             frame_max_bytes: self.number32("frame.max.bytes"),
@@ -486,8 +500,10 @@ impl Loaded {
             partial_frame_timeout_us: self.number("partial.frame.timeout"),
             credit_max_bytes: self.number32("credit.max.bytes"),
             fetch_wait_max_us: self.number("fetch.wait.max"),
-            disk_warn_bytes: self.number("disk.warn.bytes"),
-            disk_refuse_bytes: self.number("disk.refuse.bytes"),
+            disk_warn_free: self.space("disk.warn.free"),
+            disk_slow_free: self.space("disk.slow.free"),
+            disk_refuse_free: self.space("disk.refuse.free"),
+            throttle_time_us: self.number("throttle.time"),
             shutdown_timeout_us: self.number("shutdown.timeout"),
             log_level: self.text("log.level"),
             log_format: if self.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },
@@ -591,8 +607,22 @@ impl Loaded {
         if (s.receive_bytes_max as u64) < u64::from(s.frame_max_bytes) {
             return refuse(format!("{} cannot hold one frame of {}", named("receive.bytes.max"), named("frame.max.bytes")));
         }
-        if s.disk_refuse_bytes > s.disk_warn_bytes {
-            return refuse(format!("{} is above {}; the warning has to come first", named("disk.refuse.bytes"), named("disk.warn.bytes")));
+        // Where the file system cannot be asked, marks in per cent are compared on one of a TiB.
+        let total_bytes = (machine.disk_of)(&s.data_dir).map_or(1 << 40, |disk| disk.total_bytes);
+        let marks = [("disk.refuse.free", s.disk_refuse_free), ("disk.slow.free", s.disk_slow_free), ("disk.warn.free", s.disk_warn_free)];
+        for [(lower, first), (upper, second)] in [[marks[0], marks[1]], [marks[1], marks[2]]] {
+            if first.of(total_bytes) > second.of(total_bytes) {
+                return refuse(format!("{} is above {}; producers are warned, then slowed down, then refused", named(lower), named(upper)));
+            }
+        }
+        let sorted_together = u64::from(s.sorter_segments) * s.segment_bytes;
+        if s.sorter_debt_bytes < 2 * sorted_together {
+            return refuse(format!(
+                "{} is less than twice {} of {}, and the sorter begins with so many; raise the first or lower the second",
+                named("sorter.debt.bytes"),
+                named("sorter.segments"),
+                named("segment.bytes")
+            ));
         }
         if s.keepalive_interval_us >= s.connection_idle_timeout_us {
             return refuse(format!("{} has to be below {}", named("keepalive.interval"), named("connection.idle.timeout")));
@@ -606,6 +636,17 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 impl Settings {
+    /// The marks of free space.
+    pub fn disk_marks(&self) -> DiskMarks {
+        DiskMarks {
+            warn: self.disk_warn_free,
+            slow: self.disk_slow_free,
+            refuse: self.disk_refuse_free,
+            segment_bytes: self.segment_bytes,
+            shards: self.shards,
+        }
+    }
+
     /// Whether clients of other machines can connect (the listeners go beyond loopback).
     pub fn is_exposed(&self) -> bool {
         !self.listen.ip().is_loopback()

@@ -21,7 +21,7 @@ pub mod numbers;
 pub mod snapshot;
 pub mod stages;
 
-pub use health::{DiskLevel, Health, ShardHealth};
+pub use health::{Health, ShardHealth};
 pub use numbers::{NumberDef, ShardCounters, ShardGauges};
 pub use snapshot::{ShardGone, ShardSnapshot, SnapshotReply, SnapshotRequest, SnapshotSource, snapshot_request};
 pub use stages::{Interval, RequestClass, SlowRequest, Stage, Stamps, Timing};

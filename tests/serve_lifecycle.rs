@@ -6,6 +6,7 @@
 mod common;
 
 use common::layout::{self, Rec};
+use common::mount::{Mount, small_disk};
 use common::node::{Ready, refused};
 use common::{Node, Options, Peer, WAIT, files_with_prefix, not_run, temp_dir};
 use std::net::TcpListener;
@@ -161,23 +162,6 @@ fn a_file_in_place_of_the_data_directory_is_refused() {
     assert_eq!(std::fs::read(&path).expect("the file"), b"not a directory");
 }
 
-/// A mount that is undone with its handle.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(arguments: &[&str], at: &Path) -> Result<Mount, String> {
-        let output = Command::new("mount").args(arguments).arg(at).output().map_err(|e| format!("mount does not run: {e}"))?;
-        if output.status.success() { Ok(Mount(at.to_owned())) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: the rings of a process that has just ended still hold their files for a moment.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_data_directory_without_permission_is_refused() {
     let dir = temp_dir("readonly");
@@ -205,43 +189,15 @@ fn a_data_directory_without_permission_is_refused() {
     check_refused(&path, &Options::default(), &[&name]);
 }
 
-/// A file system of 64 MiB in a file, mounted; `None` (said aloud) where that cannot be had.
-fn small_disk(test: &str, dir: &Path) -> Option<(Mount, PathBuf)> {
-    let (image, path) = (dir.join("image"), dir.join("data"));
-    std::fs::create_dir(&path).expect("a directory");
-    std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
-    match Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            not_run(test, &format!("mkfs.ext4: {}", String::from_utf8_lossy(&output.stderr).trim()));
-            return None;
-        }
-        Err(error) => {
-            not_run(test, &format!("mkfs.ext4 does not run: {error}"));
-            return None;
-        }
-    }
-    match Mount::new(&["-o", "loop", &image.display().to_string()], &path) {
-        Ok(mount) => Some((mount, path)),
-        Err(why) => {
-            not_run(test, &format!("an image cannot be mounted here (root is needed): {why}"));
-            None
-        }
-    }
-}
-
-/// The records' own time is in the past: by default they would be dropped as soon as their segment is sealed.
-const KEEP: &[(&str, &str)] = &[("retention.ms", "-1")];
-
 /// Segments of 16 MiB: three of them fit on the small disk.
 fn small_disk_options() -> Options {
-    Options::default().set("pool.segments", "1").set("disk.refuse.bytes", "1MiB").set("disk.warn.bytes", "8MiB")
+    Options::default().set("pool.segments", "1").set("disk.refuse.free", "1MiB")
 }
 
 #[test]
 fn a_data_directory_without_space_is_refused() {
     let dir = temp_dir("nospace");
-    let Some((_mount, path)) = small_disk("a_data_directory_without_space_is_refused", dir.path()) else { return };
+    let Some((_mount, path)) = small_disk("a_data_directory_without_space_is_refused", dir.path(), "ext4", 64 << 20) else { return };
     // Leaves less than one segment.
     std::fs::write(path.join("ballast"), vec![1u8; 45 << 20]).expect("the ballast");
     check_refused(&path, &small_disk_options(), &["space", &path.display().to_string()]);
@@ -250,46 +206,6 @@ fn a_data_directory_without_space_is_refused() {
     let mut node = Node::at(&path, small_disk_options());
     node.stop();
     assert!(!files_with_prefix(&path.join("shard-0"), "seg-").is_empty());
-}
-
-#[test]
-fn a_disk_that_fills_up_refuses_produce_and_nothing_else_and_recovers_without_a_restart() {
-    let dir = temp_dir("fills");
-    let Some((_mount, path)) = small_disk("a_disk_that_fills_up", dir.path()) else { return };
-    let mut node = Node::at(&path, small_disk_options());
-    let mut peer = Peer::connect(node.ready.client);
-    let (keep, fill) = (peer.topic("keep", 1, KEEP)[0].uid, peer.topic("fill", 1, KEEP)[0].uid);
-    assert_eq!(peer.put(keep, &[Rec::value("kept")]), 0);
-    let batch = layout::batch(layout::TIME_US, &[Rec::value(vec![7u8; 512 << 10])]);
-    let mut acked = 0u64;
-    let error = loop {
-        assert!(acked < 128, "64 MiB do not hold {acked} batches of half a MiB");
-        match peer.produce(layout::level::DURABLE, &[(fill, &batch)]) {
-            Ok(results) if results[0].error == 0 => acked += 1,
-            Ok(results) => break results[0].error,
-            Err(refusal) => {
-                assert!(refusal.retriable, "{refusal:?}");
-                break refusal.code;
-            }
-        }
-    };
-    assert_eq!(error, layout::code::DISK_FULL);
-    // Reading goes on, all of it.
-    assert_eq!(peer.read_from(keep, 0).len(), 1);
-    assert_eq!(peer.read_from(fill, 0).len() as u64, acked);
-    // Deleting makes room, in the background: produce is tried until it is taken, each try waiting for its answer.
-    peer.delete_topic("fill").expect("deleting needs no space to speak of");
-    let until = Instant::now() + WAIT;
-    loop {
-        let small = layout::batch(layout::TIME_US, &[Rec::value("after")]);
-        let taken = matches!(peer.produce(layout::level::DURABLE, &[(keep, &small)]), Ok(results) if results[0].error == 0);
-        if taken {
-            break;
-        }
-        assert!(Instant::now() < until, "no room although the topic that filled the disk is gone:\n{}", node.process.stderr());
-        node.process.watch_quietly(Duration::from_millis(50));
-    }
-    node.stop();
 }
 
 #[test]

@@ -18,9 +18,9 @@ pub mod prometheus;
 #[cfg(test)]
 mod tests;
 
-use crate::config::DiskSize;
+use crate::config::{DiskMarks, DiskSize};
 use crate::constants;
-use crate::metrics::{DiskLevel, Health, RequestClass, SnapshotSource, Stage};
+use crate::metrics::{Health, RequestClass, SnapshotSource, Stage};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -38,23 +38,12 @@ pub struct NodeFacts {
     pub data_dir: PathBuf,
     /// Asks for its file system.
     pub disk_of: fn(&Path) -> Option<DiskSize>,
-    /// Setting disk.warn.bytes.
-    pub disk_warn_bytes: u64,
-    /// Setting disk.refuse.bytes.
-    pub disk_refuse_bytes: u64,
-    /// Bytes of one more segment for each shard.
-    pub growth_bytes: u64,
+    /// How much of it has to stay free.
+    pub disk_marks: DiskMarks,
     /// When the process started.
     pub started: Instant,
     /// Log messages counted instead of written.
     pub suppressed: fn() -> u64,
-}
-
-impl NodeFacts {
-    /// The level of `free_bytes`: refusing begins before the next segments would go below the setting.
-    pub fn disk_level(&self, free_bytes: u64) -> DiskLevel {
-        DiskLevel::of(free_bytes, self.disk_warn_bytes, self.disk_refuse_bytes.saturating_add(self.growth_bytes))
-    }
 }
 
 /// State of the pages, one per process.

@@ -193,7 +193,7 @@ fn states(all: &mut Vec<Metric>, shards: &[ShardTotals], health: &Health) {
 fn of_node(all: &mut Vec<Metric>, node: &NodeFacts) {
     let one = |value: f64| vec![(Labels::new(), Sample::Gauge(value))];
     if let Some(disk) = (node.disk_of)(&node.data_dir) {
-        let level = node.disk_level(disk.free_bytes) as u8;
+        let level = node.disk_marks.look(disk).level as u8;
         push(all, &def::DISK_FREE, MetricType::Gauge, one(disk.free_bytes as f64));
         push(all, &def::DISK_TOTAL, MetricType::Gauge, one(disk.total_bytes as f64));
         push(all, &def::DISK_PRESSURE, MetricType::Gauge, one(f64::from(level)));

@@ -1,6 +1,7 @@
 //! Tests of the pages over shards that answer, stay silent, or are gone.
 
 use super::*;
+use crate::config::SpaceMark;
 use crate::ids::ShardId;
 use crate::metrics::document::OTHERS;
 use crate::metrics::numbers::{COUNTERS, GAUGES};
@@ -50,9 +51,13 @@ fn admin(fakes: Vec<Fake>) -> (Arc<Admin>, Arc<Shards>, Arc<Health>) {
     let node = NodeFacts {
         data_dir: PathBuf::from("d"),
         disk_of: |_| Some(DiskSize { total_bytes: 1000, free_bytes: 150 }),
-        disk_warn_bytes: 200,
-        disk_refuse_bytes: 100,
-        growth_bytes: 10,
+        disk_marks: DiskMarks {
+            warn: SpaceMark { part: Some(2000), bytes: None },
+            slow: SpaceMark { part: None, bytes: Some(140) },
+            refuse: SpaceMark { part: None, bytes: Some(100) },
+            segment_bytes: 10,
+            shards: 1,
+        },
         started: Instant::now(),
         suppressed: || 4,
     };

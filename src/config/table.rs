@@ -96,6 +96,7 @@ impl Def {
             }
             Kind::Choice(words) => words.join(", "),
             Kind::Flag => "true, false".to_owned(),
+            Kind::Space => "per cent of the file system, bytes, or the smaller of both".to_owned(),
             Kind::Address | Kind::Host | Kind::Cpus | Kind::Path => String::new(),
         }
     }
@@ -117,6 +118,9 @@ const fn bytes(key: &'static str, min: u64, max: u64, default: DefaultValue, doc
 }
 const fn span(key: &'static str, min: u64, max: u64, default: DefaultValue, doc: &'static str) -> Def {
     Def { key, kind: Kind::Duration, min, max, default, flag: None, doc }
+}
+const fn space(key: &'static str, default: &'static str, doc: &'static str) -> Def {
+    Def { key, kind: Kind::Space, min: 0, max: 0, default: fixed(default), flag: None, doc }
 }
 const fn count(key: &'static str, unit: &'static str, min: u64, max: u64, default: DefaultValue, doc: &'static str) -> Def {
     Def { key, kind: Kind::Count { unit }, min, max, default, flag: None, doc }
@@ -254,6 +258,20 @@ pub static TABLE: &[Def] = &[
         "What the sorter reads at most per shard and second; it writes as much.",
     ),
     bytes(
+        "sorter.debt.bytes",
+        32 * MIB,
+        1024 * GIB,
+        DefaultValue::Derived { rule: "four times sorter.segments times segment.bytes", of: debt_default },
+        "Scattered segments that may wait for the sorter, per shard. Above the half of it producers are slowed down towards what the sorter works off.",
+    ),
+    bytes(
+        "index.bytes.max",
+        16 * MIB,
+        64 * GIB,
+        DefaultValue::Derived { rule: "a sixteenth of the memory divided by the shards, at least 64MiB", of: index_default },
+        "Memory that may list where batches are, per shard, beside memory.bytes: 40 bytes a batch until its segment is full, 56 per partition and segment until sorting joins them. Above the half of it producers are slowed down.",
+    ),
+    bytes(
         "scrub.bytes.per.second",
         0,
         GIB,
@@ -364,19 +382,27 @@ pub static TABLE: &[Def] = &[
         fixed("1m"),
         "Longest time a fetch may ask to wait for something new; more is taken as this much.",
     ),
-    bytes(
-        "disk.warn.bytes",
-        0,
-        1024 * GIB,
-        DefaultValue::Derived { rule: "a tenth of the file system, at most 20GiB", of: warn_default },
+    space(
+        "disk.warn.free",
+        "10%,20GiB",
         "A warning is logged and shown when the data directory's file system has less free space than this.",
     ),
-    bytes(
-        "disk.refuse.bytes",
-        0,
-        1024 * GIB,
-        DefaultValue::Derived { rule: "a 64th of the file system, at most 2GiB", of: refuse_default },
-        "No new segment is taken from the file system when less than this would stay free: produce is then refused (retriable); reading and deleting go on.",
+    space(
+        "disk.slow.free",
+        "5%,8GiB",
+        "Producers are slowed down when less than this is free (throttle.time): time for retention, the sorter and the operator.",
+    ),
+    space(
+        "disk.refuse.free",
+        "1.5%,2GiB",
+        "No new segment is taken from the file system when less than this would stay free: produce is then refused (retriable); reading, trimming, deleting, retention and sorting go on.",
+    ),
+    span(
+        "throttle.time",
+        SECOND / 10,
+        3600 * SECOND,
+        fixed("1m"),
+        "How slow: below disk.slow.free producers get what is left above disk.refuse.free divided by this, each second, and what retention gives back.",
     ),
     span("shutdown.timeout", SECOND, 3600 * SECOND, fixed("30s"), "How long an orderly stop may take before the process ends anyway."),
     text(
@@ -419,6 +445,15 @@ fn batch_default(facts: &Facts<'_>) -> Value {
     Value::Number((4 * MIB).min(facts.number("segment.bytes").unwrap_or(256 * MIB) / 8))
 }
 
+fn debt_default(facts: &Facts<'_>) -> Value {
+    let segments = 4 * facts.number("sorter.segments").unwrap_or(16).max(1);
+    Value::Number((segments * facts.number("segment.bytes").unwrap_or(256 * MIB)).max(32 * MIB))
+}
+
+fn index_default(facts: &Facts<'_>) -> Value {
+    Value::Number((facts.machine.memory_bytes / 16 / facts.shards()).clamp(64 * MIB, 64 * GIB) / MIB * MIB)
+}
+
 fn memory_default(facts: &Facts<'_>) -> Value {
     let share = facts.machine.memory_bytes / 4 / facts.shards();
     Value::Number(share.clamp(64 * MIB, 512 * MIB) / MIB * MIB)
@@ -430,12 +465,4 @@ fn tail_default(facts: &Facts<'_>) -> Value {
 
 fn receive_default(facts: &Facts<'_>) -> Value {
     Value::Number((facts.number("memory.bytes").unwrap_or(512 * MIB) / 2).max(16 * MIB))
-}
-
-fn warn_default(facts: &Facts<'_>) -> Value {
-    Value::Number(facts.disk.map_or(0, |disk| disk.total_bytes / 10).min(20 * GIB) / MIB * MIB)
-}
-
-fn refuse_default(facts: &Facts<'_>) -> Value {
-    Value::Number(facts.disk.map_or(0, |disk| disk.total_bytes / 64).min(2 * GIB) / MIB * MIB)
 }

@@ -5,6 +5,7 @@
 //!
 //! Not here: which settings exist (`table.rs`), ranges across settings (`config.rs`).
 
+use super::space::SpaceMark;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// What a setting's text means.
@@ -12,6 +13,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 pub enum Kind {
     /// A size in bytes: `4096`, `64KiB`, `1MiB`, `1GiB`.
     Bytes,
+    /// Space that stays free: `2GiB`, `5%` of the file system, or `5%,2GiB`, the smaller of the two.
+    Space,
     /// A time span: `50us`, `20ms`, `10s`, `5m`, `2h`. Kept in microseconds.
     Duration,
     /// A plain number of what `unit` names.
@@ -38,6 +41,8 @@ pub enum Kind {
 pub enum Value {
     /// Bytes, microseconds or pieces.
     Number(u64),
+    /// Space that stays free.
+    Space(SpaceMark),
     /// On or off.
     Flag(bool),
     /// Choice, host or path.
@@ -59,6 +64,9 @@ impl Kind {
             Kind::Bytes => scaled(text, &SIZES, true)
                 .ok_or_else(|| format!("'{text}' is not a size; write 4096, 64KiB, 1MiB or 1GiB"))
                 .map(Value::Number),
+            Kind::Space => space(text).map(Value::Space).ok_or_else(|| {
+                format!("'{text}' is no amount of space; write 2GiB, 5% (of the file system) or 5%,2GiB (the smaller of the two)")
+            }),
             Kind::Duration => scaled(text, &SPANS, false)
                 .ok_or_else(|| format!("'{text}' is not a time span with its unit; write 50us, 20ms, 10s, 5m or 2h"))
                 .map(Value::Number),
@@ -90,6 +98,11 @@ impl Kind {
                 show_scaled(*us, &[("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)])
             }
             (_, Value::Number(number)) => number.to_string(),
+            (_, Value::Space(mark)) => {
+                let part = mark.part.map(SpaceMark::show_part);
+                let bytes = mark.bytes.map(|bytes| show_scaled(bytes, &SIZES));
+                part.into_iter().chain(bytes).collect::<Vec<_>>().join(",")
+            }
             (_, Value::Flag(on)) => on.to_string(),
             (_, Value::Text(text)) => text.clone(),
             (_, Value::Address(address)) => address.to_string(),
@@ -101,6 +114,7 @@ impl Kind {
     pub fn placeholder(self) -> &'static str {
         match self {
             Kind::Bytes => "SIZE",
+            Kind::Space => "SPACE",
             Kind::Duration => "TIME",
             Kind::Count { .. } => "N",
             Kind::Flag => "BOOL",
@@ -116,6 +130,7 @@ impl Kind {
     pub fn unit(self) -> &'static str {
         match self {
             Kind::Bytes => "bytes",
+            Kind::Space => "per cent, bytes or both",
             Kind::Duration => "time",
             Kind::Count { unit } => unit,
             Kind::Flag => "true, false",
@@ -141,6 +156,18 @@ fn scaled(text: &str, units: &[(&str, u64)], bare: bool) -> Option<u64> {
     }
     // Zero is zero in every unit.
     number(text).filter(|n| bare || *n == 0)
+}
+
+fn space(text: &str) -> Option<SpaceMark> {
+    let mut mark = SpaceMark { part: None, bytes: None };
+    for word in text.split(',').map(str::trim) {
+        match SpaceMark::part_of(word) {
+            Some(part) if mark.part.is_none() => mark.part = Some(part),
+            None if mark.bytes.is_none() => mark.bytes = Some(scaled(word, &SIZES, true)?),
+            _ => return None,
+        }
+    }
+    Some(mark)
 }
 
 fn show_scaled(number: u64, units: &[(&str, u64)]) -> String {
@@ -200,6 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn space_is_read_and_written_back() {
+        for (text, part, bytes) in
+            [("5%,8GiB", Some(500), Some(8 << 30)), ("1.5%", Some(150), None), ("2GiB", None, Some(2 << 30)), ("0", None, Some(0))]
+        {
+            let value = Kind::Space.read(text).unwrap();
+            assert_eq!(value, Value::Space(SpaceMark { part, bytes }), "{text}");
+            assert_eq!(Kind::Space.read(&Kind::Space.show(&value)).unwrap(), value);
+        }
+        assert_eq!(Kind::Space.show(&Kind::Space.read("8GiB, 5%").unwrap()), "5%,8GiB");
+    }
+
+    #[test]
     fn nonsense_is_refused_with_the_accepted_forms() {
         for (kind, text) in [
             (Kind::Bytes, "1.5MiB"),
@@ -207,6 +246,10 @@ mod tests {
             (Kind::Bytes, ""),
             (Kind::Bytes, "99999999999TiB"),
             (Kind::Duration, "30"),
+            (Kind::Space, "5%,6%"),
+            (Kind::Space, "1GiB,2GiB"),
+            (Kind::Space, "120%"),
+            (Kind::Space, ""),
             (Kind::Duration, "-1s"),
             (Kind::Count { unit: "shards" }, "two"),
             (Kind::Flag, "maybe"),

@@ -229,7 +229,8 @@ impl Log {
         if !self.background || self.pool.is_preparing() || self.segments.ready_count() > 0 {
             return;
         }
-        let Some((file, fresh)) = self.pool.take_for_segment(self.live_is_half_full()) else { return };
+        let last = !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
+        let Some((file, fresh)) = self.pool.take_for_log(self.live_is_half_full(), last) else { return };
         let uid = SegmentUid(self.next_uid);
         let segment = ready_segment(uid, file, self.cfg.segment_bytes, self.incarnation, self.next_seq, self.cfg.window_bytes(), fresh);
         let header = segment_header(&segment, self);
@@ -417,9 +418,10 @@ impl Log {
         self.background = false;
     }
 
-    /// Changes how many free files are kept: 0 when the disk is filling up.
-    pub fn set_pool_segments(&mut self, count: u32) {
-        self.pool.set_target(count);
+    /// Keeps one free file more than the setting, which only `begin_sorted` takes (`pool.rs`).
+    pub fn keep_file_for_sorter(&mut self) {
+        self.keeps_sorter_file = true;
+        self.pool.set_reserve(u32::from(self.sorted.is_idle()));
     }
 
     /// How many files may be created from now on, until this is called again. Beyond it only a log that runs out of its last segment takes one,

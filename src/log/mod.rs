@@ -105,6 +105,7 @@ pub struct Log {
     manifest: ManifestWriter,
     sealer: Sealer,
     sorted: SortedWriter,
+    keeps_sorter_file: bool,
     reads: Reads,
     next_uid: u64,
     next_file: u64,
@@ -432,12 +433,29 @@ impl Log {
         segment_file(self.segments.live().file)
     }
 
+    /// Whether no segment file can be added: the file system refused the last one, or has no room above what has to stay free.
+    pub fn is_tight(&self) -> bool {
+        self.pool.is_out_of_room()
+    }
+
+    /// Segment files created since the start.
+    pub fn files_created(&self) -> u64 {
+        self.pool.created
+    }
+
+    /// Bytes that segments still take before another file is needed.
+    pub fn prepared_bytes(&self) -> u64 {
+        let live = self.segments.live();
+        live.bytes - live.write_pos + (self.segments.ready_count() as u64 + u64::from(self.pool.usable())) * self.cfg.segment_bytes
+    }
+
     /// Whether the file system refused the next segment, none is left, and `bytes` more do not fit into the live one or would take what is
     /// kept of it for bookkeeping: what is taken now could not be written before space comes back.
     pub fn is_out_of_space(&self, bytes: u64) -> bool {
         let kept = self.cfg.segment_bytes / background::KEPT_PART;
-        (replace::is_no_space(self.pool.create_errno) || self.pool.is_out_of_room())
-            && self.pool.counts() == (0, 0)
+        self.is_tight()
+            && self.pool.usable() == 0
+            && !self.pool.is_preparing()
             && !self.segments.has_room(self.open.padded_len() as u64 + bytes + kept + 2 * PAGE_BYTES as u64, self.open.batches() + 1)
     }
 

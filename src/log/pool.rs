@@ -7,6 +7,10 @@
 //! Preparing: header page written (durable), then the manifest's edit durable, then the segment is ready; all of it while the live
 //! segment still has room, so that a roll does not wait.
 //!
+//! One free file more than asked for is the sorter's: the log's own next segment does not take it, because where a disk is full of segments that
+//! are half dead only sorting wins space back, and it needs a file to begin with. The log takes it when it is at its very end: without room for its
+//! own bookkeeping nothing could be deleted any more.
+//!
 //! Invariants: a file being filled is never handed out while a fill write is under way (zeros would land on blocks); a file that a crash
 //! leaves outside the manifest holds nothing and is removed at the next start; no space is not a failure, it is tried again each second.
 //!
@@ -17,6 +21,7 @@ use crate::effects::{Effect, Effects, FileOp, Now, Outcome};
 use crate::log::layout::{BLOCK_ALIGN, SegmentHeader};
 use crate::log::manifest::FreeFileV1;
 use crate::log::operation::{PendingWrite, Progress, Purpose, segment_file, segment_file_name, token};
+use crate::log::replace::is_no_space;
 use crate::log::segments::Segment;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,6 +90,8 @@ pub(crate) struct Pool {
     fill_write_bytes: u32,
     fill_idle_us: u64,
     target: u32,
+    /// Files beyond the target that the log's own segments leave for the sorter: 1, or 0 where nothing is sorted or while the sorter has it.
+    reserve: u32,
     free: VecDeque<FreeFile>,
     creating: Creating,
     preparing: Preparing,
@@ -95,6 +102,8 @@ pub(crate) struct Pool {
     dropping: Dropping,
     /// Files that may still be created (`set_room`).
     room: u32,
+    /// Files created since the start.
+    pub(crate) created: u64,
     /// Last error number of a creation; 0 after a success.
     pub(crate) create_errno: i32,
 }
@@ -106,6 +115,7 @@ impl Pool {
             fill_write_bytes,
             fill_idle_us,
             target,
+            reserve: 0,
             free: VecDeque::with_capacity(16),
             creating: Creating::No,
             preparing: Preparing::No,
@@ -115,22 +125,33 @@ impl Pool {
             drop_queue: VecDeque::new(),
             dropping: Dropping::No,
             room: u32::MAX,
+            created: 0,
             create_errno: 0,
         }
     }
 
     pub(crate) fn set_room(&mut self, files: u32) {
-        self.room = files;
+        // One that is being made may not have been seen.
+        let coming = matches!(self.creating, Creating::Create(_) | Creating::SyncDir(_));
+        self.room = files.saturating_sub(u32::from(coming));
         if files > 0 && matches!(self.creating, Creating::WaitUntil(_)) {
             self.creating = Creating::No;
         }
     }
-    /// Whether no file may be created and none is on its way.
+    /// Whether no file can be created, by the room that was told or by the file system's last word, and none is on its way.
     pub(crate) fn is_out_of_room(&self) -> bool {
-        self.room == 0 && matches!(self.creating, Creating::No | Creating::WaitUntil(_)) && !self.is_preparing()
+        (self.room == 0 || is_no_space(self.create_errno)) && matches!(self.creating, Creating::No | Creating::WaitUntil(_))
     }
-    pub(crate) fn set_target(&mut self, target: u32) {
-        self.target = target;
+    /// Sets how many files the log's own segments leave for the sorter.
+    pub(crate) fn set_reserve(&mut self, files: u32) {
+        self.reserve = files;
+    }
+    /// Free files that the log's next segment may take.
+    pub(crate) fn usable(&self) -> u32 {
+        (self.free.len() as u32).saturating_sub(self.reserve)
+    }
+    fn wanted(&self) -> u32 {
+        self.target + self.reserve
     }
     /// Takes a file that nobody needs any more; it stays open.
     pub(crate) fn give(&mut self, number: u64, filled: bool) {
@@ -140,7 +161,7 @@ impl Pool {
     pub(crate) fn recycle(&mut self, number: u64, filled: bool, effects: &mut Effects) {
         self.give(number, filled);
         let busy = self.fill.as_ref().filter(|fill| fill.write.is_some()).map(|fill| fill.number);
-        if self.free.len() as u32 > self.target
+        if self.free.len() as u32 > self.wanted()
             && let Some(at) = self.free.iter().position(|file| !file.filled && Some(file.number) != busy)
         {
             let unfilled = self.free.remove(at).expect("found").number;
@@ -151,11 +172,11 @@ impl Pool {
     }
     /// Whether another free file is welcome.
     fn wants_more(&self) -> bool {
-        (self.free.len() as u32) < self.target
+        (self.free.len() as u32) < self.wanted()
     }
     /// Whether another written file is welcome; `coming` are on their way.
     pub(crate) fn wants_written(&self, coming: u32) -> bool {
-        self.counts().0 + coming < self.target
+        self.counts().0 + coming < self.wanted()
     }
     /// Closes and removes a file that the manifest does not name, or only as a free one.
     pub(crate) fn drop_file(&mut self, number: u64, effects: &mut Effects) {
@@ -193,8 +214,14 @@ impl Pool {
         !matches!(self.preparing, Preparing::No)
     }
 
-    /// A file for the next segment: a filled one; a fresh one only when it is urgent. (number, fresh)
-    pub(crate) fn take_for_segment(&mut self, urgent: bool) -> Option<(u64, bool)> {
+    /// A file for the log's next segment, as `take` has it; `last`: the log is at its end, so where no file can be created the sorter's goes too.
+    pub(crate) fn take_for_log(&mut self, urgent: bool, last: bool) -> Option<(u64, bool)> {
+        let may_take = self.usable() > 0 || (last && self.is_out_of_room());
+        may_take.then(|| self.take(urgent)).flatten()
+    }
+
+    /// A file for a segment: a filled one; a fresh one only when it is urgent. (number, fresh)
+    pub(crate) fn take(&mut self, urgent: bool) -> Option<(u64, bool)> {
         let busy = self.fill.as_ref().filter(|fill| fill.write.is_some()).map(|fill| fill.number);
         let index = self.free.iter().position(|file| file.filled).or_else(|| {
             let usable = |file: &FreeFile| urgent && Some(file.number) != busy;
@@ -207,7 +234,7 @@ impl Pool {
         Some((file.number, !file.filled))
     }
 
-    /// Writes the header page of `segment`, whose file came from `take_for_segment`. Without memory the file goes back.
+    /// Writes the header page of `segment`, whose file came from `take_for_log`. Without memory the file goes back.
     pub(crate) fn begin_prepare(&mut self, segment: Segment, header: &SegmentHeader, slab: &mut Slab, effects: &mut Effects) -> bool {
         assert!(!self.is_preparing(), "one segment is prepared at a time");
         let Some(mut page) = slab.take(BLOCK_ALIGN) else {
@@ -261,8 +288,8 @@ impl Pool {
             Creating::WaitUntil(at_us) => return effects.wake_at(at_us),
             _ => return,
         }
-        let wanted = self.wants_more() || (needed && self.free.is_empty());
-        if wanted && (self.room > 0 || (last && self.free.is_empty())) {
+        let wanted = self.wants_more() || (needed && self.usable() == 0);
+        if wanted && (self.room > 0 || (last && self.usable() == 0)) {
             self.room = self.room.saturating_sub(1);
             let number = *next_file;
             *next_file += 1;
@@ -278,6 +305,7 @@ impl Pool {
         match (&self.creating, result) {
             (&Creating::Create(number), Ok(())) => {
                 self.create_errno = 0;
+                self.created += 1;
                 effects.push(Effect::File { token: token(Purpose::PoolFile, number), op: FileOp::SyncDir });
                 self.creating = Creating::SyncDir(number);
             }

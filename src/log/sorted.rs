@@ -82,6 +82,12 @@ impl Output {
     }
 }
 
+/// Where batches end at the latest that begin at `pos`.
+fn sorted_end(pos: u64, bytes: u64, batches: u32) -> u64 {
+    let padding = u64::from(batches) * (FRAGMENT_ALIGN as u64 - 1);
+    align_up(pos + bytes + padding, BLOCK_ALIGN as u64)
+}
+
 impl SortedWriter {
     pub(crate) fn new() -> SortedWriter {
         SortedWriter { step: Step::Idle, writes_begun: 0, writes: VecDeque::with_capacity(WRITES_MAX) }
@@ -90,6 +96,11 @@ impl SortedWriter {
     /// Whether the process may end: what is open is thrown away with it.
     pub(crate) fn is_quiet(&self) -> bool {
         self.writes.is_empty() && matches!(self.step, Step::Idle | Step::Open(_))
+    }
+
+    /// Whether none is being written.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.step, Step::Idle)
     }
 
     /// Pushes what the buffer holds as a write.
@@ -135,10 +146,12 @@ impl Log {
         let part = (self.cfg.segment_bytes / WRITES_PER_SEGMENT) as usize & !(BLOCK_ALIGN - 1);
         let write_bytes = WRITE_BYTES.min(part).max(2 * BLOCK_ALIGN);
         let mut buffer = slab.take(write_bytes)?;
-        let Some((file, fresh)) = self.pool.take_for_segment(true) else {
+        let Some((file, fresh)) = self.pool.take(true) else {
             slab.give_back(buffer);
             return None;
         };
+        // It is his now; the rest is the log's.
+        self.pool.set_reserve(0);
         let uid = SegmentUid(self.next_uid);
         self.next_uid += 1;
         let segment = sorted_segment(uid, file, self.cfg.segment_bytes, self.incarnation, fresh);
@@ -151,10 +164,17 @@ impl Log {
         Some(uid)
     }
 
-    /// Whether a sorted segment could be begun now: none is being written, and there is a free file beside the log's own next one.
+    /// Whether a sorted segment could be begun now: none is being written, and there is a free file beside the log's own next one, or the one that
+    /// is kept for this.
     pub fn may_begin_sorted(&self) -> bool {
-        let spare = self.segments.ready_count() > 0 || self.pool.is_preparing();
-        self.failed.is_none() && self.background && matches!(self.sorted.step, Step::Idle) && spare && self.pool.counts() != (0, 0)
+        let has_next = self.segments.ready_count() > 0 || self.pool.is_preparing();
+        let spare = self.pool.counts() != (0, 0) && (has_next || self.keeps_sorter_file);
+        self.failed.is_none() && self.background && self.sorted.is_idle() && spare
+    }
+
+    /// Whether `batches` batches of `bytes` in all fit into one sorted segment.
+    pub fn sorted_holds(&self, bytes: u64, batches: u32) -> bool {
+        sorted_end(u64::from(SEGMENT_DATA_START), bytes, batches) + footer_bytes(batches) <= self.cfg.segment_bytes
     }
 
     /// Whether nothing was copied into the open sorted segment yet.
@@ -165,9 +185,7 @@ impl Log {
     /// Whether `batches` batches of `bytes` in all fit behind what the open sorted segment has.
     pub fn sorted_has_room(&self, bytes: u64, batches: u32) -> bool {
         let Step::Open(output) = &self.sorted.step else { return false };
-        let padding = u64::from(batches) * (FRAGMENT_ALIGN as u64 - 1);
-        let end = align_up(output.pos() + bytes + padding, BLOCK_ALIGN as u64);
-        end + footer_bytes(output.entries.len() as u32 + batches) <= output.segment.bytes
+        sorted_end(output.pos(), bytes, batches) + footer_bytes(output.entries.len() as u32 + batches) <= output.segment.bytes
     }
 
     /// Copies bytes of a batch behind what is there; answers how many were taken (fewer while writes are under way or memory is short).
@@ -267,6 +285,9 @@ impl Log {
             }
             other => other,
         };
+        if self.keeps_sorter_file && self.sorted.is_idle() {
+            self.pool.set_reserve(1);
+        }
     }
 
     /// The footer is durable: the manifest may name the segment.

@@ -110,7 +110,7 @@ pub const DISK_PRESSURE: OtherDef = OtherDef {
     kind: "gauge",
     labels: "",
     per_shard: false,
-    doc: "0 enough space, 1 below disk.warn.bytes, 2 no room for one more segment of each shard above disk.refuse.bytes.",
+    doc: "0 enough space, 1 below disk.warn.free, 2 below disk.slow.free (producers are slowed down), 3 no room for one more segment of each shard above disk.refuse.free.",
 };
 /// Uptime.
 pub const UPTIME: OtherDef =

@@ -1,13 +1,14 @@
 //! What each shard says about its state, and what the housekeeping thread says about the disk: the one piece of memory that both touch.
 //!
 //! Invariants: states are written only when they change (never per request), so the lock is not on any path that counts; a state only moves
-//! forward: starting -> ready -> stopping, and failed from each of them, for good. The disk's level is one atomic byte that a shard looks at in
-//! its background turns.
+//! forward: starting -> ready -> stopping, and failed from each of them, for good. Of the disk a shard looks at
+//! one atomic number in its background turns, and at the rest once a second, when that has changed.
 //!
-//! Not here: whether a shard answers (`admin/collector.rs` asks it), what 503 looks like (`admin/`).
+//! Not here: the stages of a disk that fills up (`config/space.rs`), whether a shard answers (`admin/collector.rs` asks it), what 503 looks like (`admin/`).
 
+use crate::config::DiskLook;
 use crate::ids::ShardId;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// State of one shard.
@@ -24,36 +25,13 @@ pub enum ShardHealth {
     Failed(String),
 }
 
-/// How much space the data directory's file system has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DiskLevel {
-    /// More than disk.warn.bytes.
-    #[default]
-    Enough,
-    /// Less than disk.warn.bytes.
-    Low,
-    /// Less than disk.refuse.bytes would stay free: no new segment may be taken from the file system.
-    Refuse,
-}
-
-impl DiskLevel {
-    /// The level of `free_bytes` between the two settings.
-    pub fn of(free_bytes: u64, warn_bytes: u64, refuse_bytes: u64) -> DiskLevel {
-        match free_bytes {
-            free if free < refuse_bytes => DiskLevel::Refuse,
-            free if free < warn_bytes => DiskLevel::Low,
-            _ => DiskLevel::Enough,
-        }
-    }
-}
-
 /// State of the node's shards and disk. Shared by reference (`Arc`).
 #[derive(Debug)]
 pub struct Health {
     shards: Mutex<Vec<ShardHealth>>,
-    disk: AtomicU8,
-    /// Segments that each shard may take from the file system until the next look at it (low half), and the number of the look (high half).
-    room: AtomicU64,
+    disk: Mutex<DiskLook>,
+    /// Number of looks at the disk: a shard locks only when there was a new one.
+    looks: AtomicU64,
 }
 
 impl Health {
@@ -61,36 +39,25 @@ impl Health {
     pub fn new(shards: u16) -> Health {
         Health {
             shards: Mutex::new(vec![ShardHealth::Starting; shards as usize]),
-            disk: AtomicU8::new(DiskLevel::Enough as u8),
-            room: AtomicU64::new(0),
+            disk: Mutex::new(DiskLook::default()),
+            looks: AtomicU64::new(0),
         }
     }
-    /// The disk's level as of the last second.
-    pub fn disk(&self) -> DiskLevel {
-        match self.disk.load(Ordering::Relaxed) {
-            level if level == DiskLevel::Refuse as u8 => DiskLevel::Refuse,
-            level if level == DiskLevel::Low as u8 => DiskLevel::Low,
-            _ => DiskLevel::Enough,
-        }
+    /// The last look at the disk.
+    pub fn disk(&self) -> DiskLook {
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Publishes the disk's level. Returns the one before.
-    pub fn set_disk(&self, level: DiskLevel) -> DiskLevel {
-        let before = self.disk();
-        self.disk.store(level as u8, Ordering::Relaxed);
+    /// Publishes a look at the disk: it holds until this is called again. Returns the one before.
+    pub fn set_disk(&self, look: DiskLook) -> DiskLook {
+        let before = std::mem::replace(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner), look);
+        self.looks.fetch_add(1, Ordering::Release);
         before
     }
-    /// Publishes how many segments each shard may take from the file system until this is called again.
-    pub fn set_room(&self, segments: u32) {
-        let look = (self.room.load(Ordering::Relaxed) >> 32) + 1;
-        self.room.store(look << 32 | u64::from(segments), Ordering::Relaxed);
-    }
-    /// What `set_room` said, once: nothing when it was not called since the look that `seen` remembers.
-    pub fn new_room(&self, seen: &mut u64) -> Option<u32> {
-        let room = self.room.load(Ordering::Relaxed);
-        let look = room >> 32;
-        let is_new = look != *seen;
-        *seen = look;
-        is_new.then_some(room as u32)
+    /// What `set_disk` said, once: nothing when it was not called since the look that `seen` remembers.
+    pub fn new_disk(&self, seen: &mut u64) -> Option<DiskLook> {
+        let looks = self.looks.load(Ordering::Acquire);
+        let is_new = looks != std::mem::replace(seen, looks);
+        is_new.then(|| self.disk())
     }
     /// The shard serves. Ignored when it has failed or is stopping.
     pub fn ready(&self, shard: ShardId) {
@@ -138,25 +105,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_disks_level_follows_its_marks() {
-        let health = Health::new(1);
-        for (free, level) in
-            [(200, DiskLevel::Enough), (100, DiskLevel::Enough), (99, DiskLevel::Low), (10, DiskLevel::Low), (9, DiskLevel::Refuse)]
-        {
-            health.set_disk(DiskLevel::of(free, 100, 10));
-            assert_eq!(health.disk(), level);
-        }
-    }
-
-    #[test]
-    fn room_is_granted_once_per_look() {
+    fn a_look_at_the_disk_is_taken_once() {
         let health = Health::new(1);
         let mut seen = 0;
-        assert_eq!(health.new_room(&mut seen), None, "nobody has looked yet");
-        health.set_room(3);
-        assert_eq!((health.new_room(&mut seen), health.new_room(&mut seen)), (Some(3), None));
-        health.set_room(3);
-        assert_eq!(health.new_room(&mut seen), Some(3));
+        assert_eq!(health.new_disk(&mut seen), None, "nobody has looked yet");
+        let look = DiskLook { segments: 3, ..DiskLook::default() };
+        health.set_disk(look);
+        assert_eq!((health.new_disk(&mut seen), health.new_disk(&mut seen)), (Some(look), None));
+        assert_eq!(health.set_disk(look), look);
+        assert_eq!(health.new_disk(&mut seen), Some(look), "the same numbers again are a new look");
     }
 
     #[test]

@@ -88,6 +88,9 @@ numbers! {
     connections_refused_slow: "tramline_connections_refused_total" {"reason" = "slow_reader"}, "Closed because replies were not read.";
     connections_refused_unauthenticated: "tramline_connections_refused_total" {"reason" = "unauthenticated"}, "Closed at hello.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
+    throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max).";
+    throttled_sorter_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "sorter"}, "More is scattered than the sorter keeps up with.";
+    throttled_index_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "index"}, "Memory that lists batches becomes scarce.";
     scrub_bytes: "tramline_scrub_bytes_total", "Bytes of stored batches that the scrubber has checked.";
     scrub_passes: "tramline_scrub_passes_total", "Times that the scrubber went over all sealed segments.";
     sorter_segments: "tramline_sorter_segments_total", "Sorted segments written: batches of many segments, partition by partition.";
@@ -140,12 +143,14 @@ numbers! {
     space_dead: "tramline_space_bytes" {"kind" = "dead"}, "What sorting and retention can win back, and what they cannot.";
     space_open: "tramline_space_bytes" {"kind" = "open"}, "Segments that are written to, or wait to be sealed.";
     space_free: "tramline_space_bytes" {"kind" = "free"}, "Prepared files.";
+    sorter_debt: "tramline_sorter_debt_bytes", "Segments whose partitions lie scattered and that wait for the sorter.";
     tail_cache_bytes: "tramline_tail_cache_bytes", "Memory that keeps the newest blocks.";
-    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting).";
+    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting memory.bytes), index (lists of where batches are).";
     memory_slab_lent: "tramline_memory_bytes" {"use" = "slab_lent"}, "Buffers in use.";
     memory_receive: "tramline_memory_bytes" {"use" = "receive"}, "Receive buffers.";
     memory_send: "tramline_memory_bytes" {"use" = "send"}, "Send queues.";
     memory_budget: "tramline_memory_bytes" {"use" = "budget"}, "The setting memory.bytes.";
+    memory_index: "tramline_memory_bytes" {"use" = "index"}, "Lists of where batches are, as of the last pass over all partitions.";
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// Memory of what is listed, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        (self.runs.len() * size_of::<Run>() + self.list.len() * size_of::<BatchRef>()) as u64
+    }
+
     /// Adds a batch behind all others. Panics if it is not behind them.
     pub fn push(&mut self, batch: BatchRef) {
         if let Some(last) = self.list.back() {

@@ -9,9 +9,9 @@ use super::admin_listener::AdminListener;
 use super::{listen, logging, topology};
 use crate::admin::{Admin, NodeFacts};
 use crate::bytes::Warmer;
-use crate::config::Settings;
+use crate::config::{DiskLevel, Settings};
 use crate::constants;
-use crate::metrics::{DiskLevel, Health, SnapshotSource};
+use crate::metrics::{Health, SnapshotSource};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -74,15 +74,13 @@ pub fn start(
     let node = NodeFacts {
         data_dir: settings.data_dir.clone(),
         disk_of: topology::disk_of,
-        disk_warn_bytes: settings.disk_warn_bytes,
-        disk_refuse_bytes: settings.disk_refuse_bytes,
-        growth_bytes: settings.segment_bytes * u64::from(settings.shards),
+        disk_marks: settings.disk_marks(),
         started: Instant::now(),
         suppressed: logging::suppressed,
     };
     let allowed = topology::allowed_cpus();
     let cpus = topology::housekeeping_cpus(&allowed, &settings.cpus);
-    let mut disk_level = publish_disk(DiskLevel::Enough, &node, &health);
+    publish_disk(&node, &health);
     let pages = Arc::new(Admin::new(Arc::clone(&health), source, node.clone(), Duration::from_millis(constants::SNAPSHOT_WAIT_MS)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(HousekeepingError::Start)?;
     listener.set_nonblocking(true).map_err(HousekeepingError::Start)?;
@@ -100,7 +98,7 @@ pub fn start(
                 loop {
                     tokio::time::sleep(TICK).await;
                     logging::report_repeats();
-                    disk_level = publish_disk(disk_level, &node, &health);
+                    publish_disk(&node, &health);
                 }
             });
             // On a thread of its own: it would hold up the pages.
@@ -160,31 +158,31 @@ fn pin(cpus: &[usize]) {
     }
 }
 
-/// Tells the shards how much space there is, and whoever reads the log when that changes. Returns the new level.
-fn publish_disk(before: DiskLevel, node: &NodeFacts, health: &Health) -> DiskLevel {
-    let Some(disk) = (node.disk_of)(&node.data_dir) else { return before };
-    let level = node.disk_level(disk.free_bytes);
-    health.set_disk(level);
-    // Whatever a shard takes until the next look, what the setting keeps free stays free.
-    let segments = disk.free_bytes.saturating_sub(node.disk_refuse_bytes) / node.growth_bytes.max(1);
-    health.set_room(u32::try_from(segments).unwrap_or(u32::MAX));
+/// Tells the shards how much space there is, and whoever reads the log when the stage changes.
+fn publish_disk(node: &NodeFacts, health: &Health) {
+    let Some(disk) = (node.disk_of)(&node.data_dir) else { return };
+    let marks = &node.disk_marks;
+    let look = marks.look(disk);
+    let before = health.set_disk(look);
+    if look.level == before.level {
+        return;
+    }
     let (free, dir) = (disk.free_bytes >> 20, node.data_dir.display());
-    match level {
-        _ if level == before => {}
-        DiskLevel::Refuse => {
-            tracing::error!(
-                "only {free} MiB are free for {dir}: produce is refused once the prepared segments are full; free space, lower retention, or add disk"
-            )
-        }
-        DiskLevel::Low => {
-            tracing::warn!(
-                "{free} MiB are free for {dir}, below disk.warn.bytes; below {} MiB produce will be refused",
-                node.disk_refuse_bytes.saturating_add(node.growth_bytes) >> 20
-            )
-        }
+    let slow = look.slow_bytes >> 20;
+    match look.level {
+        DiskLevel::Refuse => tracing::error!(
+            "{free} MiB are free for {dir}, and disk.refuse.free keeps {} MiB: no segment is added any more, and produce is refused once the last one is full; free space, lower retention, or add disk",
+            look.refuse_bytes >> 20
+        ),
+        DiskLevel::Slow => tracing::warn!(
+            "{free} MiB are free for {dir}, below disk.slow.free ({slow} MiB): producers are slowed down; free space, lower retention, or add disk"
+        ),
+        DiskLevel::Low => tracing::warn!(
+            "{free} MiB are free for {dir}, below disk.warn.free; below disk.slow.free ({slow} MiB) producers are slowed down, and refused when less than {} MiB would stay free",
+            look.refuse_bytes >> 20
+        ),
         DiskLevel::Enough => tracing::info!("{free} MiB are free for {dir}: enough again"),
     }
-    level
 }
 
 #[cfg(test)]
@@ -236,19 +234,21 @@ mod tests {
 
     #[test]
     fn the_disks_level_is_published() {
-        let node = |free: u64| NodeFacts {
-            data_dir: ".".into(),
-            disk_of: topology::disk_of,
-            disk_warn_bytes: free,
-            disk_refuse_bytes: free,
-            growth_bytes: 0,
-            started: Instant::now(),
-            suppressed: logging::suppressed,
+        let node = |free: u64| {
+            let free = crate::config::SpaceMark { part: None, bytes: Some(free) };
+            NodeFacts {
+                data_dir: ".".into(),
+                disk_of: topology::disk_of,
+                disk_marks: crate::config::DiskMarks { warn: free, slow: free, refuse: free, segment_bytes: 1, shards: 1 },
+                started: Instant::now(),
+                suppressed: logging::suppressed,
+            }
         };
         let health = Health::new(1);
-        assert_eq!(publish_disk(DiskLevel::Enough, &node(u64::MAX), &health), DiskLevel::Refuse);
-        assert_eq!(health.disk(), DiskLevel::Refuse);
-        assert_eq!(publish_disk(DiskLevel::Refuse, &node(0), &health), DiskLevel::Enough);
-        assert_eq!(health.disk(), DiskLevel::Enough);
+        publish_disk(&node(u64::MAX), &health);
+        assert_eq!((health.disk().level, health.disk().segments), (DiskLevel::Refuse, 0));
+        publish_disk(&node(0), &health);
+        assert_eq!(health.disk().level, DiskLevel::Enough);
+        assert!(health.disk().segments > 0 && health.disk().free_bytes > 0);
     }
 }

@@ -14,7 +14,6 @@ use crate::effects::{Effect, Effects, Event, Now};
 use crate::fatal;
 use crate::ids::{ConnId, ShardId};
 use crate::metrics::Health;
-use crate::metrics::health::DiskLevel;
 use crate::ring::{CloseReason, Completion, Ring};
 use crate::shard::mesh::Message;
 use crate::shard::{Shard, Taken};
@@ -84,7 +83,7 @@ pub(super) struct ShardLoop {
     next_turn_us: u64,
     next_sweep_us: u64,
     /// The last look at the disk whose grant was taken.
-    room_seen: u64,
+    disk_seen: u64,
     turn_due: bool,
     stopping: bool,
     failed: bool,
@@ -109,7 +108,7 @@ impl ShardLoop {
             deadline_us: 0,
             next_turn_us: 0,
             next_sweep_us: 0,
-            room_seen: 0,
+            disk_seen: 0,
             turn_due: true,
             stopping: false,
             failed: false,
@@ -257,10 +256,8 @@ impl ShardLoop {
     fn sweep(&mut self, now: Now) {
         self.next_sweep_us = now.mono_us + SWEEP_US;
         self.parts.ring.sweep_idle();
-        let disk = self.parts.health.disk();
-        self.parts.shard.set_disk_full(disk == DiskLevel::Refuse);
-        if let Some(segments) = self.parts.health.new_room(&mut self.room_seen) {
-            self.parts.shard.set_segment_room(segments);
+        if let Some(look) = self.parts.health.new_disk(&mut self.disk_seen) {
+            self.parts.shard.set_disk(look);
         }
         while self.closing.front().is_some_and(|(_, at_us)| *at_us <= now.mono_us) {
             let (conn, _) = self.closing.pop_front().expect("looked at above");

@@ -23,6 +23,7 @@ mod sorting;
 mod start;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod trims;
 
 pub use shard::{Shard, Taken};

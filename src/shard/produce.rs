@@ -63,17 +63,18 @@ impl Shard {
             let error = ApiError::new(ErrorCode::StorageFailed, reason.clone());
             return refuse_all(self, error, effects);
         }
-        if self.disk_full && begun.is_none() {
+        if begun.is_none() && self.log.is_out_of_space(frame.payload.len() as u64) {
+            let disk = self.throttle.disk();
             let message = format!(
-                "the disk of shard {} has no room for another segment above the {} bytes of disk.refuse.bytes: free space, lower retention, or delete topics",
-                self.id, self.settings.disk_refuse_bytes
+                "shard {} has no room for another segment: {} bytes are free and disk.refuse.free keeps {}; free space, lower retention, or trim or delete topics",
+                self.id, disk.free_bytes, disk.refuse_bytes
             );
             return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
         }
-        if begun.is_none() && self.log.is_out_of_space(frame.payload.len() as u64) {
-            let message = format!("shard {} has no room for another segment: free space on its file system, or delete topics", self.id);
-            return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
+        if begun.is_none() && self.must_wait(now) {
+            return Taken::Blocked;
         }
+        self.throttle.on_produced(if begun.is_none() { frame.payload.len() as u64 } else { 0 });
         if request.entries.is_empty() || request.entries.len() > self.settings.entries_max as usize {
             let message = format!("a produce request carries 1 to {} batches, not {}", self.settings.entries_max, request.entries.len());
             return refuse_all(self, ApiError::new(ErrorCode::InvalidRequest, message), effects);

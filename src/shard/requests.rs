@@ -209,15 +209,29 @@ impl Shard {
         });
     }
 
-    /// Answers forwarded requests in the order of their arrival, as far as there is room.
+    /// Answers forwarded requests in the order of their arrival, as far as there is room. A produce that is slowed down holds up only those of its
+    /// connection.
     pub(super) fn answer_deferred(&mut self, now: Now, effects: &mut Effects) {
-        while let Some((from, request)) = self.deferred.pop_front() {
+        let mut held: Vec<(ShardId, ConnId)> = Vec::new();
+        let mut at = 0;
+        while let Some((from, request)) = self.deferred.get(at) {
+            if held.contains(&(*from, request.conn)) {
+                at += 1;
+                continue;
+            }
+            let (from, request) = self.deferred.remove(at).expect("looked at");
             let frame = Frame { header: request.header, meta: &request.meta, payload: &request.payload };
             let caller = Caller::of(request.conn, Some(from), &frame.header);
             let kind = frame.header.kind().expect("only known kinds are forwarded");
             if self.answer(now, caller, kind, &frame, effects) == Taken::Blocked {
-                self.deferred.push_front((from, request));
-                return;
+                let (conn, is_slowed_down) = (request.conn, kind == Kind::Produce && self.must_wait(now));
+                self.deferred.insert(at, (from, request));
+                if !is_slowed_down {
+                    return;
+                }
+                held.push((from, conn));
+                at += 1;
+                continue;
             }
             effects.push(Effect::Mesh { to: from, message: Message::Taken { weight: request.weight() } });
         }

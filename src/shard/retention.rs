@@ -26,13 +26,16 @@ pub(super) struct Use {
     pub(super) runs: u32,
     /// Bytes of their batches.
     pub(super) live_bytes: u64,
+    /// Their batches.
+    pub(super) batches: u32,
 }
 
 impl Use {
     /// One more run.
-    pub(super) fn add(&mut self, bytes: u64) {
+    pub(super) fn add(&mut self, bytes: u64, batches: u32) {
         self.runs += 1;
         self.live_bytes += bytes;
+        self.batches += batches;
     }
 }
 
@@ -63,6 +66,7 @@ impl Retention {
         let usage = self.runs.get_mut(&run.segment).expect("runs are in sealed segments");
         usage.runs -= 1;
         usage.live_bytes -= run.bytes;
+        usage.batches -= run.footer_count;
         if usage.runs == 0 {
             self.unused.push(run.segment);
         }
@@ -89,14 +93,17 @@ impl Shard {
     pub(super) fn count_runs(&mut self) {
         let mut counts: BTreeMap<SegmentUid, Use> = self.log.segments().filter(|s| s.sealed).map(|s| (s.uid, Use::default())).collect();
         for run in self.unclaimed.values().flat_map(|partition| partition.index.runs()) {
-            counts.get_mut(&run.segment).expect("recovery dropped the runs of segments that are not there").add(run.bytes);
+            counts
+                .get_mut(&run.segment)
+                .expect("recovery dropped the runs of segments that are not there")
+                .add(run.bytes, run.footer_count);
         }
         counts.into_iter().for_each(|(segment, runs)| self.retention.on_sealed(segment, runs));
     }
 
     /// One step of the pass, and the segments that nobody needs are freed.
     pub(super) fn retain(&mut self, now: Now, effects: &mut Effects) {
-        if self.phase != Phase::Serving || self.retention.runs.is_empty() {
+        if self.phase != Phase::Serving {
             return;
         }
         if self.retention.next_slot.is_none() && now.mono_us >= self.retention.next_pass_us {
@@ -106,8 +113,16 @@ impl Shard {
         if let Some(first) = self.retention.next_slot {
             let end = self.partitions.slot_count();
             let step_end = end.min(first + STEP);
-            (first..step_end).for_each(|slot| self.trim(now, Slot(slot)));
+            for slot in (first..step_end).map(Slot) {
+                self.trim(now, slot);
+                if let Some(partition) = self.partitions.get(slot) {
+                    self.throttle.count_index(partition.index.memory_bytes(), partition.index.bytes());
+                }
+            }
             self.retention.next_slot = (step_end < end).then_some(step_end);
+            if self.retention.next_slot.is_none() {
+                self.throttle.index_counted();
+            }
             effects.wake_at(if step_end < end { now.mono_us } else { self.retention.next_pass_us });
         }
         while let Some(segment) = self.retention.unused.last().copied() {

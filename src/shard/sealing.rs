@@ -33,6 +33,7 @@ impl Shard {
         self.slab.tidy(now.mono_us);
         self.maybe_seal(effects);
         self.retain(now, effects);
+        self.count_budgets(now);
         self.sort(now, effects);
         self.scrub(now, effects);
     }
@@ -129,7 +130,7 @@ impl Shard {
             let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first).expect("its batches are in the tail");
             assert_eq!((sealed.end_offset, sealed.footer_count), (run.end_offset, run.footer_count), "the footer lists what the tail had");
             slots.push(slot);
-            usage.add(sealed.bytes);
+            usage.add(sealed.bytes, sealed.footer_count);
         }
         self.retention.on_sealed(segment, usage);
         slots.into_iter().for_each(|slot| self.trim(now, slot));

@@ -11,6 +11,7 @@ use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
 use super::sorting::{SORTER, Sorting};
+use super::throttle::{Scarce, Throttle};
 use super::trims::Trims;
 use crate::api::{ApiError, NodeInfo};
 use crate::bytes::{Slab, Warmer};
@@ -93,7 +94,7 @@ pub struct Shard {
     pub(super) retention: Retention,
     pub(super) sorting: Sorting,
     pub(super) scrubbing: Scrubbing,
-    pub(super) disk_full: bool,
+    pub(super) throttle: Throttle,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
     /// When the open block is closed although nobody waits for it.
@@ -153,7 +154,7 @@ impl Shard {
             retention: Retention::default(),
             sorting: Sorting::default(),
             scrubbing: Scrubbing::default(),
-            disk_full: false,
+            throttle: Throttle::default(),
             urgent: true,
             lazy_until_us: u64::MAX,
             news: Vec::new(),
@@ -217,20 +218,6 @@ impl Shard {
         self.phase == Phase::Serving
     }
 
-    /// Below `disk.refuse.bytes` produce is refused with a retriable error; everything else goes on. The files prepared so far stay, so
-    /// that the log's own bookkeeping has room.
-    pub fn set_disk_full(&mut self, disk_full: bool) {
-        if self.disk_full != disk_full {
-            self.disk_full = disk_full;
-            self.log.set_pool_segments(if disk_full { 0 } else { self.settings.pool_segments });
-        }
-    }
-
-    /// How many segments may be taken from the file system until this is called again.
-    pub fn set_segment_room(&mut self, segments: u32) {
-        self.log.set_segment_room(segments);
-    }
-
     /// Why the shard has failed, if it has.
     pub fn failure(&self) -> Option<&str> {
         match &self.phase {
@@ -271,6 +258,7 @@ impl Shard {
 
     fn fill_gauges(&mut self, receive_bytes: u64) {
         let log = self.log.stats();
+        let sorter_debt = self.sorter_debt_bytes();
         let gauges = &mut self.metrics.gauges;
         gauges.connections = self.conns.len() as u64;
         gauges.streams = self.sessions.len() as u64;
@@ -293,6 +281,8 @@ impl Shard {
         gauges.space_dead = log.sealed_file_bytes.saturating_sub(gauges.space_live);
         gauges.space_free = log.pool_file_bytes;
         gauges.space_open = log.file_bytes - log.sealed_file_bytes - log.pool_file_bytes;
+        gauges.sorter_debt = sorter_debt;
+        gauges.memory_index = self.throttle.index_bytes();
         gauges.segments_pool_written = u64::from(log.pool_filled);
         gauges.segments_pool_fresh = u64::from(log.pool_unfilled);
         gauges.tail_cache_bytes = log.cache_bytes;
@@ -311,6 +301,9 @@ impl Shard {
         counters.log_reads = log.reads;
         counters.log_reads_failed = log.reads_failed;
         counters.log_read_bytes = log.read_bytes;
+        counters.throttled_disk_us = self.throttle.held_us(Scarce::Disk);
+        counters.throttled_sorter_us = self.throttle.held_us(Scarce::Sorter);
+        counters.throttled_index_us = self.throttle.held_us(Scarce::Index);
         counters.segments_begun = log.rolls;
         counters.segments_begun_fresh = log.rolls_into_fresh_extents;
     }
@@ -367,6 +360,7 @@ impl Shard {
                 LogNews::CheckpointWritten => self.on_runs_written(),
                 LogNews::SealReady(_) => {}
                 LogNews::SegmentFreed(segment) => {
+                    self.throttle.give_back(Scarce::Disk, self.log.segment_bytes());
                     tracing::debug!(shard = self.id.0, segment = segment.0, "segment freed");
                 }
                 LogNews::Failed(reason) => self.fail(&reason, effects),

@@ -8,7 +8,8 @@
 //!   +--------------------------------- nothing left -----------------+
 //! ```
 //! Which: sealed segments whose runs are short on average (`RUN_BYTES`), or of which half is not wanted, padding included; not before some
-//! files are won by it. What lies together well enough is left alone.
+//! files are won by it. What lies together well enough is left alone. Where the disk is full, the emptiest ones that fit into one file together:
+//! one file is kept for this (`log/pool.rs`), and comes back with another.
 //!
 //! Invariants: a run points to a sorted segment only once the manifest names that segment; an input is freed only once a checkpoint without
 //! its runs is durable, and its reads have ended; what does not check is not copied, and its segment stays for it.
@@ -19,6 +20,7 @@
 use super::retention::Use;
 use super::shard::{Phase, Shard};
 use super::sort_job::{Copied, Job};
+use super::throttle::Scarce;
 use crate::effects::{Effects, Now};
 use crate::ids::{PartitionUid, SegmentUid};
 use crate::log::{BACKGROUND_OWNER, FooterEntry, ReadError, SegmentInfo};
@@ -58,6 +60,13 @@ enum Step {
     /// Runs are swapped in memory. The old ones, to be dropped once a checkpoint is durable.
     WantCheckpoint(Box<Job>, Vec<Run>),
     Checkpoint(Box<Job>, Vec<Run>),
+}
+
+impl Sorting {
+    /// Whether a segment is left alone because something of it could not be copied.
+    pub(super) fn leaves(&self, segment: SegmentUid) -> bool {
+        self.left.contains(&segment)
+    }
 }
 
 impl Shard {
@@ -102,7 +111,10 @@ impl Shard {
         // Files of another size are of another setting: what they hold may not fit a new one.
         let may_be = |s: &SegmentInfo| !self.sorting.left.contains(&s.uid) && s.file_bytes <= self.log.segment_bytes();
         let segments = self.log.segments().filter(may_be).filter_map(|s| Some((s, *self.retention.use_of(s.uid)?)));
-        let inputs = choose(segments, most);
+        let inputs = match self.log.is_tight() {
+            true => choose_to_win_space(segments, most.max(2), |bytes, batches| self.log.sorted_holds(bytes, batches)),
+            false => choose(segments, most),
+        };
         if inputs.is_empty() {
             return effects.wake_at(self.sorting.next_look_us);
         }
@@ -155,13 +167,14 @@ impl Shard {
             let run = run_of(segment, piece.uid, &piece.runs, entries);
             let Some(partition) = self.partitions.slot(piece.uid).and_then(|slot| self.partitions.get_mut(slot)) else { continue };
             let Some((new, replaced)) = partition.index.replace_runs(&piece.runs, run) else { continue };
-            usage.add(new.bytes);
+            usage.add(new.bytes, new.footer_count);
             old.extend_from_slice(&piece.runs[piece.runs.len() - replaced..]);
             self.metrics.counters.sorter_bytes += new.bytes;
         }
         if !entries.is_empty() {
             self.retention.on_sealed(segment, usage);
             self.metrics.counters.sorter_segments += 1;
+            self.throttle.take(Scarce::Disk, self.log.segment_bytes());
         }
         tracing::debug!(
             shard = self.id.0,
@@ -228,11 +241,16 @@ fn run_of(segment: SegmentUid, uid: PartitionUid, runs: &[Run], entries: &[Foote
     run
 }
 
+/// Whether a segment's partitions lie in pieces too short to be read well.
+pub(super) fn is_scattered(segment: &SegmentInfo, usage: &Use) -> bool {
+    segment.sealed && !segment.sorted && usage.live_bytes < RUN_BYTES * u64::from(usage.runs)
+}
+
 /// The segments to sort now, oldest first; none while it is not worth it.
 fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize) -> Vec<SegmentUid> {
     let (mut inputs, mut scattered, mut live_bytes, mut file_bytes) = (Vec::new(), 0, 0, 1);
     for (segment, usage) in segments.filter(|(segment, usage)| segment.sealed && usage.runs > 0) {
-        let is_scattered = !segment.sorted && usage.live_bytes < RUN_BYTES * u64::from(usage.runs);
+        let is_scattered = is_scattered(&segment, &usage);
         let is_wasteful = usage.live_bytes * 2 < segment.file_bytes;
         if !(is_scattered || is_wasteful) {
             continue;
@@ -250,6 +268,20 @@ fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize) -> Ve
     if scattered >= most || inputs.len() as u64 >= outputs + FILES_WON_MIN { inputs } else { Vec::new() }
 }
 
+/// The segments to sort where no file can be had but the one that is kept: the emptiest, as many as `fit` into it by their bytes and batches. None
+/// when that would win nothing.
+fn choose_to_win_space(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize, fit: impl Fn(u64, u32) -> bool) -> Vec<SegmentUid> {
+    let mut used: Vec<_> = segments.filter(|(segment, usage)| segment.sealed && usage.runs > 0).collect();
+    used.sort_by_key(|(segment, usage)| (usage.live_bytes, segment.uid));
+    let (mut bytes, mut batches) = (0, 0);
+    let fits = used.iter().take(most).take_while(|(_, usage)| {
+        (bytes, batches) = (bytes + usage.live_bytes, batches + usage.batches);
+        fit(bytes, batches)
+    });
+    let inputs: Vec<SegmentUid> = fits.map(|(segment, _)| segment.uid).collect();
+    if inputs.len() > 1 { inputs } else { Vec::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,7 +296,7 @@ mod tests {
             first_block: BlockSeq(0),
             last_block: BlockSeq(0),
         };
-        (info, Use { runs, live_bytes: live_mib << 20 })
+        (info, Use { runs, live_bytes: live_mib << 20, batches: runs })
     }
 
     fn chosen(list: &[(SegmentInfo, Use)], most: usize) -> Vec<u64> {
@@ -284,6 +316,21 @@ mod tests {
         let list: Vec<_> = (1..=16).map(|uid| segment(uid, false, 10_000, 250)).collect();
         assert!(chosen(&list[..15], 16).is_empty());
         assert_eq!(chosen(&list, 16).len(), 16);
+    }
+
+    #[test]
+    fn on_a_full_disk_the_emptiest_that_fit_into_one_file_are_joined() {
+        let tight = |list: &[(SegmentInfo, Use)], most| {
+            let fit = |bytes, batches: u32| bytes + u64::from(batches) <= 256 << 20;
+            choose_to_win_space(list.iter().copied(), most, fit).into_iter().map(|uid| uid.0).collect::<Vec<_>>()
+        };
+        let list = [segment(1, false, 9, 200), segment(2, true, 9, 90), segment(3, false, 9, 60), segment(4, false, 9, 100)];
+        assert_eq!(tight(&list, 16), [3, 2, 4], "250 MiB");
+        assert_eq!(tight(&list, 2), [3, 2]);
+        assert!(tight(&list[..2], 16).is_empty(), "two that do not fit into one win nothing");
+        let brim = [segment(1, false, 2, 128), segment(2, false, 2, 128)];
+        assert!(tight(&brim, 16).is_empty(), "batches count, not bytes alone");
+        assert!(tight(&[segment(9, false, 0, 0), segment(1, false, 1, 1)], 16).is_empty(), "what nobody wants is retention's");
     }
 
     #[test]

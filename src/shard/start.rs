@@ -109,6 +109,9 @@ impl Shard {
         append_owed(&mut groups, &mut log, &mut slab)?;
         let mut shard = Shard::assemble(Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
+        if shard.settings.sorter_segments > 0 {
+            shard.log.keep_file_for_sorter();
+        }
         shard.count_runs();
         shard.register(effects)?;
         Ok(shard)

@@ -12,6 +12,7 @@ use super::disk::TEARS;
 use super::node::{Node, Started};
 use super::totals::{Event as Counted, Totals};
 use super::{Dice, Params};
+use crate::config::{DiskLevel, DiskLook};
 use crate::effects::{Effect, Event, Now, Outcome};
 use crate::ids::{ConnId, ShardId};
 use crate::mutants::Mutants;
@@ -535,8 +536,8 @@ impl World {
             disk.disk.full = full;
         }
         for seat in &mut self.node.seats {
-            seat.shard.set_disk_full(full);
-            seat.shard.set_segment_room(if full { 0 } else { 1000 });
+            let level = if full { DiskLevel::Refuse } else { DiskLevel::Enough };
+            seat.shard.set_disk(DiskLook { level, segments: if full { 0 } else { 1000 }, ..DiskLook::default() });
         }
     }
 }

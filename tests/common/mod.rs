@@ -11,6 +11,7 @@
 
 pub mod flights;
 pub mod layout;
+pub mod mount;
 pub mod node;
 pub mod peer;
 pub mod tool;

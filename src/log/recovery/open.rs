@@ -150,6 +150,7 @@ pub(crate) fn open_log(
         manifest: ManifestWriter::new(cfg.mutants),
         sealer: Sealer::new(cfg.mutants),
         sorted: SortedWriter::new(),
+        keeps_sorter_file: false,
         reads: Reads::new(cfg.reads_in_flight_max),
         next_uid: manifest.next_uid,
         next_file: manifest.next_file,

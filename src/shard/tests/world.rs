@@ -43,10 +43,11 @@ pub(super) struct World {
     next_correlation: u64,
 }
 
-fn settings() -> Settings {
+fn settings(more: &[(&str, &str)]) -> Settings {
     let machine = topology::machine();
-    let flags = [("data.dir", "."), ("shards", "1"), ("memory.bytes", "64MiB")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-    let sources = Sources { flags: flags.to_vec(), ..Sources::default() };
+    let flags = [("data.dir", "."), ("shards", "1"), ("memory.bytes", "64MiB")];
+    let flags = flags.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let sources = Sources { flags, ..Sources::default() };
     config::load(&sources, &machine).unwrap().settings(&machine).unwrap()
 }
 
@@ -73,12 +74,21 @@ fn open(disk: &mut SimDisk, settings: &Arc<Settings>, effects: &mut Effects) -> 
 
 impl World {
     pub(super) fn new() -> World {
-        World::over(SimDisk::new(), Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 })
+        World::with(&[])
     }
 
-    pub(super) fn over(mut disk: SimDisk, now: Now) -> World {
+    /// With other settings than the usual ones.
+    pub(super) fn with(more: &[(&str, &str)]) -> World {
+        World::start(SimDisk::new(), Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 }, more)
+    }
+
+    pub(super) fn over(disk: SimDisk, now: Now) -> World {
+        World::start(disk, now, &[])
+    }
+
+    fn start(mut disk: SimDisk, now: Now, more: &[(&str, &str)]) -> World {
         let mut effects = Effects::new();
-        let settings = Arc::new(settings());
+        let settings = Arc::new(settings(more));
         let shard = open(&mut disk, &settings, &mut effects);
         let (replies, blocked) = (VecDeque::new(), VecDeque::new());
         let mut world = World {
@@ -193,6 +203,11 @@ impl World {
             }
         }
         panic!("the shard does not come to rest");
+    }
+
+    /// Whether a frame waits.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.blocked.is_empty()
     }
 
     pub(super) fn pass(&mut self, us: u64) {
