@@ -10,7 +10,7 @@ use common::mount::{Mount, small_disk};
 use common::node::{Ready, refused};
 use common::{Node, Options, Peer, WAIT, files_with_prefix, not_run, temp_dir};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
