@@ -1,9 +1,9 @@
-//! Retention by whole segments: old records go, the start of the log says so, the newest stay, disk space comes back.
+//! Retention: old records go, to the batch where they lie together, the start of the log says so, the newest stay, disk space comes back.
 
 mod common;
 
-use common::layout::{Rec, code};
-use common::{Node, Peer, WAIT, files_with_prefix};
+use common::layout::{self, Rec, code};
+use common::{Node, Options, Peer, WAIT, files_with_prefix};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -113,5 +113,101 @@ fn deleting_a_topic_gives_its_space_back() {
     let dir = node.shard_dir(0);
     assert!(used_bytes(&dir) >= 100 << 20);
     peer.delete_topic("gone").expect("it exists");
-    wait_until(&mut node, "space comes back", |_| used_bytes(&dir) < 80 << 20);
+    // What stays: the live segment and the one behind it, two files of the pool, and a third where one was just being filled.
+    let rest = 5 * (16 << 20) + (1 << 20);
+    wait_until(&mut node, "space comes back", |_| used_bytes(&dir) < rest);
+}
+
+/// Now, in UTC microseconds.
+fn now_us() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64
+}
+
+/// Waits until each partition begins at `start`, and fails when one begins above it.
+fn wait_for_starts(node: &mut Node, uids: &[u64], start: u64) {
+    let mut peer = Peer::connect(node.ready.client);
+    wait_until(node, "every partition begins where its rule says", |_| {
+        let starts: Vec<u64> = uids.iter().map(|uid| peer.list_offset(*uid, -2).1).collect();
+        assert!(starts.iter().all(|at| *at <= start), "more than the rule says is gone: {starts:?} above {start}");
+        starts.iter().all(|at| *at == start)
+    });
+}
+
+/// How many batches of `bytes` are kept so that they are `keep` bytes and no batch more.
+fn kept(keep: u64, bytes: usize) -> u64 {
+    keep.div_ceil(bytes as u64)
+}
+
+#[test]
+fn a_long_run_keeps_its_bytes_to_the_batch_also_over_a_stop_and_a_kill() {
+    let keep = 40 << 20;
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.topic("exact", 1, &[("retention.bytes", &keep.to_string()), ("retention.ms", "-1")])[0].uid;
+    // 125 MiB through segments of 16 MiB: what is kept begins in the middle of one.
+    fill(&mut peer, uid, 0, 500);
+    let batch = |n: u64| {
+        let mut value = format!("record {n};").into_bytes();
+        value.resize(RECORD_BYTES, b'.');
+        layout::batch(layout::TIME_US, &[Rec::value(value)])
+    };
+    let start = 500 - kept(keep, batch(0).len());
+    wait_for_starts(&mut node, &[uid], start);
+    check_readable(&mut peer, uid, start, 500);
+    node.stop();
+    let mut node = node.restart();
+    let mut peer = Peer::connect(node.ready.client);
+    assert_eq!(peer.list_offset(uid, -2).1, start, "an orderly stop keeps the start");
+    fill(&mut peer, uid, 500, 5);
+    wait_for_starts(&mut node, &[uid], start + 5);
+    node.process.kill();
+    let mut node = node.restart();
+    // A crash can bring back what was not in a checkpoint, for as long as it takes to look.
+    wait_for_starts(&mut node, &[uid], start + 5);
+    check_readable(&mut Peer::connect(node.ready.client), uid, start + 5, 505);
+}
+
+const PARTITIONS: u32 = 128;
+const ROUNDS: u64 = 240;
+
+/// Many partitions whose batches, some 3.5 KiB each, lie scattered in many segments until the sorter has brought the oldest ones together.
+fn scattered(settings: &[(&str, &str)], time_us: impl Fn(u64) -> i64) -> (Node, Vec<u64>, usize) {
+    let options = [("segment.bytes", "16MiB"), ("memory.bytes", "96MiB"), ("tail.cache.bytes", "1MiB"), ("sorter.segments", "2")];
+    let node = Node::with(options.iter().fold(Options::default(), |all, (key, value)| all.set(key, value)));
+    let mut peer = Peer::connect(node.ready.client);
+    let uids: Vec<u64> = peer.topic("scattered", PARTITIONS, settings).iter().map(|partition| partition.uid).collect();
+    let mut len = 0;
+    for round in 0..ROUNDS {
+        let batch = layout::batch(time_us(round), &[Rec::value(vec![round as u8; 3500])]);
+        let list: Vec<(u64, &[u8])> = uids.iter().map(|uid| (*uid, batch.as_slice())).collect();
+        assert!(peer.produce(layout::level::DURABLE, &list).unwrap().iter().all(|p| p.error == 0));
+        len = batch.len();
+    }
+    (node, uids, len)
+}
+
+#[test]
+fn sorted_partitions_keep_their_bytes_to_the_batch() {
+    let keep = 500_000;
+    let (mut node, uids, len) = scattered(&[("retention.bytes", &keep.to_string()), ("retention.ms", "-1")], |_| layout::TIME_US);
+    let start = ROUNDS - kept(keep, len);
+    wait_for_starts(&mut node, &uids, start);
+    let lookups = node.metric("tramline_retention_lookups_total");
+    assert!(node.metric("tramline_retention_batches_total") > 0.0 && lookups > 0.0);
+    node.process.watch_quietly(Duration::from_millis(2500));
+    assert_eq!(node.metric("tramline_retention_lookups_total"), lookups, "nobody looks while nothing is due");
+    node.process.kill();
+    let mut node = node.restart();
+    wait_for_starts(&mut node, &uids, start);
+}
+
+#[test]
+fn sorted_partitions_lose_what_is_too_old_to_the_batch() {
+    // The first 100 are two hours old, and what comes then is of now.
+    let now = now_us();
+    let time_us = |round| if round < 100 { now - 7_200_000_000 } else { now };
+    let (mut node, uids, _) = scattered(&[("retention.ms", "3600000")], time_us);
+    wait_for_starts(&mut node, &uids, 100);
+    let got = Peer::connect(node.ready.client).read_from(uids[7], 100);
+    assert_eq!((got.first().map(|r| r.offset), got.len() as u64), (Some(100), ROUNDS - 100));
 }

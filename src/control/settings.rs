@@ -58,14 +58,14 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
         kind: SettingKind::Integer { min: 0, max: i64::MAX, unlimited: true },
         unit: "bytes",
         default: "-1",
-        doc: "Bytes that each partition keeps; only whole segments are dropped, which a shard's partitions share: a segment stays as long as any of them keeps something in it. -1: no limit.",
+        doc: "Bytes that each partition keeps, and at most one batch more. Where its records lie together (sorted, or 256 KiB of them in a segment) batch by batch, within some seconds; else all that a full segment has of it goes at once, at most one segment late. -1: no limit.",
     },
     TopicSetting {
         key: "retention.ms",
         kind: SettingKind::Integer { min: 0, max: i64::MAX, unlimited: true },
         unit: "milliseconds",
         default: "604800000",
-        doc: "Time that records are kept, by the topic's kind of time; whole segments are dropped. -1: for ever.",
+        doc: "Time that records are kept, by the topic's kind of time: a batch goes when its newest record is older and all before it have gone, as exactly as for retention.bytes. -1: for ever.",
     },
     TopicSetting {
         key: "timestamp.type",

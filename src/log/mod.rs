@@ -75,7 +75,7 @@ use tail_cache::TailCache;
 use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
 
 /// Reads of owners from this number on are background work: nobody waits for them, and they count as no reader.
-pub const BACKGROUND_OWNER: u64 = u64::MAX - 1;
+pub const BACKGROUND_OWNER: u64 = u64::MAX - 2;
 
 /// Blocks let go from the tail cache at most to make room for one append when memory is short.
 const EVICTIONS_PER_APPEND: u32 = 16;
@@ -367,6 +367,11 @@ impl Log {
             SegmentState::Sealed { footer_entries } => Some(footer_entries),
             _ => None,
         }
+    }
+
+    /// Whether the sorter wrote this segment.
+    pub fn is_sorted(&self, segment: SegmentUid) -> bool {
+        self.segments.get(segment).is_some_and(|found| found.is_sorted)
     }
 
     /// Bytes of the files that new segments get.

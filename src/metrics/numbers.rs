@@ -96,6 +96,8 @@ numbers! {
     sorter_segments: "tramline_sorter_segments_total", "Sorted segments written: batches of many segments, partition by partition.";
     sorter_bytes: "tramline_sorter_bytes_total", "Bytes of batches that sorting has moved.";
     retention_bytes: "tramline_retention_bytes_total", "Bytes of segment files given back by retention and topic deletion.";
+    retention_batches: "tramline_retention_batches_total", "Batches that retention has dropped one by one, in front of what is kept of a run.";
+    retention_lookups: "tramline_retention_lookups_total", "Reads of segment indexes to find such batches.";
     damaged_ranges: "tramline_damaged_ranges_total", "Damaged ranges found in the log, at start or when read; none of them was served.";
     log_blocks_written: "tramline_log_blocks_written_total", "Log blocks written, mark blocks included.";
     log_marks_written: "tramline_log_marks_written_total", "Empty blocks that an idle log writes to tell what is durable.";

@@ -36,7 +36,7 @@ impl BatchRef {
     }
 }
 
-/// All batches of one partition in one sealed segment.
+/// Batches of one partition that follow one another in one sealed segment; of the oldest run the first ones can have been cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The segment.
@@ -45,7 +45,7 @@ pub struct Run {
     pub first_offset: u64,
     /// One past the last offset.
     pub end_offset: u64,
-    /// Newest timestamp in it, UTC microseconds.
+    /// Newest timestamp in it, UTC microseconds (of what was cut off it, too).
     pub newest_ts_us: i64,
     /// Bytes of its batches.
     pub bytes: u64,
@@ -181,35 +181,58 @@ impl Index {
     pub fn pop_run(&mut self) -> Option<Run> {
         let run = self.runs.pop_front()?;
         self.bytes -= run.bytes;
-        while self.sealed > 0 && self.list.front().is_some_and(|b| b.base_offset < run.end_offset) {
-            self.list.pop_front();
-            self.sealed -= 1;
-        }
+        self.forget_below(run.end_offset);
         Some(run)
     }
 
-    /// Puts `new` in the place of the runs `old`, which follow one another, oldest first, and hold the same batches. Those that were dropped
-    /// meanwhile (the oldest are, first) stay so: `new` is cut to the rest. Answers what it became, and how many it replaced.
-    pub fn replace_runs(&mut self, old: &[Run], mut new: Run) -> Option<(Run, usize)> {
+    /// Cuts the first `batches` batches off the oldest run, `bytes` in all; what is left begins at `first_offset`. Panics when nothing is left.
+    pub fn cut_run(&mut self, batches: u32, bytes: u64, first_offset: u64) {
+        let run = self.runs.front_mut().expect("there is a run to cut");
+        let fits = batches < run.footer_count && bytes < run.bytes && run.first_offset < first_offset && first_offset < run.end_offset;
+        assert!(fits, "{batches} batches of {bytes} bytes, up to {first_offset}, cut off {run:?}");
+        run.footer_first += batches;
+        run.footer_count -= batches;
+        run.bytes -= bytes;
+        run.first_offset = first_offset;
+        self.bytes -= bytes;
+        self.forget_below(first_offset);
+    }
+
+    /// Takes sealed batches below `offset` off the list.
+    fn forget_below(&mut self, offset: u64) {
+        while self.sealed > 0 && self.list.front().is_some_and(|b| b.base_offset < offset) {
+            self.list.pop_front();
+            self.sealed -= 1;
+        }
+    }
+
+    /// Puts `new` in the place of the runs `old`, which follow one another, oldest first, and hold the same batches. What was dropped
+    /// meanwhile (the oldest runs, and the front of the one behind them) stays so: `new` is cut to the rest. Answers what it became; the runs
+    /// that it replaced, as they were, go behind `replaced`.
+    pub fn replace_runs(&mut self, old: &[Run], mut new: Run, replaced: &mut Vec<Run>) -> Option<Run> {
         let first_kept = self.runs.front()?.first_offset;
-        let dropped = old.partition_point(|run| run.first_offset < first_kept);
+        let dropped = old.partition_point(|run| run.end_offset <= first_kept);
         let left = &old[dropped..];
         let first = left.first()?;
         let at = self.runs.partition_point(|run| run.end_offset <= first.first_offset);
+        let is_same =
+            |(old, run): (&Run, &Run)| (old.segment, old.end_offset, old.footer_end()) == (run.segment, run.end_offset, run.footer_end());
         assert!(
-            left.iter().eq(self.runs.iter().skip(at).take(left.len())),
+            self.runs.len() - at >= left.len() && left.iter().zip(self.runs.iter().skip(at)).all(is_same),
             "runs are dropped at the old end only: {left:?} among {:?}",
             self.runs
         );
-        for run in &old[..dropped] {
-            new.footer_first += run.footer_count;
-            new.footer_count -= run.footer_count;
-            new.bytes -= run.bytes;
-        }
-        new.first_offset = first.first_offset;
+        let kept = self.runs[at];
+        let cut_bytes = old[..dropped].iter().map(|run| run.bytes).sum::<u64>() + first.bytes - kept.bytes;
+        let cut_batches = old[..dropped].iter().map(|run| run.footer_count).sum::<u32>() + first.footer_count - kept.footer_count;
+        new.footer_first += cut_batches;
+        new.footer_count -= cut_batches;
+        new.bytes -= cut_bytes;
+        new.first_offset = kept.first_offset;
+        replaced.extend(self.runs.range(at..at + left.len()));
         self.runs[at] = new;
         self.runs.drain(at + 1..at + left.len());
-        Some((new, left.len()))
+        Some(new)
     }
 
     /// Runs, oldest first.

@@ -5,6 +5,7 @@
 //!
 //! Not here: bytes (log/), who may append (replication/), requests (api/).
 
+mod expiry;
 mod index;
 mod partition;
 mod table;
@@ -12,6 +13,7 @@ mod table;
 mod tests;
 mod trim;
 
+pub use expiry::Oldest;
 pub use index::{BatchRef, Found, Index, Run};
 pub use partition::{Partition, TopicRules};
 pub use table::{Partitions, Slot};

@@ -4,6 +4,7 @@
 //! (durable at a majority, never reused) >= `log_start` (trimmed below). `visible_end` is what consumers may see: the committed
 //! end, or `next_offset` for topics with `visible.at=leader`.
 
+use super::expiry::Oldest;
 use super::index::{BatchRef, Index};
 use super::trim::TrimError;
 use crate::ids::{GroupId, PartitionUid, TopicUid};
@@ -62,6 +63,8 @@ pub struct Partition {
     committed_end: u64,
     /// Offsets that damage of the log took away, in order.
     lost: Vec<Range<u64>>,
+    /// The first batch of the oldest run; of another run once the run that it was the first of is cut or gone.
+    pub(super) front: Option<Oldest>,
 }
 
 impl Partition {
@@ -79,6 +82,7 @@ impl Partition {
             next_offset: 0,
             committed_end: 0,
             lost: Vec::new(),
+            front: None,
         }
     }
 

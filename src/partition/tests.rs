@@ -61,6 +61,97 @@ proptest! {
     }
 }
 
+proptest! {
+    /// The sorter copies some runs while retention drops and cuts runs at the old end: what takes their place holds exactly what is left.
+    #[test]
+    fn a_sorted_run_takes_the_place_of_what_is_left(runs in prop::collection::vec(prop::collection::vec(1u32..9, 1..12), 1..6), first in 0usize..6, count in 1usize..6, gone in 0usize..40) {
+        let mut index = Index::default();
+        let mut batches = Vec::new();
+        for (segment, counts) in (1..).zip(&runs) {
+            for count in counts {
+                let b = batch(batches.last().map_or(0, BatchRef::end_offset), *count, segment);
+                index.push(b);
+                batches.push(b);
+            }
+            index.seal(SegmentUid(segment), BlockSeq(segment), 100 * segment as u32).unwrap();
+        }
+        let first = first.min(runs.len() - 1);
+        let old: Vec<Run> = index.runs().skip(first).take(count).copied().collect();
+        let copied: Vec<_> = batches.iter().filter(|b| old[0].first_offset <= b.base_offset && b.base_offset < old[old.len() - 1].end_offset).collect();
+        let new = Run {
+            segment: SegmentUid(99),
+            first_offset: old[0].first_offset,
+            end_offset: old[old.len() - 1].end_offset,
+            newest_ts_us: 0,
+            bytes: copied.iter().map(|b| u64::from(b.len)).sum(),
+            footer_first: 1000,
+            footer_count: copied.len() as u32,
+        };
+        // The oldest `gone` batches go: as runs where they are whole runs, else off the front of one.
+        let gone = gone.min(batches.len());
+        let start = batches.get(gone).map_or(u64::MAX, |b| b.base_offset);
+        while index.runs().next().is_some_and(|run| run.end_offset <= start) {
+            index.pop_run();
+        }
+        let cut: Vec<_> = batches[..gone].iter().filter(|b| index.runs().next().is_some_and(|run| run.first_offset <= b.base_offset)).collect();
+        if !cut.is_empty() {
+            index.cut_run(cut.len() as u32, cut.iter().map(|b| u64::from(b.len)).sum(), start);
+        }
+        let before: Vec<Run> = index.runs().copied().collect();
+        let left: Vec<_> = copied.into_iter().filter(|b| b.base_offset >= start).collect();
+        let mut replaced = Vec::new();
+        let became = index.replace_runs(&old, new, &mut replaced);
+        prop_assert_eq!(index.bytes(), batches[gone..].iter().map(|b| u64::from(b.len)).sum::<u64>());
+        prop_assert_eq!(index.runs().map(|run| run.bytes).sum::<u64>(), index.bytes());
+        prop_assert_eq!(index.first_offset(), batches.get(gone).map(|b| b.base_offset));
+        let expected = left.first().map(|b| Run {
+            first_offset: b.base_offset,
+            bytes: left.iter().map(|b| u64::from(b.len)).sum(),
+            footer_first: 1000 + new.footer_count - left.len() as u32,
+            footer_count: left.len() as u32,
+            ..new
+        });
+        prop_assert_eq!(became, expected);
+        let is_old = |run: &&Run| old.iter().any(|old| old.segment == run.segment);
+        prop_assert!(replaced.iter().eq(before.iter().filter(is_old)), "{:?} of {:?}", replaced, before);
+        prop_assert!(index.runs().is_sorted_by(|a, b| a.end_offset <= b.first_offset));
+    }
+}
+
+#[test]
+fn what_is_due_is_known_without_a_look_once_somebody_has_looked() {
+    let mut p = partition();
+    for at in 0..4 {
+        p.on_appended(batch(at * 5, 5, 1));
+    }
+    p.on_committed(20);
+    p.index.seal(SegmentUid(1), BlockSeq(1), 0);
+    let front = |base_offset: u64| {
+        let b = batch(base_offset, 5, 1);
+        Oldest { first_offset: base_offset, end_offset: b.end_offset(), newest_ts_us: b.newest_ts_us, bytes: u64::from(b.len) }
+    };
+    let due = |p: &Partition, utc_us| (p.may_be_cut(|_| true, utc_us), p.may_be_cut(|_| false, utc_us));
+    assert_eq!(due(&p, i64::MAX), (false, false), "without a limit nothing is ever due");
+    p.rules.retention_bytes = Some(400);
+    assert_eq!(due(&p, 0), (false, false), "no more is there than is to be kept");
+    p.rules.retention_bytes = Some(399);
+    assert_eq!(due(&p, 0), (true, false), "it depends on the size of the first batch, which nobody knows");
+    p.note_front(front(0));
+    assert_eq!(due(&p, 0), (false, false));
+    p.rules = TopicRules { retention_ms: Some(1), ..TopicRules::default() };
+    assert_eq!((due(&p, 1000), due(&p, 1001)), ((false, false), (true, true)));
+    p.index.cut_run(1, 100, 5);
+    assert_eq!(due(&p, 0), (true, false), "another batch is in front");
+    p.note_front(front(5));
+    assert_eq!((due(&p, 1050), due(&p, 1051)), ((false, false), (true, true)));
+    p.rules = TopicRules::default();
+    p.trim_to(12);
+    assert_eq!(due(&p, 0), (true, true));
+    p.index.cut_run(1, 100, 10);
+    p.note_front(front(10));
+    assert_eq!(due(&p, 0), (false, false), "the start is in the middle of the first batch");
+}
+
 #[test]
 fn offsets_are_handed_out_committed_and_trimmed_in_order() {
     let mut p = partition();

@@ -10,6 +10,7 @@
 mod acks;
 mod admin;
 mod conns;
+mod expiry;
 pub mod mesh;
 mod produce;
 mod reads;

@@ -1,4 +1,4 @@
-//! Retention by whole segments: which runs have expired, and which sealed segments nobody needs any more.
+//! Retention of whole runs: which have expired, and which sealed segments nobody needs any more.
 //!
 //! A partition is looked at when a segment with a run of it was sealed (so that a full topic gives a file back for each one it takes,
 //! and the log goes on in extents that were written before), and in a pass over all partitions that is begun each second and done in
@@ -7,15 +7,20 @@
 //! Invariants: retention takes from a partition's old end only, and moves its start also where a neighbour keeps the segment: else a
 //! later segment that nobody else needs would be freed out of the middle of this partition. `runs` counts, for each sealed segment,
 //! the runs of live partitions in it; a segment is freed when, and only when, that is none.
+//!
+//! Retention moves starts without a word in the log. A checkpoint (each seal, each sorted segment, an orderly stop) makes that durable; after a
+//! crash a start can be back where the last one had it, until the first pass has found again what is not kept.
+//!
+//! Not here: what of a run has expired (`expiry.rs`).
 
 use super::shard::{Phase, Shard};
 use crate::effects::{Effects, Now};
 use crate::ids::SegmentUid;
-use crate::partition::{Partition, Run, Slot};
+use crate::partition::{Oldest, Partition, Run, Slot};
 use std::collections::BTreeMap;
 
 /// How often a pass over all partitions begins, in microseconds.
-const PASS_US: u64 = 1_000_000;
+pub(super) const PASS_US: u64 = 1_000_000;
 /// Partitions looked at in one turn. With a turn each millisecond under load 100,000 take 0.4 s, less than the pass has.
 const STEP: u32 = 256;
 
@@ -49,6 +54,8 @@ pub(super) struct Retention {
     /// The next partition of the pass under way.
     next_slot: Option<u32>,
     next_pass_us: u64,
+    /// A start was moved since this process began: an orderly stop writes a checkpoint that says so.
+    pub(super) starts_moved: bool,
 }
 
 impl Retention {
@@ -70,6 +77,13 @@ impl Retention {
         if usage.runs == 0 {
             self.unused.push(run.segment);
         }
+    }
+
+    /// The first batches of a run are not wanted any more.
+    pub(super) fn on_run_cut(&mut self, run: &Run, batches: u32, bytes: u64) {
+        let usage = self.runs.get_mut(&run.segment).expect("runs are in sealed segments");
+        usage.batches -= batches;
+        usage.live_bytes -= bytes;
     }
 
     /// Bytes of all that is wanted of sealed segments.
@@ -144,23 +158,14 @@ impl Shard {
         let mut trimmed = false;
         loop {
             let oldest = partition.index.runs().next().copied();
-            let Some(run) = oldest.filter(|run| is_expired(partition, run, now.utc_us)) else { break };
+            let Some(run) = oldest.filter(|run| partition.has_expired(&Oldest::from(run), 0, now.utc_us)) else { break };
             partition.index.pop_run();
             self.retention.on_run_dropped(&run);
             trimmed = true;
         }
         if trimmed {
             partition.on_trimmed();
+            self.retention.starts_moved = true;
         }
     }
-}
-
-fn is_expired(partition: &Partition, run: &Run, utc_us: i64) -> bool {
-    let trimmed = run.end_offset <= partition.log_start();
-    let too_old = partition.rules.retention_ms.is_some_and(|ms| {
-        let kept_us = i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX);
-        run.newest_ts_us.saturating_add(kept_us) < utc_us
-    });
-    let too_much = partition.rules.retention_bytes.is_some_and(|keep| partition.index.bytes() - run.bytes >= keep);
-    trimmed || too_old || too_much
 }

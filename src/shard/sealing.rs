@@ -7,6 +7,7 @@
 
 use super::retention::Use;
 use super::shard::{Phase, Shard};
+use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, RunV1};
@@ -33,7 +34,9 @@ impl Shard {
         self.slab.tidy(now.mono_us);
         self.maybe_seal(effects);
         self.retain(now, effects);
+        self.expire(now, effects);
         self.count_budgets(now);
+        self.keep_starts(effects);
         self.sort(now, effects);
         self.scrub(now, effects);
     }
@@ -146,6 +149,20 @@ impl Shard {
         self.phase = Phase::Stopping;
         self.log.stop_background();
         effects.wake_at(0);
+    }
+
+    /// Whether an orderly stop has to write a checkpoint: retention has moved starts. Not on a full disk, where the stop might wait for space.
+    pub(super) fn owes_checkpoint(&self) -> bool {
+        self.retention.starts_moved && self.throttle.disk().level < DiskLevel::Refuse
+    }
+
+    /// At an orderly stop: the checkpoint that it owes, once no other one is under way.
+    fn keep_starts(&mut self, effects: &mut Effects) {
+        if self.phase == Phase::Stopping && self.owes_checkpoint() && self.sealing.is_none() && self.log.is_sealing_free() {
+            let checkpoint = self.checkpoint(self.log.covered(), &[]);
+            // Refused when the log has failed: then there is no orderly stop.
+            self.retention.starts_moved = self.log.write_checkpoint(&mut self.slab, effects, checkpoint).is_err();
+        }
     }
 
     /// Takes every connection down with a reason (a failed shard's edge asks for it at the end).

@@ -5,6 +5,7 @@
 use super::acks::Acks;
 use super::admin::{ControlSeat, Gathers};
 use super::conns::{Conns, ForwardBudget, Overdue};
+use super::expiry::{EXPIRY, Expiry};
 use super::mesh::Message;
 use super::produce::Progress;
 use super::retention::Retention;
@@ -92,6 +93,7 @@ pub struct Shard {
     pub(super) footer: Vec<FooterEntry>,
     pub(super) sealing: Option<Sealing>,
     pub(super) retention: Retention,
+    pub(super) expiry: Expiry,
     pub(super) sorting: Sorting,
     pub(super) scrubbing: Scrubbing,
     pub(super) throttle: Throttle,
@@ -152,6 +154,7 @@ impl Shard {
             footer: Vec::new(),
             sealing: None,
             retention: Retention::default(),
+            expiry: Expiry::default(),
             sorting: Sorting::default(),
             scrubbing: Scrubbing::default(),
             throttle: Throttle::default(),
@@ -229,7 +232,7 @@ impl Shard {
     /// Whether an orderly stop is through: everything taken in is durable and answered.
     pub fn has_stopped(&self) -> bool {
         match &self.phase {
-            Phase::Stopping => self.acks.is_empty() && self.sealing.is_none() && self.log.is_quiet(),
+            Phase::Stopping => self.acks.is_empty() && self.sealing.is_none() && !self.owes_checkpoint() && self.log.is_quiet(),
             Phase::Failed(_) => true,
             _ => false,
         }
@@ -354,6 +357,7 @@ impl Shard {
                 LogNews::Durable(block) => self.on_durable(now, block, effects),
                 LogNews::ReadDone { ticket, owner: SORTER, bytes, .. } => self.on_sorter_read(ticket, bytes),
                 LogNews::ReadDone { ticket, owner: SCRUBBER, bytes, .. } => self.on_scrubber_read(ticket, bytes),
+                LogNews::ReadDone { ticket, owner: EXPIRY, bytes, .. } => self.on_expiry_read(now, ticket, bytes),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
                 LogNews::Sorted { segment, entries } => self.on_sorted(segment, &entries),

@@ -166,9 +166,8 @@ impl Shard {
         for piece in job.take_pieces() {
             let run = run_of(segment, piece.uid, &piece.runs, entries);
             let Some(partition) = self.partitions.slot(piece.uid).and_then(|slot| self.partitions.get_mut(slot)) else { continue };
-            let Some((new, replaced)) = partition.index.replace_runs(&piece.runs, run) else { continue };
+            let Some(new) = partition.index.replace_runs(&piece.runs, run, &mut old) else { continue };
             usage.add(new.bytes, new.footer_count);
-            old.extend_from_slice(&piece.runs[piece.runs.len() - replaced..]);
             self.metrics.counters.sorter_bytes += new.bytes;
         }
         if !entries.is_empty() {
@@ -205,10 +204,12 @@ impl Shard {
         self.sorting.step = Step::WantCheckpoint(job, old);
     }
 
-    /// The checkpoint with the new runs is durable: the inputs lose theirs.
+    /// A checkpoint is durable. If it is the one with the new runs the inputs lose theirs.
     pub(super) fn on_runs_written(&mut self) {
-        let Step::Checkpoint(job, old) = std::mem::take(&mut self.sorting.step) else {
-            panic!("only the sorter writes a checkpoint alone")
+        let (job, old) = match std::mem::take(&mut self.sorting.step) {
+            Step::Checkpoint(job, old) => (job, old),
+            // The one that an orderly stop writes.
+            other => return self.sorting.step = other,
         };
         for run in old {
             self.retention.on_run_dropped(&run);

@@ -1,6 +1,7 @@
 //! Tests of a whole shard over the simulated disk: real frames in, real frames out, crashes at any point.
 
 mod crash;
+mod expiry;
 mod full_disk;
 mod requests;
 mod trims;

@@ -58,6 +58,7 @@ events! {
     StartsRefused = "starts refused because of damage", ;
     FilesReused = "files that became another segment", Calm Faults Disk Swarm;
     SortedSegments = "sorted segments written", Faults Disk Swarm;
+    BatchesCut = "batches that retention cut off a run", Faults Disk Swarm;
     SortsInterrupted = "processes that ended while they sorted", Faults Disk Swarm;
     ColdReads = "reads from the disk", Faults Disk Swarm;
     ShardsFailed = "shards stopped by a write error", Faults Disk Swarm;

@@ -509,6 +509,7 @@ impl World {
         self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
         for seat in &mut self.node.seats {
             self.totals.add(Counted::SortedSegments, seat.shard.metrics_mut().counters.sorter_segments);
+            self.totals.add(Counted::BatchesCut, seat.shard.metrics_mut().counters.retention_batches);
             self.totals.add(Counted::SortsInterrupted, u64::from(seat.shard.is_sorting()));
         }
         self.node.end(power, tear, dice);

@@ -48,11 +48,12 @@ struct Chunk {
     entries: Vec<ColdEntry>,
 }
 
-/// Some of a run's footer entries.
+/// Some of a run's footer entries. A run is known by its segment and its last entry there: retention cuts its front off.
 #[derive(Debug)]
 struct Window {
-    run: Run,
-    /// Number of the first within the run.
+    segment: SegmentUid,
+    footer_end: u32,
+    /// Number of the first within the footer.
     first: u32,
     entries: Vec<ColdEntry>,
 }
@@ -62,7 +63,7 @@ struct Window {
 struct FooterRead {
     ticket: u64,
     run: Run,
-    /// Number of its first entry within the run.
+    /// Number of its first entry within the footer.
     first: u32,
     plan: FooterPlan,
 }
@@ -104,7 +105,7 @@ pub(super) struct Cold {
     chunks: VecDeque<Chunk>,
     window: Option<Window>,
     footer_read: Option<FooterRead>,
-    /// The run whose footer could not be read, by its segment and its place there.
+    /// The run whose footer could not be read, by its segment and its last entry there.
     footer_failed: Option<(SegmentUid, u32)>,
     plan_offset: u64,
 }
@@ -126,8 +127,10 @@ impl Cold {
         if let Some(read) = self.footer_read.filter(|r| r.ticket == ticket) {
             self.footer_read = None;
             match bytes.ok().and_then(|bytes| decode_window(&bytes, &read, self.uid)) {
-                Some(entries) => self.window = Some(Window { run: read.run, first: read.first, entries }),
-                None => self.footer_failed = Some((read.run.segment, read.run.footer_first)),
+                Some(entries) => {
+                    self.window = Some(Window { segment: read.run.segment, footer_end: read.run.footer_end(), first: read.first, entries });
+                }
+                None => self.footer_failed = Some((read.run.segment, read.run.footer_end())),
             }
             return true;
         }
@@ -267,23 +270,23 @@ impl Cold {
 
     /// The footer entries of `run` around the planned offset; `None` while they are being read.
     fn window_at(&mut self, run: Run, owner: Owner, reading: &mut Reading<'_>) -> Result<Option<&[ColdEntry]>, Plan> {
-        if self.footer_failed.take() == Some((run.segment, run.footer_first)) {
+        if self.footer_failed.take() == Some((run.segment, run.footer_end())) {
             let (first_offset, end_offset) = (run.first_offset, run.end_offset);
             reading.damage.push(DamageFound { uid: self.uid, first_offset, end_offset, segment: run.segment, pos: 0 });
             return Err(Plan::Refused(ErrorCode::Damaged, run.end_offset));
         }
         let first = match &self.window {
             // A sorted segment may hold several runs of one partition.
-            Some(window) if (window.run.segment, window.run.footer_first) == (run.segment, run.footer_first) => {
+            Some(window) if (window.segment, window.footer_end) == (run.segment, run.footer_end()) => {
                 let last = window.entries.last().map_or(0, |e| e.end_offset);
                 if self.plan_offset < last {
                     return Ok(self.window.as_ref().map(|w| w.entries.as_slice()));
                 }
-                window.first + window.entries.len() as u32
+                (window.first + window.entries.len() as u32).max(run.footer_first)
             }
-            _ => 0,
+            _ => run.footer_first,
         };
-        let count = (run.footer_count - first).min(FOOTER_WINDOW_ENTRIES);
+        let count = (run.footer_end() - first).min(FOOTER_WINDOW_ENTRIES);
         if count == 0 {
             // A footer that was rebuilt after damage lists fewer batches than the run had.
             return Err(Plan::Refused(ErrorCode::Damaged, run.end_offset));
@@ -293,7 +296,7 @@ impl Cold {
             ReadRefused::BadRange | ReadRefused::Failed => Plan::Refused(ErrorCode::StorageFailed, run.end_offset),
         };
         // Retention took the segment between the look into the index and here: the index knows by the next call.
-        let plan = reading.log.footer_plan(run.segment, run.footer_first + first, count).ok_or(Plan::Starved)?;
+        let plan = reading.log.footer_plan(run.segment, first, count).ok_or(Plan::Starved)?;
         let read = reading.log.begin_read(reading.slab, reading.effects, owner.pack(), run.segment, plan.pos, plan.len);
         self.footer_read = Some(FooterRead { ticket: read.map_err(refused)?, run, first, plan });
         Ok(None)
