@@ -316,7 +316,7 @@ impl Log {
     fn on_checkpoint_durable(&mut self) {
         let mut version = 0;
         if let Some(segment) = self.sealer.segment() {
-            self.segments.set_sealed(segment, self.sealer.footer_entries());
+            self.segments.set_sealed(segment, self.sealer.footer_entries(), self.sealer.batch_bytes());
             version = self.manifest.ask();
         } else if !self.has_checkpoint {
             version = self.manifest.ask();

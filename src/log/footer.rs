@@ -123,6 +123,11 @@ pub fn check_page(page: &[u8], segment: SegmentUid, index: u32, entries_wanted: 
     good.then_some(crc)
 }
 
+/// The bytes of all batches that the first `entries` rows of a good page list.
+pub(crate) fn batch_bytes_of(page: &[u8], entries: u32) -> u64 {
+    page.chunks_exact(FOOTER_ENTRY_BYTES).take(entries as usize).map(|row| u64::from(FooterEntry::get(row).len)).sum()
+}
+
 /// The header page of a footer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FooterHeader {

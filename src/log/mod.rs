@@ -482,6 +482,7 @@ impl Log {
             segments_sealed: self.segments.count(|segment| segment.is_sealed()),
             segments_sorted: self.segments.count(|segment| segment.is_sealed() && segment.is_sorted),
             sealed_file_bytes: self.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.bytes).sum(),
+            sealed_batch_bytes: self.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.batch_bytes).sum(),
             pool_file_bytes: self.pool.file_bytes(),
             pool_filled,
             pool_unfilled,

@@ -8,6 +8,7 @@ use crate::log::checkpoint::CheckpointV1;
 use crate::log::layout::HardState;
 use crate::log::recovery::DiskError;
 use crate::log::types::{Damage, EntryKind};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// An entry that counts: replaced ones are left out already.
@@ -105,6 +106,8 @@ pub struct RecoveryReport {
     pub durable_through: BlockSeq,
     /// Files of interrupted work that were removed.
     pub files_removed: Vec<String>,
+    /// Bytes of the batches that the footers of sealed segments list, by segment.
+    pub batch_bytes: BTreeMap<u64, u64>,
     /// Footers rebuilt.
     pub footers_rebuilt: u32,
     /// Runs left out because their segment was freed.

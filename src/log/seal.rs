@@ -77,6 +77,11 @@ impl Sealer {
         self.footer.as_ref().map_or(0, |footer| footer.header.entry_count)
     }
 
+    /// Bytes of the batches that it lists.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        self.footer.iter().flat_map(|footer| &footer.entries).map(|entry| u64::from(entry.len)).sum()
+    }
+
     pub(crate) fn begin_seal(&mut self, file: FileId, header: FooterHeader, entries: &mut Vec<FooterEntry>, checkpoint: CheckpointV1) {
         assert!(self.is_idle() && self.spare.is_empty());
         let entries = std::mem::replace(entries, std::mem::take(&mut self.spare));

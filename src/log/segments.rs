@@ -45,6 +45,8 @@ pub(crate) struct Segment {
     pub(crate) pins: u32,
     /// Batches in it: entries its footer may need.
     pub(crate) batches: u32,
+    /// Bytes of the batches that its footer lists; 0 without one.
+    pub(crate) batch_bytes: u64,
     /// Where the next block goes.
     pub(crate) write_pos: u64,
     /// First block in it; 0 without any.
@@ -215,10 +217,11 @@ impl Segments {
     }
 
     /// Turns a full segment into a sealed one. The places of its blocks are kept until `forget_sealed_rows`.
-    pub(crate) fn set_sealed(&mut self, uid: SegmentUid, footer_entries: u32) {
+    pub(crate) fn set_sealed(&mut self, uid: SegmentUid, footer_entries: u32, batch_bytes: u64) {
         let segment = self.get_mut(uid).expect("a segment being sealed stays");
         assert!(matches!(segment.state, SegmentState::Full { .. }), "{segment:?}");
         segment.state = SegmentState::Sealed { footer_entries };
+        segment.batch_bytes = batch_bytes;
     }
 
     /// Forgets the places of blocks in sealed segments.
@@ -254,6 +257,7 @@ pub(crate) fn ready_segment(
         state: SegmentState::Ready,
         pins: 0,
         batches: 0,
+        batch_bytes: 0,
         write_pos: u64::from(SEGMENT_DATA_START),
         first_block: BlockSeq(0),
         last_block: BlockSeq(0),

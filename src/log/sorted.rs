@@ -294,7 +294,9 @@ impl Log {
     pub(crate) fn on_sorted_footer_durable(&mut self) {
         let Step::Footer(segment, footer) = std::mem::replace(&mut self.sorted.step, Step::Idle) else { panic!("looked at before") };
         let (uid, entries) = (segment.uid, footer.entries);
-        self.segments.add_sorted(Segment { state: SegmentState::Sealed { footer_entries: entries.len() as u32 }, ..*segment });
+        let (state, batch_bytes) =
+            (SegmentState::Sealed { footer_entries: entries.len() as u32 }, entries.iter().map(|e| u64::from(e.len)).sum());
+        self.segments.add_sorted(Segment { state, batch_bytes, ..*segment });
         self.sorted.step = Step::Manifest { segment: uid, version: self.manifest.ask(), entries };
     }
 

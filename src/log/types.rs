@@ -377,6 +377,8 @@ pub struct LogStats {
     pub segments_sorted: u32,
     /// Bytes of the files of sealed segments.
     pub sealed_file_bytes: u64,
+    /// Bytes of the batches that their footers list.
+    pub sealed_batch_bytes: u64,
     /// Bytes of free files.
     pub pool_file_bytes: u64,
     /// Free files, filled.

@@ -141,8 +141,9 @@ numbers! {
     segments_pool_written: "tramline_segments" {"state" = "pool_written"}, "Prepared.";
     segments_pool_fresh: "tramline_segments" {"state" = "pool_fresh"}, "Allocated only.";
     segments_sorted: "tramline_segments" {"state" = "sorted"}, "Of the sealed ones, those the sorter wrote.";
-    space_live: "tramline_space_bytes" {"kind" = "live"}, "Space of the segment files: live (batches that are kept, in sealed segments), dead (the rest of these: expired, replaced, headers, padding, indexes), open (segments without an index), free (prepared files).";
-    space_dead: "tramline_space_bytes" {"kind" = "dead"}, "What sorting and retention can win back, and what they cannot.";
+    space_live: "tramline_space_bytes" {"kind" = "live"}, "Bytes of the segment files, all of them: live (batches that are kept, in segments with an index), dead (batches that such an index lists and nobody wants any more), padding (the rest of these segments: headers, tables, gaps, indexes, unused ends, and batches that nobody wanted any more when the index was made), open (segments without an index, or being given back), free (prepared files).";
+    space_dead: "tramline_space_bytes" {"kind" = "dead"}, "What sorting and retention win back.";
+    space_padding: "tramline_space_bytes" {"kind" = "padding"}, "Neither live nor dead batches.";
     space_open: "tramline_space_bytes" {"kind" = "open"}, "Segments that are written to, or wait to be sealed.";
     space_free: "tramline_space_bytes" {"kind" = "free"}, "Prepared files.";
     sorter_debt: "tramline_sorter_debt_bytes", "Segments whose partitions lie scattered and that wait for the sorter.";

@@ -22,6 +22,7 @@ mod shard;
 mod sort_job;
 mod sorting;
 mod start;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod throttle;

@@ -262,6 +262,7 @@ impl Shard {
     fn fill_gauges(&mut self, receive_bytes: u64) {
         let log = self.log.stats();
         let sorter_debt = self.sorter_debt_bytes();
+        let space = self.space(&log);
         let gauges = &mut self.metrics.gauges;
         gauges.connections = self.conns.len() as u64;
         gauges.streams = self.sessions.len() as u64;
@@ -280,10 +281,11 @@ impl Shard {
         gauges.segments_open = u64::from(log.segments_open);
         gauges.segments_sealed = u64::from(log.segments_sealed);
         gauges.segments_sorted = u64::from(log.segments_sorted);
-        gauges.space_live = self.retention.live_bytes();
-        gauges.space_dead = log.sealed_file_bytes.saturating_sub(gauges.space_live);
-        gauges.space_free = log.pool_file_bytes;
-        gauges.space_open = log.file_bytes - log.sealed_file_bytes - log.pool_file_bytes;
+        gauges.space_live = space.live;
+        gauges.space_dead = space.dead;
+        gauges.space_padding = space.padding;
+        gauges.space_open = space.open;
+        gauges.space_free = space.free;
         gauges.sorter_debt = sorter_debt;
         gauges.memory_index = self.throttle.index_bytes();
         gauges.segments_pool_written = u64::from(log.pool_filled);

@@ -7,8 +7,8 @@ use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, Offset, PartitionUid, S
 use crate::log::checkpoint::{CheckpointV1, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::footer::{
-    FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, check_page, decode_slice, encode_page, footer_bytes, page_count,
-    read_plan,
+    FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, batch_bytes_of, check_page, decode_slice, encode_page, footer_bytes,
+    page_count, read_plan,
 };
 use crate::log::layout::{FRAGMENT_ALIGN, FRAGMENT_BATCH, SEGMENT_DATA_START};
 use crate::log::manifest::{ManifestV2, SegmentRecordV1};
@@ -38,8 +38,8 @@ pub(crate) fn check_all(
             manifest.segments[index].footer_entries = 0;
             continue;
         }
-        let entries = match good_footer(files, manifest, &record, cfg)? {
-            Some(entries) => entries,
+        let listed = match good_footer(files, manifest, &record, cfg)? {
+            Some(listed) => listed,
             None => {
                 report_broken(&record, damage, report);
                 let runs = checkpoint.as_deref_mut().map(|checkpoint| &mut checkpoint.runs);
@@ -47,7 +47,8 @@ pub(crate) fn check_all(
             }
         };
         manifest.segments[index].sealed = true;
-        manifest.segments[index].footer_entries = entries;
+        manifest.segments[index].footer_entries = listed.entries;
+        report.batch_bytes.insert(record.uid, listed.batch_bytes);
     }
     Ok(())
 }
@@ -63,16 +64,24 @@ pub(crate) fn check_sorted(
 ) -> Result<(), RecoverError> {
     for index in 0..manifest.sorted_segments.len() {
         let record = manifest.sorted_segments[index].clone();
-        let entries = match good_footer(files, manifest, &record, cfg)? {
-            Some(entries) => entries,
+        let listed = match good_footer(files, manifest, &record, cfg)? {
+            Some(listed) => listed,
             None => {
                 report_broken(&record, damage, report);
                 rebuild_sorted(files, manifest, &record, checkpoint.as_deref_mut(), damage)?
             }
         };
-        manifest.sorted_segments[index].footer_entries = entries;
+        manifest.sorted_segments[index].footer_entries = listed.entries;
+        report.batch_bytes.insert(record.uid, listed.batch_bytes);
     }
     Ok(())
+}
+
+/// What a footer lists.
+struct Listed {
+    entries: u32,
+    /// Bytes of all their batches; 0 where nobody has looked.
+    batch_bytes: u64,
 }
 
 /// The entries of a footer that is there and checks.
@@ -81,10 +90,14 @@ fn good_footer(
     manifest: &ManifestV2,
     record: &SegmentRecordV1,
     cfg: &LogConfig,
-) -> Result<Option<u32>, RecoverError> {
+) -> Result<Option<Listed>, RecoverError> {
     let Some(header) = readable(read_header(files, manifest, record))?.flatten() else { return Ok(None) };
-    let good = !cfg.check_footers_at_start || readable(pages_are_good(files, record, &header))? == Some(true);
-    Ok(good.then_some(header.entry_count))
+    let entries = header.entry_count;
+    if !cfg.check_footers_at_start {
+        return Ok(Some(Listed { entries, batch_bytes: 0 }));
+    }
+    let batch_bytes = readable(batch_bytes_of_good_pages(files, record, &header))?.flatten();
+    Ok(batch_bytes.map(|batch_bytes| Listed { entries, batch_bytes }))
 }
 
 fn report_broken(record: &SegmentRecordV1, damage: &mut Vec<Damage>, report: &mut RecoveryReport) {
@@ -114,18 +127,20 @@ fn read_header(files: &mut Files<'_>, manifest: &ManifestV2, record: &SegmentRec
     Ok(FooterHeader::decode(&page).filter(fits))
 }
 
-fn pages_are_good(files: &mut Files<'_>, record: &SegmentRecordV1, header: &FooterHeader) -> Result<bool, DiskError> {
+/// The bytes of all batches that a footer lists; nothing when one of its pages does not check.
+fn batch_bytes_of_good_pages(files: &mut Files<'_>, record: &SegmentRecordV1, header: &FooterHeader) -> Result<Option<u64>, DiskError> {
     let mut pages = vec![0; page_count(header.entry_count) as usize * FOOTER_PAGE_BYTES];
     files.read_pages(segment_file(record.file), header.position, &mut pages)?;
-    let mut crc = 0;
+    let (mut crc, mut batch_bytes) = (0, 0);
     for (index, page) in (0..).zip(pages.chunks_exact(FOOTER_PAGE_BYTES)) {
         let held = (header.entry_count - index * FOOTER_PAGE_ENTRIES).min(FOOTER_PAGE_ENTRIES);
         match check_page(page, header.segment, index, held) {
             Some(page_crc) => crc = crc32c::crc32c_append(crc, &page_crc.to_le_bytes()),
-            None => return Ok(false),
+            None => return Ok(None),
         }
+        batch_bytes += batch_bytes_of(page, held);
     }
-    Ok(crc == header.pages_crc)
+    Ok((crc == header.pages_crc).then_some(batch_bytes))
 }
 
 struct OneSegment<'a, 'd> {
@@ -140,7 +155,7 @@ impl ScanSource for OneSegment<'_, '_> {
     }
 }
 
-/// Makes the footer of a sealed segment anew. Returns its number of entries.
+/// Makes the footer of a sealed segment anew.
 fn rebuild(
     files: &mut Files<'_>,
     manifest: &ManifestV2,
@@ -148,7 +163,7 @@ fn rebuild(
     runs: Option<&mut Vec<RunV1>>,
     cfg: &LogConfig,
     damage: &mut Vec<Damage>,
-) -> Result<u32, RecoverError> {
+) -> Result<Listed, RecoverError> {
     let uid = SegmentUid(record.uid);
     let plan = ScanPlan {
         shard: cfg.shard,
@@ -193,7 +208,7 @@ fn rebuild_sorted(
     record: &SegmentRecordV1,
     checkpoint: Option<&mut CheckpointV1>,
     damage: &mut Vec<Damage>,
-) -> Result<u32, RecoverError> {
+) -> Result<Listed, RecoverError> {
     let uid = SegmentUid(record.uid);
     let header = readable(read_header(files, manifest, record))?.flatten();
     let position = record.bytes - footer_bytes(record.footer_entries);
@@ -270,7 +285,7 @@ fn write_rebuilt(
     mut entries: Vec<FooterEntry>,
     [first_block, last_block]: [BlockSeq; 2],
     data_end: u64,
-) -> Result<u32, RecoverError> {
+) -> Result<Listed, RecoverError> {
     let uid = SegmentUid(record.uid);
     entries.sort_by_key(FooterEntry::sort_key);
     // Of two batches at one offset the later one counts; the sort is stable, so it is the last of its like.
@@ -305,7 +320,7 @@ fn write_rebuilt(
     }
     header.encode(header_page);
     files.write_pages(segment_file(record.file), position, &bytes)?;
-    Ok(count)
+    Ok(Listed { entries: count, batch_bytes: entries.iter().map(|entry| u64::from(entry.len)).sum() })
 }
 
 fn collect_entries(block: &FoundBlock<'_>, segment: SegmentUid, out: &mut Vec<FooterEntry>, damage: &mut Vec<Damage>) {

@@ -90,6 +90,7 @@ pub(crate) fn open_log(
             SegmentState::Ready
         };
         let mut segment = segment_of(record, state, false);
+        segment.batch_bytes = report.batch_bytes.get(&record.uid).copied().unwrap_or(0);
         if let Some(content) = open_index.and_then(|open_index| collector.segments.get(open_index)) {
             segment.first_block = content.first_block;
             segment.last_block = content.last_block;
@@ -113,7 +114,8 @@ pub(crate) fn open_log(
     }
     for record in &manifest.sorted_segments {
         let state = SegmentState::Sealed { footer_entries: record.footer_entries };
-        table.add_sorted(Segment { is_sorted: true, ..segment_of(record, state, false) });
+        let batch_bytes = report.batch_bytes.get(&record.uid).copied().unwrap_or(0);
+        table.add_sorted(Segment { is_sorted: true, batch_bytes, ..segment_of(record, state, false) });
     }
     let mut next_row = rows_first;
     for (seq, row) in &collector.rows {
@@ -192,6 +194,7 @@ fn segment_of(record: &SegmentRecordV1, state: SegmentState, fresh: bool) -> Seg
         state,
         pins: 0,
         batches: 0,
+        batch_bytes: 0,
         write_pos: u64::from(SEGMENT_DATA_START),
         first_block: BlockSeq(0),
         last_block: BlockSeq(0),
