@@ -530,7 +530,7 @@ fn random_bytes_never_hurt() {
         let mut bytes: Vec<u8> = (0..dice.in_range(1, 600)).map(|_| dice.roll() as u8).collect();
         if round % 2 == 0 {
             // Half of them get through the frame checks, so that the decoders behind are reached.
-            let kind = dice.in_range(1, 15) as u8;
+            let kind = dice.in_range(1, 16) as u8;
             let meta_len = dice.in_range(0, bytes.len() as u64 + 1) as usize;
             let payload = bytes.split_off(meta_len);
             bytes = FrameToSend::new(kind, round, bytes, payload).bytes();

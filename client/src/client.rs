@@ -13,6 +13,7 @@ use tramline_wire::kind::Kind;
 use tramline_wire::metadata::{MetadataReply, MetadataRequest};
 use tramline_wire::offsets::{self, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer, OffsetQuery};
 use tramline_wire::prim::{DecodeError, List};
+use tramline_wire::storage::{DescribeStorageReply, DescribeStorageRequest};
 use tramline_wire::topics::{
     AlterTopicReply, AlterTopicRequest, CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest,
     DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicReply, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
@@ -24,7 +25,9 @@ use crate::core::Backoff;
 use crate::error::Error;
 use crate::link::{Effect, HelloInfo, Link};
 use crate::producer::Producer;
-use crate::types::{At, CreatedTopic, Metadata, Node, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary};
+use crate::types::{
+    At, CreatedTopic, Metadata, Node, NodeStorage, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary,
+};
 
 /// Most partitions named in one request for offsets or trims: a quarter of the broker's default limit (`entries.max`).
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: usize = 1024;
@@ -177,6 +180,20 @@ impl Client {
             Effect::Repeatable,
             |meta| request.encode(meta),
             |meta| Ok(DescribeOptionsReply::decode(meta)?.options.iter().map(OptionDescription::from).collect()),
+        )
+    }
+
+    /// Where the disk space of a node went, shard by shard: of the node that this client reaches first.
+    pub fn describe_storage(&self) -> Result<NodeStorage, Error> {
+        self.shared.call(
+            "describe storage",
+            Kind::DescribeStorage,
+            Effect::Repeatable,
+            |meta| DescribeStorageRequest {}.encode(meta),
+            |meta| {
+                let reply = DescribeStorageReply::decode(meta)?;
+                Ok(NodeStorage { node: reply.node, shards: reply.shards.iter().collect() })
+            },
         )
     }
 

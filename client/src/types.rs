@@ -3,6 +3,7 @@
 //! Plain data, copied out of the wire's borrowed views once per request: administration is off the hot path.
 
 use tramline_wire::error::ErrorCode;
+pub use tramline_wire::storage::{DiskStage, ShardStorage};
 use tramline_wire::{hello, metadata, topics};
 
 /// A reply to [`Client::metadata`](crate::Client::metadata): who owns what, as of `view_epoch`.
@@ -154,6 +155,15 @@ pub struct OptionDescription {
     pub max: String,
     /// What it does.
     pub doc: String,
+}
+
+/// Where the disk space of a node went: [`Client::describe_storage`](crate::Client::describe_storage).
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeStorage {
+    /// The node.
+    pub node: u32,
+    /// Its shards, in order.
+    pub shards: Vec<ShardStorage>,
 }
 
 /// A position asked for with [`Client::list_offsets`](crate::Client::list_offsets).

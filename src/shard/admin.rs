@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::kind::Kind;
+use tramline_wire::storage::ShardStorage;
 use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply, DescribeTopicRequest};
 
 /// Commands waiting to be committed, at most.
@@ -84,13 +85,33 @@ pub(super) struct Gathers {
     open: Vec<Gather>,
 }
 
+impl Gathers {
+    fn next_question(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// One more shard has answered. What is known so far, to be added to; nothing when the question is not open.
+    fn on_answer(&mut self, question: u64) -> Option<&mut Found> {
+        let gather = self.open.iter_mut().find(|gather| gather.question == question)?;
+        gather.missing -= 1;
+        Some(&mut gather.found)
+    }
+}
+
 #[derive(Debug)]
 struct Gather {
     question: u64,
     caller: Caller,
-    topic: String,
     missing: usize,
-    partitions: Vec<PartitionStatus>,
+    found: Found,
+}
+
+/// What is asked for, and what is known of it so far.
+#[derive(Debug)]
+enum Found {
+    Topic { name: String, partitions: Vec<PartitionStatus> },
+    Storage(Vec<ShardStorage>),
 }
 
 impl Shard {
@@ -294,10 +315,10 @@ impl Shard {
         let Some(topic) = view.topic(request.name) else {
             return Err(ApiError::from(&ControlError::UnknownTopic(request.name.to_owned())));
         };
-        let question = self.gathers.next;
-        self.gathers.next += 1;
+        let question = self.gathers.next_question();
         let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
-        let mut gather = Gather { question, caller, topic: topic.name.clone(), missing: 0, partitions: self.status_of(&on(self.id)) };
+        let found = Found::Topic { name: topic.name.clone(), partitions: self.status_of(&on(self.id)) };
+        let mut gather = Gather { question, caller, missing: 0, found };
         for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
             let uids = on(shard);
             if !uids.is_empty() {
@@ -322,9 +343,27 @@ impl Shard {
     }
 
     pub(super) fn on_status(&mut self, question: u64, partitions: Vec<PartitionStatus>, effects: &mut Effects) {
-        if let Some(gather) = self.gathers.open.iter_mut().find(|g| g.question == question) {
-            gather.missing -= 1;
-            gather.partitions.extend(partitions);
+        if let Some(Found::Topic { partitions: found, .. }) = self.gathers.on_answer(question) {
+            found.extend(partitions);
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
+    /// Tells where the space of this node's disk went, with numbers from every shard.
+    pub(super) fn describe_storage(&mut self, caller: Caller, effects: &mut Effects) {
+        let question = self.gathers.next_question();
+        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
+            effects.push(Effect::Mesh { to, message: Message::StorageAsked { question } });
+        }
+        let missing = usize::from(self.settings.shards) - 1;
+        self.gathers.open.push(Gather { question, caller, missing, found: Found::Storage(vec![self.storage()]) });
+        self.finish_gathers(effects);
+    }
+
+    pub(super) fn on_storage(&mut self, question: u64, storage: ShardStorage, effects: &mut Effects) {
+        if let Some(Found::Storage(found)) = self.gathers.on_answer(question) {
+            found.push(storage);
         }
         self.finish_gathers(effects);
         self.unblock(effects);
@@ -334,11 +373,15 @@ impl Shard {
         let (done, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathers.open).into_iter().partition(|g| g.missing == 0);
         self.gathers.open = open;
         for gather in done {
-            match self.view.topic(&gather.topic) {
-                Some(topic) => {
-                    effects.reply(&gather.caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &gather.partitions))
+            let caller = &gather.caller;
+            match gather.found {
+                Found::Topic { name, partitions } => match self.view.topic(&name) {
+                    Some(topic) => effects.reply(caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &partitions)),
+                    None => effects.refuse(caller, ErrorCode::UnknownTopic, "", ""),
+                },
+                Found::Storage(shards) => {
+                    effects.reply(caller, 0, &mut Vec::new(), |out| api::storage::describe(out, self.node, &shards));
                 }
-                None => effects.refuse(&gather.caller, ErrorCode::UnknownTopic, "", ""),
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::control::View;
 use crate::ids::{ConnId, PartitionUid};
 use std::sync::Arc;
 use tramline_wire::frame::FrameHeader;
+use tramline_wire::storage::ShardStorage;
 
 /// A request that arrived on one shard and belongs to another.
 #[derive(Debug)]
@@ -84,6 +85,18 @@ pub enum Message {
         question: u64,
         /// Those of the partitions that exist.
         partitions: Vec<PartitionStatus>,
+    },
+    /// Tell where the space of your disk went.
+    StorageAsked {
+        /// Names the question.
+        question: u64,
+    },
+    /// The answer.
+    Storage {
+        /// The question.
+        question: u64,
+        /// The numbers.
+        storage: Box<ShardStorage>,
     },
     /// Stop in order: refuse new work, make durable what was taken in, say when that is so.
     Stop,

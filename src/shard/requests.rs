@@ -194,6 +194,11 @@ impl Shard {
                 effects.push(Effect::Mesh { to: from, message: Message::Status { question, partitions } });
             }
             Message::Status { question, partitions } => self.on_status(question, partitions, effects),
+            Message::StorageAsked { question } => {
+                let storage = Box::new(self.storage());
+                effects.push(Effect::Mesh { to: from, message: Message::Storage { question, storage } });
+            }
+            Message::Storage { question, storage } => self.on_storage(question, *storage, effects),
             Message::Stop => self.stop(effects),
         }
     }
@@ -270,8 +275,9 @@ impl Shard {
                 let view = Arc::clone(&self.view);
                 expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::topics::list(out, &view)))
             }
-            Kind::DescribeTopic if self.gathers_are_full() => return Taken::Blocked,
+            Kind::DescribeTopic | Kind::DescribeStorage if self.gathers_are_full() => return Taken::Blocked,
             Kind::DescribeTopic => self.describe(caller, frame, effects),
+            Kind::DescribeStorage => expect_empty(frame).map(|()| self.describe_storage(caller, effects)),
             Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
             Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),
             // Said again: harmless, and answered as the first time.

@@ -23,6 +23,7 @@ pub mod kind {
     pub const DESCRIBE_OPTIONS: u8 = 13;
     pub const PING: u8 = 14;
     pub const TRIM_PARTITIONS: u8 = 15;
+    pub const DESCRIBE_STORAGE: u8 = 16;
 }
 
 /// Error codes.

@@ -67,6 +67,8 @@ kinds! {
     Ping = 14, "Ping", 1..=1, reply true;
     /// Drop the oldest records of partitions.
     TrimPartitions = 15, "TrimPartitions", 1..=1, reply true;
+    /// Where the disk space of a node went.
+    DescribeStorage = 16, "DescribeStorage", 1..=1, reply true;
 }
 
 impl Kind {

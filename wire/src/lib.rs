@@ -62,6 +62,7 @@ pub mod metadata;
 pub mod offsets;
 pub mod prim;
 pub mod produce;
+pub mod storage;
 pub mod topics;
 pub mod trim;
 

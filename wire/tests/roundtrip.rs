@@ -14,6 +14,7 @@ use tramline_wire::metadata::*;
 use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
+use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
 
@@ -227,6 +228,28 @@ proptest! {
             TrimAnswer { partition_uid, error, log_start, committed_end }
         }).collect();
         identity!(TrimPartitionsReply { entries: List::of(&answers) });
+    }
+
+    #[test]
+    fn storage(node: u32, shards in vec(any::<(u16, u8, (u32, u32, u32, u32, u32), (u64, u64, u64, u64, u64, u64, u64))>(), 0..4)) {
+        identity!(DescribeStorageRequest {});
+        let shards: Vec<_> = shards.into_iter().map(|(shard, stage, files, bytes)| ShardStorage {
+            shard,
+            stage: DiskStage(stage),
+            segments_open: files.0,
+            segments_sealed: files.1,
+            segments_sorted: files.2,
+            pool_written: files.3,
+            pool_fresh: files.4,
+            live_bytes: bytes.0,
+            dead_bytes: bytes.1,
+            padding_bytes: bytes.2,
+            open_bytes: bytes.3,
+            free_bytes: bytes.4,
+            sorter_waiting_bytes: bytes.5,
+            disk_free_bytes: bytes.6,
+        }).collect();
+        identity!(DescribeStorageReply { node, shards: List::of(&shards) });
     }
 
     #[test]

@@ -105,11 +105,17 @@ fn a_sorted_partition_keeps_the_bytes_of_its_rule_and_not_a_batch_more() {
         assert_eq!(partition(&world, some).log_start(), start + more);
     }
     check_use(&world);
+    let space = world.shard.storage();
+    let kinds = [space.live_bytes, space.dead_bytes, space.padding_bytes, space.open_bytes, space.free_bytes];
+    assert_eq!(kinds.iter().sum::<u64>(), world.shard.log.stats().file_bytes, "{space:?}");
+    assert!(space.dead_bytes > 0 && space.dead_bytes.is_multiple_of(batch_bytes()), "{space:?}");
     // After a crash the same rule finds the same start.
     let mut world = World::over(world.disk.snapshot(), world.now);
     pass_seconds(&mut world, 3);
     assert_eq!((partition(&world, some).log_start(), partition(&world, all).log_start()), (start + 4, 0));
     check_use(&world);
+    let after = world.shard.storage();
+    assert_eq!((after.live_bytes, after.dead_bytes, after.padding_bytes), (space.live_bytes, space.dead_bytes, space.padding_bytes));
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub enum Verb {
         /// Name of the topic
         topic: String,
     },
+    /// Where the space of a node's disk went, shard by shard: of the first of --server that answers
+    Disk,
     /// Nodes, and which of them owns which partition
     #[command(visible_alias = "metadata")]
     Cluster {

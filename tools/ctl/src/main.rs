@@ -8,6 +8,7 @@
 mod args;
 mod commands;
 mod consume;
+mod disk;
 mod failure;
 mod lines;
 mod output;
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Topic(TopicVerb::Trim { name, before, partitions }) => commands::trim(&client, global.format, &name, before, &partitions)?,
         Verb::Topic(TopicVerb::Options) => commands::options(&client, global.format)?,
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
+        Verb::Disk => disk::disk(&client, global.format)?,
         Verb::Cluster { topics } => commands::cluster(&client, global.format, &topics)?,
         Verb::Produce(options) => return produce::run(&client, global, &options),
         Verb::Consume(options) => consume::run(&client, global, &options)?,

@@ -14,6 +14,7 @@ use tramline_wire::metadata::*;
 use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
+use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
 
@@ -49,6 +50,40 @@ const INFOS: &[PartitionInfo] = &[PartitionInfo {
     bytes: 1 << 33,
     segments: 33,
 }];
+const STORAGE: &[ShardStorage] = &[
+    ShardStorage {
+        shard: 0,
+        stage: DiskStage::OK,
+        segments_open: 2,
+        segments_sealed: 30,
+        segments_sorted: 12,
+        pool_written: 2,
+        pool_fresh: 1,
+        live_bytes: 6 << 30,
+        dead_bytes: 1 << 30,
+        padding_bytes: 1 << 29,
+        open_bytes: 512 << 20,
+        free_bytes: 768 << 20,
+        sorter_waiting_bytes: 3 << 30,
+        disk_free_bytes: 0x0102_0304_0506_0708,
+    },
+    ShardStorage {
+        shard: 1,
+        stage: DiskStage(9),
+        segments_open: 0,
+        segments_sealed: 0,
+        segments_sorted: 0,
+        pool_written: 0,
+        pool_fresh: 0,
+        live_bytes: 0,
+        dead_bytes: 0,
+        padding_bytes: 0,
+        open_bytes: 0,
+        free_bytes: 0,
+        sorter_waiting_bytes: 0,
+        disk_free_bytes: 0,
+    },
+];
 const OPTIONS: &[OptionItem<'static>] = &[OptionItem {
     key: "retention.ms",
     kind: "integer",
@@ -300,6 +335,8 @@ pub fn all() -> Vec<Sample> {
             ]),
         }
     );
+    sample!("describe_storage_request", DescribeStorage, REQUEST, DescribeStorageRequest {});
+    sample!("describe_storage_reply", DescribeStorage, REPLY, DescribeStorageReply { node: 1, shards: List::of(STORAGE) });
     sample!("ping_request", Ping, REQUEST, PingRequest {});
     sample!("ping_reply", Ping, REPLY, PingReply {});
     sample!(
