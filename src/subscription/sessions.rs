@@ -157,6 +157,13 @@ impl Sessions {
             answers,
             unanswered,
         };
+        if start.mode == Mode::OneShot {
+            // What is read beyond the one reply is read for nobody.
+            session
+                .cursors
+                .iter_mut()
+                .for_each(|c| c.ahead_bytes = u64::from(c.max_bytes).min(start.credit_bytes.clamp(1, FETCH_FRAME_BYTES as u64)));
+        }
         (0..session.cursors.len() as u32).for_each(|at| session.make_ready(at));
         match start.mode {
             Mode::Streaming => {
@@ -257,7 +264,11 @@ impl Sessions {
     }
 
     /// The next time at which `on_deadline` has work.
-    pub fn next_deadline_us(&self) -> u64 {
+    pub fn next_deadline_us(&mut self) -> u64 {
+        // Most fetches are answered long before: nobody has to be woken for them.
+        while self.deadlines.peek().is_some_and(|Reverse((_, id))| !self.by_id.contains_key(id)) {
+            self.deadlines.pop();
+        }
         self.deadlines.peek().map_or(u64::MAX, |Reverse((at_us, _))| *at_us)
     }
 
