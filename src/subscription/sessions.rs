@@ -12,6 +12,7 @@ use crate::bytes::{Bytes, Slab};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{ConnId, IdMap, SegmentUid, ShardId};
 use crate::log::{Log, ReadError};
+use crate::mutants::Mutant;
 use crate::partition::{Partitions, Slot};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -381,7 +382,9 @@ impl Sessions {
                 self.frame = frame;
                 return over;
             }
-            session.credit -= bytes as i64;
+            if !reading.log.mutants().has(Mutant::StreamOverspends) {
+                session.credit -= bytes as i64;
+            }
             queued += bytes;
             self.note_sent(session.caller.conn, bytes);
             frame.send(&session.caller, !over, &session.cursors, reading.partitions, reading.effects);
@@ -483,6 +486,9 @@ impl Sessions {
             let left_over = match cursor.next(Owner { session: id, cursor: at }, reading) {
                 Next::Batch { bytes, end_offset } => {
                     if frame.bytes() > 0 && frame.bytes() + bytes.len() > budget {
+                        if reading.log.mutants().has(Mutant::StreamSkips) {
+                            cursor.offset = end_offset;
+                        }
                         // Whoever did not fit is first in the next frame's second half: others get their turn before.
                         session.ready.rotate_left(1);
                         return;
