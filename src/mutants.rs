@@ -26,6 +26,12 @@ pub enum Mutant {
     FreeSortedEarly,
     JoinWhatDoesNotFollow,
     ForgetTrim,
+    TakeStaleBlock,
+    RetryFailedWrite,
+    RetryFailedSync,
+    StreamSkips,
+    StreamOverspends,
+    StartWithoutLock,
 }
 
 /// Which bug is switched on: none, outside the simulator.

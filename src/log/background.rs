@@ -117,6 +117,7 @@ impl Log {
         let progress = match block.write.on_done(result) {
             Progress::Again if mutants.has(Mutant::IgnoreShortWrite) => Progress::Whole,
             Progress::Failed(_) if mutants.has(Mutant::BelieveFailedWrite) => Progress::Whole,
+            Progress::Failed(_) if mutants.has(Mutant::RetryFailedWrite) => Progress::Again,
             progress => progress,
         };
         match progress {

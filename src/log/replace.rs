@@ -185,6 +185,10 @@ impl Replace {
                 self.file_op(FileOp::SyncDir, effects);
                 Replaced::Going
             }
+            (Step::SyncDir, Outcome::File(Err(_))) if self.mutants.has(Mutant::RetryFailedSync) => {
+                self.file_op(FileOp::SyncDir, effects);
+                Replaced::Going
+            }
             (Step::SyncDir, Outcome::File(Ok(()))) => {
                 self.step = Step::Close;
                 self.file_op(FileOp::Close { file: self.file }, effects);

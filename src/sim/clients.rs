@@ -6,13 +6,14 @@
 //! Not here: faults and phases (`run.rs`).
 
 use super::history::{Ends, History, value_of};
+use super::streams::Stream;
 use super::totals::Event as Counted;
 use super::world::World;
 use super::{Dice, Params};
 use std::collections::BTreeMap;
-use tramline_wire::batch::{BatchBuilder, Batches, Limits, NewRecord, ProducerMark};
+use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
 use tramline_wire::error::{ErrorBody, ErrorCode};
-use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
+use tramline_wire::fetch::FetchReply;
 use tramline_wire::frame::{self, FLAG_ERROR, Frame, Need, begin_request, finish_frame};
 use tramline_wire::hello::HelloRequest;
 use tramline_wire::kind::Kind;
@@ -30,7 +31,7 @@ const TOPICS_MAX: usize = 5;
 const WINDOW: usize = 8;
 
 #[derive(Debug)]
-enum Pending {
+pub(super) enum Pending {
     Hello,
     Produce { uid: u64, ids: std::ops::Range<u64>, level: Level },
     Fetch { uid: u64, offset: u64, floor: Ends },
@@ -39,16 +40,21 @@ enum Pending {
     Create { topic: usize },
     Delete { topic: usize },
     Metadata,
+    Cancel,
 }
 
 #[derive(Default)]
-struct Client {
-    conn: Option<u64>,
+pub(super) struct Client {
+    pub(super) conn: Option<u64>,
     /// Requests are numbered per client, not per connection.
-    sequence: u64,
-    pending: BTreeMap<u64, Pending>,
-    cursors: BTreeMap<u64, u64>,
-    hello_done: bool,
+    pub(super) sequence: u64,
+    pub(super) pending: BTreeMap<u64, Pending>,
+    pub(super) cursors: BTreeMap<u64, u64>,
+    pub(super) hello_done: bool,
+    /// Streams that are open, by the number of their request.
+    pub(super) streams: BTreeMap<u64, Stream>,
+    /// Where streams were that have ended: partition and offset. They are opened again.
+    pub(super) to_resume: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,20 +75,22 @@ struct Topic {
 
 /// All clients, and what they know.
 pub(super) struct Clients {
-    list: Vec<Client>,
+    pub(super) list: Vec<Client>,
     by_conn: BTreeMap<u64, usize>,
     topics: Vec<Topic>,
     /// Partitions of live topics.
-    uids: Vec<u64>,
+    pub(super) uids: Vec<u64>,
     pub(super) history: History,
     next_record: u64,
-    dice: Dice,
+    pub(super) dice: Dice,
     scratch: Vec<u8>,
+    builder: BatchBuilder,
+    batch: Vec<u8>,
     /// Produce requests answered at `durable` since it was last set to 0, for liveness.
     pub(super) durable_acks: u64,
 }
 
-type Check = Result<(), String>;
+pub(super) type Check = Result<(), String>;
 
 impl Clients {
     pub(super) fn new(seed: u64, params: &Params) -> Clients {
@@ -98,6 +106,8 @@ impl Clients {
             next_record: 1,
             dice: Dice::stream(seed, "clients"),
             scratch: Vec::new(),
+            builder: BatchBuilder::new(Limits::default()),
+            batch: Vec::new(),
             durable_acks: 0,
         }
     }
@@ -134,6 +144,7 @@ impl Clients {
                 _ => {}
             }
         }
+        self.end_streams(at);
         self.history.on_disconnected(conn);
     }
 
@@ -159,7 +170,8 @@ impl Clients {
                 let level = [Level::Durable, Level::Durable, Level::LeaderDurable, Level::Leader, Level::None][self.dice.below(5) as usize];
                 self.produce(world, at, uid, level);
             }
-            65..=94 => self.fetch(world, at, uid),
+            65..=89 => self.fetch(world, at, uid),
+            90..=94 => self.stream(world, at, uid),
             95..=97 => {
                 let query = OffsetQuery { partition_uid: uid, at: [-2, -1, 1_700_000_030_000_000][self.dice.below(3) as usize] };
                 self.send(world, at, Kind::ListOffsets, &[], Pending::Offsets { uid }, |out| {
@@ -204,61 +216,65 @@ impl Clients {
         }
     }
 
-    fn send(&mut self, world: &mut World, at: usize, kind: Kind, payload: &[u8], pending: Pending, meta: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        kind: Kind,
+        payload: &[u8],
+        pending: Pending,
+        meta: impl FnOnce(&mut Vec<u8>),
+    ) {
+        // At level `none` nobody answers.
+        let is_answered = !matches!(pending, Pending::Produce { level: Level::None, .. });
+        if let Some(sequence) = self.send_unanswered(world, at, kind, payload, meta)
+            && is_answered
+        {
+            self.list[at].pending.insert(sequence, pending);
+        }
+    }
+
+    /// Sends, and answers the request's number; `None` without a connection.
+    pub(super) fn send_unanswered(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        kind: Kind,
+        payload: &[u8],
+        meta: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<u64> {
         let client = &mut self.list[at];
-        let Some(conn) = client.conn else { return };
+        let conn = client.conn?;
         client.sequence += 1;
-        let mut bytes = Vec::with_capacity(128 + payload.len());
+        let mut bytes = world.buffer();
         let start = begin_request(&mut bytes, kind, client.sequence);
         meta(&mut bytes);
         finish_frame(&mut bytes, start, payload.len()).expect("a small frame");
         bytes.extend_from_slice(payload);
-        // At level `none` nobody answers.
-        if !matches!(pending, Pending::Produce { level: Level::None, .. }) {
-            client.pending.insert(client.sequence, pending);
-        }
         world.send(conn, bytes);
+        Some(client.sequence)
     }
 
     fn produce(&mut self, world: &mut World, at: usize, uid: u64, level: Level) {
         let count = 1 + self.dice.below(6);
         let ids = self.next_record..self.next_record + count;
         self.next_record += count;
-        let mut builder = BatchBuilder::new(Limits::default());
         for id in ids.clone() {
             value_of(id, self.history.value_bytes_max, &mut self.scratch);
             let record =
                 NewRecord { value: Some(&self.scratch), timestamp_us: 1_700_000_000_000_000 + world.now_us as i64, ..NewRecord::default() };
-            builder.push(&record).expect("small records");
+            self.builder.push(&record).expect("small records");
             self.history.on_sent(uid, id);
         }
-        let mut batch = Vec::new();
-        builder.finish_plain(&mut batch, ProducerMark::default());
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        self.builder.finish_plain(&mut batch, ProducerMark::default());
         self.send(world, at, Kind::Produce, &batch, Pending::Produce { uid, ids, level }, |out| {
             let mut writer = ProduceRequestWriter::begin(out, level, 0);
             writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
             writer.finish(out);
         });
-    }
-
-    fn fetch(&mut self, world: &mut World, at: usize, uid: u64) {
-        let client = &mut self.list[at];
-        let cursor = client.cursors.entry(uid).or_insert(0);
-        if self.dice.once_in(30) {
-            // A seek: to the start, or somewhere before.
-            *cursor = if self.dice.chance(50) { 0 } else { self.dice.below(*cursor + 1) };
-        }
-        let offset = *cursor;
-        self.fetch_at(world, at, uid, offset);
-    }
-
-    fn fetch_at(&mut self, world: &mut World, at: usize, uid: u64, offset: u64) {
-        let floor = self.history.ends(uid);
-        self.send(world, at, Kind::Fetch, &[], Pending::Fetch { uid, offset, floor }, |out| {
-            let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 100, 1, 256 << 10);
-            writer.push(out, &FetchEntry { partition_uid: uid, offset, max_bytes: 64 << 10 });
-            writer.finish(out);
-        });
+        self.batch = batch;
     }
 
     /// Creates what is missing, deletes now and then, or asks again for what was left open.
@@ -333,6 +349,9 @@ impl Clients {
         if header.correlation == 0 {
             return Ok(());
         }
+        if self.list[at].streams.contains_key(&header.correlation) {
+            return self.on_streamed(world, at, &Frame { header, meta, payload });
+        }
         let Some(pending) = self.list[at].pending.remove(&header.correlation) else {
             return Err(format!("an answer to request {} came twice, or to none", header.correlation));
         };
@@ -377,6 +396,7 @@ impl Clients {
                 self.topics[topic].state = TopicState::Gone;
                 world.totals.note(Counted::TopicsDeleted);
             }
+            Pending::Cancel => {}
             Pending::Metadata => {
                 let reply = MetadataReply::decode(meta).map_err(|e| broken(&e))?;
                 self.on_metadata(&reply)?;
@@ -418,7 +438,8 @@ impl Clients {
                     return Err(format!("partition {uid} (known: {known}): {code:?}"));
                 }
             }
-            (_, ErrorCode::StorageFailed) => {}
+            // It had ended by itself.
+            (_, ErrorCode::StorageFailed) | (Pending::Cancel, ErrorCode::UnknownStream) => {}
             (_, code) => return Err(format!("client {at}: an administrative request is refused: {code:?}")),
         }
         Ok(())
@@ -479,55 +500,6 @@ impl Clients {
         self.history.on_acked(conn, sequence, uid, result.base_offset, ids, durable)
     }
 
-    /// Answers where to go on, and whether the end was reached.
-    fn on_fetched(
-        &mut self,
-        world: &mut World,
-        at: usize,
-        (uid, offset, floor): (u64, u64, Ends),
-        entry: &tramline_wire::fetch::FetchResult,
-        batches: &[u8],
-    ) -> Result<(u64, bool), String> {
-        if entry.partition_uid != uid {
-            return Err(format!("fetched partition {uid}, got {}", entry.partition_uid));
-        }
-        let mut next = offset;
-        match entry.error {
-            ErrorCode::Ok => {}
-            ErrorCode::OffsetOutOfRange => next = entry.next_offset,
-            ErrorCode::Damaged => {
-                world.totals.note(Counted::DamageTold);
-                // A read that failed for once is told as damage of that range, by a node that cannot know better.
-                self.history.on_damaged(uid, offset, entry.next_offset)?;
-                next = entry.next_offset;
-            }
-            ErrorCode::TopicDeleted | ErrorCode::UnknownPartition if !self.uids.contains(&uid) => return Ok((offset, true)),
-            code if code.retriable() => return Ok((offset, false)),
-            code => return Err(format!("fetch of partition {uid} at {offset}: {code:?}")),
-        }
-        if matches!(entry.error, ErrorCode::Ok | ErrorCode::OffsetOutOfRange) {
-            self.history.on_ends(uid, floor, Ends { start: entry.log_start, committed: entry.committed_end, trimmed: 0 })?;
-        }
-        for batch in Batches::new(batches) {
-            let batch = batch.map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
-            batch.verify_header().and_then(|()| batch.verify_body()).map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
-            if batch.next_offset() <= self.history.never_below(floor) {
-                return Err(format!("partition {uid}: trimmed to {}, and a batch to {} came", floor.trimmed, batch.next_offset()));
-            }
-            if batch.base_offset() > next {
-                return Err(format!("partition {uid}: offset {next} was due, a batch from {} came", batch.base_offset()));
-            }
-            for record in batch.records(batch.stored_values()) {
-                let record = record.map_err(|e| format!("partition {uid} at {offset}: {e}"))?;
-                world.totals.note(Counted::RecordsRead);
-                self.history.on_read(uid, record.offset, record.value.unwrap_or_default())?;
-            }
-            next = batch.next_offset();
-        }
-        self.list[at].cursors.insert(uid, next);
-        Ok((next, entry.error == ErrorCode::Ok && next >= entry.committed_end))
-    }
-
     // --- for the end of a run ---------------------------------------------------------------------------------------------------
 
     /// One produce at `durable` to each partition; answers how many.
@@ -538,32 +510,5 @@ impl Clients {
             self.produce(world, at, *uid, Level::Durable);
         }
         uids.len() as u64
-    }
-
-    /// Asks for a partition from `offset` on; `take_fetched` reads the answer.
-    pub(super) fn begin_reading(&mut self, world: &mut World, uid: u64, offset: u64) {
-        self.fetch_at(world, 0, uid, offset);
-    }
-
-    /// The answer to `begin_reading`: records by offset go into `found`. Answers where to go on, and whether that is the end.
-    pub(super) fn take_fetched(&mut self, world: &mut World, bytes: &[u8], found: &mut BTreeMap<u64, u64>) -> Result<(u64, bool), String> {
-        let Ok(Need::Whole(Frame { header, meta, payload }, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else {
-            return Err("a frame that is none came from the node".to_owned());
-        };
-        let Some(Pending::Fetch { uid, offset, floor }) = self.list[0].pending.remove(&header.correlation) else {
-            return Err("an answer to another request".to_owned());
-        };
-        if header.flags & FLAG_ERROR != 0 {
-            return Err(format!("reading partition {uid} at {offset} is refused: {:?}", ErrorBody::decode(meta)));
-        }
-        let reply = FetchReply::decode(meta).map_err(|e| e.to_string())?;
-        let (entry, batches) = reply.parts(payload).map_err(|e| e.to_string())?.next().ok_or("a fetch reply without entry")?;
-        for batch in Batches::new(batches).flatten() {
-            for record in batch.records(batch.stored_values()).flatten() {
-                let id = record.value.and_then(|v| v.first_chunk::<8>().copied()).map_or(0, u64::from_le_bytes);
-                found.insert(record.offset, id);
-            }
-        }
-        self.on_fetched(world, 0, (uid, offset, floor), &entry, batches)
     }
 }

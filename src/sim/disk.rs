@@ -3,57 +3,68 @@
 //! A write of the running log is stable once its completion was taken; a crash before that leaves any choice of its sectors. A kill (the
 //! process dies, the machine lives on) leaves any choice of sectors too, readable but not yet stable: only a later `sync` makes them so.
 //! Creations, renames and removals are stable after a directory sync; a crash keeps a prefix of the others.
+//!
+//! A failure is told once. Where a write failed, what the same process writes again is told as done and is not stable; where a sync of the
+//! directory failed, the next ones are told as done and do nothing. So whoever tries again and believes it loses what it acknowledged.
+//!
+//! Not here: what a start does (`start_disk.rs`), rot (`decay.rs`), when what fails (`world.rs`).
 
+use super::decay::Written;
 use super::dice::Dice;
 use crate::effects::{Effect, FileOp, Outcome, Token};
 use crate::ids::FileId;
-use crate::log::recovery::{DiskError, StartDisk};
+use crate::log::recovery::DiskError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(crate) const SECTOR: usize = 512;
+/// Memory of files of this size is kept for the next one: segments come and go, and the system's zeroing of new pages costs more than ours.
+const SPARE_BYTES: u64 = 64 << 10;
 pub(super) const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// What every operation of a start answers once the machine has stopped.
 pub(super) const STOPPED: i32 = 125;
 
 #[derive(Clone, Default)]
-struct Inode {
-    data: Vec<u8>,
+pub(super) struct Inode {
+    pub(super) data: Vec<u8>,
     /// Sectors that are readable and not stable: what a crash may bring back.
-    unstable: BTreeMap<usize, Vec<u8>>,
+    pub(super) unstable: BTreeMap<usize, Vec<u8>>,
     /// Pages that cannot be read until they are written.
-    bad_pages: BTreeSet<usize>,
+    pub(super) bad_pages: BTreeSet<usize>,
     /// How often the first page was written by a running log: once for each segment that the file was.
     lives: u32,
+    /// Places (first byte, end) where a write of this process failed.
+    failed: Vec<(usize, usize)>,
 }
 
 impl Inode {
-    fn is_bad(&self, pos: usize, len: usize) -> bool {
+    pub(super) fn is_bad(&self, pos: usize, len: usize) -> bool {
         self.bad_pages.range(pos / 4096..(pos + len).div_ceil(4096)).next().is_some()
     }
 }
 
 #[derive(Clone)]
-enum DirOp {
+pub(super) enum DirOp {
     Create(String, usize),
     Rename(String, String),
     Remove(String),
 }
 
-fn apply(names: &mut BTreeMap<String, usize>, op: &DirOp) {
+/// Answers the file that has lost its name.
+fn apply(names: &mut BTreeMap<String, usize>, op: &DirOp) -> Option<usize> {
     match op {
-        DirOp::Create(name, inode) => {
-            names.insert(name.clone(), *inode);
-        }
-        DirOp::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
-            }
-        }
-        DirOp::Remove(name) => {
-            names.remove(name);
-        }
+        DirOp::Create(name, inode) => names.insert(name.clone(), *inode),
+        DirOp::Rename(from, to) => names.remove(from).and_then(|inode| names.insert(to.clone(), inode)),
+        DirOp::Remove(name) => names.remove(name),
     }
+}
+
+/// A write that lands after its process has died: the kernel had it already.
+struct Late {
+    number: u64,
+    inode: usize,
+    pos: usize,
+    data: Vec<u8>,
 }
 
 /// How a write that was under way at a crash has landed.
@@ -71,11 +82,18 @@ pub(crate) const TEARS: [Tear; 5] = [Tear::Nothing, Tear::Everything, Tear::Pref
 /// See the module.
 #[derive(Default)]
 pub(crate) struct SimDisk {
-    inodes: Vec<Inode>,
-    names: BTreeMap<String, usize>,
+    pub(super) inodes: Vec<Inode>,
+    pub(super) names: BTreeMap<String, usize>,
     stable_names: BTreeMap<String, usize>,
     dir_ops: Vec<DirOp>,
-    open: BTreeMap<FileId, usize>,
+    /// Files that have lost a name: perhaps nobody can come back to them.
+    nameless: Vec<usize>,
+    /// A sync of the directory failed in this process.
+    sync_failed: bool,
+    late: Vec<Late>,
+    /// Memory of segments that are gone.
+    spare: Vec<Vec<u8>>,
+    pub(super) open: BTreeMap<FileId, usize>,
     /// Operations of the running log, oldest first.
     pub(crate) under_way: Vec<Effect>,
     /// Operations of a start until the "machine" stops: None for never.
@@ -87,41 +105,16 @@ pub(crate) struct SimDisk {
     pub(crate) fail_next_write: Option<i32>,
     /// The next write is done for this many bytes only.
     pub(crate) short_next_write: Option<u32>,
-    tear_of_start: Option<(Tear, Dice)>,
+    pub(super) tear_of_start: Option<(Tear, Dice)>,
     pub(crate) read_bytes: u64,
     /// First pages written over those of an earlier segment.
     pub(crate) reuses: u64,
     /// The next read ends with this error.
     pub(crate) fail_next_read: Option<i32>,
+    /// The next operation on names ends with this error, and was carried out in spite of it or not.
+    pub(super) fail_next_file: Option<(i32, bool)>,
     /// Old contents of the last writes, when decay is to be simulated.
     pub(super) journal: Option<VecDeque<Written>>,
-}
-
-/// A write that was done, and what it replaced.
-#[derive(Clone)]
-pub(super) struct Written {
-    inode: usize,
-    pos: usize,
-    before: Vec<u8>,
-    len: usize,
-}
-
-/// Writes whose old contents are kept, and how many of the last are left alone: what was just written may be all that tells of its own
-/// loss (docs/FORMAT.md names that window).
-const JOURNAL_WRITES: usize = 400;
-const JOURNAL_SPARES: usize = 24;
-
-/// A fault of what is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decay {
-    /// A bit is another.
-    Flipped,
-    /// A write that was acknowledged never happened.
-    Lost,
-    /// A write went to another place, where something older was.
-    Misplaced,
-    /// A page cannot be read until it is written.
-    Unreadable,
 }
 
 impl SimDisk {
@@ -140,11 +133,12 @@ impl SimDisk {
     pub(crate) fn complete(&mut self, index: usize) -> (Token, Outcome) {
         match self.under_way.remove(index) {
             Effect::Write { token, file, pos, data } => {
+                let inode = self.open[&file];
                 if let Some(errno) = self.fail_next_write.take() {
+                    self.inodes[inode].failed.push((pos as usize, pos as usize + data.len()));
                     return (token, Outcome::Write(Err(errno)));
                 }
                 let len = self.short_next_write.take().map_or(data.len(), |len| data.len().min(len as usize));
-                let inode = self.open[&file];
                 self.note_write(inode, pos as usize, len);
                 self.inodes[inode].lives += u32::from(pos == 0);
                 self.reuses += u64::from(pos == 0 && self.inodes[inode].lives > 1);
@@ -166,7 +160,13 @@ impl SimDisk {
                 self.read_bytes += len as u64;
                 (token, Outcome::Read(buf, Ok(len as u32)))
             }
-            Effect::File { token, op } => (token, Outcome::File(self.file_op(&op))),
+            Effect::File { token, op } => match self.fail_next_file.take() {
+                Some((errno, done)) => {
+                    self.fail_file_op(&op, done);
+                    (token, Outcome::File(Err(errno)))
+                }
+                None => (token, Outcome::File(self.file_op(&op))),
+            },
             #[allow(unreachable_patterns)]
             other => panic!("the log pushes no {other:?}"),
         }
@@ -200,85 +200,72 @@ impl SimDisk {
         Ok(())
     }
 
-    fn make(&mut self, name: &str, len: u64) -> usize {
-        self.inodes.push(Inode { data: vec![0; len as usize], ..Inode::default() });
+    /// An operation that is told as failed: what it was to do has happened (`done`) or not.
+    fn fail_file_op(&mut self, op: &FileOp, done: bool) {
+        match op {
+            // The name may be there, without its bytes.
+            FileOp::Create { name, .. } if done => drop(self.make(name, 0)),
+            FileOp::Rename { .. } | FileOp::Remove { .. } if done => drop(self.file_op(op)),
+            // A descriptor is gone whatever close says.
+            FileOp::Close { .. } => drop(self.file_op(op)),
+            FileOp::SyncDir => self.sync_failed = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn make(&mut self, name: &str, len: u64) -> usize {
+        let data = match self.spare.pop_if(|_| len >= SPARE_BYTES) {
+            Some(mut data) => {
+                data.resize(len as usize, 0);
+                data
+            }
+            None => vec![0; len as usize],
+        };
+        self.inodes.push(Inode { data, ..Inode::default() });
         self.change(DirOp::Create(name.to_string(), self.inodes.len() - 1));
         self.inodes.len() - 1
     }
 
-    fn change(&mut self, op: DirOp) {
-        apply(&mut self.names, &op);
+    pub(super) fn change(&mut self, op: DirOp) {
+        self.nameless.extend(apply(&mut self.names, &op));
         self.dir_ops.push(op);
     }
 
-    fn sync_names(&mut self) {
-        self.dir_ops.clear();
-        self.stable_names = self.names.clone();
+    pub(super) fn sync_names(&mut self) {
+        if self.sync_failed {
+            return;
+        }
+        for op in self.dir_ops.drain(..) {
+            apply(&mut self.stable_names, &op);
+        }
         // Nobody can come back to a file without a name; its number stays used.
+        let (names, open, inodes, spare) = (&self.names, &self.open, &mut self.inodes, &mut self.spare);
+        self.nameless.retain(|number| {
+            if names.values().any(|n| n == number) {
+                return false;
+            }
+            let is_open = open.values().any(|n| n == number);
+            if !is_open {
+                let mut data = std::mem::take(&mut inodes[*number]).data;
+                if data.len() as u64 >= SPARE_BYTES {
+                    data.clear();
+                    spare.push(data);
+                }
+            }
+            is_open
+        });
+    }
+
+    /// The names are what they are, whatever was pending.
+    fn settle_names(&mut self) {
+        (self.sync_failed, self.stable_names) = (false, self.names.clone());
+        self.dir_ops.clear();
+        self.nameless.clear();
         for (number, inode) in self.inodes.iter_mut().enumerate().filter(|(_, inode)| !inode.data.is_empty()) {
             if !self.names.values().any(|n| *n == number) && !self.open.values().any(|n| *n == number) {
                 *inode = Inode::default();
             }
         }
-    }
-
-    fn note_write(&mut self, inode: usize, pos: usize, len: usize) {
-        if let Some(journal) = &mut self.journal {
-            let before = self.inodes[inode].data[pos..pos + len].to_vec();
-            journal.push_back(Written { inode, pos, before, len });
-            if journal.len() > JOURNAL_WRITES {
-                journal.pop_front();
-            }
-        }
-    }
-
-    /// Spoils a part of what was written a while ago, and is still there. Answers what happened and where.
-    pub(super) fn decay(&mut self, dice: &mut Dice) -> Option<(Decay, String)> {
-        let journal = self.journal.as_ref()?;
-        let old = journal.len().checked_sub(JOURNAL_SPARES).filter(|old| *old > 0)?;
-        let at = dice.below(old as u64) as usize;
-        let written = journal[at].clone();
-        let name = self.names.iter().find(|(_, inode)| **inode == written.inode).map(|(name, _)| name.clone())?;
-        let overlaps =
-            |later: &Written| later.inode == written.inode && later.pos < written.pos + written.len && written.pos < later.pos + later.len;
-        // Segments only: manifest and checkpoint exist once, and a start refuses without them; the header page likewise. What was
-        // overwritten since cannot be lost any more.
-        if !name.starts_with("seg-") || written.pos == 0 || journal.iter().skip(at + 1).any(overlaps) {
-            return None;
-        }
-        let data = &mut self.inodes[written.inode].data;
-        let what = match dice.below(10) {
-            0..=4 => {
-                let byte = written.pos + dice.below(written.len as u64) as usize;
-                data[byte] ^= 1 << dice.below(8);
-                Decay::Flipped
-            }
-            5..=6 => {
-                data[written.pos..written.pos + written.len].copy_from_slice(&written.before);
-                Decay::Lost
-            }
-            7 => {
-                let target = journal[dice.below(at as u64 + 1) as usize].clone();
-                let fits = target.len >= written.len && target.pos > 0 && target.inode == written.inode && !overlaps(&target);
-                if !fits
-                    || journal.iter().skip(old).any(|later| {
-                        later.inode == target.inode && later.pos < target.pos + target.len && target.pos < later.pos + later.len
-                    })
-                {
-                    return None;
-                }
-                let moved = data[written.pos..written.pos + written.len].to_vec();
-                data[written.pos..written.pos + written.len].copy_from_slice(&written.before);
-                data[target.pos..target.pos + written.len].copy_from_slice(&moved);
-                Decay::Misplaced
-            }
-            _ => {
-                let page = written.pos / 4096 + dice.below((written.len / 4096).max(1) as u64) as usize;
-                self.inodes[written.inode].bad_pages.insert(page);
-                Decay::Unreadable
-            }
-        };
-        Some((what, format!("{name} at {} ({} bytes)", written.pos, written.len)))
     }
 
     /// Whether some file was another segment before.
@@ -292,29 +279,34 @@ impl SimDisk {
         self.tear_of_start = None;
     }
 
-    fn store(&mut self, inode: usize, pos: usize, bytes: &[u8], stable: bool) {
+    pub(super) fn store(&mut self, inode: usize, pos: usize, bytes: &[u8], stable: bool) {
         let inode = &mut self.inodes[inode];
+        let end = pos + bytes.len();
         assert!(
-            pos.is_multiple_of(SECTOR) && bytes.len().is_multiple_of(SECTOR) && pos + bytes.len() <= inode.data.len(),
+            pos.is_multiple_of(SECTOR) && bytes.len().is_multiple_of(SECTOR) && end <= inode.data.len(),
             "{} bytes at {pos}",
             bytes.len()
         );
-        for page in pos / 4096..(pos + bytes.len()) / 4096 {
-            inode.bad_pages.remove(&page);
-        }
-        for (number, sector) in bytes.chunks(SECTOR).enumerate() {
-            let at = pos + number * SECTOR;
-            if stable {
-                inode.unstable.remove(&at);
-            } else {
-                let old = inode.data[at..at + SECTOR].to_vec();
-                inode.unstable.entry(at).or_insert(old);
+        if !inode.bad_pages.is_empty() {
+            for page in pos / 4096..end / 4096 {
+                inode.bad_pages.remove(&page);
             }
-            inode.data[at..at + SECTOR].copy_from_slice(sector);
         }
+        let stable = stable && !inode.failed.iter().any(|(from, to)| pos < *to && *from < end);
+        if !stable || !inode.unstable.is_empty() {
+            for at in (pos..end).step_by(SECTOR) {
+                if stable {
+                    inode.unstable.remove(&at);
+                } else {
+                    let old = inode.data[at..at + SECTOR].to_vec();
+                    inode.unstable.entry(at).or_insert(old);
+                }
+            }
+        }
+        inode.data[pos..end].copy_from_slice(bytes);
     }
 
-    fn store_torn(&mut self, inode: usize, pos: usize, bytes: &[u8], tear: Tear, dice: &mut Dice) {
+    pub(super) fn store_torn(&mut self, inode: usize, pos: usize, bytes: &[u8], tear: Tear, dice: &mut Dice) {
         let sectors = bytes.len() / SECTOR;
         let cut = dice.below(sectors as u64 + 1) as usize;
         for number in 0..sectors {
@@ -332,6 +324,39 @@ impl SimDisk {
         }
     }
 
+    /// Some of the writes under way are going to land after the process has died. Answers their numbers, counted from `number` on.
+    pub(super) fn put_off_some(&mut self, number: u64, dice: &mut Dice) -> std::ops::Range<u64> {
+        let before = self.late.len();
+        for effect in &self.under_way {
+            if let Effect::Write { file, pos, data, .. } = effect
+                && dice.chance(70)
+            {
+                let number = number + (self.late.len() - before) as u64;
+                self.late.push(Late { number, inode: self.open[file], pos: *pos as usize, data: data.as_slice().to_vec() });
+            }
+        }
+        let late = &self.late;
+        let open = &self.open;
+        self.under_way.retain(|effect| match effect {
+            Effect::Write { file, pos, .. } => !late.iter().any(|l| l.inode == open[file] && l.pos == *pos as usize),
+            _ => true,
+        });
+        number..number + (self.late.len() - before) as u64
+    }
+
+    /// A late write lands: readable, and stable once somebody syncs.
+    /// Answers its file, place and length; `None` where the file was let go meanwhile, and took its late writes along.
+    pub(super) fn land(&mut self, number: u64) -> Option<(String, usize, usize)> {
+        let at = self.late.iter().position(|late| late.number == number).expect("each late write lands once");
+        let Late { inode, pos, data, .. } = self.late.remove(at);
+        if pos + data.len() > self.inodes[inode].data.len() {
+            return None;
+        }
+        self.store(inode, pos, &data, false);
+        let name = self.names.iter().find(|(_, named)| **named == inode).map(|(name, _)| name.clone());
+        Some((name?, pos, data.len()))
+    }
+
     /// The process ends: what was under way lands as it likes, readable but not stable.
     pub(crate) fn kill(&mut self, tear: Tear, dice: &mut Dice) {
         for effect in std::mem::take(&mut self.under_way) {
@@ -347,6 +372,11 @@ impl SimDisk {
             }
         }
         self.open.clear();
+        self.inodes.iter_mut().for_each(|inode| inode.failed.clear());
+        // A file system whose journal failed is mounted again, and what did not get into it is gone; or the next sync gets through after all.
+        if std::mem::take(&mut self.sync_failed) && dice.chance(50) {
+            self.lose_names(tear, dice);
+        }
     }
 
     /// The power goes: as a kill, and then what is not stable is lost, each sector by itself.
@@ -364,6 +394,13 @@ impl SimDisk {
                 }
             }
         }
+        self.lose_names(tear, dice);
+        self.start_ops_left = None;
+        self.start_ops = 0;
+    }
+
+    /// Of the changes of names that were not synced a prefix is kept.
+    fn lose_names(&mut self, tear: Tear, dice: &mut Dice) {
         let kept = match tear {
             Tear::Nothing => 0,
             Tear::Everything => self.dir_ops.len(),
@@ -373,9 +410,7 @@ impl SimDisk {
         for op in &self.dir_ops[..kept] {
             apply(&mut self.names, op);
         }
-        self.sync_names();
-        self.start_ops_left = None;
-        self.start_ops = 0;
+        self.settle_names();
     }
 
     /// Lets a start get through `ops` operations; the one after it tears and everything after fails.
@@ -410,15 +445,15 @@ impl SimDisk {
     pub(crate) fn put_file(&mut self, name: &str, data: Vec<u8>) {
         let inode = self.make(name, 0);
         self.inodes[inode].data = data;
-        self.sync_names();
+        self.settle_names();
     }
     #[cfg(test)]
     pub(crate) fn remove_file(&mut self, name: &str) {
         self.names.remove(name);
-        self.sync_names();
+        self.settle_names();
     }
 
-    fn start_op(&mut self, op: &'static str, name: &str) -> Result<(), DiskError> {
+    pub(super) fn start_op(&mut self, op: &'static str, name: &str) -> Result<(), DiskError> {
         self.start_ops += 1;
         match &mut self.start_ops_left {
             Some(0) => Err(DiskError { op, name: name.to_string(), errno: STOPPED }),
@@ -430,105 +465,7 @@ impl SimDisk {
         }
     }
 
-    fn inode_of(&self, file: FileId) -> usize {
+    pub(super) fn inode_of(&self, file: FileId) -> usize {
         *self.open.get(&file).unwrap_or_else(|| panic!("{file} is not open"))
-    }
-}
-
-impl StartDisk for SimDisk {
-    fn list(&mut self) -> Result<Vec<String>, DiskError> {
-        self.start_op("list", ".")?;
-        Ok(self.names())
-    }
-    fn open(&mut self, name: &str, file: FileId) -> Result<u64, DiskError> {
-        self.start_op("open", name)?;
-        let Some(&inode) = self.names.get(name) else { return Err(DiskError { op: "open", name: name.to_string(), errno: 2 }) };
-        assert!(self.open.insert(file, inode).is_none(), "{file} is open already");
-        Ok(self.inodes[inode].data.len() as u64)
-    }
-    fn create(&mut self, name: &str, file: FileId, len: u64) -> Result<(), DiskError> {
-        self.start_op("create", name)?;
-        assert!(!self.names.contains_key(name), "{name} exists");
-        let inode = self.make(name, len);
-        self.open.insert(file, inode);
-        Ok(())
-    }
-    fn close(&mut self, file: FileId) -> Result<(), DiskError> {
-        self.start_op("close", "")?;
-        assert!(self.open.remove(&file).is_some(), "{file} is not open");
-        Ok(())
-    }
-    fn read_at(&mut self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.start_op("read", "")?;
-        assert!(
-            pos.is_multiple_of(4096) && buf.len().is_multiple_of(4096) && (buf.as_ptr() as usize).is_multiple_of(4096),
-            "{} bytes at {pos}",
-            buf.len()
-        );
-        let inode = self.inode_of(file);
-        if self.inodes[inode].is_bad(pos as usize, buf.len()) {
-            return Err(DiskError { op: "read", name: String::new(), errno: EIO });
-        }
-        let data = &self.inodes[inode].data;
-        match data.get(pos as usize..pos as usize + buf.len()) {
-            Some(part) => buf.copy_from_slice(part),
-            None => return Err(DiskError { op: "read", name: String::new(), errno: 0 }),
-        }
-        Ok(())
-    }
-    fn write_at(&mut self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
-        let inode = self.inode_of(file);
-        assert!(
-            pos.is_multiple_of(4096) && data.len().is_multiple_of(4096) && (data.as_ptr() as usize).is_multiple_of(4096),
-            "{} bytes at {pos}",
-            data.len()
-        );
-        if let Err(error) = self.start_op("write", "") {
-            if let Some((tear, mut dice)) = self.tear_of_start.take() {
-                self.store_torn(inode, pos as usize, data, tear, &mut dice);
-            }
-            return Err(error);
-        }
-        self.store(inode, pos as usize, data, true);
-        Ok(())
-    }
-    fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
-        self.start_op("sync", "")?;
-        let inode = self.inode_of(file);
-        self.inodes[inode].unstable.clear();
-        Ok(())
-    }
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.start_op("rename", from)?;
-        self.change(DirOp::Rename(from.to_string(), to.to_string()));
-        Ok(())
-    }
-    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
-        self.start_op("remove", name)?;
-        self.change(DirOp::Remove(name.to_string()));
-        Ok(())
-    }
-    fn sync_dir(&mut self) -> Result<(), DiskError> {
-        self.start_op("sync_dir", ".")?;
-        self.sync_names();
-        Ok(())
-    }
-}
-
-impl crate::log::inspect::InspectSource for SimDisk {
-    fn list(&mut self) -> Result<Vec<String>, DiskError> {
-        Ok(self.names())
-    }
-    fn len(&mut self, name: &str) -> Result<u64, DiskError> {
-        match self.names.get(name) {
-            Some(inode) => Ok(self.inodes[*inode].data.len() as u64),
-            None => Err(DiskError { op: "open", name: name.to_string(), errno: 2 }),
-        }
-    }
-    fn read(&mut self, name: &str, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        assert!(pos.is_multiple_of(4096) && buf.len().is_multiple_of(4096), "{} bytes at {pos}", buf.len());
-        let inode = self.names[name];
-        buf.copy_from_slice(&self.inodes[inode].data[pos as usize..pos as usize + buf.len()]);
-        Ok(())
     }
 }

@@ -7,19 +7,41 @@
 //!
 //! Not here: who sends and reads (`clients.rs`).
 
-use crate::ids::IdHasher;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeMap;
 
-/// Looked up, never walked: its order is nobody's business.
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+/// Offsets from here on are none: no run sends as many records, or loses room for as many.
+const OFFSETS_MAX: u64 = 1 << 26;
+/// Record 0 is none.
+const NONE: u64 = 0;
+
+/// Length and filling of record `id`.
+fn shape_of(id: u64, bytes_max: u64) -> (usize, u8) {
+    let mixed = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (8 + (mixed >> 33) as usize % (bytes_max as usize + 1), (mixed >> 24) as u8)
+}
 
 /// The bytes of record `id`: its number, and a filling that follows from it.
 pub(super) fn value_of(id: u64, bytes_max: u64, out: &mut Vec<u8>) {
-    let mixed = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let (len, filling) = shape_of(id, bytes_max);
     out.clear();
     out.extend_from_slice(&id.to_le_bytes());
-    out.resize(8 + (mixed >> 33) as usize % (bytes_max as usize + 1), (mixed >> 24) as u8);
+    out.resize(len, filling);
+}
+
+/// Whether these are the bytes of record `id`, without making them.
+fn is_value_of(id: u64, bytes_max: u64, value: &[u8]) -> bool {
+    let (len, filling) = shape_of(id, bytes_max);
+    let Some((number, rest)) = value.split_first_chunk::<8>() else { return false };
+    // Every byte is looked at: a loop without an exit, which the compiler makes one of wide words.
+    value.len() == len && u64::from_le_bytes(*number) == id && rest.iter().fold(0, |differing, byte| differing | (byte ^ filling)) == 0
+}
+
+/// A record that was sent.
+#[derive(Clone, Copy)]
+struct Sent {
+    partition: u64,
+    /// Where it was acknowledged or seen.
+    place: Option<u64>,
 }
 
 /// Where a partition begins and ends.
@@ -34,10 +56,8 @@ pub(super) struct Ends {
 /// What is known of one partition.
 #[derive(Default)]
 struct Partition {
-    /// Records by offset that must stay: acknowledged, or seen by a consumer of an ordinary topic.
-    kept: BTreeMap<u64, u64>,
-    /// Offsets by record.
-    places: Map<u64, u64>,
+    /// Records by offset that must stay: acknowledged, or seen by a consumer of an ordinary topic. `NONE` where there is none.
+    kept: Vec<u64>,
     ends: Ends,
     /// The highest offset that anybody asked to trim to, answered or not.
     trim_asked: u64,
@@ -50,10 +70,10 @@ struct Partition {
 #[derive(Default)]
 pub(super) struct History {
     partitions: BTreeMap<u64, Partition>,
-    /// Partition by record.
-    sent: Map<u64, u64>,
-    /// Acknowledged places by connection and partition, by order of sending.
-    order: BTreeMap<(u64, u64), BTreeMap<u64, u64>>,
+    /// By record; they are numbered from 1 without holes.
+    sent: Vec<Sent>,
+    /// Acknowledged places by connection and partition: number of the request and offset, in order of sending.
+    order: BTreeMap<(u64, u64), Vec<(u64, u64)>>,
     pub(super) value_bytes_max: u64,
     /// Topics have a retention: starts move up by themselves.
     pub(super) retains: bool,
@@ -61,7 +81,6 @@ pub(super) struct History {
     pub(super) decayed: bool,
     /// A read of this process has failed: what it was for is told as damaged until the next start.
     pub(super) read_failed: bool,
-    scratch: Vec<u8>,
 }
 
 type Check = Result<(), String>;
@@ -76,8 +95,8 @@ impl History {
     }
 
     pub(super) fn on_sent(&mut self, uid: u64, id: u64) {
-        let before = self.sent.insert(id, uid);
-        assert!(before.is_none(), "the simulator numbers records once");
+        assert_eq!(id, self.sent.len() as u64 + 1, "the simulator numbers records once, without holes");
+        self.sent.push(Sent { partition: uid, place: None });
     }
 
     /// A produce was answered well. `sequence` is the request's number on its connection.
@@ -91,12 +110,12 @@ impl History {
         durable: bool,
     ) -> Check {
         let order = self.order.entry((conn, uid)).or_default();
-        let before = order.range(..sequence).next_back();
-        let after = order.range(sequence..).next();
-        if before.is_some_and(|(_, base)| *base >= base_offset) || after.is_some_and(|(_, base)| *base <= base_offset) {
+        let at = order.partition_point(|(number, _)| *number < sequence);
+        let (before, after) = (at.checked_sub(1).map(|before| order[before]), order.get(at));
+        if before.is_some_and(|(_, base)| base >= base_offset) || after.is_some_and(|(_, base)| *base <= base_offset) {
             return Err(format!("partition {uid}: request {sequence} got offset {base_offset}, out of order: {before:?}, {after:?}"));
         }
-        order.insert(sequence, base_offset);
+        order.insert(at, (sequence, base_offset));
         if !durable {
             return Ok(());
         }
@@ -119,10 +138,17 @@ impl History {
 
     fn keep(&mut self, uid: u64, offset: u64, id: u64, how: &str) -> Check {
         let Some(partition) = self.partitions.get_mut(&uid) else { return Ok(()) };
-        if let Some(other) = partition.kept.insert(offset, id).filter(|other| *other != id) {
+        if offset >= OFFSETS_MAX {
+            return Err(format!("partition {uid}: record {id} is {how} at offset {offset}, and so many were never sent"));
+        }
+        if partition.kept.len() as u64 <= offset {
+            partition.kept.resize(offset as usize + 1, NONE);
+        }
+        let other = std::mem::replace(&mut partition.kept[offset as usize], id);
+        if other != NONE && other != id {
             return Err(format!("partition {uid}: offset {offset} was record {other} and is now {how} as record {id}"));
         }
-        match partition.places.insert(id, offset) {
+        match self.sent[id as usize - 1].place.replace(offset) {
             Some(other) if other != offset => Err(format!("partition {uid}: record {id} is {how} at offset {offset} and was at {other}")),
             _ => Ok(()),
         }
@@ -133,16 +159,16 @@ impl History {
         let Some(id) = value.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
             return Err(format!("partition {uid}: offset {offset} holds {} bytes that nobody sent", value.len()));
         };
-        match self.sent.get(&id) {
-            Some(to) if *to == uid => {}
-            Some(to) => return Err(format!("partition {uid}: offset {offset} holds record {id}, which was sent to {to}")),
+        match id.checked_sub(1).and_then(|at| self.sent.get(at as usize)) {
+            Some(sent) if sent.partition == uid => {}
+            Some(sent) => return Err(format!("partition {uid}: offset {offset} holds record {id}, which was sent to {}", sent.partition)),
             None => return Err(format!("partition {uid}: offset {offset} holds record {id}, which nobody sent")),
         }
-        value_of(id, self.value_bytes_max, &mut self.scratch);
-        if self.scratch != value {
+        if !is_value_of(id, self.value_bytes_max, value) {
             return Err(format!("partition {uid}: offset {offset}, record {id}: the bytes are not those that were sent"));
         }
-        if self.partitions.get(&uid).is_some_and(|p| p.shows_early && !p.kept.contains_key(&offset)) {
+        let is_kept = |partition: &Partition| partition.kept.get(offset as usize).is_some_and(|kept| *kept != NONE);
+        if self.partitions.get(&uid).is_some_and(|p| p.shows_early && !is_kept(p)) {
             return Ok(());
         }
         self.keep(uid, offset, id, "read")
@@ -218,6 +244,11 @@ impl History {
         Ok(())
     }
 
+    /// One past the last offset that has to stay.
+    pub(super) fn known_end(&self, uid: u64) -> u64 {
+        self.partitions.get(&uid).map_or(0, |p| p.kept.len() as u64)
+    }
+
     pub(super) fn live_partitions(&self) -> Vec<u64> {
         self.partitions.keys().copied().collect()
     }
@@ -226,12 +257,13 @@ impl History {
     pub(super) fn check_complete(&mut self, uid: u64, found: &BTreeMap<u64, u64>) -> Result<u64, String> {
         let Some(partition) = self.partitions.get(&uid) else { return Ok(0) };
         let mut checked = 0;
-        for (offset, id) in partition.kept.range(partition.ends.start..) {
+        let kept = partition.kept.iter().enumerate().skip(partition.ends.start as usize).filter(|(_, id)| **id != NONE);
+        for (offset, id) in kept.map(|(offset, id)| (offset as u64, id)) {
             checked += 1;
-            if found.get(offset) == Some(id) || partition.damaged.iter().any(|(from, to)| (*from..*to).contains(offset)) {
+            if found.get(&offset) == Some(id) || partition.damaged.iter().any(|(from, to)| (*from..*to).contains(&offset)) {
                 continue;
             }
-            return Err(format!("partition {uid}: record {id} at offset {offset} is gone; found there: {:?}", found.get(offset)));
+            return Err(format!("partition {uid}: record {id} at offset {offset} is gone; found there: {:?}", found.get(&offset)));
         }
         // Retention may have moved the start up while this was read: what is below it does not count.
         let mut next = partition.ends.start;
@@ -242,5 +274,25 @@ impl History {
             next = offset + 1;
         }
         Ok(checked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_its_records_and_no_other() {
+        let mut value = Vec::new();
+        for id in 1..200 {
+            value_of(id, 400, &mut value);
+            assert!(is_value_of(id, 400, &value) && !is_value_of(id + 1, 400, &value));
+            assert!(!is_value_of(id, 400, &value[..value.len() - 1]));
+            for at in 0..value.len() {
+                value[at] ^= 4;
+                assert!(!is_value_of(id, 400, &value), "byte {at} of record {id}");
+                value[at] ^= 4;
+            }
+        }
     }
 }

@@ -10,14 +10,20 @@
 //! nothing of this can reach the released binary.
 
 mod clients;
+mod decay;
 mod dice;
 mod disk;
 mod history;
 #[cfg(feature = "sim")]
 mod mutants;
+mod net;
 mod node;
 mod params;
+mod queue;
+mod reading;
 mod run;
+mod start_disk;
+mod streams;
 mod totals;
 mod world;
 

@@ -37,5 +37,11 @@ mutants! {
     CutDamaged Disk "cut-damaged" "a hole in the middle of the log is cut as if it were a torn end";
     FreeSortedEarly Faults "free-sorted-early" "what was sorted is freed before a checkpoint points to where it is now";
     JoinWhatDoesNotFollow Faults "join-what-does-not-follow" "the sorter joins runs between which one stayed where it was";
+    TakeStaleBlock Faults "take-stale-block" "a start takes any whole block of the log for the next one, whatever its segment, number, start and predecessor";
+    RetryFailedWrite Faults "retry-failed-write" "a block whose write failed is written once more, and that counts";
+    RetryFailedSync Faults "retry-failed-sync" "a directory whose sync failed is synced once more, and that counts";
+    StreamSkips Faults "stream-skips" "a stream goes on behind a batch for which a frame had no room";
+    StreamOverspends Faults "stream-overspends" "a stream does not count what it sends against its credit";
+    StartWithoutLock Faults "start-without-lock" "a start does not wait for what the process before it still writes (a bug of the simulator's own edge)";
     ForgetTrim Faults "forget-trim" "a start does not look for trims that no checkpoint knows of";
 }

@@ -70,6 +70,8 @@ impl Node {
             ("memory.bytes", "64MiB"),
             ("sorter.segments", sorter_segments.as_str()),
             ("sorter.bytes.per.second", "4MiB"),
+            // Short, so that a client that stops in the middle of a frame is met within a run.
+            ("partial.frame.timeout", "5s"),
         ];
         let sources = Sources { flags: flags.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(), ..Sources::default() };
         let settings = config::load(&sources, &machine).and_then(|all| all.settings(&machine)).expect("the simulator's settings are valid");

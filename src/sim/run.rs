@@ -3,7 +3,7 @@
 //! Not here: what is checked on the way (`history.rs`).
 
 use super::clients::Clients;
-use super::disk::Decay;
+use super::decay::Decay;
 use super::totals::{Event as Counted, Totals};
 use super::world::{Item, Seen, World};
 use super::{Dice, Params, Profile};
@@ -134,7 +134,10 @@ impl Run {
             return Err("a start reports damage, and the disk kept everything".to_owned());
         }
         match seen {
-            Some(Seen::Frame { conn, frame }) => self.clients.on_frame(&mut self.world, conn, &frame)?,
+            Some(Seen::Frame { conn, frame }) => {
+                self.clients.on_frame(&mut self.world, conn, &frame)?;
+                self.world.give_back(frame);
+            }
             Some(Seen::Gone { conn }) => self.clients.on_gone(&mut self.world, conn),
             Some(Seen::Operation) if !self.world.quiet => {
                 self.clients.operate(&mut self.world);
@@ -254,7 +257,7 @@ impl Run {
             }
             let acks = self.clients.durable_acks;
             if acks == wanted {
-                return Ok(());
+                return self.check_streams();
             }
             // Where the disk was full, the next segment takes a moment to be made.
             let again = self.world.now_us + AGAIN_US;
@@ -263,6 +266,26 @@ impl Run {
             }
             while self.advance(again)? {}
         }
+    }
+
+    /// Streams that have credit deliver all there is; then they end when they are told to.
+    fn check_streams(&mut self) -> Check {
+        let limit = self.world.now_us + PATIENCE_US;
+        while let Some(behind) = self.clients.stream_behind() {
+            if self.world.now_us >= limit {
+                return Err(format!("no fault is left, and a stream with credit does not deliver: {behind}"));
+            }
+            self.clients.feed_streams(&mut self.world);
+            let again = self.world.now_us + AGAIN_US;
+            while self.advance(again)? {}
+            self.world.now_us = again;
+        }
+        while !self.clients.cancel_streams(&mut self.world) || !self.clients.is_idle() {
+            if !self.advance(limit)? {
+                return Err(format!("a cancelled stream does not end: {}", self.clients.unanswered()));
+            }
+        }
+        Ok(())
     }
 
     /// Every partition is read from its start to its end, and compared.

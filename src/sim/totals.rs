@@ -3,8 +3,11 @@
 
 use std::fmt;
 
+/// So many seeds of a profile meet what is due in it, unless the table says otherwise.
+const SEEDS: u64 = 200;
+
 macro_rules! events {
-    ($($name:ident = $text:literal, $($profile:ident)*;)*) => {
+    ($($name:ident = $text:literal, $($profile:ident $(($seeds:literal))?)*;)*) => {
         /// Something that is counted.
         #[allow(missing_docs)] // their texts say it
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +22,10 @@ macro_rules! events {
                 match self { $(Event::$name => $text),* }
             }
 
-            /// Whether it has to happen in a long run of this profile.
-            pub fn is_due(self, profile: super::Profile) -> bool {
-                match self { $(Event::$name => [$(super::Profile::$profile),*].contains(&profile)),* }
+            /// So many seeds of `profile` that never met it prove less than they seem to; `None` where it need not happen.
+            pub fn due_after(self, profile: super::Profile) -> Option<u64> {
+                let due: &[(super::Profile, &[u64])] = match self { $(Event::$name => &[$((super::Profile::$profile, &[$($seeds,)? SEEDS])),*]),* };
+                due.iter().find(|(due, _)| *due == profile).map(|(_, seeds)| seeds[0])
             }
         }
     };
@@ -32,15 +36,24 @@ events! {
     RecordsAcked = "records acknowledged at leader_durable or above", Calm Faults Disk Swarm;
     RecordsRead = "records read", Calm Faults Disk Swarm;
     RecordsChecked = "records checked at the end", Calm Faults Disk Swarm;
+    StreamsOpened = "streams opened", Calm Faults Disk Swarm;
+    StreamsResumed = "streams opened where another had ended", Faults Disk Swarm;
+    StreamsCancelled = "streams cancelled", Calm Faults Disk Swarm;
+    StreamReplies = "replies of streams", Calm Faults Disk Swarm;
     Trims = "trims acknowledged", Calm Faults Disk Swarm;
-    TopicsDeleted = "topics deleted", Faults Disk Swarm;
+    TopicsDeleted = "topics deleted", Calm Faults Disk Swarm;
     Kills = "processes killed", Faults Disk Swarm;
     PowerCuts = "power cuts", Faults Disk Swarm;
     StartsInterrupted = "starts interrupted", Faults Disk Swarm;
+    LateWrites = "writes that landed after their process had died", Faults Disk Swarm;
+    StartsWaited = "starts that waited for such writes", Faults Disk Swarm;
     ConnectionsCut = "connections cut", Faults Disk Swarm;
+    FramesInPieces = "frames that came in two pieces", Faults Disk Swarm;
+    FramesCutShort = "frames that never came whole", Faults Disk Swarm;
     ShortWrites = "short writes", Faults Disk Swarm;
     WriteErrors = "writes failed", Faults Disk Swarm;
     ReadErrors = "reads failed", Faults Disk Swarm;
+    DirErrors = "operations on names failed", Faults Disk Swarm;
     SlowPeriods = "slow periods of the disk", Faults Disk Swarm;
     FullPeriods = "periods without space", Faults Disk Swarm;
     ClockJumps = "jumps of the wall clock", Faults Disk Swarm;
@@ -52,7 +65,7 @@ events! {
     TailsCut = "torn tails cut", Faults Disk Swarm;
     StaleBlocks = "starts over a segment whose file had been another one", Faults Disk Swarm;
     FootersRebuilt = "footers rebuilt", Disk;
-    DamageFound = "damaged places found at a start", Disk Swarm;
+    DamageFound = "damaged places found at a start", Disk Swarm(1000);
     BlocksLost = "ranges of blocks found lost", Disk;
     DamageTold = "reads answered with damaged", Disk Swarm;
     StartsRefused = "starts refused because of damage", ;
@@ -61,7 +74,7 @@ events! {
     BatchesCut = "batches that retention cut off a run", Faults Disk Swarm;
     SortsInterrupted = "processes that ended while they sorted", Faults Disk Swarm;
     ColdReads = "reads from the disk", Faults Disk Swarm;
-    ShardsFailed = "shards stopped by a write error", Faults Disk Swarm;
+    ShardsFailed = "shards stopped by an error of the disk", Faults Disk Swarm;
     MeshMessages = "messages between shards", Faults Disk Swarm;
     RequestsUnknown = "requests whose answer never came", Faults Disk Swarm;
     DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm;

@@ -9,13 +9,15 @@
 //! Not here: what clients do (`clients.rs`), when faults come (`run.rs`).
 
 use super::disk::TEARS;
+use super::net::Conn;
 use super::node::{Node, Started};
+use super::queue::Queue;
 use super::totals::{Event as Counted, Totals};
 use super::{Dice, Params};
 use crate::config::{DiskLevel, DiskLook};
 use crate::effects::{Effect, Event, Now, Outcome};
 use crate::ids::{ConnId, ShardId};
-use crate::mutants::Mutants;
+use crate::mutants::{Mutant, Mutants};
 use crate::shard::Taken;
 use crate::shard::mesh::Message;
 use std::collections::BTreeMap;
@@ -28,6 +30,8 @@ const TURN_EVERY_US: u64 = 1000;
 const TURN_BYTES: u64 = 4 << 20;
 /// How often the shards are told how much space there is.
 const SPACE_EVERY_US: u64 = 1_000_000;
+/// How long after the death of its process a write may land (some 100 ms were seen; more gives a start that does not wait its chance).
+const LATE_US: u64 = 700_000;
 /// What one cycle of the loop takes at least.
 const CYCLE_US: u64 = 5;
 
@@ -37,6 +41,10 @@ pub(super) enum Item {
         life: u64,
         shard: usize,
         number: u64,
+    },
+    /// The first piece of a frame arrives.
+    Piece {
+        conn: u64,
     },
     ToServer {
         conn: u64,
@@ -50,7 +58,7 @@ pub(super) enum Item {
         life: u64,
         from: usize,
         to: usize,
-        message: Message,
+        message: Box<Message>,
     },
     Deadline {
         life: u64,
@@ -68,6 +76,11 @@ pub(super) enum Item {
     Start {
         life: u64,
     },
+    /// A write lands whose process has died.
+    Late {
+        shard: usize,
+        number: u64,
+    },
     /// A client's next operation.
     Operation,
     /// A fault, by its number in `run.rs`.
@@ -82,33 +95,30 @@ pub(super) enum Seen {
     Fault(u8),
 }
 
-struct Conn {
-    shard: usize,
-    /// Frames do not overtake each other.
-    last_to_server_us: u64,
-    last_to_client_us: u64,
-}
-
 pub(super) struct World {
     pub(super) now_us: u64,
     pub(super) node: Node,
     pub(super) params: Params,
     pub(super) totals: Totals,
-    queue: BTreeMap<(u64, u64), Item>,
-    planned: u64,
+    queue: Queue<Item>,
+    /// Buffers of frames, to be used again.
+    spare: Vec<Vec<u8>>,
     /// Counts processes.
     pub(super) life: u64,
     life_began_us: u64,
     utc_at_start_us: i64,
     /// The wall clock's distance from true time.
     wall_offset_us: i64,
-    conns: BTreeMap<u64, Conn>,
-    next_conn: u64,
+    /// The last write of a dead process lands then: until then it holds the lock of the directory.
+    lock_free_us: u64,
+    mutants: Mutants,
+    pub(super) conns: BTreeMap<u64, Conn>,
+    pub(super) next_conn: u64,
     next_number: u64,
     /// When the last message from one shard to another arrives.
     mesh_last_us: [[u64; 2]; 2],
     disk_dice: Dice,
-    net_dice: Dice,
+    pub(super) net_dice: Dice,
     pub(super) slow_until_us: u64,
     slow_factor: u64,
     pub(super) full_until_us: u64,
@@ -127,12 +137,14 @@ impl World {
             node: Node::new(&params, mutants, &mut dice),
             params,
             totals: Totals::default(),
-            queue: BTreeMap::new(),
-            planned: 0,
+            queue: Queue::new(),
+            spare: Vec::new(),
             life: 0,
             life_began_us: 0,
             utc_at_start_us: UTC_START_US,
             wall_offset_us: 0,
+            lock_free_us: 0,
+            mutants,
             conns: BTreeMap::new(),
             next_conn: 1,
             next_number: 0,
@@ -156,8 +168,18 @@ impl World {
     }
 
     pub(super) fn plan(&mut self, after_us: u64, item: Item) {
-        self.planned += 1;
-        self.queue.insert((self.now_us + after_us, self.planned), item);
+        self.queue.plan(self.now_us + after_us, item);
+    }
+
+    /// An empty buffer for a frame.
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// A frame was read, its buffer is free.
+    pub(super) fn give_back(&mut self, mut frame: Vec<u8>) {
+        frame.clear();
+        self.spare.push(frame);
     }
 
     /// The node's clocks: the monotonic one drifts, the wall clock is read once, at the start.
@@ -176,9 +198,8 @@ impl World {
 
     /// Takes the next event; what it means for clients is answered. `None`: nothing is planned before `until_us`.
     pub(super) fn next(&mut self, until_us: u64) -> Option<Option<Seen>> {
-        let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= until_us)?;
-        self.now_us = entry.key().0;
-        let item = entry.remove();
+        let (at_us, item) = self.queue.next(until_us)?;
+        self.now_us = at_us;
         if self.now_us >= self.space_told_us + SPACE_EVERY_US {
             self.tell_space();
         }
@@ -189,6 +210,10 @@ impl World {
         match item {
             Item::DiskDone { life, shard, number } if life == self.life => {
                 self.disk_done(shard, number);
+                None
+            }
+            Item::Piece { conn } => {
+                self.piece_came(conn);
                 None
             }
             Item::ToServer { conn, frame } => {
@@ -203,7 +228,7 @@ impl World {
             }
             Item::Mesh { life, from, to, message } if life == self.life => {
                 self.totals.note(Counted::MeshMessages);
-                self.step(to, Event::Mesh { from: ShardId(from as u16), message });
+                self.step(to, Event::Mesh { from: ShardId(from as u16), message: *message });
                 self.end_of_turn(to);
                 None
             }
@@ -225,6 +250,12 @@ impl World {
                 self.start();
                 None
             }
+            Item::Late { shard, number } => {
+                self.totals.note(Counted::LateWrites);
+                let place = self.node.disks[shard].disk.land(number);
+                self.say(|| format!("shard {shard}: a write of a dead process lands: {place:?}"));
+                None
+            }
             Item::Operation => Some(Seen::Operation),
             Item::Fault(number) => Some(Seen::Fault(number)),
             _ => None,
@@ -233,7 +264,7 @@ impl World {
 
     // --- the shard's loop -------------------------------------------------------------------------------------------------------
 
-    fn step(&mut self, shard: usize, event: Event<'_>) -> Option<Taken> {
+    pub(super) fn step(&mut self, shard: usize, event: Event<'_>) -> Option<Taken> {
         let now = self.now();
         let seat = self.node.seats.get_mut(shard)?;
         let taken = seat.shard.step(now, event, &mut seat.effects);
@@ -241,7 +272,7 @@ impl World {
         Some(taken)
     }
 
-    fn end_of_turn(&mut self, shard: usize) {
+    pub(super) fn end_of_turn(&mut self, shard: usize) {
         self.step(shard, Event::EndOfTurn);
         self.retry(shard);
         let now = self.now().mono_us;
@@ -272,25 +303,33 @@ impl World {
     }
 
     /// A frame for the core. One that is blocked is kept, and those behind it on the same connection wait with it.
-    fn frame(&mut self, shard: usize, conn: ConnId, bytes: Vec<u8>) {
+    pub(super) fn frame(&mut self, shard: usize, conn: ConnId, bytes: Vec<u8>) {
         let Some(seat) = self.node.seats.get_mut(shard) else { return };
         if seat.blocked.iter().any(|(c, _)| *c == conn) {
             return seat.blocked.push_back((conn, bytes));
         }
         let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("clients send whole frames") };
-        if self.step(shard, Event::Frame { conn, frame: &frame }) == Some(Taken::Blocked) {
-            self.node.seats[shard].blocked.push_back((conn, bytes));
+        match self.step(shard, Event::Frame { conn, frame: &frame }) {
+            Some(Taken::Blocked) => self.node.seats[shard].blocked.push_back((conn, bytes)),
+            _ => {
+                self.give_back(bytes);
+                self.tell_piece(shard, conn);
+            }
         }
     }
 
     fn carry(&mut self, shard: usize) {
         let seat = &mut self.node.seats[shard];
+        if seat.effects.list.is_empty() && seat.effects.deadline_us >= seat.deadline_us {
+            return seat.effects.clear();
+        }
         let mut effects = std::mem::take(&mut seat.effects);
         let deadline_us = effects.deadline_us;
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Send { conn, head, parts } => {
-                    let mut frame = effects.heads[head.start as usize..head.end as usize].to_vec();
+                    let mut frame = self.buffer();
+                    frame.extend_from_slice(&effects.heads[head.start as usize..head.end as usize]);
                     effects.parts[parts.start as usize..parts.end as usize]
                         .iter()
                         .for_each(|part| frame.extend_from_slice(part.as_slice()));
@@ -311,7 +350,7 @@ impl World {
                     let last = &mut self.mesh_last_us[shard][usize::from(to.0)];
                     *last = (*last).max(self.now_us + self.net_dice.within(1..20));
                     let after = *last - self.now_us;
-                    self.plan(after, Item::Mesh { life: self.life, from: shard, to: usize::from(to.0), message });
+                    self.plan(after, Item::Mesh { life: self.life, from: shard, to: usize::from(to.0), message: Box::new(message) });
                 }
                 operation @ (Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. }) => self.begin(shard, operation),
             }
@@ -368,13 +407,19 @@ impl World {
                         self.totals.note(Counted::ReadErrors);
                     }
                 }
+                Effect::File { .. } => {
+                    if dice.once_in(self.params.dir_error_in) {
+                        disk.disk.fail_next_file = Some((super::disk::EIO, dice.chance(50)));
+                        self.totals.note(Counted::DirErrors);
+                    }
+                }
                 _ => {}
             }
         }
         let Some((token, outcome)) = disk.complete(number) else { return };
-        if let Outcome::Write(Err(errno)) = &outcome {
-            let errno = *errno;
-            self.say(|| format!("shard {shard}: a write ends with {errno}"));
+        if let Outcome::Write(Err(errno)) | Outcome::File(Err(errno)) = &outcome {
+            let (errno, what) = (*errno, if matches!(outcome, Outcome::Write(_)) { "a write" } else { "an operation on names" });
+            self.say(|| format!("shard {shard}: {what} ends with {errno}"));
         }
         self.step(shard, Event::Done { token, outcome });
         self.end_of_turn(shard);
@@ -391,80 +436,15 @@ impl World {
         self.slow_until_us = self.now_us + self.disk_dice.within(50_000..1_500_000);
     }
 
-    // --- the network ------------------------------------------------------------------------------------------------------------
-
-    /// A client connects to a shard. `None` while no process listens.
-    pub(super) fn connect(&mut self, shard: usize) -> Option<u64> {
-        if !self.node.is_serving() {
-            return None;
-        }
-        let conn = self.next_conn;
-        self.next_conn += 1;
-        self.conns.insert(conn, Conn { shard, last_to_server_us: self.now_us, last_to_client_us: self.now_us });
-        self.step(shard, Event::Opened { conn: ConnId(conn) });
-        self.end_of_turn(shard);
-        Some(conn)
-    }
-
-    /// A client sends.
-    pub(super) fn send(&mut self, conn: u64, frame: Vec<u8>) {
-        let delay = self.delay_us();
-        let Some(state) = self.conns.get_mut(&conn) else { return };
-        let at = (self.now_us + delay).max(state.last_to_server_us);
-        state.last_to_server_us = at;
-        let after = at - self.now_us;
-        self.plan(after, Item::ToServer { conn, frame });
-    }
-
-    fn deliver_to_server(&mut self, conn: u64, frame: Vec<u8>) {
-        let Some(state) = self.conns.get(&conn) else { return };
-        let shard = state.shard;
-        self.frame(shard, ConnId(conn), frame);
-        self.end_of_turn(shard);
-    }
-
-    fn deliver_to_client(&mut self, conn: u64, frame: Vec<u8>) {
-        let delay = self.delay_us();
-        let Some(state) = self.conns.get_mut(&conn) else { return };
-        let at = (self.now_us + delay).max(state.last_to_client_us);
-        state.last_to_client_us = at;
-        let after = at - self.now_us;
-        self.plan(after, Item::ToClient { conn, frame });
-    }
-
-    fn delay_us(&mut self) -> u64 {
-        let dice = &mut self.net_dice;
-        let usual = dice.within(5..60);
-        // A lost packet that is sent again, a queue somewhere.
-        if !self.quiet && self.params.cut_every_us > 0 && dice.once_in(200) { usual + dice.within(1000..300_000) } else { usual }
-    }
-
-    fn close(&mut self, conn: u64) {
-        let Some(state) = self.conns.remove(&conn) else { return };
-        if let Some(seat) = self.node.seats.get_mut(state.shard) {
-            seat.blocked.retain(|(c, _)| c.0 != conn);
-            self.step(state.shard, Event::Closed { conn: ConnId(conn) });
-            self.end_of_turn(state.shard);
-        }
-    }
-
-    /// Cuts a random connection. Answers which.
-    pub(super) fn cut(&mut self) -> Option<u64> {
-        let count = self.conns.len() as u64;
-        if count == 0 {
-            return None;
-        }
-        let at = self.net_dice.below(count) as usize;
-        let conn = *self.conns.keys().nth(at).expect("counted");
-        self.close(conn);
-        self.totals.note(Counted::ConnectionsCut);
-        Some(conn)
-    }
-
     // --- the process ------------------------------------------------------------------------------------------------------------
 
     /// Starts the node, maybe interrupted in the middle.
     pub(super) fn start(&mut self) {
+        if self.now_us < self.lock_free_us && !self.mutants.has(Mutant::StartWithoutLock) {
+            // The lock is held until the last write of the process before has landed.
+            self.totals.note(Counted::StartsWaited);
+            return self.plan(self.lock_free_us - self.now_us, Item::Start { life: self.life });
+        }
         let dice = &mut self.disk_dice;
         let interrupt = !self.quiet && self.life > 0 && self.params.crash_every_us > 0 && dice.chance(15);
         let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
@@ -512,7 +492,10 @@ impl World {
             self.totals.add(Counted::BatchesCut, seat.shard.metrics_mut().counters.retention_batches);
             self.totals.add(Counted::SortsInterrupted, u64::from(seat.shard.is_sorting()));
         }
-        self.node.end(power, tear, dice);
+        if !power {
+            self.put_off_writes();
+        }
+        self.node.end(power, tear, &mut self.disk_dice);
         self.say(|| format!("the process ends: power {power}, what is under way lands: {tear:?}"));
         if self.params.clock_jumps && !self.quiet && self.disk_dice.chance(50) {
             self.totals.note(Counted::ClockJumps);
@@ -522,6 +505,19 @@ impl World {
         let pause = self.disk_dice.within(10_000..800_000);
         self.plan(pause, Item::Start { life: self.life });
         std::mem::take(&mut self.conns).into_keys().collect()
+    }
+
+    /// What the kernel has of a dying process lands when it likes, some of it after the process is gone.
+    fn put_off_writes(&mut self) {
+        for shard in 0..self.node.disks.len() {
+            let numbers = self.node.disks[shard].disk.put_off_some(self.next_number, &mut self.disk_dice);
+            self.next_number = numbers.end;
+            for number in numbers {
+                let after = self.disk_dice.within(1000..LATE_US);
+                self.lock_free_us = self.lock_free_us.max(self.now_us + after);
+                self.plan(after, Item::Late { shard, number });
+            }
+        }
     }
 
     /// A shard has stopped after an error, so the node ends and is started again, as an operator would.

@@ -48,6 +48,13 @@ struct Chunk {
     entries: Vec<ColdEntry>,
 }
 
+impl Chunk {
+    /// Bytes of the cursor's own batches.
+    fn own_bytes(&self) -> u64 {
+        self.entries.iter().map(|e| u64::from(e.len)).sum()
+    }
+}
+
 /// Some of a run's footer entries. A run is known by its segment and its last entry there: retention cuts its front off.
 #[derive(Debug)]
 struct Window {
@@ -108,11 +115,13 @@ pub(super) struct Cold {
     /// The run whose footer could not be read, by its segment and its last entry there.
     footer_failed: Option<(SegmentUid, u32)>,
     plan_offset: u64,
+    /// Bytes of its batches that are read ahead, at most.
+    ahead_bytes: u64,
 }
 
 impl Cold {
-    pub(super) fn new(slot: Slot, uid: u64, offset: u64) -> Cold {
-        Cold { slot, uid, chunks: VecDeque::new(), window: None, footer_read: None, footer_failed: None, plan_offset: offset }
+    pub(super) fn new(slot: Slot, uid: u64, offset: u64, ahead_bytes: u64) -> Cold {
+        Cold { slot, uid, chunks: VecDeque::new(), window: None, footer_read: None, footer_failed: None, plan_offset: offset, ahead_bytes }
     }
 
     /// Gives up: the memory counts no more. Reads under way end without an owner.
@@ -198,6 +207,11 @@ impl Cold {
         // Many readers share what there is: each goes on, none is far ahead.
         let ahead = if *reading.cold_bytes > cold_bytes_max / 2 { COLD_CHUNKS_WHEN_SHARED } else { COLD_CHUNKS_PER_CURSOR };
         while self.chunks.len() < ahead {
+            let own_bytes = self.chunks.iter().map(Chunk::own_bytes).sum();
+            let left_bytes = self.ahead_bytes.saturating_sub(own_bytes);
+            if left_bytes == 0 && !self.chunks.is_empty() {
+                return Plan::Enough;
+            }
             if self.footer_read.is_some() {
                 return Plan::Enough;
             }
@@ -218,7 +232,7 @@ impl Cold {
                         Err(plan) => return plan,
                     };
                     let from = window.partition_point(|e| e.end_offset <= plan_offset);
-                    let taken = collect(window[from..].iter().copied(), &mut entries, wanted);
+                    let taken = collect(window[from..].iter().copied(), left_bytes, &mut entries, wanted);
                     (run.segment, taken)
                 }
                 Found::Listed(at) => {
@@ -243,7 +257,7 @@ impl Cold {
                         }
                     }
                     let Some(segment) = segment else { return Plan::Warm };
-                    (segment, collect(on_disk.into_iter(), &mut entries, wanted))
+                    (segment, collect(on_disk.into_iter(), left_bytes, &mut entries, wanted))
                 }
             };
             let (Some(first), Some(last)) = (entries.first().copied(), entries.last().copied()) else {
@@ -303,9 +317,15 @@ impl Cold {
     }
 }
 
-/// Takes wanted entries as long as they make one sensible read; answers the offset up to which was decided.
-fn collect(from: impl Iterator<Item = ColdEntry>, entries: &mut Vec<ColdEntry>, wanted: impl Fn(&ColdEntry) -> bool) -> u64 {
+/// Takes wanted entries as long as they make one sensible read and up to `own_bytes` of them; answers the offset up to which was decided.
+fn collect(
+    from: impl Iterator<Item = ColdEntry>,
+    own_bytes: u64,
+    entries: &mut Vec<ColdEntry>,
+    wanted: impl Fn(&ColdEntry) -> bool,
+) -> u64 {
     let mut decided = 0;
+    let mut taken = 0;
     for entry in from {
         if !wanted(&entry) {
             decided = entry.end_offset;
@@ -314,11 +334,12 @@ fn collect(from: impl Iterator<Item = ColdEntry>, entries: &mut Vec<ColdEntry>, 
         if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
             let too_long = entry.pos + u64::from(entry.len) - first.pos > COLD_CHUNK_BYTES;
             let too_far = entry.pos - (last.pos + u64::from(last.len)) > GAP_BYTES_MAX;
-            if too_long || too_far {
+            if too_long || too_far || taken >= own_bytes {
                 break;
             }
         }
         decided = entry.end_offset;
+        taken += u64::from(entry.len);
         entries.push(entry);
     }
     decided

@@ -19,6 +19,8 @@ pub struct Cursor {
     pub offset: u64,
     /// Bytes of one reply, at most (one batch is always sent whole).
     pub max_bytes: u32,
+    /// Bytes of its batches that are read ahead, at most (one batch is always read whole).
+    pub(super) ahead_bytes: u64,
     /// Skip batches whose newest time is older, UTC microseconds (look-ups).
     pub min_ts_us: Option<i64>,
     /// No more is to be had: an error was sent.
@@ -34,7 +36,8 @@ pub struct Cursor {
 impl Cursor {
     /// A cursor at `offset`.
     pub fn new(slot: Slot, uid: u64, offset: u64, max_bytes: u32) -> Cursor {
-        Cursor { slot, uid, offset, max_bytes, min_ts_us: None, over: false, ready: false, waiting: false, cold: None }
+        let ahead_bytes = u64::MAX;
+        Cursor { slot, uid, offset, max_bytes, ahead_bytes, min_ts_us: None, over: false, ready: false, waiting: false, cold: None }
     }
 }
 
@@ -148,7 +151,7 @@ impl Cursor {
     }
 
     fn go_cold(&mut self, owner: Owner, reading: &mut Reading<'_>) -> Next {
-        self.cold = Some(Box::new(Cold::new(self.slot, self.uid, self.offset)));
+        self.cold = Some(Box::new(Cold::new(self.slot, self.uid, self.offset, self.ahead_bytes)));
         match self.cold.as_mut().expect("set above").next(self.offset, self.min_ts_us, owner, reading) {
             ColdNext::Batch { bytes, end_offset } => Next::Batch { bytes, end_offset },
             ColdNext::Wait => Next::Wait,

@@ -12,6 +12,7 @@ use crate::bytes::{Bytes, Slab};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{ConnId, IdMap, SegmentUid, ShardId};
 use crate::log::{Log, ReadError};
+use crate::mutants::Mutant;
 use crate::partition::{Partitions, Slot};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -157,6 +158,13 @@ impl Sessions {
             answers,
             unanswered,
         };
+        if start.mode == Mode::OneShot {
+            // What is read beyond the one reply is read for nobody.
+            session
+                .cursors
+                .iter_mut()
+                .for_each(|c| c.ahead_bytes = u64::from(c.max_bytes).min(start.credit_bytes.clamp(1, FETCH_FRAME_BYTES as u64)));
+        }
         (0..session.cursors.len() as u32).for_each(|at| session.make_ready(at));
         match start.mode {
             Mode::Streaming => {
@@ -257,7 +265,11 @@ impl Sessions {
     }
 
     /// The next time at which `on_deadline` has work.
-    pub fn next_deadline_us(&self) -> u64 {
+    pub fn next_deadline_us(&mut self) -> u64 {
+        // Most fetches are answered long before: nobody has to be woken for them.
+        while self.deadlines.peek().is_some_and(|Reverse((_, id))| !self.by_id.contains_key(id)) {
+            self.deadlines.pop();
+        }
         self.deadlines.peek().map_or(u64::MAX, |Reverse((at_us, _))| *at_us)
     }
 
@@ -370,7 +382,9 @@ impl Sessions {
                 self.frame = frame;
                 return over;
             }
-            session.credit -= bytes as i64;
+            if !reading.log.mutants().has(Mutant::StreamOverspends) {
+                session.credit -= bytes as i64;
+            }
             queued += bytes;
             self.note_sent(session.caller.conn, bytes);
             frame.send(&session.caller, !over, &session.cursors, reading.partitions, reading.effects);
@@ -472,6 +486,9 @@ impl Sessions {
             let left_over = match cursor.next(Owner { session: id, cursor: at }, reading) {
                 Next::Batch { bytes, end_offset } => {
                     if frame.bytes() > 0 && frame.bytes() + bytes.len() > budget {
+                        if reading.log.mutants().has(Mutant::StreamSkips) {
+                            cursor.offset = end_offset;
+                        }
                         // Whoever did not fit is first in the next frame's second half: others get their turn before.
                         session.ready.rotate_left(1);
                         return;

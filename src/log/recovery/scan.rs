@@ -310,6 +310,7 @@ impl Scan<'_> {
         let expected = wanted.is_none_or(|seq| seq == header.block_seq)
             && prev.is_none_or(|crc| crc == header.prev_header_crc)
             && self.plan.starts.allows(header.block_seq, header.incarnation, last);
+        let expected = expected || self.plan.mutants.has(Mutant::TakeStaleBlock);
         Ok(expected.then_some(padded))
     }
 
@@ -359,7 +360,8 @@ impl Scan<'_> {
         let (shard, log_uid) = (self.plan.shard, self.plan.log_uid);
         self.hold(segment, pos, BLOCK_ALIGN as u64)?;
         let Some(header) = crate::log::layout::peek_header(self.at(pos, BLOCK_ALIGN as u64)) else { return Ok(None) };
-        let ours = header.segment_uid == uid && header.log_uid == log_uid && header.shard == shard && u64::from(header.pos) == pos;
+        let of_segment = header.segment_uid == uid || self.plan.mutants.has(Mutant::TakeStaleBlock);
+        let ours = of_segment && header.log_uid == log_uid && header.shard == shard && u64::from(header.pos) == pos;
         let padded = u64::from(header.padded_len());
         if !ours || pos + padded > bytes {
             return Ok(None);

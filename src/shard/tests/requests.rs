@@ -449,3 +449,25 @@ fn cold_reads_give_their_memory_back() {
         assert_eq!(world.shard.cold_bytes(), 0, "nobody reads any more");
     }
 }
+
+#[test]
+fn a_one_shot_fetch_reads_for_its_one_reply_only() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    for number in 0..200 {
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
+        world.settle();
+    }
+    let mut world = World::over(world.disk.snapshot(), world.now);
+    world.request(Kind::Fetch, &[], |out| {
+        let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 1000, 1, 1 << 20);
+        writer.push(out, &FetchEntry { partition_uid: uid, offset: 0, max_bytes: 8 << 10 });
+        writer.finish(out);
+    });
+    world.settle();
+    let (_, _, payload) = world.reply_ok();
+    assert!((8 << 10..16 << 10).contains(&payload.len()), "{} bytes came", payload.len());
+    // A footer page and its header, and the pages of five batches: 400 KB are there.
+    assert!(world.shard.log.stats().read_bytes <= 48 << 10, "{:?}", world.shard.log.stats());
+}
