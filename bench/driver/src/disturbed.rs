@@ -24,8 +24,8 @@ const SHARE_MIN: f64 = 0.3;
 /// counted.
 const SORTER_ON: [&str; 3] = ["pool.segments=6", "scrub.bytes.per.second=0B", "sorter.segments=8"];
 const SORTER_OFF: [&str; 3] = ["pool.segments=6", "scrub.bytes.per.second=0B", "sorter.segments=0"];
-/// Partitions of the backlog: batches of each lie some 64 MiB apart.
-const BACKLOG_PARTITIONS: u32 = 1000;
+/// Partitions of the backlog: batches of each lie some 256 MiB apart, so that hardly two of one are in the same segment.
+const BACKLOG_PARTITIONS: u32 = 4000;
 /// Written before the first run, and again before each: more than a run sorts at the default rate of 256 MiB/s.
 const BACKLOG_BYTES: u64 = 3 << 30;
 const BACKLOG_MORE_BYTES: u64 = 1280 << 20;
