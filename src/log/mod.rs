@@ -326,6 +326,11 @@ impl Log {
         self.segments.block_place(block)
     }
 
+    /// Whether a block is on its way to the disk.
+    pub fn is_writing(&self) -> bool {
+        self.window.in_flight() > 0
+    }
+
     /// Bytes of the reads under way that somebody waits for.
     pub fn reading_bytes(&self) -> u64 {
         self.reads.in_flight_bytes()

@@ -234,6 +234,15 @@ impl Pool {
         Some((file.number, !file.filled))
     }
 
+    /// A file for a sorted segment: rather a fresh one, since nobody waits for what the sorter writes. (number, fresh)
+    pub(crate) fn take_for_sorted(&mut self) -> Option<(u64, bool)> {
+        let filling = self.fill.as_ref().map(|fill| fill.number);
+        match self.free.iter().position(|file| !file.filled && Some(file.number) != filling) {
+            Some(at) => self.free.remove(at).map(|file| (file.number, true)),
+            None => self.take(true),
+        }
+    }
+
     /// Writes the header page of `segment`, whose file came from `take_for_log`. Without memory the file goes back.
     pub(crate) fn begin_prepare(&mut self, segment: Segment, header: &SegmentHeader, slab: &mut Slab, effects: &mut Effects) -> bool {
         assert!(!self.is_preparing(), "one segment is prepared at a time");

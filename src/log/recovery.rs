@@ -30,7 +30,7 @@ use crate::log::types::{Damage, DamageKind};
 use collect::Collector;
 use files::Files;
 use scan::{ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Opens the log in `disk`'s directory: a first start, a restart, or a restart after a crash.
 pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, RecoverError> {
@@ -39,7 +39,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     let mut report = RecoveryReport::default();
     // A crash between a rename and its directory sync: what the names say now must not change under us later.
     files.disk.sync_dir()?;
-    let names = files.list()?;
+    let names: BTreeSet<String> = files.list()?.into_iter().collect();
     let mut manifest = read_manifest(&mut files, &names, cfg, &mut report)?;
     check_identity(&manifest, cfg)?;
     remove_leftovers(&mut files, &names, &manifest, &mut report)?;
@@ -124,11 +124,11 @@ fn segment_damage(uid: u64, pos: u64, len: u64, kind: DamageKind) -> Damage {
 /// The manifest; at a first start an empty one, made durable before anything else is created.
 fn read_manifest(
     files: &mut Files<'_>,
-    names: &[String],
+    names: &BTreeSet<String>,
     cfg: &LogConfig,
     report: &mut RecoveryReport,
 ) -> Result<ManifestV2, RecoverError> {
-    if names.iter().any(|name| name == MANIFEST_NAME) {
+    if names.contains(MANIFEST_NAME) {
         let bytes = files.read_small(MANIFEST_NAME)?;
         return files::decode_envelope(&bytes, MANIFEST_SCHEMA, MANIFEST_VERSION).map_err(RecoverError::Manifest);
     }
@@ -169,17 +169,15 @@ fn check_identity(manifest: &ManifestV2, cfg: &LogConfig) -> Result<(), RecoverE
 /// Removes what a crash left half done: temporary files, and segment files that the manifest does not know. Other names are left alone.
 fn remove_leftovers(
     files: &mut Files<'_>,
-    names: &[String],
+    names: &BTreeSet<String>,
     manifest: &ManifestV2,
     report: &mut RecoveryReport,
 ) -> Result<(), RecoverError> {
-    let known = |number: u64| {
-        manifest.segments.iter().chain(&manifest.sorted_segments).any(|record| record.file == number)
-            || manifest.free.iter().any(|free| free.file == number)
-    };
+    let segments = manifest.segments.iter().chain(&manifest.sorted_segments).map(|record| record.file);
+    let known: BTreeSet<u64> = segments.chain(manifest.free.iter().map(|free| free.file)).collect();
     let temporary = |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME);
     for name in names {
-        if temporary(name) || segment_file_number(name).is_some_and(|number| !known(number)) {
+        if temporary(name) || segment_file_number(name).is_some_and(|number| !known.contains(&number)) {
             files.disk.remove(name)?;
             report.files_removed.push(name.clone());
         }
@@ -190,8 +188,8 @@ fn remove_leftovers(
     Ok(())
 }
 
-fn read_checkpoint(files: &mut Files<'_>, names: &[String], manifest: &ManifestV2) -> Result<Option<CheckpointV1>, RecoverError> {
-    if !names.iter().any(|name| name == CHECKPOINT_NAME) {
+fn read_checkpoint(files: &mut Files<'_>, names: &BTreeSet<String>, manifest: &ManifestV2) -> Result<Option<CheckpointV1>, RecoverError> {
+    if !names.contains(CHECKPOINT_NAME) {
         return if manifest.has_checkpoint { Err(RecoverError::CheckpointMissing) } else { Ok(None) };
     }
     let bytes = files.read_small(CHECKPOINT_NAME)?;
@@ -206,7 +204,7 @@ fn read_checkpoint(files: &mut Files<'_>, names: &[String], manifest: &ManifestV
 /// Opens every file of the manifest. A free file that is missing or of another size is forgotten; a segment's must be whole.
 fn open_files(
     files: &mut Files<'_>,
-    names: &[String],
+    names: &BTreeSet<String>,
     manifest: &mut ManifestV2,
     cfg: &LogConfig,
     report: &mut RecoveryReport,

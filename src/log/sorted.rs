@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 /// Bytes of one write, and how many of them a segment has at the least.
 const WRITE_BYTES: usize = 1 << 20;
 const WRITES_PER_SEGMENT: u64 = 8;
-/// Writes under way at most: one at the disk, one behind it. The log's own blocks come between them.
+/// Writes under way at most: one at the disk, one behind it; while the log writes too only one, since its blocks wait behind them.
 const WRITES_MAX: usize = 2;
 
 /// The one sorted segment that is being written.
@@ -146,7 +146,7 @@ impl Log {
         let part = (self.cfg.segment_bytes / WRITES_PER_SEGMENT) as usize & !(BLOCK_ALIGN - 1);
         let write_bytes = WRITE_BYTES.min(part).max(2 * BLOCK_ALIGN);
         let mut buffer = slab.take(write_bytes)?;
-        let Some((file, fresh)) = self.pool.take(true) else {
+        let Some((file, fresh)) = self.pool.take_for_sorted() else {
             slab.give_back(buffer);
             return None;
         };
@@ -192,10 +192,11 @@ impl Log {
     /// Panics when no sorted segment is open, or it is full: ask `sorted_has_room` first.
     pub fn write_sorted(&mut self, slab: &mut Slab, effects: &mut Effects, bytes: &[u8]) -> usize {
         let mut taken = 0;
+        let writes_max = if self.is_writing() { 1 } else { WRITES_MAX };
         while taken < bytes.len() {
             let Step::Open(output) = &mut self.sorted.step else { panic!("no sorted segment is open") };
             if output.buffer.is_none() {
-                if self.sorted.writes.len() >= WRITES_MAX {
+                if self.sorted.writes.len() >= writes_max {
                     break;
                 }
                 output.buffer = slab.take(output.write_bytes);

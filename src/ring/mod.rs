@@ -328,6 +328,9 @@ impl Ring {
         }
         self.conns.flush(&mut self.queue);
         self.push_writes();
+        if self.conns.has_sends_left() {
+            return false;
+        }
         if let Some(us) = deadline_us_from_now {
             self.park.arm_timer(&mut self.queue, Duration::from_micros(us));
         }
@@ -359,7 +362,7 @@ impl Ring {
     fn settle_when_parked(&mut self) {
         if self.queue.is_parked() {
             self.conns.flush(&mut self.queue);
-            if !self.ready.is_empty() {
+            if !self.ready.is_empty() || self.conns.has_sends_left() {
                 self.park.wake_self();
             }
         }

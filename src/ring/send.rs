@@ -26,8 +26,6 @@ const COPY_BELOW: usize = 2048;
 const PINS_AT_MOST: usize = 64;
 /// Vectors of one operation at most.
 const VECTORS_MAX: usize = 64;
-/// Bytes of one operation at most, so that progress is reported and memory given back while a long queue goes out.
-const OPERATION_BYTES_MAX: usize = 1 << 20;
 /// An emptied copy buffer above this is given back.
 const COPIED_KEEP_BYTES: usize = 256 << 10;
 /// MSG_WAITALL lets the kernel go on after a partial send by itself instead of coming back to us.
@@ -110,30 +108,31 @@ impl SendQueue {
         self.queued_bytes
     }
 
-    /// The next operation, or `None` when nothing is queued. Must not be called while one is in flight. The entry points into `self`,
-    /// whose heap memory stays where it is until `sent` is called.
-    pub(super) fn next_operation(&mut self, fd: RawFd) -> Option<squeue::Entry> {
+    /// The next operation, of at most `bytes_max`, and its bytes; `None` when nothing is queued. Must not be called while one is in flight. The
+    /// entry points into `self`, whose heap memory stays where it is until `sent` is called.
+    pub(super) fn next_operation(&mut self, fd: RawFd, bytes_max: usize) -> Option<(squeue::Entry, usize)> {
         if self.flying.pieces.is_empty() {
             self.flying.clear();
             std::mem::swap(&mut self.filling, &mut self.flying);
         }
         let first = &self.flying.piece(0)?[self.piece_sent..];
         if self.flying.pieces.len() == 1 {
-            let len = first.len().min(OPERATION_BYTES_MAX) as u32;
-            return Some(opcode::Send::new(types::Fd(fd), first.as_ptr(), len).flags(FLAGS).build());
+            let len = first.len().min(bytes_max);
+            return Some((opcode::Send::new(types::Fd(fd), first.as_ptr(), len as u32).flags(FLAGS).build(), len));
         }
         let vectors = self.vectors.get_or_insert_with(new_vectors);
         let (mut count, mut bytes) = (0, 0);
-        while count < VECTORS_MAX && bytes < OPERATION_BYTES_MAX {
+        while count < VECTORS_MAX && bytes < bytes_max {
             let Some(piece) = self.flying.piece(count) else { break };
             let piece = if count == 0 { &piece[self.piece_sent..] } else { piece };
-            vectors.list[count] = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+            let len = piece.len().min(bytes_max - bytes);
+            vectors.list[count] = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: len };
             count += 1;
-            bytes += piece.len();
+            bytes += len;
         }
         vectors.message.msg_iov = vectors.list.as_mut_ptr();
         vectors.message.msg_iovlen = count as _;
-        Some(opcode::SendMsg::new(types::Fd(fd), &vectors.message).flags(FLAGS as u32).build())
+        Some((opcode::SendMsg::new(types::Fd(fd), &vectors.message).flags(FLAGS as u32).build(), bytes))
     }
 
     /// The kernel took `n` bytes; the operation is over.

@@ -110,6 +110,8 @@ pub(super) struct Job {
     /// Runs of partitions looked at.
     planned: VecDeque<(PartitionUid, Run, bool)>,
     windows: BTreeMap<SegmentUid, Window>,
+    /// Reads under way, as good as known: the end of one that an earlier job began counts too.
+    reading: u32,
     /// The footer read under way: ticket, first entry, plan.
     footer_read: Option<(u64, u32, FooterPlan)>,
     ahead: VecDeque<RunCopy>,
@@ -127,6 +129,7 @@ impl Job {
             uids,
             planned: VecDeque::new(),
             windows: BTreeMap::new(),
+            reading: 0,
             footer_read: None,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
@@ -153,6 +156,7 @@ impl Job {
 
     /// Takes the end of a read.
     pub(super) fn on_read(&mut self, ticket: u64, bytes: Result<Bytes, ReadError>) {
+        self.reading = self.reading.saturating_sub(1);
         if let Some((_, first, plan)) = self.footer_read.take_if(|(t, ..)| *t == ticket) {
             let mut entries = Vec::new();
             let read = bytes.is_ok_and(|bytes| decode_slice(&plan, bytes.as_slice(), &mut entries).is_ok());
@@ -169,7 +173,7 @@ impl Job {
         log: &mut Log,
         slab: &mut Slab,
         effects: &mut Effects,
-        allowance: &mut u64,
+        allowance: &mut i64,
     ) -> Copied {
         self.read_ahead(partitions, log, slab, effects, allowance);
         if !self.has_more() {
@@ -211,8 +215,12 @@ impl Job {
         self.planned.pop_front()
     }
 
-    fn read_ahead(&mut self, partitions: &Partitions, log: &mut Log, slab: &mut Slab, effects: &mut Effects, allowance: &mut u64) {
+    fn read_ahead(&mut self, partitions: &Partitions, log: &mut Log, slab: &mut Slab, effects: &mut Effects, allowance: &mut i64) {
         while self.ahead_bytes < AHEAD_BYTES && *allowance > 0 {
+            // The log's own writes stand behind these reads in the disk's queue: one at a time then.
+            if log.is_writing() && self.reading > 0 {
+                return;
+            }
             let last = self.ahead.back().map(|copy| (copy.unread.is_empty(), copy.unlisted));
             if let Some((unread, unlisted)) = last.filter(|last| *last != (true, 0)) {
                 let read = match unread {
@@ -221,7 +229,7 @@ impl Job {
                     true => self.list_more(unlisted, log, slab, effects),
                 };
                 let Some(read) = read else { return };
-                *allowance = allowance.saturating_sub(read);
+                *allowance -= read as i64;
                 continue;
             }
             let Some((uid, run, follows)) = self.next_planned(partitions) else { return };
@@ -268,7 +276,10 @@ impl Job {
             return Some(0);
         };
         match log.begin_read(slab, effects, SORTER, copy.run.segment, plan.pos, plan.len) {
-            Ok(ticket) => self.footer_read = Some((ticket, first, plan)),
+            Ok(ticket) => {
+                self.reading += 1;
+                self.footer_read = Some((ticket, first, plan));
+            }
             Err(ReadRefused::Full) => return None,
             Err(_) => (copy.unlisted, copy.is_broken, copy.is_gone) = (0, true, true),
         }
@@ -283,7 +294,10 @@ impl Job {
         let (count, end) = one_read(copy.unread.iter(), READ_BYTES, GAP_BYTES_MAX);
         let len = end - pos;
         let chunk = match log.begin_read(slab, effects, SORTER, copy.run.segment, pos as u32, len as u32) {
-            Ok(ticket) => Chunk { ticket, pos, len, entries: copy.unread.drain(..count).collect(), bytes: None },
+            Ok(ticket) => {
+                self.reading += 1;
+                Chunk { ticket, pos, len, entries: copy.unread.drain(..count).collect(), bytes: None }
+            }
             Err(ReadRefused::Full) => return None,
             // The run is gone, or the log has failed: what was read of it is thrown away with it.
             Err(ReadRefused::Gone | ReadRefused::BadRange | ReadRefused::Failed) => {

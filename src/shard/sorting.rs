@@ -44,8 +44,8 @@ const SAVED_US: u64 = 20_000;
 pub(super) struct Sorting {
     step: Step,
     next_look_us: u64,
-    /// Bytes that may be read now, and when that was counted.
-    allowance: u64,
+    /// Bytes that may be read now (below zero: read ahead of the rate, to be waited for), and when that was counted.
+    allowance: i64,
     counted_us: u64,
     /// Segments with a run that could not be copied: they are left alone until the next start, else they would be read again and again.
     left: BTreeSet<SegmentUid>,
@@ -82,8 +82,7 @@ impl Shard {
         }
         let rate = self.settings.sorter_bytes_per_second;
         let passed_us = now.mono_us - std::mem::replace(&mut self.sorting.counted_us, now.mono_us);
-        let saved = self.sorting.allowance + rate.saturating_mul(passed_us) / 1_000_000;
-        self.sorting.allowance = saved.min((rate / 1_000_000 * SAVED_US).max(2 << 20));
+        self.sorting.allowance = allowance_after(self.sorting.allowance, rate, passed_us);
         match std::mem::take(&mut self.sorting.step) {
             Step::Idle => self.look(now, effects),
             Step::Copying(job) => self.copy(now, job, effects),
@@ -224,6 +223,14 @@ impl Shard {
     }
 }
 
+/// What may be read after `passed_us` more at `rate` bytes per second. A read may be larger than what is left: it is owed, else each millisecond's
+/// few bytes would let another whole read begin (seen: 650 MB/s at a rate of 256 MiB/s).
+fn allowance_after(allowance: i64, rate: u64, passed_us: u64) -> i64 {
+    let earned = (rate.saturating_mul(passed_us) / 1_000_000).min(i64::MAX as u64 / 2) as i64;
+    let saved_max = (rate / 1_000_000 * SAVED_US).max(2 << 20) as i64;
+    (allowance + earned).min(saved_max)
+}
+
 /// The run that a sorted segment holds in place of `runs`.
 fn run_of(segment: SegmentUid, uid: PartitionUid, runs: &[Run], entries: &[FooterEntry]) -> Run {
     let (first, last) = (runs.first().expect("a piece has runs"), runs.last().expect("a piece has runs"));
@@ -302,6 +309,21 @@ mod tests {
 
     fn chosen(list: &[(SegmentInfo, Use)], most: usize) -> Vec<u64> {
         choose(list.iter().copied(), most).into_iter().map(|uid| uid.0).collect()
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_rate_allows_whatever_the_size_of_a_read() {
+        let (rate, read) = (256 << 20, 1 << 20);
+        let (mut allowance, mut begun) = (0, 0u64);
+        // A second in turns of one millisecond, each of which reads as long as anything is allowed.
+        for _ in 0..1000 {
+            allowance = allowance_after(allowance, rate, 1000);
+            while allowance > 0 {
+                (allowance, begun) = (allowance - read, begun + 1);
+            }
+        }
+        assert!((255..=257).contains(&begun), "{begun} MiB at 256 MiB/s");
+        assert!(allowance_after(0, rate, u64::MAX) < 6 << 20, "what is saved up is bounded");
     }
 
     #[test]

@@ -8,7 +8,9 @@
 
 use super::cursor::Owner;
 use super::sessions::{DamageFound, Reading};
-use super::{COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED, COLD_READING_BYTES};
+use super::{
+    COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED, COLD_READING_BYTES, COLD_READING_BYTES_WHEN_WRITING,
+};
 use crate::bytes::Bytes;
 use crate::ids::{Offset, PartitionUid, SegmentUid};
 use crate::log::footer::{FooterPlan, decode_slice};
@@ -83,6 +85,8 @@ pub(super) enum ColdNext {
         end_offset: u64,
     },
     Wait,
+    /// A read of somebody else's has to end first.
+    Later,
     Starved,
     Refused {
         code: ErrorCode,
@@ -99,6 +103,8 @@ pub(super) enum ColdNext {
 enum Plan {
     /// As far ahead as it may be, or a footer is being read.
     Enough,
+    /// The log writes, and somebody else reads.
+    Later,
     Starved,
     Warm,
     Refused(ErrorCode, u64),
@@ -163,6 +169,7 @@ impl Cold {
         let Some(chunk) = self.chunks.front() else {
             return match plan {
                 Plan::Refused(code, next_offset) => ColdNext::Refused { code, next_offset },
+                Plan::Later => ColdNext::Later,
                 Plan::Starved => ColdNext::Starved,
                 Plan::Enough => ColdNext::Wait,
                 Plan::Warm if self.plan_offset > offset => ColdNext::Skip { to: self.plan_offset },
@@ -264,6 +271,10 @@ impl Cold {
                 self.plan_offset = planned_to;
                 continue;
             };
+            if reading.log.is_writing() && reading.log.reading_bytes() >= COLD_READING_BYTES_WHEN_WRITING {
+                // Who has one under way is woken by its end.
+                return if is_reading { Plan::Enough } else { Plan::Later };
+            }
             let len = last.pos + u64::from(last.len) - first.pos;
             if *reading.cold_bytes + len > cold_bytes_max && *reading.cold_bytes > 0 {
                 return Plan::Starved;

@@ -48,6 +48,8 @@ pub(super) enum Next {
     Batch { bytes: Bytes, end_offset: u64 },
     /// A read is under way; its end wakes the session.
     Wait,
+    /// A read of somebody else's has to end first.
+    Later,
     /// No memory or no read to be had: try again later.
     Starved,
     /// Nothing more is visible.
@@ -105,6 +107,7 @@ impl Cursor {
             match cold.next(self.offset, self.min_ts_us, owner, reading) {
                 ColdNext::Batch { bytes, end_offset } => return Next::Batch { bytes, end_offset },
                 ColdNext::Wait => return Next::Wait,
+                ColdNext::Later => return Next::Later,
                 ColdNext::Starved => return Next::Starved,
                 ColdNext::Refused { code, next_offset } => return Next::Refused { code, next_offset },
                 ColdNext::Skip { to } => {
@@ -155,6 +158,7 @@ impl Cursor {
         match self.cold.as_mut().expect("set above").next(self.offset, self.min_ts_us, owner, reading) {
             ColdNext::Batch { bytes, end_offset } => Next::Batch { bytes, end_offset },
             ColdNext::Wait => Next::Wait,
+            ColdNext::Later => Next::Later,
             ColdNext::Starved => Next::Starved,
             ColdNext::Refused { code, next_offset } => Next::Refused { code, next_offset },
             // The index was just asked: it is cold. It can be warm only when a skip led there, and then the next call finds it.

@@ -35,6 +35,9 @@ pub const COLD_CHUNKS_PER_CURSOR: usize = 8;
 /// Bytes of reads under way beyond which a cursor has one only: four of 1 MiB. From disk to socket with nothing else (`tramline-limits --only
 /// cold-stream`, three runs with TCP's cubic) one read under way gave 2.5 to 2.7 GB/s, two 2.9 to 3.1, four 3.0 to 3.3, eight 2.2 to 2.9.
 pub const COLD_READING_BYTES: u64 = 7 << 19;
+/// The same while the log writes, for all cursors together: beyond it no cursor begins a read. A read of 1 MiB under way is what a synced write
+/// waits for in the disk's queue; four readers with one each left a producer half of the rate that it asked for.
+pub const COLD_READING_BYTES_WHEN_WRITING: u64 = 512 << 10;
 /// `COLD_CHUNKS_PER_CURSOR` once half of `COLD_BYTES_MAX` is in use: one to send, one under way.
 pub const COLD_CHUNKS_WHEN_SHARED: usize = 2;
 /// Memory of all cold chunks of a shard, at most (and at most a quarter of `memory.bytes`); more cursors wait for their turn.

@@ -62,6 +62,9 @@ pub struct FetchCounts {
     pub replies: u64,
 }
 
+/// Cursors that get another try when a read ends: more than begin one, since some of them may not send now.
+const LATER_AT_ONCE: usize = 4;
+
 type StreamKey = (ConnId, u32, u64);
 
 /// The fetches of a shard.
@@ -74,6 +77,8 @@ pub struct Sessions {
     /// Cursors at the end, by slot of their partition.
     waiters: Vec<Vec<(u64, u32)>>,
     starved: VecDeque<(u64, u32)>,
+    /// Cursors that wait for the end of somebody else's read, in the order in which they came.
+    later: VecDeque<(u64, u32)>,
     choked: Vec<u64>,
     /// Sessions that may not send and keep what they read ahead, each once (`Session::holds`).
     holders: Vec<u64>,
@@ -229,6 +234,7 @@ impl Sessions {
                 self.enqueue(id);
             }
         }
+        self.feed_later();
         self.feed_starved();
     }
 
@@ -261,6 +267,7 @@ impl Sessions {
             debug_assert!(at_us <= now.mono_us);
             self.finish_one_shot(id, partitions, effects);
         }
+        self.feed_later();
         self.feed_starved();
     }
 
@@ -275,7 +282,7 @@ impl Sessions {
 
     /// Whether a cursor waits for memory or a place among the reads: `on_deadline` tries again.
     pub fn has_starved(&self) -> bool {
-        !self.starved.is_empty()
+        !self.starved.is_empty() || !self.later.is_empty()
     }
 
     /// Whether a session waits for its turn.
@@ -455,6 +462,10 @@ impl Sessions {
                     }
                     Next::Refused { code, next_offset } => break Some((code, next_offset, None)),
                     Next::Wait => break None,
+                    Next::Later => {
+                        self.later.push_back((id, at));
+                        break None;
+                    }
                     Next::Starved => {
                         self.starved.push_back((id, at));
                         break None;
@@ -512,6 +523,7 @@ impl Sessions {
                     self.wants_more |= reading.partitions.get(cursor.slot).is_some_and(|p| p.next_offset() > cursor.offset);
                     self.wait_at(id, at, cursor);
                 }
+                Next::Later => self.later.push_back((id, at)),
                 Next::Starved => self.starved.push_back((id, at)),
                 Next::Refused { code, next_offset } => {
                     cursor.over = true;
@@ -598,6 +610,17 @@ impl Sessions {
         self.reclaim();
         for _ in 0..self.starved.len() {
             let (id, at) = self.starved.pop_front().expect("bounded by the length");
+            if let Some(session) = self.by_id.get_mut(&id) {
+                session.make_ready(at);
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Gives a few of those who wait for a read another try; one of them begins the next one, the others wait on behind those who came after them.
+    fn feed_later(&mut self) {
+        for _ in 0..LATER_AT_ONCE.min(self.later.len()) {
+            let (id, at) = self.later.pop_front().expect("bounded by the length");
             if let Some(session) = self.by_id.get_mut(&id) {
                 session.make_ready(at);
                 self.enqueue(id);

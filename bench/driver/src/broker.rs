@@ -40,6 +40,8 @@ pub struct BrokerOptions<'a> {
     pub spin: &'a str,
     /// Settings `key=value`, handed over in the environment.
     pub settings: &'a [String],
+    /// Where its process id is written, for whoever has to clean up after this program.
+    pub pid_file: &'a Path,
 }
 
 impl Broker {
@@ -55,6 +57,7 @@ impl Broker {
             command.env(format!("TRAMLINE_{}", key.replace('.', "_").to_uppercase()), value);
         }
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(io_error("cannot start tramline"))?;
+        std::fs::write(options.pid_file, process.id().to_string()).map_err(io_error("cannot write the work directory"))?;
         let out = process.stdout.take().ok_or_else(|| BenchError::Broker("no standard output".to_owned()))?;
         let mut broker = Broker { process, address: String::new(), admin: String::new() };
         let (tell, told) = mpsc::channel();
@@ -80,13 +83,7 @@ impl Broker {
     pub fn wait_for_pool(&self, segments: u32) -> Result<(), BenchError> {
         let started = Instant::now();
         loop {
-            let mut text = String::new();
-            let mut stream = TcpStream::connect(&self.admin).map_err(io_error("cannot reach the broker's metrics"))?;
-            write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-                .map_err(io_error("cannot ask for metrics"))?;
-            stream.read_to_string(&mut text).map_err(io_error("cannot read metrics"))?;
-            let written = text.lines().find(|l| l.starts_with("tramline_segments{") && l.contains("state=\"pool_written\""));
-            let count = written.and_then(|l| l.rsplit(' ').next()).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+            let count = self.metric("tramline_segments", "state=\"pool_written\"")?;
             if count >= f64::from(segments) {
                 return Ok(());
             }
@@ -95,6 +92,56 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// The sum of the samples of one metric whose labels contain `label`; 0 when there is none.
+    pub fn metric(&self, name: &str, label: &str) -> Result<f64, BenchError> {
+        let (_, text) = self.get("/metrics")?;
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label);
+        Ok(text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Whether /readyz says yes.
+    pub fn is_ready(&self) -> Result<bool, BenchError> {
+        Ok(self.get("/readyz")?.0.contains(" 200 "))
+    }
+
+    /// Status line and text.
+    fn get(&self, path: &str) -> Result<(String, String), BenchError> {
+        let mut text = String::new();
+        let mut stream = TcpStream::connect(&self.admin).map_err(io_error("cannot reach the broker's metrics"))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").map_err(io_error("cannot ask for metrics"))?;
+        stream.read_to_string(&mut text).map_err(io_error("cannot read metrics"))?;
+        Ok((text.lines().next().unwrap_or_default().to_owned(), text))
+    }
+
+    /// Memory that it has in, in MiB.
+    pub fn resident_mib(&self) -> Result<f64, BenchError> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .map_err(io_error("cannot read the broker's /proc/PID/status"))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kib.map(|kib| kib / 1024.0).ok_or_else(|| BenchError::Broker("no VmRSS in its /proc/PID/status".to_owned()))
+    }
+
+    /// Stops it in order.
+    pub fn stop(mut self) -> Result<(), BenchError> {
+        self.signal(Signal::TERM)?;
+        let since = Instant::now();
+        loop {
+            match self.process.try_wait().map_err(io_error("cannot wait for the broker"))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(BenchError::Broker(format!("its orderly stop ended with {status}"))),
+                None if since.elapsed() > START_PATIENCE => return Err(BenchError::Broker("it did not stop".to_owned())),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Ends it as a crash does, and waits until it is gone.
+    pub fn kill(mut self) -> Result<(), BenchError> {
+        self.signal(Signal::KILL)?;
+        self.process.wait().map_err(io_error("cannot wait for the broker"))?;
+        Ok(())
     }
 
     fn epitaph(&mut self, what: &str) -> String {
@@ -111,11 +158,6 @@ impl Broker {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| BenchError::Broker("it has no process id".to_owned()))?;
         kill_process(pid, signal).map_err(|e| BenchError::Io("cannot signal the broker", e.into()))
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
     }
 
     /// Takes it off its core.

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_micros(100);
 const LOOKS: u32 = 5;
 /// Time between two looks during a run: each takes under a millisecond of both processors.
-const BETWEEN: Duration = Duration::from_millis(100);
+pub const BETWEEN: Duration = Duration::from_millis(100);
+/// The same where a 99th percentile is what counts: with ten looks a second they would be more than half of the slowest hundredth.
+pub const BETWEEN_WHEN_P99_COUNTS: Duration = Duration::from_secs(1);
 /// What takes longer says how long a thread waited for its turn, not how far it is.
 const FAR_NS_MAX: f64 = 2000.0;
 /// The other side has left, or never came.
@@ -32,14 +34,14 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// Begins with a look.
-    pub fn begin(cpus: [usize; 2]) -> Looks {
+    /// Begins with a look, and looks again after each `between`.
+    pub fn begin(cpus: [usize; 2], between: Duration) -> Looks {
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
             let mut seen = Vec::new();
             loop {
                 seen.extend(Some(round_trip_ns(cpus)?).filter(|ns| *ns < FAR_NS_MAX));
-                if stopped.recv_timeout(BETWEEN) != Err(RecvTimeoutError::Timeout) {
+                if stopped.recv_timeout(between) != Err(RecvTimeoutError::Timeout) {
                     return Ok(seen);
                 }
             }

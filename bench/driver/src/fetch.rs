@@ -7,10 +7,11 @@ use crate::target::Target;
 use std::time::{Duration, Instant};
 use tramline_wire::batch::Batches;
 use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
+use tramline_wire::frame::Frame;
 use tramline_wire::kind::Kind;
 
 /// Credit granted at first, and whenever half of it is used the half again: many frames of 128 KiB under way.
-const CREDIT_BYTES: u32 = 8 << 20;
+pub const CREDIT_BYTES: u32 = 8 << 20;
 
 /// What was seen.
 #[derive(Clone, Copy, Debug)]
@@ -60,24 +61,7 @@ fn read_once(
         if frame.header.correlation != stream || !frame.header.has_more() {
             return Err(BenchError::Wrong("the stream ended before the partition did".to_owned()));
         }
-        let wrong = |e: &dyn std::fmt::Display| BenchError::Wrong(format!("a fetch reply: {e}"));
-        let reply = FetchReply::decode(frame.meta).map_err(|e| wrong(&e))?;
-        for (result, part) in reply.parts(frame.payload).map_err(|e| wrong(&e))? {
-            if !result.error.is_ok() {
-                return Err(BenchError::Refused(result.error, format!("offset {next} of the stream")));
-            }
-            for batch in Batches::new(part) {
-                let batch = batch.map_err(|e| wrong(&e))?;
-                if verify {
-                    batch.verify_header().map_err(|e| wrong(&e))?;
-                    batch.verify_body().map_err(|e| wrong(&e))?;
-                }
-                if batch.base_offset() > next || batch.next_offset() <= next || batch.partition_uid() != uid {
-                    return Err(BenchError::Wrong(format!("offset {next} was due, a batch from {} came", batch.base_offset())));
-                }
-                next = batch.next_offset();
-            }
-        }
+        next = take_frame(&frame, uid, next, verify)?;
         bytes += frame.payload.len() as u64;
         used += frame.payload.len() as u32;
         let now = Instant::now();
@@ -93,6 +77,30 @@ fn read_once(
     }
     cancel(socket, stream)?;
     Ok(bytes)
+}
+
+/// Looks at one frame of a stream of `uid` at which offset `next` is due; answers the offset that is due then. With `verify`, each batch's two
+/// checksums are computed.
+pub fn take_frame(frame: &Frame<'_>, uid: u64, mut next: u64, verify: bool) -> Result<u64, BenchError> {
+    let wrong = |e: &dyn std::fmt::Display| BenchError::Wrong(format!("a fetch reply: {e}"));
+    let reply = FetchReply::decode(frame.meta).map_err(|e| wrong(&e))?;
+    for (result, part) in reply.parts(frame.payload).map_err(|e| wrong(&e))? {
+        if !result.error.is_ok() {
+            return Err(BenchError::Refused(result.error, format!("offset {next} of the stream")));
+        }
+        for batch in Batches::new(part) {
+            let batch = batch.map_err(|e| wrong(&e))?;
+            if verify {
+                batch.verify_header().map_err(|e| wrong(&e))?;
+                batch.verify_body().map_err(|e| wrong(&e))?;
+            }
+            if batch.base_offset() > next || batch.next_offset() <= next || batch.partition_uid() != uid {
+                return Err(BenchError::Wrong(format!("offset {next} was due, a batch from {} came", batch.base_offset())));
+            }
+            next = batch.next_offset();
+        }
+    }
+    Ok(next)
 }
 
 /// Ends the stream and reads on until both its last reply and the cancel's reply are here.

@@ -28,7 +28,13 @@ impl Limits {
 
     /// The figures of the measurements named in `only`.
     pub fn run(&self, only: &str) -> Result<BTreeMap<String, f64>, BenchError> {
+        self.run_with(only, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn run_with(&self, only: &str, arguments: &[String]) -> Result<BTreeMap<String, f64>, BenchError> {
         let output = Command::new(&self.binary)
+            .args(arguments)
             .args(["--json", "--keep", "--only", only])
             .arg("--dir")
             .arg(&self.dir)

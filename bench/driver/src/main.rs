@@ -14,6 +14,7 @@ mod batches;
 mod broker;
 mod contention;
 mod distance;
+mod disturbed;
 mod environment;
 mod error;
 #[cfg(test)]
@@ -21,9 +22,12 @@ mod fake;
 mod fetch;
 mod hot_socket;
 mod limits;
+mod many;
 mod measures;
+mod node;
 mod outcome;
 mod produce;
+mod replay;
 mod rtt;
 mod runs;
 #[cfg(test)]
@@ -38,7 +42,7 @@ use error::{BenchError, io_error};
 use limits::Limits;
 use measures::Measure;
 use outcome::Outcome;
-use runs::Runs;
+use runs::{OwnBrokers, Runs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -48,7 +52,7 @@ const CPUS_MAX: usize = 1024;
 /// Segments that the broker keeps prepared. Filling one takes some seconds when the file system is slow to convert extents, so not more.
 const POOL_SEGMENTS: u32 = 6;
 
-/// Disturbed pairs are repeated within this time of the beginning of each of the six measures; the whole may take twenty minutes.
+/// Disturbed pairs are repeated within this time of the beginning of each measure (those with a broker of their own have less).
 const REPEAT_WITHIN: Duration = Duration::from_secs(120);
 
 /// Measures the broker against the limits of this machine.
@@ -61,7 +65,7 @@ struct Arguments {
     /// The limits' binary [default: `tramline-limits` beside this one]
     #[arg(long)]
     limits: Option<PathBuf>,
-    /// Work directory on the disk to be measured; what is in it under the names `data` and `limits` is deleted
+    /// Work directory on the disk to be measured; what is in it under the names `data`, `limits` and `own` is deleted
     #[arg(long)]
     dir: PathBuf,
     /// Result file
@@ -122,7 +126,8 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
     let tramline = binary(&arguments.tramline, "tramline");
     let data_dir = arguments.dir.join("data");
     let limits_dir = arguments.dir.join("limits");
-    for dir in [&data_dir, &limits_dir] {
+    let own_dir = arguments.dir.join("own");
+    for dir in [&data_dir, &limits_dir, &own_dir] {
         if dir.exists() {
             std::fs::remove_dir_all(dir).map_err(io_error("cannot empty the work directory"))?;
         }
@@ -158,11 +163,22 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         seconds: arguments.limit_seconds,
         read_file: None,
     };
-    let options = BrokerOptions { binary: &tramline, data_dir: &data_dir, cpu: server, spin: &arguments.spin, settings: &settings };
+    let expected_s: u64 = 30 + chosen.iter().map(|measure| measure.expected_s()).sum::<u64>();
+    eprintln!("tramline-bench: {} measures, some {} minutes, more where others disturb", chosen.len(), expected_s.div_ceil(60));
+    let pid_file = arguments.dir.join("broker.pid");
+    let options = BrokerOptions {
+        binary: &tramline,
+        data_dir: &data_dir,
+        cpu: server,
+        spin: &arguments.spin,
+        settings: &settings,
+        pid_file: &pid_file,
+    };
     let broker = Broker::start(&options)?;
     eprintln!("tramline-bench: waiting for {POOL_SEGMENTS} prepared segments");
     broker.wait_for_pool(POOL_SEGMENTS)?;
-    std::fs::write(arguments.dir.join("broker.pid"), broker.pid().to_string()).map_err(io_error("cannot write the work directory"))?;
+    let allowed =
+        rustix::thread::sched_getaffinity(None).map_err(|e| BenchError::Io("cannot ask for this program's processors", e.into()))?;
     // Threads that come later inherit it; the broker is already running and pins itself.
     if !core_affinity::set_for_current(core_affinity::CoreId { id: client }) {
         return Err(BenchError::Wrong(format!("cannot run on CPU {client}: choose others with --cpus")));
@@ -180,6 +196,16 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         measured: None,
         data_dir: data_dir.clone(),
         all_limits: Vec::new(),
+        own: OwnBrokers {
+            binary: tramline.clone(),
+            dir: own_dir.clone(),
+            pid_file: arguments.dir.join("own.pid"),
+            cpu: server,
+            spin: arguments.spin.clone(),
+            allowed,
+        },
+        conditions: Vec::new(),
+        aged_gib: 0,
     };
     for (at, measure) in chosen.iter().enumerate() {
         eprintln!("tramline-bench: {}/{} {} ({} s so far)", at + 1, chosen.len(), measure.name(), start.elapsed().as_secs());
@@ -192,11 +218,14 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         }
     }
     outcome.add_limits(&runs.all_limits);
+    runs.conditions.iter().for_each(|condition| outcome.add_condition(condition));
     drop(runs);
-    for dir in [&data_dir, &limits_dir] {
+    for dir in [&data_dir, &limits_dir, &own_dir] {
         std::fs::remove_dir_all(dir).map_err(io_error("cannot empty the work directory"))?;
     }
-    let _ = std::fs::remove_file(arguments.dir.join("broker.pid"));
+    for name in ["broker.pid", "own.pid"] {
+        let _ = std::fs::remove_file(arguments.dir.join(name));
+    }
     outcome.environment.took_s = start.elapsed().as_secs_f64().round();
     outcome.environment.load_average[1] = environment::load_average();
     outcome.write(&arguments.out).map_err(io_error("cannot write the result file"))?;
@@ -213,7 +242,7 @@ fn warn(environment: &Environment) {
     if environment.load_average[0] > 0.5 {
         eprintln!("tramline-bench: warning: load average {} at the start, others use this machine", environment.load_average[0]);
     }
-    if environment.disk.free_gib < 32 {
-        eprintln!("tramline-bench: warning: {} GiB free, 32 are recommended", environment.disk.free_gib);
+    if environment.disk.free_gib < 40 {
+        eprintln!("tramline-bench: warning: {} GiB free, 40 are recommended", environment.disk.free_gib);
     }
 }

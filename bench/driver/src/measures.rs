@@ -3,7 +3,7 @@
 //! Invariants: the names are those of the project's targets and of `latest.json`; a bound is made only of figures that
 //! `tramline-limits` measured in the same pair.
 //!
-//! Not here: how a measurement is done (`rtt.rs`, `produce.rs`, `fetch.rs`) and in which order (`main.rs`).
+//! Not here: how a measurement is done (`rtt.rs`, `produce.rs`, `fetch.rs`, `replay.rs`) and in which order (`main.rs`).
 
 use clap::ValueEnum;
 use std::collections::BTreeMap;
@@ -25,6 +25,35 @@ pub enum Measure {
     TailFetchThroughput,
     /// One stream from the disk, checksums checked, data four times the cache.
     ColdFetchThroughput,
+    /// 64 KiB batches over 10,000 partitions, against the same over one.
+    #[value(name = "partitions_10000_throughput")]
+    Partitions10000Throughput,
+    /// The same with batches of one record of 1 KiB.
+    #[value(name = "partitions_10000_small")]
+    Partitions10000Small,
+    /// Latency at a third of the throughput, open loop, over 10,000 partitions, against the same over one.
+    #[value(name = "partitions_10000_p99")]
+    Partitions10000P99,
+    /// Latency at a third of the throughput, open loop, while consumers replay cold data, against raw writes beside raw reads.
+    ReplayDisturbanceP99,
+    /// The same while the sorter works through a backlog, against the same without.
+    SorterDisturbanceP99,
+    /// Ten times the pool of segments over 10,000 partitions, sorted, against the same bytes over one.
+    #[value(name = "partitions_10000_sustained")]
+    Partitions10000Sustained,
+    /// Memory of an idle node with 10,000 partitions, against its budgets and 256 MiB.
+    MemoryIdleMib,
+    /// Growth of memory at half load.
+    MemoryGrowthMib,
+    /// Start after a kill under load, with 10,000 partitions and 1 GiB of data.
+    #[value(name = "startup_10000_1gib_s")]
+    Startup1Gib,
+    /// The same with 4 GiB.
+    #[value(name = "startup_10000_4gib_s")]
+    Startup4Gib,
+    /// The same with 10 GiB.
+    #[value(name = "startup_10000_10gib_s")]
+    Startup10Gib,
 }
 
 /// What a ratio (broker to limit) has to be.
@@ -37,6 +66,9 @@ pub struct Goal {
 }
 
 impl Goal {
+    /// The words of one that asks for nothing.
+    pub const REPORTED: &str = "reported";
+
     /// Whether `ratio` reaches it.
     pub fn reached(&self, ratio: f64) -> bool {
         self.at_least.is_none_or(|least| ratio >= least) && self.at_most.is_none_or(|most| ratio <= most)
@@ -48,7 +80,7 @@ impl Goal {
             (Some(least), Some(most)) => format!("{least} to {most}"),
             (Some(least), None) => format!("at least {least}"),
             (None, Some(most)) => format!("at most {most}"),
-            (None, None) => String::new(),
+            (None, None) => Goal::REPORTED.to_owned(),
         }
     }
 }
@@ -72,6 +104,45 @@ impl Measure {
             Measure::Partitions1000 => "partitions_1000",
             Measure::TailFetchThroughput => "tail_fetch_throughput",
             Measure::ColdFetchThroughput => "cold_fetch_throughput",
+            Measure::Partitions10000Throughput => "partitions_10000_throughput",
+            Measure::Partitions10000Small => "partitions_10000_small",
+            Measure::Partitions10000P99 => "partitions_10000_p99",
+            Measure::ReplayDisturbanceP99 => "replay_disturbance_p99",
+            Measure::SorterDisturbanceP99 => "sorter_disturbance_p99",
+            Measure::Partitions10000Sustained => "partitions_10000_sustained",
+            Measure::MemoryIdleMib => "memory_idle_mib",
+            Measure::MemoryGrowthMib => "memory_growth_mib",
+            Measure::Startup1Gib => "startup_10000_1gib_s",
+            Measure::Startup4Gib => "startup_10000_4gib_s",
+            Measure::Startup10Gib => "startup_10000_10gib_s",
+        }
+    }
+
+    /// Whether a broker of its own is started for it, with settings or an age of its own.
+    pub fn has_own_broker(self) -> bool {
+        self >= Measure::SorterDisturbanceP99
+    }
+
+    /// Whether a 99th percentile is what is compared.
+    pub fn is_p99(self) -> bool {
+        matches!(self, Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99)
+    }
+
+    /// How long it takes on a machine left alone, in seconds, as far as seen.
+    pub fn expected_s(self) -> u64 {
+        match self {
+            Measure::ProduceLeaderRtt => 20,
+            Measure::ProduceDurableRtt | Measure::DurableThroughput | Measure::ColdFetchThroughput => 60,
+            Measure::Partitions1000 | Measure::TailFetchThroughput => 30,
+            Measure::Partitions10000Throughput | Measure::Partitions10000Small => 30,
+            Measure::Partitions10000P99 => 30,
+            Measure::ReplayDisturbanceP99 => 45,
+            Measure::SorterDisturbanceP99 => 75,
+            Measure::Partitions10000Sustained => 60,
+            Measure::MemoryIdleMib => 15,
+            Measure::MemoryGrowthMib => 55,
+            Measure::Startup1Gib | Measure::Startup4Gib => 20,
+            Measure::Startup10Gib => 30,
         }
     }
 
@@ -88,6 +159,9 @@ impl Measure {
     pub fn unit(self) -> &'static str {
         match self {
             Measure::ProduceLeaderRtt | Measure::ProduceDurableRtt => "us",
+            Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => "us",
+            Measure::MemoryIdleMib | Measure::MemoryGrowthMib => "MiB",
+            Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => "s",
             _ => "GB/s",
         }
     }
@@ -102,6 +176,12 @@ impl Measure {
             Measure::Partitions1000 => (Some(0.9), None),
             Measure::TailFetchThroughput => (Some(0.7), None),
             Measure::ColdFetchThroughput => (Some(0.6), None),
+            Measure::Partitions10000Throughput => (Some(0.9), None),
+            Measure::Partitions10000Small | Measure::Partitions10000P99 | Measure::Partitions10000Sustained => (None, None),
+            Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => (None, Some(2.0)),
+            // Their limits are absolute.
+            Measure::MemoryIdleMib | Measure::MemoryGrowthMib => (None, Some(1.0)),
+            Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => (None, Some(1.0)),
         };
         Goal { at_least, at_most }
     }
@@ -112,9 +192,10 @@ impl Measure {
             Measure::ProduceLeaderRtt => Some("tcp-rtt"),
             Measure::ProduceDurableRtt => Some("tcp-rtt,write-4k,durable-rtt"),
             Measure::DurableThroughput => Some("tcp-stream,tcp-stream-crc,write-128k,write-1m,durable-stream"),
-            Measure::Partitions1000 => None,
             Measure::TailFetchThroughput => Some("tcp-stream"),
             Measure::ColdFetchThroughput => Some("tcp-stream,cold-stream,read"),
+            Measure::ReplayDisturbanceP99 => Some("write-beside-reads"),
+            _ => None,
         }
     }
 
@@ -133,9 +214,10 @@ impl Measure {
                 let writes = get("write_128k_gbps")?.max(get("write_1m_gbps")?);
                 Some(Figure { p99_us: get("write_1m_p99_us"), ..smaller(get("tcp_stream_in_gbps")?, writes)? })
             }
-            Measure::Partitions1000 => None,
             Measure::TailFetchThroughput => smaller(get("tcp_stream_out_gbps")?, f64::MAX),
             Measure::ColdFetchThroughput => smaller(get("tcp_stream_out_gbps")?, get("read_gbps")?),
+            Measure::ReplayDisturbanceP99 => Some(Figure { value: get("beside_p99_us")?, p99_us: None }),
+            _ => None,
         }
     }
 

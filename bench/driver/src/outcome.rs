@@ -1,7 +1,7 @@
 //! The result file and the table.
 
 use crate::environment::Environment;
-use crate::measures::Measure;
+use crate::measures::{Goal, Measure};
 use crate::runs;
 use crate::stats::median;
 use clap::ValueEnum;
@@ -66,7 +66,7 @@ impl Outcome {
     /// Nothing measured yet.
     pub fn new(environment: Environment) -> Outcome {
         Outcome {
-            about: "Tramline against the limits of this machine; latencies in microseconds, throughput in 10^9 bytes per second, medians of interleaved pairs",
+            about: "Tramline against the limits of this machine; latencies in microseconds, throughput in 10^9 bytes per second, memory in MiB, starts in seconds, medians of interleaved pairs",
             limits: Numbers::new(),
             tramline: Numbers::new(),
             ratios: Numbers::new(),
@@ -96,7 +96,9 @@ impl Outcome {
         put(&mut self.tramline, measure.p99_name(), of(&|pair| pair.broker.p99_us));
         let ratio = of(&|pair| Some(pair.broker.value / pair.limit.value));
         put(&mut self.ratios, name.clone(), ratio);
-        self.reached.insert(name.clone(), ratio.is_some_and(|ratio| measure.goal().reached(ratio)));
+        if measure.goal().words() != Goal::REPORTED {
+            self.reached.insert(name.clone(), ratio.is_some_and(|ratio| measure.goal().reached(ratio)));
+        }
         self.targets.insert(name.clone(), measure.goal().words());
         self.units.insert(name.clone(), measure.unit());
         let pairs = pairs.iter().map(|pair| Pair {
@@ -110,6 +112,14 @@ impl Outcome {
             distance_ratio: round(pair.distance_ratio),
         });
         self.pairs.insert(name, pairs.collect());
+    }
+
+    /// Adds what a measure has to reach beside its ratio.
+    pub fn add_condition(&mut self, condition: &runs::Condition) {
+        let name = condition.name.to_owned();
+        self.reached.insert(name.clone(), condition.value >= condition.at_least);
+        self.targets.insert(name.clone(), format!("at least {}", condition.at_least));
+        self.ratios.insert(name, round(condition.value));
     }
 
     /// Adds the figures of `tramline-limits` themselves, and what follows from them.
@@ -140,31 +150,46 @@ impl Outcome {
         std::fs::rename(draft, path)
     }
 
+    fn word(&self, name: &str, goal: Goal) -> &'static str {
+        match (goal.at_least, goal.at_most) {
+            (None, None) => "-",
+            _ if self.reached.get(name) == Some(&true) => "yes",
+            _ => "NO",
+        }
+    }
+
     /// The table for people.
     pub fn table(&self, chosen: &[Measure]) -> String {
         let mut text = format!(
-            "{:<26} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
+            "{:<34} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
             "measure", "limit", "tramline", "ratio", "target", "reached", "limit p99 us", "tramline p99 us"
         );
         for measure in chosen {
             let name = measure.name();
             if let Some(why) = self.not_measured.get(name) {
-                text.push_str(&format!("{name:<26} not measured: {why}\n"));
+                text.push_str(&format!("{name:<34} not measured: {why}\n"));
                 continue;
             }
             let show = |numbers: &Numbers, name: &str| numbers.get(name).map_or("-".to_owned(), |value| format!("{value:.2}"));
             let p99 = measure.p99_name();
             text.push_str(&format!(
-                "{:<26} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
+                "{:<34} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
                 format!("{name} ({})", measure.unit()),
                 show(&self.limits, name),
                 show(&self.tramline, name),
                 show(&self.ratios, name),
                 measure.goal().words(),
-                if self.reached.get(name) == Some(&true) { "yes" } else { "NO" },
+                self.word(name, measure.goal()),
                 show(&self.limits, &p99),
                 show(&self.tramline, &p99),
             ));
+        }
+        for (name, target) in &self.targets {
+            if chosen.iter().all(|measure| measure.name() != name) {
+                let value = self.ratios.get(name).copied().unwrap_or_default();
+                let word = if self.reached.get(name) == Some(&true) { "yes" } else { "NO" };
+                text.push_str(&format!("{name:<34} {:>10} {:>10} {value:>7.2}  {target:<14} {word}\n", "-", "-"));
+            }
         }
         for (name, value) in &self.cross_checks {
             text.push_str(&format!("cross check, not gated: {name} {value:.2}\n"));

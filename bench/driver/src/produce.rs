@@ -1,6 +1,10 @@
-//! Produce throughput: 64 KiB batches at level `durable`, as many in flight as keep the broker busy.
+//! Produce at level `durable`, one batch per request: throughput with as many in flight as keep the broker busy (closed loop), and latency at a
+//! given rate (open loop).
+//!
+//! Invariants: in the open loop a request's time begins when it is due, whether or not it could be sent then: a broker that stands still makes
+//! all that would have come meanwhile late.
 
-use crate::batches::{self, BATCH_BYTES};
+use crate::batches;
 use crate::error::BenchError;
 use crate::hot_socket::HotSocket;
 use crate::stats::{Quantiles, histogram, quantiles};
@@ -32,13 +36,14 @@ pub struct Throughput {
 
 /// Distinct batches that are sent in turn. Together they stay within a core's own cache, as the limits' one chunk does.
 const DISTINCT: u64 = 8;
-/// Frames in one vectored write: 256 KiB, as the limits' stream.
-const FRAMES_PER_WRITE: usize = 4;
+/// Bytes in one vectored write, as the limits' stream, and frames at most.
+const WRITE_BYTES: usize = 256 << 10;
+const FRAMES_PER_WRITE: usize = 32;
 
-/// Sends batches to the target's partitions in turn, `window` requests in flight, one batch per request. Every partition has
+/// Sends batches of `batch_bytes` to the target's partitions in turn, `window` requests in flight, one batch per request. Every partition has
 /// to have received something.
-pub fn throughput(target: &Target, window: usize, until: Until) -> Result<Throughput, BenchError> {
-    let mut pump = Pump::new(target)?;
+pub fn throughput(target: &Target, batch_bytes: u32, window: usize, until: Until) -> Result<Throughput, BenchError> {
+    let mut pump = Pump::new(target, batch_bytes)?;
     let mut histogram = histogram();
     let start = Instant::now();
     let mut counted_from = matches!(until, Until::Bytes(_)).then_some(start);
@@ -73,6 +78,43 @@ pub fn throughput(target: &Target, window: usize, until: Until) -> Result<Throug
         return Err(BenchError::Wrong(format!("partition {at} of {} received nothing: too little time", pump.acks.len())));
     }
     Ok(Throughput { gbps: counted_bytes as f64 / seconds / 1e9, latency })
+}
+
+/// A load that does not wait for the broker.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// 10^9 bytes of batches per second.
+    pub gbps: f64,
+    /// Bytes of one batch at most.
+    pub batch_bytes: u32,
+    /// For how long; the first fifth warms up and does not count.
+    pub time: Duration,
+}
+
+/// Latency of batches sent at `rate`, from the moment in which each is due to its acknowledgement. `beside` is called again and again meanwhile,
+/// and has to be short.
+pub fn open_loop(target: &Target, rate: Rate, mut beside: impl FnMut() -> Result<(), BenchError>) -> Result<Quantiles, BenchError> {
+    let mut pump = Pump::new(target, rate.batch_bytes)?;
+    let interval = Duration::from_secs_f64(pump.batches[0].len() as f64 / (rate.gbps * 1e9));
+    let mut histogram = histogram();
+    let start = Instant::now();
+    let (counted_from, end) = (start + rate.time / 5, start + rate.time);
+    let mut due = start;
+    while due < end || !pump.waiting.is_empty() {
+        let now = Instant::now();
+        while due <= now && due < end {
+            pump.push(due)?;
+            due += interval;
+        }
+        pump.send()?;
+        if let Some(ack) = pump.receive()?
+            && ack.at - ack.latency >= counted_from
+        {
+            histogram.saturating_record(ack.latency.as_nanos() as u64);
+        }
+        beside()?;
+    }
+    Ok(quantiles(&histogram))
 }
 
 /// One frame on its way out.
@@ -117,11 +159,11 @@ struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    fn new(target: &'a Target) -> Result<Pump<'a>, BenchError> {
+    fn new(target: &'a Target, batch_bytes: u32) -> Result<Pump<'a>, BenchError> {
         Ok(Pump {
             target,
             socket: HotSocket::connect(&target.address)?,
-            batches: (1..=DISTINCT).map(|seed| batches::batch(BATCH_BYTES, seed)).collect::<Result<_, _>>()?,
+            batches: (1..=DISTINCT).map(|seed| batches::batch(batch_bytes, seed)).collect::<Result<_, _>>()?,
             outgoing: VecDeque::new(),
             spare_heads: Vec::new(),
             waiting: VecDeque::new(),
@@ -133,21 +175,27 @@ impl<'a> Pump<'a> {
     /// Makes requests until the window is full.
     fn fill(&mut self, window: usize) -> Result<(), BenchError> {
         while self.waiting.len() < window {
-            let batch = self.next % self.batches.len();
-            let partition = self.next % self.target.uids.len();
-            self.next += 1;
-            let bytes = self.batches[batch].len();
-            let entry = ProduceEntry { partition_uid: self.target.uids[partition], batch_len: bytes as u32 };
-            let mut head = self.spare_heads.pop().unwrap_or_default();
-            head.clear();
-            let correlation = self.socket.request(&mut head, Kind::Produce, bytes, |out| {
-                let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 10_000);
-                writer.push(out, &entry);
-                writer.finish(out);
-            })?;
-            self.outgoing.push_back(Outgoing { head, batch, sent: 0 });
-            self.waiting.push_back(Waiting { correlation, since: Instant::now(), partition, bytes: bytes as u64 });
+            self.push(Instant::now())?;
         }
+        Ok(())
+    }
+
+    /// Makes one request, whose time began at `since`.
+    fn push(&mut self, since: Instant) -> Result<(), BenchError> {
+        let batch = self.next % self.batches.len();
+        let partition = self.next % self.target.uids.len();
+        self.next += 1;
+        let bytes = self.batches[batch].len();
+        let entry = ProduceEntry { partition_uid: self.target.uids[partition], batch_len: bytes as u32 };
+        let mut head = self.spare_heads.pop().unwrap_or_default();
+        head.clear();
+        let correlation = self.socket.request(&mut head, Kind::Produce, bytes, |out| {
+            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 10_000);
+            writer.push(out, &entry);
+            writer.finish(out);
+        })?;
+        self.outgoing.push_back(Outgoing { head, batch, sent: 0 });
+        self.waiting.push_back(Waiting { correlation, since, partition, bytes: bytes as u64 });
         Ok(())
     }
 
@@ -156,7 +204,8 @@ impl<'a> Pump<'a> {
         while !self.outgoing.is_empty() {
             let mut parts = [IoSlice::new(&[]); 2 * FRAMES_PER_WRITE];
             let mut used = 0;
-            for frame in self.outgoing.iter().take(FRAMES_PER_WRITE) {
+            let frames = (WRITE_BYTES / self.batches[0].len()).clamp(1, FRAMES_PER_WRITE);
+            for frame in self.outgoing.iter().take(frames) {
                 let batch = &self.batches[frame.batch];
                 if frame.sent < frame.head.len() {
                     parts[used] = IoSlice::new(&frame.head[frame.sent..]);

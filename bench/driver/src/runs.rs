@@ -4,17 +4,19 @@
 //! and the one right after the broker; a pair in which others disturbed, or during which the processors were moved, is taken
 //! again while there is time, and the least disturbed ones count.
 
-use crate::broker::Broker;
+use crate::batches::BATCH_BYTES;
+use crate::broker::{Broker, BrokerOptions};
 use crate::contention::{UNDISTURBED_SHARE, Watch};
-use crate::distance::Looks;
+use crate::distance::{BETWEEN, BETWEEN_WHEN_P99_COUNTS, Looks};
 use crate::error::{BenchError, io_error};
 use crate::limits::Limits;
 use crate::measures::{Figure, Measure};
 use crate::produce::{self, Until};
 use crate::target::{self, Target};
 use crate::{fetch, rtt};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tramline_wire::level::Level;
 
@@ -23,10 +25,15 @@ const TAIL_BYTES: u64 = 64 << 20;
 /// How often newer data are written when those written last do not come from memory.
 const TAIL_ATTEMPTS: u32 = 4;
 /// What the throughput topic keeps, so that space is used again as in steady state.
-const RETENTION_BYTES: u64 = 1 << 30;
+pub const RETENTION_BYTES: u64 = 1 << 30;
 
 /// At most this many times as many pairs are tried as are wanted.
 const TRIES_PER_PAIR: u32 = 8;
+
+/// Disturbed pairs of measures with a broker of their own are repeated within this time only: there are many of them.
+const REPEAT_OWN_WITHIN: Duration = Duration::from_secs(60);
+/// Pairs of a measure whose runs are as long as that of a whole pool's worth, at the most.
+const LONG_PAIRS: u32 = 3;
 
 /// Seconds per point of a TCP stream that is measured again beside each run of the broker, and of that run: short, so that the processors are
 /// seldom moved during one.
@@ -86,6 +93,17 @@ impl Pair {
         words
     }
 
+    fn tell(&self, number: usize, measure: Measure) {
+        eprintln!(
+            "tramline-bench:   pair {number}: limit {:.2} {unit}, tramline {:.2} {unit}, ratio {:.2}{}",
+            self.limit.value,
+            self.broker.value,
+            self.broker.value / self.limit.value,
+            self.machine_words(),
+            unit = measure.unit()
+        );
+    }
+
     /// What speaks against it; nothing of what is below the marks.
     fn doubt(&self) -> f64 {
         (self.waited_share - UNDISTURBED_SHARE).max(0.0)
@@ -96,11 +114,62 @@ impl Pair {
 
 /// A run, and how much others disturbed it.
 #[derive(Clone, Debug)]
-struct Seen {
+pub struct Seen {
     figure: Figure,
     waited_share: f64,
     /// The processors' distance meanwhile, nanoseconds.
     distances: Vec<f64>,
+}
+
+/// A figure beside a measure's ratio that has to reach something too.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// Its name in the result file.
+    pub name: &'static str,
+    /// What was seen (a median).
+    pub value: f64,
+    /// What it has to be.
+    pub at_least: f64,
+}
+
+/// How brokers are started that only one measure uses.
+#[derive(Debug)]
+pub struct OwnBrokers {
+    /// The binary.
+    pub binary: PathBuf,
+    /// Holds their data directories.
+    pub dir: PathBuf,
+    /// Where the process id of the one that runs is written.
+    pub pid_file: PathBuf,
+    /// Their one core.
+    pub cpu: usize,
+    /// `--spin`.
+    pub spin: String,
+    /// The processors that this program may use; the thread that measures has only one of them.
+    pub allowed: CpuSet,
+}
+
+impl OwnBrokers {
+    /// Starts one on the data directory `name`.
+    pub fn start(&self, name: &str, settings: &[&str]) -> Result<Broker, BenchError> {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let data_dir = self.dir.join(name);
+        std::fs::create_dir_all(&data_dir).map_err(io_error("cannot make a data directory"))?;
+        let (binary, pid_file) = (&self.binary, &self.pid_file);
+        let options = BrokerOptions { binary, data_dir: &data_dir, cpu: self.cpu, spin: &self.spin, settings: &settings, pid_file };
+        // A process inherits the processors of the thread that begins it.
+        let start = || {
+            sched_setaffinity(None, &self.allowed).map_err(|e| BenchError::Io("cannot use all processors", e.into()))?;
+            Broker::start(&options)
+        };
+        let joined = std::thread::scope(|scope| scope.spawn(start).join());
+        joined.map_err(|_| BenchError::Wrong("the thread that starts a broker panicked".to_owned()))?
+    }
+
+    /// Gives the space of a data directory back.
+    pub fn remove(&self, name: &str) -> Result<(), BenchError> {
+        std::fs::remove_dir_all(self.dir.join(name)).map_err(io_error("cannot remove a data directory"))
+    }
 }
 
 /// Everything the measures share.
@@ -130,18 +199,31 @@ pub struct Runs {
     pub measured: Option<BTreeMap<String, f64>>,
     /// Every run of the limits.
     pub all_limits: Vec<BTreeMap<String, f64>>,
+    /// Brokers with settings of their own.
+    pub own: OwnBrokers,
+    /// What the measures so far have to reach beside their ratios.
+    pub conditions: Vec<Condition>,
+    /// GiB that the data directory of the start-up measures holds.
+    pub aged_gib: u64,
 }
 
 impl Runs {
     /// The pairs of one measure: limit, broker.
     pub fn measure(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
         let topic = format!("bench-{}", measure.name());
+        if measure.has_own_broker() {
+            self.repeat_until = Instant::now() + self.repeat_within.min(REPEAT_OWN_WITHIN);
+            self.broker.pause()?;
+            let pairs = self.with_own_broker(measure);
+            self.broker.resume()?;
+            return pairs;
+        }
         // The measure before this one may have used the prepared segments up, and its data are being freed.
         self.broker.wait_for_pool(self.pool_segments)?;
         self.repeat_until = Instant::now() + self.repeat_within;
         let address = self.broker.address.clone();
         // What is read again has to stay; what is only written shall be dropped, so that space is used again as in steady state.
-        let kept = matches!(measure, Measure::TailFetchThroughput | Measure::ColdFetchThroughput);
+        let kept = matches!(measure, Measure::TailFetchThroughput | Measure::ColdFetchThroughput | Measure::ReplayDisturbanceP99);
         let settings: &[(&str, String)] = if kept { &[] } else { &[("retention.bytes", RETENTION_BYTES.to_string())] };
         let target = target::create(&address, &topic, 1, settings)?;
         let pairs = match measure {
@@ -154,6 +236,9 @@ impl Runs {
             Measure::TailFetchThroughput => self.tail(measure, &target),
             Measure::ColdFetchThroughput => self.cold(measure, &target),
             Measure::Partitions1000 => self.partitions(measure, &target),
+            Measure::Partitions10000P99 => self.many_p99(measure, &target),
+            Measure::ReplayDisturbanceP99 => self.replay_disturbance(measure, &target),
+            _ => self.many_throughput(measure, &target),
         };
         self.broker.resume()?;
         let pairs = pairs?;
@@ -161,9 +246,39 @@ impl Runs {
         Ok(pairs)
     }
 
+    fn with_own_broker(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
+        match measure {
+            Measure::SorterDisturbanceP99 => self.sorter_disturbance(measure),
+            Measure::Partitions10000Sustained => self.many_sustained(measure),
+            Measure::MemoryIdleMib => self.memory_idle(measure),
+            Measure::MemoryGrowthMib => self.memory_growth(measure),
+            Measure::Startup1Gib => self.startup(measure, 1),
+            Measure::Startup4Gib => self.startup(measure, 4),
+            _ => self.startup(measure, 10),
+        }
+    }
+
+    /// One run beside a limit that no machine changes.
+    pub fn beside_a_constant(
+        &mut self,
+        measure: Measure,
+        run: impl FnOnce(&mut Runs) -> Result<(f64, f64), BenchError>,
+    ) -> Result<Pair, BenchError> {
+        let mut limit = Figure { value: 0.0, p99_us: None };
+        let seen = self.watched(measure, |runs| {
+            let (value, most) = run(runs)?;
+            limit.value = most;
+            Ok(Figure { value, p99_us: None })
+        })?;
+        let reference = Seen { figure: limit, ..seen.clone() };
+        let pair = Pair::of(&reference, &seen, &reference);
+        pair.tell(1, measure);
+        Ok(pair)
+    }
+
     /// Looks at the machine during `run`.
-    fn watched(&mut self, run: impl FnOnce(&mut Runs) -> Result<Figure, BenchError>) -> Result<Seen, BenchError> {
-        let looks = Looks::begin(self.limits.cpus);
+    fn watched(&mut self, measure: Measure, run: impl FnOnce(&mut Runs) -> Result<Figure, BenchError>) -> Result<Seen, BenchError> {
+        let looks = Looks::begin(self.limits.cpus, if measure.is_p99() { BETWEEN_WHEN_P99_COUNTS } else { BETWEEN });
         let watch = Watch::start();
         let figure = run(self);
         let waited_share = watch.waited_share();
@@ -205,34 +320,26 @@ impl Runs {
     }
 
     /// Reference, subject, reference, subject, ..., reference: until there are enough undisturbed pairs, or no more may be tried.
-    fn alternate(
+    pub fn alternate(
         &mut self,
         measure: Measure,
         mut reference: impl FnMut(&mut Runs) -> Result<Figure, BenchError>,
         mut subject: impl FnMut(&mut Runs) -> Result<Figure, BenchError>,
     ) -> Result<Vec<Pair>, BenchError> {
-        let wanted = self.pairs as usize;
+        let wanted = if measure == Measure::Partitions10000Sustained { self.pairs.min(LONG_PAIRS) } else { self.pairs } as usize;
         let mut pairs: Vec<Pair> = Vec::new();
         self.measured = None;
-        let mut before = self.watched(&mut reference)?;
+        let mut before = self.watched(measure, &mut reference)?;
         if self.measured.is_some() {
             // The first one took long, with the disk in it: once more, right before the broker's first run.
-            before = self.watched(&mut reference)?;
+            before = self.watched(measure, &mut reference)?;
         }
         loop {
-            let seen = self.watched(&mut subject)?;
-            let after = self.watched(&mut reference)?;
+            let seen = self.watched(measure, &mut subject)?;
+            let after = self.watched(measure, &mut reference)?;
             let pair = Pair::of(&before, &seen, &after);
             before = after;
-            eprintln!(
-                "tramline-bench:   pair {}: limit {:.2} {unit}, tramline {:.2} {unit}, ratio {:.2}{}",
-                pairs.len() + 1,
-                pair.limit.value,
-                pair.broker.value,
-                pair.broker.value / pair.limit.value,
-                pair.machine_words(),
-                unit = measure.unit()
-            );
+            pair.tell(pairs.len() + 1, measure);
             pairs.push(pair);
             let undisturbed = pairs.iter().filter(|pair| pair.doubt() == 0.0).count();
             let may_repeat = pairs.len() < wanted * TRIES_PER_PAIR as usize && Instant::now() < self.repeat_until;
@@ -252,7 +359,7 @@ impl Runs {
         let mut end = 0;
         for attempt in 1..=TAIL_ATTEMPTS {
             from = end;
-            produce::throughput(target, self.window, Until::Bytes(TAIL_BYTES.min(self.cache_bytes / 2)))?;
+            produce::throughput(target, BATCH_BYTES, self.window, Until::Bytes(TAIL_BYTES.min(self.cache_bytes / 2)))?;
             end = target::end_offset(&self.broker.address, target)?;
             match tail_run(&self.broker, target, from, end, Duration::ZERO) {
                 Ok(_) => break,
@@ -266,14 +373,7 @@ impl Runs {
 
     /// Data four times the cache, pushed out of it by as much again as the cache holds.
     fn cold(&mut self, measure: Measure, target: &Target) -> Result<Vec<Pair>, BenchError> {
-        eprintln!("tramline-bench:   writing {} MiB of cold data", (5 * self.cache_bytes) >> 20);
-        produce::throughput(target, self.window, Until::Bytes(4 * self.cache_bytes))?;
-        let end = target::end_offset(&self.broker.address, target)?;
-        let address = self.broker.address.clone();
-        let other = target::create(&address, "bench-cold-flush", 1, &[])?;
-        produce::throughput(&other, self.window, Until::Bytes(self.cache_bytes + (32 << 20)))?;
-        // The limit reads what the broker reads: one of the segments that hold these data.
-        self.limits.read_file = Some(self.cold_segment()?);
+        let (end, other) = self.write_cold(target)?;
         let pairs = self.interleave(measure, |broker, time| {
             let before = broker.disk_read_bytes()?;
             let fetched = fetch::throughput(target, 0, end, true, time)?;
@@ -285,27 +385,21 @@ impl Runs {
         });
         self.limits.read_file = None;
         self.broker.resume()?;
-        target::delete(&address, &other)?;
+        target::delete(&self.broker.address, &other)?;
         pairs
     }
 
-    /// The segment that was written longest ago among the last four: the middle of the cold data.
-    fn cold_segment(&self) -> Result<PathBuf, BenchError> {
-        let mut segments = Vec::new();
-        let mut dirs = vec![self.data_dir.clone()];
-        while let Some(dir) = dirs.pop() {
-            for entry in std::fs::read_dir(&dir).map_err(io_error("cannot list the broker's files"))?.flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-")) {
-                    segments.push((entry.metadata().and_then(|m| m.modified()).map_err(io_error("cannot look at a segment"))?, path));
-                }
-            }
-        }
-        segments.sort();
-        let at = segments.len().saturating_sub(4);
-        segments.into_iter().nth(at).map(|(_, path)| path).ok_or_else(|| BenchError::Wrong("the broker has no segment".to_owned()))
+    /// Fills a topic with cold data; answers where they end, and the topic that pushed them out of the cache.
+    pub fn write_cold(&mut self, target: &Target) -> Result<(u64, Target), BenchError> {
+        eprintln!("tramline-bench:   writing {} MiB of cold data", (5 * self.cache_bytes) >> 20);
+        produce::throughput(target, BATCH_BYTES, self.window, Until::Bytes(4 * self.cache_bytes))?;
+        let end = target::end_offset(&self.broker.address, target)?;
+        let address = self.broker.address.clone();
+        let other = target::create(&address, "bench-cold-flush", 1, &[])?;
+        produce::throughput(&other, BATCH_BYTES, self.window, Until::Bytes(self.cache_bytes + (32 << 20)))?;
+        // The limit reads what the broker reads: one of the segments that hold these data.
+        self.limits.read_file = Some(cold_segment(&self.data_dir)?);
+        Ok((end, other))
     }
 
     /// Over one partition, over a thousand, over one, ...
@@ -318,6 +412,25 @@ impl Runs {
         target::delete(&address, &many)?;
         Ok(pairs)
     }
+}
+
+/// The segment that was written longest ago among the last four: the middle of the cold data.
+fn cold_segment(data_dir: &Path) -> Result<PathBuf, BenchError> {
+    let mut segments = Vec::new();
+    let mut dirs = vec![data_dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(io_error("cannot list the broker's files"))?.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-")) {
+                segments.push((entry.metadata().and_then(|m| m.modified()).map_err(io_error("cannot look at a segment"))?, path));
+            }
+        }
+    }
+    segments.sort();
+    let at = segments.len().saturating_sub(4);
+    segments.into_iter().nth(at).map(|(_, path)| path).ok_or_else(|| BenchError::Wrong("the broker has no segment".to_owned()))
 }
 
 /// Reads from memory; data that came from the disk are an error.
@@ -342,6 +455,6 @@ fn round_trip(target: &Target, level: Level, time: Duration) -> Result<Figure, B
 }
 
 fn write(target: &Target, window: usize, time: Duration) -> Result<Figure, BenchError> {
-    let seen = produce::throughput(target, window, Until::Time(time))?;
+    let seen = produce::throughput(target, BATCH_BYTES, window, Until::Time(time))?;
     Ok(Figure { value: seen.gbps, p99_us: Some(seen.latency.p99_us) })
 }

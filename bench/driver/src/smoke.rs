@@ -1,6 +1,8 @@
 //! Each loop once, for a moment, against the fake broker: that none rots, and that none accepts a wrong answer silently.
 
-use crate::produce::{self, Until};
+use crate::batches::BATCH_BYTES;
+use crate::produce::{self, Rate, Until};
+use crate::replay::Replay;
 use crate::target::Target;
 use crate::{fake, fetch, rtt};
 use std::time::Duration;
@@ -20,7 +22,7 @@ fn round_trips() {
 fn produce_then_fetch_gives_the_same_bytes() {
     let target = target(1);
     let goal = 20 << 20;
-    produce::throughput(&target, 16, Until::Bytes(goal)).expect("produced");
+    produce::throughput(&target, BATCH_BYTES, 16, Until::Bytes(goal)).expect("produced");
     // 63 records per batch of 64 KiB; a little more than the goal was sent.
     let batches = goal / (64 << 10);
     let fetched = fetch::throughput(&target, 0, batches * 63, true, Duration::ZERO).expect("fetched");
@@ -31,8 +33,33 @@ fn produce_then_fetch_gives_the_same_bytes() {
 #[test]
 fn throughput_over_many_partitions_reaches_each() {
     let target = target(10);
-    let seen = produce::throughput(&target, 8, Until::Time(Duration::from_millis(100))).expect("produced");
+    let seen = produce::throughput(&target, BATCH_BYTES, 8, Until::Time(Duration::from_millis(100))).expect("produced");
     assert!(seen.gbps > 0.0 && seen.latency.p50_us > 0.0);
     // The run ends with the first acknowledgement: at most eight of ten partitions can have received something.
-    assert!(produce::throughput(&target, 8, Until::Bytes(1)).is_err(), "a partition without a batch has to show");
+    assert!(produce::throughput(&target, BATCH_BYTES, 8, Until::Bytes(1)).is_err(), "a partition without a batch has to show");
+}
+
+#[test]
+fn an_open_loop_counts_from_when_a_request_was_due() {
+    let target = target(3);
+    let rate = Rate { gbps: 0.02, batch_bytes: BATCH_BYTES, time: Duration::from_millis(200) };
+    let mut calls = 0;
+    let latency = produce::open_loop(&target, rate, || {
+        calls += 1;
+        // The driver itself stands still once: what was due meanwhile is late.
+        if calls == 50 {
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        Ok(())
+    });
+    assert!(latency.expect("produced").p99_us >= 30_000.0, "{latency:?}");
+}
+
+#[test]
+fn replaying_consumers_go_round() {
+    let target = target(1);
+    produce::throughput(&target, BATCH_BYTES, 16, Until::Bytes(4 << 20)).expect("produced");
+    let mut replay = Replay::begin(&target, 64 * 63).expect("begun");
+    let gbps = replay.alone(Duration::from_millis(200)).expect("read");
+    assert!(gbps > 0.0 && replay.bytes > 2 * (4 << 20), "{gbps} {}", replay.bytes);
 }

@@ -23,6 +23,15 @@ pub fn create(address: &str, topic: &str, partitions: u32, settings: &[(&str, St
     let client = client(address)?;
     let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
     client.create_topic(topic, partitions, &settings, false)?;
+    wait_for_leaders(&client, topic, partitions)
+}
+
+/// A topic that is there already.
+pub fn find(address: &str, topic: &str, partitions: u32) -> Result<Target, BenchError> {
+    wait_for_leaders(&client(address)?, topic, partitions)
+}
+
+fn wait_for_leaders(client: &Client, topic: &str, partitions: u32) -> Result<Target, BenchError> {
     let start = Instant::now();
     loop {
         let metadata = client.metadata(&[topic])?;

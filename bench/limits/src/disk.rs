@@ -82,7 +82,7 @@ pub fn file_to_read(path: &Path) -> io::Result<(File, u64)> {
 }
 
 /// Fills with bytes that do not compress: a device or host that knows a short way for zeros or patterns shall not take it.
-fn scramble(bytes: &mut [u8]) {
+pub fn scramble(bytes: &mut [u8]) {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for chunk in bytes.chunks_mut(8) {
         // Xorshift64: enough to defeat compression, fast enough not to count.

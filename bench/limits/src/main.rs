@@ -8,6 +8,7 @@
 // Submissions hand raw memory to the kernel; there is no safe way to drive a ring. Each place says why it holds.
 #![allow(unsafe_code)]
 
+mod beside;
 mod chain;
 mod cold_chain;
 mod disk;
@@ -52,6 +53,18 @@ struct Arguments {
     /// MiB of the file that is written over and over
     #[arg(long, default_value_t = 1024)]
     write_mib: u64,
+    /// write-beside-reads: bytes of one write
+    #[arg(long, default_value_t = 68 << 10)]
+    beside_write_bytes: u32,
+    /// write-beside-reads: 10^9 bytes written per second
+    #[arg(long, default_value_t = 0.1)]
+    beside_write_gbps: f64,
+    /// write-beside-reads: bytes of one read
+    #[arg(long, default_value_t = 512 << 10)]
+    beside_read_bytes: u32,
+    /// write-beside-reads: 10^9 bytes read per second
+    #[arg(long, default_value_t = 0.2)]
+    beside_read_gbps: f64,
     /// The busy-polling client of tcp-rtt yields when a poll finds nothing
     #[arg(long)]
     client_yield: bool,
@@ -86,6 +99,8 @@ enum Measurement {
     DurableRtt,
     /// Frames of 64 KiB, summed, copied, synced in blocks, acknowledged: what one core can do at the most
     DurableStream,
+    /// Synced writes at a given rate, latency from the moment each is due, beside four readers at a given rate
+    WriteBesideReads,
     // Last: giving the large file back may keep the device busy.
     /// Direct reads of 1 MiB, summed, sent to a client that sums and copies: what one core can do at the most
     ColdStream,
@@ -170,6 +185,7 @@ impl Run {
             Measurement::ColdStream => self.cold_stream(),
             Measurement::DurableRtt => self.durable_round_trip(),
             Measurement::DurableStream => self.durable_stream(),
+            Measurement::WriteBesideReads => self.write_beside_reads(),
         }
     }
 
@@ -305,6 +321,30 @@ impl Run {
             self.limit(format!("durable_stream_{name}"), value);
         }
         self.write_file = Some((file, len));
+        Ok(())
+    }
+
+    fn write_beside_reads(&mut self) -> io::Result<()> {
+        let page = |bytes: u32| (bytes.clamp(4096, 16 << 20) as usize).next_multiple_of(4096);
+        let load = beside::Load {
+            write_bytes: page(self.arguments.beside_write_bytes),
+            write_gbps: self.arguments.beside_write_gbps,
+            read_bytes: page(self.arguments.beside_read_bytes),
+            read_gbps: self.arguments.beside_read_gbps,
+        };
+        if !(load.write_gbps > 0.0 && load.read_gbps > 0.0) {
+            return Err(io::Error::other("--beside-write-gbps and --beside-read-gbps have to be above 0"));
+        }
+        let (to, to_len) = self.take_write_file()?;
+        let (from, from_len) = self.take_read_file()?;
+        let seen = beside::run(self.cpus[0], (&to, to_len), (&from, from_len), load, self.time)?;
+        let figures = [("p50_us", seen.p50_us), ("p99_us", seen.p99_us), ("write_gbps", seen.write_gbps), ("read_gbps", seen.read_gbps)];
+        for (name, value) in figures {
+            self.point(format!("beside_{name}"), value);
+            self.limit(format!("beside_{name}"), value);
+        }
+        self.write_file = Some((to, to_len));
+        self.read_file = Some((from, from_len));
         Ok(())
     }
 }

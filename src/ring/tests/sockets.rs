@@ -101,6 +101,57 @@ fn heads_and_parts_reach_a_slow_reader_whole_and_are_given_back() {
 }
 
 #[test]
+fn bulk_sends_share_a_turn_and_short_ones_pass() {
+    let mut bench = Bench::new();
+    let bulk = pattern(1 << 20, 3);
+    let pairs: Vec<_> = (0..4).map(|_| bench.pair()).collect();
+    let (short, mut waits) = bench.pair();
+    bench.settle();
+    pairs.iter().for_each(|(conn, _)| bench.ring.send(*conn, &bulk, &[]));
+    bench.ring.send(short, b"short", &[]);
+    bench.ring.reap(&mut bench.seen);
+    let sent: usize = pairs.iter().map(|(conn, _)| bulk.len() - bench.ring.queued_bytes(*conn)).sum();
+    assert!(sent <= 1 << 20, "one turn begins a MiB, whoever it is for: {sent} bytes");
+    let mut got = [0; 5];
+    waits.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"short");
+    let readers: Vec<_> = pairs
+        .into_iter()
+        .map(|(conn, mut client)| {
+            let mut got = vec![0; bulk.len()];
+            (conn, thread::spawn(move || client.read_exact(&mut got).map(|()| (got, client)).unwrap()))
+        })
+        .collect();
+    while readers.iter().any(|(conn, _)| bench.ring.queued_bytes(*conn) > 0) {
+        assert!(matches!(bench.next(), Completion::Sent { .. }));
+    }
+    for (_, reader) in readers {
+        assert!(reader.join().unwrap().0 == bulk);
+    }
+}
+
+#[test]
+fn peers_that_do_not_read_keep_nobody_waiting() {
+    let mut bench = Bench::new();
+    // More than one socket takes, for each of more connections than have room in one turn.
+    let silent: Vec<_> = (0..8).map(|_| bench.pair()).collect();
+    let (conn, mut client) = bench.pair();
+    bench.settle();
+    let much = vec![7; 16 << 20];
+    silent.iter().for_each(|(conn, _)| bench.ring.send(*conn, &much, &[]));
+    bench.ring.send(conn, &pattern(1 << 20, 9), &[]);
+    let reader = thread::spawn(move || {
+        let mut got = vec![0; 1 << 20];
+        client.read_exact(&mut got).map(|()| (got, client)).unwrap()
+    });
+    while bench.ring.queued_bytes(conn) > 0 {
+        assert!(matches!(bench.next(), Completion::Sent { .. }));
+    }
+    assert!(reader.join().unwrap().0 == pattern(1 << 20, 9));
+    assert!(silent.iter().all(|(conn, _)| bench.ring.queued_bytes(*conn) > 0), "these are really full");
+}
+
+#[test]
 fn sends_queued_while_one_is_in_flight_follow_it() {
     let mut bench = Bench::new();
     let (conn, mut client) = bench.pair();
@@ -135,7 +186,9 @@ fn a_peer_that_vanishes_ends_in_one_closed_and_its_parts_come_back() {
     bench.settle();
     assert!(bench.ring.queued_bytes(conn) > 0, "the queue must be stuck for this test");
     drop(client); // with unread bytes: a reset
-    assert_eq!(bench.closed(conn), CloseReason::Reset);
+    // The kernel tells it once: a send that was carried out in part answers with its bytes, and then the receive finds an end.
+    let reason = bench.closed(conn);
+    assert!(matches!(reason, CloseReason::Reset | CloseReason::Peer), "{reason:?}");
     bench.settle();
     assert!(bench.seen.is_empty(), "nothing follows: {:?}", bench.seen);
     assert_eq!(slab.lent_bytes(), 0);
@@ -492,9 +545,12 @@ fn a_ring_dropped_with_everything_in_flight_gives_all_memory_back() {
     let mut bench = Bench::new();
     let address = bench.listen();
     let mut clients = Vec::new();
+    let mut conns = Vec::new();
     for _ in 0..20 {
         clients.push(TcpStream::connect(address).unwrap());
-        let conn = bench.accepted();
+        conns.push(bench.accepted());
+    }
+    for conn in conns {
         bench.ring.rearm_recv(conn, 0);
         for _ in 0..8 {
             let buf = slab.take(1 << 20).unwrap();

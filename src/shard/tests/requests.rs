@@ -2,7 +2,7 @@
 
 use super::world::{CLIENT, World, batch, produce_results};
 use crate::config::{DiskLevel, DiskLook};
-use crate::effects::Event;
+use crate::effects::{Effect, Event};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
 use tramline_wire::frame::FLAG_ERROR;
@@ -470,4 +470,40 @@ fn a_one_shot_fetch_reads_for_its_one_reply_only() {
     assert!((8 << 10..16 << 10).contains(&payload.len()), "{} bytes came", payload.len());
     // A footer page and its header, and the pages of five batches: 400 KB are there.
     assert!(world.shard.log.stats().read_bytes <= 48 << 10, "{:?}", world.shard.log.stats());
+}
+
+#[test]
+fn while_the_log_writes_readers_behind_the_tail_take_turns() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    for number in 0..600 {
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
+        world.settle();
+    }
+    let mut world = World::over(world.disk.snapshot(), world.now);
+    world.produce(uid, Level::Durable, &[value(600, 100)]);
+    let _ = world.step(Event::EndOfTurn);
+    let is_write = |effect: &Effect| matches!(effect, Effect::Write { .. });
+    assert!(world.disk.under_way.iter().any(is_write), "the log writes, and goes on writing until the readers are through");
+    const READERS: u64 = 15;
+    for reader in 0..READERS {
+        world.request(Kind::Fetch, &[], |out| {
+            let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 0, 1, 1 << 20);
+            writer.push(out, &FetchEntry { partition_uid: uid, offset: reader * 40, max_bytes: 1 << 20 });
+            writer.finish(out);
+        });
+    }
+    let mut most = 0;
+    loop {
+        world.turn();
+        let reads = world.disk.under_way.iter().map(|effect| if let Effect::Read { buf, .. } = effect { buf.len() } else { 0 });
+        most = most.max(reads.sum());
+        let Some(at) = world.disk.under_way.iter().position(|effect| matches!(effect, Effect::Read { .. })) else { break };
+        world.complete(at);
+    }
+    assert!(world.disk.under_way.iter().any(is_write), "no reader waited for the write");
+    let answered = (0..).take_while(|_| world.reply().is_some()).count() as u64;
+    assert_eq!(answered, READERS);
+    assert!((256 << 10..768 << 10).contains(&most), "each would read a segment of 128 KiB at once: {most} bytes under way");
 }
