@@ -452,14 +452,16 @@ fn cold_reads_give_their_memory_back() {
 
 #[test]
 fn a_one_shot_fetch_reads_for_its_one_reply_only() {
-    let mut world = World::new();
+    // The sorter's reads would count as well.
+    let unsorted = [("sorter.segments", "0")];
+    let mut world = World::with(&unsorted);
     world.create_topic("t", 1, &[]);
     let uid = world.uids("t")[0];
     for number in 0..200 {
         world.produce(uid, Level::Durable, &[value(number, 2000)]);
         world.settle();
     }
-    let mut world = World::over(world.disk.snapshot(), world.now);
+    let mut world = World::start(world.disk.snapshot(), world.now, &unsorted);
     world.request(Kind::Fetch, &[], |out| {
         let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 1000, 1, 1 << 20);
         writer.push(out, &FetchEntry { partition_uid: uid, offset: 0, max_bytes: 8 << 10 });

@@ -86,7 +86,8 @@ impl World {
         World::start(disk, now, &[])
     }
 
-    fn start(mut disk: SimDisk, now: Now, more: &[(&str, &str)]) -> World {
+    /// Over this disk, with other settings than the usual ones.
+    pub(super) fn start(mut disk: SimDisk, now: Now, more: &[(&str, &str)]) -> World {
         let mut effects = Effects::new();
         let settings = Arc::new(settings(more));
         let shard = open(&mut disk, &settings, &mut effects);
