@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 /// What disturbs has to go on at this share of the rate it has alone.
 const SHARE_MIN: f64 = 0.3;
 
-/// The broker of the sorter's measure: jobs of half as many segments as by default, so that one is soon written; no scrubber, since reads are
-/// counted.
-const SORTER_ON: [&str; 3] = ["pool.segments=6", "scrub.bytes.per.second=0B", "sorter.segments=8"];
-const SORTER_OFF: [&str; 3] = ["pool.segments=6", "scrub.bytes.per.second=0B", "sorter.segments=0"];
+/// The broker of the sorter's measure: jobs of half as many segments as by default, so that one is soon written; producers are not slowed for the
+/// backlog, and there is no scrubber, since reads are counted.
+const SORTER_ON: [&str; 4] = ["pool.segments=6", "scrub.bytes.per.second=0B", "sorter.debt.bytes=1TiB", "sorter.segments=8"];
+const SORTER_OFF: [&str; 4] = ["pool.segments=6", "scrub.bytes.per.second=0B", "sorter.debt.bytes=1TiB", "sorter.segments=0"];
 /// Partitions of the backlog: batches of each lie some 256 MiB apart, so that hardly two of one are in the same segment.
 const BACKLOG_PARTITIONS: u32 = 4000;
 /// Written before the first run, and again before each: more than a run sorts at the default rate of 256 MiB/s.
