@@ -426,9 +426,9 @@ impl Log {
     }
 
     /// How many files may be created from now on, until this is called again. Beyond it only a log that runs out of its last segment takes one,
-    /// for its own bookkeeping.
-    pub fn set_segment_room(&mut self, segments: u32) {
-        self.pool.set_room(segments);
+    /// for its own bookkeeping, and only if `for_last`: manifest and checkpoint need some space to be replaced.
+    pub fn set_segment_room(&mut self, segments: u32, for_last: bool) {
+        self.pool.set_room(segments, for_last);
     }
 
     /// Whether nothing is open and nothing is under way: after `stop_background`, the process may end.

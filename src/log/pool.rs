@@ -100,8 +100,9 @@ pub(crate) struct Pool {
     zeros: Option<Bytes>,
     drop_queue: VecDeque<u64>,
     dropping: Dropping,
-    /// Files that may still be created (`set_room`).
+    /// Files that may still be created, and whether one more may be by a log at its end (`set_room`).
     room: u32,
+    room_for_last: bool,
     /// Files created since the start.
     pub(crate) created: u64,
     /// Last error number of a creation; 0 after a success.
@@ -125,12 +126,14 @@ impl Pool {
             drop_queue: VecDeque::new(),
             dropping: Dropping::No,
             room: u32::MAX,
+            room_for_last: true,
             created: 0,
             create_errno: 0,
         }
     }
 
-    pub(crate) fn set_room(&mut self, files: u32) {
+    pub(crate) fn set_room(&mut self, files: u32, for_last: bool) {
+        self.room_for_last = for_last;
         // One that is being made may not have been seen.
         let coming = matches!(self.creating, Creating::Create(_) | Creating::SyncDir(_));
         self.room = files.saturating_sub(u32::from(coming));
@@ -298,7 +301,7 @@ impl Pool {
             _ => return,
         }
         let wanted = self.wants_more() || (needed && self.usable() == 0);
-        if wanted && (self.room > 0 || (last && self.usable() == 0)) {
+        if wanted && (self.room > 0 || (last && self.room_for_last && self.usable() == 0)) {
             self.room = self.room.saturating_sub(1);
             let number = *next_file;
             *next_file += 1;

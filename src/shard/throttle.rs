@@ -162,7 +162,9 @@ impl Shard {
     pub fn set_disk(&mut self, look: DiskLook) {
         self.throttle.look = look;
         self.throttle.created_at_look = self.log.files_created();
-        self.log.set_segment_room(look.segments);
+        // Half of what is kept is for manifest and checkpoint: without them nothing can be freed.
+        let for_last = look.free_bytes >= self.log.segment_bytes() + look.refuse_bytes / 2;
+        self.log.set_segment_room(look.segments, for_last);
     }
 
     /// Whether a produce frame has to wait.

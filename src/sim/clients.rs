@@ -428,7 +428,7 @@ impl Clients {
         match (pending, code) {
             (Pending::Delete { topic }, ErrorCode::UnknownTopic) => self.topics[topic].state = TopicState::Gone,
             (Pending::Create { topic }, code) if code.retriable() => self.topics[topic].state = TopicState::Wanted,
-            (Pending::Produce { .. }, ErrorCode::DiskFull) => world.totals.note(Counted::DiskFullRefusals),
+            (Pending::Produce { .. }, ErrorCode::DiskFull) => note_disk_full(world),
             (_, code) if code.retriable() => {}
             // A request may overtake the deletion of its topic, and a failed shard says so.
             (Pending::Produce { uid, .. } | Pending::Fetch { uid, .. } | Pending::Offsets { uid } | Pending::Trim { uid, .. }, code) => {
@@ -477,7 +477,7 @@ impl Clients {
             return Err(format!("produced to partition {uid}, acknowledged for {}", result.partition_uid));
         }
         if result.error == ErrorCode::DiskFull {
-            world.totals.note(Counted::DiskFullRefusals);
+            note_disk_full(world);
         }
         if result.error != ErrorCode::Ok {
             let known = self.uids.contains(&uid);
@@ -495,6 +495,9 @@ impl Clients {
         }
         if durable {
             world.totals.add(Counted::RecordsAcked, ids.end - ids.start);
+            if std::mem::take(&mut world.refused_for_space) && !world.quiet {
+                world.totals.note(Counted::SpaceCameBack);
+            }
             self.durable_acks += 1;
         }
         self.history.on_acked(conn, sequence, uid, result.base_offset, ids, durable)
@@ -511,4 +514,9 @@ impl Clients {
         }
         uids.len() as u64
     }
+}
+
+fn note_disk_full(world: &mut World) {
+    world.totals.note(Counted::DiskFullRefusals);
+    world.refused_for_space = true;
 }

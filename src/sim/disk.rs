@@ -99,8 +99,8 @@ pub(crate) struct SimDisk {
     /// Operations of a start until the "machine" stops: None for never.
     pub(crate) start_ops_left: Option<u64>,
     pub(crate) start_ops: u64,
-    /// Creations of segment files are refused.
-    pub(crate) full: bool,
+    /// What new files may take, in bytes; `None` for as much as they like.
+    pub(crate) free_bytes: Option<u64>,
     /// The next write ends with this error.
     pub(crate) fail_next_write: Option<i32>,
     /// The next write is done for this many bytes only.
@@ -176,9 +176,12 @@ impl SimDisk {
         match op {
             FileOp::Create { file, name, len_bytes } => {
                 assert!(!self.names.contains_key(&**name), "{name} exists");
-                if self.full {
-                    self.make(name, 0);
-                    return Err(ENOSPC);
+                if let Some(free) = &mut self.free_bytes {
+                    let Some(left) = free.checked_sub(*len_bytes) else {
+                        self.make(name, 0);
+                        return Err(ENOSPC);
+                    };
+                    *free = left;
                 }
                 let inode = self.make(name, *len_bytes);
                 assert!(self.open.insert(*file, inode).is_none(), "{file} is open already");
@@ -266,6 +269,11 @@ impl SimDisk {
                 *inode = Inode::default();
             }
         }
+    }
+
+    /// Bytes of all files that have a name.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].data.len() as u64).sum()
     }
 
     /// Whether some file was another segment before.

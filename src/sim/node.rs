@@ -5,7 +5,7 @@
 use super::disk::{SimDisk, Tear};
 use super::{Dice, Params};
 use crate::api::NodeInfo;
-use crate::config::{self, Machine, Settings, Sources};
+use crate::config::{self, DiskMarks, Machine, Settings, Sources};
 use crate::effects::{Effects, Token};
 use crate::ids::{ConnId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, RecoverError, RecoveryReport, recover};
@@ -70,6 +70,10 @@ impl Node {
             ("memory.bytes", "64MiB"),
             ("sorter.segments", sorter_segments.as_str()),
             ("sorter.bytes.per.second", "4MiB"),
+            ("disk.warn.free", "30%"),
+            ("disk.slow.free", "20%"),
+            ("disk.refuse.free", "10%"),
+            ("throttle.time", "2s"),
             // Short, so that a client that stops in the middle of a frame is met within a run.
             ("partial.frame.timeout", "5s"),
         ];
@@ -90,6 +94,11 @@ impl Node {
         };
         let disks = (0..params.shards).map(|_| Disk { disk: SimDisk::new(), numbers: Vec::new() }).collect();
         Node { seats: Vec::new(), disks, settings: Arc::new(settings), log }
+    }
+
+    /// The stages of a disk that fills up, with the log's segments in place of the settings' ones.
+    pub(super) fn disk_marks(&self) -> DiskMarks {
+        DiskMarks { segment_bytes: self.log.segment_bytes, ..self.settings.disk_marks() }
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -81,6 +81,8 @@ pub struct Params {
     pub slow_every_us: u64,
     /// Mean time between two periods without space.
     pub full_every_us: u64,
+    /// Segments that the file system holds, 0 for as many as there are.
+    pub disk_segments: u64,
     /// Mean time between two faults of what is stored: flipped, lost, misplaced, unreadable.
     pub decay_every_us: u64,
     /// Parts per million that the node's clock is fast (or slow, below zero).
@@ -115,6 +117,7 @@ impl Params {
             read_error_in: dice.within(200..2000),
             slow_every_us: dice.within(5..30) * second,
             full_every_us: dice.within(10..60) * second,
+            disk_segments: 0,
             decay_every_us: 0,
             drift_ppm: dice.below(2001) as i64 - 1000,
             clock_jumps: dice.chance(50),
@@ -140,6 +143,7 @@ impl Params {
                 // 79,000 to 99,000 reads, many of 100 to 240 KiB, and a third of its time went into copying them.
                 (params.tail_cache_bytes, params.streams) = (1 << 20, 1);
             }
+            Profile::Faults if dice.chance(40) => params.disk_segments = u64::from(params.shards) * dice.within(8..40),
             Profile::Faults => {}
             Profile::Disk => params.decay_every_us = dice.within(2..15) * second,
             Profile::Swarm => {

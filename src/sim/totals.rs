@@ -77,7 +77,9 @@ events! {
     ShardsFailed = "shards stopped by an error of the disk", Faults Disk Swarm;
     MeshMessages = "messages between shards", Faults Disk Swarm;
     RequestsUnknown = "requests whose answer never came", Faults Disk Swarm;
+    ProducersSlowed = "produce held back on a disk that fills up", Faults;
     DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm;
+    SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;
 }
 
 /// Counts by event.

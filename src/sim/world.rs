@@ -14,7 +14,7 @@ use super::node::{Node, Started};
 use super::queue::Queue;
 use super::totals::{Event as Counted, Totals};
 use super::{Dice, Params};
-use crate::config::{DiskLevel, DiskLook};
+use crate::config::{DiskLevel, DiskSize};
 use crate::effects::{Effect, Event, Now, Outcome};
 use crate::ids::{ConnId, ShardId};
 use crate::mutants::{Mutant, Mutants};
@@ -22,6 +22,7 @@ use crate::shard::Taken;
 use crate::shard::mesh::Message;
 use std::collections::BTreeMap;
 use tramline_wire::frame::{self, Need};
+use tramline_wire::kind::Kind;
 
 /// UTC at the first start, in microseconds.
 const UTC_START_US: i64 = 1_700_000_000_000_000;
@@ -121,7 +122,12 @@ pub(super) struct World {
     pub(super) net_dice: Dice,
     pub(super) slow_until_us: u64,
     slow_factor: u64,
+    /// Until when somebody else has all space that is left.
     pub(super) full_until_us: u64,
+    /// The stage of the last look at the file system.
+    disk_level: DiskLevel,
+    /// A produce was refused because the disk is full, by this process.
+    pub(super) refused_for_space: bool,
     space_told_us: u64,
     pub(super) log: Option<Vec<String>>,
     pub(super) refused: Option<String>,
@@ -154,6 +160,8 @@ impl World {
             slow_until_us: 0,
             slow_factor: 1,
             full_until_us: 0,
+            disk_level: DiskLevel::Enough,
+            refused_for_space: false,
             space_told_us: 0,
             log: log.then(Vec::new),
             refused: None,
@@ -310,7 +318,12 @@ impl World {
         }
         let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("clients send whole frames") };
         match self.step(shard, Event::Frame { conn, frame: &frame }) {
-            Some(Taken::Blocked) => self.node.seats[shard].blocked.push_back((conn, bytes)),
+            Some(Taken::Blocked) => {
+                if frame.header.kind == Kind::Produce.as_u8() && self.disk_level >= DiskLevel::Slow {
+                    self.totals.note(Counted::ProducersSlowed);
+                }
+                self.node.seats[shard].blocked.push_back((conn, bytes));
+            }
             _ => {
                 self.give_back(bytes);
                 self.tell_piece(shard, conn);
@@ -487,6 +500,7 @@ impl World {
         let dice = &mut self.disk_dice;
         let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
         self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
+        self.refused_for_space = false;
         for seat in &mut self.node.seats {
             self.totals.add(Counted::SortedSegments, seat.shard.metrics_mut().counters.sorter_segments);
             self.totals.add(Counted::BatchesCut, seat.shard.metrics_mut().counters.retention_batches);
@@ -528,13 +542,22 @@ impl World {
     /// Space comes or goes: what the housekeeping thread tells the shards.
     pub(super) fn tell_space(&mut self) {
         self.space_told_us = self.now_us;
-        let full = self.now_us < self.full_until_us;
+        let used: u64 = self.node.disks.iter().map(|disk| disk.disk.used_bytes()).sum();
+        // Faults are over: somebody has added a disk.
+        let total_bytes = match self.params.disk_segments {
+            0 => 1 << 40,
+            _ if self.quiet => 1 << 40,
+            segments => segments * self.params.segment_bytes,
+        };
+        let others_have_it = self.now_us < self.full_until_us;
+        let free_bytes = if others_have_it { 0 } else { total_bytes.saturating_sub(used) };
+        let look = self.node.disk_marks().look(DiskSize { total_bytes, free_bytes });
+        self.disk_level = look.level;
         for disk in &mut self.node.disks {
-            disk.disk.full = full;
+            disk.disk.free_bytes = Some(free_bytes);
         }
         for seat in &mut self.node.seats {
-            let level = if full { DiskLevel::Refuse } else { DiskLevel::Enough };
-            seat.shard.set_disk(DiskLook { level, segments: if full { 0 } else { 1000 }, ..DiskLook::default() });
+            seat.shard.set_disk(look);
         }
     }
 }
