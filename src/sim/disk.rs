@@ -65,6 +65,8 @@ struct Late {
     inode: usize,
     pos: usize,
     data: Vec<u8>,
+    /// Which sectors land.
+    lands: Vec<bool>,
 }
 
 /// How a write that was under way at a crash has landed.
@@ -75,6 +77,21 @@ pub(crate) enum Tear {
     Prefix,
     Suffix,
     Random,
+}
+
+impl Tear {
+    /// Which of a write's sectors land.
+    fn sectors(self, count: usize, dice: &mut Dice) -> Vec<bool> {
+        let cut = dice.below(count as u64 + 1) as usize;
+        let lands = |number: usize| match self {
+            Tear::Nothing => false,
+            Tear::Everything => true,
+            Tear::Prefix => number < cut,
+            Tear::Suffix => number >= cut,
+            Tear::Random => dice.chance(50),
+        };
+        (0..count).map(lands).collect()
+    }
 }
 
 pub(crate) const TEARS: [Tear; 5] = [Tear::Nothing, Tear::Everything, Tear::Prefix, Tear::Suffix, Tear::Random];
@@ -315,32 +332,27 @@ impl SimDisk {
     }
 
     pub(super) fn store_torn(&mut self, inode: usize, pos: usize, bytes: &[u8], tear: Tear, dice: &mut Dice) {
-        let sectors = bytes.len() / SECTOR;
-        let cut = dice.below(sectors as u64 + 1) as usize;
-        for number in 0..sectors {
-            let lands = match tear {
-                Tear::Nothing => false,
-                Tear::Everything => true,
-                Tear::Prefix => number < cut,
-                Tear::Suffix => number >= cut,
-                Tear::Random => dice.chance(50),
-            };
-            if lands {
-                let at = number * SECTOR;
-                self.store(inode, pos + at, &bytes[at..at + SECTOR], false);
-            }
+        self.store_some(inode, pos, bytes, &tear.sectors(bytes.len() / SECTOR, dice));
+    }
+
+    /// Stores the sectors that land, readable and not stable.
+    fn store_some(&mut self, inode: usize, pos: usize, bytes: &[u8], lands: &[bool]) {
+        for (number, _) in lands.iter().enumerate().filter(|(_, lands)| **lands) {
+            let at = number * SECTOR;
+            self.store(inode, pos + at, &bytes[at..at + SECTOR], false);
         }
     }
 
     /// Some of the writes under way are going to land after the process has died. Answers their numbers, counted from `number` on.
-    pub(super) fn put_off_some(&mut self, number: u64, dice: &mut Dice) -> std::ops::Range<u64> {
+    pub(super) fn put_off_some(&mut self, number: u64, tear: Tear, dice: &mut Dice) -> std::ops::Range<u64> {
         let before = self.late.len();
         for effect in &self.under_way {
             if let Effect::Write { file, pos, data, .. } = effect
                 && dice.chance(70)
             {
                 let number = number + (self.late.len() - before) as u64;
-                self.late.push(Late { number, inode: self.open[file], pos: *pos as usize, data: data.as_slice().to_vec() });
+                let lands = tear.sectors(data.len() / SECTOR, dice);
+                self.late.push(Late { number, inode: self.open[file], pos: *pos as usize, data: data.as_slice().to_vec(), lands });
             }
         }
         let late = &self.late;
@@ -356,11 +368,11 @@ impl SimDisk {
     /// Answers its file, place and length; `None` where the file was let go meanwhile, and took its late writes along.
     pub(super) fn land(&mut self, number: u64) -> Option<(String, usize, usize)> {
         let at = self.late.iter().position(|late| late.number == number).expect("each late write lands once");
-        let Late { inode, pos, data, .. } = self.late.remove(at);
+        let Late { inode, pos, data, lands, .. } = self.late.remove(at);
         if pos + data.len() > self.inodes[inode].data.len() {
             return None;
         }
-        self.store(inode, pos, &data, false);
+        self.store_some(inode, pos, &data, &lands);
         let name = self.names.iter().find(|(_, named)| **named == inode).map(|(name, _)| name.clone());
         Some((name?, pos, data.len()))
     }

@@ -156,8 +156,9 @@ impl Clients {
         let error = ErrorBody::decode(frame.meta).map_err(|e| format!("an unreadable error: {e}"))?;
         let code = error.code().ok_or_else(|| "an error without a known code".to_owned())?;
         let is_gone = matches!(code, ErrorCode::TopicDeleted | ErrorCode::UnknownPartition);
-        let all_known = stream.parts.iter().all(|part| self.uids.contains(&part.uid));
-        if !code.retriable() && code != ErrorCode::StorageFailed && !(is_gone && !all_known) {
+        let some_unknown = stream.parts.iter().any(|part| !self.uids.contains(&part.uid));
+        let fits = code.retriable() || code == ErrorCode::StorageFailed || is_gone && some_unknown;
+        if !fits {
             return Err(format!("a stream is refused: {code:?}: {}: {stream:?}", error.message));
         }
         self.list[at].to_resume.extend(stream.parts.iter().map(|part| (part.uid, part.next)));

@@ -8,7 +8,7 @@
 //!
 //! Not here: what clients do (`clients.rs`), when faults come (`run.rs`).
 
-use super::disk::TEARS;
+use super::disk::{TEARS, Tear};
 use super::net::Conn;
 use super::node::{Node, Started};
 use super::queue::Queue;
@@ -420,11 +420,9 @@ impl World {
                         self.totals.note(Counted::ReadErrors);
                     }
                 }
-                Effect::File { .. } => {
-                    if dice.once_in(self.params.dir_error_in) {
-                        disk.disk.fail_next_file = Some((super::disk::EIO, dice.chance(50)));
-                        self.totals.note(Counted::DirErrors);
-                    }
+                Effect::File { .. } if dice.once_in(self.params.dir_error_in) => {
+                    disk.disk.fail_next_file = Some((super::disk::EIO, dice.chance(50)));
+                    self.totals.note(Counted::DirErrors);
                 }
                 _ => {}
             }
@@ -507,7 +505,7 @@ impl World {
             self.totals.add(Counted::SortsInterrupted, u64::from(seat.shard.is_sorting()));
         }
         if !power {
-            self.put_off_writes();
+            self.put_off_writes(tear);
         }
         self.node.end(power, tear, &mut self.disk_dice);
         self.say(|| format!("the process ends: power {power}, what is under way lands: {tear:?}"));
@@ -522,9 +520,9 @@ impl World {
     }
 
     /// What the kernel has of a dying process lands when it likes, some of it after the process is gone.
-    fn put_off_writes(&mut self) {
+    fn put_off_writes(&mut self, tear: Tear) {
         for shard in 0..self.node.disks.len() {
-            let numbers = self.node.disks[shard].disk.put_off_some(self.next_number, &mut self.disk_dice);
+            let numbers = self.node.disks[shard].disk.put_off_some(self.next_number, tear, &mut self.disk_dice);
             self.next_number = numbers.end;
             for number in numbers {
                 let after = self.disk_dice.within(1000..LATE_US);
