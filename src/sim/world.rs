@@ -29,6 +29,8 @@ const UTC_START_US: i64 = 1_700_000_000_000_000;
 /// A background turn at most this often, and how much it may do: the runtime's numbers.
 const TURN_EVERY_US: u64 = 1000;
 const TURN_BYTES: u64 = 4 << 20;
+/// How long a node on a full disk serves nobody before somebody gives it space.
+const OPERATOR_US: u64 = 5_000_000;
 /// How often the shards are told how much space there is.
 const SPACE_EVERY_US: u64 = 1_000_000;
 /// How long after the death of its process a write may land (some 100 ms were seen; more gives a start that does not wait its chance).
@@ -126,6 +128,8 @@ pub(super) struct World {
     pub(super) full_until_us: u64,
     /// The stage of the last look at the file system.
     disk_level: DiskLevel,
+    /// When all shards served last.
+    served_us: u64,
     /// A produce was refused because the disk is full, by this process.
     pub(super) refused_for_space: bool,
     space_told_us: u64,
@@ -161,6 +165,7 @@ impl World {
             slow_factor: 1,
             full_until_us: 0,
             disk_level: DiskLevel::Enough,
+            served_us: 0,
             refused_for_space: false,
             space_told_us: 0,
             log: log.then(Vec::new),
@@ -540,6 +545,14 @@ impl World {
     /// Space comes or goes: what the housekeeping thread tells the shards.
     pub(super) fn tell_space(&mut self) {
         self.space_told_us = self.now_us;
+        if self.node.is_serving() || !self.node.is_up() {
+            self.served_us = self.now_us;
+        } else if self.params.disk_segments > 0 && self.now_us > self.served_us + OPERATOR_US {
+            // All that is kept for bookkeeping is used up, by thousands of operations for each segment: what helps then is space.
+            self.params.disk_segments += 2 * u64::from(self.params.shards);
+            self.served_us = self.now_us;
+            self.totals.note(Counted::SpaceAdded);
+        }
         let used: u64 = self.node.disks.iter().map(|disk| disk.disk.used_bytes()).sum();
         // Faults are over: somebody has added a disk.
         let total_bytes = match self.params.disk_segments {
