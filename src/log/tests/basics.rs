@@ -276,7 +276,7 @@ fn a_clean_shutdown_leaves_a_checkpoint_and_a_quiet_log() {
 #[test]
 fn without_space_for_another_segment_appends_stand_still_and_go_on_when_there_is_some() {
     let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });
-    h.disk.full = true;
+    h.disk.free_bytes = Some(0);
     let mut stored = 0;
     for round in 0..200 {
         h.now.mono_us += 1_000;
@@ -296,7 +296,7 @@ fn without_space_for_another_segment_appends_stand_still_and_go_on_when_there_is
     assert!(h.log.stats().out_of_segments);
     assert_eq!(h.log.stats().create_errno, 28);
     assert!(h.failed.is_none(), "{:?}", h.failed);
-    h.disk.full = false;
+    h.disk.free_bytes = None;
     h.now.mono_us += 3_000_000;
     h.settle();
     assert!(h.close());
