@@ -191,10 +191,11 @@ impl Partition {
         self.drop_lost();
     }
 
-    /// The oldest data was dropped: the start moves up to what is left.
-    pub fn on_trimmed(&mut self) {
-        let start = self.index.first_offset().unwrap_or(self.next_offset);
-        self.log_start = self.log_start.max(start);
+    /// The oldest data up to `end` was dropped: the start moves up to there, not to what is left. What damage took between the two is damaged, not
+    /// dropped.
+    pub fn on_dropped(&mut self, end: u64) {
+        assert!(self.index.first_offset().unwrap_or(self.next_offset) >= end, "partition {}: something below {end} is left", self.uid);
+        self.log_start = self.log_start.max(end);
         self.drop_lost();
     }
 

@@ -163,8 +163,21 @@ fn offsets_are_handed_out_committed_and_trimmed_in_order() {
     assert_eq!((p.committed_end(), p.visible_end()), (5, 6));
     p.index.seal(SegmentUid(1), BlockSeq(1), 0);
     p.index.pop_run();
-    p.on_trimmed();
+    p.on_dropped(5);
     assert_eq!((p.log_start(), p.next_offset()), (5, 6));
+}
+
+#[test]
+fn what_damage_took_behind_what_was_dropped_is_still_told_as_damaged() {
+    let mut p = partition();
+    p.on_appended(batch(0, 5, 1));
+    p.skip_lost(4);
+    p.on_appended(batch(9, 3, 2));
+    p.on_committed(12);
+    p.index.seal(SegmentUid(1), BlockSeq(1), 0);
+    p.index.pop_run();
+    p.on_dropped(5);
+    assert_eq!((p.log_start(), p.lost_at(5)), (5, Some(&(5..9))), "nobody dropped these");
 }
 
 #[test]
@@ -221,7 +234,7 @@ fn a_trim_moves_the_start_for_good_and_never_past_what_is_committed() {
     // What retention moved up a crash can take back: a trim to there has to be written all the same.
     p.index.seal(SegmentUid(1), BlockSeq(1), 0);
     p.index.pop_run();
-    p.on_trimmed();
+    p.on_dropped(5);
     assert_eq!((p.log_start(), p.check_trim(5)), (5, Ok(true)));
     p.trim_to(7);
     assert_eq!((p.log_start(), p.committed_end(), p.next_offset()), (7, 10, 15));
@@ -230,7 +243,7 @@ fn a_trim_moves_the_start_for_good_and_never_past_what_is_committed() {
     assert_eq!(p.log_start(), 7, "a start never goes back");
     // The run that straddles the start goes later; the start does not follow it down.
     p.index.seal(SegmentUid(2), BlockSeq(2), 0);
-    p.on_trimmed();
+    p.on_dropped(5);
     assert_eq!((p.log_start(), p.index.first_offset()), (7, Some(5)));
 }
 

@@ -193,7 +193,7 @@ impl Shard {
             partition.note_front(Oldest::from(&entries[count]));
         }
         if count > 0 {
-            partition.on_trimmed();
+            partition.on_dropped(Oldest::from(&entries[count - 1]).end_offset);
             self.retention.starts_moved = true;
             self.metrics.counters.retention_batches += count as u64;
         }

@@ -155,16 +155,16 @@ impl Shard {
     pub(super) fn trim(&mut self, now: Now, slot: Slot) {
         let Some(partition) = self.partitions.get_mut(slot) else { return };
         partition.index.forget_sealed(self.log.cached_from());
-        let mut trimmed = false;
+        let mut dropped = None;
         loop {
             let oldest = partition.index.runs().next().copied();
             let Some(run) = oldest.filter(|run| partition.has_expired(&Oldest::from(run), 0, now.utc_us)) else { break };
             partition.index.pop_run();
             self.retention.on_run_dropped(&run);
-            trimmed = true;
+            dropped = Some(run.end_offset);
         }
-        if trimmed {
-            partition.on_trimmed();
+        if let Some(end) = dropped {
+            partition.on_dropped(end);
             self.retention.starts_moved = true;
         }
     }

@@ -20,6 +20,8 @@ fn seeds_that_once_failed_hold() {
     for (profile, seed, what) in [
         (Profile::Disk, 382, "a rebuilt footer and the checkpoint before it, at the start after the next crash"),
         (Profile::Swarm, 160, "starts that are interrupted again and again"),
+        (Profile::Disk, 168, "a trim behind which damage had taken batches moved the start over these as well"),
+        (Profile::Faults, 28, "a full disk without a byte left for bookkeeping, and then space"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");
     }
