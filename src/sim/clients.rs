@@ -480,6 +480,7 @@ impl Clients {
             note_disk_full(world);
         }
         if result.error != ErrorCode::Ok {
+            world.say(|| format!("partition {uid} takes no batch: {:?}", result.error));
             let known = self.uids.contains(&uid);
             let gone = matches!(result.error, ErrorCode::TopicDeleted | ErrorCode::UnknownPartition) && !known;
             return match result.error.retriable() || gone || result.error == ErrorCode::StorageFailed {

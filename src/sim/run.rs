@@ -248,6 +248,13 @@ impl Run {
         }
         let limit = self.world.now_us + PATIENCE_US;
         loop {
+            // A frame whose rest never came costs its connection seconds later.
+            self.clients.connect_all(&mut self.world);
+            while !self.clients.is_idle() {
+                if !self.advance(limit)? {
+                    return Err(format!("no fault is left, and a hello is not answered: {}", self.clients.unanswered()));
+                }
+            }
             self.clients.durable_acks = 0;
             let wanted = self.clients.produce_to_all(&mut self.world);
             while !self.clients.is_idle() {
