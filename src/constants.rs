@@ -38,6 +38,8 @@ pub const FETCH_FRAME_BYTES: u32 = 128 << 10;
 pub const TURN_US: u64 = 50;
 /// Shards of one node: the mesh keeps a queue per pair, and a group's number leaves room for this many.
 pub const SHARDS_MAX: u64 = 256;
+/// Most replica groups on each shard: each costs a consensus state.
+pub const GROUPS_PER_SHARD_MAX: u64 = 31;
 
 /// How long a starting node waits for lock and port. After SIGKILL the kernel still carries out writes that were in flight (seen: some
 /// 100 ms) and holds the lock until then; ten seconds also covers a supervisor that starts the successor early.

@@ -198,7 +198,7 @@ pub static TABLE: &[Def] = &[
         "groups.per.shard",
         "replica groups",
         1,
-        31,
+        crate::constants::GROUPS_PER_SHARD_MAX,
         fixed("4"),
         "Replica groups on each shard. Fixed for a data directory at its first start. More spread leaderships finer, each costs a consensus state.",
     ),

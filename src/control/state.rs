@@ -1,16 +1,16 @@
 //! The state machine: what the cluster is, changed by commands only.
 //!
 //! Invariants: `applied` is the index of the last command taken in (a replay skips what it covers); partitions of a topic are
-//! numbered without holes; every partition's group is one of the registered ones.
+//! numbered without holes; every partition's group is one of the registered ones; a snapshot restores to the same state, or is refused.
 
 use super::command::Command;
 use super::settings::{SettingError, TopicSettings};
 use super::stored::{self, StoredError};
 use super::view::{PartitionView, TopicView, View};
-use crate::constants::{PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX};
+use crate::constants::{GROUPS_PER_SHARD_MAX, PARTITIONS_MAX, SHARDS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX};
 use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, TopicUid};
 use rkyv::{Archive, Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -94,6 +94,7 @@ struct StateV1 {
     epoch: u64,
     next_topic_uid: u64,
     next_partition_uid: u64,
+    /// In the order in which they registered.
     nodes: Vec<NodeV1>,
     topics: Vec<TopicV1>,
 }
@@ -121,7 +122,8 @@ pub struct State {
     epoch: u64,
     next_topic_uid: u64,
     next_partition_uid: u64,
-    nodes: BTreeMap<NodeId, (u16, u16)>,
+    /// In the order in which they registered, for that gives their groups numbers: (node, shards, groups per shard).
+    nodes: Vec<(NodeId, u16, u16)>,
     groups: BTreeMap<GroupId, GroupPlace>,
     topics: BTreeMap<String, Topic>,
     partition_count: u64,
@@ -150,7 +152,7 @@ impl State {
 
     /// Whether a node has registered.
     pub fn has_node(&self, node: NodeId) -> bool {
-        self.nodes.contains_key(&node)
+        self.nodes.iter().any(|(known, ..)| *known == node)
     }
 
     /// Takes in the commands of the entry at `index`, in order, and answers each. An entry at or below `applied` was taken in
@@ -170,7 +172,7 @@ impl State {
     /// Says whether a command would be refused, without changing anything.
     pub fn check(&self, command: &Command) -> Result<(), ControlError> {
         match command {
-            Command::RegisterNode { .. } => Ok(()),
+            Command::RegisterNode { node, shards, groups_per_shard } => check_node(*node, *shards, *groups_per_shard),
             Command::CreateTopic { name, partitions, settings, .. } => {
                 if !valid_topic_name(name) {
                     return Err(ControlError::InvalidName(name.clone()));
@@ -252,9 +254,11 @@ impl State {
     }
 
     fn register(&mut self, node: NodeId, shards: u16, groups_per_shard: u16) {
-        if self.nodes.insert(node, (shards, groups_per_shard)).is_some() {
+        // What it has is fixed at its first start, and so is what was registered then.
+        if self.has_node(node) {
             return;
         }
+        self.nodes.push((node, shards, groups_per_shard));
         let mut next = self.groups.keys().next_back().map_or(1, |g| g.0 + 1);
         for shard in 0..shards {
             for _ in 0..groups_per_shard {
@@ -306,7 +310,7 @@ impl State {
 
     /// The snapshot's bytes, for checkpoints and (later) far replicas.
     pub fn snapshot(&self) -> Vec<u8> {
-        let nodes = self.nodes.iter().map(|(node, (shards, groups))| NodeV1 { node: node.0, shards: *shards, groups_per_shard: *groups });
+        let nodes = self.nodes.iter().map(|(node, shards, groups)| NodeV1 { node: node.0, shards: *shards, groups_per_shard: *groups });
         let topics = self.topics.iter().map(|(name, topic)| TopicV1 {
             name: name.clone(),
             uid: topic.uid.0,
@@ -326,23 +330,41 @@ impl State {
         stored::seal(stored::SNAPSHOT_SCHEMA, 1, &archive)
     }
 
-    /// Reads a snapshot.
+    /// Reads a snapshot; one that says what no state can be is refused.
     pub fn restore(bytes: &[u8]) -> Result<State, StoredError> {
         let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 1)?;
         let stored = rkyv::from_bytes::<StateV1, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
+        let wrong = |what: String| Err(StoredError::Archive(what));
+        let counters = [stored.applied, stored.epoch, stored.next_topic_uid, stored.next_partition_uid];
+        if counters.iter().any(|counter| *counter > COUNTER_MAX) {
+            return wrong(format!("counters {counters:?}"));
+        }
         let mut state = State::new();
         for node in &stored.nodes {
+            check_node(node.node, node.shards, node.groups_per_shard).map_err(StoredError::archive)?;
+            if state.has_node(NodeId(node.node)) {
+                return wrong(format!("node {} twice", node.node));
+            }
             state.register(NodeId(node.node), node.shards, node.groups_per_shard);
         }
+        let mut uids = BTreeSet::new();
         for topic in stored.topics {
+            let count = topic.partitions.len() as u64;
+            let is_new = topic.partitions.iter().all(|(uid, _)| *uid < stored.next_partition_uid && uids.insert(*uid));
+            if !valid_topic_name(&topic.name) || topic.uid >= stored.next_topic_uid || count > TOPIC_PARTITIONS_MAX || !is_new {
+                return wrong(format!("topic {:?} with uid {} and {count} partitions", topic.name, topic.uid));
+            }
             let partitions: Vec<_> = topic.partitions.iter().map(|(uid, group)| (PartitionUid(*uid), GroupId(*group))).collect();
             for (_, group) in &partitions {
                 let place = state.groups.get_mut(group).ok_or_else(|| StoredError::Archive(format!("unknown group {group}")))?;
                 place.partitions += 1;
             }
-            state.partition_count += partitions.len() as u64;
+            state.partition_count += count;
             let settings = TopicSettings::parse(pairs(&topic.settings)).map_err(StoredError::archive)?;
-            state.topics.insert(topic.name, Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, partitions });
+            let restored = Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, partitions };
+            if state.partition_count > PARTITIONS_MAX || state.topics.insert(topic.name, restored).is_some() {
+                return wrong(format!("more than {PARTITIONS_MAX} partitions, or two topics of one name"));
+            }
         }
         state.applied = LogIndex(stored.applied);
         state.epoch = stored.epoch;
@@ -350,6 +372,20 @@ impl State {
         state.next_partition_uid = stored.next_partition_uid;
         Ok(state)
     }
+}
+
+/// Highest that a counter of a snapshot may be: half of what it has room for, so that what is added to it stays a number.
+const COUNTER_MAX: u64 = u64::MAX / 2;
+
+/// What a node may say it has: the limits of the settings, since every group costs memory on each replica.
+fn check_node(node: u32, shards: u16, groups_per_shard: u16) -> Result<(), ControlError> {
+    let fits = |count: u16, max: u64| (1..=max).contains(&u64::from(count));
+    if fits(shards, SHARDS_MAX) && fits(groups_per_shard, GROUPS_PER_SHARD_MAX) {
+        return Ok(());
+    }
+    Err(ControlError::Limit(format!(
+        "node {node} says it has {shards} shards with {groups_per_shard} groups each: 1 to {SHARDS_MAX} with 1 to {GROUPS_PER_SHARD_MAX} can be"
+    )))
 }
 
 fn pairs(list: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {

@@ -111,3 +111,20 @@ proptest! {
         prop_assert_eq!(restored.snapshot(), state.snapshot());
     }
 }
+
+#[test]
+fn a_snapshot_keeps_the_order_in_which_nodes_registered_and_what_they_had_then() {
+    let mut state = State::new();
+    let register = |node, shards, groups_per_shard| Command::RegisterNode { node, shards, groups_per_shard };
+    apply_one(&mut state, 1, register(5, 1, 2)).unwrap();
+    apply_one(&mut state, 2, register(1, 2, 1)).unwrap();
+    // Again, with other numbers: its groups are those of the first time.
+    apply_one(&mut state, 3, register(5, 4, 4)).unwrap();
+    apply_one(&mut state, 4, create("t", 4)).unwrap();
+    let restored = State::restore(&state.snapshot()).unwrap();
+    assert_eq!(restored.view().topics(), state.view().topics());
+    assert_eq!(restored.snapshot(), state.snapshot());
+    for (shards, groups) in [(0, 1), (1, 0), (257, 1), (1, 32), (u16::MAX, u16::MAX)] {
+        assert!(matches!(state.check(&register(9, shards, groups)), Err(ControlError::Limit(_))), "{shards} shards, {groups} groups");
+    }
+}

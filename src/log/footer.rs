@@ -21,6 +21,7 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, Offset, PartitionUid, SegmentUid, ShardId};
 use crate::log::layout::{BLOCK_ALIGN, put, u16_at, u32_at, u64_at};
+use crate::log::plausible::NUMBER_MAX;
 use crate::log::types::{Damage, DamageKind};
 
 /// Bytes of a footer entry on disk.
@@ -63,6 +64,11 @@ impl FooterEntry {
     /// What the footer is sorted by.
     pub fn sort_key(&self) -> (PartitionUid, Offset) {
         (self.partition_uid, self.base_offset)
+    }
+
+    fn is_plausible(&self, data_end: u64) -> bool {
+        let (from, end) = (u64::from(self.pos), u64::from(self.pos) + u64::from(self.len));
+        self.len > 0 && from >= BLOCK_ALIGN as u64 && end <= data_end && self.base_offset.0 < NUMBER_MAX
     }
 
     fn put(&self, row: &mut [u8]) {
@@ -274,7 +280,14 @@ pub fn decode_slice(plan: &FooterPlan, bytes: &[u8], out: &mut Vec<FooterEntry>)
         let from = plan.first.max(page_first) - page_first;
         let to = (plan.first + plan.count).min(page_first + held) - page_first;
         let rows = &page[from as usize * FOOTER_ENTRY_BYTES..to as usize * FOOTER_ENTRY_BYTES];
+        let listed = out.len();
         out.extend(rows.chunks_exact(FOOTER_ENTRY_BYTES).map(FooterEntry::get));
+        // Whatever the checksum says: nobody may read past the data, or count beyond what a number holds, for an entry.
+        let data_end = u64::from(plan.pos) - u64::from(first_page) * FOOTER_PAGE_BYTES as u64;
+        if !out[listed..].iter().all(|entry| entry.is_plausible(data_end)) {
+            out.truncate(kept);
+            return Err(damage(number as u32));
+        }
     }
     Ok(())
 }

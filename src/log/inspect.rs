@@ -12,6 +12,7 @@ use crate::log::footer::{FOOTER_PAGE_BYTES, FooterEntry, FooterHeader, decode_sl
 use crate::log::layout::{BLOCK_ALIGN, FRAGMENT_BATCH, SegmentHeader, peek_header};
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1};
 use crate::log::operation::segment_file_name;
+use crate::log::plausible::Plausible;
 use crate::log::recovery::files::{decode_envelope, header_of};
 use crate::log::recovery::scan::{FoundBlock, ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
 use crate::log::recovery::{DiskError, starts_of};
@@ -180,7 +181,7 @@ impl Inspector<'_> {
 
     fn small_file<T>(&mut self, name: &str, schema: u16, version: u16) -> Option<T>
     where
-        T: rkyv::Archive,
+        T: rkyv::Archive + Plausible,
         T::Archived: for<'b> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'b, rkyv::rancor::Error>>
             + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rkyv::rancor::Error>>,
     {

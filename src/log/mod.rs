@@ -36,6 +36,7 @@ pub mod inspect;
 pub mod layout;
 pub mod manifest;
 mod operation;
+mod plausible;
 mod pool;
 mod reads;
 mod recovered;

@@ -171,6 +171,15 @@ pub enum RecoverError {
     },
     /// Another node's or cluster's directory.
     OtherIdentity(String),
+    /// Something that checks says that more blocks were durable than there is room for.
+    BlockNumbers {
+        /// First block of the segments without a footer.
+        first: u64,
+        /// Last block that is said to be durable.
+        last: u64,
+        /// Blocks that these segments can hold.
+        room: u64,
+    },
     /// A live segment's file is missing or too short.
     SegmentFile {
         /// The file's name.
@@ -208,6 +217,10 @@ impl fmt::Display for RecoverError {
             RecoverError::OtherIdentity(what) => {
                 write!(f, "the directory belongs to {what}: point --data-dir to this node's own directory")
             }
+            RecoverError::BlockNumbers { first, last, room } => write!(
+                f,
+                "blocks {first} to {last} are said to be durable where only {room} can be: restore the shard's directory from a copy, or move it away"
+            ),
             RecoverError::SegmentFile { name, what } => write!(f, "segment file {name} {what}: put it back, or move the directory away"),
         }
     }

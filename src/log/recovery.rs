@@ -22,9 +22,11 @@ pub use start_disk::{DiskError, StartDisk};
 use crate::ids::{BlockSeq, FileId, Incarnation, SegmentUid};
 use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1, RunV1};
 use crate::log::config::LogConfig;
+use crate::log::footer::footer_bytes;
 use crate::log::layout::BLOCK_ALIGN;
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1, StartV1};
 use crate::log::operation::{segment_file, segment_file_name, segment_file_number};
+use crate::log::plausible::check_together;
 use crate::log::recovered::{LostBlocks, RecoverError, Recovered, RecoveryReport};
 use crate::log::types::{Damage, DamageKind};
 use collect::Collector;
@@ -82,6 +84,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     }
     if let Some(checkpoint) = &mut checkpoint {
         report.runs_dropped = drop_freed_runs(checkpoint, &manifest);
+        check_together(&manifest, checkpoint).map_err(|what| RecoverError::Checkpoint(format!("whole and names {what}")))?;
     }
     let log = open::open_log(&mut files, manifest, checkpoint.as_ref(), &open_records, &end, &collector, cfg, &mut report)?;
     let found = collector.finish(&mut damage);
@@ -286,6 +289,21 @@ fn walk(
         let uid = SegmentUid(manifest.segments[open_records[block.segment]].uid);
         collector.take(&block, uid);
     })?;
+    // Lost blocks were somewhere, a page each at least: a number beyond that is no count of them.
+    let room: u64 = records().map(|record| record.bytes / BLOCK_ALIGN as u64).sum();
+    if end.next_seq.0 - first_seq > room {
+        return Err(RecoverError::BlockNumbers { first: first_seq, last: end.next_seq.0 - 1, room });
+    }
+    for (record, content) in records().zip(&collector.segments) {
+        // The log keeps that room with each block it writes.
+        if content.end_pos + footer_bytes(content.batches) > record.bytes && content.end_pos > 0 {
+            let what = format!("has {} bytes of blocks, which leave no room for a footer of {} entries", content.end_pos, content.batches);
+            return Err(RecoverError::SegmentFile { name: segment_file_name(record.file), what });
+        }
+    }
+    if covers >= end.next_seq {
+        return Err(RecoverError::Checkpoint(format!("whole and covers block {covers} of a log that ends before block {}", end.next_seq)));
+    }
     // An unreadable page is no evidence of a torn write: where the end of the log hangs on one, nobody may decide that it was never
     // acknowledged.
     if let Some((index, tail)) = end.tail {

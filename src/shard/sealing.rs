@@ -70,7 +70,10 @@ impl Shard {
         let runs = runs_of(segment, &footer);
         let checkpoint = self.checkpoint(last_block, &runs);
         match self.log.seal(&mut self.slab, effects, segment, &mut footer, checkpoint) {
-            Ok(()) => self.sealing = Some(Sealing { segment, last_block, runs, positions: self.groups.positions_at(last_block) }),
+            Ok(()) => {
+                tracing::debug!(shard = self.id.0, segment = segment.0, "sealing begins");
+                self.sealing = Some(Sealing { segment, last_block, runs, positions: self.groups.positions_at(last_block) });
+            }
             Err(SealRefused::Busy | SealRefused::Failed) => {}
         }
         footer.clear();

@@ -264,6 +264,14 @@ impl Job {
                     let from = (first - window.first) as usize;
                     copy.unread.extend(entries.iter().skip(from).take(unlisted as usize));
                     copy.unlisted -= copy.unread.len() as u32;
+                    let (run, uid) = (copy.run, copy.uid);
+                    let is_of_run =
+                        |e: &FooterEntry| e.partition_uid == uid && (run.first_offset..run.end_offset).contains(&e.base_offset.0);
+                    if !copy.unread.iter().all(is_of_run) {
+                        // A footer and a checkpoint that do not fit each other.
+                        copy.unread.clear();
+                        (copy.unlisted, copy.is_broken) = (0, true);
+                    }
                 }
                 None => (copy.unlisted, copy.is_broken) = (0, true),
             }

@@ -137,9 +137,14 @@ impl Shard {
                 self.log.finish_sorted(&mut self.slab, effects);
                 self.sorting.step = Step::Finishing(job);
             }
-            // What was copied so far stays; the next look chooses anew.
-            Copied::NoFile | Copied::Nothing => {}
+            // What was copied so far stays.
+            Copied::NoFile | Copied::Nothing => self.end_sorting(),
         }
+    }
+
+    /// Nothing is left to be done: the next look chooses anew.
+    fn end_sorting(&self) {
+        tracing::debug!(shard = self.id.0, "sorting ends");
     }
 
     /// A read of the sorter's has ended.
@@ -217,8 +222,9 @@ impl Shard {
     }
 
     fn go_on_sorting(&mut self, job: Box<Job>) {
-        if job.has_more() {
-            self.sorting.step = Step::Copying(job);
+        match job.has_more() {
+            true => self.sorting.step = Step::Copying(job),
+            false => self.end_sorting(),
         }
     }
 }

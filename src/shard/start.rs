@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::control::{Command, State};
 use crate::effects::Effects;
 use crate::ids::{GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
-use crate::log::{AppendRefused, CheckpointV1, DamageKind, EntryKind, HardState, Recovered, RecoveredBatch};
+use crate::log::{AppendRefused, CheckpointV1, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
 use crate::mutants::Mutant;
 use crate::partition::{BatchRef, Partition, Run, TopicRules, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
@@ -24,6 +24,11 @@ use std::sync::Arc;
 
 /// Least bytes of a record on disk: an index entry. Lost bytes divided by it bound how many offsets were in them.
 const RECORD_BYTES_MIN: u64 = tramline_wire::batch::INDEX_ENTRY_BYTES as u64;
+
+/// No partition gets that far: at a million a second after 146,000 years.
+const OFFSET_MAX: u64 = 1 << 62;
+/// Least bytes of an entry in a block: its row. Lost bytes divided by it bound how many entries were in them.
+const ENTRY_BYTES_MIN: u64 = crate::log::layout::ENTRY_BYTES as u64;
 
 /// What a shard is started with.
 pub struct ShardStart {
@@ -44,6 +49,8 @@ pub enum StartFailure {
     Metadata(String),
     /// A trim in the log cannot be read.
     Trim(String),
+    /// What the log holds does not follow from what it held before.
+    OutOfOrder(String),
     /// The consensus core refused.
     Replication(crate::replication::ReplicationError),
     /// The first block of this start found no room.
@@ -63,6 +70,9 @@ impl fmt::Display for StartFailure {
                     f,
                     "what was trimmed cannot be read: {what}; start the version that wrote it, or run `tramline inspect` on the data directory"
                 )
+            }
+            StartFailure::OutOfOrder(what) => {
+                write!(f, "the log contradicts itself: {what}; run `tramline inspect`, and restore the shard's directory from a copy")
             }
             StartFailure::Replication(cause) => cause.fmt(f),
             StartFailure::Memory(bytes, cause) => write!(
@@ -155,9 +165,39 @@ fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
 }
 
 fn recover_groups(node: NodeId, ids: &[GroupId], recovered: &Recovered) -> Result<Groups, StartFailure> {
-    let starts = ids.iter().map(|id| group_start(*id, recovered.checkpoint.as_ref(), &recovered.hard_states, recovered)).collect();
+    let starts: Vec<_> = ids.iter().map(|id| group_start(*id, recovered.checkpoint.as_ref(), &recovered.hard_states, recovered)).collect();
+    check_entries(&starts, &recovered.entries, &recovered.lost)?;
     let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, Handle { kind: e.kind, block: e.block })).collect();
     Groups::start(node, starts, &entries).map_err(StartFailure::Replication)
+}
+
+/// Entries follow one another, but for those that lost blocks held: the groups fill these holes one by one.
+fn check_entries(starts: &[GroupStart], entries: &[RecoveredEntry], lost: &[LostBlocks]) -> Result<(), StartFailure> {
+    let lost: u64 = lost.iter().map(|lost| lost.bytes / ENTRY_BYTES_MIN).sum();
+    for start in starts {
+        let mut last = start.base;
+        for entry in entries.iter().filter(|e| e.group == start.id) {
+            let hole = entry.index.0.saturating_sub(last.index.0.saturating_add(1));
+            if hole > lost || entry.term < last.term {
+                let (group, index, term) = (start.id, entry.index, entry.term);
+                return Err(StartFailure::OutOfOrder(format!("group {group}: entry {index} of term {term} behind {last:?}")));
+            }
+            last = GroupPosition { index: entry.index.max(last.index), term: entry.term };
+        }
+    }
+    Ok(())
+}
+
+/// A partition's batches follow one another in the log.
+fn check_batch_order(partition: &Partition, batch: &RecoveredBatch) -> Result<(), StartFailure> {
+    let (base, end) = (batch.base_offset, partition.index.end_offset().unwrap_or(0));
+    if base.0 < end || base.0 >= OFFSET_MAX {
+        let (block, uid) = (batch.block, batch.uid);
+        return Err(StartFailure::OutOfOrder(format!(
+            "block {block} has a batch of partition {uid} at {base}, behind one that ends at {end}"
+        )));
+    }
+    Ok(())
 }
 
 fn group_start(id: GroupId, checkpoint: Option<&CheckpointV1>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
@@ -211,7 +251,9 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
     let forgotten = usize::from(recovered.log.mutants().has(Mutant::ReuseOffset)).min(recovered.batches.len());
     for batch in recovered.covered_batches.iter().chain(&recovered.batches[..recovered.batches.len() - forgotten]) {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
-        found.entry(batch.uid).or_insert_with(new).restore_batch(batch_ref(batch));
+        let partition = found.entry(batch.uid).or_insert_with(new);
+        check_batch_order(partition, batch)?;
+        partition.restore_batch(batch_ref(batch));
     }
     recover_trims(recovered, &mut found)?;
     // Blocks that are gone may have held records of any partition, behind whatever came after them was lost with them: as many
@@ -246,6 +288,9 @@ fn recover_trims(recovered: &Recovered, found: &mut IdMap<PartitionUid, Partitio
     }
     for control in recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control) {
         for trim in decode_trims(&control.payload).map_err(|error| StartFailure::Trim(error.to_string()))? {
+            if trim.log_start >= OFFSET_MAX {
+                return Err(StartFailure::Trim(format!("partition {} to {}", trim.uid, trim.log_start)));
+            }
             let new = || Partition::new(trim.uid, TopicUid(0), 0, control.group, TopicRules::default());
             found.entry(trim.uid).or_insert_with(new).restore_trim(trim.log_start);
         }
@@ -276,4 +321,56 @@ fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: &mut Slab) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{BlockSeq, Offset};
+
+    fn entry(index: u64, term: u64) -> RecoveredEntry {
+        let (group, block) = (GroupId(1), BlockSeq(index));
+        RecoveredEntry { group, kind: EntryKind::Data, index: LogIndex(index), term: Term(term), block, content_len: 0 }
+    }
+
+    #[test]
+    fn a_hole_among_entries_is_no_larger_than_what_was_lost_could_fill() {
+        let base = GroupPosition { index: LogIndex(4), term: Term(2) };
+        let starts = [GroupStart { id: GroupId(1), base, ..GroupStart::default() }];
+        let lost = [LostBlocks { first: BlockSeq(7), last: BlockSeq(8), bytes: 4096 }];
+        let check = |entries: &[RecoveredEntry], lost: &[LostBlocks]| check_entries(&starts, entries, lost).is_ok();
+        assert!(check(&[entry(4, 2), entry(5, 2), entry(6, 3)], &[]));
+        assert!(!check(&[entry(5, 2), entry(7, 3)], &[]));
+        assert!(check(&[entry(5, 2), entry(7 + 101, 3)], &lost));
+        assert!(!check(&[entry(5, 2), entry(7 + 102, 3)], &lost));
+        assert!(!check(&[entry(5, 2), entry(u64::MAX, 3)], &lost));
+        assert!(!check(&[entry(5, 3), entry(6, 2)], &[]), "terms do not fall");
+    }
+
+    #[test]
+    fn a_batch_below_the_end_of_the_one_before_is_refused() {
+        let mut partition = Partition::new(PartitionUid(9), TopicUid(1), 0, GroupId(1), TopicRules::default());
+        let batch = |base: u64| RecoveredBatch {
+            group: GroupId(1),
+            index: LogIndex(1),
+            term: Term(1),
+            uid: PartitionUid(9),
+            base_offset: Offset(base),
+            last_offset_delta: 3,
+            newest_ts: 0,
+            append_time_us: 0,
+            block: BlockSeq(1),
+            at: 96,
+            len: 200,
+            segment: SegmentUid(1),
+            pos: 4192,
+            damaged: false,
+        };
+        assert!(check_batch_order(&partition, &batch(10)).is_ok());
+        partition.restore_batch(batch_ref(&batch(10)));
+        assert!(check_batch_order(&partition, &batch(14)).is_ok());
+        for wrong in [0, 10, 13, 1 << 62, u64::MAX] {
+            assert!(check_batch_order(&partition, &batch(wrong)).is_err(), "{wrong}");
+        }
+    }
 }

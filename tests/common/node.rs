@@ -120,6 +120,11 @@ impl Process {
         }
     }
 
+    /// The next line of the standard output, if one comes within `limit` and before the process ends.
+    pub fn line_within(&mut self, limit: Duration) -> Option<String> {
+        self.lines.recv_timeout(limit).ok()
+    }
+
     /// Waits `time` and asserts that nothing was printed and the process did not end: the way to let time pass in a measurement.
     pub fn watch_quietly(&mut self, time: Duration) {
         match self.lines.recv_timeout(time) {
@@ -278,6 +283,15 @@ impl Node {
     pub fn restart(self) -> Node {
         let options = self.options.clone();
         self.restart_with(options)
+    }
+
+    /// Starts a process on the same directory and kills it after `time`, unless it was ready before. Answers whether it was not.
+    pub fn kill_a_start(&self, time: Duration) -> bool {
+        assert!(self.process.ended.is_some(), "stop or kill it first");
+        let mut process = Process::start(&mut self.options.command(&self.dir));
+        let was_ready = process.line_within(time).is_some();
+        process.kill();
+        !was_ready
     }
 
     /// As `restart`, with other options.

@@ -252,28 +252,7 @@ impl Peer {
             meta = meta.str(topic);
         }
         let reply = self.call(kind::METADATA, meta.0, Vec::new()).unwrap_or_else(|e| panic!("metadata was refused: {e:?}"));
-        let mut get = Get(&reply.meta);
-        let _view_epoch = get.u64();
-        let nodes = read_nodes(&mut get);
-        let topics = (0..get.u32())
-            .map(|_| Topic {
-                error: get.u16(),
-                name: get.str(),
-                uid: get.u64(),
-                partitions: (0..get.u32())
-                    .map(|_| Partition {
-                        index: get.u32(),
-                        uid: get.u64(),
-                        group: get.u32(),
-                        leader_node: get.u32(),
-                        leader_shard: get.u16(),
-                        term: get.u64(),
-                    })
-                    .collect(),
-            })
-            .collect();
-        get.end();
-        (nodes, topics)
+        read_metadata(&reply.meta)
     }
 
     /// The partitions of a topic that must exist.
@@ -410,6 +389,32 @@ pub fn fetch_meta(mode: u8, max_wait_ms: u32, min_bytes: u32, credit_bytes: u32,
         meta = meta.u64(*uid).u64(*offset).u32(*max_bytes);
     }
     meta.0
+}
+
+/// Nodes and topics in a metadata reply.
+pub fn read_metadata(meta: &[u8]) -> (Vec<NodeInfo>, Vec<Topic>) {
+    let mut get = Get(meta);
+    let _view_epoch = get.u64();
+    let nodes = read_nodes(&mut get);
+    let topics = (0..get.u32())
+        .map(|_| Topic {
+            error: get.u16(),
+            name: get.str(),
+            uid: get.u64(),
+            partitions: (0..get.u32())
+                .map(|_| Partition {
+                    index: get.u32(),
+                    uid: get.u64(),
+                    group: get.u32(),
+                    leader_node: get.u32(),
+                    leader_shard: get.u16(),
+                    term: get.u64(),
+                })
+                .collect(),
+        })
+        .collect();
+    get.end();
+    (nodes, topics)
 }
 
 /// The results in a produce reply.

@@ -7,6 +7,7 @@ use crate::log::envelope::{self, EnvelopeError, image_bytes};
 use crate::log::layout::{BLOCK_ALIGN, SegmentHeader, align_up_usize};
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1, serialize};
 use crate::log::operation::{segment_file, temporary_file};
+use crate::log::plausible::Plausible;
 use crate::log::recovered::RecoverError;
 use crate::log::recovery::{DiskError, StartDisk};
 use rkyv::util::AlignedVec;
@@ -203,10 +204,10 @@ pub(crate) fn header_of(manifest: &ManifestV2, record: &SegmentRecordV1) -> Segm
     }
 }
 
-/// Opens an envelope and reads the archive in it, checked.
+/// Opens an envelope and reads the archive in it, checked, and what it says looked at.
 pub(crate) fn decode_envelope<T>(file: &AlignedVec<16>, schema: u16, version: u16) -> Result<T, String>
 where
-    T: rkyv::Archive,
+    T: rkyv::Archive + Plausible,
     T::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, rkyv::rancor::Error>>
         + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rkyv::rancor::Error>>,
 {
@@ -215,5 +216,7 @@ where
         unsupported @ EnvelopeError::Unsupported { .. } => unsupported.to_string(),
     })?;
     let archived = rkyv::access::<T::Archived, rkyv::rancor::Error>(payload).map_err(|error| format!("damaged ({error})"))?;
-    rkyv::deserialize::<T, rkyv::rancor::Error>(archived).map_err(|error| format!("damaged ({error})"))
+    let value = rkyv::deserialize::<T, rkyv::rancor::Error>(archived).map_err(|error| format!("damaged ({error})"))?;
+    value.check().map_err(|what| format!("whole and names {what}"))?;
+    Ok(value)
 }

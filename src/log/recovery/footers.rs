@@ -12,7 +12,7 @@ use crate::log::footer::{
 };
 use crate::log::layout::{FRAGMENT_ALIGN, FRAGMENT_BATCH, SEGMENT_DATA_START};
 use crate::log::manifest::{ManifestV2, SegmentRecordV1};
-use crate::log::operation::segment_file;
+use crate::log::operation::{segment_file, segment_file_name};
 use crate::log::recovered::{RecoverError, RecoveryReport};
 use crate::log::recovery::files::{Files, is_medium_error};
 use crate::log::recovery::scan::{FoundBlock, ScanPlan, ScanSegment, ScanSource, scan};
@@ -225,11 +225,11 @@ fn rebuild_sorted(
         let listed = entries.len();
         let end = entries.last().map_or(u64::from(SEGMENT_DATA_START), |last| u64::from(last.pos) + u64::from(last.len));
         match decode_slice(&read_plan(uid, record.bytes, record.footer_entries, first, count), page, &mut entries) {
-            Ok(()) => gaps.extend(gap_from.take().map(|from| from..u64::from(entries[listed].pos))),
+            Ok(()) => gaps.extend(gap_from.take().and_then(|from| gap(from, u64::from(entries[listed].pos), position))),
             Err(_) => gap_from = gap_from.or(Some(end)),
         }
     }
-    gaps.extend(gap_from.map(|from| from..header.map_or(position, |header| header.data_end)));
+    gaps.extend(gap_from.and_then(|from| gap(from, header.map_or(position, |header| header.data_end), position)));
     let groups: BTreeMap<u64, u32> = checkpoint.iter().flat_map(|c| &c.partitions).map(|p| (p.uid, p.group)).collect();
     for gap in gaps {
         let from = gap.start & !(FOOTER_PAGE_BYTES as u64 - 1);
@@ -247,6 +247,12 @@ fn rebuild_sorted(
     entries.dedup_by_key(|entry| entry.sort_key());
     let data_end = entries.iter().map(|e| u64::from(e.pos) + u64::from(e.len)).max().unwrap_or(0).max(u64::from(SEGMENT_DATA_START));
     write_rebuilt(files, manifest, record, checkpoint.map(|c| &mut c.runs), entries, [BlockSeq(0); 2], data_end)
+}
+
+/// Where batches may stand that no good page lists: before the footer, whatever the pages around say.
+fn gap(from: u64, end: u64, footer_position: u64) -> Option<std::ops::Range<u64>> {
+    let end = end.min(footer_position);
+    (from < end).then_some(from..end)
 }
 
 /// The batches whose headers check, in `range` of the file of which `bytes` begin at `from`. Where none stands the next one is looked for eight
@@ -297,8 +303,11 @@ fn write_rebuilt(
     entries.retain(|entry| runs.iter().any(|run| holds(run, uid, entry)));
     set_run_places(runs, uid, &entries);
     let count = entries.len() as u32;
-    let position = record.bytes - footer_bytes(count);
-    assert!(position >= data_end, "each batch kept room for its footer entry");
+    // Each batch kept room for its footer entry, so blocks that run into that room were not written by a log.
+    let Some(position) = record.bytes.checked_sub(footer_bytes(count)).filter(|position| *position >= data_end) else {
+        let what = format!("has {data_end} bytes of blocks, which leave no room for a footer of {count} entries");
+        return Err(RecoverError::SegmentFile { name: segment_file_name(record.file), what });
+    };
     let mut header = FooterHeader {
         shard: ShardId(manifest.shard),
         segment: uid,
@@ -364,4 +373,15 @@ fn set_run_places(runs: &mut Vec<RunV1>, segment: SegmentUid, entries: &[FooterE
         run.footer_count = (end - first) as u32;
     }
     runs.retain(|run| run.segment != segment.0 || run.footer_count > 0);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_gap_lies_before_the_footer_and_does_not_end_before_it_begins() {
+        assert_eq!(super::gap(4096, 9000, 20_480), Some(4096..9000));
+        assert_eq!(super::gap(4096, u64::MAX, 20_480), Some(4096..20_480));
+        assert_eq!(super::gap(9000, 4096, 20_480), None);
+        assert_eq!(super::gap(9000, 9000, 20_480), None);
+    }
 }

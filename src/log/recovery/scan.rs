@@ -18,6 +18,7 @@
 use crate::bytes::{BUFFER_BYTES_MAX, BufMut, Slab};
 use crate::ids::{BlockSeq, Incarnation, SegmentUid, ShardId};
 use crate::log::layout::{BLOCK_ALIGN, BlockView, FRAGMENT_BATCH, SEGMENT_DATA_START};
+use crate::log::plausible::NUMBER_MAX;
 use crate::log::recovery::DiskError;
 use crate::log::types::BatchFault;
 use crate::mutants::{Mutant, Mutants};
@@ -361,7 +362,12 @@ impl Scan<'_> {
         self.hold(segment, pos, BLOCK_ALIGN as u64)?;
         let Some(header) = crate::log::layout::peek_header(self.at(pos, BLOCK_ALIGN as u64)) else { return Ok(None) };
         let of_segment = header.segment_uid == uid || self.plan.mutants.has(Mutant::TakeStaleBlock);
-        let ours = of_segment && header.log_uid == log_uid && header.shard == shard && u64::from(header.pos) == pos;
+        let ours = of_segment
+            && header.log_uid == log_uid
+            && header.shard == shard
+            && u64::from(header.pos) == pos
+            && header.durable_through < header.block_seq
+            && header.block_seq.0 < NUMBER_MAX;
         let padded = u64::from(header.padded_len());
         if !ours || pos + padded > bytes {
             return Ok(None);

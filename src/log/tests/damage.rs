@@ -7,7 +7,7 @@ use crate::log::*;
 use crate::sim::{Dice, SimDisk, Tear};
 
 /// A log of `count` blocks of three batches each, settled, with or without the idle mark behind them.
-fn log_of(count: u8, mark: bool) -> Harness {
+pub(crate) fn log_of(count: u8, mark: bool) -> Harness {
     let mut h = Harness::new(small_config());
     h.seal_by_itself = false;
     for number in 0..count {
@@ -453,7 +453,7 @@ fn a_footer_slice_is_verified_page_by_page() {
             partition_uid: PartitionUid(n / 50),
             base_offset: Offset(n),
             newest_ts: n as i64,
-            pos: n as u32 * 8,
+            pos: 4096 + n as u32 * 8,
             len: 100,
             last_offset_delta: 0,
             group: crate::ids::GroupId(1),
@@ -479,6 +479,39 @@ fn a_footer_slice_is_verified_page_by_page() {
         assert!(footer::decode_slice(&plan, &bytes, &mut out).is_err() && out.is_empty());
         let foreign = footer::read_plan(crate::ids::SegmentUid(8), 1 << 20, 300, first, count);
         assert!(footer::decode_slice(&foreign, &pages[at..at + plan.len as usize], &mut out).is_err());
+    }
+}
+
+#[test]
+fn a_footer_that_checks_and_names_what_cannot_be_is_damage() {
+    let segment = crate::ids::SegmentUid(9);
+    let plan = footer::read_plan(segment, 1 << 20, 1, 0, 1);
+    let mut page = vec![0; 4096];
+    let good = FooterEntry {
+        partition_uid: PartitionUid(1),
+        base_offset: Offset(2),
+        newest_ts: 3,
+        pos: plan.pos - 100,
+        len: 100,
+        last_offset_delta: 0,
+        group: crate::ids::GroupId(1),
+    };
+    let mut decoded = |entry: FooterEntry| {
+        footer::encode_page(&mut page, segment, 0, &[entry]);
+        let mut out = Vec::new();
+        footer::decode_slice(&plan, &page, &mut out).map(|()| out)
+    };
+    assert_eq!(decoded(good), Ok(vec![good]));
+    let wrong = [
+        FooterEntry { len: 101, ..good },
+        FooterEntry { len: u32::MAX, ..good },
+        FooterEntry { len: 0, ..good },
+        FooterEntry { pos: u32::MAX, ..good },
+        FooterEntry { pos: 8, ..good },
+        FooterEntry { base_offset: Offset(u64::MAX), ..good },
+    ];
+    for entry in wrong {
+        assert!(decoded(entry).is_err(), "{entry:?}");
     }
 }
 

@@ -1,11 +1,14 @@
 //! Arbitrary damage: recovery and inspection never panic, never hand over wrong bytes, never lose silently.
 
-use super::damage::check_against_model;
+use super::damage::{check_against_model, log_of};
 use super::harness::{Harness, small_config};
+use crate::ids::BlockSeq;
+use crate::log::checkpoint::{CHECKPOINT_SCHEMA, CHECKPOINT_VERSION};
 use crate::log::envelope;
 use crate::log::inspect::{Detail, inspect_segment, inspect_shard};
-use crate::log::layout::{BlockView, SegmentHeader, peek_header};
-use crate::log::manifest::{MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, serialize};
+use crate::log::layout::{BlockView, SegmentHeader, finish_block, peek_header};
+use crate::log::manifest::{MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, StartV1, serialize};
+use crate::log::operation::segment_file_name;
 use crate::log::recovery::files::decode_envelope;
 use crate::log::*;
 use crate::sim::SimDisk;
@@ -19,11 +22,14 @@ pub(crate) fn manifest_of(disk: &mut SimDisk) -> ManifestV2 {
 }
 
 pub(crate) fn put_manifest(disk: &mut SimDisk, manifest: &ManifestV2) {
-    let payload = serialize(manifest, AlignedVec::new());
-    let header = envelope::seal(MANIFEST_SCHEMA, MANIFEST_VERSION, &payload);
+    put(disk, "manifest", MANIFEST_SCHEMA, MANIFEST_VERSION, &serialize(manifest, AlignedVec::new()));
+}
+
+fn put(disk: &mut SimDisk, name: &str, schema: u16, version: u16, payload: &[u8]) {
+    let header = envelope::seal(schema, version, payload);
     let mut image = vec![0; envelope::image_bytes(payload.len())];
-    envelope::write_image(&mut image, &header, &payload);
-    let file = disk.file("manifest");
+    envelope::write_image(&mut image, &header, payload);
+    let file = disk.file(name);
     *file = image.clone();
     file.extend(image);
 }
@@ -173,4 +179,81 @@ proptest! {
             assert!(footer::check_page(&bytes, crate::ids::SegmentUid(1), 0, 1).is_none());
         }
     }
+}
+
+#[test]
+fn a_footer_is_not_made_anew_over_blocks_that_leave_no_room_for_it() {
+    let mut h = Harness::new(small_config());
+    for round in 0..60u8 {
+        h.append(1, 1, 2500, 1, round);
+        h.close();
+        h.settle();
+    }
+    let record = manifest_of(&mut h.disk).segments.into_iter().find(|record| record.sealed).expect("a sealed segment");
+    let last = h.blocks.iter().rfind(|block| block.segment == record.uid).expect("a block in it");
+    let file = h.disk.file(&segment_file_name(record.file));
+    let view = BlockView::parse(&file[last.pos as usize..]).expect("a whole block");
+    let mut header = view.header;
+    let from = last.pos as usize;
+    let mut block = file[from..from + header.padded_len() as usize].to_vec();
+    // A later block, in the footer's place: no log writes one there.
+    let at = file.len() - block.len();
+    (header.pos, header.block_seq) = (at as u32, BlockSeq(last.seq + 2));
+    finish_block(&mut block, &header);
+    file[at..].copy_from_slice(&block);
+    let refused = recover(&mut h.disk.snapshot(), &h.cfg).err();
+    assert!(matches!(&refused, Some(RecoverError::SegmentFile { what, .. }) if what.contains("no room")), "{refused:?}");
+}
+
+#[test]
+fn more_durable_blocks_than_there_is_room_for_are_refused_at_once() {
+    let mut h = log_of(3, true);
+    let mut manifest = manifest_of(&mut h.disk);
+    manifest.starts.last_mut().expect("one start").first_seq = 1;
+    manifest.incarnation += 1;
+    manifest.starts.push(StartV1 { incarnation: manifest.incarnation, first_seq: 1 << 50 });
+    put_manifest(&mut h.disk, &manifest);
+    let refused = recover(&mut h.disk.snapshot(), &h.cfg).err();
+    assert!(matches!(refused, Some(RecoverError::BlockNumbers { first: 1, last, .. }) if last == (1 << 50) - 1), "{refused:?}");
+}
+
+#[test]
+fn a_checkpoint_that_covers_more_than_the_log_has_is_refused() {
+    BASE.with(|base| {
+        let mut disk = base.disk.snapshot();
+        let mut checkpoint = base.checkpoint.clone().expect("the log was sealed");
+        // No segment is scanned then, so the log seems to end where the scan begins.
+        checkpoint.scan.segment = 1000;
+        let payload = serialize(&checkpoint, AlignedVec::new());
+        put(&mut disk, "checkpoint", CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, &payload);
+        let refused = recover(&mut disk, &base.cfg).err();
+        assert!(matches!(&refused, Some(RecoverError::Checkpoint(what)) if what.contains("covers block")), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_segment_that_the_manifest_cuts_short_is_refused() {
+    let mut h = log_of(10, false);
+    let mut manifest = manifest_of(&mut h.disk);
+    // Where the last block, of two pages, ends.
+    manifest.segments[0].bytes = h.blocks.last().expect("blocks").pos + 8192;
+    put_manifest(&mut h.disk, &manifest);
+    let refused = recover(&mut h.disk.snapshot(), &h.cfg).err();
+    assert!(matches!(&refused, Some(RecoverError::SegmentFile { what, .. }) if what.contains("no room")), "{refused:?}");
+}
+
+#[test]
+fn a_block_of_the_last_number_there_is_is_none() {
+    let mut h = log_of(2, false);
+    let name = segment_file_name(1);
+    let last = h.blocks.last().expect("blocks").pos as usize;
+    let file = h.disk.file(&name);
+    let mut header = BlockView::parse(&file[last..]).expect("a whole block").header;
+    header.block_seq = BlockSeq(u64::MAX);
+    finish_block(&mut file[last..last + header.padded_len() as usize], &header);
+    let mut text = String::new();
+    inspect_segment(&mut h.disk.snapshot(), &name, Detail::Entries, &mut text);
+    assert!(!text.contains(&u64::MAX.to_string()), "{text}");
+    let found = recover(&mut h.disk.snapshot(), &h.cfg).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(found.report.durable_through, BlockSeq(1));
 }

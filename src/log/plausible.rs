@@ -1,0 +1,234 @@
+//! What a manifest and a checkpoint can say. Their checksums tell that the bytes are those that were written, not that the writer was right: a start
+//! refuses what cannot be, with a sentence, instead of counting on it.
+//!
+//! Invariants: everything that a running log writes passes; whatever passes can be started from without a number that overflows, memory by a
+//! count that is not there, or a place outside its file.
+//!
+//! Not here: checksums and archives (`envelope.rs`), whether the files fit (`recovery.rs`).
+
+use crate::log::checkpoint::{CheckpointV1, RunV1};
+use crate::log::footer::footer_bytes;
+use crate::log::layout::{BLOCK_ALIGN, SEGMENT_DATA_START};
+use crate::log::manifest::{ManifestV2, SegmentRecordV1};
+use std::collections::BTreeSet;
+
+/// Counters, offsets and indexes are below this: what a start adds to them stays a number. At a million a second it is reached after 146,000 years.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+/// Ids of temporary files begin at 2^40 (`operation.rs`).
+const FILES_MAX: u64 = 1 << 40;
+
+/// A stored value that can be looked at for what cannot be.
+pub(crate) trait Plausible {
+    /// What is wrong, if something is.
+    fn check(&self) -> Result<(), String>;
+}
+
+fn below(what: &str, numbers: &[u64], max: u64) -> Result<(), String> {
+    match numbers.iter().find(|number| **number >= max) {
+        Some(number) => Err(format!("{what} {number}")),
+        None => Ok(()),
+    }
+}
+
+impl Plausible for ManifestV2 {
+    fn check(&self) -> Result<(), String> {
+        below("the counter", &[self.incarnation, self.next_uid], NUMBER_MAX)?;
+        below("the file number", &[self.next_file], FILES_MAX)?;
+        let rises = |a: &crate::log::manifest::StartV1, b: &crate::log::manifest::StartV1| {
+            a.incarnation < b.incarnation && a.first_seq < b.first_seq
+        };
+        if !self.starts.is_sorted_by(rises)
+            || self.starts.last().is_some_and(|s| s.incarnation != self.incarnation || s.first_seq >= NUMBER_MAX)
+        {
+            return Err(format!("starts {:?} before start {}", self.starts, self.incarnation));
+        }
+        let mut files = BTreeSet::new();
+        let mut uids = BTreeSet::new();
+        for list in [&self.segments, &self.sorted_segments] {
+            if !list.is_sorted_by(|a, b| a.uid < b.uid) {
+                return Err("segments out of order".to_owned());
+            }
+            for record in list {
+                check_record(self, record)?;
+                if !uids.insert(record.uid) || !files.insert(record.file) {
+                    return Err(format!("segment {} or its file {} twice", record.uid, record.file));
+                }
+            }
+        }
+        match self.free.iter().find(|free| free.file >= self.next_file || !files.insert(free.file)) {
+            Some(free) => Err(format!("a free file {} that is used, or not made yet", free.file)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_record(manifest: &ManifestV2, record: &SegmentRecordV1) -> Result<(), String> {
+    let known = record.uid < manifest.next_uid && record.file < manifest.next_file && record.incarnation <= manifest.incarnation;
+    let sized = record.bytes.is_multiple_of(BLOCK_ALIGN as u64)
+        && record.bytes <= u64::from(u32::MAX)
+        && u64::from(SEGMENT_DATA_START) + footer_bytes(record.footer_entries) <= record.bytes;
+    if known && sized && record.window_bytes <= record.bytes && record.first_seq_bound < NUMBER_MAX {
+        return Ok(());
+    }
+    Err(format!("a segment that cannot be: {record:?}"))
+}
+
+impl Plausible for CheckpointV1 {
+    fn check(&self) -> Result<(), String> {
+        below("the block", &[self.covers_block], NUMBER_MAX)?;
+        if self.scan.first_seq > self.covers_block + 1 {
+            return Err(format!("a scan from block {} that covers {}", self.scan.first_seq, self.covers_block));
+        }
+        let mut groups = BTreeSet::new();
+        for group in &self.groups {
+            below("the group's number", &[group.term, group.commit, group.applied_index, group.applied_term], NUMBER_MAX)?;
+            if !groups.insert(group.group) {
+                return Err(format!("a group that cannot be: {group:?}"));
+            }
+        }
+        let mut uids = BTreeSet::new();
+        for partition in &self.partitions {
+            if !uids.insert(partition.uid) || partition.log_start > partition.next_offset || partition.next_offset >= NUMBER_MAX {
+                return Err(format!("a partition that cannot be: {partition:?}"));
+            }
+        }
+        check_runs(&self.runs)
+    }
+}
+
+/// Runs of a partition follow one another and end below what was handed out; each has something.
+fn check_runs(runs: &[RunV1]) -> Result<(), String> {
+    let mut order: Vec<&RunV1> = runs.iter().collect();
+    order.sort_unstable_by_key(|run| (run.uid, run.first_offset));
+    for run in &order {
+        let bytes_fit = run.bytes <= u64::from(u32::MAX);
+        let has_entries = run.footer_count > 0 && run.footer_first.checked_add(run.footer_count).is_some();
+        if run.first_offset >= run.end_offset || run.end_offset >= NUMBER_MAX || !bytes_fit || !has_entries {
+            return Err(format!("a run that cannot be: {run:?}"));
+        }
+    }
+    match order.windows(2).find(|pair| pair[0].uid == pair[1].uid && pair[0].end_offset > pair[1].first_offset) {
+        Some(pair) => Err(format!("runs that overlap: {:?} and {:?}", pair[0], pair[1])),
+        None => Ok(()),
+    }
+}
+
+/// Whether a checkpoint, of which the runs of freed segments were dropped and footers were checked, and its manifest can be of one log.
+pub(crate) fn check_together(manifest: &ManifestV2, checkpoint: &CheckpointV1) -> Result<(), String> {
+    for run in &checkpoint.runs {
+        let of =
+            |list: &[SegmentRecordV1]| list.binary_search_by_key(&run.segment, |record| record.uid).ok().map(|at| list[at].footer_entries);
+        let sealed = of(&manifest.segments).filter(|_| run.segment < checkpoint.scan.segment);
+        let entries = sealed.or_else(|| of(&manifest.sorted_segments)).unwrap_or(0);
+        if run.footer_first + run.footer_count > entries {
+            return Err(format!("a run of entries that segment {} does not have: {run:?}", run.segment));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::manifest::{FreeFileV1, StartV1};
+
+    fn manifest() -> ManifestV2 {
+        let record = |uid, file, entries| SegmentRecordV1 {
+            uid,
+            file,
+            bytes: 128 << 10,
+            incarnation: 2,
+            first_seq_bound: 1,
+            window_bytes: 64 << 10,
+            sealed: entries > 0,
+            footer_entries: entries,
+        };
+        ManifestV2 {
+            incarnation: 3,
+            starts: vec![StartV1 { incarnation: 2, first_seq: 1 }, StartV1 { incarnation: 3, first_seq: 90 }],
+            next_uid: 9,
+            next_file: 7,
+            segments: vec![record(1, 1, 200), record(4, 2, 0)],
+            sorted_segments: vec![record(3, 5, 20)],
+            free: vec![FreeFileV1 { file: 6, filled: true }],
+            ..ManifestV2::default()
+        }
+    }
+
+    fn checkpoint() -> CheckpointV1 {
+        use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, ScanStartV1};
+        let run = |segment, first_offset, end_offset, footer_first| RunV1 {
+            uid: 7,
+            segment,
+            first_offset,
+            end_offset,
+            bytes: 500,
+            footer_first,
+            footer_count: 5,
+            ..RunV1::default()
+        };
+        CheckpointV1 {
+            covers_block: 95,
+            groups: vec![GroupPositionV1 { group: 1, term: 3, applied_term: 2, applied_index: 60, ..GroupPositionV1::default() }],
+            partitions: vec![PartitionPositionV1 { uid: 7, log_start: 3, next_offset: 30, ..PartitionPositionV1::default() }],
+            runs: vec![run(3, 0, 10, 15), run(1, 10, 30, 0)],
+            scan: ScanStartV1 { segment: 4, first_seq: 96, prev_header_crc: 0 },
+            ..CheckpointV1::default()
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_is_refused() {
+        assert_eq!(manifest().check(), Ok(()));
+        let changes: [fn(&mut ManifestV2); 16] = [
+            |m| m.next_uid = u64::MAX,
+            |m| m.next_file = 1 << 40,
+            |m| m.incarnation = 4,
+            |m| m.starts.reverse(),
+            |m| m.starts[1].first_seq = u64::MAX,
+            |m| m.segments.reverse(),
+            |m| m.segments[0].bytes = 0,
+            |m| m.segments[0].bytes += 512,
+            |m| m.segments[0].footer_entries = u32::MAX,
+            |m| m.segments[0].window_bytes = u64::MAX,
+            |m| m.segments[1].incarnation = 4,
+            |m| m.segments[1].file = 1,
+            |m| m.sorted_segments[0].uid = 4,
+            |m| m.sorted_segments[0].file = 7,
+            |m| m.free[0].file = 5,
+            |m| m.free.push(m.free[0].clone()),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut changed = manifest();
+            change(&mut changed);
+            assert!(changed.check().is_err(), "change {number}: {changed:?}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_is_refused() {
+        let good = |checkpoint: &CheckpointV1| checkpoint.check().and_then(|()| check_together(&manifest(), checkpoint));
+        assert_eq!(good(&checkpoint()), Ok(()));
+        let changes: [fn(&mut CheckpointV1); 14] = [
+            |c| c.covers_block = u64::MAX,
+            |c| c.covers_block = 94,
+            |c| c.groups[0].applied_index = u64::MAX,
+            |c| c.groups[0].term = u64::MAX,
+            |c| c.groups.push(c.groups[0].clone()),
+            |c| c.partitions[0].log_start = 31,
+            |c| c.partitions[0].next_offset = u64::MAX,
+            |c| c.partitions.push(c.partitions[0].clone()),
+            |c| c.runs[0].end_offset = 11,
+            |c| c.runs[0].end_offset = 0,
+            |c| c.runs[0].footer_count = u32::MAX,
+            |c| c.runs[0].footer_first = 16,
+            |c| c.runs[1].segment = 4,
+            |c| c.runs[1].bytes = u64::MAX,
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut changed = checkpoint();
+            change(&mut changed);
+            assert!(good(&changed).is_err(), "change {number}: {changed:?}");
+        }
+    }
+}
