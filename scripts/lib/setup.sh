@@ -61,3 +61,15 @@ target_dir() {
     local dir="${CARGO_TARGET_DIR:-target}"
     case "$dir" in /*) printf '%s' "$dir" ;; *) printf '%s/%s' "$PWD" "$dir" ;; esac
 }
+
+# What fuzzing needs beside: the nightly toolchain (the sanitizer and the counters of coverage) and cargo-fuzz.
+need_fuzzer() {
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        command -v rustup >/dev/null 2>&1 || fail "fuzzing needs Rust's nightly toolchain, which rustup installs: see https://rustup.rs"
+        say "installing Rust's nightly toolchain"
+        rustup toolchain install nightly --profile minimal || fail "rustup could not install it: see its message above."
+    fi
+    cargo fuzz --version >/dev/null 2>&1 && return 0
+    say "installing cargo-fuzz"
+    cargo install --locked cargo-fuzz || fail "cargo could not install cargo-fuzz: see its message above."
+}

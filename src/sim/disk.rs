@@ -461,6 +461,11 @@ impl SimDisk {
     pub(crate) fn names(&self) -> Vec<String> {
         self.names.keys().cloned().collect()
     }
+    /// All files as they are.
+    #[cfg(feature = "sim")]
+    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.names.iter().map(|(name, inode)| (name.clone(), self.inodes[*inode].data.clone())).collect()
+    }
     #[cfg(test)]
     pub(crate) fn put_file(&mut self, name: &str, data: Vec<u8>) {
         let inode = self.make(name, 0);

@@ -15,6 +15,8 @@ mod dice;
 mod disk;
 mod history;
 #[cfg(feature = "sim")]
+mod image;
+#[cfg(feature = "sim")]
 mod mutants;
 mod net;
 mod node;
@@ -28,6 +30,8 @@ mod totals;
 mod world;
 
 pub use dice::Dice;
+#[cfg(feature = "sim")]
+pub use image::Image;
 #[cfg(feature = "sim")]
 pub use mutants::{MUTANTS, Named};
 pub use params::{Params, Profile};

@@ -11,7 +11,8 @@ pub struct Named {
     pub what: &'static str,
     /// Where it is looked for.
     pub profile: Profile,
-    pub(super) mutant: Mutant,
+    /// The bug itself.
+    pub mutant: Mutant,
 }
 
 macro_rules! mutants {

@@ -101,6 +101,12 @@ impl Node {
         DiskMarks { segment_bytes: self.log.segment_bytes, ..self.settings.disk_marks() }
     }
 
+    /// What the log of shard 0 is opened with.
+    #[cfg(feature = "sim")]
+    pub(super) fn log_config(&self) -> LogConfig {
+        self.log.clone()
+    }
+
     pub(super) fn is_up(&self) -> bool {
         !self.seats.is_empty()
     }

@@ -56,17 +56,17 @@ fn run_with(seed: u64, profile: Profile, mutants: Mutants, log: bool) -> Outcome
     Outcome { violation, totals, simulated_us: now_us, log: log.unwrap_or_default() }
 }
 
-struct Run {
-    world: World,
+pub(super) struct Run {
+    pub(super) world: World,
     clients: Clients,
     faults: Dice,
     events: u64,
 }
 
-type Check = Result<(), String>;
+pub(super) type Check = Result<(), String>;
 
 impl Run {
-    fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> Run {
+    pub(super) fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> Run {
         let clients = Clients::new(seed, &params);
         let mut world = World::new(seed, params, mutants, log);
         if world.params.decay_every_us > 0 {
@@ -75,7 +75,8 @@ impl Run {
         Run { world, clients, faults: Dice::stream(seed, "faults"), events: 0 }
     }
 
-    fn whole(&mut self) -> Check {
+    /// Clients and faults, until time and operations are over, or a start is refused.
+    pub(super) fn until_done(&mut self) -> Check {
         self.world.start();
         if let Some(reason) = &self.world.refused {
             return Err(format!("the first start is refused: {reason}"));
@@ -91,6 +92,14 @@ impl Run {
             if self.world.refused.is_some() {
                 return self.refused();
             }
+        }
+        Ok(())
+    }
+
+    fn whole(&mut self) -> Check {
+        self.until_done()?;
+        if self.world.refused.is_some() {
+            return Ok(());
         }
         self.calm_down()?;
         self.check_liveness()?;
@@ -199,7 +208,7 @@ impl Run {
         });
     }
 
-    fn end_process(&mut self, power: bool) {
+    pub(super) fn end_process(&mut self, power: bool) {
         self.clients.history.on_process_end();
         for conn in self.world.end_process(power) {
             self.clients.on_gone(&mut self.world, conn);
