@@ -204,10 +204,54 @@ impl Shard {
     }
 }
 
-/// Whether `entries` are the first ones of `run`, a partition's oldest.
+/// Whether `entries` are the first ones of `run`, a partition's oldest: one behind the other, inside it, and no more than it says it has. Footer and
+/// checkpoint vouch for themselves, not for each other.
 fn begins_with(partition: &Partition, run: &Run, entries: &[FooterEntry]) -> bool {
-    let is_of = |entry: &FooterEntry| entry.partition_uid == partition.uid && entry.base_offset.0 < run.end_offset;
-    entries.first().is_some_and(|first| first.base_offset.0 == run.first_offset)
+    let end_of = |entry: &FooterEntry| Oldest::from(entry).end_offset;
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return false };
+    let bytes: u64 = entries.iter().map(|entry| u64::from(entry.len)).sum();
+    let is_whole = entries.len() as u32 == run.footer_count;
+    first.base_offset.0 == run.first_offset
+        && end_of(last) <= run.end_offset
+        && entries.iter().all(|entry| entry.partition_uid == partition.uid)
+        && entries.windows(2).all(|pair| end_of(&pair[0]) <= pair[1].base_offset.0)
         && entries.len() as u32 <= run.footer_count
-        && entries.iter().all(is_of)
+        && if is_whole { bytes == run.bytes } else { bytes < run.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{GroupId, Offset, PartitionUid, SegmentUid, TopicUid};
+    use crate::partition::TopicRules;
+
+    #[test]
+    fn entries_that_do_not_fit_their_run_are_not_cut_by() {
+        let partition = Partition::new(PartitionUid(7), TopicUid(1), 0, GroupId(1), TopicRules::default());
+        let run =
+            Run { segment: SegmentUid(3), first_offset: 10, end_offset: 30, newest_ts_us: 5, bytes: 300, footer_first: 4, footer_count: 3 };
+        let entry = |base: u64, last_offset_delta: u32| FooterEntry {
+            partition_uid: PartitionUid(7),
+            base_offset: Offset(base),
+            newest_ts: 5,
+            pos: 4096,
+            len: 100,
+            last_offset_delta,
+            group: GroupId(1),
+        };
+        let good = [entry(10, 4), entry(15, 4), entry(22, 7)];
+        assert!(begins_with(&partition, &run, &good) && begins_with(&partition, &run, &good[..2]));
+        let wrong: [&[FooterEntry]; 7] = [
+            &[],
+            &good[1..],
+            &[good[0], entry(14, 1)],
+            &[good[0], entry(15, 15)],
+            &[good[0], FooterEntry { partition_uid: PartitionUid(8), ..good[1] }],
+            &[good[0], FooterEntry { len: 200, ..good[1] }],
+            &[good[0], good[1], FooterEntry { len: 101, ..good[2] }],
+        ];
+        for entries in wrong {
+            assert!(!begins_with(&partition, &run, entries), "{entries:?}");
+        }
+    }
 }
