@@ -107,6 +107,7 @@ impl Shard {
             ShardId(0) => Some(ControlSeat::new(recover_state(&recovered)?, settings.shards)),
             _ => None,
         };
+        check_covered(recovered.checkpoint.as_ref())?;
         let unclaimed = recover_partitions(&recovered)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
@@ -186,6 +187,17 @@ fn check_entries(starts: &[GroupStart], entries: &[RecoveredEntry], lost: &[Lost
         }
     }
     Ok(())
+}
+
+/// A shard's checkpoint covers what is sealed, and a start walks what is not: else the next one, which comes with the next segment that is sealed,
+/// could cover less.
+fn check_covered(checkpoint: Option<&CheckpointV1>) -> Result<(), StartFailure> {
+    match checkpoint {
+        Some(CheckpointV1 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
+            Err(StartFailure::OutOfOrder(format!("the checkpoint covers block {covers_block}, and block {} is not sealed", scan.first_seq)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A partition's batches follow one another in the log.
@@ -345,6 +357,20 @@ mod tests {
         assert!(!check(&[entry(5, 2), entry(7 + 102, 3)], &lost));
         assert!(!check(&[entry(5, 2), entry(u64::MAX, 3)], &lost));
         assert!(!check(&[entry(5, 3), entry(6, 2)], &[]), "terms do not fall");
+    }
+
+    #[test]
+    fn a_checkpoint_covers_nothing_of_what_is_not_sealed() {
+        let check = |covers_block, first_seq| {
+            let mut checkpoint = CheckpointV1 { covers_block, ..CheckpointV1::default() };
+            checkpoint.scan.first_seq = first_seq;
+            check_covered(Some(&checkpoint)).is_ok()
+        };
+        assert!(check_covered(None).is_ok());
+        assert!(check(10, 11));
+        // Damage took blocks 11 to 15.
+        assert!(check(10, 16));
+        assert!(!check(10, 10) && !check(10, 0));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use super::damage::{check_against_model, log_of};
 use super::harness::{Harness, small_config};
+use crate::bytes::Slab;
+use crate::effects::Effects;
 use crate::ids::BlockSeq;
 use crate::log::checkpoint::{CHECKPOINT_SCHEMA, CHECKPOINT_VERSION};
 use crate::log::envelope;
@@ -256,4 +258,44 @@ fn a_block_of_the_last_number_there_is_is_none() {
     assert!(!text.contains(&u64::MAX.to_string()), "{text}");
     let found = recover(&mut h.disk.snapshot(), &h.cfg).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(found.report.durable_through, BlockSeq(1));
+}
+
+#[test]
+fn a_log_whose_scan_begins_behind_lost_blocks_seals_and_starts_again() {
+    let mut h = Harness::new(small_config());
+    h.seal_by_itself = false;
+    for round in 0..60u8 {
+        h.append(1, 1, 2500, 1, round);
+        h.close();
+        h.settle();
+    }
+    // The second segment loses its first block, and both are open at the next start.
+    let segments = manifest_of(&mut h.disk).segments;
+    let lost = h.blocks.iter().find(|block| block.segment == segments[1].uid).expect("a block in it").clone();
+    h.disk.file(&segment_file_name(segments[1].file))[lost.pos as usize..lost.pos as usize + 96].fill(0);
+    let mut disk = h.disk.snapshot();
+    let found = recover(&mut disk, &h.cfg).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(found.lost.len(), 1, "{:?}", found.damage);
+    let (mut log, mut slab, mut effects, mut news) = (found.log, Slab::new(8 << 20), Effects::new(), Vec::new());
+    let mut settle = |log: &mut Log, slab: &mut Slab, effects: &mut Effects| {
+        for _ in 0..200 {
+            log.on_turn(h.now, 1 << 20, slab, effects, &mut news);
+            disk.submit(effects);
+            while !disk.under_way.is_empty() {
+                let (token, outcome) = disk.complete(0);
+                log.on_done(h.now, slab, token, outcome, effects, &mut news);
+                disk.submit(effects);
+            }
+        }
+    };
+    settle(&mut log, &mut slab, &mut effects);
+    let first = log.seal_ready().expect("the first segment is full and durable");
+    let covers_block = lost.seq - 1;
+    log.seal(&mut slab, &mut effects, first, &mut Vec::new(), CheckpointV1 { covers_block, ..CheckpointV1::default() })
+        .expect("free to seal");
+    settle(&mut log, &mut slab, &mut effects);
+    drop(log);
+    let again = recover(&mut disk.snapshot(), &h.cfg).unwrap_or_else(|error| panic!("{error}"));
+    let scan = again.checkpoint.expect("it was sealed").scan;
+    assert_eq!((scan.segment, scan.first_seq), (segments[1].uid, lost.seq + 1));
 }
