@@ -74,7 +74,6 @@ impl Shard {
         if begun.is_none() && self.must_wait(now) {
             return Taken::Blocked;
         }
-        self.throttle.on_produced(if begun.is_none() { frame.payload.len() as u64 } else { 0 });
         if request.entries.is_empty() || request.entries.len() > self.settings.entries_max as usize {
             let message = format!("a produce request carries 1 to {} batches, not {}", self.settings.entries_max, request.entries.len());
             return refuse_all(self, ApiError::new(ErrorCode::InvalidRequest, message), effects);
@@ -105,6 +104,8 @@ impl Shard {
                 }
             }
         }
+        // Once, when all of it is taken in: a frame that finds no room comes back as often as it takes.
+        self.throttle.on_produced(frame.payload.len() as u64);
         self.finish_produce(now, caller, &request, frame.payload.len(), &progress, effects);
         progress.clear();
         self.spare_progress = progress;

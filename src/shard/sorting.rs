@@ -260,26 +260,22 @@ pub(super) fn is_scattered(segment: &SegmentInfo, usage: &Use) -> bool {
     segment.sealed && !segment.sorted && usage.live_bytes < RUN_BYTES * u64::from(usage.runs)
 }
 
-/// The segments to sort now, oldest first; none while it is not worth it.
+/// The segments to sort now, oldest first; none while it is not worth it. Where the oldest `most` are not, for they win too little and keep what
+/// is scattered behind them from being reached, the scattered ones alone.
 fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize) -> Vec<SegmentUid> {
-    let (mut inputs, mut scattered, mut live_bytes, mut file_bytes) = (Vec::new(), 0, 0, 1);
-    for (segment, usage) in segments.filter(|(segment, usage)| segment.sealed && usage.runs > 0) {
-        let is_scattered = is_scattered(&segment, &usage);
-        let is_wasteful = usage.live_bytes * 2 < segment.file_bytes;
-        if !(is_scattered || is_wasteful) {
-            continue;
-        }
-        scattered += usize::from(is_scattered);
-        live_bytes += usage.live_bytes;
-        file_bytes = segment.file_bytes;
-        inputs.push(segment.uid);
-        if inputs.len() == most {
-            break;
-        }
-    }
+    let is_wasteful = |(segment, usage): &(SegmentInfo, Use)| usage.live_bytes * 2 < segment.file_bytes;
+    let is_scattered = |(segment, usage): &(SegmentInfo, Use)| is_scattered(segment, usage);
+    let all: Vec<_> = segments.filter(|all| all.0.sealed && all.1.runs > 0 && (is_scattered(all) || is_wasteful(all))).collect();
+    let uids = |inputs: &[(SegmentInfo, Use)]| inputs.iter().map(|(segment, _)| segment.uid).collect();
+    let oldest = &all[..most.min(all.len())];
     // A thirty-second of a file is more than its header, paddings and footer take, unless its batches are tiny.
-    let outputs = live_bytes.div_ceil(file_bytes - file_bytes / 32);
-    if scattered >= most || inputs.len() as u64 >= outputs + FILES_WON_MIN { inputs } else { Vec::new() }
+    let file_bytes = oldest.last().map_or(1, |(segment, _)| segment.file_bytes);
+    let outputs = oldest.iter().map(|(_, usage)| usage.live_bytes).sum::<u64>().div_ceil(file_bytes - file_bytes / 32);
+    if oldest.len() as u64 >= outputs + FILES_WON_MIN {
+        return uids(oldest);
+    }
+    let scattered: Vec<_> = all.into_iter().filter(is_scattered).take(most).collect();
+    if scattered.len() == most { uids(&scattered) } else { Vec::new() }
 }
 
 /// The segments to sort where no file can be had but the one that is kept: the emptiest, as many as `fit` into it by their bytes and batches. None
@@ -345,6 +341,15 @@ mod tests {
         let list: Vec<_> = (1..=16).map(|uid| segment(uid, false, 10_000, 250)).collect();
         assert!(chosen(&list[..15], 16).is_empty());
         assert_eq!(chosen(&list, 16).len(), 16);
+    }
+
+    #[test]
+    fn what_wins_too_little_does_not_keep_the_scattered_ones_behind_it_from_being_sorted() {
+        let mut list = vec![segment(1, true, 9, 120), segment(2, true, 9, 120)];
+        assert!(chosen(&list, 2).is_empty(), "two become one: not worth a copy");
+        list.extend((3..6).map(|uid| segment(uid, false, 10_000, 250)));
+        assert_eq!(chosen(&list, 2), [3, 4]);
+        assert!(chosen(&list, 4).is_empty(), "they wait until there are enough of them");
     }
 
     #[test]

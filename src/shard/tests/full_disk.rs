@@ -3,6 +3,7 @@
 use super::requests::value;
 use super::world::{World, produce_results};
 use crate::config::{DiskLevel, DiskLook};
+use crate::effects::Event;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::FLAG_ERROR;
 use tramline_wire::kind::Kind;
@@ -56,6 +57,27 @@ fn the_refusal_names_the_shard_and_the_free_bytes() {
     world.shard.set_disk(room(DiskLevel::Refuse, 0));
     let (_, message) = fill(&mut world, [uid, uid]);
     assert!(message.contains("shard 0") && message.contains("4321 bytes are free") && message.contains("keeps 1234"), "{message}");
+}
+
+#[test]
+fn without_room_on_the_disk_produce_is_refused_and_the_rest_goes_on() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    world.shard.set_disk(room(DiskLevel::Refuse, 0));
+    let files_before = world.shard.log.stats().file_bytes;
+    let mut taken = 0;
+    while let Ok(()) = put(&mut world, uid, taken) {
+        taken += 1;
+        assert!(taken < 1000, "three files of 128 KiB hold less");
+    }
+    assert_eq!(world.shard.log.stats().file_bytes, files_before, "no file was created");
+    world.create_topic("other", 1, &[]);
+    assert_eq!(world.read(uid, 0).0.len() as u64, taken);
+    world.shard.set_disk(room(DiskLevel::Enough, 2));
+    world.settle();
+    assert_eq!(put(&mut world, uid, taken), Ok(()), "with room again it goes on");
+    assert!(world.shard.log.stats().file_bytes > files_before);
 }
 
 #[test]
@@ -128,4 +150,25 @@ fn below_the_slow_mark_producers_share_what_is_left() {
     }
     assert!((4 << 20..6 << 20).contains(&taken), "{taken} bytes in a second");
     assert!(world.shard.throttle.held_us(crate::shard::throttle::Scarce::Disk) > 500_000);
+}
+
+#[test]
+fn a_frame_that_finds_no_room_counts_once_however_often_it_comes_back() {
+    let mut world = World::with(&[("throttle.time", "10s")]);
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    world.shard.set_disk(room(DiskLevel::Slow, 320));
+    world.pass(60_000);
+    world.turn();
+    // A tenth of a second's 5 MiB is saved up, more than the blocks under way take in.
+    world.pass(1_000_000);
+    while !world.is_blocked() {
+        world.produce(uid, Level::Leader, &[value(1, 6000)]);
+        let _ = world.step(Event::EndOfTurn);
+    }
+    assert!(!world.disk.under_way.is_empty(), "it waits for a write");
+    for _ in 0..500 {
+        world.turn();
+    }
+    assert!(world.is_blocked() && !world.shard.must_wait(world.now), "3 MB were taken in if each try counted");
 }

@@ -1,11 +1,9 @@
 //! Requests against a whole shard: refusals, visibility, retention, failure of the disk.
 
 use super::world::{CLIENT, World, batch, produce_results};
-use crate::config::{DiskLevel, DiskLook};
 use crate::effects::{Effect, Event};
-use tramline_wire::error::{ErrorBody, ErrorCode};
+use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
-use tramline_wire::frame::FLAG_ERROR;
 use tramline_wire::hello::HelloRequest;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -274,44 +272,6 @@ fn a_full_topic_goes_on_in_the_files_it_gives_back() {
     assert!(fresh[0] > 0, "the first ones had nowhere else to go");
     assert_eq!(fresh[0], fresh[3], "from then on written extents are used again: {fresh:?}");
     assert!(world.shard.log.stats().file_bytes <= 12 * (128 << 10), "and no more files than needed are kept");
-}
-
-/// A disk on which so many more segments fit.
-fn room(segments: u32) -> DiskLook {
-    let level = if segments == 0 { DiskLevel::Refuse } else { DiskLevel::Enough };
-    DiskLook { level, segments, free_bytes: 4321, refuse_bytes: 1234, slow_bytes: 0, room_bytes: u64::from(segments) * (128 << 10) }
-}
-
-#[test]
-fn without_room_on_the_disk_produce_is_refused_and_the_rest_goes_on() {
-    let mut world = World::new();
-    world.create_topic("t", 1, &[]);
-    let uid = world.uids("t")[0];
-    world.shard.set_disk(room(0));
-    let files_before = world.shard.log.stats().file_bytes;
-    let mut taken = 0;
-    let refused = loop {
-        world.produce(uid, Level::Durable, &[value(taken, 2000)]);
-        world.settle();
-        let (_, flags, meta, _) = world.reply().expect("an answer");
-        if flags & FLAG_ERROR != 0 {
-            break ErrorBody::decode(&meta).unwrap().code().unwrap();
-        }
-        assert!(produce_results(&meta)[0].error.is_ok());
-        taken += 1;
-        assert!(taken < 1000, "three files of 128 KiB hold less");
-    };
-    assert_eq!(refused, ErrorCode::DiskFull);
-    assert_eq!(world.shard.log.stats().file_bytes, files_before, "no file was created");
-    world.create_topic("other", 1, &[]);
-    assert_eq!(world.read(uid, 0).0.len() as u64, taken);
-    world.shard.set_disk(room(2));
-    world.settle();
-    world.produce(uid, Level::Durable, &[value(taken, 2000)]);
-    world.settle();
-    let (_, meta, _) = world.reply_ok();
-    assert!(produce_results(&meta)[0].error.is_ok(), "with room again it goes on");
-    assert!(world.shard.log.stats().file_bytes > files_before);
 }
 
 #[test]
