@@ -5,7 +5,7 @@ use crate::produce::{self, Rate, Until};
 use crate::replay::Replay;
 use crate::target::Target;
 use crate::{fake, fetch, rtt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tramline_wire::level::Level;
 
 fn target(partitions: u64) -> Target {
@@ -43,11 +43,11 @@ fn throughput_over_many_partitions_reaches_each() {
 fn an_open_loop_counts_from_when_a_request_was_due() {
     let target = target(3);
     let rate = Rate { gbps: 0.02, batch_bytes: BATCH_BYTES, time: Duration::from_millis(200) };
-    let mut calls = 0;
+    let (start, mut stood_still) = (Instant::now(), false);
     let latency = produce::open_loop(&target, rate, || {
-        calls += 1;
-        // The driver itself stands still once: what was due meanwhile is late.
-        if calls == 50 {
+        // The driver itself stands still once, after the fifth of the time that does not count: what was due meanwhile is late.
+        if !stood_still && start.elapsed() > rate.time / 2 {
+            stood_still = true;
             std::thread::sleep(Duration::from_millis(60));
         }
         Ok(())
