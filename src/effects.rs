@@ -66,6 +66,8 @@ pub enum FileOp {
     Rename { from: Arc<str>, to: Arc<str> },
     /// Removes a name. Open handles stay usable until closed.
     Remove { name: Arc<str> },
+    /// Cuts an open file to its first `len_bytes`; no other operation on it may be under way. Not durable by itself, not even after `SyncDir`.
+    Cut { file: FileId, len_bytes: u64 },
     /// Closes a handle; no operation on it may be under way.
     Close { file: FileId },
     /// Makes creations, renames and removals durable.

@@ -93,8 +93,8 @@ impl Log {
                 SealNeed::Checkpoint | SealNeed::Nothing => Ok(()),
             },
             (Purpose::PoolFile, outcome) => self.pool.on_create_done(now, &outcome, effects),
-            (Purpose::DropFile, Outcome::File(_)) => {
-                self.pool.on_drop_done(effects);
+            (Purpose::DropFile, outcome) => {
+                self.pool.on_drop_done(&outcome, effects);
                 Ok(())
             }
             (purpose, outcome) => panic!("{outcome:?} does not end {purpose:?} {number}"),
@@ -175,6 +175,10 @@ impl Log {
             self.pool.maybe_fill(now, bytes, load, slab, effects);
         }
         self.advance(slab, effects, out);
+        if self.background {
+            // After what was freed in this turn.
+            self.pool.maybe_drop(now, effects);
+        }
     }
 
     fn live_is_half_full(&self) -> bool {
@@ -208,7 +212,7 @@ impl Log {
             None => {}
         }
         self.advance_sorted(slab, effects, out);
-        self.finish_freeing(effects, out);
+        self.finish_freeing(out);
         self.begin_wanted_manifest(effects);
     }
 
@@ -347,7 +351,7 @@ impl Log {
         Ok(())
     }
 
-    fn finish_freeing(&mut self, effects: &mut Effects, out: &mut Vec<LogNews>) {
+    fn finish_freeing(&mut self, out: &mut Vec<LogNews>) {
         loop {
             let done = self.segments.iter().find(|segment| match segment.state {
                 SegmentState::Freeing { manifest_version, .. } => {
@@ -362,9 +366,9 @@ impl Log {
                 SegmentState::Freeing { keep_file: true, .. } => {
                     // A sorted segment may have been written in part only.
                     let filled = !(segment.fresh && segment.is_sorted);
-                    self.pool.recycle(segment.file, filled, effects);
+                    self.pool.recycle(segment.file, filled);
                 }
-                _ => self.pool.drop_file(segment.file, effects),
+                _ => self.pool.drop_file(segment.file, segment.bytes, !segment.fresh),
             }
             out.push(LogNews::SegmentFreed(uid));
         }

@@ -29,6 +29,7 @@ mod background;
 mod block_writer;
 pub mod checkpoint;
 mod config;
+mod dropping;
 pub mod envelope;
 pub mod footer;
 mod footer_writer;

@@ -1,4 +1,4 @@
-//! Files for segments: created and zero-filled ahead, recycled, dropped; and the next segment prepared before it is needed.
+//! Files for segments: created and zero-filled ahead, recycled; and the next segment prepared before it is needed.
 //!
 //! Why filled: writing into extents that were written before needs no journal commit (measured 113-183 us against 362 us for 4 KiB and
 //! sync). Filling happens in short writes while the log is idle, never while a block is being written. When no filled file is there, the
@@ -14,10 +14,11 @@
 //! Invariants: a file being filled is never handed out while a fill write is under way (zeros would land on blocks); a file that a crash
 //! leaves outside the manifest holds nothing and is removed at the next start; no space is not a failure, it is tried again each second.
 //!
-//! Not here: when a segment may be freed (the caller), atomic edits (`manifest.rs`).
+//! Not here: when a segment may be freed (the caller), how one too many goes (`dropping.rs`), atomic edits (`manifest.rs`).
 
 use crate::bytes::{Bytes, Slab};
 use crate::effects::{Effect, Effects, FileOp, Now, Outcome};
+use crate::log::dropping::Dropper;
 use crate::log::layout::{BLOCK_ALIGN, SegmentHeader};
 use crate::log::manifest::FreeFileV1;
 use crate::log::operation::{PendingWrite, Progress, Purpose, segment_file, segment_file_name, token};
@@ -64,13 +65,6 @@ struct Fill {
     write: Option<PendingWrite>,
 }
 
-#[derive(Debug)]
-enum Dropping {
-    No,
-    Close(u64),
-    Remove,
-}
-
 /// How busy the log is, as far as background writing minds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -98,8 +92,7 @@ pub(crate) struct Pool {
     fill: Option<Fill>,
     last_fill_us: u64,
     zeros: Option<Bytes>,
-    drop_queue: VecDeque<u64>,
-    dropping: Dropping,
+    dropper: Dropper,
     /// Files that may still be created, and whether one more may be by a log at its end (`set_room`).
     room: u32,
     room_for_last: bool,
@@ -123,8 +116,7 @@ impl Pool {
             fill: None,
             last_fill_us: 0,
             zeros: None,
-            drop_queue: VecDeque::new(),
-            dropping: Dropping::No,
+            dropper: Dropper::new(segment_bytes),
             room: u32::MAX,
             room_for_last: true,
             created: 0,
@@ -161,7 +153,7 @@ impl Pool {
         self.free.push_back(FreeFile { number, filled });
     }
     /// Takes the file of a freed segment. When that is one too many, one that was never written goes in its place.
-    pub(crate) fn recycle(&mut self, number: u64, filled: bool, effects: &mut Effects) {
+    pub(crate) fn recycle(&mut self, number: u64, filled: bool) {
         self.give(number, filled);
         let busy = self.fill.as_ref().filter(|fill| fill.write.is_some()).map(|fill| fill.number);
         if self.free.len() as u32 > self.wanted()
@@ -170,7 +162,7 @@ impl Pool {
             let unfilled = self.free.remove(at).expect("found").number;
             self.fill.take_if(|fill| fill.number == unfilled);
             // The manifest may still name it: a free file that is missing is forgotten at a start.
-            self.drop_file(unfilled, effects);
+            self.drop_file(unfilled, self.segment_bytes, false);
         }
     }
     /// Whether another free file is welcome.
@@ -181,10 +173,9 @@ impl Pool {
     pub(crate) fn wants_written(&self, coming: u32) -> bool {
         self.counts().0 + coming < self.wanted()
     }
-    /// Closes and removes a file that the manifest does not name, or only as a free one.
-    pub(crate) fn drop_file(&mut self, number: u64, effects: &mut Effects) {
-        self.drop_queue.push_back(number);
-        self.next_drop(effects);
+    /// Removes an open file of `bytes` that the manifest does not name, or only as a free one, in the turns that follow.
+    pub(crate) fn drop_file(&mut self, number: u64, bytes: u64, filled: bool) {
+        self.dropper.push(number, bytes, filled);
     }
     /// Free files, filled and not filled.
     pub(crate) fn counts(&self) -> (u32, u32) {
@@ -195,7 +186,7 @@ impl Pool {
     pub(crate) fn is_quiet(&self) -> bool {
         matches!(self.creating, Creating::No | Creating::WaitUntil(_))
             && matches!(self.preparing, Preparing::No)
-            && matches!(self.dropping, Dropping::No)
+            && self.dropper.is_quiet()
             && self.fill.as_ref().is_none_or(|fill| fill.write.is_none())
     }
     /// What the manifest has to say about free files.
@@ -301,6 +292,9 @@ impl Pool {
             _ => return,
         }
         let wanted = self.wants_more() || (needed && self.usable() == 0);
+        if wanted && let Some((number, filled)) = self.dropper.take_back(self.segment_bytes) {
+            return self.give(number, filled);
+        }
         if wanted && (self.room > 0 || (last && self.room_for_last && self.usable() == 0)) {
             self.room = self.room.saturating_sub(1);
             let number = *next_file;
@@ -402,33 +396,19 @@ impl Pool {
         Ok(false)
     }
 
-    fn next_drop(&mut self, effects: &mut Effects) {
-        if let Dropping::No = self.dropping
-            && let Some(number) = self.drop_queue.pop_front()
-        {
-            effects.push(Effect::File { token: token(Purpose::DropFile, number), op: FileOp::Close { file: segment_file(number) } });
-            self.dropping = Dropping::Close(number);
-        }
+    /// Goes on with dropping files; in a hurry where there is no room.
+    pub(crate) fn maybe_drop(&mut self, now: Now, effects: &mut Effects) {
+        self.dropper.on_turn(now, self.is_out_of_room(), effects);
     }
 
-    /// Takes the end of a step of dropping a file. A file that stays is removed at the next start.
-    pub(crate) fn on_drop_done(&mut self, effects: &mut Effects) {
-        match self.dropping {
-            Dropping::Close(number) => {
-                let op = FileOp::Remove { name: Arc::from(segment_file_name(number)) };
-                effects.push(Effect::File { token: token(Purpose::DropFile, number), op });
-                self.dropping = Dropping::Remove;
-            }
-            Dropping::Remove => {
-                self.dropping = Dropping::No;
-                self.next_drop(effects);
-            }
-            Dropping::No => panic!("no file is being dropped"),
-        }
+    /// Takes the end of a step of dropping a file.
+    pub(crate) fn on_drop_done(&mut self, outcome: &Outcome, effects: &mut Effects) {
+        let Outcome::File(result) = outcome else { panic!("{outcome:?} does not end a file operation") };
+        self.dropper.on_done(*result, effects);
     }
 
-    /// Bytes of all free files.
+    /// Bytes of all free files, and of those that go.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.free.len() as u64 * self.segment_bytes
+        self.free.len() as u64 * self.segment_bytes + self.dropper.file_bytes()
     }
 }

@@ -34,6 +34,9 @@ use files::Files;
 use scan::{ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Left over files that a start removes before it goes on: on a full disk their space may be needed, and one takes some 50 ms (`dropping.rs`).
+const REMOVED_AT_ONCE_MAX: usize = 8;
+
 /// Opens the log in `disk`'s directory: a first start, a restart, or a restart after a crash.
 pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, RecoverError> {
     cfg.validate().map_err(RecoverError::BadConfig)?;
@@ -169,7 +172,8 @@ fn check_identity(manifest: &ManifestV2, cfg: &LogConfig) -> Result<(), RecoverE
     Ok(())
 }
 
-/// Removes what a crash left half done: temporary files, and segment files that the manifest does not know. Other names are left alone.
+/// Removes what a crash left half done: temporary files, and segment files that the manifest does not know. Where there are many of the latter, for
+/// whoever frees a lot has a queue of them, the rest waits in `Files::leftovers` for the running log. Other names are left alone.
 fn remove_leftovers(
     files: &mut Files<'_>,
     names: &BTreeSet<String>,
@@ -180,7 +184,13 @@ fn remove_leftovers(
     let known: BTreeSet<u64> = segments.chain(manifest.free.iter().map(|free| free.file)).collect();
     let temporary = |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME);
     for name in names {
-        if temporary(name) || segment_file_number(name).is_some_and(|number| !known.contains(&number)) {
+        let number = segment_file_number(name).filter(|number| !known.contains(number));
+        if let Some(number) = number
+            && report.files_removed.len() >= REMOVED_AT_ONCE_MAX
+        {
+            let bytes = files.disk.open(name, segment_file(number))?;
+            files.leftovers.push((number, bytes));
+        } else if number.is_some() || temporary(name) {
             files.disk.remove(name)?;
             report.files_removed.push(name.clone());
         }

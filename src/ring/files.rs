@@ -54,6 +54,9 @@ enum State {
     CreateUndo {
         errno: i32,
     },
+    Cut {
+        file: FileId,
+    },
     /// Rename, remove, close, sync of the directory: one operation, no value but success.
     Plain,
 }
@@ -159,6 +162,14 @@ impl Files {
                 set_path(&mut self.slots[index].path, &name);
                 self.push_unlink(queue, index);
             }
+            FileOp::Cut { file, len_bytes } => {
+                let open = self.open.get_mut(&file).ok_or(libc::EBADF)?;
+                assert_eq!(open.in_flight, 0, "{file:?} is cut with operations on it");
+                open.in_flight += 1;
+                let fd = types::Fd(open.fd.as_raw_fd());
+                let index = self.take(token, State::Cut { file });
+                self.push(queue, index, opcode::Ftruncate::new(fd, len_bytes).build());
+            }
             FileOp::Close { file } => {
                 let open = self.open.remove(&file).ok_or(libc::EBADF)?;
                 assert_eq!(open.in_flight, 0, "{file:?} is closed with operations on it");
@@ -224,6 +235,10 @@ impl Files {
             },
             // If the name could not be removed either, then the first error is still the one to know.
             State::CreateUndo { errno } => Outcome::File(Err(errno)),
+            State::Cut { file } => {
+                self.release(file);
+                Outcome::File(result.map(|_| ()))
+            }
             State::Plain => Outcome::File(result.map(|_| ())),
         };
         self.free.push(index as u32);

@@ -33,6 +33,8 @@ pub(super) struct Inode {
     pub(super) bad_pages: BTreeSet<usize>,
     /// How often the first page was written by a running log: once for each segment that the file was.
     lives: u32,
+    /// What was cut off its end: a power cut may bring it back.
+    cut_off: Vec<u8>,
     /// Places (first byte, end) where a write of this process failed.
     failed: Vec<(usize, usize)>,
 }
@@ -210,6 +212,7 @@ impl SimDisk {
                 }
                 self.change(DirOp::Remove(name.to_string()));
             }
+            FileOp::Cut { file, len_bytes } => self.cut(self.open[file], *len_bytes as usize),
             FileOp::Close { file } => {
                 let busy = |effect: &Effect| matches!(effect, Effect::Write { file: f, .. } | Effect::Read { file: f, .. } if f == file);
                 assert!(!self.under_way.iter().any(busy), "{file} is closed with operations under way");
@@ -220,12 +223,22 @@ impl SimDisk {
         Ok(())
     }
 
+    fn cut(&mut self, inode: usize, len: usize) {
+        let inode = &mut self.inodes[inode];
+        assert!(len <= inode.data.len() && len.is_multiple_of(SECTOR), "{len} of {} bytes", inode.data.len());
+        let mut cut_off = inode.data.split_off(len);
+        cut_off.append(&mut inode.cut_off);
+        inode.cut_off = cut_off;
+        inode.unstable.split_off(&len);
+        inode.bad_pages.split_off(&len.div_ceil(4096));
+    }
+
     /// An operation that is told as failed: what it was to do has happened (`done`) or not.
     fn fail_file_op(&mut self, op: &FileOp, done: bool) {
         match op {
             // The name may be there, without its bytes.
             FileOp::Create { name, .. } if done => drop(self.make(name, 0)),
-            FileOp::Rename { .. } | FileOp::Remove { .. } if done => drop(self.file_op(op)),
+            FileOp::Rename { .. } | FileOp::Remove { .. } | FileOp::Cut { .. } if done => drop(self.file_op(op)),
             // A descriptor is gone whatever close says.
             FileOp::Close { .. } => drop(self.file_op(op)),
             FileOp::SyncDir => self.sync_failed = true,
@@ -412,6 +425,10 @@ impl SimDisk {
                 if lost {
                     inode.data[at..at + SECTOR].copy_from_slice(&old);
                 }
+            }
+            let mut cut_off = std::mem::take(&mut inode.cut_off);
+            if !cut_off.is_empty() && dice.chance(50) {
+                inode.data.append(&mut cut_off);
             }
         }
         self.lose_names(tear, dice);

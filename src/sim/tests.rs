@@ -34,7 +34,7 @@ fn some_seeds_of_each_profile_hold() {
         for seed in 0..3 {
             let outcome = run(seed, profile, false);
             assert_eq!(outcome.violation, None, "{profile} {seed}: {:?}", Params::draw(seed, profile));
-            assert!(outcome.simulated_us >= 60_000_000 || totals.get(Event::StartsRefused) > 0);
+            assert!(outcome.simulated_us >= 60_000_000 || outcome.totals.get(Event::StartsRefused) > 0, "{profile} {seed}");
             totals.merge(&outcome.totals);
         }
         assert!(totals.get(Event::RecordsAcked) > 10_000, "{profile}:\n{totals}");

@@ -27,6 +27,8 @@ pub(crate) struct Files<'d> {
     buffer: BufMut,
     /// Temporary files so far: their ids. Starts high, so that none meets one of the running log.
     temporaries: u64,
+    /// Open segment files that nobody needs, and their bytes: the running log removes them.
+    pub(crate) leftovers: Vec<(u64, u64)>,
 }
 
 /// Ids of a start's temporary files begin here, far above any the running log counts to.
@@ -35,7 +37,7 @@ const START_TEMPORARIES: u64 = 1 << 30;
 impl<'d> Files<'d> {
     pub(crate) fn new(disk: &'d mut dyn StartDisk) -> Files<'d> {
         let buffer = Slab::new(2 * CHUNK_BYTES).take(CHUNK_BYTES).expect("an empty slab has room");
-        Files { disk, buffer, temporaries: START_TEMPORARIES }
+        Files { disk, buffer, temporaries: START_TEMPORARIES, leftovers: Vec::new() }
     }
 
     fn temporary(&mut self) -> FileId {

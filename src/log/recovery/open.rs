@@ -129,6 +129,9 @@ pub(crate) fn open_log(
     for free in &manifest.free {
         pool.give(free.file, free.filled);
     }
+    for (number, bytes) in files.leftovers.drain(..) {
+        pool.drop_file(number, bytes, false);
+    }
     let durable = BlockSeq(end.next_seq.0 - 1);
     Ok(Log {
         limits: BlockLimits {

@@ -587,6 +587,34 @@ fn foreign_names_are_left_alone_and_our_leftovers_removed() {
 }
 
 #[test]
+fn of_many_leftovers_the_running_log_removes_the_rest_and_takes_one_that_is_whole() {
+    let mut h = sealed_log();
+    h.settle();
+    h.crash(Tear::Nothing, &mut Dice(1));
+    let before = h.disk.names();
+    for number in 0..12 {
+        h.disk.put_file(&format!("seg-{:08}.log", 700 + number), vec![1; if number == 11 { h.cfg.segment_bytes as usize } else { 65_536 }]);
+    }
+    let report = h.restart();
+    assert_eq!(report.files_removed.len(), 8);
+    let left = |h: &Harness| h.disk.names().into_iter().filter(|name| name.starts_with("seg-000007")).collect::<Vec<_>>();
+    assert_eq!(left(&h), ["seg-00000708.log", "seg-00000709.log", "seg-00000710.log", "seg-00000711.log"]);
+    for _ in 0..100 {
+        h.settle();
+        h.now.mono_us += 10_000;
+    }
+    let (left, now) = (left(&h), h.disk.names());
+    // A file more or less may be in the pool; no new one has a number of an old one.
+    assert!(left.len() <= 1 && now.len() <= before.len() + 1, "{before:?} {now:?}");
+    assert!(now.iter().all(|name| before.contains(name) || name.as_str() >= "seg-00000711.log"), "{before:?} {now:?}");
+    h.append(1, 1, 500, 1, 1);
+    h.close();
+    h.settle();
+    h.crash(Tear::Nothing, &mut Dice(1));
+    h.restart();
+}
+
+#[test]
 fn settings_may_change_between_starts() {
     let mut h = sealed_log();
     h.crash(Tear::Nothing, &mut Dice(1));
