@@ -7,6 +7,7 @@
 
 use crate::error::BenchError;
 use core_affinity::CoreId;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -15,10 +16,9 @@ use std::time::{Duration, Instant};
 /// Time of one look. A look can be interrupted, so the best of `LOOKS` counts.
 const LOOK: Duration = Duration::from_micros(100);
 const LOOKS: u32 = 5;
-/// Time between two looks during a run: each takes under a millisecond of both processors.
+/// Time between two looks during a run: each takes under a millisecond of both processors. Where a 99th percentile is what counts nobody looks
+/// during the run: one look a second was the slowest hundredth (with up to 40 ms, as long as the two sides did not wait for each other first).
 pub const BETWEEN: Duration = Duration::from_millis(100);
-/// The same where a 99th percentile is what counts: with ten looks a second they would be more than half of the slowest hundredth.
-pub const BETWEEN_WHEN_P99_COUNTS: Duration = Duration::from_secs(1);
 /// What takes longer says how long a thread waited for its turn, not how far it is.
 const FAR_NS_MAX: f64 = 2000.0;
 /// The other side has left, or never came.
@@ -33,6 +33,11 @@ pub struct Looks {
     thread: JoinHandle<Result<Vec<f64>, BenchError>>,
 }
 
+/// One look; nothing where it was held up.
+pub fn look(cpus: [usize; 2]) -> Result<Option<f64>, BenchError> {
+    Ok(Some(round_trip_ns(cpus)?).filter(|ns| *ns < FAR_NS_MAX))
+}
+
 impl Looks {
     /// Begins with a look, and looks again after each `between`.
     pub fn begin(cpus: [usize; 2], between: Duration) -> Looks {
@@ -40,7 +45,7 @@ impl Looks {
         let thread = std::thread::spawn(move || {
             let mut seen = Vec::new();
             loop {
-                seen.extend(Some(round_trip_ns(cpus)?).filter(|ns| *ns < FAR_NS_MAX));
+                seen.extend(look(cpus)?);
                 if stopped.recv_timeout(between) != Err(RecvTimeoutError::Timeout) {
                     return Ok(seen);
                 }
@@ -61,9 +66,11 @@ impl Looks {
 /// process may ask for that: they would wait for milliseconds behind one that spins.
 pub fn round_trip_ns(cpus: [usize; 2]) -> Result<f64, BenchError> {
     let line = AtomicU32::new(0);
+    // Neither spins before both are where they belong: a thread that was born on the other one's processor waited 16 ms behind its spinning.
+    let both = Barrier::new(2);
     std::thread::scope(|scope| {
-        let far = scope.spawn(|| pinned(cpus[1], || answer(&line)));
-        let near = scope.spawn(|| pinned(cpus[0], || ask(&line))).join();
+        let far = scope.spawn(|| pinned(cpus[1], &both, || answer(&line)));
+        let near = scope.spawn(|| pinned(cpus[0], &both, || ask(&line))).join();
         // Whatever became of this side, the other one shall not wait for it.
         line.store(OVER, Ordering::Release);
         let far = far.join();
@@ -74,10 +81,12 @@ pub fn round_trip_ns(cpus: [usize; 2]) -> Result<f64, BenchError> {
     })
 }
 
-fn pinned<T>(cpu: usize, run: impl FnOnce() -> T) -> Result<T, BenchError> {
+fn pinned<T>(cpu: usize, both: &Barrier, run: impl FnOnce() -> T) -> Result<T, BenchError> {
     // Without the right to it they wait a little longer.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), -20);
-    if core_affinity::set_for_current(CoreId { id: cpu }) { Ok(run()) } else { Err(BenchError::Wrong(format!("cannot run on CPU {cpu}"))) }
+    let is_there = core_affinity::set_for_current(CoreId { id: cpu });
+    both.wait();
+    if is_there { Ok(run()) } else { Err(BenchError::Wrong(format!("cannot run on CPU {cpu}"))) }
 }
 
 /// Stores odd numbers, waits for the next even one. `None`: nobody answers.

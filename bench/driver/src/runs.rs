@@ -7,7 +7,7 @@
 use crate::batches::BATCH_BYTES;
 use crate::broker::{Broker, BrokerOptions};
 use crate::contention::{UNDISTURBED_SHARE, Watch};
-use crate::distance::{BETWEEN, BETWEEN_WHEN_P99_COUNTS, Looks};
+use crate::distance::{BETWEEN, Looks, look};
 use crate::error::{BenchError, io_error};
 use crate::limits::Limits;
 use crate::measures::{Figure, Measure};
@@ -278,11 +278,16 @@ impl Runs {
 
     /// Looks at the machine during `run`.
     fn watched(&mut self, measure: Measure, run: impl FnOnce(&mut Runs) -> Result<Figure, BenchError>) -> Result<Seen, BenchError> {
-        let looks = Looks::begin(self.limits.cpus, if measure.is_p99() { BETWEEN_WHEN_P99_COUNTS } else { BETWEEN });
+        let cpus = self.limits.cpus;
+        let looks = (!measure.is_p99()).then(|| Looks::begin(cpus, BETWEEN));
+        let before = if looks.is_none() { look(cpus)? } else { None };
         let watch = Watch::start();
         let figure = run(self);
         let waited_share = watch.waited_share();
-        let distances = looks.end()?;
+        let distances = match looks {
+            Some(looks) => looks.end()?,
+            None => before.into_iter().chain(look(cpus)?).collect(),
+        };
         Ok(Seen { figure: figure?, waited_share, distances })
     }
 
