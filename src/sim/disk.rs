@@ -33,8 +33,8 @@ pub(super) struct Inode {
     pub(super) bad_pages: BTreeSet<usize>,
     /// How often the first page was written by a running log: once for each segment that the file was.
     lives: u32,
-    /// What was cut off its end: a power cut may bring it back.
-    cut_off: Vec<u8>,
+    /// What was cut off its end, in the order of cutting: a power cut may bring it back.
+    cut_off: Vec<Vec<u8>>,
     /// Places (first byte, end) where a write of this process failed.
     failed: Vec<(usize, usize)>,
 }
@@ -226,9 +226,7 @@ impl SimDisk {
     fn cut(&mut self, inode: usize, len: usize) {
         let inode = &mut self.inodes[inode];
         assert!(len <= inode.data.len() && len.is_multiple_of(SECTOR), "{len} of {} bytes", inode.data.len());
-        let mut cut_off = inode.data.split_off(len);
-        cut_off.append(&mut inode.cut_off);
-        inode.cut_off = cut_off;
+        inode.cut_off.push(inode.data.split_off(len));
         inode.unstable.split_off(&len);
         inode.bad_pages.split_off(&len.div_ceil(4096));
     }
@@ -426,9 +424,9 @@ impl SimDisk {
                     inode.data[at..at + SECTOR].copy_from_slice(&old);
                 }
             }
-            let mut cut_off = std::mem::take(&mut inode.cut_off);
+            let cut_off = std::mem::take(&mut inode.cut_off);
             if !cut_off.is_empty() && dice.chance(50) {
-                inode.data.append(&mut cut_off);
+                cut_off.iter().rev().for_each(|piece| inode.data.extend_from_slice(piece));
             }
         }
         self.lose_names(tear, dice);
