@@ -64,13 +64,16 @@ pub enum FileOp {
     Create { file: FileId, name: Arc<str>, len_bytes: u64 },
     /// Renames, replacing the target. A `FileId` open on `from` stays open on the renamed file.
     Rename { from: Arc<str>, to: Arc<str> },
+    /// Exchanges two names, both of which exist, at once. EINVAL, ENOSYS or EOPNOTSUPP where the file system cannot.
+    Exchange { first: Arc<str>, second: Arc<str> },
     /// Removes a name. Open handles stay usable until closed.
     Remove { name: Arc<str> },
-    /// Cuts an open file to its first `len_bytes`; no other operation on it may be under way. Not durable by itself, not even after `SyncDir`.
+    /// Cuts an open file to its first `len_bytes` and syncs it: a file system with a journal frees, and discards, when it commits, and what was cut in
+    /// seconds would be discarded at once. No other operation on the file may be under way. EINVAL where the kernel cannot (before 6.9).
     Cut { file: FileId, len_bytes: u64 },
     /// Closes a handle; no operation on it may be under way.
     Close { file: FileId },
-    /// Makes creations, renames and removals durable.
+    /// Makes creations, renames, exchanges and removals durable.
     SyncDir,
 }
 

@@ -94,7 +94,7 @@ impl Log {
             },
             (Purpose::PoolFile, outcome) => self.pool.on_create_done(now, &outcome, effects),
             (Purpose::DropFile, outcome) => {
-                self.pool.on_drop_done(&outcome, effects);
+                self.pool.on_drop_done(now, &outcome, effects);
                 Ok(())
             }
             (purpose, outcome) => panic!("{outcome:?} does not end {purpose:?} {number}"),
@@ -201,7 +201,7 @@ impl Log {
         while let Some(segment) = self.segments.announce_full(self.window.durable_through()) {
             out.push(LogNews::SealReady(segment));
         }
-        self.begin_wanted_checkpoint(effects);
+        self.begin_wanted_checkpoint(slab, effects);
         match self.sealer.take_finished(|version| self.manifest.is_durable(version)) {
             Some(Some(segment)) => {
                 // Only now: whoever knows its batches by block has found them up to this news.
@@ -213,20 +213,20 @@ impl Log {
         }
         self.advance_sorted(slab, effects, out);
         self.finish_freeing(out);
-        self.begin_wanted_manifest(effects);
+        self.begin_wanted_manifest(slab, effects);
     }
 
-    fn begin_wanted_checkpoint(&mut self, effects: &mut Effects) {
+    fn begin_wanted_checkpoint(&mut self, slab: &mut Slab, effects: &mut Effects) {
         if let SealNeed::Checkpoint = self.sealer.need() {
             let scan = self.segments.scan_start(self.sealer.segment(), self.next_seq, self.last_crc);
-            self.sealer.begin_checkpoint(&mut self.temporaries, effects, |checkpoint| checkpoint.scan = scan);
+            self.sealer.begin_checkpoint(&mut self.temporaries, slab, effects, |checkpoint| checkpoint.scan = scan);
         }
     }
 
-    fn begin_wanted_manifest(&mut self, effects: &mut Effects) {
+    fn begin_wanted_manifest(&mut self, slab: &mut Slab, effects: &mut Effects) {
         if self.manifest.wants_writing() {
             let table = self.table();
-            self.manifest.begin(&table, &mut self.temporaries, effects);
+            self.manifest.begin(&table, &mut self.temporaries, slab, effects);
         }
     }
 
@@ -292,11 +292,11 @@ impl Log {
     }
 
     /// Writes a checkpoint without sealing a segment (at shutdown); ends in `LogNews::CheckpointWritten`.
-    pub fn write_checkpoint(&mut self, _slab: &mut Slab, effects: &mut Effects, checkpoint: CheckpointV1) -> Result<(), SealRefused> {
+    pub fn write_checkpoint(&mut self, slab: &mut Slab, effects: &mut Effects, checkpoint: CheckpointV1) -> Result<(), SealRefused> {
         self.may_write_checkpoint(&checkpoint)?;
         self.covered = BlockSeq(checkpoint.covers_block);
         self.sealer.begin_checkpoint_only(checkpoint);
-        self.begin_wanted_checkpoint(effects);
+        self.begin_wanted_checkpoint(slab, effects);
         Ok(())
     }
 
@@ -332,7 +332,7 @@ impl Log {
 
     /// Frees a sealed segment (retention): it cannot be read from now on, leaves the manifest, and once pins are gone its file is
     /// recycled or removed; then `LogNews::SegmentFreed`.
-    pub fn free_segment(&mut self, _slab: &mut Slab, effects: &mut Effects, segment: SegmentUid) -> Result<(), FreeRefused> {
+    pub fn free_segment(&mut self, slab: &mut Slab, effects: &mut Effects, segment: SegmentUid) -> Result<(), FreeRefused> {
         if self.failed.is_some() {
             return Err(FreeRefused::Failed);
         }
@@ -347,7 +347,7 @@ impl Log {
             SegmentState::Freeing { .. } => return Err(FreeRefused::Unknown),
             _ => return Err(FreeRefused::NotSealed),
         }
-        self.begin_wanted_manifest(effects);
+        self.begin_wanted_manifest(slab, effects);
         Ok(())
     }
 

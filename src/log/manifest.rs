@@ -136,11 +136,11 @@ impl ManifestWriter {
     }
 
     /// Begins a writing of the table as it is now, for all edits asked for so far.
-    pub(crate) fn begin(&mut self, table: &ManifestV2, temporaries: &mut u64, effects: &mut Effects) {
+    pub(crate) fn begin(&mut self, table: &ManifestV2, temporaries: &mut u64, slab: &mut Slab, effects: &mut Effects) {
         assert!(self.wants_writing());
         self.writing = self.asked;
         let payload = serialize(table, self.replace.take_scratch());
-        self.replace.begin(MANIFEST_SCHEMA, MANIFEST_VERSION, payload, temporaries, effects);
+        self.replace.begin(MANIFEST_SCHEMA, MANIFEST_VERSION, payload, temporaries, slab, effects);
     }
 
     pub(crate) fn on_turn(&mut self, now: Now, slab: &mut Slab, effects: &mut Effects) {

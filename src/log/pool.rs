@@ -132,6 +132,10 @@ impl Pool {
         if files > 0 && matches!(self.creating, Creating::WaitUntil(_)) {
             self.creating = Creating::No;
         }
+        // What the last creation found is old. Where it is still so (a quota, which nobody is told of) the next one finds it again.
+        if files > 0 && is_no_space(self.create_errno) && !self.wants_more() {
+            self.create_errno = 0;
+        }
     }
     /// Whether no file can be created, by the room that was told or by the file system's last word, and none is on its way.
     pub(crate) fn is_out_of_room(&self) -> bool {
@@ -285,15 +289,15 @@ impl Pool {
     /// Creates a file when too few are free. `next_file` is the manifest's counter. `needed`: even a target of 0 must not stop the log.
     /// `last`: nor may a file system without room, as long as there is any.
     pub(crate) fn maybe_create(&mut self, now: Now, needed: bool, last: bool, next_file: &mut u64, effects: &mut Effects) {
+        let wanted = self.wants_more() || (needed && self.usable() == 0);
+        if wanted && let Some((number, filled)) = self.dropper.take_back(self.segment_bytes) {
+            return self.give(number, filled);
+        }
         match self.creating {
             Creating::No => {}
             Creating::WaitUntil(at_us) if now.mono_us >= at_us => self.creating = Creating::No,
             Creating::WaitUntil(at_us) => return effects.wake_at(at_us),
             _ => return,
-        }
-        let wanted = self.wants_more() || (needed && self.usable() == 0);
-        if wanted && let Some((number, filled)) = self.dropper.take_back(self.segment_bytes) {
-            return self.give(number, filled);
         }
         if wanted && (self.room > 0 || (last && self.room_for_last && self.usable() == 0)) {
             self.room = self.room.saturating_sub(1);
@@ -302,6 +306,9 @@ impl Pool {
             let op = FileOp::Create { file: segment_file(number), name: segment_file_name(number).into(), len_bytes: self.segment_bytes };
             effects.push(Effect::File { token: token(Purpose::PoolFile, number), op });
             self.creating = Creating::Create(number);
+        } else if wanted {
+            // Room is told, not found out: whoever waits for it alone has to look again by itself.
+            effects.wake_at(now.mono_us + RETRY_US);
         }
     }
 
@@ -402,9 +409,9 @@ impl Pool {
     }
 
     /// Takes the end of a step of dropping a file.
-    pub(crate) fn on_drop_done(&mut self, outcome: &Outcome, effects: &mut Effects) {
+    pub(crate) fn on_drop_done(&mut self, now: Now, outcome: &Outcome, effects: &mut Effects) {
         let Outcome::File(result) = outcome else { panic!("{outcome:?} does not end a file operation") };
-        self.dropper.on_done(*result, effects);
+        self.dropper.on_done(now, *result, effects);
     }
 
     /// Bytes of all free files, and of those that go.

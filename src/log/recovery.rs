@@ -34,7 +34,7 @@ use files::Files;
 use scan::{ScanEnd, ScanPlan, ScanSegment, ScanSource, Starts, scan};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Left over files that a start removes before it goes on: on a full disk their space may be needed, and one takes some 50 ms (`dropping.rs`).
+/// Left over segment files that a start removes before it goes on: on a full disk their space may be needed, and one takes some 50 ms (`dropping.rs`).
 const REMOVED_AT_ONCE_MAX: usize = 8;
 
 /// Opens the log in `disk`'s directory: a first start, a restart, or a restart after a crash.
@@ -183,12 +183,16 @@ fn remove_leftovers(
     let segments = manifest.segments.iter().chain(&manifest.sorted_segments).map(|record| record.file);
     let known: BTreeSet<u64> = segments.chain(manifest.free.iter().map(|free| free.file)).collect();
     let temporary = |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME);
+    let mut segment_files = 0;
     for name in names {
         let number = segment_file_number(name).filter(|number| !known.contains(number));
+        segment_files += usize::from(number.is_some());
+        // One that cannot be opened, or whose name the running log would not write like this, goes at once as well.
         if let Some(number) = number
-            && report.files_removed.len() >= REMOVED_AT_ONCE_MAX
+            && segment_files > REMOVED_AT_ONCE_MAX
+            && *name == segment_file_name(number)
+            && let Ok(bytes) = files.disk.open(name, segment_file(number))
         {
-            let bytes = files.disk.open(name, segment_file(number))?;
             files.leftovers.push((number, bytes));
         } else if number.is_some() || temporary(name) {
             files.disk.remove(name)?;

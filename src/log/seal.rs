@@ -128,11 +128,17 @@ impl Sealer {
     }
 
     /// Begins the checkpoint; `fill_in` completes what only the log knows.
-    pub(crate) fn begin_checkpoint(&mut self, temporaries: &mut u64, effects: &mut Effects, fill_in: impl FnOnce(&mut CheckpointV1)) {
+    pub(crate) fn begin_checkpoint(
+        &mut self,
+        temporaries: &mut u64,
+        slab: &mut Slab,
+        effects: &mut Effects,
+        fill_in: impl FnOnce(&mut CheckpointV1),
+    ) {
         let mut checkpoint = self.checkpoint.take().expect("a checkpoint was handed in");
         fill_in(&mut checkpoint);
         let payload = serialize(&checkpoint, self.replace.take_scratch());
-        self.replace.begin(CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, payload, temporaries, effects);
+        self.replace.begin(CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, payload, temporaries, slab, effects);
         self.step = Step::Checkpoint;
     }
 

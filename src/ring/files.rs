@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Create:  openat (O_EXCL) --> fallocate --> done        a failed fallocate: close, unlinkat, then the first error
+//!   Cut:     ftruncate --> fdatasync --> done
 //! ```
 //! Invariants: a slot holds everything its operation points to (data, buffer, paths) until the completion; a handle is closed only
 //! with no operation on it (asserted); every token ends in one `Completion::Io`.
@@ -57,7 +58,10 @@ enum State {
     Cut {
         file: FileId,
     },
-    /// Rename, remove, close, sync of the directory: one operation, no value but success.
+    CutSync {
+        file: FileId,
+    },
+    /// Rename, exchange, remove, close, sync of the directory: one operation, no value but success.
     Plain,
 }
 
@@ -146,16 +150,8 @@ impl Files {
                 let path = self.slots[index].path.as_ptr().cast();
                 self.push(queue, index, opcode::OpenAt::new(dir, path).flags(CREATE_FLAGS).mode(CREATE_MODE).build());
             }
-            FileOp::Rename { from, to } => {
-                check_name(&from)?;
-                check_name(&to)?;
-                let index = self.take(token, State::Plain);
-                let slot = &mut self.slots[index];
-                set_path(&mut slot.path, &from);
-                set_path(&mut slot.path_to, &to);
-                let entry = opcode::RenameAt::new(dir, slot.path.as_ptr().cast(), dir, slot.path_to.as_ptr().cast()).build();
-                self.push(queue, index, entry);
-            }
+            FileOp::Rename { from, to } => self.rename(queue, token, &from, &to, 0)?,
+            FileOp::Exchange { first, second } => self.rename(queue, token, &first, &second, libc::RENAME_EXCHANGE)?,
             FileOp::Remove { name } => {
                 check_name(&name)?;
                 let index = self.take(token, State::Plain);
@@ -182,6 +178,19 @@ impl Files {
                 self.push(queue, index, opcode::Fsync::new(dir).build());
             }
         }
+        Ok(())
+    }
+
+    fn rename(&mut self, queue: &mut Queue, token: Token, from: &str, to: &str, flags: u32) -> Result<(), i32> {
+        check_name(from)?;
+        check_name(to)?;
+        let dir = types::Fd(self.dir.as_raw_fd());
+        let index = self.take(token, State::Plain);
+        let slot = &mut self.slots[index];
+        set_path(&mut slot.path, from);
+        set_path(&mut slot.path_to, to);
+        let entry = opcode::RenameAt::new(dir, slot.path.as_ptr().cast(), dir, slot.path_to.as_ptr().cast()).flags(flags).build();
+        self.push(queue, index, entry);
         Ok(())
     }
 
@@ -235,7 +244,13 @@ impl Files {
             },
             // If the name could not be removed either, then the first error is still the one to know.
             State::CreateUndo { errno } => Outcome::File(Err(errno)),
-            State::Cut { file } => {
+            State::Cut { file } if result.is_ok() => {
+                slot.state = State::CutSync { file };
+                let fd = types::Fd(self.open[&file].fd.as_raw_fd());
+                self.push(queue, index, opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build());
+                return;
+            }
+            State::Cut { file } | State::CutSync { file } => {
                 self.release(file);
                 Outcome::File(result.map(|_| ()))
             }

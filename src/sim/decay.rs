@@ -14,6 +14,12 @@ pub(super) struct Written {
     len: usize,
 }
 
+impl Written {
+    pub(super) fn is_in(&self, inode: usize) -> bool {
+        self.inode == inode
+    }
+}
+
 /// Writes whose old contents are kept, and how many of the last are left alone: what was just written may be all that tells of its own
 /// loss (docs/FORMAT.md names that window).
 const JOURNAL_WRITES: usize = 400;

@@ -20,6 +20,7 @@ pub(crate) const SECTOR: usize = 512;
 /// Memory of files of this size is kept for the next one: segments come and go, and the system's zeroing of new pages costs more than ours.
 const SPARE_BYTES: u64 = 64 << 10;
 pub(super) const EIO: i32 = 5;
+const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 /// What every operation of a start answers once the machine has stopped.
 pub(super) const STOPPED: i32 = 125;
@@ -49,6 +50,7 @@ impl Inode {
 pub(super) enum DirOp {
     Create(String, usize),
     Rename(String, String),
+    Exchange(String, String),
     Remove(String),
 }
 
@@ -57,6 +59,11 @@ fn apply(names: &mut BTreeMap<String, usize>, op: &DirOp) -> Option<usize> {
     match op {
         DirOp::Create(name, inode) => names.insert(name.clone(), *inode),
         DirOp::Rename(from, to) => names.remove(from).and_then(|inode| names.insert(to.clone(), inode)),
+        DirOp::Exchange(first, second) => {
+            let (one, other) = (names[first], names[second]);
+            names.extend([(first.clone(), other), (second.clone(), one)]);
+            None
+        }
         DirOp::Remove(name) => names.remove(name),
     }
 }
@@ -109,10 +116,12 @@ pub(crate) struct SimDisk {
     nameless: Vec<usize>,
     /// A sync of the directory failed in this process.
     sync_failed: bool,
+    /// A file system that does not exchange two names.
+    pub(crate) cannot_exchange: bool,
     late: Vec<Late>,
     /// Memory of segments that are gone.
     spare: Vec<Vec<u8>>,
-    pub(super) open: BTreeMap<FileId, usize>,
+    pub(crate) open: BTreeMap<FileId, usize>,
     /// Operations of the running log, oldest first.
     pub(crate) under_way: Vec<Effect>,
     /// Operations of a start until the "machine" stops: None for never.
@@ -128,6 +137,10 @@ pub(crate) struct SimDisk {
     pub(crate) read_bytes: u64,
     /// First pages written over those of an earlier segment.
     pub(crate) reuses: u64,
+    /// Cuts, those that a power cut took back, and exchanges of names.
+    pub(super) cuts: u64,
+    pub(super) cuts_undone: u64,
+    pub(super) exchanges: u64,
     /// The next read ends with this error.
     pub(crate) fail_next_read: Option<i32>,
     /// The next operation on names ends with this error, and was carried out in spite of it or not.
@@ -206,16 +219,26 @@ impl SimDisk {
                 assert!(self.open.insert(*file, inode).is_none(), "{file} is open already");
             }
             FileOp::Rename { from, to } => self.change(DirOp::Rename(from.to_string(), to.to_string())),
+            FileOp::Exchange { .. } if self.cannot_exchange => return Err(EINVAL),
+            FileOp::Exchange { first, second } => {
+                if !self.names.contains_key(&**first) || !self.names.contains_key(&**second) {
+                    return Err(2);
+                }
+                self.exchanges += 1;
+                self.change(DirOp::Exchange(first.to_string(), second.to_string()));
+            }
             FileOp::Remove { name } => {
                 if !self.names.contains_key(&**name) {
                     return Err(2);
                 }
                 self.change(DirOp::Remove(name.to_string()));
             }
-            FileOp::Cut { file, len_bytes } => self.cut(self.open[file], *len_bytes as usize),
+            FileOp::Cut { file, len_bytes } => {
+                assert!(!self.is_busy(*file), "{file} is cut with operations under way");
+                self.cut(self.open[file], *len_bytes as usize);
+            }
             FileOp::Close { file } => {
-                let busy = |effect: &Effect| matches!(effect, Effect::Write { file: f, .. } | Effect::Read { file: f, .. } if f == file);
-                assert!(!self.under_way.iter().any(busy), "{file} is closed with operations under way");
+                assert!(!self.is_busy(*file), "{file} is closed with operations under way");
                 assert!(self.open.remove(file).is_some(), "{file} is not open");
             }
             FileOp::SyncDir => self.sync_names(),
@@ -223,9 +246,18 @@ impl SimDisk {
         Ok(())
     }
 
+    fn is_busy(&self, file: FileId) -> bool {
+        let on_it = |effect: &Effect| matches!(effect, Effect::Write { file: f, .. } | Effect::Read { file: f, .. } if *f == file);
+        self.under_way.iter().any(on_it)
+    }
+
     fn cut(&mut self, inode: usize, len: usize) {
+        if let Some(journal) = &mut self.journal {
+            journal.retain(|written| !written.is_in(inode));
+        }
         let inode = &mut self.inodes[inode];
         assert!(len <= inode.data.len() && len.is_multiple_of(SECTOR), "{len} of {} bytes", inode.data.len());
+        self.cuts += 1;
         inode.cut_off.push(inode.data.split_off(len));
         inode.unstable.split_off(&len);
         inode.bad_pages.split_off(&len.div_ceil(4096));
@@ -236,7 +268,7 @@ impl SimDisk {
         match op {
             // The name may be there, without its bytes.
             FileOp::Create { name, .. } if done => drop(self.make(name, 0)),
-            FileOp::Rename { .. } | FileOp::Remove { .. } | FileOp::Cut { .. } if done => drop(self.file_op(op)),
+            FileOp::Rename { .. } | FileOp::Exchange { .. } | FileOp::Remove { .. } | FileOp::Cut { .. } if done => drop(self.file_op(op)),
             // A descriptor is gone whatever close says.
             FileOp::Close { .. } => drop(self.file_op(op)),
             FileOp::SyncDir => self.sync_failed = true,
@@ -426,6 +458,7 @@ impl SimDisk {
             }
             let cut_off = std::mem::take(&mut inode.cut_off);
             if !cut_off.is_empty() && dice.chance(50) {
+                self.cuts_undone += 1;
                 cut_off.iter().rev().for_each(|piece| inode.data.extend_from_slice(piece));
             }
         }

@@ -92,7 +92,12 @@ impl Node {
             mutants,
             ..LogConfig::new(identity, ShardId(0), params.shards)
         };
-        let disks = (0..params.shards).map(|_| Disk { disk: SimDisk::new(), numbers: Vec::new() }).collect();
+        let disk = || {
+            let mut disk = SimDisk::new();
+            disk.cannot_exchange = !params.exchanges;
+            disk
+        };
+        let disks = (0..params.shards).map(|_| Disk { disk: disk(), numbers: Vec::new() }).collect();
         Node { seats: Vec::new(), disks, settings: Arc::new(settings), log }
     }
 

@@ -89,6 +89,8 @@ pub struct Params {
     pub drift_ppm: i64,
     /// Whether the wall clock jumps between starts.
     pub clock_jumps: bool,
+    /// Whether the file system exchanges two names at once.
+    pub exchanges: bool,
 }
 
 impl Params {
@@ -122,6 +124,7 @@ impl Params {
             drift_ppm: dice.below(2001) as i64 - 1000,
             clock_jumps: dice.chance(50),
             dir_error_in: dice.within(1000..10_000),
+            exchanges: profile == Profile::Calm || !Dice::stream(seed, "exchanges").chance(10),
         };
         let mut rates = [
             &mut params.crash_every_us,

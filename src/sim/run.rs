@@ -4,6 +4,7 @@
 
 use super::clients::Clients;
 use super::decay::Decay;
+use super::node::Disk;
 use super::totals::{Event as Counted, Totals};
 use super::world::{Item, Seen, World};
 use super::{Dice, Params, Profile};
@@ -108,7 +109,12 @@ impl Run {
         self.end_process(true);
         self.calm_down()?;
         self.check_everything()?;
-        self.world.totals.add(Counted::FilesReused, self.world.node.disks.iter().map(|disk| disk.disk.reuses).sum());
+        for Disk { disk, .. } in &self.world.node.disks {
+            self.world.totals.add(Counted::FilesReused, disk.reuses);
+            self.world.totals.add(Counted::FilesCut, disk.cuts);
+            self.world.totals.add(Counted::CutsUndone, disk.cuts_undone);
+            self.world.totals.add(Counted::NamesExchanged, disk.exchanges);
+        }
         Ok(())
     }
 

@@ -21,6 +21,7 @@ fn seeds_that_once_failed_hold() {
         (Profile::Disk, 382, "a rebuilt footer and the checkpoint before it, at the start after the next crash"),
         (Profile::Swarm, 160, "starts that are interrupted again and again"),
         (Profile::Disk, 168, "a trim behind which damage had taken batches moved the start over these as well"),
+        (Profile::Swarm, 33, "a start on a full disk, and nobody who wakes the log when there is room again"),
         (Profile::Faults, 28, "a full disk without a byte left for bookkeeping, and then space"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");

@@ -70,6 +70,9 @@ events! {
     DamageTold = "reads answered with damaged", Disk Swarm;
     StartsRefused = "starts refused because of damage", ;
     FilesReused = "files that became another segment", Calm Faults Disk Swarm;
+    FilesCut = "pieces cut off files on their way out", Calm Faults Disk Swarm;
+    CutsUndone = "files of which a power cut brought pieces back", Faults Disk Swarm;
+    NamesExchanged = "files replaced in turn with another", Calm Faults Disk Swarm;
     SortedSegments = "sorted segments written", Faults Disk Swarm;
     BatchesCut = "batches that retention cut off a run", Faults Disk Swarm;
     SortsInterrupted = "processes that ended while they sorted", Faults Disk Swarm;

@@ -596,7 +596,7 @@ fn of_many_leftovers_the_running_log_removes_the_rest_and_takes_one_that_is_whol
         h.disk.put_file(&format!("seg-{:08}.log", 700 + number), vec![1; if number == 11 { h.cfg.segment_bytes as usize } else { 65_536 }]);
     }
     let report = h.restart();
-    assert_eq!(report.files_removed.len(), 8);
+    assert_eq!(report.files_removed.iter().filter(|name| name.starts_with("seg-")).count(), 8);
     let left = |h: &Harness| h.disk.names().into_iter().filter(|name| name.starts_with("seg-000007")).collect::<Vec<_>>();
     assert_eq!(left(&h), ["seg-00000708.log", "seg-00000709.log", "seg-00000710.log", "seg-00000711.log"]);
     for _ in 0..100 {

@@ -68,6 +68,25 @@ fn a_file_is_made_written_read_renamed_removed() {
 }
 
 #[test]
+fn two_names_are_exchanged_at_once() {
+    let mut bench = Bench::new();
+    for (number, text) in [(1, "a"), (2, "b")] {
+        assert_eq!(op(&mut bench, FileOp::Create { file: FileId(number), name: name(text), len_bytes: number * 4096 }), Ok(()));
+    }
+    let exchange = || FileOp::Exchange { first: name("a"), second: name("b") };
+    match op(&mut bench, exchange()) {
+        Ok(()) => {
+            let len = |name| std::fs::metadata(bench.dir.path().join(name)).unwrap().len();
+            assert_eq!((len("a"), len("b")), (8192, 4096));
+        }
+        // Not every file system that tests may run on can.
+        Err(errno) => assert!(matches!(errno, libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP), "{errno}"),
+    }
+    assert_eq!(op(&mut bench, FileOp::Remove { name: name("b") }), Ok(()));
+    assert_eq!(op(&mut bench, exchange()), Err(libc::ENOENT), "both have to be there");
+}
+
+#[test]
 fn a_cut_file_is_shorter_and_goes_on_where_the_kernel_can_cut() {
     let mut bench = Bench::new();
     let file = FileId(1);
