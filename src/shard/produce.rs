@@ -71,7 +71,7 @@ impl Shard {
             );
             return refuse_all(self, ApiError::new(ErrorCode::DiskFull, message), effects);
         }
-        if begun.is_none() && self.must_wait(now) {
+        if begun.is_none() && self.holds_produce(now, caller.via.is_some()) {
             return Taken::Blocked;
         }
         if request.entries.is_empty() || request.entries.len() > self.settings.entries_max as usize {
@@ -105,7 +105,7 @@ impl Shard {
             }
         }
         // Once, when all of it is taken in: a frame that finds no room comes back as often as it takes.
-        self.throttle.on_produced(frame.payload.len() as u64);
+        self.throttle.on_produced(frame.payload.len() as u64, caller.via.is_some());
         self.finish_produce(now, caller, &request, frame.payload.len(), &progress, effects);
         progress.clear();
         self.spare_progress = progress;

@@ -8,6 +8,7 @@ use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effect, Effects, Now};
 use crate::ids::{ConnId, PartitionUid, ShardId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchMode, FetchRequest};
@@ -217,10 +218,18 @@ impl Shard {
     /// Answers forwarded requests in the order of their arrival, as far as there is room. A produce that is slowed down holds up only those of its
     /// connection.
     pub(super) fn answer_deferred(&mut self, now: Now, effects: &mut Effects) {
-        let mut held: Vec<(ShardId, ConnId)> = Vec::new();
+        let mut held: BTreeSet<(ShardId, ConnId)> = BTreeSet::new();
         let mut at = 0;
         while let Some((from, request)) = self.deferred.get(at) {
-            if held.contains(&(*from, request.conn)) {
+            let (source, is_produce) = ((*from, request.conn), request.header.kind == Kind::Produce.as_u8());
+            if held.contains(&source) {
+                at += 1;
+                continue;
+            }
+            let is_begun = self.half_taken.contains_key(&(source.1, Some(source.0)));
+            let is_refused = !matches!(self.phase, Phase::Serving) || self.log.is_out_of_space(request.payload.len() as u64);
+            if is_produce && !is_begun && !is_refused && self.holds_produce(now, true) {
+                held.insert(source);
                 at += 1;
                 continue;
             }
@@ -229,14 +238,8 @@ impl Shard {
             let caller = Caller::of(request.conn, Some(from), &frame.header);
             let kind = frame.header.kind().expect("only known kinds are forwarded");
             if self.answer(now, caller, kind, &frame, effects) == Taken::Blocked {
-                let (conn, is_slowed_down) = (request.conn, kind == Kind::Produce && self.must_wait(now));
                 self.deferred.insert(at, (from, request));
-                if !is_slowed_down {
-                    return;
-                }
-                held.push((from, conn));
-                at += 1;
-                continue;
+                return;
             }
             effects.push(Effect::Mesh { to: from, message: Message::Taken { weight: request.weight() } });
         }

@@ -100,6 +100,11 @@ impl Shard {
         }
     }
 
+    /// Whether the sorter would take this segment. Larger files than new ones are of another setting: what they hold may not fit. They stay as they are.
+    pub(super) fn may_be_sorted(&self, segment: &SegmentInfo) -> bool {
+        !self.sorting.leaves(segment.uid) && segment.file_bytes <= self.log.segment_bytes()
+    }
+
     fn look(&mut self, now: Now, effects: &mut Effects) {
         if now.mono_us < self.sorting.next_look_us || self.settings.sorter_segments == 0 || !self.log.may_begin_sorted() {
             return;
@@ -107,12 +112,10 @@ impl Shard {
         self.sorting.next_look_us = now.mono_us + LOOK_US;
         let most = self.settings.sorter_segments as usize;
         self.sorting.left.retain(|segment| self.retention.use_of(*segment).is_some());
-        // Files of another size are of another setting: what they hold may not fit a new one.
-        let may_be = |s: &SegmentInfo| !self.sorting.left.contains(&s.uid) && s.file_bytes <= self.log.segment_bytes();
-        let segments = self.log.segments().filter(may_be).filter_map(|s| Some((s, *self.retention.use_of(s.uid)?)));
+        let segments = self.log.segments().filter(|s| self.may_be_sorted(s)).filter_map(|s| Some((s, *self.retention.use_of(s.uid)?)));
         let inputs = match self.log.is_tight() {
             true => choose_to_win_space(segments, most.max(2), |bytes, batches| self.log.sorted_holds(bytes, batches)),
-            false => choose(segments, most),
+            false => choose(segments, most, self.log.segment_bytes()),
         };
         if inputs.is_empty() {
             return effects.wake_at(self.sorting.next_look_us);
@@ -177,7 +180,7 @@ impl Shard {
         if !entries.is_empty() {
             self.retention.on_sealed(segment, usage);
             self.metrics.counters.sorter_segments += 1;
-            self.throttle.take(Scarce::Disk, self.log.segment_bytes());
+            self.throttle.take_for_others(Scarce::Disk, self.log.segment_bytes());
         }
         tracing::debug!(
             shard = self.id.0,
@@ -260,22 +263,32 @@ pub(super) fn is_scattered(segment: &SegmentInfo, usage: &Use) -> bool {
     segment.sealed && !segment.sorted && usage.live_bytes < RUN_BYTES * u64::from(usage.runs)
 }
 
-/// The segments to sort now, oldest first; none while it is not worth it. Where the oldest `most` are not, for they win too little and keep what
-/// is scattered behind them from being reached, the scattered ones alone.
-fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize) -> Vec<SegmentUid> {
+/// The segments to sort now, oldest first; none while it is not worth it. `file_bytes` is what a new file has. Where the oldest `most` are not, for they
+/// win too little and keep what is behind them from being reached: the scattered ones alone once there are enough of them, else the wasteful ones.
+fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize, file_bytes: u64) -> Vec<SegmentUid> {
     let is_wasteful = |(segment, usage): &(SegmentInfo, Use)| usage.live_bytes * 2 < segment.file_bytes;
     let is_scattered = |(segment, usage): &(SegmentInfo, Use)| is_scattered(segment, usage);
     let all: Vec<_> = segments.filter(|all| all.0.sealed && all.1.runs > 0 && (is_scattered(all) || is_wasteful(all))).collect();
-    let uids = |inputs: &[(SegmentInfo, Use)]| inputs.iter().map(|(segment, _)| segment.uid).collect();
-    let oldest = &all[..most.min(all.len())];
+    let first = |which: &dyn Fn(&(SegmentInfo, Use)) -> bool| -> Vec<(SegmentInfo, Use)> {
+        all.iter().filter(|all| which(all)).take(most).cloned().collect()
+    };
     // A thirty-second of a file is more than its header, paddings and footer take, unless its batches are tiny.
-    let file_bytes = oldest.last().map_or(1, |(segment, _)| segment.file_bytes);
-    let outputs = oldest.iter().map(|(_, usage)| usage.live_bytes).sum::<u64>().div_ceil(file_bytes - file_bytes / 32);
-    if oldest.len() as u64 >= outputs + FILES_WON_MIN {
-        return uids(oldest);
-    }
-    let scattered: Vec<_> = all.into_iter().filter(is_scattered).take(most).collect();
-    if scattered.len() == most { uids(&scattered) } else { Vec::new() }
+    let outputs = |inputs: &[(SegmentInfo, Use)]| {
+        inputs.iter().map(|(_, usage)| usage.live_bytes).sum::<u64>().div_ceil(file_bytes - file_bytes / 32)
+    };
+    let won_min = FILES_WON_MIN.min(most as u64 / 2).max(1);
+    let wins = |inputs: &[(SegmentInfo, Use)]| inputs.len() as u64 >= outputs(inputs) + won_min;
+    let (oldest, scattered, wasteful) = (first(&|_| true), first(&is_scattered), first(&is_wasteful));
+    let chosen = if wins(&oldest) {
+        oldest
+    } else if scattered.len() == most {
+        scattered
+    } else if wins(&wasteful) {
+        wasteful
+    } else {
+        Vec::new()
+    };
+    chosen.iter().map(|(segment, _)| segment.uid).collect()
 }
 
 /// The segments to sort where no file can be had but the one that is kept: the emptiest, as many as `fit` into it by their bytes and batches. None
@@ -297,12 +310,14 @@ mod tests {
     use super::*;
     use crate::ids::BlockSeq;
 
+    const FILE_BYTES: u64 = 256 << 20;
+
     fn segment(uid: u64, sorted: bool, runs: u32, live_mib: u64) -> (SegmentInfo, Use) {
         let info = SegmentInfo {
             uid: SegmentUid(uid),
             sealed: true,
             sorted,
-            file_bytes: 256 << 20,
+            file_bytes: FILE_BYTES,
             first_block: BlockSeq(0),
             last_block: BlockSeq(0),
         };
@@ -310,7 +325,7 @@ mod tests {
     }
 
     fn chosen(list: &[(SegmentInfo, Use)], most: usize) -> Vec<u64> {
-        choose(list.iter().copied(), most).into_iter().map(|uid| uid.0).collect()
+        choose(list.iter().copied(), most, FILE_BYTES).into_iter().map(|uid| uid.0).collect()
     }
 
     #[test]
@@ -345,11 +360,20 @@ mod tests {
 
     #[test]
     fn what_wins_too_little_does_not_keep_the_scattered_ones_behind_it_from_being_sorted() {
-        let mut list = vec![segment(1, true, 9, 120), segment(2, true, 9, 120)];
-        assert!(chosen(&list, 2).is_empty(), "two become one: not worth a copy");
-        list.extend((3..6).map(|uid| segment(uid, false, 10_000, 250)));
-        assert_eq!(chosen(&list, 2), [3, 4]);
+        let mut list: Vec<_> = (1..4).map(|uid| segment(uid, true, 9, 120)).collect();
+        assert!(chosen(&list, 4).is_empty(), "three become two: not worth a copy");
+        assert_eq!(chosen(&list, 2), [1, 2], "with a small setting one file is worth it");
+        list.extend((4..7).map(|uid| segment(uid, false, 10_000, 250)));
         assert!(chosen(&list, 4).is_empty(), "they wait until there are enough of them");
+        list.push(segment(7, false, 10_000, 250));
+        assert_eq!(chosen(&list, 4), [4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn what_waits_to_be_more_does_not_keep_waste_behind_it_from_being_won() {
+        let mut list: Vec<_> = (1..16).map(|uid| segment(uid, false, 10_000, 250)).collect();
+        list.extend((20..30).map(|uid| segment(uid, true, 9, 25)));
+        assert_eq!(chosen(&list, 16), (20..30).collect::<Vec<_>>());
     }
 
     #[test]

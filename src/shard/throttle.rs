@@ -25,6 +25,9 @@ const SAVED_US: u64 = 100_000;
 const COUNT_US: u64 = 50_000;
 const ACCRUE_US: u64 = 100;
 
+/// Who waits is tried again each millisecond: who was not for this long, in microseconds, waits no more.
+const TURN_US: u64 = 3_000;
+
 /// What can run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scarce {
@@ -40,6 +43,8 @@ struct Budget {
     /// Bytes that may be taken now. Below zero after a frame that was larger than what there was.
     balance: i64,
     counted_us: u64,
+    /// What is saved up at most, at the rate of the last count.
+    saved_max: i64,
     held_since_us: Option<u64>,
     held_us: u64,
 }
@@ -61,9 +66,9 @@ impl Budget {
         self.counted_us = now_us;
         let rate = FLOOR + (u128::from(left) * 1_000_000 / u128::from(use_up_us)) as u64;
         let part = |us: u64| (u128::from(rate) * u128::from(us) / 1_000_000) as i64;
-        let most = part(SAVED_US);
-        if self.balance < most {
-            self.balance = (self.balance + part(passed_us)).min(most);
+        self.saved_max = part(SAVED_US);
+        if self.balance < self.saved_max {
+            self.balance = (self.balance + part(passed_us)).min(self.saved_max);
         }
     }
 
@@ -85,6 +90,13 @@ impl Budget {
         }
     }
 
+    /// Somebody else takes `bytes`, which the next count of what is left shows: producers stop for a moment, and not for all of it.
+    fn take_for_others(&mut self, bytes: u64) {
+        if self.left.is_some() {
+            self.balance = (self.balance - bytes as i64).max(self.balance.min(-self.saved_max));
+        }
+    }
+
     /// What comes back may be taken at once, but is not saved up.
     fn give_back(&mut self, bytes: u64) {
         if self.left.is_some() && self.balance < bytes as i64 {
@@ -101,6 +113,9 @@ pub(super) struct Throttle {
     /// Segment files created until then.
     created_at_look: u64,
     next_count_us: u64,
+    /// The last frame was a forwarded one, and when one of an own connection was held up last.
+    forwarded_last: bool,
+    own_held_us: u64,
     /// Memory of all indexes and bytes that they list, as of the last pass over all partitions, and of the one under way.
     index: IndexUse,
     counting: IndexUse,
@@ -118,17 +133,25 @@ impl Throttle {
         if scarce == Scarce::Disk as usize { disk_us } else { USE_UP_US }
     }
 
-    /// Something was given back, or taken by somebody else than producers.
+    /// Something was given back.
     pub(super) fn give_back(&mut self, scarce: Scarce, bytes: u64) {
         self.budgets[scarce as usize].give_back(bytes);
     }
-    pub(super) fn take(&mut self, scarce: Scarce, bytes: u64) {
-        self.budgets[scarce as usize].take(bytes);
+    /// Something was taken by somebody else than producers.
+    pub(super) fn take_for_others(&mut self, scarce: Scarce, bytes: u64) {
+        self.budgets[scarce as usize].take_for_others(bytes);
     }
 
-    /// A frame of `bytes` was taken in.
-    pub(super) fn on_produced(&mut self, bytes: u64) {
+    /// A frame of `bytes` was taken in, from a connection of this shard's or of another's.
+    pub(super) fn on_produced(&mut self, bytes: u64, is_forwarded: bool) {
         self.budgets.iter_mut().for_each(|budget| budget.take(bytes));
+        self.forwarded_last = is_forwarded;
+    }
+
+    /// Whether it is the turn of producers on this shard's own connections: forwarded frames are looked at more often, and would take all there is.
+    fn is_turn_of_own(&self, now: Now) -> bool {
+        let is_scarce = self.budgets.iter().any(|budget| budget.left.is_some());
+        is_scarce && self.forwarded_last && now.mono_us < self.own_held_us + TURN_US
     }
 
     /// Time that producers were held up for each, in microseconds.
@@ -177,6 +200,18 @@ impl Shard {
         holds
     }
 
+    /// Whether a produce frame has to wait, or another one goes first.
+    pub(super) fn holds_produce(&mut self, now: Now, is_forwarded: bool) -> bool {
+        let holds = self.must_wait(now);
+        if is_forwarded {
+            return holds || self.throttle.is_turn_of_own(now);
+        }
+        if holds {
+            self.throttle.own_held_us = now.mono_us;
+        }
+        holds
+    }
+
     /// Counts what is left of each budget.
     pub(super) fn count_budgets(&mut self, now: Now) {
         if now.mono_us < self.throttle.next_count_us {
@@ -203,7 +238,7 @@ impl Shard {
     pub(super) fn sorter_debt_bytes(&self) -> u64 {
         let waits = |segment: &crate::log::SegmentInfo| {
             let usage = self.retention.use_of(segment.uid);
-            usage.is_some_and(|usage| is_scattered(segment, usage)) && !self.sorting.leaves(segment.uid)
+            usage.is_some_and(|usage| is_scattered(segment, usage)) && self.may_be_sorted(segment)
         };
         self.log.segments().filter(waits).map(|segment| segment.file_bytes).sum()
     }
@@ -260,6 +295,30 @@ mod tests {
         budget.take(1 << 40);
         budget.set(1_000_000, Some(1 << 30));
         assert!(second(&mut budget, 1_000_000) > 1 << 20, "what was taken while there was plenty does not count");
+    }
+
+    #[test]
+    fn what_others_take_stops_producers_for_a_moment() {
+        let mut budget = Budget::default();
+        budget.set(0, Some(600 << 20));
+        second(&mut budget, 0);
+        (0..16).for_each(|_| budget.take_for_others(256 << 20));
+        let taken = second(&mut budget, 1_000_000);
+        assert!(taken > 8 << 20, "11 MiB a second, and two tenths of one are gone: {taken}");
+    }
+
+    #[test]
+    fn forwarded_frames_and_those_of_own_connections_take_turns_while_something_is_scarce() {
+        let at = |mono_us| Now { mono_us, utc_us: 0 };
+        let mut throttle = Throttle::default();
+        throttle.on_produced(1, true);
+        throttle.own_held_us = 10_000;
+        assert!(!throttle.is_turn_of_own(at(11_000)), "there is plenty");
+        throttle.budgets[0].set(0, Some(1));
+        assert!(throttle.is_turn_of_own(at(11_000)));
+        assert!(!throttle.is_turn_of_own(at(20_000)), "who waits comes back within a millisecond");
+        throttle.on_produced(1, false);
+        assert!(!throttle.is_turn_of_own(at(11_000)), "it had its turn");
     }
 
     #[test]
