@@ -9,7 +9,8 @@
 use super::cursor::Owner;
 use super::sessions::{DamageFound, Reading};
 use super::{
-    COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED, COLD_READING_BYTES, COLD_READING_BYTES_WHEN_WRITING,
+    COLD_BYTES_MAX, COLD_CHUNK_BYTES, COLD_CHUNK_BYTES_WHEN_WRITING, COLD_CHUNKS_PER_CURSOR, COLD_CHUNKS_WHEN_SHARED, COLD_READING_BYTES,
+    COLD_READING_BYTES_WHEN_WRITING,
 };
 use crate::bytes::Bytes;
 use crate::ids::{Offset, PartitionUid, SegmentUid};
@@ -227,6 +228,7 @@ impl Cold {
             if is_reading && reading.log.reading_bytes() >= COLD_READING_BYTES {
                 return Plan::Enough;
             }
+            let chunk_bytes = if reading.log.is_writing() { COLD_CHUNK_BYTES_WHEN_WRITING } else { COLD_CHUNK_BYTES };
             let mut entries = Vec::new();
             let wanted = |e: &ColdEntry| min_ts_us.is_none_or(|min| e.newest_ts_us >= min);
             let (segment, planned_to) = match partition.index.find(self.plan_offset, reading.log.cached_from()) {
@@ -239,7 +241,7 @@ impl Cold {
                         Err(plan) => return plan,
                     };
                     let from = window.partition_point(|e| e.end_offset <= plan_offset);
-                    let taken = collect(window[from..].iter().copied(), left_bytes, &mut entries, wanted);
+                    let taken = collect(window[from..].iter().copied(), left_bytes, chunk_bytes, &mut entries, wanted);
                     (run.segment, taken)
                 }
                 Found::Listed(at) => {
@@ -256,7 +258,7 @@ impl Cold {
                                     pos,
                                     len: batch.len,
                                 });
-                                if pos - on_disk[0].pos > COLD_CHUNK_BYTES {
+                                if pos - on_disk[0].pos > chunk_bytes {
                                     break;
                                 }
                             }
@@ -264,7 +266,7 @@ impl Cold {
                         }
                     }
                     let Some(segment) = segment else { return Plan::Warm };
-                    (segment, collect(on_disk.into_iter(), left_bytes, &mut entries, wanted))
+                    (segment, collect(on_disk.into_iter(), left_bytes, chunk_bytes, &mut entries, wanted))
                 }
             };
             let (Some(first), Some(last)) = (entries.first().copied(), entries.last().copied()) else {
@@ -332,6 +334,7 @@ impl Cold {
 fn collect(
     from: impl Iterator<Item = ColdEntry>,
     own_bytes: u64,
+    chunk_bytes: u64,
     entries: &mut Vec<ColdEntry>,
     wanted: impl Fn(&ColdEntry) -> bool,
 ) -> u64 {
@@ -343,7 +346,7 @@ fn collect(
             continue;
         }
         if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
-            let too_long = entry.pos + u64::from(entry.len) - first.pos > COLD_CHUNK_BYTES;
+            let too_long = entry.pos + u64::from(entry.len) - first.pos > chunk_bytes;
             let too_far = entry.pos - (last.pos + u64::from(last.len)) > GAP_BYTES_MAX;
             if too_long || too_far || taken >= own_bytes {
                 break;
