@@ -127,6 +127,8 @@ pub(crate) struct SimDisk {
     /// Operations of a start until the "machine" stops: None for never.
     pub(crate) start_ops_left: Option<u64>,
     pub(crate) start_ops: u64,
+    /// The operation of a start, other than a read, that ends with EIO: so many come before it.
+    pub(super) fail_start_op: Option<u64>,
     /// What new files may take, in bytes; `None` for as much as they like.
     pub(crate) free_bytes: Option<u64>,
     /// The next write ends with this error.
@@ -345,6 +347,7 @@ impl SimDisk {
     pub(super) fn start_went_through(&mut self) {
         self.start_ops_left = None;
         self.tear_of_start = None;
+        self.fail_start_op = None;
     }
 
     pub(super) fn store(&mut self, inode: usize, pos: usize, bytes: &[u8], stable: bool) {
@@ -528,6 +531,15 @@ impl SimDisk {
 
     pub(super) fn start_op(&mut self, op: &'static str, name: &str) -> Result<(), DiskError> {
         self.start_ops += 1;
+        match &mut self.fail_start_op {
+            Some(_) if op == "read" => {}
+            Some(0) => {
+                self.fail_start_op = None;
+                return Err(DiskError { op, name: name.to_string(), errno: EIO });
+            }
+            Some(before) => *before -= 1,
+            None => {}
+        }
         match &mut self.start_ops_left {
             Some(0) => Err(DiskError { op, name: name.to_string(), errno: STOPPED }),
             Some(left) => {

@@ -40,6 +40,8 @@ pub(super) enum Started {
     Yes(Vec<StartReport>),
     /// The machine stopped in the middle of it.
     Interrupted,
+    /// An error of the disk that was on purpose, in these words.
+    Failed(String),
     /// Refused with this reason.
     Refused(String),
 }
@@ -120,8 +122,9 @@ impl Node {
         self.is_up() && self.seats.iter().all(|seat| seat.shard.is_serving())
     }
 
-    /// Starts the process. `interrupt` stops the machine after so many operations of the first shard's start.
-    pub(super) fn start(&mut self, interrupt: Option<(u64, Tear, Dice)>) -> Started {
+    /// Starts the process. `interrupt` stops the machine after so many operations of the first shard's start, `fail` is the number of one that ends
+    /// with EIO.
+    pub(super) fn start(&mut self, interrupt: Option<(u64, Tear, Dice)>, fail: Option<u64>) -> Started {
         assert!(self.seats.is_empty(), "one process at a time");
         let shard_ports = (0..self.log.shards).map(|shard| 7411 + shard).collect();
         let info = NodeInfo { node: NodeId(1), cluster_id: [7; 16], host: "127.0.0.1".into(), port: 7410, shard_ports };
@@ -129,6 +132,7 @@ impl Node {
         if let Some((ops, tear, dice)) = interrupt {
             self.disks[0].disk.stop_start_after(ops, tear, dice);
         }
+        self.disks[0].disk.fail_start_op = fail;
         let mut reports = Vec::new();
         for (id, disk) in (0..).map(ShardId).zip(&mut self.disks) {
             let log = LogConfig { shard: id, ..self.log.clone() };
@@ -136,8 +140,14 @@ impl Node {
                 Ok(recovered) => recovered,
                 Err(error) => {
                     let stopped = matches!(&error, RecoverError::Disk(cause) if cause.errno == super::disk::STOPPED);
+                    // It was told, and is gone: nothing is left of what was to come.
+                    let failed = fail.is_some() && disk.disk.fail_start_op.is_none();
                     self.seats.clear();
-                    return if stopped { Started::Interrupted } else { Started::Refused(error.to_string()) };
+                    return match (stopped, failed) {
+                        (true, _) => Started::Interrupted,
+                        (_, true) => Started::Failed(error.to_string()),
+                        _ => Started::Refused(error.to_string()),
+                    };
                 }
             };
             disk.disk.start_went_through();

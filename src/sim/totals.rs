@@ -45,6 +45,7 @@ events! {
     Kills = "processes killed", Faults Disk Swarm;
     PowerCuts = "power cuts", Faults Disk Swarm;
     StartsInterrupted = "starts interrupted", Faults Disk Swarm;
+    StartsFailed = "starts that ended with an error of the disk", Faults Disk Swarm;
     LateWrites = "writes that landed after their process had died", Faults Disk Swarm;
     StartsWaited = "starts that waited for such writes", Faults Disk Swarm;
     ConnectionsCut = "connections cut", Faults Disk Swarm;

@@ -121,6 +121,7 @@ pub(super) struct World {
     /// When the last message from one shard to another arrives.
     mesh_last_us: [[u64; 2]; 2],
     disk_dice: Dice,
+    start_dice: Dice,
     pub(super) net_dice: Dice,
     pub(super) slow_until_us: u64,
     slow_factor: u64,
@@ -160,6 +161,7 @@ impl World {
             next_number: 0,
             mesh_last_us: [[0; 2]; 2],
             disk_dice: Dice::stream(seed, "disk"),
+            start_dice: Dice::stream(seed, "starts"),
             net_dice: Dice::stream(seed, "net"),
             slow_until_us: 0,
             slow_factor: 1,
@@ -467,7 +469,9 @@ impl World {
         let interrupt = interrupt.then(|| (dice.below(60), tear, Dice(dice.next())));
         self.life_began_us = self.now_us;
         self.utc_at_start_us = UTC_START_US + self.now_us as i64 + self.wall_offset_us;
-        match self.node.start(interrupt) {
+        let fails = interrupt.is_none() && !self.quiet && self.params.dir_error_in > 0 && self.start_dice.chance(20);
+        let fail = fails.then(|| self.start_dice.below(40));
+        match self.node.start(interrupt, fail) {
             Started::Yes(reports) => {
                 self.totals.note(Counted::Starts);
                 for (shard, report) in reports.iter().enumerate() {
@@ -488,6 +492,12 @@ impl World {
             Started::Interrupted => {
                 self.totals.note(Counted::StartsInterrupted);
                 self.say(|| "a start is interrupted".to_owned());
+                let power = self.disk_dice.chance(self.params.power_percent);
+                self.end_process(power);
+            }
+            Started::Failed(reason) => {
+                self.totals.note(Counted::StartsFailed);
+                self.say(|| format!("a start meets an error of the disk: {reason}"));
                 let power = self.disk_dice.chance(self.params.power_percent);
                 self.end_process(power);
             }
