@@ -144,10 +144,21 @@ impl MemDisk {
                     self.files.insert(to.to_string(), inode);
                 }
             }
+            FileOp::Exchange { first, second } => {
+                let (Some(one), Some(other)) = (self.files.get(&**first).copied(), self.files.get(&**second).copied()) else {
+                    return Outcome::File(Err(2));
+                };
+                self.files.insert(first.to_string(), other);
+                self.files.insert(second.to_string(), one);
+            }
             FileOp::Remove { name } => {
                 if self.files.remove(&**name).is_none() {
                     return Outcome::File(Err(2));
                 }
+            }
+            FileOp::Cut { file, len_bytes } => {
+                let inode = self.inode(*file);
+                Arc::make_mut(&mut self.inodes[inode]).truncate(*len_bytes as usize);
             }
             FileOp::Close { file } => assert!(self.open.remove(file).is_some(), "{file} is not open"),
             FileOp::SyncDir => {}

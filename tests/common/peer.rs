@@ -304,6 +304,12 @@ impl Peer {
 
     /// Everything from `offset` to the committed end, with one-shot fetches: each offset once, in order, without holes (asserted).
     pub fn read_from(&mut self, partition_uid: u64, offset: u64) -> Vec<Got> {
+        self.read_what_is_kept(partition_uid, offset)
+            .unwrap_or_else(|start| panic!("partition {partition_uid} was read from {offset} on, and begins at {start} now"))
+    }
+
+    /// The same; retention may move the partition's start over what was to be read next: then the new start.
+    pub fn read_what_is_kept(&mut self, partition_uid: u64, offset: u64) -> Result<Vec<Got>, u64> {
         let mut next = offset;
         let mut records = Vec::new();
         // The first fetch tells the end and does not wait, for there may be nothing; below the end something has to come.
@@ -311,6 +317,9 @@ impl Peer {
         loop {
             let fetched =
                 self.fetch(partition_uid, next, 1 << 20, wait_ms).unwrap_or_else(|e| panic!("fetch at {next} was refused: {e:?}"));
+            if fetched.error == layout::code::OFFSET_OUT_OF_RANGE && fetched.log_start > next {
+                return Err(fetched.log_start);
+            }
             assert_eq!(fetched.error, 0, "fetch at {next}: {fetched:?}");
             let before = next;
             for batch in fetched.batches {
@@ -326,7 +335,7 @@ impl Peer {
                 }
             }
             if next >= fetched.committed_end {
-                return records;
+                return Ok(records);
             }
             assert!(next > before || wait_ms == 0, "a fetch at {before}, below the end {}, brings something", fetched.committed_end);
             wait_ms = 10_000;

@@ -76,11 +76,22 @@ impl Ledger {
         assert_eq!(error, 0, "the first offset of partition {}", self.uid);
         let (_, end, _) = peer.list_offset(self.uid, -1);
         self.check_start(start, end);
-        let from = if whole { start } else { start.max(self.checked) };
+        let mut from = if whole { start } else { start.max(self.checked) };
+        // A start can bring the partition's own start back to where the last checkpoint had it, until retention has looked again (docs/FORMAT.md).
+        let records = loop {
+            match peer.read_what_is_kept(self.uid, from) {
+                Ok(records) => break records,
+                Err(start) => {
+                    assert!(self.keeps_bytes.is_some(), "partition {}: nothing moves its start, and it is {start} now", self.uid);
+                    self.check_start(start, end);
+                    from = start;
+                }
+            }
+        };
         let mut found = Found::default();
         let mut last = None;
         // `read_from` asserts that each offset comes once, in order, without holes.
-        for record in peer.read_from(self.uid, from) {
+        for record in records {
             let bytes = record.value.as_deref().expect("a value");
             let number =
                 self.number_of(bytes).unwrap_or_else(|| panic!("partition {}, offset {}: a foreign value", self.uid, record.offset));
@@ -114,8 +125,11 @@ impl Ledger {
                 assert!(start == 0 || most >= bytes, "partition {}: {start} to {end} is less than the {bytes} bytes it keeps", self.uid);
             }
         }
-        self.trimmed = self.trimmed.max(start);
-        self.trim_asked = self.trim_asked.max(start);
+        // What retention moved may come back, what was trimmed not.
+        if self.keeps_bytes.is_none() {
+            self.trimmed = self.trimmed.max(start);
+            self.trim_asked = self.trim_asked.max(start);
+        }
     }
 }
 
