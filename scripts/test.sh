@@ -34,6 +34,12 @@ step "lints"
 cargo clippy --workspace --exclude tramline-sim --all-targets -- -D warnings
 cargo clippy --package tramline-sim -- -D warnings
 
+step "fuzz targets"
+# Workspaces of their own, which nothing else builds: a change of the core must not leave them behind.
+need_commands c++:g++
+cargo check --manifest-path wire/fuzz/Cargo.toml
+cargo check --manifest-path fuzz/Cargo.toml
+
 step "build"
 cargo build --workspace
 
