@@ -92,7 +92,7 @@ impl Dropper {
         if now.mono_us < due_us {
             return effects.wake_at(due_us);
         }
-        let cut_bytes = (self.cut_bytes * (1 + self.waiting.len() as u64 / WAITING_PER_STEP)).min(self.cut_bytes.max(CUT_BYTES_MAX));
+        let cut_bytes = (self.cut_bytes * (1 + self.waiting.len() as u64 / WAITING_PER_STEP)).min(CUT_BYTES_MAX);
         if left_bytes <= cut_bytes {
             return self.close(number, effects);
         }
