@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_micros(100);
 const LOOKS: u32 = 5;
 /// Time between two looks during a run: each takes under a millisecond of both processors. Where a 99th percentile is what counts nobody looks
-/// during the run: one look a second was the slowest hundredth (with up to 40 ms, as long as the two sides did not wait for each other first).
+/// during the run: one look a second was the slowest hundredth (16 ms in a trace, as long as the two sides did not wait for each other first).
 pub const BETWEEN: Duration = Duration::from_millis(100);
 /// What takes longer says how long a thread waited for its turn, not how far it is.
 const FAR_NS_MAX: f64 = 2000.0;

@@ -121,15 +121,20 @@ fn without_the_sorter_no_file_is_kept_for_it() {
     assert_eq!((files.pool_filled, files.pool_unfilled), (0, 0));
 }
 
-#[test]
-fn below_the_slow_mark_producers_share_what_is_left() {
+/// A shard below the slow mark, with one partition. 40 MiB are left: 4 MiB and the floor of 1 MiB in the first second.
+fn slowed_down() -> (World, u64) {
     let mut world = World::with(&[("throttle.time", "10s")]);
     world.create_topic("t", 1, &[]);
     let uid = world.uids("t")[0];
-    // 40 MiB left: 4 MiB and the floor of 1 MiB in the first second.
     world.shard.set_disk(room(DiskLevel::Slow, 320));
     world.pass(60_000);
     world.turn();
+    (world, uid)
+}
+
+#[test]
+fn below_the_slow_mark_producers_share_what_is_left() {
+    let (mut world, uid) = slowed_down();
     let batch = value(1, 6000);
     let mut taken = 0u64;
     world.replies.clear();
@@ -154,12 +159,7 @@ fn below_the_slow_mark_producers_share_what_is_left() {
 
 #[test]
 fn a_frame_that_finds_no_room_counts_once_however_often_it_comes_back() {
-    let mut world = World::with(&[("throttle.time", "10s")]);
-    world.create_topic("t", 1, &[]);
-    let uid = world.uids("t")[0];
-    world.shard.set_disk(room(DiskLevel::Slow, 320));
-    world.pass(60_000);
-    world.turn();
+    let (mut world, uid) = slowed_down();
     // A tenth of a second's 5 MiB is saved up, more than the blocks under way take in.
     world.pass(1_000_000);
     while !world.is_blocked() {
