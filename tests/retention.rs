@@ -23,7 +23,7 @@ fn wait_until(node: &mut Node, what: &str, mut done: impl FnMut(&mut Node) -> bo
 }
 
 /// Waits until the log occupies no more than `sealed` full segments of 16 MiB, and what stays of any log: the segment that is written to, the one behind
-/// it, two files of the pool, and a third where one was being filled when it became one too many.
+/// it, two files of the pool, and the one that is kept for the sorter.
 fn wait_for_space(node: &mut Node, dir: &Path, sealed: u64) {
     let (most, until) = ((sealed + 5) * (16 << 20) + (1 << 20), Instant::now() + WAIT);
     while used_bytes(dir) > most {

@@ -391,8 +391,13 @@ impl Pool {
             Progress::Whole => {
                 fill.pos += write.data.len() as u64;
                 fill.write = None;
-                if fill.pos == self.segment_bytes {
-                    let number = fill.number;
+                let (number, is_whole) = (fill.number, fill.pos == self.segment_bytes);
+                // Enough came written meanwhile: it was kept by the write alone when `recycle` looked for what goes.
+                if self.counts().0 >= self.wanted().max(1) {
+                    self.fill = None;
+                    self.free.retain(|file| file.number != number);
+                    self.drop_file(number, self.segment_bytes, is_whole);
+                } else if is_whole {
                     self.fill = None;
                     let file = self.free.iter_mut().find(|file| file.number == number).expect("a file being filled is free");
                     file.filled = true;
@@ -417,5 +422,28 @@ impl Pool {
     /// Bytes of all free files, and of those that go.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.free.len() as u64 * self.segment_bytes + self.dropper.file_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_too_many_that_was_being_filled_goes_when_its_write_has_ended() {
+        const FILE_BYTES: u64 = 1 << 20;
+        let load = Load { calm: true, last_block_us: 0, half_full: false, reading: false };
+        let now = Now { mono_us: 1_000_000, utc_us: 0 };
+        let (mut pool, mut slab) = (Pool::new(FILE_BYTES, 64 << 10, 0, 1), Slab::new(1 << 20));
+        pool.give(1, false);
+        pool.maybe_fill(now, FILE_BYTES, load, &mut slab, &mut Effects::new());
+        pool.recycle(2, true);
+        assert_eq!(pool.counts(), (1, 1), "nothing goes under a write");
+        assert_eq!(pool.on_fill_done(Ok(64 << 10), &mut Effects::new()), Ok(false));
+        assert_eq!((pool.counts(), pool.file_bytes()), ((1, 0), 2 * FILE_BYTES), "one is free, one goes");
+        let mut effects = Effects::new();
+        pool.maybe_drop(now, &mut effects);
+        assert!(matches!(effects.list.pop(), Some(Effect::File { op: FileOp::Cut { file, .. }, .. }) if file == segment_file(1)));
+        assert_eq!(pool.take(true), Some((2, false)));
     }
 }
