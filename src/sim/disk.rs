@@ -34,13 +34,24 @@ pub(super) struct Inode {
     pub(super) bad_pages: BTreeSet<usize>,
     /// How often the first page was written by a running log: once for each segment that the file was.
     lives: u32,
-    /// What was cut off its end, in the order of cutting: a power cut may bring it back.
-    cut_off: Vec<Vec<u8>>,
+    /// What is behind it was never written: zeros.
+    written_to: usize,
+    /// So many bytes of `data` were cut off its end: a power cut may bring them back.
+    cut_off_bytes: usize,
     /// Places (first byte, end) where a write of this process failed.
     failed: Vec<(usize, usize)>,
 }
 
 impl Inode {
+    /// What the file holds.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.data[..self.len()]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.data.len() - self.cut_off_bytes
+    }
+
     pub(super) fn is_bad(&self, pos: usize, len: usize) -> bool {
         self.bad_pages.range(pos / 4096..(pos + len).div_ceil(4096)).next().is_some()
     }
@@ -119,8 +130,8 @@ pub(crate) struct SimDisk {
     /// A file system that does not exchange two names.
     pub(crate) cannot_exchange: bool,
     late: Vec<Late>,
-    /// Memory of segments that are gone.
-    spare: Vec<Vec<u8>>,
+    /// Memory of segments that are gone, and how much of it was written.
+    spare: Vec<(Vec<u8>, usize)>,
     pub(crate) open: BTreeMap<FileId, usize>,
     /// Operations of the running log, oldest first.
     pub(crate) under_way: Vec<Effect>,
@@ -186,7 +197,7 @@ impl SimDisk {
             Effect::Read { token, file, pos, mut buf } => {
                 let inode = &self.inodes[self.open[&file]];
                 let (from, len) = (pos as usize, buf.len());
-                assert!(from % 4096 == 0 && len % 4096 == 0 && from + len <= inode.data.len(), "read of {len} at {from}");
+                assert!(from % 4096 == 0 && len % 4096 == 0 && from + len <= inode.len(), "read of {len} at {from}");
                 if inode.is_bad(from, len) {
                     return (token, Outcome::Read(buf, Err(EIO)));
                 }
@@ -258,9 +269,9 @@ impl SimDisk {
             journal.retain(|written| !written.is_in(inode));
         }
         let inode = &mut self.inodes[inode];
-        assert!(len <= inode.data.len() && len.is_multiple_of(SECTOR), "{len} of {} bytes", inode.data.len());
+        assert!(len <= inode.len() && len.is_multiple_of(SECTOR), "{len} of {} bytes", inode.len());
         self.cuts += 1;
-        inode.cut_off.push(inode.data.split_off(len));
+        inode.cut_off_bytes = inode.data.len() - len;
         inode.unstable.split_off(&len);
         inode.bad_pages.split_off(&len.div_ceil(4096));
     }
@@ -280,7 +291,8 @@ impl SimDisk {
 
     pub(super) fn make(&mut self, name: &str, len: u64) -> usize {
         let data = match self.spare.pop_if(|_| len >= SPARE_BYTES) {
-            Some(mut data) => {
+            Some((mut data, written_to)) => {
+                data[..written_to].fill(0);
                 data.resize(len as usize, 0);
                 data
             }
@@ -311,10 +323,10 @@ impl SimDisk {
             }
             let is_open = open.values().any(|n| n == number);
             if !is_open {
-                let mut data = std::mem::take(&mut inodes[*number]).data;
+                let Inode { data, written_to, .. } = std::mem::take(&mut inodes[*number]);
                 if data.len() as u64 >= SPARE_BYTES {
-                    data.clear();
-                    spare.push(data);
+                    let written_to = written_to.min(data.len());
+                    spare.push((data, written_to));
                 }
             }
             is_open
@@ -335,7 +347,7 @@ impl SimDisk {
 
     /// Bytes of all files that have a name.
     pub(super) fn used_bytes(&self) -> u64 {
-        self.names.values().map(|inode| self.inodes[*inode].data.len() as u64).sum()
+        self.names.values().map(|inode| self.inodes[*inode].len() as u64).sum()
     }
 
     /// Whether some file was another segment before.
@@ -353,11 +365,7 @@ impl SimDisk {
     pub(super) fn store(&mut self, inode: usize, pos: usize, bytes: &[u8], stable: bool) {
         let inode = &mut self.inodes[inode];
         let end = pos + bytes.len();
-        assert!(
-            pos.is_multiple_of(SECTOR) && bytes.len().is_multiple_of(SECTOR) && end <= inode.data.len(),
-            "{} bytes at {pos}",
-            bytes.len()
-        );
+        assert!(pos.is_multiple_of(SECTOR) && bytes.len().is_multiple_of(SECTOR) && end <= inode.len(), "{} bytes at {pos}", bytes.len());
         if !inode.bad_pages.is_empty() {
             for page in pos / 4096..end / 4096 {
                 inode.bad_pages.remove(&page);
@@ -375,6 +383,7 @@ impl SimDisk {
             }
         }
         inode.data[pos..end].copy_from_slice(bytes);
+        inode.written_to = inode.written_to.max(end);
     }
 
     pub(super) fn store_torn(&mut self, inode: usize, pos: usize, bytes: &[u8], tear: Tear, dice: &mut Dice) {
@@ -415,7 +424,7 @@ impl SimDisk {
     pub(super) fn land(&mut self, number: u64) -> Option<(String, usize, usize)> {
         let at = self.late.iter().position(|late| late.number == number).expect("each late write lands once");
         let Late { inode, pos, data, lands, .. } = self.late.remove(at);
-        if pos + data.len() > self.inodes[inode].data.len() {
+        if pos + data.len() > self.inodes[inode].len() {
             return None;
         }
         self.store_some(inode, pos, &data, &lands);
@@ -459,10 +468,12 @@ impl SimDisk {
                     inode.data[at..at + SECTOR].copy_from_slice(&old);
                 }
             }
-            let cut_off = std::mem::take(&mut inode.cut_off);
-            if !cut_off.is_empty() && dice.chance(50) {
-                self.cuts_undone += 1;
-                cut_off.iter().rev().for_each(|piece| inode.data.extend_from_slice(piece));
+            if inode.cut_off_bytes > 0 {
+                match dice.chance(50) {
+                    true => self.cuts_undone += 1,
+                    false => inode.data.truncate(inode.len()),
+                }
+                inode.cut_off_bytes = 0;
             }
         }
         self.lose_names(tear, dice);
@@ -506,8 +517,9 @@ impl SimDisk {
     /// A file's bytes, to be damaged or looked at.
     #[cfg(test)]
     pub(crate) fn file(&mut self, name: &str) -> &mut Vec<u8> {
-        let inode = self.names[name];
-        &mut self.inodes[inode].data
+        let inode = &mut self.inodes[self.names[name]];
+        inode.written_to = inode.data.len();
+        &mut inode.data
     }
     pub(crate) fn names(&self) -> Vec<String> {
         self.names.keys().cloned().collect()
@@ -515,12 +527,12 @@ impl SimDisk {
     /// All files as they are.
     #[cfg(feature = "sim")]
     pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        self.names.iter().map(|(name, inode)| (name.clone(), self.inodes[*inode].data.clone())).collect()
+        self.names.iter().map(|(name, inode)| (name.clone(), self.inodes[*inode].bytes().to_vec())).collect()
     }
     #[cfg(test)]
     pub(crate) fn put_file(&mut self, name: &str, data: Vec<u8>) {
         let inode = self.make(name, 0);
-        self.inodes[inode].data = data;
+        self.inodes[inode] = Inode { written_to: data.len(), data, ..Inode::default() };
         self.settle_names();
     }
     #[cfg(test)]

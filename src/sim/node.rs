@@ -88,9 +88,9 @@ impl Node {
             batch_bytes_max: 12 << 10,
             tail_cache_bytes: params.tail_cache_bytes,
             writes_in_flight_max: params.writes_in_flight,
-            pool_segments: 1,
+            pool_segments: params.pool_segments,
             fill_write_bytes: 32 << 10,
-            fill_idle_us: 0,
+            fill_idle_us: params.fill_idle_us,
             mutants,
             ..LogConfig::new(identity, ShardId(0), params.shards)
         };

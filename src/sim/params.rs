@@ -61,6 +61,10 @@ pub struct Params {
     pub retention_bytes: Option<u64>,
     /// Segments that are sorted together, 0 for none.
     pub sorter_segments: u32,
+    /// Free files that the log keeps ready.
+    pub pool_segments: u32,
+    /// How long the log has to be idle until such a file is filled.
+    pub fill_idle_us: u64,
     /// Largest value.
     pub value_bytes_max: u64,
     /// Mean time between two ends of the process.
@@ -93,6 +97,9 @@ pub struct Params {
     pub exchanges: bool,
 }
 
+/// What a log waits for by default: in most runs 0 instead, so that files are filled although the load never rests.
+const FILL_IDLE_US: u64 = 10_000;
+
 impl Params {
     /// Draws for `seed`.
     pub fn draw(seed: u64, profile: Profile) -> Params {
@@ -110,6 +117,8 @@ impl Params {
             tail_cache_bytes: [64 << 10, 256 << 10, 1 << 20][dice.below(3) as usize],
             retention_bytes: dice.chance(70).then(|| dice.within(16..200) << 10),
             sorter_segments: if dice.chance(10) { 0 } else { dice.within(2..7) as u32 },
+            pool_segments: 1,
+            fill_idle_us: 0,
             value_bytes_max: [100, 400, 1500][dice.below(3) as usize],
             crash_every_us: dice.within(4..20) * second,
             power_percent: dice.below(101),
@@ -145,6 +154,13 @@ impl Params {
                 // As on a node by default, the cache holds what readers at the tail want; who seeks reads from the disk. With 1 MiB, half a second
                 // of this load, a run read 2.3 GB from the disk for 0.4 GB of answers; with 8 MiB it is an eighth faster, with 32 not more.
                 (params.tail_cache_bytes, params.streams) = (8 << 20, 1);
+                // Each reads everything: with more of them a run measures how fast the clients compare. And topics have a retention: without it who
+                // seeks reads all that was ever written, scattered, 2 GB in a run.
+                params.clients = 3;
+                params.retention_bytes.get_or_insert(128 << 10);
+                // Some 200 segments are filled, sealed, sorted and dropped in a run.
+                params.segment_bytes = 1 << 20;
+                params.fill_idle_us = FILL_IDLE_US;
             }
             Profile::Faults if dice.chance(40) => params.disk_segments = u64::from(params.shards) * dice.within(8..40),
             Profile::Faults => {}
@@ -156,6 +172,9 @@ impl Params {
                 }
                 params.decay_every_us = if dice.chance(40) { dice.within(1..30) * second } else { 0 };
                 params.operation_every_us = dice.within(500..3000);
+                let mut pool = Dice::stream(seed, "pool");
+                params.pool_segments = pool.within(1..4) as u32;
+                params.fill_idle_us = if pool.chance(50) { FILL_IDLE_US } else { 0 };
             }
         }
         params

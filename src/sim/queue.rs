@@ -1,14 +1,17 @@
 //! What is going to happen: events by time, those of one time in the order in which they were planned.
 //!
-//! Events are moved once in and once out; what is sorted are three numbers.
+//! Events are moved once in and once out; what is sorted is one number each.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+/// A key is time, number of the plan and place in `items`: 64, 40 and 24 bits.
+const PLACE_BITS: u32 = 24;
+const PLAN_BITS: u32 = 40;
+
 /// See the module.
 pub(super) struct Queue<T> {
-    /// Time, number of the plan, place in `items`.
-    order: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    order: BinaryHeap<Reverse<u128>>,
     items: Vec<Option<T>>,
     free: Vec<u32>,
     planned: u64,
@@ -31,14 +34,17 @@ impl<T> Queue<T> {
                 self.items.len() as u32 - 1
             }
         };
-        self.order.push(Reverse((at_us, self.planned, place)));
+        assert!(self.planned >> PLAN_BITS == 0 && place >> PLACE_BITS == 0, "{} plans, {place} at a time", self.planned);
+        let plan = (self.planned << PLACE_BITS) | u64::from(place);
+        self.order.push(Reverse((u128::from(at_us) << 64) | u128::from(plan)));
     }
 
     /// The next event and its time, if that is not after `until_us`.
     pub(super) fn next(&mut self, until_us: u64) -> Option<(u64, T)> {
-        let Reverse((at_us, _, place)) = *self.order.peek().filter(|Reverse((at_us, ..))| *at_us <= until_us)?;
+        let key = self.order.peek().map(|Reverse(key)| *key).filter(|key| (key >> 64) as u64 <= until_us)?;
         self.order.pop();
+        let place = key as u32 & ((1 << PLACE_BITS) - 1);
         self.free.push(place);
-        Some((at_us, self.items[place as usize].take().expect("each place is planned once")))
+        Some(((key >> 64) as u64, self.items[place as usize].take().expect("each place is planned once")))
     }
 }

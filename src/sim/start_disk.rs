@@ -15,7 +15,7 @@ impl StartDisk for SimDisk {
         self.start_op("open", name)?;
         let Some(&inode) = self.names.get(name) else { return Err(DiskError { op: "open", name: name.to_string(), errno: 2 }) };
         assert!(self.open.insert(file, inode).is_none(), "{file} is open already");
-        Ok(self.inodes[inode].data.len() as u64)
+        Ok(self.inodes[inode].len() as u64)
     }
     fn create(&mut self, name: &str, file: FileId, len: u64) -> Result<(), DiskError> {
         self.start_op("create", name)?;
@@ -40,7 +40,7 @@ impl StartDisk for SimDisk {
         if self.inodes[inode].is_bad(pos as usize, buf.len()) {
             return Err(DiskError { op: "read", name: String::new(), errno: EIO });
         }
-        let data = &self.inodes[inode].data;
+        let data = self.inodes[inode].bytes();
         match data.get(pos as usize..pos as usize + buf.len()) {
             Some(part) => buf.copy_from_slice(part),
             None => return Err(DiskError { op: "read", name: String::new(), errno: 0 }),
@@ -105,14 +105,14 @@ impl crate::log::inspect::InspectSource for SimDisk {
     }
     fn len(&mut self, name: &str) -> Result<u64, DiskError> {
         match self.names.get(name) {
-            Some(inode) => Ok(self.inodes[*inode].data.len() as u64),
+            Some(inode) => Ok(self.inodes[*inode].len() as u64),
             None => Err(DiskError { op: "open", name: name.to_string(), errno: 2 }),
         }
     }
     fn read(&mut self, name: &str, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
         assert!(pos.is_multiple_of(4096) && buf.len().is_multiple_of(4096), "{} bytes at {pos}", buf.len());
         let inode = self.names[name];
-        buf.copy_from_slice(&self.inodes[inode].data[pos as usize..pos as usize + buf.len()]);
+        buf.copy_from_slice(&self.inodes[inode].bytes()[pos as usize..pos as usize + buf.len()]);
         Ok(())
     }
 }
