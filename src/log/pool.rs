@@ -29,6 +29,10 @@ use std::sync::Arc;
 
 /// Wait before a creation that was refused is tried again, in microseconds.
 const RETRY_US: u64 = 1_000_000;
+/// How long files may be too few until one is created, unless none is left, in microseconds. A topic that is full gives a file back for each one that it
+/// takes, a moment later (its retention looks when a segment was sealed, and each second): a file created at once was one too many then and went,
+/// never written, and taking it to pieces cost synced writes beside it 160 cuts, discards and journal commits in a second.
+const CREATE_REST_US: u64 = 2_000_000;
 /// Distance of fill writes while the log is not idle but the next roll would go into fresh extents, in microseconds: with 256 KiB each, a
 /// 256 MiB file is filled within some 2 s of light load.
 const URGENT_FILL_US: u64 = 2_000;
@@ -88,6 +92,8 @@ pub(crate) struct Pool {
     reserve: u32,
     free: VecDeque<FreeFile>,
     creating: Creating,
+    /// Since when files are too few.
+    short_since_us: Option<u64>,
     preparing: Preparing,
     fill: Option<Fill>,
     last_fill_us: u64,
@@ -112,6 +118,7 @@ impl Pool {
             reserve: 0,
             free: VecDeque::with_capacity(16),
             creating: Creating::No,
+            short_since_us: None,
             preparing: Preparing::No,
             fill: None,
             last_fill_us: 0,
@@ -290,8 +297,16 @@ impl Pool {
     /// `last`: nor may a file system without room, as long as there is any.
     pub(crate) fn maybe_create(&mut self, now: Now, needed: bool, last: bool, next_file: &mut u64, effects: &mut Effects) {
         let wanted = self.wants_more() || (needed && self.usable() == 0);
-        if wanted && let Some((number, filled)) = self.dropper.take_back(self.segment_bytes) {
+        if !wanted {
+            self.short_since_us = None;
+            return;
+        }
+        if let Some((number, filled)) = self.dropper.take_back(self.segment_bytes) {
             return self.give(number, filled);
+        }
+        let due_us = *self.short_since_us.get_or_insert(now.mono_us) + CREATE_REST_US;
+        if self.usable() > 0 && now.mono_us < due_us {
+            return effects.wake_at(due_us);
         }
         match self.creating {
             Creating::No => {}
@@ -299,14 +314,14 @@ impl Pool {
             Creating::WaitUntil(at_us) => return effects.wake_at(at_us),
             _ => return,
         }
-        if wanted && (self.room > 0 || (last && self.room_for_last && self.usable() == 0)) {
+        if self.room > 0 || (last && self.room_for_last && self.usable() == 0) {
             self.room = self.room.saturating_sub(1);
             let number = *next_file;
             *next_file += 1;
             let op = FileOp::Create { file: segment_file(number), name: segment_file_name(number).into(), len_bytes: self.segment_bytes };
             effects.push(Effect::File { token: token(Purpose::PoolFile, number), op });
             self.creating = Creating::Create(number);
-        } else if wanted {
+        } else {
             // Room is told, not found out: whoever waits for it alone has to look again by itself.
             effects.wake_at(now.mono_us + RETRY_US);
         }
@@ -445,5 +460,29 @@ mod tests {
         pool.maybe_drop(now, &mut effects);
         assert!(matches!(effects.list.pop(), Some(Effect::File { op: FileOp::Cut { file, .. }, .. }) if file == segment_file(1)));
         assert_eq!(pool.take(true), Some((2, false)));
+    }
+
+    #[test]
+    fn a_file_is_made_when_none_is_left_or_none_came_back_for_a_while() {
+        let mut pool = Pool::new(1 << 20, 64 << 10, 0, 2);
+        let mut next_file = 3;
+        // What it asks for at a time, and when it wants to be asked again.
+        let mut turn = |pool: &mut Pool, mono_us: u64| {
+            let mut effects = Effects::new();
+            pool.maybe_create(Now { mono_us, utc_us: 0 }, false, false, &mut next_file, &mut effects);
+            (effects.list.len(), effects.deadline_us)
+        };
+        pool.give(1, true);
+        pool.give(2, true);
+        assert_eq!(turn(&mut pool, 0), (0, u64::MAX));
+        assert_eq!(pool.take(true), Some((1, false)));
+        assert_eq!(turn(&mut pool, 10), (0, 10 + CREATE_REST_US), "one is left");
+        pool.recycle(1, true);
+        assert_eq!(turn(&mut pool, 20), (0, u64::MAX), "and one came back");
+        pool.take(true);
+        assert_eq!(turn(&mut pool, 30), (0, 30 + CREATE_REST_US));
+        assert_eq!(turn(&mut pool, 30 + CREATE_REST_US), (1, u64::MAX), "nothing comes back: it is made");
+        let mut pool = Pool::new(1 << 20, 64 << 10, 0, 2);
+        assert_eq!(turn(&mut pool, 40), (1, u64::MAX), "none is left: at once");
     }
 }
