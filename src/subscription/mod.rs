@@ -30,16 +30,17 @@ pub const FETCH_FRAME_BYTES: usize = 128 << 10;
 /// Bytes of one cold read, at most, unless one batch is larger. Two pages less than 1 MiB: with its first and last page whole it still
 /// fits a buffer of that size.
 pub const COLD_CHUNK_BYTES: u64 = (1 << 20) - 2 * PAGE_BYTES as u64;
-/// The same while the log writes, so that more than one fit into `COLD_READING_BYTES_WHEN_WRITING`. With one read of 1 MiB under way disk and shard could wait for
-/// each other in turns, for minutes: producers' median 1.55 ms and 0.93 GB/s of replay, or 0.95 ms and 1.5 GB/s. Four readers beside 0.72 GB/s of
-/// durable produce, reads of 256 KiB: 1.15 ms, p99 2.5 ms, 1.56 GB/s; of 128 KiB: 0.76 ms, p99 1.9 ms, 1.16 GB/s (of 2.5 alone).
+/// The same while the log writes, so that two or three are under way (`COLD_READING_BYTES_WHEN_WRITING`). With one read of 1 MiB under way disk and shard
+/// could wait for each other in turns, for minutes: producers' median 1.55 ms and 0.93 GB/s of replay, or 0.95 ms and 1.5 GB/s. Four readers beside
+/// 0.72 GB/s of durable produce, when 512 KiB were under way, reads of 256 KiB: 1.15 ms, p99 2.5 ms, 1.56 GB/s; of 128 KiB: 0.76 ms, p99 1.9 ms, 1.16
+/// GB/s (of 2.5 alone).
 pub const COLD_CHUNK_BYTES_WHEN_WRITING: u64 = (128 << 10) - 2 * PAGE_BYTES as u64;
 /// Cold reads that one cursor has under way or waiting, at most.
 pub const COLD_CHUNKS_PER_CURSOR: usize = 8;
 /// Bytes of reads under way beyond which a cursor has one only: four of 1 MiB. From disk to socket with nothing else (`tramline-limits --only
 /// cold-stream`, three runs with TCP's cubic) one read under way gave 2.5 to 2.7 GB/s, two 2.9 to 3.1, four 3.0 to 3.3, eight 2.2 to 2.9.
 pub const COLD_READING_BYTES: u64 = 7 << 19;
-/// The same while the log writes, for all cursors together: beyond it no cursor begins a read. What is under way is what a synced write waits for in the
+/// The same while the log writes, for all cursors together: from it on no cursor begins a read. What is under way is what a synced write waits for in the
 /// disk's queue; four readers with one read of 1 MiB each left a producer half of the rate that it asked for. Beside 0.80 GB/s of durable produce
 /// (batches of 64 KiB, so reads of 68), producers' median and p99 and the replay: with 512 KiB 0.76 ms, 1.8 to 3.6 ms, 1.13 GB/s; with 256 KiB 0.53,
 /// 1.2 to 2.3, 1.08; with 192 KiB 0.52, 1.1 to 1.9, 1.06; with 128 KiB 0.47, 1.0 to 2.4, 0.96.

@@ -227,6 +227,8 @@ impl Sessions {
     /// A read ended.
     pub fn on_read(&mut self, owner: u64, ticket: u64, bytes: Result<Bytes, ReadError>) {
         let Owner { session: id, cursor: at } = Owner::unpack(owner);
+        // Who waits goes first: else whose reads end would begin the next ones, and the others never come to read while the log writes.
+        self.feed_later();
         if let Some(session) = self.by_id.get_mut(&id) {
             let taken = session.cursors.get_mut(at as usize).and_then(|c| c.cold.as_mut()).is_some_and(|cold| cold.on_read(ticket, bytes));
             if taken {
@@ -234,7 +236,6 @@ impl Sessions {
                 self.enqueue(id);
             }
         }
-        self.feed_later();
         self.feed_starved();
     }
 

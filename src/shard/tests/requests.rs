@@ -2,6 +2,7 @@
 
 use super::world::{CLIENT, World, batch, produce_results};
 use crate::effects::{Effect, Event};
+use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
 use tramline_wire::hello::HelloRequest;
@@ -115,6 +116,49 @@ fn a_stream_stops_at_its_credit_and_goes_on_with_more() {
     world.request(Kind::FetchCredit, &[], |out| credit.encode(out));
     world.settle();
     assert_eq!(drain(&mut world).1, 20);
+}
+
+#[test]
+fn readers_of_old_records_take_turns_while_the_log_writes() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    for number in 0..1200 {
+        world.produce(uid, Level::Durable, &[value(number, 3000)]);
+        world.settle();
+        world.replies.clear();
+    }
+    // A write that does not end: few reads may be under way.
+    world.produce(uid, Level::Durable, &[value(1200, 100)]);
+    world.turn();
+    let is_read = |effect: &Effect| matches!(effect, Effect::Read { .. });
+    assert!(world.disk.under_way.iter().any(|effect| matches!(effect, Effect::Write { .. })));
+    let streams: Vec<u64> = (0..4)
+        .map(|_| {
+            world.request(Kind::Fetch, &[], |out| {
+                let mut writer = FetchRequestWriter::begin(out, FetchMode::Streaming, 0, 0, 64 << 20);
+                writer.push(out, &FetchEntry { partition_uid: uid, offset: 0, max_bytes: 1 << 20 });
+                writer.finish(out);
+            })
+        })
+        .collect();
+    let mut read = BTreeMap::<u64, usize>::new();
+    for _ in 0..40 {
+        world.turn();
+        let at = world.disk.under_way.iter().position(is_read).expect("somebody reads");
+        // Footers are small, and read whenever one is wanted.
+        let is_chunk = |effect: &&Effect| matches!(effect, Effect::Read { buf, .. } if buf.len() > 64 << 10);
+        let under_way = world.disk.under_way.iter().filter(is_chunk).count();
+        assert!(under_way < streams.len(), "{under_way} reads under way: the test shows nothing");
+        world.complete(at);
+        world.turn();
+        while let Some((stream, _, _, payload)) = world.reply() {
+            *read.entry(stream).or_default() += payload.len();
+        }
+    }
+    let bytes: Vec<usize> = streams.iter().map(|stream| read.get(stream).copied().unwrap_or(0)).collect();
+    let (least, most) = (bytes.iter().min().expect("four"), bytes.iter().max().expect("four"));
+    assert!(*least > 0 && 3 * least >= 2 * most, "bytes of each: {bytes:?}");
 }
 
 #[test]
