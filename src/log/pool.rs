@@ -29,9 +29,10 @@ use std::sync::Arc;
 
 /// Wait before a creation that was refused is tried again, in microseconds.
 const RETRY_US: u64 = 1_000_000;
-/// How long files may be too few until one is created, unless none is left, in microseconds. A topic that is full gives a file back for each one that it
-/// takes, a moment later (its retention looks when a segment was sealed, and each second): a file created at once was one too many then and went,
-/// never written, and taking it to pieces cost synced writes beside it 160 cuts, discards and journal commits in a second.
+/// Where files come back, how long they may be too few until one is created, in microseconds. A topic that is full gives a file back for each one that
+/// it takes, a moment later (its retention looks when a segment was sealed, and each second): a file created at once was one too many then and went,
+/// never written, and taking it to pieces cost synced writes beside it 160 cuts, discards and journal commits in a second. With a target of 1 none is
+/// left in that moment, so one is created all the same.
 const CREATE_REST_US: u64 = 2_000_000;
 /// Distance of fill writes while the log is not idle but the next roll would go into fresh extents, in microseconds: with 256 KiB each, a
 /// 256 MiB file is filled within some 2 s of light load.
@@ -94,6 +95,8 @@ pub(crate) struct Pool {
     creating: Creating,
     /// Since when files are too few.
     short_since_us: Option<u64>,
+    /// A file came back since one was last created for lack of such: the next may too. A log that only grows has its files ahead of their use.
+    comes_back: bool,
     preparing: Preparing,
     fill: Option<Fill>,
     last_fill_us: u64,
@@ -119,6 +122,7 @@ impl Pool {
             free: VecDeque::with_capacity(16),
             creating: Creating::No,
             short_since_us: None,
+            comes_back: false,
             preparing: Preparing::No,
             fill: None,
             last_fill_us: 0,
@@ -140,7 +144,7 @@ impl Pool {
             self.creating = Creating::No;
         }
         // What the last creation found is old. Where it is still so (a quota, which nobody is told of) the next one finds it again.
-        if files > 0 && is_no_space(self.create_errno) && !self.wants_more() {
+        if files > 0 && is_no_space(self.create_errno) && (!self.wants_more() || self.usable() > 0) {
             self.create_errno = 0;
         }
     }
@@ -165,6 +169,7 @@ impl Pool {
     }
     /// Takes the file of a freed segment. When that is one too many, one that was never written goes in its place.
     pub(crate) fn recycle(&mut self, number: u64, filled: bool) {
+        self.comes_back = true;
         self.give(number, filled);
         let busy = self.fill.as_ref().filter(|fill| fill.write.is_some()).map(|fill| fill.number);
         if self.free.len() as u32 > self.wanted()
@@ -293,7 +298,7 @@ impl Pool {
         }
     }
 
-    /// Creates a file when too few are free. `next_file` is the manifest's counter. `needed`: even a target of 0 must not stop the log.
+    /// Creates a file when too few are free, after a rest where files come back and half of those wanted are left. `next_file` is the manifest's counter. `needed`: even a target of 0 must not stop the log.
     /// `last`: nor may a file system without room, as long as there is any.
     pub(crate) fn maybe_create(&mut self, now: Now, needed: bool, last: bool, next_file: &mut u64, effects: &mut Effects) {
         let wanted = self.wants_more() || (needed && self.usable() == 0);
@@ -302,10 +307,11 @@ impl Pool {
             return;
         }
         if let Some((number, filled)) = self.dropper.take_back(self.segment_bytes) {
+            self.short_since_us = None;
             return self.give(number, filled);
         }
         let due_us = *self.short_since_us.get_or_insert(now.mono_us) + CREATE_REST_US;
-        if self.usable() > 0 && now.mono_us < due_us {
+        if self.comes_back && self.usable() > 0 && 2 * self.usable() >= self.target && now.mono_us < due_us {
             return effects.wake_at(due_us);
         }
         match self.creating {
@@ -316,6 +322,7 @@ impl Pool {
         }
         if self.room > 0 || (last && self.room_for_last && self.usable() == 0) {
             self.room = self.room.saturating_sub(1);
+            self.comes_back &= now.mono_us < due_us;
             let number = *next_file;
             *next_file += 1;
             let op = FileOp::Create { file: segment_file(number), name: segment_file_name(number).into(), len_bytes: self.segment_bytes };
@@ -473,7 +480,7 @@ mod tests {
             (effects.list.len(), effects.deadline_us)
         };
         pool.give(1, true);
-        pool.give(2, true);
+        pool.recycle(2, true);
         assert_eq!(turn(&mut pool, 0), (0, u64::MAX));
         assert_eq!(pool.take(true), Some((1, false)));
         assert_eq!(turn(&mut pool, 10), (0, 10 + CREATE_REST_US), "one is left");
@@ -484,5 +491,8 @@ mod tests {
         assert_eq!(turn(&mut pool, 30 + CREATE_REST_US), (1, u64::MAX), "nothing comes back: it is made");
         let mut pool = Pool::new(1 << 20, 64 << 10, 0, 2);
         assert_eq!(turn(&mut pool, 40), (1, u64::MAX), "none is left: at once");
+        let mut pool = Pool::new(1 << 20, 64 << 10, 0, 2);
+        pool.give(1, true);
+        assert_eq!(turn(&mut pool, 50), (1, u64::MAX), "none ever came back: at once");
     }
 }
