@@ -101,6 +101,69 @@ fn what_was_acknowledged_survives_any_crash() {
     assert!(acked > 20_000, "the seeds prove something only if much was acknowledged: {acked}");
 }
 
+/// Two segments are sorted together.
+const SORTING: [(&str, &str); 2] = [("sorter.segments", "2"), ("scrub.bytes.per.second", "0B")];
+
+/// A node with three partitions' records scattered over some segments, all durable, whose sorter has just begun.
+fn sorting() -> (World, History, Vec<u64>) {
+    let mut dice = Dice(11);
+    let mut world = World::with(&SORTING);
+    world.create_topic("t", 3, &[]);
+    let uids = world.uids("t");
+    let mut history = History::default();
+    for number in 0..180 {
+        history.send(&mut world, uids[number % 3], Level::Durable, &mut dice);
+        world.settle();
+        history.take_acks(&mut world);
+    }
+    assert!(!world.shard.is_sorting(), "it looks once a second, and time stands still");
+    assert!((0..400).any(|_| sorting_step(&mut world)), "there is something to sort");
+    (world, history, uids)
+}
+
+/// One operation of the disk ends, or time passes. Answers whether a sort is under way.
+fn sorting_step(world: &mut World) -> bool {
+    world.turn();
+    match world.disk.under_way.is_empty() {
+        true => world.pass(100_000),
+        false => world.complete(0),
+    }
+    world.shard.is_sorting()
+}
+
+#[test]
+fn a_crash_at_every_step_of_the_sorter_loses_nothing() {
+    let mut sorts = 0;
+    let mut boundaries = 0;
+    for crash_at in 0..10_000 {
+        for power in [false, true] {
+            let (mut world, history, uids) = sorting();
+            // The last boundary is that behind a whole sort.
+            let is_over = (0..crash_at).any(|_| !sorting_step(&mut world));
+            let World { mut disk, now, .. } = world;
+            let tear = TEARS[crash_at % TEARS.len()];
+            match power {
+                true => disk.crash(tear, &mut Dice(crash_at as u64)),
+                false => disk.kill(tear, &mut Dice(crash_at as u64)),
+            }
+            let mut world = World::start(disk, now, &SORTING);
+            history.check(&mut world, &uids);
+            // What was interrupted is done again, over what it has left.
+            assert!(is_over || (0..400).any(|_| sorting_step(&mut world)), "the sort is not taken up again after step {crash_at}");
+            while sorting_step(&mut world) {}
+            world.settle();
+            history.check(&mut world, &uids);
+            sorts += world.shard.metrics_mut().counters.sorter_segments;
+            boundaries += 1;
+            if is_over && power {
+                assert!(boundaries > 50 && sorts > boundaries / 2, "{boundaries} boundaries, {sorts} segments sorted afterwards");
+                return;
+            }
+        }
+    }
+    panic!("the sort does not end");
+}
+
 #[test]
 fn a_restart_without_a_crash_keeps_everything_and_goes_on() {
     let mut dice = Dice(1);
