@@ -1,7 +1,7 @@
 //! Clients that speak the wire: produce at all levels, fetch, seek, trim, create and delete topics. What they are told goes to the history.
 //!
-//! A client has one connection, to any shard, and a few requests under way on it. A request whose connection ends has no known outcome; what it carried
-//! may be there or not, and what is sent again is sent as a new record.
+//! A client has one connection, to any shard, and a few requests under way on it. A request whose connection ends has no known outcome: what it carried
+//! may be there or not, and is not sent again. What was refused for want of space is not there: half of it is sent again.
 //!
 //! Not here: faults and phases (`run.rs`).
 
@@ -11,6 +11,7 @@ use super::totals::Event as Counted;
 use super::world::World;
 use super::{Dice, Params};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::FetchReply;
@@ -27,13 +28,15 @@ use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartit
 
 /// Topics that live at the same time at most.
 const TOPICS_MAX: usize = 5;
+/// Refused requests that are remembered at most.
+const REFUSED_MAX: usize = 64;
 /// Requests of one client under way at most.
 const WINDOW: usize = 8;
 
 #[derive(Debug)]
 pub(super) enum Pending {
     Hello,
-    Produce { uid: u64, ids: std::ops::Range<u64>, level: Level },
+    Produce { uid: u64, ids: Range<u64>, level: Level },
     Fetch { uid: u64, offset: u64, floor: Ends },
     Offsets { uid: u64 },
     Trim { uid: u64, before: u64 },
@@ -82,6 +85,8 @@ pub(super) struct Clients {
     pub(super) uids: Vec<u64>,
     pub(super) history: History,
     next_record: u64,
+    /// Records that were refused for want of space: partition and numbers. Some are sent again.
+    refused: Vec<(u64, Range<u64>)>,
     pub(super) dice: Dice,
     scratch: Vec<u8>,
     builder: BatchBuilder,
@@ -104,6 +109,7 @@ impl Clients {
             uids: Vec::new(),
             history,
             next_record: 1,
+            refused: Vec::new(),
             dice: Dice::stream(seed, "clients"),
             scratch: Vec::new(),
             builder: BatchBuilder::new(Limits::default()),
@@ -168,7 +174,14 @@ impl Clients {
         match self.dice.below(100) {
             0..=64 => {
                 let level = [Level::Durable, Level::Durable, Level::LeaderDurable, Level::Leader, Level::None][self.dice.below(5) as usize];
-                self.produce(world, at, uid, level);
+                if self.refused.is_empty() || self.dice.chance(50) {
+                    return self.produce(world, at, uid, level);
+                }
+                let (uid, ids) = self.refused.swap_remove(0);
+                if self.uids.contains(&uid) {
+                    world.totals.note(Counted::SentAgain);
+                    self.send_records(world, at, uid, level, ids);
+                }
             }
             65..=89 => self.fetch(world, at, uid),
             90..=94 => self.stream(world, at, uid),
@@ -259,12 +272,16 @@ impl Clients {
         let count = 1 + self.dice.below(6);
         let ids = self.next_record..self.next_record + count;
         self.next_record += count;
+        ids.clone().for_each(|id| self.history.on_sent(uid, id));
+        self.send_records(world, at, uid, level, ids);
+    }
+
+    fn send_records(&mut self, world: &mut World, at: usize, uid: u64, level: Level, ids: Range<u64>) {
         for id in ids.clone() {
             value_of(id, self.history.value_bytes_max, &mut self.scratch);
             let record =
                 NewRecord { value: Some(&self.scratch), timestamp_us: 1_700_000_000_000_000 + world.now_us as i64, ..NewRecord::default() };
             self.builder.push(&record).expect("small records");
-            self.history.on_sent(uid, id);
         }
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
@@ -428,7 +445,7 @@ impl Clients {
         match (pending, code) {
             (Pending::Delete { topic }, ErrorCode::UnknownTopic) => self.topics[topic].state = TopicState::Gone,
             (Pending::Create { topic }, code) if code.retriable() => self.topics[topic].state = TopicState::Wanted,
-            (Pending::Produce { .. }, ErrorCode::DiskFull) => note_disk_full(world),
+            (Pending::Produce { uid, ids, .. }, ErrorCode::DiskFull) => self.on_disk_full(world, uid, ids),
             (_, code) if code.retriable() => {}
             // A request may overtake the deletion of its topic, and a failed shard says so.
             (Pending::Produce { uid, .. } | Pending::Fetch { uid, .. } | Pending::Offsets { uid } | Pending::Trim { uid, .. }, code) => {
@@ -465,19 +482,29 @@ impl Clients {
         }
     }
 
+    /// A refusal is certain: none of the records was taken, and they may be sent again.
+    fn on_disk_full(&mut self, world: &mut World, uid: u64, ids: Range<u64>) {
+        world.totals.note(Counted::DiskFullRefusals);
+        world.refused_for_space = true;
+        if self.refused.len() < REFUSED_MAX {
+            self.refused.push((uid, ids));
+        }
+    }
+
     fn on_produced(
         &mut self,
         world: &mut World,
         conn: u64,
         sequence: u64,
-        (uid, ids, level): (u64, std::ops::Range<u64>, Level),
+        (uid, ids, level): (u64, Range<u64>, Level),
         result: &tramline_wire::produce::ProduceResult,
     ) -> Check {
         if result.partition_uid != uid {
             return Err(format!("produced to partition {uid}, acknowledged for {}", result.partition_uid));
         }
         if result.error == ErrorCode::DiskFull {
-            note_disk_full(world);
+            self.on_disk_full(world, uid, ids);
+            return Ok(());
         }
         if result.error != ErrorCode::Ok {
             world.say(|| format!("partition {uid} takes no batch: {:?}", result.error));
@@ -515,9 +542,4 @@ impl Clients {
         }
         uids.len() as u64
     }
-}
-
-fn note_disk_full(world: &mut World) {
-    world.totals.note(Counted::DiskFullRefusals);
-    world.refused_for_space = true;
 }

@@ -518,7 +518,8 @@ impl SimDisk {
     #[cfg(test)]
     pub(crate) fn file(&mut self, name: &str) -> &mut Vec<u8> {
         let inode = &mut self.inodes[self.names[name]];
-        inode.written_to = inode.data.len();
+        inode.data.truncate(inode.len());
+        (inode.written_to, inode.cut_off_bytes) = (inode.data.len(), 0);
         &mut inode.data
     }
     pub(crate) fn names(&self) -> Vec<String> {

@@ -83,6 +83,7 @@ events! {
     RequestsUnknown = "requests whose answer never came", Faults Disk Swarm;
     ProducersSlowed = "produce held back on a disk that fills up", Faults;
     DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm;
+    SentAgain = "produce sent again after such a refusal", Faults Disk Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;
 }
