@@ -258,6 +258,21 @@ pub static TABLE: &[Def] = &[
         "What the sorter reads at most per shard and second; it writes as much.",
     ),
     bytes(
+        "sorter.run.bytes",
+        4 * KIB,
+        16 * MIB,
+        fixed("256KiB"),
+        "Segments whose runs of one partition have so much on average are left alone, and sorted runs end at it: a read of 256 KiB costs little more than its bytes. Less: less is copied, and replays read smaller pieces.",
+    ),
+    count(
+        "sorter.live.percent",
+        "percent",
+        0,
+        90,
+        fixed("50"),
+        "A sealed segment of which less than this share is still wanted is copied to win its space back. More: less space for the same data, and more copying. 0: never.",
+    ),
+    bytes(
         "sorter.debt.bytes",
         32 * MIB,
         1024 * GIB,

@@ -15,7 +15,6 @@
 
 use super::retention::PASS_US;
 use super::shard::{Phase, Shard};
-use super::sorting::RUN_BYTES;
 use crate::bytes::Bytes;
 use crate::effects::{Effects, Now};
 use crate::log::footer::{FOOTER_PAGE_ENTRIES, FooterPlan, decode_slice};
@@ -67,8 +66,8 @@ struct Reading {
 }
 
 /// Whether its batches are worth a look: short runs that lie scattered are not, the sorter will bring them together.
-fn lies_together(log: &crate::log::Log, run: &Run) -> bool {
-    run.bytes >= RUN_BYTES || log.is_sorted(run.segment)
+fn lies_together(log: &crate::log::Log, run_bytes: u64, run: &Run) -> bool {
+    run.bytes >= run_bytes || log.is_sorted(run.segment)
 }
 
 impl Shard {
@@ -114,7 +113,9 @@ impl Shard {
     }
 
     fn is_due(&self, slot: Slot, now: Now) -> bool {
-        self.partitions.get(slot).is_some_and(|partition| partition.may_be_cut(|run| lies_together(&self.log, run), now.utc_us))
+        self.partitions
+            .get(slot)
+            .is_some_and(|partition| partition.may_be_cut(|run| lies_together(&self.log, self.settings.sorter_run_bytes, run), now.utc_us))
     }
 
     /// Begins the read of a look, or ends the look when nothing is due any more.

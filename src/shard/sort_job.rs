@@ -9,7 +9,7 @@
 //!
 //! Not here: what is done with the pieces (`sorting.rs`).
 
-use super::sorting::{RUN_BYTES, SORTER};
+use super::sorting::SORTER;
 use crate::bytes::{Bytes, Slab};
 use crate::effects::Effects;
 use crate::ids::{PartitionUid, SegmentUid};
@@ -105,6 +105,8 @@ pub(super) struct Job {
     /// Segments with runs that stayed where they were.
     left: Vec<SegmentUid>,
     inputs: Vec<SegmentUid>,
+    /// A run that came together ends when it has so much.
+    run_bytes: u64,
     /// Partitions not looked at yet, backwards.
     uids: Vec<PartitionUid>,
     /// Runs of partitions looked at.
@@ -121,11 +123,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(inputs: Vec<SegmentUid>, mut uids: Vec<PartitionUid>) -> Job {
+    pub(super) fn new(inputs: Vec<SegmentUid>, mut uids: Vec<PartitionUid>, run_bytes: u64) -> Job {
         uids.reverse();
         Job {
             left: Vec::new(),
             inputs,
+            run_bytes,
             uids,
             planned: VecDeque::new(),
             windows: BTreeMap::new(),
@@ -335,7 +338,7 @@ impl Job {
                 return Some(Ok(0));
             }
             copy.started = true;
-            let joins = |piece: &Piece| piece.is_open && copy.follows && piece.uid == copy.uid && piece.bytes < RUN_BYTES;
+            let joins = |piece: &Piece| piece.is_open && copy.follows && piece.uid == copy.uid && piece.bytes < self.run_bytes;
             if !self.pieces.last().is_some_and(joins) {
                 let entries_before = log.sorted_entries();
                 self.pieces.push(Piece { uid: copy.uid, runs: Vec::new(), bytes: 0, entries_before, is_open: true });

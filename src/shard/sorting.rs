@@ -7,7 +7,7 @@
 //!   |                            +------ more to copy ------ inputs' runs are dropped <-- checkpoint durable <-+
 //!   +--------------------------------- nothing left -----------------+
 //! ```
-//! Which: sealed segments whose runs are short on average (`RUN_BYTES`), or of which half is not wanted, padding included; not before some
+//! Which: sealed segments whose runs are short on average (`sorter.run.bytes`), or of which too little is wanted (`sorter.live.percent`), padding included; not before some
 //! files are won by it. What lies together well enough is left alone. Where the disk is full, the emptiest ones that fit into one file together:
 //! one file is kept for this (`log/pool.rs`), and comes back with another.
 //!
@@ -21,6 +21,7 @@ use super::retention::Use;
 use super::shard::{Phase, Shard};
 use super::sort_job::{Copied, Job};
 use super::throttle::Scarce;
+use crate::config::Settings;
 use crate::effects::{Effects, Now};
 use crate::ids::{PartitionUid, SegmentUid};
 use crate::log::{BACKGROUND_OWNER, FooterEntry, ReadError, SegmentInfo};
@@ -32,12 +33,33 @@ use std::collections::BTreeSet;
 pub(super) const SORTER: u64 = BACKGROUND_OWNER + 1;
 /// How often segments are looked at while there is nothing to do, in microseconds.
 const LOOK_US: u64 = 1_000_000;
-/// A run from this size on is long enough: a read of it costs little more than its bytes. Also what a sorted run ends at.
-pub(super) const RUN_BYTES: u64 = 256 << 10;
 /// Files that sorting has to win before it is begun for space alone.
 const FILES_WON_MIN: u64 = 2;
 /// How much may be saved up while there is nothing to read, in microseconds' worth of the rate.
 const SAVED_US: u64 = 20_000;
+
+/// What is worth sorting: the settings, so that it can be asked without a shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    pub(super) run_bytes: u64,
+    pub(super) live_percent: u64,
+}
+
+impl Policy {
+    pub(super) fn of(settings: &Settings) -> Policy {
+        Policy { run_bytes: settings.sorter_run_bytes, live_percent: settings.sorter_live_percent }
+    }
+
+    /// Whether a segment's partitions lie in pieces too short to be read well.
+    pub(super) fn is_scattered(&self, segment: &SegmentInfo, usage: &Use) -> bool {
+        segment.sealed && !segment.sorted && usage.live_bytes < self.run_bytes * u64::from(usage.runs)
+    }
+
+    /// Whether so little of a segment is wanted that its space is worth a copy of it.
+    fn is_wasteful(&self, segment: &SegmentInfo, usage: &Use) -> bool {
+        usage.live_bytes * 100 < segment.file_bytes * self.live_percent
+    }
+}
 
 /// The sorter of a shard.
 #[derive(Debug, Default)]
@@ -115,7 +137,7 @@ impl Shard {
         let segments = self.log.segments().filter(|s| self.may_be_sorted(s)).filter_map(|s| Some((s, *self.retention.use_of(s.uid)?)));
         let inputs = match self.log.is_tight() {
             true => choose_to_win_space(segments, most.max(2), |bytes, batches| self.log.sorted_holds(bytes, batches)),
-            false => choose(segments, most, self.log.segment_bytes()),
+            false => choose(Policy::of(&self.settings), segments, most, self.log.segment_bytes()),
         };
         if inputs.is_empty() {
             return effects.wake_at(self.sorting.next_look_us);
@@ -123,7 +145,7 @@ impl Shard {
         tracing::debug!(shard = self.id.0, segments = inputs.len(), "sorting begins");
         let mut uids: Vec<PartitionUid> = self.partitions.iter().map(|(_, partition)| partition.uid).collect();
         uids.sort_unstable();
-        self.copy(now, Box::new(Job::new(inputs, uids)), effects);
+        self.copy(now, Box::new(Job::new(inputs, uids, self.settings.sorter_run_bytes)), effects);
     }
 
     fn copy(&mut self, now: Now, mut job: Box<Job>, effects: &mut Effects) {
@@ -258,16 +280,11 @@ fn run_of(segment: SegmentUid, uid: PartitionUid, runs: &[Run], entries: &[Foote
     run
 }
 
-/// Whether a segment's partitions lie in pieces too short to be read well.
-pub(super) fn is_scattered(segment: &SegmentInfo, usage: &Use) -> bool {
-    segment.sealed && !segment.sorted && usage.live_bytes < RUN_BYTES * u64::from(usage.runs)
-}
-
 /// The segments to sort now, oldest first; none while it is not worth it. `file_bytes` is what a new file has. Where the oldest `most` are not, for they
 /// win too little and keep what is behind them from being reached: the scattered ones alone once there are enough of them, else the wasteful ones.
-fn choose(segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize, file_bytes: u64) -> Vec<SegmentUid> {
-    let is_wasteful = |(segment, usage): &(SegmentInfo, Use)| usage.live_bytes * 2 < segment.file_bytes;
-    let is_scattered = |(segment, usage): &(SegmentInfo, Use)| is_scattered(segment, usage);
+fn choose(policy: Policy, segments: impl Iterator<Item = (SegmentInfo, Use)>, most: usize, file_bytes: u64) -> Vec<SegmentUid> {
+    let is_wasteful = |(segment, usage): &(SegmentInfo, Use)| policy.is_wasteful(segment, usage);
+    let is_scattered = |(segment, usage): &(SegmentInfo, Use)| policy.is_scattered(segment, usage);
     let all: Vec<_> = segments.filter(|all| all.0.sealed && all.1.runs > 0 && (is_scattered(all) || is_wasteful(all))).collect();
     let first = |which: &dyn Fn(&(SegmentInfo, Use)) -> bool| -> Vec<(SegmentInfo, Use)> {
         all.iter().filter(|all| which(all)).take(most).cloned().collect()
@@ -311,6 +328,7 @@ mod tests {
     use crate::ids::BlockSeq;
 
     const FILE_BYTES: u64 = 256 << 20;
+    const DEFAULT: Policy = Policy { run_bytes: 256 << 10, live_percent: 50 };
 
     fn segment(uid: u64, sorted: bool, runs: u32, live_mib: u64) -> (SegmentInfo, Use) {
         let info = SegmentInfo {
@@ -325,7 +343,7 @@ mod tests {
     }
 
     fn chosen(list: &[(SegmentInfo, Use)], most: usize) -> Vec<u64> {
-        choose(list.iter().copied(), most, FILE_BYTES).into_iter().map(|uid| uid.0).collect()
+        choose(DEFAULT, list.iter().copied(), most, FILE_BYTES).into_iter().map(|uid| uid.0).collect()
     }
 
     #[test]
@@ -349,6 +367,18 @@ mod tests {
         assert!(chosen(&fat, 16).is_empty());
         let sorted: Vec<_> = (1..40).map(|uid| segment(uid, true, 10_000, 250)).collect();
         assert!(chosen(&sorted, 16).is_empty(), "short runs that were sorted already do not get longer by it");
+    }
+
+    #[test]
+    fn the_settings_say_what_is_long_and_what_is_waste() {
+        let (info, usage) = segment(1, false, 1000, 100);
+        let policy = |run_bytes, live_percent| Policy { run_bytes, live_percent };
+        assert!(policy(256 << 10, 50).is_scattered(&info, &usage) && !policy(64 << 10, 50).is_scattered(&info, &usage));
+        assert!(
+            policy(0, 50).is_wasteful(&info, &usage)
+                && !policy(0, 39).is_wasteful(&info, &usage)
+                && !policy(0, 0).is_wasteful(&info, &usage)
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! Not here: the marks of free space (`config/space.rs`), refusing (`produce.rs`).
 
 use super::shard::Shard;
-use super::sorting::is_scattered;
+use super::sorting::Policy;
 use crate::config::{DiskLevel, DiskLook};
 use crate::effects::Now;
 
@@ -236,9 +236,10 @@ impl Shard {
 
     /// Bytes of segments that wait to be sorted because their partitions lie scattered.
     pub(super) fn sorter_debt_bytes(&self) -> u64 {
+        let policy = Policy::of(&self.settings);
         let waits = |segment: &crate::log::SegmentInfo| {
             let usage = self.retention.use_of(segment.uid);
-            usage.is_some_and(|usage| is_scattered(segment, usage)) && self.may_be_sorted(segment)
+            usage.is_some_and(|usage| policy.is_scattered(segment, usage)) && self.may_be_sorted(segment)
         };
         self.log.segments().filter(waits).map(|segment| segment.file_bytes).sum()
     }
