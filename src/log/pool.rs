@@ -298,8 +298,8 @@ impl Pool {
         }
     }
 
-    /// Creates a file when too few are free, after a rest where files come back and half of those wanted are left. `next_file` is the manifest's counter. `needed`: even a target of 0 must not stop the log.
-    /// `last`: nor may a file system without room, as long as there is any.
+    /// Creates a file when too few are free, after a rest where files come back and half of those wanted are left. `next_file` is the manifest's
+    /// counter. `needed`: even a target of 0 must not stop the log. `last`: nor may a file system without room, as long as there is any.
     pub(crate) fn maybe_create(&mut self, now: Now, needed: bool, last: bool, next_file: &mut u64, effects: &mut Effects) {
         let wanted = self.wants_more() || (needed && self.usable() == 0);
         if !wanted {

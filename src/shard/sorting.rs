@@ -7,9 +7,9 @@
 //!   |                            +------ more to copy ------ inputs' runs are dropped <-- checkpoint durable <-+
 //!   +--------------------------------- nothing left -----------------+
 //! ```
-//! Which: sealed segments whose runs are short on average (`sorter.run.bytes`), or of which too little is wanted (`sorter.live.percent`), padding included; not before some
-//! files are won by it. What lies together well enough is left alone. Where the disk is full, the emptiest ones that fit into one file together:
-//! one file is kept for this (`log/pool.rs`), and comes back with another.
+//! Which: sealed segments whose runs are short on average (`sorter.run.bytes`), or of which too little is wanted, padding included
+//! (`sorter.live.percent`); not before some files are won by it. What lies together well enough is left alone. Where the disk is full, the emptiest
+//! ones that fit into one file together: one file is kept for this (`log/pool.rs`), and comes back with another.
 //!
 //! Invariants: a run points to a sorted segment only once the manifest names that segment; an input is freed only once a checkpoint without
 //! its runs is durable, and its reads have ended; what does not check is not copied, and its segment stays for it.
