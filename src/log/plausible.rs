@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 /// Counters, offsets and indexes are below this: what a start adds to them stays a number. At a million a second it is reached after 146,000 years.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 /// Ids of temporary files begin at 2^40 (`operation.rs`).
-const FILES_MAX: u64 = 1 << 40;
+const FILES_MAX: u64 = 1 << 39;
 
 /// A stored value that can be looked at for what cannot be.
 pub(crate) trait Plausible {
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(manifest().check(), Ok(()));
         let changes: [fn(&mut ManifestV2); 16] = [
             |m| m.next_uid = u64::MAX,
-            |m| m.next_file = 1 << 40,
+            |m| m.next_file = 1 << 39,
             |m| m.incarnation = 4,
             |m| m.starts.reverse(),
             |m| m.starts[1].first_seq = u64::MAX,

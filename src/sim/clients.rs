@@ -416,15 +416,21 @@ impl Clients {
             Pending::Cancel => {}
             Pending::Metadata => {
                 let reply = MetadataReply::decode(meta).map_err(|e| broken(&e))?;
-                self.on_metadata(&reply)?;
+                self.on_metadata(world, &reply)?;
             }
         }
         Ok(())
     }
 
-    fn on_metadata(&mut self, reply: &MetadataReply<'_>) -> Check {
+    fn on_metadata(&mut self, world: &World, reply: &MetadataReply<'_>) -> Check {
         for found in reply.topics.iter() {
             let Some(topic) = self.topics.iter_mut().find(|t| t.name == found.name && t.state == TopicState::Live) else { continue };
+            if found.error == ErrorCode::UnknownTopic && world.control_lost {
+                topic.state = TopicState::Gone;
+                let uids = std::mem::take(&mut topic.uids);
+                uids.iter().for_each(|uid| self.forget_if_lost(world, *uid, ErrorCode::UnknownPartition));
+                continue;
+            }
             if found.error != ErrorCode::Ok {
                 return Err(format!("topic {} was created and is {:?}", found.name, found.error));
             }
@@ -441,7 +447,19 @@ impl Clients {
         Ok(())
     }
 
+    /// After a block of the metadata was lost a partition may be unknown to the node: then nobody knows it any more.
+    pub(super) fn forget_if_lost(&mut self, world: &World, uid: u64, code: ErrorCode) {
+        if code == ErrorCode::UnknownPartition && world.control_lost {
+            self.uids.retain(|known| *known != uid);
+            self.topics.iter_mut().for_each(|topic| topic.uids.retain(|known| *known != uid));
+            self.history.forget_partition(uid);
+        }
+    }
+
     fn on_refused(&mut self, world: &mut World, at: usize, pending: Pending, code: ErrorCode) -> Check {
+        if let Pending::Produce { uid, .. } | Pending::Fetch { uid, .. } | Pending::Offsets { uid } | Pending::Trim { uid, .. } = &pending {
+            self.forget_if_lost(world, *uid, code);
+        }
         match (pending, code) {
             (Pending::Delete { topic }, ErrorCode::UnknownTopic) => self.topics[topic].state = TopicState::Gone,
             (Pending::Create { topic }, code) if code.retriable() => self.topics[topic].state = TopicState::Wanted,
@@ -508,6 +526,7 @@ impl Clients {
         }
         if result.error != ErrorCode::Ok {
             world.say(|| format!("partition {uid} takes no batch: {:?}", result.error));
+            self.forget_if_lost(world, uid, result.error);
             let known = self.uids.contains(&uid);
             let gone = matches!(result.error, ErrorCode::TopicDeleted | ErrorCode::UnknownPartition) && !known;
             return match result.error.retriable() || gone || result.error == ErrorCode::StorageFailed {

@@ -47,6 +47,7 @@ impl Clients {
             return Err(format!("fetched partition {uid}, got {}", entry.partition_uid));
         }
         let mut next = offset;
+        self.forget_if_lost(world, uid, entry.error);
         match entry.error {
             ErrorCode::Ok => {}
             ErrorCode::OffsetOutOfRange => next = entry.next_offset,
@@ -116,6 +117,12 @@ impl Clients {
             return Err("an answer to another request".to_owned());
         };
         if header.flags & FLAG_ERROR != 0 {
+            if let Some(code) = ErrorBody::decode(meta).ok().and_then(|error| error.code()) {
+                self.forget_if_lost(world, uid, code);
+                if !self.uids.contains(&uid) {
+                    return Ok((offset, true));
+                }
+            }
             return Err(format!("reading partition {uid} at {offset} is refused: {:?}", ErrorBody::decode(meta)));
         }
         let reply = FetchReply::decode(meta).map_err(|e| e.to_string())?;

@@ -173,6 +173,7 @@ impl Clients {
         if part.is_over {
             return Err(format!("partition {uid} is over in this stream, and more comes"));
         }
+        self.forget_if_lost(world, uid, entry.error);
         let is_known = self.uids.contains(&uid);
         let go_on = match entry.error {
             ErrorCode::Ok => None,

@@ -136,6 +136,8 @@ pub(super) struct World {
     space_told_us: u64,
     pub(super) log: Option<Vec<String>>,
     pub(super) refused: Option<String>,
+    /// A decayed block of the shard with the metadata was lost, and the creation of a topic with it, perhaps.
+    pub(super) control_lost: bool,
     /// Faults are over.
     pub(super) quiet: bool,
 }
@@ -172,6 +174,7 @@ impl World {
             space_told_us: 0,
             log: log.then(Vec::new),
             refused: None,
+            control_lost: false,
             quiet: false,
         }
     }
@@ -481,6 +484,7 @@ impl World {
                     self.totals.add(Counted::FootersRebuilt, u64::from(recovery.footers_rebuilt));
                     self.totals.add(Counted::DamageFound, report.damage as u64);
                     self.totals.add(Counted::BlocksLost, report.lost as u64);
+                    self.control_lost |= shard == 0 && report.lost > 0;
                     self.totals.add(Counted::StaleBlocks, u64::from(self.node.disks[shard].disk.has_reused_files()));
                 }
                 for shard in 0..self.node.seats.len() {
