@@ -1,4 +1,6 @@
-//! The binary without a broker: usage, help, and what a missing server looks like. Runs against a broker are in the workspace's `tests/`.
+//! The binary without a broker: usage, help, what a missing server looks like, and refused files.
+//!
+//! Not here: runs against a broker, which this package cannot build.
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
@@ -30,6 +32,11 @@ fn wrong_usage_is_exit_code_two_with_a_sentence() {
         ("produce --closed --buffer-bytes 1MiB --batch-bytes 8MiB", "at least one batch"),
         ("both --closed --cpu 1023", "--cpu 1023"),
         ("both --closed --cpu 0,0,0", "two separated by a comma"),
+        ("produce --closed --hgrm -", "name a file"),
+        ("produce --closed --disk /nonexistent", "not a directory"),
+        ("produce --closed --json same --hlog ./same", "--json and --hlog would both write"),
+        ("consume --hgrm x", "--hgrm needs a latency"),
+        ("consume --hlog x", "use --from latest"),
     ] {
         let output = loadgen(args);
         assert_eq!(output.status.code(), Some(2), "{args}");
@@ -59,8 +66,24 @@ fn a_server_that_is_not_there_is_exit_code_one_with_its_address() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_told_before_the_run() {
-    let output = loadgen("produce --closed --json /nonexistent/report.json");
+fn a_file_that_cannot_be_written_is_told_before_the_run() {
+    for option in ["--json", "--hgrm", "--hlog"] {
+        // Nothing listens there: a run that began would speak of the address.
+        let output = loadgen(&format!("produce --closed {option} /nonexistent/out --server {}", dead_address()));
+        assert_eq!(output.status.code(), Some(1), "{option}");
+        let told = text(&output.stderr);
+        assert!(told.contains("/nonexistent/out cannot be written") && told.contains(option), "{option}: {told}");
+    }
+}
+
+#[test]
+fn a_run_that_could_not_begin_leaves_the_files_as_they_were() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (old, new) = (dir.path().join("old.json"), dir.path().join("new.hgrm"));
+    std::fs::write(&old, "an older report").expect("written");
+    let (old_name, new_name) = (old.display(), new.display());
+    let output = loadgen(&format!("produce --closed --timeout 1s --json {old_name} --hgrm {new_name} --server {}", dead_address()));
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("/nonexistent/report.json"));
+    assert_eq!(std::fs::read_to_string(&old).expect("still there"), "an older report");
+    assert!(!new.exists());
 }
