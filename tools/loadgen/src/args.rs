@@ -20,9 +20,34 @@ service time is completion minus the actual send. Rates are records per second, 
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
 3 the achieved rate is below 99 % of the asked one.")]
 pub struct Cli {
-    /// What to drive.
+    /// What to do.
     #[command(subcommand)]
-    pub mode: Mode,
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per process")]
+pub enum Command {
+    /// Drive a broker.
+    #[command(flatten)]
+    Run(Mode),
+    /// Compare two JSON reports: quantiles, rates, their ratios, and what differs between the runs
+    Compare(Compare),
+}
+
+/// Options of `compare`.
+#[derive(Args, Debug)]
+pub struct Compare {
+    /// Report of --json that the other one is measured by
+    #[arg(value_name = "A.json", value_parser = file_name)]
+    pub a: String,
+    /// The other report
+    #[arg(value_name = "B.json", value_parser = file_name)]
+    pub b: String,
+    /// Draw both into this SVG file
+    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    pub plot: Option<String>,
 }
 
 /// What to drive.
@@ -116,6 +141,9 @@ pub struct Common {
     /// ack (from the intended time), service (from the send) and e2e (end to end)
     #[arg(long, value_name = "FILE", value_parser = file_name)]
     pub hlog: Option<String>,
+    /// Draw the percentile curves and the seconds into this SVG file
+    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    pub plot: Option<String>,
     /// Data directory of a server on this machine: its file system and the disk's write cache go into the report
     #[arg(long, value_name = "DIR", value_parser = directory)]
     pub disk: Option<PathBuf>,
@@ -249,7 +277,8 @@ impl Common {
     /// All files that will be written, each with the option that names it.
     pub fn outputs(&self, tags: &[&'static str]) -> Vec<(&'static str, String)> {
         let mut outputs: Vec<(&'static str, String)> = Vec::new();
-        let single = [("--json", self.json.as_ref().filter(|path| *path != "-")), ("--hlog", self.hlog.as_ref())];
+        let single =
+            [("--json", self.json.as_ref().filter(|path| *path != "-")), ("--hlog", self.hlog.as_ref()), ("--plot", self.plot.as_ref())];
         outputs.extend(single.into_iter().filter_map(|(option, path)| Some((option, path?.clone()))));
         outputs.extend(self.hgrm_files(tags).into_iter().map(|(_, path)| ("--hgrm", path)));
         outputs
@@ -383,7 +412,10 @@ mod tests {
     }
 
     fn mode(line: &str) -> Mode {
-        parse(line).unwrap().mode
+        match parse(line).unwrap().command {
+            Command::Run(mode) => mode,
+            Command::Compare(_) => panic!("compare drives nothing"),
+        }
     }
 
     #[test]
@@ -427,7 +459,10 @@ mod tests {
             ("produce --closed --linger 11s", "0s to 10s"),
             ("produce --closed --hgrm -", "name a file"),
             ("produce --closed --hlog -", "name a file"),
+            ("produce --closed --plot=", "must not be empty"),
             ("produce --closed --disk /nonexistent", "not a directory"),
+            ("compare a.json", "B.json"),
+            ("compare a.json -", "name a file"),
             ("consume --rate 5", "--rate"),
             ("consume --from 7", "earliest, latest"),
             ("consume --credit-bytes 1", "65536 to 268435456"),

@@ -2,7 +2,7 @@
 //!
 //! Invariants: what cannot be opened is told before the run; an older file of that name keeps its content until there is a new
 //! one; a run that could not begin leaves no empty file behind.
-//! Not here: what stands in them (`report.rs`, `hgrm.rs`, `hlog.rs`).
+//! Not here: what stands in them (`report.rs`, `hgrm.rs`, `hlog.rs`, `plot.rs`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -1,20 +1,24 @@
 //! `tramline-loadgen`: drives a Tramline broker and measures it honestly.
 //!
-//! Reads the options (`args.rs`), runs (`run.rs`), writes the report (`report.rs`) and the other files. Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
+//! Reads the options (`args.rs`), runs (`run.rs`), writes the report (`report.rs`) and the other files, or compares two reports
+//! (`compare.rs`). Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
 //! or to a file; a run that could begin always ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed,
-//! 2 wrong usage, 3 the asked rate was not reached.
+//! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached.
 //!
 //! ```text
 //! args -> run -+-> write: schedule -> flow -> payload -> client's producer -> stats
 //!              +-> read:  client's consumer -> payload -> check, stats
 //!              +-> watch: a look each second -> progress, hlog
-//!              +-> report: verdict, table, JSON, hgrm
+//!              +-> report: verdict, table, JSON, hgrm -> saved -+-> plot -> chart
+//!                                                               +-> compare
 //! ```
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
 mod args;
+mod chart;
 mod check;
 mod clock;
+mod compare;
 mod encoded;
 mod environment;
 mod files;
@@ -22,10 +26,12 @@ mod flow;
 mod hgrm;
 mod hlog;
 mod payload;
+mod plot;
 mod quantity;
 mod read;
 mod report;
 mod run;
+mod saved;
 mod schedule;
 mod stats;
 // One reading of durations and addresses for both tools; a crate of its own would be larger than the file.
@@ -35,25 +41,32 @@ mod vanish;
 mod watch;
 mod write;
 
-use args::{Cli, Common, Mode};
+use args::{Cli, Command, Common, Compare, Mode};
 use clap::{CommandFactory, Parser};
 use files::OutputFile;
 use report::{CLOSED_LOOP, Outcome};
+use saved::Saved;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+/// Exit code of wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(sentence) = run::check(&cli.mode) {
-        Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
-    }
-    match measure(&cli.mode) {
-        Ok(code) => ExitCode::from(code),
-        Err(sentence) => {
-            eprintln!("tramline-loadgen: {sentence}");
-            ExitCode::from(report::EXIT_FAILED)
+    let done = match Cli::parse().command {
+        Command::Run(mode) => {
+            if let Err(sentence) = run::check(&mode) {
+                Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
+            }
+            measure(&mode).map_err(|sentence| (report::EXIT_FAILED, sentence))
         }
-    }
+        Command::Compare(compare) => self::compare(&compare),
+    };
+    let code = done.unwrap_or_else(|(code, sentence)| {
+        eprintln!("tramline-loadgen: {sentence}");
+        code
+    });
+    ExitCode::from(code)
 }
 
 fn measure(mode: &Mode) -> Result<u8, String> {
@@ -75,9 +88,23 @@ fn measure(mode: &Mode) -> Result<u8, String> {
     Ok(outcome.exit_code())
 }
 
+fn compare(compare: &Compare) -> Result<u8, (u8, String)> {
+    let usage = |sentence| (EXIT_USAGE, sentence);
+    let (a, b) = (Saved::load(&compare.a).map_err(usage)?, Saved::load(&compare.b).map_err(usage)?);
+    let mut names = vec![("A", compare.a.clone())];
+    names.extend(compare.plot.iter().map(|path| ("--plot", path.clone())));
+    files::check_distinct(&names).map_err(usage)?;
+    let failed = |sentence| (report::EXIT_FAILED, sentence);
+    let plot = compare.plot.as_deref().map(|path| OutputFile::open("--plot", path)).transpose().map_err(failed)?;
+    print(&compare::text([&compare.a, &compare.b], &a, &b)).map_err(failed)?;
+    plot.map_or(Ok(()), |file| file.write(plot::of_two(&a, &b).as_bytes())).map_err(failed)?;
+    Ok(0)
+}
+
 /// The files of a run, opened before it begins: what cannot be written is told then and not after it.
 struct Files {
     json: Option<OutputFile>,
+    plot: Option<OutputFile>,
     /// Each with the latency it is for.
     hgrm: Vec<(&'static str, OutputFile)>,
 }
@@ -89,6 +116,7 @@ impl Files {
         let hgrm = common.hgrm_files(latencies).into_iter();
         let files = Files {
             json: open("--json", common.json.as_deref().filter(|path| *path != "-"))?,
+            plot: open("--plot", common.plot.as_deref())?,
             hgrm: hgrm.map(|(tag, path)| Ok((tag, OutputFile::open("--hgrm", &path)?))).collect::<Result<_, String>>()?,
         };
         let hlog = open("--hlog", common.hlog.as_deref())?;
@@ -107,6 +135,10 @@ impl Files {
             // A latency without a record has a file too: it says that there was none.
             let text = metric.map_or_else(|| hgrm::text(&stats::histogram(), &remarks), |metric| hgrm::text(metric.histogram, &remarks));
             file.write(text.as_bytes())?;
+        }
+        if let Some(file) = self.plot {
+            let saved = Saved::new(json).map_err(|why| format!("the run's own report {why}"))?;
+            file.write(plot::of_run(&saved).as_bytes())?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 
 /// What is said of a closed loop wherever its latencies stand.
 pub const CLOSED_LOOP: &str = "CLOSED LOOP (latencies leave out what a stall would delay)";
-/// What a report is recognized by.
+/// What a report is recognized by when it is read back (`saved.rs`).
 pub const TOOL: &str = "tramline-loadgen";
 /// Raised when the meaning of an entry changes; new entries do not raise it.
 pub const FORMAT_VERSION: u64 = 1;

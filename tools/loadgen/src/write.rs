@@ -300,8 +300,8 @@ mod tests {
     use clap::Parser;
 
     fn load(line: &str) -> Load {
-        match crate::args::Cli::try_parse_from(line.split_whitespace()).unwrap().mode {
-            crate::args::Mode::Produce(produce) => produce.load,
+        match crate::args::Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+            crate::args::Command::Run(crate::args::Mode::Produce(produce)) => produce.load,
             _ => panic!("not produce"),
         }
     }
