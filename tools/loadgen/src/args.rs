@@ -3,10 +3,12 @@
 //! Invariants: what can be wrong without a broker is refused here, with what is allowed; `Plan` is the checked whole, and no
 //! other file looks at the raw options. A value is never below `payload::STAMP_BYTES`, since each carries its stamp.
 
+use crate::files::tagged;
 use crate::payload::STAMP_BYTES;
 use crate::quantity::parse_quantity_in;
 use crate::units::{parse_duration_in, parse_servers};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Load generator of the Tramline message broker.
@@ -18,9 +20,34 @@ service time is completion minus the actual send. Rates are records per second, 
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
 3 the achieved rate is below 99 % of the asked one.")]
 pub struct Cli {
-    /// What to drive.
+    /// What to do.
     #[command(subcommand)]
-    pub mode: Mode,
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per process")]
+pub enum Command {
+    /// Drive a broker.
+    #[command(flatten)]
+    Run(Mode),
+    /// Compare two JSON reports: quantiles, rates, their ratios, and what differs between the runs
+    Compare(Compare),
+}
+
+/// Options of `compare`.
+#[derive(Args, Debug)]
+pub struct Compare {
+    /// Report of --json that the other one is measured by
+    #[arg(value_name = "A.json", value_parser = file_name)]
+    pub a: String,
+    /// The other report
+    #[arg(value_name = "B.json", value_parser = file_name)]
+    pub b: String,
+    /// Draw both into this SVG file
+    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    pub plot: Option<String>,
 }
 
 /// What to drive.
@@ -106,6 +133,20 @@ pub struct Common {
     /// Write the report as JSON to this file, or to standard output with - (instead of the table)
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
+    /// Write the percentile distribution in HdrHistogram's text form (milliseconds): end to end when there is a reader, else
+    /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm)
+    #[arg(long, value_name = "FILE", value_parser = file_name)]
+    pub hgrm: Option<String>,
+    /// Write an HdrHistogram interval log (V2, nanoseconds) while the run goes on, a line per second and latency, with the tags
+    /// ack (from the intended time), service (from the send) and e2e (end to end)
+    #[arg(long, value_name = "FILE", value_parser = file_name)]
+    pub hlog: Option<String>,
+    /// Draw the percentile curves and the seconds into this SVG file
+    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    pub plot: Option<String>,
+    /// Data directory of a server on this machine: its file system and the disk's write cache go into the report
+    #[arg(long, value_name = "DIR", value_parser = directory)]
+    pub disk: Option<PathBuf>,
     /// No progress lines on standard error
     #[arg(long)]
     pub quiet: bool,
@@ -220,6 +261,30 @@ impl Common {
     }
 }
 
+impl Common {
+    /// The option that makes no sense without a latency, if one was given.
+    pub fn needs_latency(&self) -> Option<&'static str> {
+        self.hgrm.as_ref().map(|_| "--hgrm").or(self.hlog.as_ref().map(|_| "--hlog"))
+    }
+
+    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it.
+    pub fn hgrm_files(&self, tags: &[&'static str]) -> Vec<(&'static str, String)> {
+        let Some(path) = &self.hgrm else { return Vec::new() };
+        let named = |(index, tag): (usize, &&'static str)| (*tag, if index == 0 { path.clone() } else { tagged(path, tag) });
+        tags.iter().enumerate().map(named).collect()
+    }
+
+    /// All files that will be written, each with the option that names it.
+    pub fn outputs(&self, tags: &[&'static str]) -> Vec<(&'static str, String)> {
+        let mut outputs: Vec<(&'static str, String)> = Vec::new();
+        let single =
+            [("--json", self.json.as_ref().filter(|path| *path != "-")), ("--hlog", self.hlog.as_ref()), ("--plot", self.plot.as_ref())];
+        outputs.extend(single.into_iter().filter_map(|(option, path)| Some((option, path?.clone()))));
+        outputs.extend(self.hgrm_files(tags).into_iter().map(|(_, path)| ("--hgrm", path)));
+        outputs
+    }
+}
+
 impl Load {
     /// What the options do not say each for itself but only together.
     pub fn check(&self) -> Result<(), String> {
@@ -255,6 +320,23 @@ impl Common {
 
 fn servers(text: &str) -> Result<String, String> {
     parse_servers(text).map(|_| text.to_owned())
+}
+
+fn file_name(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("a file name must not be empty".to_owned()),
+        "-" => Err("only --json writes to standard output; name a file".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(format!("'{text}' is not a directory on this machine; leave --disk out for a server elsewhere"))
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -322,10 +404,17 @@ mod tests {
     }
 
     fn load(line: &str) -> Load {
-        match parse(line).unwrap().mode {
+        match mode(line) {
             Mode::Produce(produce) => produce.load,
             Mode::Both(both) => both.load,
             Mode::Consume(_) => panic!("consume has no load"),
+        }
+    }
+
+    fn mode(line: &str) -> Mode {
+        match parse(line).unwrap().command {
+            Command::Run(mode) => mode,
+            Command::Compare(_) => panic!("compare drives nothing"),
         }
     }
 
@@ -337,7 +426,7 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_help() {
-        let Mode::Both(both) = parse("both --rate 1000").unwrap().mode else { panic!("not both") };
+        let Mode::Both(both) = mode("both --rate 1000") else { panic!("not both") };
         assert_eq!((both.common.duration, both.common.warmup), (Duration::from_secs(10), Duration::from_secs(2)));
         assert_eq!((both.load.size, both.load.batch_bytes, both.load.in_flight, both.load.level), (1000, 65_536, 5, Level::Durable));
         let help = parse("both --help").unwrap_err().to_string();
@@ -368,6 +457,12 @@ mod tests {
             ("produce --closed --level most", "leader_durable"),
             ("produce --closed --server x", "HOST:PORT"),
             ("produce --closed --linger 11s", "0s to 10s"),
+            ("produce --closed --hgrm -", "name a file"),
+            ("produce --closed --hlog -", "name a file"),
+            ("produce --closed --plot=", "must not be empty"),
+            ("produce --closed --disk /nonexistent", "not a directory"),
+            ("compare a.json", "B.json"),
+            ("compare a.json -", "name a file"),
             ("consume --rate 5", "--rate"),
             ("consume --from 7", "earliest, latest"),
             ("consume --credit-bytes 1", "65536 to 268435456"),
@@ -381,7 +476,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_are_refused() {
         assert!(load("produce --closed --buffer-bytes 1MiB --batch-bytes 2MiB").check().unwrap_err().contains("at least one batch"));
-        let Mode::Produce(produce) = parse("produce --closed --cpu 1,2,3").unwrap().mode else { panic!("not produce") };
+        let Mode::Produce(produce) = mode("produce --closed --cpu 1,2,3") else { panic!("not produce") };
         assert!(produce.common.check().is_err());
     }
 
@@ -392,7 +487,7 @@ mod tests {
             ("both --closed --cpu 1", (Some(1), Some(1))),
             ("both --closed --cpu 1,0", (Some(1), Some(0))),
         ] {
-            let Mode::Both(both) = parse(line).unwrap().mode else { panic!("not both") };
+            let Mode::Both(both) = mode(line) else { panic!("not both") };
             assert_eq!((both.common.produce_cpu(), both.common.consume_cpu()), expected, "{line}");
         }
     }

@@ -3,7 +3,7 @@
 //! Invariant: within a process, differences of stamps are those of the monotonic clock, so a step of the system's time does not
 //! touch a latency. Between two processes (`consume --from latest`) the anchors may differ by what the system's time was corrected.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// See the module's page.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,11 @@ impl Clock {
     /// The time of the run at a UTC time; negative before the beginning.
     pub fn run_ns(&self, utc_ns: i64) -> i64 {
         utc_ns.saturating_sub(self.origin_utc_ns)
+    }
+
+    /// The beginning as the system's time.
+    pub fn started(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(u64::try_from(self.origin_utc_ns).unwrap_or(0))
     }
 
     /// UTC seconds of the beginning.

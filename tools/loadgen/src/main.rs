@@ -1,52 +1,72 @@
 //! `tramline-loadgen`: drives a Tramline broker and measures it honestly.
 //!
-//! Reads the options (`args.rs`), runs (`run.rs`), writes the report (`report.rs`). Invariants: progress and alarms go to
-//! standard error, the report to standard output (table, or JSON with `--json -`) or to a file; a run that could begin always
-//! ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed, 2 wrong usage, 3 the asked rate was not reached.
+//! Reads the options (`args.rs`), runs (`run.rs`), writes the report (`report.rs`) and the other files, or compares two reports
+//! (`compare.rs`). Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
+//! or to a file; a run that could begin always ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed,
+//! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached.
 //!
 //! ```text
 //! args -> run -+-> write: schedule -> flow -> payload -> client's producer -> stats
 //!              +-> read:  client's consumer -> payload -> check, stats
-//!              +-> report: verdict, table, JSON
+//!              +-> watch: a look each second -> progress, hlog
+//!              +-> report: verdict, table, JSON, hgrm -> saved -+-> plot -> chart
+//!                                                               +-> compare
 //! ```
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
 mod args;
+mod chart;
 mod check;
 mod clock;
+mod compare;
+mod encoded;
 mod environment;
+mod files;
 mod flow;
+mod hgrm;
+mod hlog;
 mod payload;
+mod plot;
 mod quantity;
 mod read;
 mod report;
 mod run;
+mod saved;
 mod schedule;
 mod stats;
 // One reading of durations and addresses for both tools; a crate of its own would be larger than the file.
 #[path = "../../ctl/src/units.rs"]
 mod units;
 mod vanish;
+mod watch;
 mod write;
 
-use args::{Cli, Mode};
+use args::{Cli, Command, Common, Compare, Mode};
 use clap::{CommandFactory, Parser};
-use std::fs::File;
+use files::OutputFile;
+use report::{CLOSED_LOOP, Outcome};
+use saved::Saved;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+/// Exit code of wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(sentence) = run::check(&cli.mode) {
-        Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
-    }
-    match measure(&cli.mode) {
-        Ok(code) => ExitCode::from(code),
-        Err(sentence) => {
-            eprintln!("tramline-loadgen: {sentence}");
-            ExitCode::from(report::EXIT_FAILED)
+    let done = match Cli::parse().command {
+        Command::Run(mode) => {
+            if let Err(sentence) = run::check(&mode) {
+                Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
+            }
+            measure(&mode).map_err(|sentence| (report::EXIT_FAILED, sentence))
         }
-    }
+        Command::Compare(compare) => self::compare(&compare),
+    };
+    let code = done.unwrap_or_else(|(code, sentence)| {
+        eprintln!("tramline-loadgen: {sentence}");
+        code
+    });
+    ExitCode::from(code)
 }
 
 fn measure(mode: &Mode) -> Result<u8, String> {
@@ -55,23 +75,79 @@ fn measure(mode: &Mode) -> Result<u8, String> {
         Mode::Consume(it) => &it.common,
         Mode::Both(it) => &it.common,
     };
-    // The file is opened first: a path that cannot be written is told before the run and not after it.
-    let path = common.json.as_deref().filter(|path| *path != "-");
-    let file = path.map(|path| File::create(path).map_err(|cause| unwritable(path, &cause))).transpose()?;
-    let outcome = run::run(mode)?;
+    let (files, hlog) = Files::open(common, &run::latencies(mode))?;
+    let outcome = run::run(mode, hlog)?;
     for alarm in outcome.alarms() {
         eprintln!("tramline-loadgen: {alarm}");
     }
-    if let (Some(path), Some(mut file)) = (path, file) {
-        writeln!(file, "{:#}", outcome.json()).and_then(|()| file.sync_all()).map_err(|cause| unwritable(path, &cause))?;
+    let json = outcome.json();
+    // The table first: what a full disk does to the files must not take it away.
+    let text = if common.json.as_deref() == Some("-") { format!("{json:#}\n") } else { outcome.text() };
+    print(&text)?;
+    files.write(&outcome, json)?;
+    Ok(outcome.exit_code())
+}
+
+fn compare(compare: &Compare) -> Result<u8, (u8, String)> {
+    let usage = |sentence| (EXIT_USAGE, sentence);
+    let (a, b) = (Saved::load(&compare.a).map_err(usage)?, Saved::load(&compare.b).map_err(usage)?);
+    let mut names = vec![("A", compare.a.clone())];
+    names.extend(compare.plot.iter().map(|path| ("--plot", path.clone())));
+    files::check_distinct(&names).map_err(usage)?;
+    let failed = |sentence| (report::EXIT_FAILED, sentence);
+    let plot = compare.plot.as_deref().map(|path| OutputFile::open("--plot", path)).transpose().map_err(failed)?;
+    print(&compare::text([&compare.a, &compare.b], &a, &b)).map_err(failed)?;
+    plot.map_or(Ok(()), |file| file.write(plot::of_two(&a, &b).as_bytes())).map_err(failed)?;
+    Ok(0)
+}
+
+/// The files of a run, opened before it begins: what cannot be written is told then and not after it.
+struct Files {
+    json: Option<OutputFile>,
+    plot: Option<OutputFile>,
+    /// Each with the latency it is for.
+    hgrm: Vec<(&'static str, OutputFile)>,
+}
+
+impl Files {
+    /// Opens all; the interval log is apart, since the run writes it.
+    fn open(common: &Common, latencies: &[&'static str]) -> Result<(Files, Option<OutputFile>), String> {
+        let open = |option, path: Option<&str>| path.map(|path| OutputFile::open(option, path)).transpose();
+        let hgrm = common.hgrm_files(latencies).into_iter();
+        let files = Files {
+            json: open("--json", common.json.as_deref().filter(|path| *path != "-"))?,
+            plot: open("--plot", common.plot.as_deref())?,
+            hgrm: hgrm.map(|(tag, path)| Ok((tag, OutputFile::open("--hgrm", &path)?))).collect::<Result<_, String>>()?,
+        };
+        let hlog = open("--hlog", common.hlog.as_deref())?;
+        Ok((files, hlog))
     }
-    let text = if common.json.as_deref() == Some("-") { format!("{:#}\n", outcome.json()) } else { outcome.text() };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => Err(unwritable("standard output", &cause)),
-        _ => Ok(outcome.exit_code()),
+
+    fn write(self, outcome: &Outcome, json: serde_json::Value) -> Result<(), String> {
+        if let Some(file) = self.json {
+            file.write(format!("{json:#}\n").as_bytes())?;
+        }
+        for (tag, file) in self.hgrm {
+            let mut remarks = vec![format!("{tag} in milliseconds; {}", outcome.heading())];
+            remarks.extend(outcome.closed().then(|| CLOSED_LOOP.to_owned()));
+            remarks.extend(outcome.alarms().iter().map(|alarm| format!("!!! {alarm}")));
+            let metric = outcome.metrics().into_iter().find(|metric| metric.tag == tag);
+            // A latency without a record has a file too: it says that there was none.
+            let text = metric.map_or_else(|| hgrm::text(&stats::histogram(), &remarks), |metric| hgrm::text(metric.histogram, &remarks));
+            file.write(text.as_bytes())?;
+        }
+        if let Some(file) = self.plot {
+            let saved = Saved::new(json).map_err(|why| format!("the run's own report {why}"))?;
+            file.write(plot::of_run(&saved).as_bytes())?;
+        }
+        Ok(())
     }
 }
 
-fn unwritable(path: &str, cause: &io::Error) -> String {
-    format!("the report cannot be written to {path}: {cause}; name another file with --json")
+/// To standard output; a reader that went away is no failure.
+fn print(text: &str) -> Result<(), String> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => Err(format!("the report cannot be written to standard output: {cause}")),
+        _ => Ok(()),
+    }
 }

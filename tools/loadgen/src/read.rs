@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::environment::thread_cpu_ns;
 use crate::payload;
 use crate::schedule::Window;
-use crate::stats::{Side, record};
+use crate::stats::Side;
 use crate::write::{Written, lock};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -195,9 +195,9 @@ fn poll(consumer: &mut Consumer, plan: &ReadPlan<'_>, clock: Clock, side: &Mutex
         if let (true, true, Ok(stamp)) = (plan.timed, looked_for, stamp) {
             let intended_ns = clock.run_ns(stamp.intended_utc_ns);
             let latency_ns = (now_ns as i64).saturating_sub(intended_ns).max(0) as u64;
-            record(&mut side.interval.latency, latency_ns);
-            if u64::try_from(intended_ns).is_ok_and(|at| plan.window.contains(at)) {
-                record(&mut side.latency, latency_ns);
+            let measured = u64::try_from(intended_ns).is_ok_and(|at| plan.window.contains(at));
+            side.interval.time(latency_ns, measured);
+            if measured {
                 side.measured_records += 1;
                 side.last_done_ns = now_ns;
             }

@@ -5,11 +5,19 @@
 //! Not here: measuring. Everything is a function of numbers.
 
 use crate::check::Found;
+use crate::encoded::encode;
 use crate::schedule::{Window, kept_rate, per_second, rate_is_held};
-use crate::stats::{Interval, PERCENTILES, Side, histogram_json, percentile_us};
+use crate::stats::{ACK, E2E, Interval, PERCENTILES, SERVICE, Side, histogram_json, percentile_us, round_us};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+
+/// What is said of a closed loop wherever its latencies stand.
+pub const CLOSED_LOOP: &str = "CLOSED LOOP (latencies leave out what a stall would delay)";
+/// What a report is recognized by when it is read back (`saved.rs`).
+pub const TOOL: &str = "tramline-loadgen";
+/// Raised when the meaning of an entry changes; new entries do not raise it.
+pub const FORMAT_VERSION: u64 = 1;
 
 /// Exit code when something failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -42,17 +50,50 @@ pub struct Outcome {
     pub vanished: Option<String>,
     /// What makes the numbers doubtful.
     pub warnings: Vec<String>,
+    /// What each random choice was drawn from.
+    pub seeds: Value,
+    /// Why the interval log is not complete.
+    pub log_error: Option<String>,
+}
+
+/// One kind of latency of the run.
+pub struct Metric<'a> {
+    /// Its name in files: `ack`, `service` or `e2e`.
+    pub tag: &'static str,
+    /// Its name for people; says so when it is of a closed loop.
+    pub name: &'static str,
+    /// The times, nanoseconds.
+    pub histogram: &'a Histogram<u64>,
 }
 
 impl Outcome {
     /// Whether this run's records waited for answers.
-    fn closed(&self) -> bool {
+    pub fn closed(&self) -> bool {
         self.produce.is_some() && self.asked_rate.is_none()
     }
 
     /// `open`, `closed`, or none where nothing was written.
     fn loop_name(&self) -> Option<&'static str> {
         self.produce.as_ref().map(|_| if self.closed() { "closed" } else { "open" })
+    }
+
+    /// The latencies that were measured.
+    pub fn metrics(&self) -> Vec<Metric<'_>> {
+        let mut metrics = Vec::new();
+        let closed = self.closed();
+        if let Some(side) = &self.produce {
+            let name = if closed { "ack CLOSED LOOP" } else { "ack from intended" };
+            metrics.push(Metric { tag: ACK, name, histogram: &side.latency });
+            if !closed {
+                metrics.push(Metric { tag: SERVICE, name: "ack from send", histogram: &side.service });
+            }
+        }
+        if let Some(side) = &self.consume {
+            let name = if closed { "end to end CLOSED LOOP" } else { "end to end" };
+            metrics.push(Metric { tag: E2E, name, histogram: &side.latency });
+        }
+        metrics.retain(|metric| !metric.histogram.is_empty());
+        metrics
     }
 
     /// Throughput of the measured part.
@@ -77,7 +118,7 @@ impl Outcome {
     pub fn exit_code(&self) -> u8 {
         let failed = [&self.produce, &self.consume].into_iter().flatten().any(|side| side.failed > 0);
         let bad = self.found.is_some_and(|found| !found.good());
-        if self.vanished.is_some() || failed || bad {
+        if self.vanished.is_some() || self.log_error.is_some() || failed || bad {
             EXIT_FAILED
         } else if self.rate_missed().is_some() {
             EXIT_RATE
@@ -102,6 +143,9 @@ impl Outcome {
             if let Some(side) = side.as_ref().filter(|side| side.failed > 0) {
                 alarms.push(format!("{} RECORDS OR REQUESTS COULD NOT BE {}", side.failed, verb.to_uppercase()));
             }
+        }
+        if let Some(cause) = &self.log_error {
+            alarms.push(format!("THE INTERVAL LOG IS NOT COMPLETE: {cause}"));
         }
         if let (Some(rate), Some(asked), None) = (self.rate_missed(), self.asked_rate, &self.vanished) {
             alarms.push(format!(
@@ -137,8 +181,11 @@ impl Outcome {
         let found = self.found.map(|found| {
             json!({"received": found.received, "lost": found.lost, "duplicates": found.duplicates, "reordered": found.reordered, "changed": found.changed, "foreign": found.foreign, "good": found.good()})
         });
+        let histograms: serde_json::Map<String, Value> =
+            self.metrics().iter().map(|metric| (metric.tag.to_owned(), json!(encode(metric.histogram)))).collect();
         json!({
-            "tool": "tramline-loadgen",
+            "tool": TOOL,
+            "format_version": FORMAT_VERSION,
             "version": env!("CARGO_PKG_VERSION"),
             "mode": self.mode,
             "loop": self.loop_name(),
@@ -146,11 +193,15 @@ impl Outcome {
             "asked_records_per_s": self.asked_rate,
             "rate_held": self.asked_rate.map(|_| self.rate_missed().is_none()),
             "measured_s": round(self.window.length_ns() as f64 / 1e9),
+            "heading": self.heading(),
             "parameters": self.parameters,
+            "seeds": self.seeds,
             "environment": self.environment,
             "produce": produce,
             "consume": self.consume.as_ref().map(|consume| side(consume, "end_to_end_us")),
             "check": found,
+            "histograms": histograms,
+            "histograms_are": "HdrHistogram V2, compressed, base64; nanoseconds; one per metric, of the measured part",
             "seconds": self.series,
             "ended_early": self.vanished,
             "alarms": self.alarms(),
@@ -194,10 +245,11 @@ impl Outcome {
         text
     }
 
-    fn heading(&self) -> String {
+    /// The first line: what ran, and how.
+    pub fn heading(&self) -> String {
         let load = match (self.loop_name(), self.asked_rate) {
             (Some("open"), Some(rate)) => format!("open loop at {rate} records/s"),
-            (Some(_), _) => "CLOSED LOOP (latencies leave out what a stall would delay)".to_owned(),
+            (Some(_), _) => CLOSED_LOOP.to_owned(),
             (None, _) => "reading".to_owned(),
         };
         let options = self.parameters.as_object().map(|object| {
@@ -213,29 +265,19 @@ impl Outcome {
     }
 
     fn latency_table(&self) -> String {
-        let mut columns: Vec<(&str, &Histogram<u64>)> = Vec::new();
-        if let Some(side) = &self.produce {
-            if self.closed() {
-                columns.push(("ack CLOSED LOOP", &side.latency));
-            } else {
-                columns.extend([("ack from intended", &side.latency), ("ack from send", &side.service)]);
-            }
-        }
-        if let Some(side) = &self.consume {
-            columns.push((if self.closed() { "end to end CLOSED LOOP" } else { "end to end" }, &side.latency));
-        }
-        columns.retain(|(_, histogram)| !histogram.is_empty());
+        let columns = self.metrics();
         if columns.is_empty() {
             return String::new();
         }
         let mut text = String::from("latency us");
-        for (name, _) in &columns {
-            let _ = write!(text, "  {name:>22}");
+        for metric in &columns {
+            let _ = write!(text, "  {:>22}", metric.name);
         }
         text.push('\n');
         for (name, percentile) in PERCENTILES.into_iter().chain([("max", 100.0)]) {
             let _ = write!(text, "{name:<10}");
-            for (_, histogram) in &columns {
+            for metric in &columns {
+                let histogram = metric.histogram;
                 let value = if name == "max" { histogram.max() as f64 / 1e3 } else { percentile_us(histogram, percentile) };
                 let _ = write!(text, "  {value:>22.1}");
             }
@@ -251,9 +293,9 @@ pub fn progress_line(second: u64, phase: &str, sides: &[(&str, &Interval)], elap
     for (name, interval) in sides {
         let per_second = |count: u64| count as f64 / elapsed_s;
         let _ = write!(line, "  {name} {:.0}/s {:.2} MB/s", per_second(interval.records), per_second(interval.bytes) / 1e6);
-        if !interval.latency.is_empty() {
-            let _ =
-                write!(line, " p50 {:.0} us p99 {:.0} us", percentile_us(&interval.latency, 50.0), percentile_us(&interval.latency, 99.0));
+        let latency = interval.all_latencies();
+        if !latency.is_empty() {
+            let _ = write!(line, " p50 {:.0} us p99 {:.0} us", percentile_us(&latency, 50.0), percentile_us(&latency, 99.0));
         }
         let _ = write!(line, " errors {}", interval.errors);
     }
@@ -269,9 +311,11 @@ pub fn progress_json(second: u64, phase: &str, sides: &[(&str, &Interval)], elap
             "mb_per_s": round(interval.bytes as f64 / elapsed_s / 1e6),
             "errors": interval.errors,
         });
-        if !interval.latency.is_empty() {
-            entry["p50_us"] = json!(percentile_us(&interval.latency, 50.0));
-            entry["p99_us"] = json!(percentile_us(&interval.latency, 99.0));
+        let latency = interval.all_latencies();
+        if !latency.is_empty() {
+            entry["p50_us"] = json!(percentile_us(&latency, 50.0));
+            entry["p99_us"] = json!(percentile_us(&latency, 99.0));
+            entry["max_us"] = json!(round_us(latency.max()));
         }
         object[*name] = entry;
     }
@@ -314,6 +358,8 @@ mod tests {
             series: Vec::new(),
             vanished: None,
             warnings: Vec::new(),
+            seeds: json!({}),
+            log_error: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! A run from beginning to end: connects, sees to the topic, starts the writing and the reading thread, shows progress, and
+//! A run from beginning to end: connects, sees to the topic, starts the writing and the reading thread, has them watched, and
 //! puts the outcome together.
 //!
 //! Invariants: the clock of the run starts when both sides know what to do; a side that ends early ends the other; the threads
@@ -7,17 +7,23 @@
 use crate::args::{Common, From, Level, Load, Mode, Read, name_of};
 use crate::clock::Clock;
 use crate::environment::{build_warning, cpu_warning, environment};
+use crate::files::{OutputFile, check_distinct};
 use crate::flow::Flow;
+use crate::hlog::{LINE_BYTES_MAX, Log, remarks};
 use crate::read::{Ends, ReadPlan, Seen, read};
-use crate::report::{Outcome, progress_json, progress_line};
-use crate::schedule::{SECOND_NS, Window};
+use crate::report::Outcome;
+use crate::schedule::Window;
 use crate::stats::{Interval, Side};
-use crate::write::{WritePlan, Written, flow, lock, write};
+use crate::watch::{Group, Watch, tags};
+use crate::write::{WritePlan, Written, flow, write};
+use hdrhistogram::serialization::V2DeflateSerializer;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{LineWriter, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tramline_client::{Client, Config, Consumer, ConsumerConfig, Error, ErrorCode, Metadata, Start};
 
@@ -51,6 +57,10 @@ impl<'a> Plan<'a> {
         Window::new(warmup_ns, self.common.duration.as_nanos() as u64)
     }
 
+    fn closed(&self) -> bool {
+        self.load.is_some_and(|load| load.closed)
+    }
+
     /// What a progress line calls the measured part.
     fn phase(&self) -> &'static str {
         match self.load {
@@ -69,6 +79,10 @@ pub fn check(mode: &Mode) -> Result<(), String> {
         load.check()?;
     }
     let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    if let Some(option) = plan.common.needs_latency().filter(|_| latencies(mode).is_empty()) {
+        return Err(format!("{option} needs a latency, and reading what was written long ago has none; use --from latest"));
+    }
+    check_distinct(&plan.common.outputs(&latencies(mode)))?;
     for cpu in &plan.common.cpu {
         if !cores.contains(&usize::from(*cpu)) {
             let known = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
@@ -78,8 +92,21 @@ pub fn check(mode: &Mode) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs and gives the outcome, or the reason why it could not begin.
-pub fn run(mode: &Mode) -> Result<Outcome, String> {
+/// The tags of the latencies that this mode measures, the main one first; empty when it measures none.
+pub fn latencies(mode: &Mode) -> Vec<&'static str> {
+    let plan = Plan::new(mode);
+    let mut found = Vec::new();
+    if plan.read.is_some() && plan.from == From::Latest {
+        found.extend(tags(false, plan.closed()));
+    }
+    if plan.load.is_some() {
+        found.extend(tags(true, plan.closed()));
+    }
+    found
+}
+
+/// Runs and gives the outcome, or the reason why it could not begin. `hlog` gets the interval log.
+pub fn run(mode: &Mode, hlog: Option<OutputFile>) -> Result<Outcome, String> {
     let plan = Plan::new(mode);
     let client = connect(plan.common)?;
     let metadata = see_to_topic(&client, plan.common)?;
@@ -95,25 +122,18 @@ pub fn run(mode: &Mode) -> Result<Outcome, String> {
     let window = plan.window();
     let reading = plan.read.map(|options| reading(&client, &plan, options, partitions, window, run_number));
     let reading = reading.transpose().map_err(|error| error.to_string())?;
-    let mut writing = Vec::new();
-    if let Some(load) = plan.load {
-        for writer in 0..load.producers {
-            let run = run_number.wrapping_add(writer);
-            let write_plan = WritePlan { load, topic: &plan.common.topic, run, window, timeout: plan.common.timeout };
-            writing.push((write_plan, flow(load, writer, partitions, owners, window)));
-        }
-    }
-
-    let mut warnings: Vec<String> = build_warning().into_iter().collect();
-    if let Some(asked) = plan.common.partitions.filter(|asked| *asked != partitions) {
-        warnings.push(format!("the topic has {partitions} partitions already, --partitions {asked} was not used"));
-    }
-    if plan.load.is_some_and(|load| load.level == Level::None) {
-        warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel".to_owned());
-    }
+    let writing = writing(&plan, partitions, owners, window, run_number);
+    let mut warnings = early_warnings(&plan, partitions);
+    let mut log_file = hlog.map(OutputFile::begin).transpose()?.map(|file| LineWriter::with_capacity(LINE_BYTES_MAX, file));
+    let mut serializer = V2DeflateSerializer::new();
     let clock = Clock::start();
+    let log = match &mut log_file {
+        Some(file) => Some(Log::begin(file, &mut serializer, clock.started(), &remarks(plan.mode, plan.closed()))),
+        None => None,
+    };
+    let log = log.transpose().map_err(|cause| format!("the interval log cannot be begun: {cause}"))?;
     let threads = Threads { plan: &plan, client: &client, clock, window };
-    let ran = threads.run(writing, reading);
+    let ran = threads.run(writing, reading, log);
 
     warnings.extend(ran.warnings);
     let vanished = ran.written.iter().find_map(|written| written.vanished.clone());
@@ -130,7 +150,10 @@ pub fn run(mode: &Mode) -> Result<Outcome, String> {
     Ok(Outcome {
         mode: plan.mode,
         parameters,
-        environment: environment(),
+        environment: environment(plan.common.disk.as_deref()),
+        // As text, since it does not fit the numbers of every reader of JSON.
+        seeds: plan.load.map_or(Value::Null, |load| json!({"payload_first": run_number.to_string(), "payload_count": load.producers})),
+        log_error: ran.log_error,
         asked_rate: plan.load.and_then(|load| load.rate),
         window,
         produce: ran.produce,
@@ -141,6 +164,29 @@ pub fn run(mode: &Mode) -> Result<Outcome, String> {
         vanished,
         warnings,
     })
+}
+
+/// What each writer is to do, and when.
+fn writing<'a>(plan: &Plan<'a>, partitions: u32, owners: u64, window: Window, run_number: u64) -> Vec<(WritePlan<'a>, Flow)> {
+    let Some(load) = plan.load else { return Vec::new() };
+    let of = |writer| {
+        let run = run_number.wrapping_add(writer);
+        let write_plan = WritePlan { load, topic: &plan.common.topic, run, window, timeout: plan.common.timeout };
+        (write_plan, flow(load, writer, partitions, owners, window))
+    };
+    (0..load.producers).map(of).collect()
+}
+
+/// What makes the numbers doubtful before there are any.
+fn early_warnings(plan: &Plan<'_>, partitions: u32) -> Vec<String> {
+    let mut warnings: Vec<String> = build_warning().into_iter().collect();
+    if let Some(asked) = plan.common.partitions.filter(|asked| *asked != partitions) {
+        warnings.push(format!("the topic has {partitions} partitions already, --partitions {asked} was not used"));
+    }
+    if plan.load.is_some_and(|load| load.level == Level::None) {
+        warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel".to_owned());
+    }
+    warnings
 }
 
 fn connect(common: &Common) -> Result<Client, String> {
@@ -213,11 +259,17 @@ struct Ran {
     seen: Option<Seen>,
     series: Vec<Value>,
     warnings: Vec<String>,
+    log_error: Option<String>,
     ended_ns: u64,
 }
 
 impl Threads<'_> {
-    fn run(&self, writing: Vec<(WritePlan<'_>, Flow)>, reading: Option<(ReadPlan<'_>, Consumer)>) -> Ran {
+    fn run(
+        &self,
+        writing: Vec<(WritePlan<'_>, Flow)>,
+        reading: Option<(ReadPlan<'_>, Consumer)>,
+        mut log: Option<Log<'_, LineWriter<File>>>,
+    ) -> Ran {
         let common = self.plan.common;
         let (has_writer, has_reader) = (!writing.is_empty(), reading.is_some());
         let produce: Vec<Mutex<Side>> = writing.iter().map(|_| Mutex::new(Side::new())).collect();
@@ -225,8 +277,7 @@ impl Threads<'_> {
         let stop = AtomicBool::new(false);
         let (ended_sender, ended) = channel::<()>();
         let (ends_sender, ends) = channel::<Ends>();
-        let mut series = Vec::new();
-        let (written, seen) = std::thread::scope(|scope| {
+        let (written, seen, watched) = std::thread::scope(|scope| {
             let stop = &stop;
             let reader = reading.zip(consume.first()).map(|((plan, consumer), side)| {
                 let ended = ended_sender.clone();
@@ -256,15 +307,15 @@ impl Threads<'_> {
             });
             let writers: Vec<_> = writers.collect();
             drop((ended_sender, ends_sender));
-            let mut sides: Vec<(&str, &[Mutex<Side>])> = Vec::new();
+            let mut groups = Vec::new();
             if has_writer {
-                sides.push(("write", &produce));
+                groups.push(Group { name: "write", workers: &produce, tags: tags(true, self.plan.closed()) });
             }
             if has_reader {
-                sides.push(("read", &consume));
+                groups.push(Group { name: "read", workers: &consume, tags: tags(false, self.plan.closed()) });
             }
-            self.watch(&sides, &ended, &mut series);
-            (writers.into_iter().map(join).collect::<Vec<_>>(), reader.map(join))
+            let watched = self.watch(groups, log.as_mut()).run(&ended);
+            (writers.into_iter().map(join).collect::<Vec<_>>(), reader.map(join), watched)
         });
         let ended_ns = seen.as_ref().map_or_else(|| self.clock.now_ns(), |seen| seen.ended_ns);
         let mut warnings = Vec::new();
@@ -272,57 +323,27 @@ impl Threads<'_> {
         for (name, cpu_ns) in [("writing", busiest_writer), ("reading", seen.as_ref().map(|seen| seen.cpu_ns))] {
             warnings.extend(cpu_ns.and_then(|cpu_ns| cpu_warning(name, cpu_ns, self.clock.now_ns(), common.busy_poll)));
         }
-        Ran { produce: merged(produce), written, consume: merged(consume), seen, series, warnings, ended_ns }
+        let mut sums = watched.sums.iter();
+        let produce = merged(produce, if has_writer { sums.next() } else { None });
+        let consume = merged(consume, sums.next());
+        Ran { produce, written, consume, seen, series: watched.series, warnings, log_error: watched.log_error, ended_ns }
     }
 
-    /// Shows each second until all threads have ended.
-    fn watch(&self, sides: &[(&str, &[Mutex<Side>])], ended: &std::sync::mpsc::Receiver<()>, series: &mut Vec<Value>) {
-        let mut totals: Vec<Interval> = sides.iter().map(|_| Interval::new()).collect();
-        let mut spare = Interval::new();
-        let mut second = 0;
-        let mut last_ns = 0;
-        loop {
-            let next_ns = (second + 1) * SECOND_NS;
-            match ended.recv_timeout(Duration::from_nanos(next_ns.saturating_sub(self.clock.now_ns()))) {
-                Ok(()) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            second += 1;
-            let now_ns = self.clock.now_ns();
-            let elapsed_s = (now_ns - last_ns).max(1) as f64 / 1e9;
-            for ((_, workers), total) in sides.iter().zip(&mut totals) {
-                total.clear();
-                for worker in *workers {
-                    spare.clear();
-                    std::mem::swap(&mut lock(worker).interval, &mut spare);
-                    total.merge(&spare);
-                }
-            }
-            let shown: Vec<(&str, &Interval)> = sides.iter().map(|(name, _)| *name).zip(&totals).collect();
-            let middle_ns = last_ns + (now_ns - last_ns) / 2;
-            let phase = if middle_ns < self.window.from_ns {
-                "warm-up"
-            } else if middle_ns < self.window.end_ns {
-                self.plan.phase()
-            } else {
-                "drain"
-            };
-            if !self.plan.common.quiet {
-                eprintln!("{}", progress_line(second, phase, &shown, elapsed_s));
-            }
-            series.push(progress_json(second, phase, &shown, elapsed_s));
-            last_ns = now_ns;
-        }
+    fn watch<'w, 'l, W: Write>(&self, groups: Vec<Group<'w>>, log: Option<&'w mut Log<'l, W>>) -> Watch<'w, 'l, W> {
+        let (phase, quiet) = (self.plan.phase(), self.plan.common.quiet);
+        Watch { clock: self.clock, window: self.window, phase, quiet, groups, log }
     }
 }
 
-/// The workers of one side as one; none when there were none.
-fn merged(sides: Vec<Mutex<Side>>) -> Option<Side> {
+/// The workers of one side as one, with the times of its seconds; none when there were none.
+fn merged(sides: Vec<Mutex<Side>>, seconds: Option<&Interval>) -> Option<Side> {
     let mut sides = sides.into_iter().map(|side| side.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
     let mut first = sides.next()?;
     for side in sides {
         first.merge(&side);
+    }
+    if let Some(seconds) = seconds {
+        first.add_seconds(seconds);
     }
     Some(first)
 }

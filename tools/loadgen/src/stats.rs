@@ -3,6 +3,7 @@
 //! Invariants: percentiles come from merged histograms, never from averaged ones; values are nanoseconds from 1 ns to one
 //! hour with three significant digits (an error below 0.1 %), what is longer counts as one hour. The lock of a side is held by
 //! its worker for one batch of completions and by the progress thread for one swap of pointers, so it does not disturb what it measures.
+//! A measured time is recorded in its second alone; the seconds added up are the run, so the interval log and the report cannot disagree.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -29,14 +30,30 @@ pub struct Interval {
     pub bytes: u64,
     /// Records that failed.
     pub errors: u64,
-    /// Latency from the intended time, where the side has one.
+    /// Completion minus intended time of the records that were not intended for the measured part: for the progress line alone.
+    pub unmeasured: Histogram<u64>,
+    /// Completion minus intended time of the measured ones, where the side has it.
     pub latency: Histogram<u64>,
+    /// Completion minus actual send of the measured ones; stays empty on the reading side.
+    pub service: Histogram<u64>,
 }
 
 impl Interval {
     /// Nothing yet.
     pub fn new() -> Interval {
-        Interval { records: 0, bytes: 0, errors: 0, latency: histogram() }
+        Interval { records: 0, bytes: 0, errors: 0, unmeasured: histogram(), latency: histogram(), service: histogram() }
+    }
+
+    /// Records the latency of one record.
+    pub fn time(&mut self, latency_ns: u64, measured: bool) {
+        record(if measured { &mut self.latency } else { &mut self.unmeasured }, latency_ns);
+    }
+
+    /// Latencies of warm-up and measured part alike.
+    pub fn all_latencies(&self) -> Histogram<u64> {
+        let mut all = self.latency.clone();
+        add(&mut all, &self.unmeasured);
+        all
     }
 
     /// Adds another worker's second.
@@ -44,13 +61,25 @@ impl Interval {
         self.records += other.records;
         self.bytes += other.bytes;
         self.errors += other.errors;
-        self.latency.add(&other.latency).expect("all histograms have one shape");
+        add(&mut self.unmeasured, &other.unmeasured);
+        add(&mut self.latency, &other.latency);
+        add(&mut self.service, &other.service);
     }
 
     /// Ready for the next second, without giving memory back.
     pub fn clear(&mut self) {
         (self.records, self.bytes, self.errors) = (0, 0, 0);
-        self.latency.clear();
+        for histogram in [&mut self.unmeasured, &mut self.latency, &mut self.service] {
+            // Not clear(), which keeps the maximum and minimum of what was there before.
+            histogram.reset();
+        }
+    }
+}
+
+/// Adds histograms of the one shape.
+fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
+    if !part.is_empty() {
+        sum.add(part).expect("all histograms have one shape");
     }
 }
 
@@ -66,9 +95,9 @@ pub struct Side {
     pub measured_records: u64,
     /// When the last of them completed, nanoseconds of the run.
     pub last_done_ns: u64,
-    /// Completion minus intended time, measured part.
+    /// Completion minus intended time, measured part: the sum of the seconds, empty until [`Side::add_seconds`].
     pub latency: Histogram<u64>,
-    /// Completion minus actual send, measured part; stays empty on the reading side.
+    /// Completion minus actual send, likewise; stays empty on the reading side.
     pub service: Histogram<u64>,
     /// All records sent (or received), warm-up included.
     pub records: u64,
@@ -118,8 +147,8 @@ impl Side {
         self.done_records += other.done_records;
         self.done_bytes += other.done_bytes;
         self.last_done_ns = self.last_done_ns.max(other.last_done_ns);
-        self.latency.add(&other.latency).expect("all histograms have one shape");
-        self.service.add(&other.service).expect("all histograms have one shape");
+        add(&mut self.latency, &other.latency);
+        add(&mut self.service, &other.service);
         self.records += other.records;
         self.acked += other.acked;
         self.failed += other.failed;
@@ -127,17 +156,32 @@ impl Side {
             *self.errors.entry(sentence.clone()).or_default() += count;
         }
     }
+
+    /// Adds the times of the seconds that were taken from this side while it ran.
+    pub fn add_seconds(&mut self, seconds: &Interval) {
+        add(&mut self.latency, &seconds.latency);
+        add(&mut self.service, &seconds.service);
+    }
 }
 
+/// Acknowledgement minus intended time (in a closed loop: minus send, which is the same there).
+pub const ACK: &str = "ack";
+/// Acknowledgement minus actual send.
+pub const SERVICE: &str = "service";
+/// Arrival at the reader minus intended time.
+pub const E2E: &str = "e2e";
+
 /// The percentiles that are reported.
-pub const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99)];
+pub const PERCENTILES: [(&str, f64); 6] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("p99.999", 99.999)];
 
 /// A percentile in microseconds.
 pub fn percentile_us(histogram: &Histogram<u64>, percentile: f64) -> f64 {
     round_us(histogram.value_at_percentile(percentile))
 }
 
-fn round_us(ns: u64) -> f64 {
+/// Nanoseconds as microseconds with one decimal.
+pub fn round_us(ns: u64) -> f64 {
     (ns as f64 / 100.0).round() / 10.0
 }
 
@@ -197,6 +241,21 @@ mod tests {
             let (got, expected) = (percentile_us(&histogram, percentile), percentile * 1_000.0);
             assert!((got - expected).abs() <= expected * 0.001 + 1.0, "{name}: {got} {expected}");
         }
+    }
+
+    #[test]
+    fn a_second_keeps_measured_and_unmeasured_apart_and_shows_both() {
+        let (mut second, mut side) = (Interval::new(), Side::new());
+        second.time(1_000, false);
+        second.time(2_000, true);
+        record(&mut second.service, 500);
+        side.add_seconds(&second);
+        side.add_seconds(&second);
+        assert_eq!((second.all_latencies().len(), side.latency.len(), side.service.len()), (2, 2, 2));
+        second.clear();
+        assert!(second.all_latencies().is_empty() && second.service.is_empty());
+        second.time(300, true);
+        assert_eq!((second.all_latencies().max(), second.all_latencies().min()), (300, 300), "a second does not know the one before");
     }
 
     #[test]

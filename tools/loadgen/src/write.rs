@@ -246,7 +246,7 @@ fn take_answers(
         side.acked += u64::from(delivery.level != tramline_client::Level::None);
         side.interval.records += 1;
         side.interval.bytes += plan.load.size;
-        record(&mut side.interval.latency, answer.latency_ns);
+        side.interval.time(answer.latency_ns, answer.measured);
         if plan.window.contains(done_ns) {
             side.done_records += 1;
             side.done_bytes += plan.load.size;
@@ -254,8 +254,7 @@ fn take_answers(
         if answer.measured {
             side.measured_records += 1;
             side.last_done_ns = done_ns;
-            record(&mut side.latency, answer.latency_ns);
-            record(&mut side.service, answer.service_ns);
+            record(&mut side.interval.service, answer.service_ns);
         }
     });
     good
@@ -301,8 +300,8 @@ mod tests {
     use clap::Parser;
 
     fn load(line: &str) -> Load {
-        match crate::args::Cli::try_parse_from(line.split_whitespace()).unwrap().mode {
-            crate::args::Mode::Produce(produce) => produce.load,
+        match crate::args::Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+            crate::args::Command::Run(crate::args::Mode::Produce(produce)) => produce.load,
             _ => panic!("not produce"),
         }
     }
