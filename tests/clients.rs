@@ -140,7 +140,7 @@ fn some_records(dice: &mut Dice, count: usize) -> Vec<Rec> {
         let headers = (0..dice.in_range(0, 3)).map(|h| (["trace", "a=b\tž\\"][h as usize].to_owned(), some_bytes(dice, 20))).collect();
         Rec {
             key: [None, Some(format!("key {}", n % 17).into_bytes()), Some(some_bytes(dice, 8))][dice.in_range(0, 3) as usize].clone(),
-            value: (n % 11 != 3).then(|| if n % 50 == 0 { all_bytes.clone() } else { some_bytes(dice, 400) }),
+            value: (n % 11 != 3).then(|| if n.is_multiple_of(50) { all_bytes.clone() } else { some_bytes(dice, 400) }),
             headers,
             time_delta_us: 0,
         }
