@@ -1,7 +1,7 @@
 //! Clients that speak the wire: produce at all levels, fetch, seek, trim, create and delete topics. What they are told goes to the history.
 //!
 //! A client has one connection, to any shard, and a few requests under way on it. A request whose connection ends has no known outcome: what it carried
-//! may be there or not, and is not sent again. What was refused for want of space is not there: half of it is sent again.
+//! may be there or not, and is not sent again. What was refused for want of space is not there: some of it is sent again.
 //!
 //! Not here: faults and phases (`run.rs`).
 
@@ -428,7 +428,8 @@ impl Clients {
             if found.error == ErrorCode::UnknownTopic && world.control_lost {
                 topic.state = TopicState::Gone;
                 let uids = std::mem::take(&mut topic.uids);
-                uids.iter().for_each(|uid| self.forget_if_lost(world, *uid, ErrorCode::UnknownPartition));
+                uids.iter().for_each(|uid| self.history.forget_partition(*uid));
+                self.uids.retain(|uid| !uids.contains(uid));
                 continue;
             }
             if found.error != ErrorCode::Ok {
