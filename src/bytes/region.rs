@@ -13,7 +13,8 @@
 //! Pages once there stay, for giving back a part of a huge page breaks it up: after many blocks of 4 KiB had been given back for some of 1 MiB, the
 //! broker wrote 1.0 to 1.8 GB/s instead of 3.3, and stayed at it. The first `len` bytes are home; whoever has to go beyond them (few small
 //! blocks in bad places) makes as much of the free home go back to the system, and away from home nothing stays once it is free. So no more than `len`
-//! bytes are held, as long as that much is free in whole huge pages, and never more than an eighth above it.
+//! bytes are held, as long as that much is free in whole huge pages, and never more than an eighth above it; a huge page that comes in for a
+//! small block beyond home is there whole (seen: 0.134 above it for a moment).
 //!
 //! Not here: sharing and counting (`bytes.rs`), which pages are free (`buddy.rs`).
 
