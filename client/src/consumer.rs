@@ -56,7 +56,7 @@ const READS_PER_TURN: usize = 4;
 impl Consumer {
     pub(crate) fn new(shared: Arc<Shared>, config: ConsumerConfig) -> Result<Consumer, Error> {
         let client = &shared.config;
-        let core = ConsumerCore::new(config, micros(client.request_timeout), client.frame_bytes_max)?;
+        let core = ConsumerCore::new(config, micros(client.call_timeout), client.frame_bytes_max, crate::clock::seed() as u32)?;
         let mode = wait_mode(client);
         Ok(Consumer { shared, core, sockets: Vec::new(), clock: Clock::new(), mode })
     }

@@ -10,7 +10,7 @@
 //! | `codec` | compression and bounded decompression |
 //! | `backoff` | waits between attempts |
 //!
-//! Invariants of absence: nothing here names a socket, reads a clock, sleeps, or throws dice. The transports
+//! Invariants of absence: nothing here names a socket, reads a clock or sleeps; what is drawn is drawn from a seed that comes in. The transports
 //! (`crate::transport`) move the bytes, the facades (`crate::producer`, `crate::consumer`) run the loop between the two.
 
 mod backoff;

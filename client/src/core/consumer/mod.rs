@@ -135,10 +135,12 @@ pub(crate) struct ConsumerCore {
     waiting_until_us: u64,
     metadata_at_us: Option<u64>,
     metadata_backoff: Backoff,
+    /// Of the waits between attempts.
+    seed: u64,
 }
 
 impl ConsumerCore {
-    pub(crate) fn new(config: ConsumerConfig, request_timeout_us: u64, frame_bytes_max: u32) -> Result<ConsumerCore, Error> {
+    pub(crate) fn new(config: ConsumerConfig, request_timeout_us: u64, frame_bytes_max: u32, seed: u32) -> Result<ConsumerCore, Error> {
         config.check()?;
         Ok(ConsumerCore {
             config,
@@ -154,7 +156,8 @@ impl ConsumerCore {
             errors: VecDeque::new(),
             waiting_until_us: u64::MAX,
             metadata_at_us: None,
-            metadata_backoff: Backoff::default(),
+            metadata_backoff: Backoff::seeded(u64::from(seed)),
+            seed: u64::from(seed),
         })
     }
 
@@ -166,6 +169,11 @@ impl ConsumerCore {
                 self.topics.len() as u32 - 1
             }
         }
+    }
+
+    fn backoff(&mut self) -> Backoff {
+        self.seed += 1;
+        Backoff::seeded(self.seed)
     }
 
     fn find(&self, topic: &str, partition: u32) -> Option<usize> {
@@ -199,6 +207,7 @@ impl ConsumerCore {
             }
             None => {
                 let topic = self.topic(topic);
+                let backoff = self.backoff();
                 self.by_uid.insert(partition.uid, self.parts.len());
                 self.by_number.insert((topic, partition.index), self.parts.len());
                 self.parts.push(Part {
@@ -208,7 +217,7 @@ impl ConsumerCore {
                     lane,
                     position,
                     state: State::Reading,
-                    backoff: Backoff::default(),
+                    backoff,
                     failing_since_us: None,
                     log_start: 0,
                     committed_end: None,
@@ -238,13 +247,14 @@ impl ConsumerCore {
         match self.lanes.iter().position(|lane| lane.owner == owner) {
             Some(lane) => lane,
             None => {
+                let backoff = self.backoff();
                 self.lanes.push(Lane {
                     owner,
                     address: String::new(),
                     conn: Conn::new(FETCH_RECV_BYTES_FIRST, self.frame_bytes_max),
                     open: false,
                     connect_at_us: 0,
-                    backoff: Backoff::default(),
+                    backoff,
                     stream: None,
                     dirty: false,
                     used_bytes: 0,

@@ -30,7 +30,7 @@ impl Rig {
     fn new(config: ConsumerConfig, partitions: u32) -> (Rig, Vec<u64>) {
         let mut broker = FakeBroker::new();
         let uids = broker.create("t", partitions);
-        let mut core = ConsumerCore::new(config, 30_000_000, 16 << 20).expect("a valid configuration");
+        let mut core = ConsumerCore::new(config, 30_000_000, 16 << 20, 0).expect("a valid configuration");
         core.learn_nodes(&broker.view());
         (Rig { core, broker, now_us: 1, conns: Vec::new(), next_conn: 1, got: Vec::new(), errors: Vec::new() }, uids)
     }

@@ -54,14 +54,14 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(owner: Owner, conn: Conn) -> Lane {
+    pub(crate) fn new(owner: Owner, conn: Conn, backoff: Backoff) -> Lane {
         Lane {
             owner,
             address: String::new(),
             conn,
             open: false,
             connect_at_us: 0,
-            backoff: Backoff::default(),
+            backoff,
             window: VecDeque::new(),
             ready: VecDeque::new(),
             pause_until_us: 0,
