@@ -410,3 +410,30 @@ fn a_stopped_partition_is_told_although_another_flows() {
     assert!(count < 5000);
     assert_eq!((error.code(), error.resume_offset()), (Some(ErrorCode::OffsetOutOfRange), Some(0)));
 }
+
+#[test]
+fn a_consumer_reads_to_the_end_as_it_was_and_leaves_out_what_is_paused() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 2, &[], false).expect("created");
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    consumer.assign_all("t", Start::Earliest).expect("assigned");
+    assert_eq!(consumer.read_to_end(LONG, |_| {}).expect("nothing to read"), 0);
+    fill(&client, "t", 1000);
+    assert!(consumer.pause("t", 1) && !consumer.pause("t", 1));
+    let mut seen = [0u64; 2];
+    let count = consumer.read_to_end(LONG, |record| seen[record.partition as usize] += 1).expect("read");
+    assert_eq!((count as u64, seen[1]), (seen[0], 0));
+    assert_eq!(consumer.paused().collect::<Vec<_>>(), [("t", 1)]);
+    assert!(consumer.resume("t", 1) && !consumer.resume("t", 1));
+    consumer.read_to_end(LONG, |record| seen[record.partition as usize] += 1).expect("read");
+    assert_eq!(seen.iter().sum::<u64>(), 1000);
+    assert_eq!((consumer.metrics().records, consumer.metrics().connections_opened), (1000, 2));
+    // A partition that brings nothing more is told when the time is over.
+    let end = consumer.position("t", 0).expect("assigned");
+    consumer.assign("t", 0, Start::Offset(end - 1)).expect("a seek");
+    let first = server.broker().topics[0].partitions[0];
+    server.broker().log(first).fetch_refusals.extend([ErrorCode::NotReady; 50]);
+    let error = consumer.read_to_end(Duration::from_millis(30), |_| {}).expect_err("refused for longer than that");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+}

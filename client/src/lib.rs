@@ -109,7 +109,7 @@ pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
 pub use crate::link::HelloInfo;
-pub use crate::metrics::ProducerMetrics;
+pub use crate::metrics::{ConsumerMetrics, ProducerMetrics};
 pub use crate::partitioner::{Partitioner, fnv1a_64, key_partition};
 pub use crate::producer::{Producer, Record};
 pub use crate::raw::RawConn;

@@ -3,6 +3,32 @@
 //! Counted by the cores where it happens, since the producer or consumer was made; they only grow, and cost an addition each. A copy is handed out, so a
 //! caller takes differences between two of them. Not here: latencies (the caller has the times), where to publish them.
 
+/// Counters of a [`Consumer`](crate::Consumer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConsumerMetrics {
+    /// Records handed out.
+    pub records: u64,
+    /// Bytes of batches that arrived, as they travel (compressed), those dropped because of a seek or a pause included.
+    pub bytes_received: u64,
+    /// Replies with batches.
+    pub replies_received: u64,
+    /// Times that a stream was started, at first or anew (a seek, a pause, a new connection, a new owner).
+    pub streams_started: u64,
+    /// Times that credit was given back.
+    pub credit_grants: u64,
+    /// Times that a partition could not be read, for now or for good.
+    pub refusals: u64,
+    /// Batches whose checksum or structure is wrong, none of which was handed out.
+    pub corrupt_batches: u64,
+    /// Connections to owners opened.
+    pub connections_opened: u64,
+    /// Connections that could not be opened or broke.
+    pub connections_lost: u64,
+    /// Times that newer metadata came.
+    pub metadata_refreshes: u64,
+}
+
 /// Counters of a [`Producer`](crate::Producer).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -378,8 +378,7 @@ fn exchange_one(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now)
         peer.socket.flush(core.conn(lane)).map_err(|source| failed(peer, "cannot send to", source))?;
         core.on_written(lane, now);
         progress = true;
-    }
-    if core.is_silent(lane) {
+    } else if core.is_silent(lane, now) {
         let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
         return Err(failed(peer, "cannot receive from", source));
     }

@@ -45,7 +45,7 @@ impl ProducerCore {
         if let Ok(correlation) = lane.conn.request(Kind::InitProducer, |meta| InitProducerRequest {}.encode(meta)) {
             let until_us = now.mono_us.saturating_add(self.request_timeout_us);
             self.identity = Identity::Asked { lane: lane_index, correlation, until_us };
-            lane.last_sent_us = now.mono_us;
+            lane.alive.on_sent(now);
         }
     }
 

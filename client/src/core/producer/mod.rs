@@ -43,7 +43,7 @@ use tramline_wire::produce::ProduceResult;
 
 use super::cluster::{ClusterView, Owner};
 use super::codec::Compressor;
-use super::{Backoff, Conn, Now};
+use super::{Alive, Backoff, Conn, Now};
 use crate::clock::micros;
 use crate::config::ProducerConfig;
 use crate::error::Error;
@@ -400,8 +400,7 @@ impl ProducerCore {
         lane.silent = false;
         lane.request_bytes_max = self.config.request_bytes.min(payload_max);
         lane.payload_bytes_max = payload_max;
-        lane.keepalive_us = u64::from(keepalive_ms) * 1000;
-        lane.last_sent_us = now.mono_us;
+        lane.alive = Alive::opened(keepalive_ms, now);
         lane.last_error = None;
         self.metrics.connections_opened += 1;
         self.clear_trouble(Source::Lane(lane_index));

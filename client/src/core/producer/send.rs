@@ -90,11 +90,10 @@ impl ProducerCore {
                 self.maybe_ask_identity(lane, now);
             }
             let lane = &mut self.lanes[lane];
-            let silent_us = now.mono_us.saturating_sub(lane.last_sent_us);
-            if lane.open && lane.keepalive_us > 0 && silent_us >= lane.keepalive_us && lane.conn.out().is_empty() {
+            if lane.open && lane.alive.ping_at_us() <= now.mono_us {
                 // A ping without fields cannot be above a limit.
                 let _ = lane.conn.request(Kind::Ping, |_| {});
-                lane.last_sent_us = now.mono_us;
+                lane.alive.on_pinged(now);
             }
         }
     }
@@ -191,7 +190,7 @@ impl ProducerCore {
                 self.metrics.bytes_sent += batches.iter().map(|batch| batch.bytes.len() as u64).sum::<u64>();
                 // The broker gives up at `deadline_us` and says so; a second more, and the connection is what is broken.
                 lane.window.push_back(InFlight { correlation, batches, start, end, deadline_us: deadline_us + 1_000_000 });
-                lane.last_sent_us = now.mono_us;
+                lane.alive.on_sent(now);
             }
             Err(oversized) => {
                 let error = Arc::new(Error::InvalidRecord { message: oversized.to_string() });
@@ -231,8 +230,8 @@ impl ProducerCore {
                     next = next.min(lane.pause_until_us);
                 }
             }
-            if lane.open && lane.keepalive_us > 0 {
-                next = next.min(lane.last_sent_us.saturating_add(lane.keepalive_us));
+            if lane.open {
+                next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));
             }
         }
         next

@@ -44,6 +44,7 @@ impl ProducerCore {
                     return Err(error);
                 }
             };
+            self.lanes[lane].alive.on_heard(now);
             match answer {
                 Answer::Produced { correlation, results: found, level, throttle_ms } => {
                     let outcome = self.on_produced(lane, correlation, &found, level, throttle_ms, now);
@@ -311,8 +312,11 @@ impl ProducerCore {
         self.after_answer(id, now);
     }
 
-    /// Gives up batches whose time is over, and connections that do not answer.
+    /// Gives up batches whose time is over, and looks for connections that do not answer.
     pub(super) fn expire(&mut self, now: Now) {
+        for lane in 0..self.lanes.len() {
+            self.lanes[lane].silent = self.is_overdue(lane, now);
+        }
         if self.records_outstanding == 0 {
             return;
         }
@@ -329,16 +333,16 @@ impl ProducerCore {
                 self.list(id);
             }
         }
-        if let Identity::Asked { lane, until_us, .. } = self.identity
-            && until_us <= now.mono_us
-        {
-            self.lanes[lane].silent = true;
-        }
-        for lane in 0..self.lanes.len() {
-            if self.lanes[lane].window.iter().any(|request| request.deadline_us <= now.mono_us) {
-                self.lanes[lane].silent = true;
-            }
-        }
+    }
+
+    fn is_overdue(&self, lane_index: usize, now: Now) -> bool {
+        let lane = &self.lanes[lane_index];
+        let id_until_us = match self.identity {
+            Identity::Asked { lane: asked, until_us, .. } if asked == lane_index => until_us,
+            _ => u64::MAX,
+        };
+        let waits_until_us = lane.window.iter().map(|request| request.deadline_us).min().unwrap_or(u64::MAX);
+        lane.open && waits_until_us.min(id_until_us).min(lane.alive.dead_at_us(self.request_timeout_us)) <= now.mono_us
     }
 
     pub(super) fn too_late(&self, id: u32) -> Error {
@@ -351,9 +355,10 @@ impl ProducerCore {
         }
     }
 
-    /// Whether a lane has a request that should have been answered long ago: the caller gives the connection up.
-    pub(crate) fn is_silent(&self, lane: usize) -> bool {
-        self.lanes[lane].silent
+    /// Whether a lane has something unanswered that should have been answered long ago. The caller gives the connection up when a read brought nothing
+    /// either: an answer may lie in the socket when the caller was away for long.
+    pub(crate) fn is_silent(&self, lane: usize, now: Now) -> bool {
+        self.lanes[lane].silent && self.is_overdue(lane, now)
     }
 
     pub(super) fn finish(&mut self, batch: Sealed, base_offset: Option<u64>, level: Level, error: Option<Arc<Error>>) {

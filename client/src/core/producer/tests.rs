@@ -416,14 +416,14 @@ fn without_idempotence_a_request_has_all_of_its_records_time() {
     rig.broker.holds_acks = true;
     rig.push_batch(0, b"0", 0);
     rig.turn();
-    assert!(!rig.core.is_silent(0));
+    assert!(!rig.core.is_silent(0, rig.now()));
     rig.now_us += TIMEOUT_US + 1_100_000;
     rig.turn();
-    assert!(rig.core.is_silent(0));
+    assert!(rig.core.is_silent(0, rig.now()));
     rig.lose(0);
     rig.turn();
     assert_eq!(rig.failed(), [0]);
-    assert!(!rig.core.is_silent(0));
+    assert!(!rig.core.is_silent(0, rig.now()));
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Stage {
         self.rig.connect();
         self.rig.core.fill_windows(now);
         for lane in 0..self.rig.core.lane_count() {
-            if self.rig.core.is_silent(lane) {
+            if self.rig.core.is_silent(lane, now) {
                 self.lose(lane, true);
             }
             let Some(conn) = self.live(lane) else { continue };
@@ -454,6 +454,37 @@ fn a_silent_connection_is_given_up_long_before_the_records_are() {
     stage.finish();
     assert_eq!(stage.told(), [(0, Some(0), false)]);
     assert_eq!(stage.rig.core.metrics.connections_lost, 1);
+}
+
+#[test]
+fn an_idle_connection_whose_peer_is_gone_is_given_up_before_it_is_needed() {
+    let mut stage = Stage::warm();
+    stage.rig.now_us = stage.rig.core.next_step_us(stage.rig.now());
+    stage.turn();
+    assert!(stage.rig.broker.seen.iter().any(|seen| seen.1 == Kind::Ping));
+    stage.rig.now_us = stage.rig.core.next_step_us(stage.rig.now());
+    stage.write(usize::MAX); // the ping goes nowhere
+    stage.rig.now_us = stage.rig.core.next_step_us(stage.rig.now());
+    stage.rig.core.step(stage.rig.now());
+    assert!(stage.rig.core.is_silent(0, stage.rig.now()));
+    stage.lose(0, false);
+    stage.push(0, 1);
+    stage.finish();
+    assert_eq!(stage.tags(), [0, 1]);
+}
+
+#[test]
+fn an_answer_that_lay_in_the_socket_while_the_caller_was_away_counts() {
+    let mut stage = Stage::warm();
+    stage.push(0, 1);
+    stage.write(usize::MAX);
+    stage.arrive_on_lane(0);
+    stage.rig.now_us += 60_000_000;
+    stage.rig.core.step(stage.rig.now());
+    assert!(stage.rig.core.is_silent(0, stage.rig.now()));
+    stage.answer(0);
+    assert!(!stage.rig.core.is_silent(0, stage.rig.now()));
+    assert_eq!(stage.told()[1..], [(1, Some(1), false)]);
 }
 
 #[derive(Debug, Clone)]
