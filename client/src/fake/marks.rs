@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tramline_wire::batch::{BatchView, Batches, ProducerMark};
+use tramline_wire::batch::{Batches, ProducerMark};
 use tramline_wire::error::ErrorCode;
 
 /// Batches that are kept of a producer.
@@ -79,13 +79,8 @@ impl Marks {
         let mut marks = Marks::default();
         for batch in Batches::new(bytes) {
             let batch = batch.expect("a stored batch");
-            marks.take(mark_of(&batch), batch.record_count(), batch.base_offset());
+            marks.take(batch.producer(), batch.record_count(), batch.base_offset());
         }
         marks
     }
-}
-
-/// The mark in a batch.
-pub(crate) fn mark_of(batch: &BatchView<'_>) -> ProducerMark {
-    ProducerMark { id: batch.producer_id(), epoch: batch.producer_epoch(), sequence: batch.sequence() }
 }

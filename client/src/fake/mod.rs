@@ -28,7 +28,7 @@ use tramline_wire::topics::{
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
 use crate::types::{Metadata, TopicMetadata};
-use marks::{BATCHES_KEPT, Check, Marks, mark_of};
+use marks::{BATCHES_KEPT, Check, Marks};
 use streams::Stream;
 
 /// One partition.
@@ -453,7 +453,7 @@ impl Log {
     /// Appends a producer's batch unless its mark says that it is there, or that one before it is not.
     fn append_marked(&mut self, uid: u64, bytes: &[u8]) -> Result<u64, ErrorCode> {
         let batch = batch::validate(bytes, &BatchLimits::default()).expect("a valid batch");
-        let (mark, records) = (mark_of(&batch), batch.record_count());
+        let (mark, records) = (batch.producer(), batch.record_count());
         match self.marks.check(mark, records) {
             Check::Take => {
                 let base_offset = self.append(uid, bytes);

@@ -16,7 +16,6 @@ use tramline_wire::level::Level;
 use super::{Rig, Told};
 use crate::config::ProducerConfig;
 use crate::error::Error;
-use crate::fake::marks::mark_of;
 
 struct Stage {
     rig: Rig,
@@ -195,7 +194,7 @@ impl Stage {
     /// Epoch and sequence of each batch stored in the first partition.
     fn marks(&self) -> Vec<(u16, u32)> {
         let batches = Batches::new(&self.rig.broker.logs[&self.uids[0]].bytes);
-        batches.map(|batch| mark_of(&batch.expect("good"))).map(|mark| (mark.epoch, mark.sequence)).collect()
+        batches.map(|batch| batch.expect("good").producer()).map(|mark| (mark.epoch, mark.sequence)).collect()
     }
 
     /// A stage whose first partition has taken a batch, so that several may be in flight.
