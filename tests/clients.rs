@@ -15,6 +15,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use tramline_client::wire::batch;
 use tramline_client::{Client, Config, ProducerConfig, Record, key_partition};
 
 fn in_repository(path: &str) -> PathBuf {
@@ -191,6 +192,7 @@ for key in "", "a", "N14228", "flights", "žluť":
     print(client.partition_of(key.encode(), 16), client.partition_of(key.encode(), 7))
 client.time.time_ns = lambda: 1767323045678901 * 1000
 print(client.batch_of([(None, b"plain", [])]) == vector("batch_one_plain_record"))
+print(client.batch_of([(None, b"plain", [])], 0x0102030405060708, 9).hex())
 stamped, uid = vector("batch_stamped"), 0x0102030405060708
 first, behind, records = client.read_batch(client.Reader(io.BytesIO(stamped)), uid)
 print(first, behind)
@@ -207,6 +209,11 @@ for at in range(len(stamped)):
 print(len(stamped) - noticed)
 "##,
     );
+    let mut told: Vec<&str> = told.lines().collect();
+    // The same batch with an idempotent producer's mark.
+    let marked = from_hex(&told.remove(7).as_bytes().chunks(2).map(|two| String::from_utf8_lossy(two) + " ").collect::<String>());
+    let marked = batch::validate(&marked, &batch::Limits::default()).expect("a batch that a node takes");
+    assert_eq!(marked.producer(), batch::ProducerMark { id: 0x0102030405060708, epoch: 0, sequence: 9 });
     let expected = [
         "0xe3069283 0",
         "1 6",
@@ -222,7 +229,7 @@ print(len(stamped) - noticed)
         r"1003 b'1767325045678901\tN24211\t\ttrace=abc\t='",
         "0",
     ];
-    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -9,33 +9,25 @@ use std::error::Error;
 use std::io::Write;
 use std::time::Duration;
 
-use tramline_client::{Client, Config, Consumer, ConsumerConfig, Start};
-
-/// Whether every partition has been read up to its end.
-fn is_done(consumer: &Consumer, ends: &[(String, u32, u64)]) -> bool {
-    ends.iter().all(|(topic, partition, end)| consumer.position(topic, *partition) >= Some(*end))
-}
+use tramline_client::{Client, Config, ConsumerConfig, Start};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let topic = std::env::args().nth(1).unwrap_or_else(|| "lines".to_string());
     let client = Client::connect(Config::from_env())?;
     let mut consumer = client.consumer(ConsumerConfig::default())?;
     consumer.assign_all(&topic, Start::Earliest)?;
-    let ends = consumer.end_offsets()?;
 
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut written = Ok(());
-    while !is_done(&consumer, &ends) {
+    consumer.read_to_end(Duration::from_secs(60), |record| {
         // A record borrows the receive buffer: use it here, or copy it.
-        consumer.poll(Duration::from_secs(1), |record| {
-            if written.is_ok() {
-                written = write!(out, "{}/{} ", record.partition, record.offset)
-                    .and_then(|()| out.write_all(record.value.unwrap_or_default()))
-                    .and_then(|()| out.write_all(b"\n"));
-            }
-        })?;
-        std::mem::replace(&mut written, Ok(()))?;
-    }
+        if written.is_ok() {
+            written = write!(out, "{}/{} ", record.partition, record.offset)
+                .and_then(|()| out.write_all(record.value.unwrap_or_default()))
+                .and_then(|()| out.write_all(b"\n"));
+        }
+    })?;
+    written?;
     out.flush()?;
     Ok(())
 }

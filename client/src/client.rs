@@ -1,7 +1,7 @@
 //! The client's root: finds a broker, runs administrative requests, makes producers and consumers.
 //!
 //! Administrative requests share one connection behind a lock; producers and consumers open their own. A retriable
-//! refusal or a broken connection is tried again with growing waits until `request_timeout` is over, at the address the
+//! refusal or a broken connection is tried again with growing waits until `call_timeout` is over, at the address the
 //! broker named if it named one. Creating and deleting are not repeated after their request was sent: whether they took
 //! effect is then unknown, and the error says so.
 
@@ -267,8 +267,8 @@ impl Shared {
 
     pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
         let what = format!("list offsets of topic {topic:?}");
-        let deadline = Instant::now() + self.config.request_timeout;
-        let mut backoff = Backoff::default();
+        let deadline = Instant::now() + self.config.call_timeout;
+        let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
             let partitions = self.topic(topic)?.partitions;
             // A request goes to one owner, so the questions are sorted by owner.
@@ -335,8 +335,8 @@ impl Shared {
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
-        let deadline = Instant::now() + self.config.request_timeout;
-        let mut backoff = Backoff::default();
+        let deadline = Instant::now() + self.config.call_timeout;
+        let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
             // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
             let mut admin = self.lock();
@@ -404,7 +404,7 @@ fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node]) -> Resul
 pub(crate) fn pause(what: &str, backoff: &mut Backoff, deadline: Instant, config: &Config, last: Error) -> Result<(), Error> {
     let wait = std::time::Duration::from_micros(backoff.next_us());
     if Instant::now() + wait >= deadline {
-        return Err(Error::Timeout { doing: what.to_string(), after: config.request_timeout, last: Some(Arc::new(last)) });
+        return Err(Error::Timeout { doing: what.to_string(), after: config.call_timeout, last: Some(Arc::new(last)) });
     }
     std::thread::sleep(wait);
     Ok(())

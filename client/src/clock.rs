@@ -51,6 +51,11 @@ fn utc_us() -> i64 {
     }
 }
 
+/// Something that differs between two programs and two moments: to seed waits with, nothing that has to be secret.
+pub(crate) fn seed() -> u64 {
+    utc_us() as u64 ^ u64::from(std::process::id()) << 40
+}
+
 /// Microseconds of a duration, saturating.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

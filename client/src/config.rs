@@ -21,9 +21,13 @@ pub struct Config {
     pub client_name: String,
     /// Longest wait for one TCP connection and its hello.
     pub connect_timeout: Duration,
-    /// Longest time for one request with all its retries: administration, fetch set-up, and each batch of a producer
-    /// counted from its first record.
+    /// How long a producer's or consumer's request may go unanswered before its connection is given up; what it carried is then sent again, within
+    /// [`ProducerConfig::delivery_timeout`]. Default 5 s, some ten times the worst flush of a healthy disk: shorter takes slowness for death, longer
+    /// keeps records waiting for a node that is gone without a word.
     pub request_timeout: Duration,
+    /// Longest time for one call with all its retries: administration, looking up a topic; and after so long a consumer tells what keeps it from
+    /// reading. Default 30 s.
+    pub call_timeout: Duration,
     /// Spin on non-blocking sockets instead of sleeping in poll(2): saves some 60 us per round trip and costs a core.
     pub busy_poll: bool,
     /// While spinning, `sched_yield` after each empty poll (0.3 us). Leave it on unless the core is isolated: a thread that
@@ -40,7 +44,8 @@ impl Default for Config {
             servers: vec!["127.0.0.1:7410".to_string()],
             client_name: "tramline-client".to_string(),
             connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(30),
             busy_poll: false,
             yield_when_empty: true,
             frame_bytes_max: 17 << 20, // the protocol's largest meta and payload together
@@ -70,11 +75,18 @@ impl Config {
         if self.frame_bytes_max < 64 * 1024 {
             return Err(Error::config("frame_bytes_max is below 64 KiB, less than one fetch frame may need: raise it"));
         }
-        if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
-            return Err(Error::config("connect_timeout and request_timeout must be above zero"));
-        }
-        Ok(())
+        let timeouts =
+            [("connect_timeout", self.connect_timeout), ("request_timeout", self.request_timeout), ("call_timeout", self.call_timeout)];
+        timeouts.into_iter().try_for_each(|(name, timeout)| check_timeout(name, timeout))
     }
+}
+
+/// Timeouts are between a millisecond, below which a thread may not even have run, and a day, above which they are a mistake of units.
+fn check_timeout(name: &str, timeout: Duration) -> Result<(), Error> {
+    if (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&timeout) {
+        return Ok(());
+    }
+    Err(Error::config(&format!("{name} must be between 1 ms and 24 h, it is {timeout:?}")))
 }
 
 /// What a broker accepts of records and batches with its settings as they come.
@@ -93,12 +105,19 @@ pub const BROKER_LIMITS: Limits = Limits {
 pub struct ProducerConfig {
     /// What an acknowledgement has to mean. See the crate's page for what each level promises.
     pub level: Level,
+    /// Store each record once, however often it has to be sent: batches carry an id and numbers, by which the broker knows those that it has. Without it, and
+    /// at level `none`, a record whose answer was lost fails with [`Error::OutcomeUnknown`] and is not sent again.
+    pub idempotent: bool,
+    /// How long a record may take from `send` to its fate, attempts and waits included. At most half of the node's `producer.expiry`, for as long as it
+    /// remembers what it stored; a producer that asks for more is told so with its first records.
+    pub delivery_timeout: Duration,
     /// A batch closes when it holds this many bytes (before compression). A larger record travels alone.
     pub batch_bytes: usize,
     /// How long a batch may wait for more records once the window has room. 0: it goes out at the next
     /// [`poll`](crate::Producer::poll); batches still grow by themselves while the window is full.
     pub linger_us: u64,
-    /// Requests sent and unanswered per connection (one connection per owner, that is per node and shard).
+    /// Requests sent and unanswered per connection (one connection per owner, that is per node and shard). Of one partition an idempotent producer has
+    /// five batches under way at most, whatever this says: the broker remembers as many.
     pub max_in_flight: usize,
     /// Compression of values and headers, per batch.
     pub compression: Codec,
@@ -118,6 +137,8 @@ impl Default for ProducerConfig {
     fn default() -> ProducerConfig {
         ProducerConfig {
             level: Level::Durable,
+            idempotent: true,
+            delivery_timeout: Duration::from_secs(30),
             batch_bytes: 64 * 1024,
             linger_us: 0,
             max_in_flight: 5,
@@ -135,6 +156,10 @@ impl ProducerConfig {
         if self.batch_bytes == 0 || self.batch_bytes > self.limits.batch_bytes_max as usize {
             let message = format!("batch_bytes must be between 1 and limits.batch_bytes_max, {}", self.limits.batch_bytes_max);
             return Err(Error::config(&message));
+        }
+        check_timeout("delivery_timeout", self.delivery_timeout)?;
+        if u128::from(self.linger_us) >= self.delivery_timeout.as_micros() {
+            return Err(Error::config("linger_us must be below delivery_timeout, else no record is ever sent"));
         }
         if self.max_in_flight == 0 {
             return Err(Error::config("max_in_flight must be at least 1"));

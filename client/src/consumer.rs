@@ -15,6 +15,7 @@ use crate::core::consumer::{ConsumerCore, RecordView};
 use crate::core::consumer::{Delivered, FETCH_RECV_BYTES_FIRST};
 use crate::error::Error;
 use crate::link::{Link, closed_by_peer, wait_mode};
+use crate::metrics::ConsumerMetrics;
 use crate::transport::{Interest, Received, Socket, WaitMode, wait};
 use crate::types::{At, Start};
 
@@ -56,7 +57,13 @@ const READS_PER_TURN: usize = 4;
 impl Consumer {
     pub(crate) fn new(shared: Arc<Shared>, config: ConsumerConfig) -> Result<Consumer, Error> {
         let client = &shared.config;
-        let core = ConsumerCore::new(config, micros(client.request_timeout), client.frame_bytes_max)?;
+        let core = ConsumerCore::new(
+            config,
+            micros(client.call_timeout),
+            micros(client.request_timeout),
+            client.frame_bytes_max,
+            crate::clock::seed() as u32,
+        )?;
         let mode = wait_mode(client);
         Ok(Consumer { shared, core, sockets: Vec::new(), clock: Clock::new(), mode })
     }
@@ -154,6 +161,53 @@ impl Consumer {
             }
             self.wait(Duration::from_micros(deadline_us - now.mono_us), now)?;
         }
+    }
+
+    /// Hands out records until every partition being read (and not paused) has been read up to its end as it is when this is called, or an error; returns
+    /// how many. What was added meanwhile may come along. [`Error::Timeout`] when it takes longer than `timeout`; what was handed out until then is
+    /// behind the positions, so a second call goes on.
+    pub fn read_to_end(&mut self, timeout: Duration, mut each: impl FnMut(&RecordView<'_>)) -> Result<usize, Error> {
+        let deadline_us = self.clock.now().mono_us.saturating_add(micros(timeout));
+        let mut ends = self.end_offsets()?;
+        let mut count = 0;
+        loop {
+            // A partition that was paused or unassigned by then is not waited for.
+            ends.retain(|(topic, partition, end)| {
+                let is_paused = self.core.paused().any(|paused| paused == (topic.as_str(), *partition));
+                !is_paused && self.core.position(topic, *partition).is_some_and(|position| position < *end)
+            });
+            if ends.is_empty() {
+                return Ok(count);
+            }
+            let now_us = self.clock.now().mono_us;
+            if now_us >= deadline_us {
+                let doing = format!("reading to the end: {} partitions are not read up to it", ends.len());
+                return Err(Error::Timeout { doing, after: timeout, last: None });
+            }
+            count += self.poll(Duration::from_micros(deadline_us - now_us), &mut each)?;
+        }
+    }
+
+    /// Stops handing out a partition's records, keeps its position; returns whether it was being read and not paused yet. A seek moves a paused partition without resuming
+    /// it. What has arrived and was not handed out is fetched again after [`resume`](Self::resume): nothing is lost or repeated. Each resume starts
+    /// the stream of that owner anew, so this is for pauses of a second, not between two records.
+    pub fn pause(&mut self, topic: &str, partition: u32) -> bool {
+        self.core.set_paused(topic, partition, true).unwrap_or(false)
+    }
+
+    /// Goes on with a paused partition; returns whether it was paused.
+    pub fn resume(&mut self, topic: &str, partition: u32) -> bool {
+        self.core.set_paused(topic, partition, false).unwrap_or(false)
+    }
+
+    /// Partitions that are paused.
+    pub fn paused(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.core.paused()
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> ConsumerMetrics {
+        self.core.metrics
     }
 
     /// The offset that is handed out next in a partition being read.
@@ -294,6 +348,10 @@ fn lane_turn(
         }
         match socket.fill(core.conn(lane)) {
             Ok(Received::Some(_)) => progress = true,
+            Ok(Received::Empty) if core.is_silent(lane, now) => {
+                let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a ping was not answered in time");
+                return Err(failed(socket, "cannot receive from", source));
+            }
             Ok(Received::Empty) => break,
             Ok(Received::Closed) => return Err(failed(socket, "cannot receive from", closed_by_peer())),
             Err(source) => return Err(failed(socket, "cannot receive from", source)),

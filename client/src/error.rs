@@ -191,7 +191,7 @@ impl fmt::Display for Error {
                 write!(f, "{doing}: not done within {after:?}")?;
                 match last {
                     Some(last) => write!(f, "; the last obstacle: {last}"),
-                    None => write!(f, "; try again, or allow more time (request_timeout)"),
+                    None => write!(f, "; try again, or allow more time"),
                 }
             }
             Error::Protocol { address, message } => {

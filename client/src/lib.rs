@@ -48,14 +48,17 @@
 //! with a weaker acknowledgement have become durable.
 //!
 //! **Order.** Within a partition, records are appended in the order of `send`. A refusal that may pass (overloaded, not ready,
-//! not the leader, not known yet, disk full, shutting down) is retried in order until `request_timeout` is over; when later
-//! records of the partition were accepted already, the refused ones are failed instead of being put behind them. Between
+//! not the leader, not known yet, disk full, shutting down) is retried in order until `delivery_timeout` is over. Between
 //! partitions there is no order.
 //!
-//! **Not promised: exactly once.** The producer is not idempotent yet. When a connection breaks after a request was sent, its
-//! records may or may not have been appended. They are failed with [`Error::OutcomeUnknown`] and never sent again silently,
-//! so the producer makes no duplicates of its own; a caller that sends them again may make some. Neither does it survive its
-//! process: what was not acknowledged may be lost.
+//! **Once.** A producer is idempotent unless [`ProducerConfig::idempotent`] says otherwise: what got no answer (a lost connection,
+//! a silent or restarted broker) is sent again with the number it had, the broker knows what it has, and no record is stored
+//! twice. A record that has no answer when its `delivery_timeout` is over fails: with [`Error::OutcomeUnknown`] if it may be stored
+//! all the same (it is then stored once, before everything sent later), with any other error if it is not. A caller that sends such a record
+//! again may double it. This holds for one producer's life: a process that starts anew is another producer.
+//!
+//! **Without idempotence**, and at level `none`, a record whose request may have arrived fails with [`Error::OutcomeUnknown`] and is
+//! not sent again; and a refused record fails when later ones of its partition were accepted, instead of being put behind them.
 //!
 //! # What a consumer promises
 //!
@@ -86,6 +89,7 @@ mod facade_tests;
 #[cfg(test)]
 mod fake;
 mod link;
+mod metrics;
 mod partitioner;
 mod producer;
 mod raw;
@@ -105,6 +109,7 @@ pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
 pub use crate::link::HelloInfo;
+pub use crate::metrics::{ConsumerMetrics, ProducerMetrics};
 pub use crate::partitioner::{Partitioner, fnv1a_64, key_partition};
 pub use crate::producer::{Producer, Record};
 pub use crate::raw::RawConn;

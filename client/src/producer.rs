@@ -14,6 +14,7 @@ use crate::core::Now;
 use crate::core::producer::{Delivery, ProducerCore, PushError};
 use crate::error::{Error, SendError};
 use crate::link::{Link, closed_by_peer, wait_mode};
+use crate::metrics::ProducerMetrics;
 use crate::transport::{Interest, Received, Socket, WaitMode, wait};
 
 /// A record to send. Everything is borrowed and copied into the batch.
@@ -69,6 +70,7 @@ pub struct Producer {
     peers: Vec<Option<Peer>>,
     clock: Clock,
     mode: WaitMode,
+    delivery_timeout: Duration,
     last_metadata_us: u64,
 }
 
@@ -92,13 +94,14 @@ impl Producer {
         let mut clock = Clock::new();
         let now = clock.now();
         let client = &shared.config;
-        let core = ProducerCore::new(config, micros(client.request_timeout), client.frame_bytes_max, now.utc_us as u32)?;
+        let delivery_timeout = config.delivery_timeout;
+        let core = ProducerCore::new(config, micros(client.request_timeout), client.frame_bytes_max, crate::clock::seed() as u32)?;
         let mode = wait_mode(client);
-        Ok(Producer { shared, core, peers: Vec::new(), clock, mode, last_metadata_us: now.mono_us })
+        Ok(Producer { shared, core, peers: Vec::new(), clock, mode, delivery_timeout, last_metadata_us: now.mono_us })
     }
 
     /// Copies a record into the open batch of its partition. When the buffer is full, waits for acknowledgements, at most
-    /// `request_timeout`. An error means that this record was not taken; what was taken before is not touched.
+    /// `delivery_timeout`. An error means that this record was not taken; what was taken before is not touched.
     #[inline]
     pub fn send(&mut self, record: &Record<'_>) -> Result<(), SendError> {
         match self.offer(record) {
@@ -142,7 +145,7 @@ impl Producer {
 
     #[cold]
     fn send_when_there_is_room(&mut self, record: &Record<'_>) -> Result<(), SendError> {
-        let deadline = Instant::now() + self.shared.config.request_timeout;
+        let deadline = Instant::now() + self.delivery_timeout;
         loop {
             // Whatever is open has to go out, else nothing may ever make room.
             self.core.flush();
@@ -241,6 +244,17 @@ impl Producer {
         self.core.durable_end(topic, partition)
     }
 
+    /// What keeps it from delivering just now: the last refusal or failure to reach a broker that was not mended since. `None` while all is well, and while
+    /// no record waits. Records do not fail before their `delivery_timeout` is over, so this is how to notice earlier that a broker is gone.
+    pub fn trouble(&self) -> Option<&Error> {
+        self.core.trouble()
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> ProducerMetrics {
+        self.core.metrics
+    }
+
     /// The number of partitions of a topic, as the producer knows it.
     pub fn partitions(&mut self, topic: &str) -> Result<u32, Error> {
         let found = match self.core.topic(topic) {
@@ -310,7 +324,7 @@ impl Producer {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         match self.shared.metadata_once(&names) {
             Ok(metadata) => self.core.learn(&metadata, now),
-            Err(_) => self.core.metadata_failed(now), // told with the records, if their time runs out
+            Err(error) => self.core.metadata_failed(error, now), // told with the records, if their time runs out
         }
     }
 
@@ -364,8 +378,7 @@ fn exchange_one(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now)
         peer.socket.flush(core.conn(lane)).map_err(|source| failed(peer, "cannot send to", source))?;
         core.on_written(lane, now);
         progress = true;
-    }
-    if core.is_silent(lane) {
+    } else if core.is_silent(lane, now) {
         let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
         return Err(failed(peer, "cannot receive from", source));
     }

@@ -94,7 +94,7 @@ impl RawConn {
 
     /// Sends what is queued; returns when the kernel has all of it.
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.link.flush_all(Instant::now() + self.config.request_timeout)
+        self.link.flush_all(Instant::now() + self.config.call_timeout)
     }
 
     /// Sends as much of what is queued as the kernel takes now; returns whether it was all.

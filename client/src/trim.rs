@@ -70,8 +70,8 @@ struct Wanted {
 impl Shared {
     fn trim(&self, topic: &str, wanted: &[Wanted]) -> Result<Vec<TrimmedPartition>, Error> {
         let what = format!("trim topic {topic:?}");
-        let deadline = Instant::now() + self.config.request_timeout;
-        let mut backoff = Backoff::default();
+        let deadline = Instant::now() + self.config.call_timeout;
+        let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
             let partitions = self.topic(topic)?.partitions;
             // A request goes to one owner, so the entries are sorted by owner.

@@ -17,6 +17,7 @@ use tramline_client::wire::kind::Kind;
 use tramline_client::wire::metadata::{MetadataReply, PartitionMeta, TopicMeta};
 use tramline_client::wire::prim::List;
 use tramline_client::wire::produce::{ProduceReplyWriter, ProduceRequest, ProduceResult};
+use tramline_client::wire::producer::InitProducerReply;
 use tramline_client::{Client, Config, ProducerConfig, Record};
 
 struct Counting;
@@ -100,6 +101,7 @@ fn answer(frame: &Frame<'_>, port: u16, next_offset: &mut u64, out: &mut Vec<u8>
             let topics = [TopicMeta { error: ErrorCode::Ok, name: "t", topic_uid: 1, partitions: List::of(&partitions) }];
             MetadataReply { view_epoch: 1, nodes: List::of(&nodes), topics: List::of(&topics) }.encode(out);
         }
+        Some(Kind::InitProducer) => InitProducerReply { producer_id: 1, batches_kept: 5, expiry_ms: 3_600_000 }.encode(out),
         Some(Kind::Produce) => {
             let request = ProduceRequest::decode(frame.meta).expect("decodes");
             let mut writer = ProduceReplyWriter::begin(out, request.level, 0);

@@ -1,29 +1,45 @@
-//! Waiting times between attempts: doubling from 1 ms to 200 ms.
+//! Waiting times between attempts: doubling from 1 ms to 200 ms, each one somewhere in its upper half.
 //!
 //! The first retry comes quickly, because the commonest refusals (a partition just created, a leader just chosen) pass
-//! within a millisecond; 200 ms bounds both the load of a waiting client and the delay after a failover. No dice: the
-//! attempts of many clients differ enough by their own timing, and a run stays repeatable.
+//! within a millisecond; 200 ms bounds both the load of a waiting client and the delay after a failover. The place within
+//! the half is drawn, so that clients that were refused together do not come back together; the seed comes from outside, so
+//! that a run stays repeatable.
 
 /// See the module's page. Times are microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     attempts: u32,
+    dice: u64,
 }
 
 const FIRST_US: u64 = 1_000;
 const LAST_US: u64 = 200_000;
 
 impl Backoff {
+    /// Waits whose places are drawn from this seed.
+    pub fn seeded(seed: u64) -> Backoff {
+        Backoff { attempts: 0, dice: seed }
+    }
+
     /// The wait before the next attempt.
     pub fn next_us(&mut self) -> u64 {
-        let wait = FIRST_US.saturating_mul(1 << self.attempts.min(10)).min(LAST_US);
+        let longest = FIRST_US.saturating_mul(1 << self.attempts.min(10)).min(LAST_US);
         self.attempts = self.attempts.saturating_add(1);
-        wait
+        longest - self.draw() % (longest / 2)
     }
 
     /// It worked: start again from the shortest.
     pub fn reset(&mut self) {
         self.attempts = 0;
+    }
+
+    /// SplitMix64: any seed is as good as another, 0 as well.
+    fn draw(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.dice;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 }
 
@@ -33,10 +49,24 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_last_and_start_again_after_success() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<u64> = (0..10).map(|_| backoff.next_us()).collect();
-        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 200_000, 200_000]);
-        backoff.reset();
-        assert_eq!(backoff.next_us(), 1_000);
+        for seed in 0..100 {
+            let mut backoff = Backoff::seeded(seed);
+            for longest in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 200_000, 200_000] {
+                let wait = backoff.next_us();
+                assert!(wait > longest / 2 && wait <= longest, "{wait} of {longest}");
+            }
+            backoff.reset();
+            assert!(backoff.next_us() <= 1_000);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_waits_and_another_one_others() {
+        let waits = |seed| {
+            let mut backoff = Backoff::seeded(seed);
+            [0; 8].map(|_| backoff.next_us())
+        };
+        assert_eq!(waits(3), waits(3));
+        assert_ne!(waits(3), waits(4));
     }
 }

@@ -8,11 +8,13 @@
 //! | `producer` | open batches; windows, order, refusals |
 //! | `consumer` | streams, credit, positions, skipping, checksums |
 //! | `codec` | compression and bounded decompression |
+//! | `alive` | is the other side still there |
 //! | `backoff` | waits between attempts |
 //!
-//! Invariants of absence: nothing here names a socket, reads a clock, sleeps, or throws dice. The transports
+//! Invariants of absence: nothing here names a socket, reads a clock or sleeps; what is drawn is drawn from a seed that comes in. The transports
 //! (`crate::transport`) move the bytes, the facades (`crate::producer`, `crate::consumer`) run the loop between the two.
 
+mod alive;
 mod backoff;
 pub(crate) mod cluster;
 pub(crate) mod codec;
@@ -22,6 +24,7 @@ mod out_queue;
 pub(crate) mod producer;
 mod recv_buf;
 
+pub(crate) use alive::Alive;
 pub(crate) use backoff::Backoff;
 pub(crate) use conn::Conn;
 pub(crate) use out_queue::{IOVECS_MAX, OutQueue, SharedBytes};

@@ -3,16 +3,16 @@
 //! It takes bytes and gives bytes ([`FakeBroker::receive`]); `fake::tcp` puts it behind real sockets for the tests of the
 //! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
 
+pub(crate) mod marks;
+mod streams;
 pub(crate) mod tcp;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tramline_wire::batch::{self, Batches, LeaderStamp, Limits as BatchLimits};
 use tramline_wire::error::ErrorCode;
-use tramline_wire::fetch::{
-    FetchCancelReply, FetchCancelRequest, FetchCreditRequest, FetchFlags, FetchMode, FetchReplyWriter, FetchRequest, FetchResult,
-};
-use tramline_wire::frame::{self, FLAG_MORE, Frame, FrameHeader, Limits, Need};
+use tramline_wire::fetch::{FetchCancelReply, FetchCancelRequest, FetchCreditRequest};
+use tramline_wire::frame::{self, Frame, Limits, Need};
 use tramline_wire::hello::{HelloReply, HelloRequest, Node};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -20,6 +20,7 @@ use tramline_wire::metadata::{MetadataReply, MetadataRequest, PartitionMeta, Top
 use tramline_wire::offsets::{AT_EARLIEST, AT_LATEST, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer};
 use tramline_wire::prim::List;
 use tramline_wire::produce::{ProduceReplyWriter, ProduceRequest, ProduceResult};
+use tramline_wire::producer::InitProducerReply;
 use tramline_wire::topics::{
     CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest,
     PartitionInfo,
@@ -27,9 +28,8 @@ use tramline_wire::topics::{
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
 use crate::types::{Metadata, TopicMetadata};
-
-/// Payload of one fetch reply, small so that tests see many.
-const FETCH_FRAME_BYTES: usize = 4096;
+use marks::{BATCHES_KEPT, Check, Marks};
+use streams::Stream;
 
 /// One partition.
 #[derive(Debug, Default)]
@@ -40,10 +40,15 @@ pub(crate) struct Log {
     pub log_start: u64,
     /// Refusals for the next batches, in order; [`ErrorCode::Ok`] lets one through.
     pub refusals: VecDeque<ErrorCode>,
+    /// The next batches are stored, and answered with these all the same.
+    pub stored_but: VecDeque<ErrorCode>,
     /// Refusals for the next fetch entries.
     pub fetch_refusals: VecDeque<ErrorCode>,
     /// The same for trims.
     pub trim_refusals: VecDeque<ErrorCode>,
+    pub marks: Marks,
+    /// Bytes of the log that survive a restart.
+    pub durable_bytes: usize,
 }
 
 /// One topic.
@@ -52,17 +57,6 @@ pub(crate) struct FakeTopic {
     pub name: String,
     pub uid: u64,
     pub partitions: Vec<u64>,
-}
-
-#[derive(Debug)]
-struct Stream {
-    conn: u32,
-    header: FrameHeader,
-    entries: Vec<(u64, u64)>,
-    credit: i64,
-    /// Entries that are over in this stream.
-    over: Vec<u64>,
-    told: bool,
 }
 
 /// See the module's page.
@@ -75,6 +69,9 @@ pub(crate) struct FakeBroker {
     pub shard_ports: Vec<u16>,
     pub view_epoch: u64,
     pub keepalive_ms: u32,
+    pub expiry_ms: u32,
+    /// The newest producer id given out.
+    pub producer_id: u64,
     /// Credit above this does not count.
     pub credit_max: u32,
     /// Answers to produce requests are kept in `held` instead of being sent.
@@ -101,6 +98,8 @@ impl FakeBroker {
             shard_ports: vec![7411],
             view_epoch: 1,
             keepalive_ms: 0,
+            expiry_ms: 3_600_000,
+            producer_id: 0,
             credit_max: u32::MAX,
             holds_acks: false,
             held: VecDeque::new(),
@@ -183,6 +182,24 @@ impl FakeBroker {
         self.inboxes.insert(conn, inbox);
     }
 
+    /// Everything that was appended is durable now.
+    pub(crate) fn sync(&mut self) {
+        self.logs.values_mut().for_each(|log| log.durable_bytes = log.bytes.len());
+    }
+
+    /// Ends and starts again: what was not durable is gone, and so are all connections.
+    pub(crate) fn restart(&mut self) {
+        for log in self.logs.values_mut() {
+            log.bytes.truncate(log.durable_bytes);
+            log.next_offset = Batches::new(&log.bytes).last().map_or(0, |batch| batch.expect("a stored batch").next_offset());
+            log.marks = Marks::of_log(&log.bytes);
+        }
+        self.streams.clear();
+        self.outboxes.clear();
+        self.inboxes.clear();
+        self.held.clear();
+    }
+
     /// What is to be sent on a connection.
     pub(crate) fn take_output(&mut self, conn: u32) -> Vec<u8> {
         self.advance_streams(conn);
@@ -220,6 +237,12 @@ impl FakeBroker {
                 reply(&mut out, frame, |out| DeleteTopicReply {}.encode(out));
             }
             Kind::Ping => reply(&mut out, frame, |_| {}),
+            Kind::InitProducer => {
+                self.producer_id += 1;
+                let body =
+                    InitProducerReply { producer_id: self.producer_id, batches_kept: BATCHES_KEPT as u16, expiry_ms: self.expiry_ms };
+                reply(&mut out, frame, |out| body.encode(out));
+            }
             Kind::Produce => {
                 self.produce(frame, &mut out);
                 if self.holds_acks {
@@ -260,7 +283,7 @@ impl FakeBroker {
             node: 1,
             shard: 0,
             frame_max: 8 << 20,
-            fetch_frame: FETCH_FRAME_BYTES as u32,
+            fetch_frame: streams::FETCH_FRAME_BYTES as u32,
             keepalive_ms: self.keepalive_ms,
             idle_timeout_ms: 0,
             apis: List::default(),
@@ -398,10 +421,16 @@ impl FakeBroker {
                 results.push(refused(code));
                 continue;
             }
-            let base_offset = log.append(partition_uid, bytes);
+            let base_offset = match log.append_marked(partition_uid, bytes) {
+                Ok(base_offset) => base_offset,
+                Err(code) => {
+                    results.push(refused(code));
+                    continue;
+                }
+            };
             results.push(ProduceResult {
                 partition_uid,
-                error: ErrorCode::Ok,
+                error: log.stored_but.pop_front().unwrap_or(ErrorCode::Ok),
                 base_offset,
                 append_time_us: 5,
                 durable_end: log.next_offset,
@@ -418,107 +447,24 @@ impl FakeBroker {
             writer.finish(out);
         });
     }
-
-    fn fetch(&mut self, conn: u32, frame: &Frame<'_>) {
-        let request = FetchRequest::decode(frame.meta).expect("decodes");
-        assert_eq!(request.mode, FetchMode::Streaming);
-        self.streams.push(Stream {
-            conn,
-            header: frame.header,
-            entries: request.entries.iter().map(|entry| (entry.partition_uid, entry.offset)).collect(),
-            credit: i64::from(request.credit_bytes.min(self.credit_max)),
-            over: Vec::new(),
-            told: false,
-        });
-    }
-
-    fn advance_streams(&mut self, conn: u32) {
-        let mut streams = std::mem::take(&mut self.streams);
-        for stream in streams.iter_mut().filter(|stream| stream.conn == conn) {
-            while let Some(bytes) = self.next_reply(stream) {
-                self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
-            }
-        }
-        self.streams = streams;
-    }
-
-    /// One reply of a stream, if there is something to tell and credit left.
-    fn next_reply(&mut self, stream: &mut Stream) -> Option<Vec<u8>> {
-        if stream.credit <= 0 {
-            return None;
-        }
-        let mut results = Vec::new();
-        let mut payload = Vec::new();
-        for (uid, next) in &mut stream.entries {
-            if stream.over.contains(uid) {
-                continue;
-            }
-            let result = |error, payload_bytes, log: &Log, next_offset| FetchResult {
-                partition_uid: *uid,
-                error,
-                flags: FetchFlags::default(),
-                payload_bytes,
-                log_start: log.log_start,
-                committed_end: log.next_offset,
-                last_stable: log.next_offset,
-                next_offset,
-            };
-            let Some(log) = self.logs.get_mut(uid) else {
-                results.push(result(ErrorCode::UnknownPartition, 0, &Log::default(), 0));
-                stream.over.push(*uid);
-                continue;
-            };
-            let mut code = log.fetch_refusals.pop_front().unwrap_or(ErrorCode::Ok);
-            if *next < log.log_start || *next > log.next_offset {
-                code = ErrorCode::OffsetOutOfRange;
-            }
-            if !code.is_ok() {
-                results.push(result(code, 0, log, log.next_offset));
-                stream.over.push(*uid);
-                continue;
-            }
-            let before = payload.len();
-            let mut rest = log.bytes.as_slice();
-            while let Some(length) = batch::BatchView::declared_len(rest) {
-                let (bytes, after) = rest.split_at(length as usize);
-                rest = after;
-                // The header is read without its checks: tests damage bodies.
-                let base = u64::from_le_bytes(bytes[80..88].try_into().expect("eight bytes"));
-                let end = base + u64::from(u32::from_le_bytes(bytes[16..20].try_into().expect("four bytes"))) + 1;
-                if end <= *next {
-                    continue;
-                }
-                if !payload.is_empty() && payload.len() + bytes.len() > FETCH_FRAME_BYTES {
-                    break;
-                }
-                payload.extend_from_slice(bytes);
-                *next = end;
-            }
-            if payload.len() > before || !stream.told {
-                results.push(result(ErrorCode::Ok, (payload.len() - before) as u32, log, *next));
-            }
-        }
-        if results.is_empty() {
-            return None;
-        }
-        stream.told = true;
-        stream.credit -= payload.len() as i64;
-        // The last reply may go beyond the credit by one frame, never more.
-        self.overdrawn |= stream.credit < -(FETCH_FRAME_BYTES as i64 + 65_536);
-        let mut out = Vec::new();
-        let start = frame::begin_reply(&mut out, &stream.header, FLAG_MORE);
-        let mut writer = FetchReplyWriter::begin(&mut out, 0);
-        for result in &results {
-            writer.push(&mut out, result);
-        }
-        writer.finish(&mut out);
-        frame::finish_frame(&mut out, start, payload.len()).expect("within the limits");
-        out.extend_from_slice(&payload);
-        Some(out)
-    }
 }
 
 impl Log {
+    /// Appends a producer's batch unless its mark says that it is there, or that one before it is not.
+    fn append_marked(&mut self, uid: u64, bytes: &[u8]) -> Result<u64, ErrorCode> {
+        let batch = batch::validate(bytes, &BatchLimits::default()).expect("a valid batch");
+        let (mark, records) = (batch.producer(), batch.record_count());
+        match self.marks.check(mark, records) {
+            Check::Take => {
+                let base_offset = self.append(uid, bytes);
+                self.marks.take(mark, records, base_offset);
+                Ok(base_offset)
+            }
+            Check::Repeated { base_offset } => Ok(base_offset),
+            Check::Refuse(code) => Err(code),
+        }
+    }
+
     /// Appends a producer's batch; returns its base offset.
     pub(crate) fn append(&mut self, uid: u64, bytes: &[u8]) -> u64 {
         let records = batch::validate(bytes, &BatchLimits::default()).expect("a valid batch").record_count();

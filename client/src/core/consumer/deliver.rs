@@ -70,7 +70,7 @@ impl ConsumerCore {
         let mut delivered = Delivered::default();
         loop {
             let mut failed: Vec<(usize, ErrorCode, Option<u64>)> = Vec::new();
-            let ConsumerCore { lanes, parts, by_uid, topics, decompressor, config, errors, .. } = self;
+            let ConsumerCore { lanes, parts, by_uid, topics, decompressor, config, errors, metrics, .. } = self;
             let Lane { conn, stream, address, dirty, .. } = &mut lanes[lane_index];
             let (frame, length) = match conn.peek() {
                 Ok(Some(found)) => found,
@@ -100,11 +100,15 @@ impl ConsumerCore {
                         continue;
                     };
                     let part = &mut parts[id];
-                    if part.lane != lane_index || part.state != State::Reading {
+                    if part.lane != lane_index || !part.is_read() {
+                        *dirty |= part.paused && !payload.is_empty(); // as above; it is fetched again from its position
                         continue;
                     }
                     let topic = topics[part.topic as usize].as_str();
-                    match read_entry(part, topic, payload, decompressor, config, sink, &mut delivered.records) {
+                    let before = delivered.records;
+                    let read = read_entry(part, topic, payload, decompressor, config, sink, &mut delivered.records);
+                    metrics.records += (delivered.records - before) as u64;
+                    match read {
                         Ok(ControlFlow::Continue(())) => {}
                         Ok(ControlFlow::Break(())) => {
                             delivered.stopped = true;
@@ -112,6 +116,7 @@ impl ConsumerCore {
                         }
                         Err(bad) => {
                             part.state = State::Stopped;
+                            metrics.corrupt_batches += 1;
                             *dirty = true; // the stream starts again without it
                             let (topic, partition, offset) = (topic.to_string(), part.index, part.position);
                             errors.push_back(Error::Corrupt { topic, partition, offset, message: bad.message() });
@@ -131,6 +136,7 @@ impl ConsumerCore {
                 Seen::Data { payload_bytes: frame.payload.len(), ended: !frame.header.has_more() }
             };
             conn.consume(length);
+            self.lanes[lane_index].alive.on_heard(now);
             self.after_frame(lane_index, seen, now);
             for (id, code, resume) in failed {
                 self.entry_failed(id, code, resume, now);
@@ -143,6 +149,8 @@ impl ConsumerCore {
         match seen {
             Seen::Data { payload_bytes, ended } => {
                 lane.used_bytes += payload_bytes as u64;
+                self.metrics.bytes_received += payload_bytes as u64;
+                self.metrics.replies_received += 1;
                 lane.used_at_us = now.mono_us;
                 lane.failing_since_us = None;
                 lane.backoff.reset();

@@ -30,9 +30,10 @@ pub(crate) use deliver::Delivered;
 
 use super::cluster::{ClusterView, Owner};
 use super::codec::Decompressor;
-use super::{Backoff, Conn, Now};
+use super::{Alive, Backoff, Conn, Now};
 use crate::config::ConsumerConfig;
 use crate::error::Error;
+use crate::metrics::ConsumerMetrics;
 use crate::types::{Metadata, PartitionMetadata};
 
 /// First size of a fetch connection's receive buffer: four fetch frames, so that one system call brings several.
@@ -91,6 +92,15 @@ pub(crate) struct Part {
     pub committed_end: Option<u64>,
     /// False once it was unassigned (its place is kept, so that indexes stay).
     pub assigned: bool,
+    /// Not read until it is resumed. What comes for it meanwhile is dropped and fetched again.
+    pub paused: bool,
+}
+
+impl Part {
+    /// Whether it belongs into its lane's stream.
+    pub(crate) fn is_read(&self) -> bool {
+        self.assigned && !self.paused && self.state == State::Reading
+    }
 }
 
 /// A connection to an owner.
@@ -110,8 +120,7 @@ pub(crate) struct Lane {
     pub used_bytes: u64,
     /// When some was used last, monotonic microseconds.
     pub used_at_us: u64,
-    pub keepalive_us: u64,
-    pub last_sent_us: u64,
+    pub alive: Alive,
     /// Since when it could not be used, monotonic microseconds; told as an error when it lasts.
     pub failing_since_us: Option<u64>,
 }
@@ -120,6 +129,9 @@ pub(crate) struct Lane {
 #[derive(Debug)]
 pub(crate) struct ConsumerCore {
     config: ConsumerConfig,
+    /// What keeps it from reading is told after so long.
+    told_after_us: u64,
+    /// A ping's answer may take so long.
     request_timeout_us: u64,
     frame_bytes_max: u32,
     cluster: ClusterView,
@@ -135,13 +147,23 @@ pub(crate) struct ConsumerCore {
     waiting_until_us: u64,
     metadata_at_us: Option<u64>,
     metadata_backoff: Backoff,
+    pub(crate) metrics: ConsumerMetrics,
+    /// Of the waits between attempts.
+    seed: u64,
 }
 
 impl ConsumerCore {
-    pub(crate) fn new(config: ConsumerConfig, request_timeout_us: u64, frame_bytes_max: u32) -> Result<ConsumerCore, Error> {
+    pub(crate) fn new(
+        config: ConsumerConfig,
+        told_after_us: u64,
+        request_timeout_us: u64,
+        frame_bytes_max: u32,
+        seed: u32,
+    ) -> Result<ConsumerCore, Error> {
         config.check()?;
         Ok(ConsumerCore {
             config,
+            told_after_us,
             request_timeout_us,
             frame_bytes_max,
             cluster: ClusterView::default(),
@@ -154,7 +176,9 @@ impl ConsumerCore {
             errors: VecDeque::new(),
             waiting_until_us: u64::MAX,
             metadata_at_us: None,
-            metadata_backoff: Backoff::default(),
+            metadata_backoff: Backoff::seeded(u64::from(seed)),
+            metrics: ConsumerMetrics::default(),
+            seed: u64::from(seed),
         })
     }
 
@@ -166,6 +190,11 @@ impl ConsumerCore {
                 self.topics.len() as u32 - 1
             }
         }
+    }
+
+    fn backoff(&mut self) -> Backoff {
+        self.seed += 1;
+        Backoff::seeded(self.seed)
     }
 
     fn find(&self, topic: &str, partition: u32) -> Option<usize> {
@@ -199,6 +228,7 @@ impl ConsumerCore {
             }
             None => {
                 let topic = self.topic(topic);
+                let backoff = self.backoff();
                 self.by_uid.insert(partition.uid, self.parts.len());
                 self.by_number.insert((topic, partition.index), self.parts.len());
                 self.parts.push(Part {
@@ -208,11 +238,12 @@ impl ConsumerCore {
                     lane,
                     position,
                     state: State::Reading,
-                    backoff: Backoff::default(),
+                    backoff,
                     failing_since_us: None,
                     log_start: 0,
                     committed_end: None,
                     assigned: true,
+                    paused: false,
                 });
             }
         }
@@ -228,29 +259,51 @@ impl ConsumerCore {
         self.by_number.remove(&(part.topic, part.index));
         self.by_uid.remove(&part.uid);
         // Others of the stream go on undisturbed; it is started again without this one when data for it still comes.
-        if !self.parts.iter().any(|part| part.assigned && part.lane == lane && part.state == State::Reading) {
+        if !self.parts.iter().any(|part| part.lane == lane && part.is_read()) {
             self.lanes[lane].dirty = true;
         }
         true
+    }
+
+    /// Stops or goes on handing out a partition's records; returns whether that is a change. `None`: it is not being read.
+    pub(crate) fn set_paused(&mut self, topic: &str, partition: u32, paused: bool) -> Option<bool> {
+        let id = self.find(topic, partition)?;
+        let part = &mut self.parts[id];
+        if std::mem::replace(&mut part.paused, paused) == paused {
+            return Some(false);
+        }
+        let lane = part.lane;
+        // As after unassigning: while others are read, the stream goes on until something comes for this one. Resumed, it needs a new stream, which
+        // begins at the position it has.
+        if !paused || !self.parts.iter().any(|part| part.lane == lane && part.is_read()) {
+            self.lanes[lane].dirty = true;
+        }
+        Some(true)
+    }
+
+    /// Partitions that are paused: topic, partition.
+    pub(crate) fn paused(&self) -> impl Iterator<Item = (&str, u32)> {
+        let paused = self.parts.iter().filter(|part| part.assigned && part.paused);
+        paused.map(|part| (self.topics[part.topic as usize].as_str(), part.index))
     }
 
     fn lane_of(&mut self, owner: Owner) -> usize {
         match self.lanes.iter().position(|lane| lane.owner == owner) {
             Some(lane) => lane,
             None => {
+                let backoff = self.backoff();
                 self.lanes.push(Lane {
                     owner,
                     address: String::new(),
                     conn: Conn::new(FETCH_RECV_BYTES_FIRST, self.frame_bytes_max),
                     open: false,
                     connect_at_us: 0,
-                    backoff: Backoff::default(),
+                    backoff,
                     stream: None,
                     dirty: false,
                     used_bytes: 0,
                     used_at_us: 0,
-                    keepalive_us: 0,
-                    last_sent_us: 0,
+                    alive: Alive::default(),
                     failing_since_us: None,
                 });
                 self.lanes.len() - 1

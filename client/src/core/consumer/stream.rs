@@ -1,7 +1,7 @@
 //! Streams and connections: starting, cancelling, credit, and what errors mean for a partition.
 //!
 //! An error that may pass makes its partition wait and looks for a new owner; it is told to the caller only when it has
-//! lasted for `request_timeout`, and trying goes on. An error that will not pass is told at once and stops the partition
+//! lasted for `call_timeout`, and trying goes on. An error that will not pass is told at once and stops the partition
 //! until a seek.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchEntry, F
 use tramline_wire::kind::Kind;
 
 use super::{ConsumerCore, State};
-use crate::core::Now;
 use crate::core::cluster::Owner;
+use crate::core::{Alive, Now};
 use crate::error::Error;
 use crate::types::Metadata;
 
@@ -34,10 +34,10 @@ impl ConsumerCore {
             }
             self.grant_credit(lane, now);
             let lane = &mut self.lanes[lane];
-            if lane.keepalive_us > 0 && now.mono_us.saturating_sub(lane.last_sent_us) >= lane.keepalive_us {
+            if lane.alive.ping_at_us() <= now.mono_us {
                 // A ping without fields cannot be above a limit.
                 let _ = lane.conn.request(Kind::Ping, |_| {});
-                lane.last_sent_us = now.mono_us;
+                lane.alive.on_pinged(now);
             }
         }
     }
@@ -60,12 +60,12 @@ impl ConsumerCore {
         let lane = &mut self.lanes[lane_index];
         lane.dirty = false;
         lane.used_bytes = 0;
-        lane.last_sent_us = now.mono_us;
+        lane.alive.on_sent(now);
         if let Some(stream) = lane.stream.take() {
             // Twelve bytes cannot be above a limit. The answer is not needed: what is late is known by its correlation.
             let _ = lane.conn.request(Kind::FetchCancel, |meta| FetchCancelRequest { stream }.encode(meta));
         }
-        let reading = |part: &&super::Part| part.assigned && part.lane == lane_index && part.state == State::Reading;
+        let reading = |part: &&super::Part| part.lane == lane_index && part.is_read();
         let parts = &self.parts;
         if !parts.iter().any(|part| reading(&part)) {
             return;
@@ -81,7 +81,10 @@ impl ConsumerCore {
             writer.finish(meta);
         });
         match started {
-            Ok(correlation) => lane.stream = Some(correlation),
+            Ok(correlation) => {
+                lane.stream = Some(correlation);
+                self.metrics.streams_started += 1;
+            }
             Err(oversized) => self.errors.push_back(Error::config(&format!("too many partitions for one consumer: {oversized}"))),
         }
     }
@@ -102,13 +105,14 @@ impl ConsumerCore {
         // Twelve bytes cannot be above a limit.
         let _ = lane.conn.request(Kind::FetchCredit, |meta| request.encode(meta));
         lane.used_bytes -= u64::from(granted);
-        lane.last_sent_us = now.mono_us;
+        lane.alive.on_sent(now);
+        self.metrics.credit_grants += 1;
     }
 
     /// Whether a lane has partitions to read and no connection.
     pub(crate) fn wants_connection(&self, lane: usize, now: Now) -> bool {
         let state = &self.lanes[lane];
-        let reading = |part: &super::Part| part.assigned && part.lane == lane && part.state != State::Stopped;
+        let reading = |part: &super::Part| part.assigned && !part.paused && part.lane == lane && part.state != State::Stopped;
         !state.open && state.connect_at_us <= now.mono_us && self.parts.iter().any(reading)
     }
 
@@ -119,13 +123,20 @@ impl ConsumerCore {
         lane.address = address.to_string();
         lane.stream = None;
         lane.dirty = true;
-        lane.keepalive_us = u64::from(keepalive_ms) * 1000;
-        lane.last_sent_us = now.mono_us;
+        lane.alive = Alive::opened(keepalive_ms, now);
+        self.metrics.connections_opened += 1;
+    }
+
+    /// Whether a ping was not answered in time: the caller gives the connection up when a read brought nothing either.
+    pub(crate) fn is_silent(&self, lane: usize, now: Now) -> bool {
+        let lane = &self.lanes[lane];
+        lane.open && lane.alive.dead_at_us(self.request_timeout_us) <= now.mono_us
     }
 
     /// A lane could not connect, or lost its connection. Reading goes on at the positions reached.
     pub(crate) fn on_lost(&mut self, lane: usize, error: Error, now: Now) {
         let state = &mut self.lanes[lane];
+        self.metrics.connections_lost += 1;
         state.open = false;
         state.conn.reset();
         state.stream = None;
@@ -133,7 +144,7 @@ impl ConsumerCore {
         state.used_bytes = 0;
         state.connect_at_us = now.mono_us.saturating_add(state.backoff.next_us());
         let since = *state.failing_since_us.get_or_insert(now.mono_us);
-        if now.mono_us.saturating_sub(since) >= self.request_timeout_us {
+        if now.mono_us.saturating_sub(since) >= self.told_after_us {
             state.failing_since_us = Some(now.mono_us);
             let Owner { node, shard } = state.owner;
             self.errors.push_back(Error::Timeout {
@@ -149,6 +160,7 @@ impl ConsumerCore {
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
         self.metadata_at_us = None;
         self.metadata_backoff.reset();
+        self.metrics.metadata_refreshes += 1;
         if !self.cluster.learn(metadata) {
             return;
         }
@@ -180,6 +192,7 @@ impl ConsumerCore {
 
     /// A partition cannot be read: waits if it may pass, else tells and stops. `resume`: from where it can be read again.
     pub(super) fn entry_failed(&mut self, id: usize, code: ErrorCode, resume: Option<u64>, now: Now) {
+        self.metrics.refusals += 1;
         let part = &mut self.parts[id];
         let may_pass = code.retriable() && {
             let until_us = now.mono_us.saturating_add(part.backoff.next_us());
@@ -187,7 +200,7 @@ impl ConsumerCore {
             self.waiting_until_us = self.waiting_until_us.min(until_us);
             self.metadata_at_us.get_or_insert(now.mono_us);
             let since = *part.failing_since_us.get_or_insert(now.mono_us);
-            now.mono_us.saturating_sub(since) < self.request_timeout_us
+            now.mono_us.saturating_sub(since) < self.told_after_us
         };
         if may_pass {
             return; // it has not lasted for long enough to be told
@@ -216,7 +229,7 @@ impl ConsumerCore {
         }
         for id in 0..self.parts.len() {
             let part = &mut self.parts[id];
-            if !part.assigned || part.lane != lane || part.state != State::Reading {
+            if part.lane != lane || !part.is_read() {
                 continue;
             }
             if code.retriable() {
@@ -235,9 +248,7 @@ impl ConsumerCore {
         }
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.open {
-                if lane.keepalive_us > 0 {
-                    next = next.min(lane.last_sent_us.saturating_add(lane.keepalive_us));
-                }
+                next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));
                 if lane.used_bytes > 0 && lane.stream.is_some() {
                     next = next.min(lane.used_at_us.saturating_add(GRANT_AFTER_US));
                 }

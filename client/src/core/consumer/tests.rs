@@ -30,7 +30,7 @@ impl Rig {
     fn new(config: ConsumerConfig, partitions: u32) -> (Rig, Vec<u64>) {
         let mut broker = FakeBroker::new();
         let uids = broker.create("t", partitions);
-        let mut core = ConsumerCore::new(config, 30_000_000, 16 << 20).expect("a valid configuration");
+        let mut core = ConsumerCore::new(config, 30_000_000, 5_000_000, 16 << 20, 0).expect("a valid configuration");
         core.learn_nodes(&broker.view());
         (Rig { core, broker, now_us: 1, conns: Vec::new(), next_conn: 1, got: Vec::new(), errors: Vec::new() }, uids)
     }
@@ -469,6 +469,115 @@ proptest! {
         if verify_checksums && changed {
             prop_assert_eq!(values, 0);
             prop_assert!(rig.core.take_error().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_paused_partition_keeps_its_position_and_the_others_go_on() {
+    let (mut rig, uids) = Rig::new(ConsumerConfig::default(), 2);
+    rig.put_numbered(uids[0], 10);
+    rig.put_numbered(uids[1], 10);
+    rig.assign(0, 0);
+    rig.assign(1, 0);
+    // Stops within the first reply: what is behind it has arrived and was not handed out.
+    rig.turn_until(|offset| if offset == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    let partition = rig.got[0].0;
+    assert_eq!(rig.core.set_paused("t", partition, true), Some(true));
+    assert_eq!(rig.core.set_paused("t", partition, true), Some(false));
+    assert_eq!(rig.core.set_paused("t", 7, true), None);
+    assert_eq!(rig.core.paused().collect::<Vec<_>>(), [("t", partition)]);
+    rig.put_numbered(uids[0], 5);
+    rig.put_numbered(uids[1], 5);
+    rig.turn();
+    let offsets_of = |rig: &Rig, wanted: u32| rig.got.iter().filter(|got| got.0 == wanted).map(|got| got.1).collect::<Vec<_>>();
+    assert_eq!((offsets_of(&rig, partition), offsets_of(&rig, 1 - partition)), ((0..4).collect(), (0..15).collect()));
+    assert_eq!(rig.core.position("t", partition), Some(4));
+    rig.core.set_paused("t", partition, false);
+    rig.turn();
+    assert_eq!(offsets_of(&rig, partition), (0..15).collect::<Vec<_>>());
+    assert_eq!(rig.core.metrics.records, 30);
+}
+
+#[test]
+fn with_everything_paused_nothing_is_asked_for() {
+    let (mut rig, uids) = Rig::new(ConsumerConfig::default(), 1);
+    rig.assign(0, 0);
+    rig.core.set_paused("t", 0, true);
+    rig.turn();
+    assert!(rig.broker.seen.is_empty(), "not even a connection is opened");
+    rig.core.set_paused("t", 0, false);
+    rig.turn();
+    rig.core.set_paused("t", 0, true);
+    rig.turn();
+    rig.put_numbered(uids[0], 3);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0; 0]);
+    let fetches = rig.broker.seen.iter().filter(|seen| seen.1 == Kind::Fetch).count();
+    assert_eq!(fetches, 1);
+    rig.assign(0, 1); // a seek moves it and leaves it paused
+    rig.turn();
+    assert_eq!(rig.offsets(), [0; 0]);
+    rig.core.set_paused("t", 0, false);
+    rig.turn();
+    assert_eq!(rig.offsets(), [1, 2]);
+}
+
+#[test]
+fn a_peer_that_answers_no_ping_is_given_up() {
+    let (mut rig, _) = Rig::new(ConsumerConfig::default(), 1);
+    rig.assign(0, 0);
+    rig.turn();
+    rig.now_us = rig.core.next_step_us(rig.now());
+    assert_eq!(rig.now_us, 15_000_001, "fifteen seconds without a word");
+    rig.turn();
+    assert_eq!(rig.broker.seen.iter().filter(|seen| seen.1 == Kind::Ping).count(), 1);
+    assert!(!rig.core.is_silent(0, rig.now()), "it was answered");
+    rig.now_us = rig.core.next_step_us(rig.now());
+    rig.core.step(rig.now()); // the ping goes nowhere
+    rig.now_us = rig.core.next_step_us(rig.now());
+    assert_eq!(rig.now_us, 35_000_001);
+    assert!(rig.core.is_silent(0, rig.now()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever is paused and resumed when: each record once, in order.
+    #[test]
+    fn pausing_loses_and_repeats_nothing(
+        events in proptest::collection::vec((0u8..5, 0u32..3, 1u64..20), 1..60),
+        credit_bytes in 500u32..20_000,
+    ) {
+        let (mut rig, uids) = Rig::new(ConsumerConfig { credit_bytes, ..ConsumerConfig::default() }, 3);
+        (0..3).for_each(|partition| rig.assign(partition, 0));
+        for (what, partition, count) in events {
+            match what {
+                0 => rig.put_numbered(uids[partition as usize], count),
+                1 | 2 => {
+                    rig.core.set_paused("t", partition, what == 1);
+                }
+                3 => rig.turn(),
+                _ => {
+                    let mut left = count;
+                    rig.turn_until(|_| {
+                        left -= 1;
+                        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    });
+                }
+            }
+            rig.now_us += 11_000; // used credit is granted again
+        }
+        for partition in 0..3 {
+            rig.core.set_paused("t", partition, false);
+        }
+        for _ in 0..200 {
+            rig.turn();
+            rig.now_us += 11_000;
+        }
+        for (partition, uid) in uids.iter().enumerate() {
+            let offsets: Vec<u64> = rig.got.iter().filter(|got| got.0 == partition as u32).map(|got| got.1).collect();
+            prop_assert_eq!(offsets, (0..rig.broker.logs[uid].next_offset).collect::<Vec<_>>());
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tramline_wire::batch::{BatchBuilder, Limits, ProducerMark};
 use tramline_wire::level::Level;
 
+use super::sequence::Marked;
 use crate::core::SharedBytes;
 use crate::core::codec::{CodecError, Compressor};
 use crate::error::Error;
@@ -21,7 +22,28 @@ pub(crate) struct Open {
     pub opened_us: u64,
 }
 
-/// A batch that is ready for the wire.
+/// The mark of an idempotent producer in a batch's bytes, which the body's checksum covers: both are put in when the batch first goes into a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// Not yet, or not any more: the bytes cannot be sent.
+    Missing,
+    /// Not an idempotent producer's.
+    Plain,
+    /// With this mark.
+    Marked(Marked),
+}
+
+impl Stamp {
+    /// What stands in the bytes.
+    pub(crate) fn producer_mark(&self) -> ProducerMark {
+        match self {
+            Stamp::Marked(marked) => marked.mark,
+            Stamp::Missing | Stamp::Plain => ProducerMark::default(),
+        }
+    }
+}
+
+/// A batch that is closed: ready for the wire but for its stamp.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub bytes: SharedBytes,
@@ -34,6 +56,18 @@ pub(crate) struct Sealed {
     pub deadline_us: u64,
     /// What it counts against `buffer_bytes` (its uncompressed size).
     pub held_bytes: usize,
+    pub stamp: Stamp,
+}
+
+impl Sealed {
+    pub(crate) fn is_marked(&self) -> bool {
+        matches!(self.stamp, Stamp::Marked(_))
+    }
+
+    /// Whether it may be stored although nobody said so.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        matches!(self.stamp, Stamp::Marked(Marked { in_doubt: true, .. }))
+    }
 }
 
 /// A batch whose fate is known, until the caller has drained it.
@@ -93,7 +127,7 @@ impl Pool {
             out.clear();
             let codec = compressor.codec();
             let sealed: Result<usize, CodecError> =
-                open.builder.finish(out, ProducerMark::default(), codec, |values, out| compressor.compress(values, out));
+                open.builder.finish_unmarked(out, codec, |values, out| compressor.compress(values, out));
             if sealed.is_err() {
                 open.builder.finish_plain(out, ProducerMark::default());
             }
@@ -101,7 +135,7 @@ impl Pool {
         let tags = std::mem::replace(&mut open.tags, self.tags.pop().unwrap_or_default());
         let deadline_us = open.opened_us.saturating_add(timeout_us);
         self.put_open(open);
-        Sealed { bytes, tags, part, seq, deadline_us, held_bytes }
+        Sealed { bytes, tags, part, seq, deadline_us, held_bytes, stamp: Stamp::Missing }
     }
 
     /// Takes a batch's bytes back.

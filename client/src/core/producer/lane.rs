@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::batch::Sealed;
 use crate::core::cluster::Owner;
-use crate::core::{Backoff, Conn};
+use crate::core::{Alive, Backoff, Conn};
 use crate::error::Error;
 
 /// A request sent (or queued for sending) and unanswered.
@@ -42,10 +42,8 @@ pub(crate) struct Lane {
     pub request_bytes_max: usize,
     /// Most payload bytes that the broker takes at all.
     pub payload_bytes_max: usize,
-    /// A ping is due after this silence, microseconds; 0: never.
-    pub keepalive_us: u64,
-    pub last_sent_us: u64,
-    /// A request was not answered in time: the caller gives the connection up.
+    pub alive: Alive,
+    /// A request or a ping was not answered in time, as of the last look.
     pub silent: bool,
     /// Why it is not open.
     pub last_error: Option<Arc<Error>>,
@@ -54,21 +52,20 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(owner: Owner, conn: Conn) -> Lane {
+    pub(crate) fn new(owner: Owner, conn: Conn, backoff: Backoff) -> Lane {
         Lane {
             owner,
             address: String::new(),
             conn,
             open: false,
             connect_at_us: 0,
-            backoff: Backoff::default(),
+            backoff,
             window: VecDeque::new(),
             ready: VecDeque::new(),
             pause_until_us: 0,
             request_bytes_max: 0,
             payload_bytes_max: 0,
-            keepalive_us: 0,
-            last_sent_us: 0,
+            alive: Alive::default(),
             silent: false,
             last_error: None,
             spare: Vec::new(),

@@ -9,6 +9,9 @@
 //! |---|---|
 //! | `batch` | open, sealed and done batches, and the pool of their buffers |
 //! | `part` | one partition: the rule that keeps order |
+//! | `sequence` | its numbers, when idempotent: marks, epochs, what answers mean |
+//! | `unresolved` | batches that were sent and have no fate: again, anew, or given up |
+//! | `identity` | the producer's id |
 //! | `lane` | one connection and its window |
 //! | `push` | a record into its open batch; sealing |
 //! | `send` | which batches make a request, and when |
@@ -16,17 +19,20 @@
 //! | `tests` | the core against a fake broker in memory |
 //!
 //! Invariants: every record that was taken ends in exactly one delivery; batches of one partition are accepted in the order
-//! they were sealed, or some are given back as failed (see `part`); `held_bytes` is the sum over open, waiting and flying
+//! they were sealed, or some are given back as failed (see `part`); an idempotent producer's batch is stored once at most; `held_bytes` is the sum over open, waiting and flying
 //! batches and stays below `buffer_bytes` plus one record.
 
 mod batch;
+mod identity;
 mod lane;
 mod part;
 mod push;
 mod send;
+mod sequence;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod unresolved;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -37,11 +43,14 @@ use tramline_wire::produce::ProduceResult;
 
 use super::cluster::{ClusterView, Owner};
 use super::codec::Compressor;
-use super::{Backoff, Conn, Now};
+use super::{Alive, Backoff, Conn, Now};
+use crate::clock::micros;
 use crate::config::ProducerConfig;
 use crate::error::Error;
+use crate::metrics::ProducerMetrics;
 use crate::types::{Metadata, TopicMetadata};
 use batch::{Done, Pool};
+use identity::Identity;
 use lane::Lane;
 use part::{NO_LANE, Part};
 pub(crate) use push::PushError;
@@ -68,6 +77,15 @@ struct Topic {
     gone: bool,
 }
 
+/// Whose trouble it is, so that it is over when that one's is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Lane(usize),
+    Part(u32),
+    Identity,
+    Metadata,
+}
+
 /// The fate of one record.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
@@ -77,7 +95,7 @@ pub struct Delivery<'a> {
     pub topic: &'a str,
     /// Partition it went to.
     pub partition: u32,
-    /// Its offset; `None` after an error and at level `none`.
+    /// Its offset; `None` after an error, at level `none`, and where it was acknowledged so late that the broker knew only that it is stored.
     pub offset: Option<u64>,
     /// The level reached; [`Level::None`] after an error.
     pub level: Level,
@@ -89,7 +107,18 @@ pub struct Delivery<'a> {
 #[derive(Debug)]
 pub(crate) struct ProducerCore {
     config: ProducerConfig,
+    /// An unanswered request's connection is given up after so long.
     request_timeout_us: u64,
+    /// A record's time, from when it was taken.
+    delivery_timeout_us: u64,
+    /// Whether batches are marked.
+    marks: bool,
+    /// Batches of one partition that may be in flight.
+    in_flight_max: u32,
+    identity: Identity,
+    identity_backoff: Backoff,
+    /// Partitions that wait for an id.
+    nameless: Vec<u32>,
     frame_bytes_max: u32,
     compressor: Compressor,
     pool: Pool,
@@ -113,18 +142,33 @@ pub(crate) struct ProducerCore {
     metadata_at_us: Option<u64>,
     metadata_backoff: Backoff,
     next_expiry_scan_us: u64,
+    /// What keeps it from delivering, as of the newest failure that was not mended.
+    trouble: Option<(Source, Arc<Error>)>,
+    pub(crate) metrics: ProducerMetrics,
     seed: u32,
+    seeds_drawn: u32,
 }
 
+/// Until the broker has told its own number (which comes with the id, so before the first marked batch): what brokers keep.
+const BATCHES_KEPT: u32 = 5;
+
 impl ProducerCore {
-    /// `seed` decides which partition the sticky choice starts with.
+    /// `seed` decides which partition the sticky choice starts with, and how long waits between attempts are.
     pub(crate) fn new(config: ProducerConfig, request_timeout_us: u64, frame_bytes_max: u32, seed: u32) -> Result<ProducerCore, Error> {
         config.check()?;
         let compressor = Compressor::new(config.compression).map_err(|cause| Error::config(&format!("no compressor: {cause}")))?;
         let limits: Limits = config.limits;
+        let marks = config.idempotent && config.level != Level::None;
+        let delivery_timeout_us = micros(config.delivery_timeout);
         Ok(ProducerCore {
             config,
             request_timeout_us,
+            delivery_timeout_us,
+            marks,
+            in_flight_max: if marks { BATCHES_KEPT } else { u32::MAX },
+            identity: Identity::Wanted { at_us: 0 },
+            identity_backoff: Backoff::seeded(u64::from(seed)),
+            nameless: Vec::new(),
             frame_bytes_max,
             compressor,
             pool: Pool::new(limits),
@@ -142,9 +186,12 @@ impl ProducerCore {
             held_bytes: 0,
             records_outstanding: 0,
             metadata_at_us: None,
-            metadata_backoff: Backoff::default(),
+            metadata_backoff: Backoff::seeded(u64::from(seed) + 1),
             next_expiry_scan_us: 0,
+            trouble: None,
+            metrics: ProducerMetrics::default(),
             seed,
+            seeds_drawn: 1,
         })
     }
 
@@ -182,6 +229,8 @@ impl ProducerCore {
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
         self.metadata_at_us = None;
         self.metadata_backoff.reset();
+        self.metrics.metadata_refreshes += 1;
+        self.clear_trouble(Source::Metadata);
         if !self.cluster.learn(metadata) {
             return;
         }
@@ -220,15 +269,24 @@ impl ProducerCore {
             }
             if place == known.parts.len() {
                 known.parts.push(self.parts.len() as u32);
-                self.parts.push(Part::new(topic, partition.index, partition.uid, partition.term));
+                let backoff = self.backoff();
+                self.parts.push(Part::new(topic, partition.index, partition.uid, partition.term, backoff));
             }
             let id = self.topics[topic as usize].parts[place];
             let part = &mut self.parts[id as usize];
             if partition.term < part.term && !recreated && part.uid == partition.uid {
                 continue; // an older view of this partition
             }
-            part.uid = partition.uid;
             part.term = partition.term;
+            if part.uid != partition.uid {
+                part.uid = partition.uid;
+                part.sequence.restart();
+                // What flies towards the old partition has to be answered first, and what waits was marked for it.
+                part.probing = true;
+                if part.in_flight == 0 && self.marks {
+                    self.settle_marked(id, now);
+                }
+            }
             self.move_to_owner(id, Owner::from(partition));
         }
         if recreated {
@@ -250,7 +308,8 @@ impl ProducerCore {
         let lane = match self.lanes.iter().position(|lane| lane.owner == owner) {
             Some(lane) => lane as u32,
             None => {
-                self.lanes.push(Lane::new(owner, Conn::new(RECV_BYTES_FIRST, self.frame_bytes_max)));
+                let backoff = self.backoff();
+                self.lanes.push(Lane::new(owner, Conn::new(RECV_BYTES_FIRST, self.frame_bytes_max), backoff));
                 self.lanes.len() as u32 - 1
             }
         };
@@ -282,7 +341,7 @@ impl ProducerCore {
     /// Puts a partition into its lane's ready list, if it has something to send and may.
     fn list(&mut self, id: u32) {
         let part = &mut self.parts[id as usize];
-        if part.listed || part.lane == NO_LANE || !part.has_work() || part.must_wait() {
+        if part.listed || part.nameless || part.lane == NO_LANE || !part.has_work() || part.must_wait(self.in_flight_max) {
             return;
         }
         part.listed = true;
@@ -296,7 +355,8 @@ impl ProducerCore {
     }
 
     /// Metadata could not be got: it is tried again after a wait.
-    pub(crate) fn metadata_failed(&mut self, now: Now) {
+    pub(crate) fn metadata_failed(&mut self, error: Error, now: Now) {
+        self.trouble = Some((Source::Metadata, Arc::new(error)));
         self.metadata_at_us = Some(now.mono_us.saturating_add(self.metadata_backoff.next_us()));
     }
 
@@ -331,18 +391,36 @@ impl ProducerCore {
     }
 
     /// A lane's socket is connected and has said hello.
-    pub(crate) fn on_connected(&mut self, lane: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
+    pub(crate) fn on_connected(&mut self, lane_index: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
         // Room for the produce meta: 12 bytes per entry, and an entry's batch has 124 bytes at least.
         let payload_max = (frame_bytes_max as usize).min(tramline_wire::frame::PAYLOAD_BYTES_MAX as usize) / 8 * 7;
-        let lane = &mut self.lanes[lane];
+        let lane = &mut self.lanes[lane_index];
         lane.open = true;
         lane.address = address.to_string();
         lane.silent = false;
         lane.request_bytes_max = self.config.request_bytes.min(payload_max);
         lane.payload_bytes_max = payload_max;
-        lane.keepalive_us = u64::from(keepalive_ms) * 1000;
-        lane.last_sent_us = now.mono_us;
+        lane.alive = Alive::opened(keepalive_ms, now);
         lane.last_error = None;
+        self.metrics.connections_opened += 1;
+        self.clear_trouble(Source::Lane(lane_index));
+    }
+
+    /// What keeps it from delivering just now.
+    pub(crate) fn trouble(&self) -> Option<&Error> {
+        self.trouble.as_ref().filter(|_| self.records_outstanding > 0).map(|(_, error)| error.as_ref())
+    }
+
+    fn clear_trouble(&mut self, source: Source) {
+        if self.trouble.as_ref().is_some_and(|(of, _)| *of == source) {
+            self.trouble = None;
+        }
+    }
+
+    /// Waits of their own for each lane and partition.
+    fn backoff(&mut self) -> Backoff {
+        self.seeds_drawn += 1;
+        Backoff::seeded(u64::from(self.seed) + u64::from(self.seeds_drawn))
     }
 
     /// Records taken whose fate is not known yet.

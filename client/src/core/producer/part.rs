@@ -1,16 +1,20 @@
 //! One partition as a producer sees it: its batches and the rule that keeps their order.
 //!
 //! **Order.** Batches of a partition are sent in order, several requests may be in flight. When one is refused in a way
-//! that may pass (overloaded, not ready, not the leader, not known yet), those behind it may have been accepted already.
-//! So after a refusal nothing more is sent for the partition until every batch in flight is answered; then the refused ones
-//! go back to the front of the queue, in order, unless a later batch was accepted: sending a refused one now would put it
-//! behind its successor, so it is given back to the caller as failed. While `probing` (at first, and after any refusal or
-//! lost connection) one batch at a time is in flight, so the refusals that are common at a start break no order at all.
+//! that may pass (overloaded, not ready, not the leader, not known yet), nothing more is sent for the partition until every
+//! batch in flight is answered; then those without a fate go back to the front of the queue, in order (`unresolved`).
+//! An idempotent producer's broker took none that stands behind a refused one.
+//!
+//! Without idempotence later ones may have been accepted already: then the refused one is given back to the caller as failed,
+//! as sending it now would put it behind its successor. While `probing` (at first, and after any refusal or lost connection)
+//! one batch at a time is in flight, so the refusals that are common at a start break no order at all, and cost one batch's
+//! bytes, not those of a window.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::{Open, Sealed};
+use super::sequence::Sequence;
 use crate::core::{Backoff, Now};
 use crate::error::Error;
 
@@ -47,14 +51,20 @@ pub(crate) struct Part {
     pub backoff: Backoff,
     /// Why it was refused last: told when time runs out.
     pub last_error: Option<Arc<Error>>,
+    /// A refusal came that calls for a wait before the next attempt; a lost connection has its lane's wait.
+    pub wants_pause: bool,
     /// Whether it stands in its lane's ready list.
     pub listed: bool,
+    /// Whether it waits for an id instead.
+    pub nameless: bool,
+    /// The numbers of an idempotent producer.
+    pub sequence: Sequence,
     /// All offsets below are durable, as of the newest answer.
     pub durable_end: u64,
 }
 
 impl Part {
-    pub(crate) fn new(topic: u32, index: u32, uid: u64, term: u64) -> Part {
+    pub(crate) fn new(topic: u32, index: u32, uid: u64, term: u64, backoff: Backoff) -> Part {
         Part {
             topic,
             index,
@@ -70,9 +80,12 @@ impl Part {
             accepted_next_seq: 0,
             next_seq: 0,
             retry_at_us: 0,
-            backoff: Backoff::default(),
+            backoff,
             last_error: None,
+            wants_pause: false,
             listed: false,
+            nameless: false,
+            sequence: Sequence::default(),
             durable_end: 0,
         }
     }
@@ -82,9 +95,9 @@ impl Part {
         !self.queue.is_empty() || (self.due && self.open.is_some())
     }
 
-    /// Whether it has to wait for answers before it may send.
-    pub(crate) fn must_wait(&self) -> bool {
-        !self.refused.is_empty() || (self.probing && self.in_flight > 0)
+    /// Whether it has to wait for answers before it may send. `in_flight_max`: batches that may be in flight.
+    pub(crate) fn must_wait(&self, in_flight_max: u32) -> bool {
+        !self.refused.is_empty() || (self.probing && self.in_flight > 0) || self.in_flight >= in_flight_max
     }
 
     /// A batch was refused in a way that may pass.
@@ -94,7 +107,7 @@ impl Part {
         self.refused.push((batch, error));
     }
 
-    /// Once nothing is in flight: puts refused batches back to the front of the queue and returns those that must not be
+    /// Once nothing is in flight, without idempotence: puts refused batches back to the front of the queue and returns those that must not be
     /// sent any more.
     pub(crate) fn settle_refused(&mut self, now: Now) -> Vec<(Sealed, Arc<Error>)> {
         if self.in_flight > 0 || self.refused.is_empty() {

@@ -27,6 +27,7 @@ impl ProducerCore {
         let id = self.topics[topic as usize].parts[partition as usize];
         let estimate = record_bytes(record);
         if self.held_bytes + estimate > self.config.buffer_bytes && self.held_bytes > 0 {
+            self.metrics.buffer_full += 1;
             return Err(PushError::BufferFull);
         }
         let mut sealed = false;
@@ -74,6 +75,7 @@ impl ProducerCore {
         let after = open.builder.batch_bytes();
         self.held_bytes += after - before;
         self.records_outstanding += 1;
+        self.metrics.records_taken += 1;
         if after < self.config.batch_bytes {
             return Ok(false);
         }
@@ -143,7 +145,7 @@ impl ProducerCore {
         }
         let seq = part.next_seq;
         part.next_seq += 1;
-        let sealed = self.pool.seal(open, &mut self.compressor, id, seq, self.request_timeout_us);
+        let sealed = self.pool.seal(open, &mut self.compressor, id, seq, self.delivery_timeout_us);
         part.queue.push_back(sealed);
         let topic = &mut self.topics[part.topic as usize];
         if topic.sticky == part.index {

@@ -4,12 +4,16 @@
 //! it has room, everything that is due goes out, one batch per partition and request, batches of several partitions of the
 //! same owner together.
 
+use std::sync::Arc;
+
 use tramline_wire::kind::Kind;
 use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
 
+use super::batch::Sealed;
 use super::lane::InFlight;
 use super::{EXPIRY_SCAN_US, ProducerCore};
 use crate::core::Now;
+use crate::error::Error;
 
 /// Most batches of one request: a quarter of the broker's default limit (`entries.max`). A thousand small batches are well
 /// above 100 KB, so more would save nothing.
@@ -82,12 +86,14 @@ impl ProducerCore {
     pub(crate) fn fill_windows(&mut self, now: Now) {
         for lane in 0..self.lanes.len() {
             while self.build_request(lane, now) {}
+            if !self.nameless.is_empty() {
+                self.maybe_ask_identity(lane, now);
+            }
             let lane = &mut self.lanes[lane];
-            let silent_us = now.mono_us.saturating_sub(lane.last_sent_us);
-            if lane.open && lane.keepalive_us > 0 && silent_us >= lane.keepalive_us && lane.conn.out().is_empty() {
+            if lane.open && lane.alive.ping_at_us() <= now.mono_us {
                 // A ping without fields cannot be above a limit.
                 let _ = lane.conn.request(Kind::Ping, |_| {});
-                lane.last_sent_us = now.mono_us;
+                lane.alive.on_pinged(now);
             }
         }
     }
@@ -109,19 +115,19 @@ impl ProducerCore {
                 continue; // it moved to another owner and is listed there
             }
             part.listed = false;
-            if part.must_wait() || part.retry_at_us > now.mono_us {
+            if part.must_wait(self.in_flight_max) || part.retry_at_us > now.mono_us {
                 continue; // listed again by the answer it waits for, or when its wait is over
             }
             if part.queue.is_empty() && part.due {
                 self.seal(id);
             }
             let part = &mut self.parts[id as usize];
-            let Some(batch) = part.queue.front() else { continue };
-            if batch.bytes.len() > self.lanes[lane_index].payload_bytes_max {
+            let Some(batch_bytes) = part.queue.front().map(|batch| batch.bytes.len()) else { continue };
+            if batch_bytes > self.lanes[lane_index].payload_bytes_max {
                 self.fail_oversized(id, now);
                 continue;
             }
-            if bytes > 0 && bytes + batch.bytes.len() > bytes_max {
+            if bytes > 0 && bytes + batch_bytes > bytes_max {
                 // Sealing may have listed it again at the end; its turn is first in the next request.
                 if !part.listed {
                     part.listed = true;
@@ -129,7 +135,11 @@ impl ProducerCore {
                 }
                 break;
             }
-            bytes += batch.bytes.len();
+            if !self.stamp_first(id, now) {
+                continue;
+            }
+            bytes += batch_bytes;
+            let part = &mut self.parts[id as usize];
             if let Some(batch) = part.queue.pop_front() {
                 part.in_flight += 1;
                 batches.push(batch);
@@ -148,17 +158,20 @@ impl ProducerCore {
     fn fail_oversized(&mut self, id: u32, now: Now) {
         let part = &mut self.parts[id as usize];
         let Some(batch) = part.queue.pop_front() else { return };
-        part.in_flight += 1; // counted down where a batch ends
         let message = format!("its batch has {} bytes, more than the broker takes in one frame (frame.max.bytes)", batch.bytes.len());
-        let error = std::sync::Arc::new(crate::error::Error::InvalidRecord { message });
-        self.fail_all(vec![batch], &error, now);
+        self.give_up(batch, Arc::new(Error::InvalidRecord { message }));
+        self.after_answer(id, now);
     }
 
-    fn queue_request(&mut self, lane_index: usize, batches: Vec<super::batch::Sealed>, now: Now) {
+    fn queue_request(&mut self, lane_index: usize, batches: Vec<Sealed>, now: Now) {
         let parts = &self.parts;
         let lane = &mut self.lanes[lane_index];
-        let deadline_us = batches.iter().map(|batch| batch.deadline_us).min().unwrap_or(now.mono_us).max(now.mono_us + 1_000_000);
-        let timeout_ms = ((deadline_us - now.mono_us) / 1000).min(u64::from(u32::MAX)) as u32;
+        // A marked batch can be sent again, so silence is met early. Any other has one attempt, which gets all of its time. A second, because less than
+        // the disk's worst flush would turn slowness into failures.
+        let wait_us = if self.marks { self.request_timeout_us } else { u64::MAX };
+        let in_time_us = batches.iter().map(|batch| batch.deadline_us).min().unwrap_or(now.mono_us).max(now.mono_us + 1_000_000);
+        let deadline_us = in_time_us.min(now.mono_us.saturating_add(wait_us));
+        let timeout_ms = ((deadline_us - now.mono_us) / 1000).clamp(1, u64::from(u32::MAX)) as u32;
         let start = lane.conn.out().queued();
         let level = self.config.level;
         let meta = |out: &mut Vec<u8>| {
@@ -172,14 +185,21 @@ impl ProducerCore {
         match lane.conn.request_with(Kind::Produce, meta, batches.iter().map(|batch| &batch.bytes)) {
             Ok(correlation) => {
                 let end = lane.conn.out().queued();
+                self.metrics.requests_sent += 1;
+                self.metrics.batches_sent += batches.len() as u64;
+                self.metrics.bytes_sent += batches.iter().map(|batch| batch.bytes.len() as u64).sum::<u64>();
                 // The broker gives up at `deadline_us` and says so; a second more, and the connection is what is broken.
                 lane.window.push_back(InFlight { correlation, batches, start, end, deadline_us: deadline_us + 1_000_000 });
-                lane.last_sent_us = now.mono_us;
+                lane.alive.on_sent(now);
             }
             Err(oversized) => {
-                let message = oversized.to_string();
-                let error = std::sync::Arc::new(crate::error::Error::InvalidRecord { message });
-                self.fail_all(batches, &error, now);
+                let error = Arc::new(Error::InvalidRecord { message: oversized.to_string() });
+                for batch in batches {
+                    let id = batch.part;
+                    self.parts[id as usize].in_flight -= 1;
+                    self.give_up(batch, Arc::clone(&error));
+                    self.after_answer(id, now);
+                }
             }
         }
     }
@@ -199,6 +219,9 @@ impl ProducerCore {
         if let Some(at) = self.metadata_at_us {
             next = next.min(at);
         }
+        if let Some(at) = self.identity_at_us() {
+            next = next.min(at);
+        }
         for lane in &self.lanes {
             if !lane.ready.is_empty() {
                 if !lane.open {
@@ -207,8 +230,8 @@ impl ProducerCore {
                     next = next.min(lane.pause_until_us);
                 }
             }
-            if lane.open && lane.keepalive_us > 0 {
-                next = next.min(lane.last_sent_us.saturating_add(lane.keepalive_us));
+            if lane.open {
+                next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));
             }
         }
         next

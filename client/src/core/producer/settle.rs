@@ -1,38 +1,31 @@
 //! What answers, refusals, lost connections and time mean for batches.
 //!
-//! A refusal is retried only when it means that nothing was appended. A lost connection is not retried once part of the
-//! request was written: the broker may have appended it, and without idempotence a second copy would be a duplicate. Those
-//! records are given back with [`Error::OutcomeUnknown`]; what was not written at all is sent again.
+//! An idempotent producer sends everything again that has no fate (`unresolved`). Without idempotence a refusal is retried
+//! only when it means that nothing was appended. A lost connection is not retried once part of the request was written: the
+//! broker may have appended it, and a second copy would be a duplicate. Those records are given back with
+//! [`Error::OutcomeUnknown`]; what was not written at all is sent again.
 
 use std::sync::Arc;
 
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
+use tramline_wire::prim::DecodeError;
 use tramline_wire::produce::{ProduceReply, ProduceResult};
+use tramline_wire::producer::InitProducerReply;
 
-use super::ProducerCore;
-use super::batch::{Done, Sealed};
+use super::batch::{Done, Sealed, Stamp};
+use super::identity::Identity;
 use super::lane::Lane;
+use super::sequence::Meaning;
+use super::{ProducerCore, Source};
 use crate::core::Now;
 use crate::error::Error;
-
-/// Refusals after which the same batch may be sent again: each says that nothing was appended, and may pass.
-fn is_worth_retrying(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::Overloaded
-            | ErrorCode::NotReady
-            | ErrorCode::NotLeader
-            | ErrorCode::UnknownPartition
-            | ErrorCode::DiskFull
-            | ErrorCode::ShuttingDown
-    )
-}
 
 /// What a frame said, copied out so that the connection is free again.
 enum Answer {
     Produced { correlation: u64, results: Vec<ProduceResult>, level: Level, throttle_ms: u32 },
+    Named { correlation: u64, reply: InitProducerReply },
     Refused { correlation: u64, error: Error },
     Other,
 }
@@ -51,6 +44,7 @@ impl ProducerCore {
                     return Err(error);
                 }
             };
+            self.lanes[lane].alive.on_heard(now);
             match answer {
                 Answer::Produced { correlation, results: found, level, throttle_ms } => {
                     let outcome = self.on_produced(lane, correlation, &found, level, throttle_ms, now);
@@ -62,9 +56,15 @@ impl ProducerCore {
                 }
                 Answer::Refused { correlation, error } => match self.lanes[lane].take_in_flight(correlation) {
                     Some(request) => self.on_refused(lane, request.batches, error, now),
+                    None if self.is_identity_request(lane, correlation) => self.on_identity_refused(error, now),
                     None if correlation == 0 => return Err(error), // of the connection itself
                     None => {}
                 },
+                Answer::Named { correlation, reply } => {
+                    if self.is_identity_request(lane, correlation) {
+                        self.on_identity(&reply, now);
+                    }
+                }
                 Answer::Other => {}
             }
         }
@@ -85,11 +85,13 @@ impl ProducerCore {
         if results.len() != request.batches.len() {
             let message = format!("it answered {} of {} batches", results.len(), request.batches.len());
             let error = Error::protocol(&self.lanes[lane].address, message);
-            self.fail_unknown(request.batches, &error, now);
+            self.unanswered(lane, request.batches, true, &Arc::new(error.clone()), now);
             return Err(error);
         }
         self.lanes[lane].backoff.reset();
-        self.lanes[lane].pause_until_us = now.mono_us + u64::from(throttle_ms) * 1000;
+        let throttle_us = u64::from(throttle_ms) * 1000;
+        self.lanes[lane].pause_until_us = now.mono_us + throttle_us;
+        self.metrics.throttled_us += throttle_us;
         let mut batches = request.batches;
         for (batch, result) in batches.drain(..).zip(results) {
             let id = batch.part;
@@ -98,14 +100,27 @@ impl ProducerCore {
             if result.partition_uid == part.uid {
                 part.durable_end = part.durable_end.max(result.durable_end);
             }
-            if result.error.is_ok() {
+            let meaning = Meaning::of(result.error);
+            if meaning == Meaning::Stored {
                 part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
-                part.probing = !part.refused.is_empty();
+                let mut is_current = true;
+                if let Stamp::Marked(marked) = &batch.stamp {
+                    part.sequence.on_stored(marked, batch.seq);
+                    is_current = marked.uid == part.uid;
+                }
+                if is_current {
+                    part.probing = !part.refused.is_empty();
+                }
                 if !part.probing {
                     part.backoff.reset();
                     part.last_error = None;
                 }
-                self.finish(batch, Some(result.base_offset), level, None);
+                let offset = result.error.is_ok().then_some(result.base_offset);
+                self.metrics.duplicates_too_old += u64::from(offset.is_none());
+                if self.trouble.is_some() {
+                    self.clear_trouble(Source::Part(id));
+                }
+                self.finish(batch, offset, level, None);
             } else {
                 let error = self.refusal_of(id, result.error);
                 self.refuse_or_fail(batch, result.error, Arc::new(error), now);
@@ -145,12 +160,18 @@ impl ProducerCore {
         if matches!(code, ErrorCode::NotLeader | ErrorCode::UnknownPartition | ErrorCode::ShuttingDown) {
             self.want_metadata(now);
         }
+        let meaning = Meaning::of(code);
+        self.metrics.refusals += u64::from(meaning == Meaning::NotNow);
+        if batch.is_marked() {
+            return self.on_unresolved(batch, meaning, error);
+        }
         let part = &mut self.parts[batch.part as usize];
-        if is_worth_retrying(code) && now.mono_us < batch.deadline_us {
+        if meaning == Meaning::NotNow && now.mono_us < batch.deadline_us {
+            self.trouble = Some((Source::Part(batch.part), Arc::clone(&error)));
             part.refuse(batch, error);
             return;
         }
-        if matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal) {
+        if meaning == Meaning::Unknown {
             // The broker may have appended it all the same: what was refused before it must not follow it.
             part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
         }
@@ -158,9 +179,11 @@ impl ProducerCore {
     }
 
     /// One batch less is in flight: refused ones may go back, waiting ones may go out.
-    fn after_answer(&mut self, id: u32, now: Now) {
+    pub(super) fn after_answer(&mut self, id: u32, now: Now) {
         let part = &mut self.parts[id as usize];
-        if part.in_flight == 0 && !part.refused.is_empty() {
+        if part.in_flight == 0 && !part.refused.is_empty() && self.marks {
+            self.settle_marked(id, now);
+        } else if part.in_flight == 0 && !part.refused.is_empty() {
             let failed = part.settle_refused(now);
             self.delayed.push(id);
             for (batch, error) in failed {
@@ -208,9 +231,12 @@ impl ProducerCore {
         lane.connect_at_us = now.mono_us.saturating_add(wait_us);
         let cause = Arc::new(error);
         lane.last_error = Some(Arc::clone(&cause));
+        self.metrics.connections_lost += 1;
         if !was_idle {
+            self.trouble = Some((Source::Lane(lane_index), Arc::clone(&cause)));
             self.want_metadata(now);
         }
+        self.on_identity_lost(lane_index, now);
         let first_unsent = window.iter().position(|request| request.start >= written).unwrap_or(window.len());
         let unsent = window.split_off(first_unsent);
         for request in window {
@@ -221,15 +247,16 @@ impl ProducerCore {
                 }
                 continue;
             }
-            let unknown = Error::OutcomeUnknown {
-                request: format!("append {} batches", request.batches.len()),
-                address: self.lanes[lane_index].address.clone(),
-                reason: cause.to_string(),
-            };
-            self.fail_unknown(request.batches, &unknown, now);
+            // A request of which a part was not written cannot have been read as one.
+            let may_be_stored = !self.marks || request.end <= written;
+            self.unanswered(lane_index, request.batches, may_be_stored, &cause, now);
         }
         for request in unsent.into_iter().rev() {
-            self.send_again(request.batches, &cause);
+            if self.marks {
+                self.unanswered(lane_index, request.batches, false, &cause, now);
+            } else {
+                self.send_again(request.batches, &cause);
+            }
         }
         // Nothing is in flight here any more: what waited for answers goes on.
         for id in 0..self.parts.len() as u32 {
@@ -250,26 +277,25 @@ impl ProducerCore {
         }
     }
 
-    /// Ends batches that may or may not have been appended.
-    fn fail_unknown(&mut self, batches: Vec<Sealed>, error: &Error, now: Now) {
-        let error = Arc::new(error.clone());
+    /// Batches got no answer: marked ones go on, others end as unknown. `written`: they may be stored.
+    fn unanswered(&mut self, lane: usize, batches: Vec<Sealed>, written: bool, cause: &Arc<Error>, now: Now) {
+        let mut unknown = None;
         for batch in batches {
             let id = batch.part;
             let part = &mut self.parts[id as usize];
             part.in_flight -= 1;
             part.probing = true;
-            part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
-            self.finish(batch, None, Level::None, Some(Arc::clone(&error)));
-            self.after_answer(id, now);
-        }
-    }
-
-    /// Ends batches of a request that could not be queued.
-    pub(super) fn fail_all(&mut self, batches: Vec<Sealed>, error: &Arc<Error>, now: Now) {
-        for batch in batches {
-            let id = batch.part;
-            self.parts[id as usize].in_flight -= 1;
-            self.finish(batch, None, Level::None, Some(Arc::clone(error)));
+            if batch.is_marked() {
+                self.on_unanswered(batch, written, cause);
+            } else {
+                part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+                let address = self.lanes[lane].address.clone();
+                let error = unknown.get_or_insert_with(|| {
+                    Arc::new(Error::OutcomeUnknown { request: "append a batch".to_string(), address, reason: cause.to_string() })
+                });
+                let error = Arc::clone(error);
+                self.finish(batch, None, Level::None, Some(error));
+            }
             self.after_answer(id, now);
         }
     }
@@ -278,57 +304,72 @@ impl ProducerCore {
     pub(super) fn fail_waiting(&mut self, id: u32, error: &Arc<Error>, now: Now) {
         self.seal(id);
         let part = &mut self.parts[id as usize];
-        let waiting: Vec<Sealed> = part.queue.drain(..).chain(part.refused.drain(..).map(|(batch, _)| batch)).collect();
+        let mut waiting: Vec<Sealed> = part.refused.drain(..).map(|(batch, _)| batch).chain(part.queue.drain(..)).collect();
+        waiting.sort_by_key(|batch| batch.seq);
         for batch in waiting {
-            self.finish(batch, None, Level::None, Some(Arc::clone(error)));
+            self.give_up(batch, Arc::clone(error));
         }
         self.after_answer(id, now);
     }
 
-    /// Gives up batches whose time is over, and connections that do not answer.
+    /// Gives up batches whose time is over, and looks for connections that do not answer.
     pub(super) fn expire(&mut self, now: Now) {
+        for lane in 0..self.lanes.len() {
+            self.lanes[lane].silent = self.is_overdue(lane, now);
+        }
         if self.records_outstanding == 0 {
             return;
         }
         for id in 0..self.parts.len() as u32 {
             let part = &self.parts[id as usize];
-            let over = |opened_us: u64| opened_us.saturating_add(self.request_timeout_us) <= now.mono_us;
+            let over = |opened_us: u64| opened_us.saturating_add(self.delivery_timeout_us) <= now.mono_us;
             if part.queue.is_empty() && part.open.as_ref().is_some_and(|open| over(open.opened_us)) {
                 self.seal(id);
             }
             while self.parts[id as usize].queue.front().is_some_and(|batch| batch.deadline_us <= now.mono_us) {
                 let Some(batch) = self.parts[id as usize].queue.pop_front() else { break };
                 let error = self.too_late(id);
-                self.finish(batch, None, Level::None, Some(Arc::new(error)));
-            }
-        }
-        for lane in 0..self.lanes.len() {
-            if self.lanes[lane].window.iter().any(|request| request.deadline_us <= now.mono_us) {
-                self.lanes[lane].silent = true;
+                self.give_up(batch, Arc::new(error));
+                self.list(id);
             }
         }
     }
 
-    fn too_late(&self, id: u32) -> Error {
+    fn is_overdue(&self, lane_index: usize, now: Now) -> bool {
+        let lane = &self.lanes[lane_index];
+        let id_until_us = match self.identity {
+            Identity::Asked { lane: asked, until_us, .. } if asked == lane_index => until_us,
+            _ => u64::MAX,
+        };
+        let waits_until_us = lane.window.iter().map(|request| request.deadline_us).min().unwrap_or(u64::MAX);
+        lane.open && waits_until_us.min(id_until_us).min(lane.alive.dead_at_us(self.request_timeout_us)) <= now.mono_us
+    }
+
+    pub(super) fn too_late(&self, id: u32) -> Error {
         let part = &self.parts[id as usize];
         let lane_error = self.lanes.get(part.lane as usize).and_then(|lane| lane.last_error.clone());
         Error::Timeout {
             doing: format!("sending to topic {:?} partition {}", self.topics[part.topic as usize].name, part.index),
-            after: std::time::Duration::from_micros(self.request_timeout_us),
+            after: std::time::Duration::from_micros(self.delivery_timeout_us),
             last: part.last_error.clone().or(lane_error),
         }
     }
 
-    /// Whether a lane has a request that should have been answered long ago: the caller gives the connection up.
-    pub(crate) fn is_silent(&self, lane: usize) -> bool {
-        self.lanes[lane].silent
+    /// Whether a lane has something unanswered that should have been answered long ago. The caller gives the connection up when a read brought nothing
+    /// either: an answer may lie in the socket when the caller was away for long.
+    pub(crate) fn is_silent(&self, lane: usize, now: Now) -> bool {
+        self.lanes[lane].silent && self.is_overdue(lane, now)
     }
 
-    fn finish(&mut self, batch: Sealed, base_offset: Option<u64>, level: Level, error: Option<Arc<Error>>) {
+    pub(super) fn finish(&mut self, batch: Sealed, base_offset: Option<u64>, level: Level, error: Option<Arc<Error>>) {
         let Sealed { bytes, tags, part, held_bytes, .. } = batch;
         self.held_bytes -= held_bytes;
         self.records_outstanding -= tags.len();
         self.deliveries_waiting += tags.len();
+        match error {
+            None => self.metrics.records_acknowledged += tags.len() as u64,
+            Some(_) => self.metrics.records_failed += tags.len() as u64,
+        }
         self.pool.put_bytes(bytes);
         self.done.push_back(Done { tags, part, base_offset, level, error });
     }
@@ -338,6 +379,8 @@ impl ProducerCore {
 fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Option<Answer>, Error> {
     let Lane { conn, address, .. } = lane;
     let address = address.as_str();
+    let undecodable =
+        |what: &str, error: DecodeError| Error::protocol(address, format!("its reply to a request for {what} does not decode: {error}"));
     let (answer, length) = match conn.peek() {
         Ok(Some((frame, length))) => {
             let correlation = frame.header.correlation;
@@ -345,9 +388,11 @@ fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Opti
                 return Err(Error::protocol(address, "it sent a request where a reply was due"));
             } else if frame.header.is_error() {
                 Answer::Refused { correlation, error: crate::link::refusal("append batches", address, frame.meta) }
+            } else if frame.header.kind() == Some(Kind::InitProducer) {
+                let reply = InitProducerReply::decode(frame.meta).map_err(|error| undecodable("an id", error))?;
+                Answer::Named { correlation, reply }
             } else if frame.header.kind() == Some(Kind::Produce) {
-                let reply = ProduceReply::decode(frame.meta)
-                    .map_err(|error| Error::protocol(address, format!("its reply to produce does not decode: {error}")))?;
+                let reply = ProduceReply::decode(frame.meta).map_err(|error| undecodable("produce", error))?;
                 results.clear();
                 results.extend(reply.results.iter());
                 let results = std::mem::take(results);

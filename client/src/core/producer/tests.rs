@@ -1,4 +1,8 @@
 //! The producer's core against a broker in memory: order, windows, refusals, lost connections, time.
+//!
+//! Tests of what only an idempotent producer does are in `idempotence`; those of what one without idempotence does say so with `plain`.
+
+mod idempotence;
 
 use proptest::prelude::*;
 use tramline_wire::codec::Codec;
@@ -14,7 +18,10 @@ use crate::fake::{FakeBroker, carry};
 use crate::partitioner::Partitioner;
 use crate::producer::Record;
 
+/// Time of a record, as the default is.
 const TIMEOUT_US: u64 = 30_000_000;
+/// Time of a request.
+const SILENCE_US: u64 = 500_000;
 
 /// What a delivery said: tag, partition, offset, error.
 type Told = (u64, u32, Option<u64>, Option<Error>);
@@ -33,7 +40,7 @@ impl Rig {
     fn new(config: ProducerConfig, partitions: u32) -> (Rig, Vec<u64>) {
         let mut broker = FakeBroker::new();
         let uids = broker.create("t", partitions);
-        let mut core = ProducerCore::new(config, TIMEOUT_US, 16 << 20, 0).expect("a valid configuration");
+        let mut core = ProducerCore::new(config, SILENCE_US, 16 << 20, 0).expect("a valid configuration");
         core.learn(&broker.view(), Now { mono_us: 0, utc_us: 0 });
         (Rig { core, broker, now_us: 1, conns: Vec::new(), next_conn: 1, told: Vec::new() }, uids)
     }
@@ -269,9 +276,18 @@ fn until_the_first_answer_one_batch_is_in_flight_and_refusals_break_no_order() {
     assert_eq!(rig.broker.values(uids[0]), [b"0", b"1", b"2", b"3", b"4"]);
 }
 
+/// No idempotence.
+fn plain() -> ProducerConfig {
+    ProducerConfig { idempotent: false, ..ProducerConfig::default() }
+}
+
 /// A rig whose partition has got its first answer, so that several batches may be in flight.
 fn streaming(partitions: u32) -> (Rig, Vec<u64>) {
-    let (mut rig, uids) = Rig::new(ProducerConfig::default(), partitions);
+    streaming_with(ProducerConfig::default(), partitions)
+}
+
+fn streaming_with(config: ProducerConfig, partitions: u32) -> (Rig, Vec<u64>) {
+    let (mut rig, uids) = Rig::new(config, partitions);
     for partition in 0..partitions {
         rig.push_batch(partition, b"warm", 1000);
     }
@@ -281,8 +297,8 @@ fn streaming(partitions: u32) -> (Rig, Vec<u64>) {
 }
 
 #[test]
-fn refusals_of_all_batches_in_flight_are_retried_in_order() {
-    let (mut rig, uids) = streaming(1);
+fn without_idempotence_refusals_are_retried_unless_a_later_batch_was_taken() {
+    let (mut rig, uids) = streaming_with(plain(), 1);
     rig.broker.log(uids[0]).refusals = [ErrorCode::Overloaded, ErrorCode::Overloaded, ErrorCode::NotLeader].into();
     for tag in 0..5 {
         rig.push_batch(0, format!("{tag}").as_bytes(), tag);
@@ -292,7 +308,7 @@ fn refusals_of_all_batches_in_flight_are_retried_in_order() {
     assert_eq!(rig.failed(), [0, 1, 2]);
     assert_eq!(rig.broker.values(uids[0])[1..], [b"3", b"4"]);
 
-    let (mut rig, uids) = streaming(1);
+    let (mut rig, uids) = streaming_with(plain(), 1);
     rig.broker.log(uids[0]).refusals = [ErrorCode::Overloaded; 5].into();
     for tag in 0..5 {
         rig.push_batch(0, format!("{tag}").as_bytes(), tag);
@@ -346,8 +362,8 @@ fn a_refusal_for_good_is_told_and_the_next_batch_goes_on() {
 }
 
 #[test]
-fn a_timeout_at_the_broker_is_not_repeated() {
-    let (mut rig, uids) = streaming(1);
+fn without_idempotence_a_timeout_at_the_broker_is_not_repeated() {
+    let (mut rig, uids) = streaming_with(plain(), 1);
     rig.broker.log(uids[0]).refusals = [ErrorCode::TimedOut].into();
     rig.push_batch(0, b"0", 0);
     rig.turn_until_done();
@@ -366,8 +382,8 @@ fn a_whole_request_refused_is_retried() {
 }
 
 #[test]
-fn a_connection_lost_after_sending_is_told_and_not_repeated() {
-    let (mut rig, uids) = streaming(1);
+fn without_idempotence_a_connection_lost_after_sending_is_told_and_not_repeated() {
+    let (mut rig, uids) = streaming_with(plain(), 1);
     rig.broker.holds_acks = true;
     rig.push_batch(0, b"0", 0);
     rig.push_batch(0, b"1", 1);
@@ -395,19 +411,19 @@ fn what_was_not_written_is_sent_again_after_a_lost_connection() {
 }
 
 #[test]
-fn an_unanswered_request_gives_the_connection_up() {
-    let (mut rig, _) = streaming(1);
+fn without_idempotence_a_request_has_all_of_its_records_time() {
+    let (mut rig, _) = streaming_with(plain(), 1);
     rig.broker.holds_acks = true;
     rig.push_batch(0, b"0", 0);
     rig.turn();
-    assert!(!rig.core.is_silent(0));
+    assert!(!rig.core.is_silent(0, rig.now()));
     rig.now_us += TIMEOUT_US + 1_100_000;
     rig.turn();
-    assert!(rig.core.is_silent(0));
+    assert!(rig.core.is_silent(0, rig.now()));
     rig.lose(0);
     rig.turn();
     assert_eq!(rig.failed(), [0]);
-    assert!(!rig.core.is_silent(0));
+    assert!(!rig.core.is_silent(0, rig.now()));
 }
 
 #[test]
