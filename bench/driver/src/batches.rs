@@ -13,15 +13,9 @@ pub const BATCH_BYTES: u32 = 64 * 1024;
 pub fn batch(batch_bytes: u32, seed: u64) -> Result<Vec<u8>, BenchError> {
     let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
     let mut builder = BatchBuilder::new(Limits { batch_bytes_max: batch_bytes, ..Limits::default() });
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut value = [0u8; RECORD_BYTES];
+    let mut values = Values::new(seed);
     loop {
-        for chunk in value.chunks_exact_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            chunk.copy_from_slice(&state.to_le_bytes());
-        }
+        let value = values.next();
         if builder.push(&NewRecord { value: Some(&value), timestamp_us: now_us, ..NewRecord::default() }).is_err() {
             break;
         }
@@ -32,6 +26,31 @@ pub fn batch(batch_bytes: u32, seed: u64) -> Result<Vec<u8>, BenchError> {
     let mut bytes = Vec::new();
     builder.finish_plain(&mut bytes, ProducerMark::default());
     Ok(bytes)
+}
+
+/// Values that do not compress.
+struct Values(u64);
+
+impl Values {
+    fn new(seed: u64) -> Values {
+        Values(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> [u8; RECORD_BYTES] {
+        let mut value = [0u8; RECORD_BYTES];
+        for chunk in value.chunks_exact_mut(8) {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            chunk.copy_from_slice(&self.0.to_le_bytes());
+        }
+        value
+    }
+}
+
+/// The value of one record.
+pub fn value(seed: u64) -> [u8; RECORD_BYTES] {
+    Values::new(seed).next()
 }
 
 /// A batch of exactly one record.

@@ -44,6 +44,15 @@ impl From<tramline_client::Error> for BenchError {
     }
 }
 
+impl From<tramline_client::SendError> for BenchError {
+    fn from(source: tramline_client::SendError) -> BenchError {
+        match source {
+            tramline_client::SendError::Client(source) => BenchError::Client(source),
+            other => BenchError::Wrong(other.to_string()),
+        }
+    }
+}
+
 /// Attaches what was tried to an I/O error.
 pub fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> BenchError {
     move |source| BenchError::Io(what, source)

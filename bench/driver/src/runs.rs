@@ -229,7 +229,11 @@ impl Runs {
         let settings: &[(&str, String)] = if kept { &[] } else { &[("retention.bytes", RETENTION_BYTES.to_string())] };
         let target = target::create(&address, &topic, 1, settings)?;
         let pairs = match measure {
-            Measure::ProduceLeaderRtt => self.interleave(measure, |_, time| round_trip(&target, Level::Leader, time)),
+            Measure::ProduceLeaderRtt => self.interleave(measure, |_, time| {
+                let latency = rtt::producer_round_trips(&target, &topic, Level::Leader, time)?;
+                Ok(Figure { value: latency.p50_us, p99_us: Some(latency.p99_us) })
+            }),
+            Measure::ProduceLeaderRttBare => self.interleave(measure, |_, time| round_trip(&target, Level::Leader, time)),
             Measure::ProduceDurableRtt => self.interleave(measure, |_, time| round_trip(&target, Level::Durable, time)),
             Measure::DurableThroughput => {
                 let window = self.window;

@@ -10,6 +10,7 @@
 
 mod beside;
 mod chain;
+mod client_side;
 mod cold_chain;
 mod disk;
 mod report;
@@ -18,6 +19,7 @@ mod stream_chain;
 mod tcp;
 
 use clap::{Parser, ValueEnum};
+use client_side::Transport;
 use disk::Way;
 use report::{Numbers, Report};
 use ring::Idle;
@@ -82,6 +84,8 @@ enum Measurement {
     TcpRtt,
     /// TCP round trip of 64 bytes each way
     TcpRtt64,
+    /// TCP round trip of a client with 1, 4, 16 and 64 connections: sockets asked in turn, behind epoll, and a ring. No limit of anything: only when asked for
+    ClientSide,
     /// TCP stream in 256 KiB writes, client to server and server to client, received and thrown away
     TcpStream,
     /// The same, the receiver sums (crc32c) and copies
@@ -142,7 +146,7 @@ fn measure(arguments: Arguments) -> io::Result<()> {
     }
     let mut chosen = arguments.only.clone();
     if chosen.is_empty() {
-        chosen = Measurement::value_variants().to_vec();
+        chosen = Measurement::value_variants().iter().copied().filter(|chosen| *chosen != Measurement::ClientSide).collect();
     }
     chosen.sort();
     chosen.dedup();
@@ -175,6 +179,7 @@ impl Run {
     fn one(&mut self, measurement: Measurement) -> io::Result<()> {
         match measurement {
             Measurement::TcpRtt => self.tcp_round_trip("tcp_rtt", 1024, 64),
+            Measurement::ClientSide => self.client_side(),
             Measurement::TcpRtt64 => self.tcp_round_trip("tcp_rtt_64", 64, 64),
             Measurement::TcpStream => self.tcp_stream("tcp_stream", Receiver::Discards),
             Measurement::TcpStreamCrc => self.tcp_stream("tcp_stream_crc", Receiver::SumsAndCopies),
@@ -204,6 +209,19 @@ impl Run {
         self.point(format!("{name}_p99_us"), p99);
         self.limit(format!("{name}_p50_us"), p50);
         self.limit(format!("{name}_p99_us"), p99);
+        Ok(())
+    }
+
+    fn client_side(&mut self) -> io::Result<()> {
+        for connections in [1, 4, 16, 64] {
+            for (name, transport) in [("sockets", Transport::Sockets), ("epoll", Transport::Epoll), ("ring", Transport::Ring)] {
+                let (p50, p99) = client_side::round_trips(self.cpus, transport, connections, self.time)?;
+                for (figure, value) in [("p50_us", p50), ("p99_us", p99)] {
+                    self.point(format!("client_{connections}_{name}_{figure}"), value);
+                    self.limit(format!("client_{connections}_{name}_{figure}"), value);
+                }
+            }
+        }
         Ok(())
     }
 

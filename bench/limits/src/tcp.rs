@@ -114,7 +114,7 @@ pub fn client_round_trips(
 pub fn round_trip(cpus: [usize; 2], request: usize, reply: usize, yields: bool, time: Duration) -> io::Result<(f64, f64)> {
     let (server, client) = pair()?;
     std::thread::scope(|scope| {
-        let echo = scope.spawn(move || echo_server(&server, cpus[0], request, reply));
+        let echo = scope.spawn(move || echo_server(std::slice::from_ref(&server), cpus[0], request, reply));
         let figures = scope.spawn(move || client_round_trips(client, cpus[1], request, reply, yields, time)).join();
         let echo = echo.join();
         let figures = figures.map_err(|_| io::Error::other("the client's thread panicked"))??;
@@ -123,42 +123,48 @@ pub fn round_trip(cpus: [usize; 2], request: usize, reply: usize, yields: bool, 
     })
 }
 
-fn echo_server(socket: &TcpStream, cpu: usize, request: usize, reply: usize) -> io::Result<()> {
+/// Answers each request of `request` bytes with one of `reply` bytes, on whichever of the connections it comes, until one of them ends.
+pub fn echo_server(sockets: &[TcpStream], cpu: usize, request: usize, reply: usize) -> io::Result<()> {
     pin(cpu)?;
-    let mut buffer = vec![0u8; request];
+    let mut buffers = vec![vec![0u8; request]; sockets.len()];
+    let mut have = vec![0; sockets.len()];
     let answer = vec![9u8; reply];
-    let mut ring = Ring::new(8)?;
-    ring.register_files(&[socket.as_raw_fd()])?;
+    let mut ring = Ring::new(256)?;
+    ring.register_files(&sockets.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>())?;
     // POLL_FIRST: the next request cannot be there before the reply has gone out, so a first try would be in vain.
     const POLL_FIRST: u16 = 1;
-    let mut have = 0;
-    let mut receive = |ring: &mut Ring, have: usize| {
-        let entry = opcode::Recv::new(types::Fixed(0), buffer[have..].as_mut_ptr(), (request - have) as u32)
+    /// The sends' mark; receives have their connection's number.
+    const SEND: u64 = u64::MAX;
+    let mut receive = |ring: &mut Ring, at: usize, have: usize| {
+        let entry = opcode::Recv::new(types::Fixed(at as u32), buffers[at][have..].as_mut_ptr(), (request - have) as u32)
             .ioprio(if have == 0 { POLL_FIRST } else { 0 })
             .build()
-            .user_data(1);
+            .user_data(at as u64);
         ring.push(&entry)
     };
-    receive(&mut ring, 0)?;
+    for at in 0..sockets.len() {
+        receive(&mut ring, at, 0)?;
+    }
     loop {
         let done = ring.next(Idle::Spin)?;
-        if done.user_data() == 2 {
+        if done.user_data() == SEND {
             if result_of(&done, "send")? != reply {
                 return Err(io::Error::other("a short reply was sent on an idle connection"));
             }
             continue;
         }
+        let at = done.user_data() as usize;
         match result_of(&done, "receive") {
             Ok(0) => return Ok(()),
             Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(()),
             Err(e) => return Err(e),
-            Ok(n) => have += n,
+            Ok(n) => have[at] += n,
         }
-        if have == request {
-            have = 0;
-            ring.push(&opcode::Send::new(types::Fixed(0), answer.as_ptr(), reply as u32).build().user_data(2))?;
+        if have[at] == request {
+            have[at] = 0;
+            ring.push(&opcode::Send::new(types::Fixed(at as u32), answer.as_ptr(), reply as u32).build().user_data(SEND))?;
         }
-        receive(&mut ring, have)?;
+        receive(&mut ring, at, have[at])?;
     }
 }
 
