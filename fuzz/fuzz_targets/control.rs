@@ -57,7 +57,7 @@ fn command(input: &mut Input<'_>) -> Command {
         (0..input.below(3)).map(|_| pair(input)).collect()
     };
     match input.byte() % 6 {
-        5 => Command::ReserveProducerIds { count: input.number(1) as u32 },
+        5 => Command::ReserveProducerIds { count: input.number(1) as u32, from: input.number(0) },
         0 => Command::RegisterNode { node: input.number(1) as u32, shards: input.below(4) as u16, groups_per_shard: input.below(6) as u16 },
         1 | 2 => Command::CreateTopic {
             name: name(input),

@@ -125,15 +125,16 @@ fn change_checkpoint(checkpoint: &mut CheckpointV2, input: &mut Input<'_>) {
                 base_offset: input.number(0),
                 append_time: input.number(0) as i64,
             };
-            let batches = (0..input.below(7)).map(|_| batch(input)).collect();
+            let batches: Vec<_> = (0..input.below(7)).map(|_| batch(input)).collect();
             let partition = checkpoint.partitions.first().map_or(1, |partition| partition.uid);
             let (partition, id, epoch) = (input.number(partition), input.number(1), input.number(0) as u16);
-            checkpoint.producers.push(ProducerV1 { partition, id, epoch, batches });
+            checkpoint.producers.push(ProducerV1 { partition, id, epoch, batches: batches.len() as u16 });
+            checkpoint.producer_batches.extend(batches);
         }
         9 => change_list(&mut checkpoint.producers, input, |producer, input| {
             let number = match input.byte() % 4 {
                 0 => return producer.epoch = input.number(producer.epoch.into()) as u16,
-                1 => return producer.batches.clear(),
+                1 => return producer.batches = input.number(producer.batches.into()) as u16,
                 2 => &mut producer.partition,
                 _ => &mut producer.id,
             };

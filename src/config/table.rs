@@ -359,9 +359,9 @@ pub static TABLE: &[Def] = &[
         "producers.max",
         "producers",
         1,
-        10_000_000,
+        500_000,
         fixed("50000"),
-        "Idempotent producers that a shard remembers, counted once per partition they send to; some 400 bytes each, and 150 in each checkpoint. One more is refused (retriable) until one is forgotten.",
+        "Idempotent producers that a shard remembers, counted once per partition they send to; some 500 bytes each, and 400 in each checkpoint (one per sealed segment). One more is refused (retriable) until one is forgotten.",
     ),
     span(
         "producer.expiry",

@@ -46,6 +46,9 @@ pub enum Command {
     ReserveProducerIds {
         /// How many, 1 to [`crate::constants::PRODUCER_LEASE_IDS`].
         count: u32,
+        /// None below this, chosen by the proposer: its clock in UTC microseconds. Where damage or an old copy of the metadata took a reservation back, other
+        /// shards still know the ids that were given out; time goes on meanwhile.
+        from: u64,
     },
 }
 

@@ -210,10 +210,10 @@ impl State {
                 if *partitions == 0 { Ok(()) } else { self.check_partitions(have, *partitions) }
             }
             Command::DeleteTopic { name } => self.topic(name).map(|_| ()),
-            Command::ReserveProducerIds { count } if (1..=PRODUCER_LEASE_IDS).contains(count) => Ok(()),
-            Command::ReserveProducerIds { count } => {
-                Err(ControlError::Limit(format!("1 to {PRODUCER_LEASE_IDS} ids for producers are reserved at once, not {count}")))
-            }
+            Command::ReserveProducerIds { count, from } if (1..=PRODUCER_LEASE_IDS).contains(count) && *from < COUNTER_MAX / 2 => Ok(()),
+            Command::ReserveProducerIds { count, from } => Err(ControlError::Limit(format!(
+                "1 to {PRODUCER_LEASE_IDS} ids for producers are reserved at once, not {count} from {from}"
+            ))),
         }
     }
 
@@ -262,9 +262,9 @@ impl State {
                 self.partition_count -= topic.partitions.len() as u64;
                 Ok(Applied::Deleted)
             }
-            Command::ReserveProducerIds { count } => {
-                let first = self.next_producer_id;
-                self.next_producer_id += u64::from(*count);
+            Command::ReserveProducerIds { count, from } => {
+                let first = self.next_producer_id.max(*from);
+                self.next_producer_id = first + u64::from(*count);
                 Ok(Applied::ProducerIds(first..self.next_producer_id))
             }
         }

@@ -75,7 +75,7 @@ fn a_refused_command_changes_nothing() {
 #[test]
 fn ids_of_producers_are_reserved_once_and_are_no_news_to_shards() {
     let mut state = State::new();
-    let reserve = |count| Command::ReserveProducerIds { count };
+    let reserve = |count| Command::ReserveProducerIds { count, from: 0 };
     apply_one(&mut state, 1, register(1, 1)).unwrap();
     let epoch = state.view_epoch();
     assert_eq!(apply_one(&mut state, 2, reserve(5)), Ok(Applied::ProducerIds(1..6)));
@@ -83,6 +83,11 @@ fn ids_of_producers_are_reserved_once_and_are_no_news_to_shards() {
     for state in [&mut state, &mut restored] {
         assert_eq!(apply_one(state, 3, reserve(1024)), Ok(Applied::ProducerIds(6..1030)));
         assert_eq!(state.view_epoch(), epoch);
+        let later = Command::ReserveProducerIds { count: 2, from: 5000 };
+        assert_eq!(apply_one(state, 4, later.clone()), Ok(Applied::ProducerIds(5000..5002)));
+        assert_eq!(apply_one(state, 5, later), Ok(Applied::ProducerIds(5002..5004)));
+        let wrong = Command::ReserveProducerIds { count: 2, from: u64::MAX };
+        assert!(matches!(state.check(&wrong), Err(ControlError::Limit(_))));
         for wrong in [0, 1025, u32::MAX] {
             assert!(matches!(state.check(&reserve(wrong)), Err(ControlError::Limit(_))), "{wrong}");
         }

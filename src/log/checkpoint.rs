@@ -70,8 +70,8 @@ pub struct ProducerV1 {
     pub id: u64,
     /// Its epoch.
     pub epoch: u16,
-    /// Its last batches of that epoch, in order: at least one.
-    pub batches: Vec<ProducerBatchV1>,
+    /// How many batches of it the checkpoint has: at least one.
+    pub batches: u16,
 }
 
 /// A run: the batches of one partition in one sealed segment.
@@ -121,6 +121,8 @@ pub struct CheckpointV2 {
     pub runs: Vec<RunV1>,
     /// Idempotent producers, by partition and id.
     pub producers: Vec<ProducerV1>,
+    /// The last batches of each of them (of its epoch, in order), one producer after the other.
+    pub producer_batches: Vec<ProducerBatchV1>,
     /// Shard 0: snapshot of group 0.
     pub control: Vec<u8>,
     /// Filled in by the log.

@@ -37,7 +37,7 @@ pub mod inspect;
 pub mod layout;
 pub mod manifest;
 mod operation;
-mod plausible;
+pub(crate) mod plausible;
 mod pool;
 mod reads;
 mod recovered;

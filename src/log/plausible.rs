@@ -91,30 +91,30 @@ impl Plausible for CheckpointV2 {
                 return Err(format!("a partition that cannot be: {partition:?}"));
             }
         }
-        check_producers(&self.producers)?;
+        check_producers(&self.producers, &self.producer_batches)?;
         check_runs(&self.runs)
     }
 }
 
-/// A producer has batches, which follow one another.
-fn check_producers(producers: &[ProducerV1]) -> Result<(), String> {
+/// A producer has batches, which follow one another, and there are as many as the producers say.
+fn check_producers(producers: &[ProducerV1], batches: &[ProducerBatchV1]) -> Result<(), String> {
     if !producers.is_sorted_by(|a, b| (a.partition, a.id) < (b.partition, b.id)) {
         return Err("producers out of order".to_owned());
     }
-    let mut wrong = producers.iter().filter(|producer| {
-        let fits = |batch: &ProducerBatchV1| batch.count > 0 && batch.first < NUMBER_MAX && batch.base_offset < NUMBER_MAX;
-        let follows = |a: &ProducerBatchV1, b: &ProducerBatchV1| {
-            let count = u64::from(a.count);
-            a.first + count <= b.first && a.base_offset + count <= b.base_offset
-        };
-        let batches = &producer.batches;
-        let count_fits = (1..=PRODUCER_BATCHES_KEPT).contains(&batches.len());
-        producer.id == 0 || !count_fits || !batches.iter().all(fits) || !batches.is_sorted_by(follows)
-    });
-    match wrong.next() {
-        Some(producer) => Err(format!("a producer that cannot be: {producer:?}")),
-        None => Ok(()),
+    let fits = |batch: &ProducerBatchV1| batch.count > 0 && batch.first < NUMBER_MAX && batch.base_offset < NUMBER_MAX;
+    let follows = |a: &ProducerBatchV1, b: &ProducerBatchV1| {
+        let count = u64::from(a.count);
+        a.first + count <= b.first && a.base_offset + count <= b.base_offset
+    };
+    let mut rest = batches;
+    for producer in producers {
+        let count = usize::from(producer.batches);
+        let own = rest.split_off(..count).filter(|own| own.iter().all(fits) && own.is_sorted_by(follows));
+        if producer.id == 0 || !(1..=PRODUCER_BATCHES_KEPT).contains(&count) || own.is_none() {
+            return Err(format!("a producer that cannot be: {producer:?}"));
+        }
     }
+    if rest.is_empty() { Ok(()) } else { Err(format!("{} batches of no producer", rest.len())) }
 }
 
 /// Runs of a partition follow one another and end below what was handed out; each has something.
@@ -195,9 +195,10 @@ mod tests {
             partitions: vec![PartitionPositionV1 { uid: 7, log_start: 3, next_offset: 30, ..PartitionPositionV1::default() }],
             runs: vec![run(3, 0, 10, 15), run(1, 10, 30, 0)],
             producers: vec![
-                ProducerV1 { partition: 7, id: 4, epoch: 1, batches: vec![batch(0, 2), batch(5, 20)] },
-                ProducerV1 { partition: 7, id: 5, epoch: 0, batches: vec![batch(0, 7)] },
+                ProducerV1 { partition: 7, id: 4, epoch: 1, batches: 2 },
+                ProducerV1 { partition: 7, id: 5, epoch: 0, batches: 1 },
             ],
+            producer_batches: vec![batch(0, 2), batch(5, 20), batch(0, 7)],
             scan: ScanStartV1 { segment: 4, first_seq: 96, prev_header_crc: 0 },
             ..CheckpointV2::default()
         }
@@ -235,7 +236,7 @@ mod tests {
     fn a_checkpoint_that_cannot_be_is_refused() {
         let good = |checkpoint: &CheckpointV2| checkpoint.check().and_then(|()| check_together(&manifest(), checkpoint));
         assert_eq!(good(&checkpoint()), Ok(()));
-        let changes: [fn(&mut CheckpointV2); 22] = [
+        let changes: [fn(&mut CheckpointV2); 23] = [
             |c| c.covers_block = u64::MAX,
             |c| c.scan.first_seq = u64::MAX,
             |c| c.groups[0].applied_index = u64::MAX,
@@ -252,14 +253,17 @@ mod tests {
             |c| c.runs[1].bytes = u64::MAX,
             |c| c.producers[0].id = 0,
             |c| c.producers[1].id = 4,
-            |c| c.producers[0].batches.clear(),
-            |c| c.producers[0].batches.extend_from_within(1..),
-            |c| c.producers[0].batches[1].first = 4,
-            |c| c.producers[0].batches[1].base_offset = u64::MAX,
-            |c| c.producers[0].batches[1].count = 0,
+            |c| c.producers[0].batches = 0,
+            |c| c.producers[1].batches = 2,
+            |c| c.producers.truncate(1),
+            |c| c.producer_batches[1].first = 4,
+            |c| c.producer_batches[1].base_offset = u64::MAX,
+            |c| c.producer_batches[1].count = 0,
             |c| {
                 let batch = |n: u64| ProducerBatchV1 { first: n, count: 1, base_offset: n, append_time: 0 };
-                c.producers[0].batches = (0..6).map(batch).collect();
+                c.producers.truncate(1);
+                c.producers[0].batches = 6;
+                c.producer_batches = (0..6).map(batch).collect();
             },
         ];
         for (number, change) in changes.iter().enumerate() {

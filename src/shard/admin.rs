@@ -193,7 +193,7 @@ impl Shard {
     }
 
     /// Group 0 is committed up to `index`: its commands are applied and the view is published.
-    pub(super) fn on_metadata_committed(&mut self, _now: Now, index: LogIndex, effects: &mut Effects) {
+    pub(super) fn on_metadata_committed(&mut self, now: Now, index: LogIndex, effects: &mut Effects) {
         let Some(seat) = &mut self.seat else { return };
         let epoch_before = seat.state.view_epoch();
         while let Some(at) = seat.pending.front().and_then(|p| p.index).filter(|at| *at <= index) {
@@ -237,7 +237,7 @@ impl Shard {
             self.publish_view(effects);
         }
         self.answer_awaiting(effects);
-        if let Err(error) = self.give_producer_ids(effects)
+        if let Err(error) = self.give_producer_ids(now, effects)
             && let Some(seat) = &mut self.seat
         {
             seat.producer_ids.on_refused(effects, &error);

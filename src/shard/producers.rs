@@ -1,6 +1,7 @@
 //! Idempotent producers on this shard: which batches are new, how many producers there may be, when one is forgotten; on shard 0 their ids.
 //!
-//! Invariants: an id is given out once, by a node that has taken it from the metadata before (what is left of a lease at a crash is never given out);
+//! Invariants: an id is given out once, by a node that has taken it from the metadata before (what is left of a lease at a crash is never given out), and
+//! says nothing of its neighbours: a client that makes one up, or copies batches with their marks, hits nobody else's;
 //! nobody is forgotten before `producer.expiry`, however many there are: to be told "unknown" makes a client send anew what may be
 //! stored.
 //!
@@ -58,6 +59,15 @@ impl ProducerIds {
     }
 }
 
+/// The id for a number of the lease: the finalizer of splitmix64 (Steele and others 2014), which gives each number another id.
+fn id_of(number: u64, cluster_id: &[u8; 16]) -> u64 {
+    let key = cluster_id.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let mut z = number ^ key;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
 /// What a marked batch is to `Shard::take_batch`.
 pub(super) enum Marked {
     /// To be appended.
@@ -104,7 +114,7 @@ impl Shard {
     }
 
     /// Answers InitProducer, on shard 0.
-    pub(super) fn init_producer(&mut self, caller: Caller, effects: &mut Effects) -> Result<Taken, ApiError> {
+    pub(super) fn init_producer(&mut self, now: Now, caller: Caller, effects: &mut Effects) -> Result<Taken, ApiError> {
         if let Phase::Failed(reason) = &self.phase {
             return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
@@ -113,7 +123,7 @@ impl Shard {
             return Ok(Taken::Blocked);
         }
         seat.producer_ids.waiting.push_back(caller);
-        if let Err(error) = self.give_producer_ids(effects) {
+        if let Err(error) = self.give_producer_ids(now, effects) {
             // The last one that waits is this caller.
             if let Some(seat) = &mut self.seat {
                 seat.producer_ids.waiting.pop_back();
@@ -124,11 +134,12 @@ impl Shard {
     }
 
     /// Gives ids to those who wait, and asks for more when they do not suffice.
-    pub(super) fn give_producer_ids(&mut self, effects: &mut Effects) -> Result<(), ApiError> {
+    pub(super) fn give_producer_ids(&mut self, now: Now, effects: &mut Effects) -> Result<(), ApiError> {
         let Some(seat) = &mut self.seat else { return Ok(()) };
         let ids = &mut seat.producer_ids;
         while let Some(caller) = ids.waiting.front() {
-            let Some(id) = ids.lease.next() else { break };
+            // One number has the id 0, which is none.
+            let Some(id) = ids.lease.by_ref().map(|number| id_of(number, &self.info.cluster_id)).find(|id| *id != 0) else { break };
             effects.reply(caller, 0, &mut Vec::new(), |out| api::producer::reply(out, id, &self.settings));
             ids.waiting.pop_front();
         }
@@ -136,7 +147,8 @@ impl Shard {
             return Ok(());
         }
         // Without room for it now, whoever waits is served with the next one who asks, or at the next look.
-        let taken = self.propose(Command::ReserveProducerIds { count: PRODUCER_LEASE_IDS }, None, false)?;
+        let from = u64::try_from(now.utc_us).unwrap_or(0);
+        let taken = self.propose(Command::ReserveProducerIds { count: PRODUCER_LEASE_IDS, from }, None, false)?;
         if let Some(seat) = &mut self.seat {
             seat.producer_ids.is_asked = taken == Taken::Yes;
         }
@@ -146,7 +158,7 @@ impl Shard {
     /// A turn of forgetting who has been silent for too long.
     pub(super) fn expire_producers(&mut self, now: Now, effects: &mut Effects) {
         if self.seat.as_ref().is_some_and(|seat| !seat.producer_ids.waiting.is_empty() && !seat.producer_ids.is_asked)
-            && let Err(error) = self.give_producer_ids(effects)
+            && let Err(error) = self.give_producer_ids(now, effects)
             && let Some(seat) = &mut self.seat
         {
             seat.producer_ids.on_refused(effects, &error);

@@ -254,6 +254,8 @@ impl Shard {
                 self.refuse(&caller, &ApiError::of(ErrorCode::NotReady), effects);
                 return Taken::Yes;
             }
+            // A produce of which a part was taken in is carried on: to refuse it now would say that nothing of it is stored.
+            Phase::Stopping if kind == Kind::Produce && self.half_taken.contains_key(&(caller.conn, caller.via)) => {}
             Phase::Stopping if !matches!(kind, Kind::Ping | Kind::FetchCredit | Kind::FetchCancel) => {
                 if kind.has_reply() {
                     self.refuse(&caller, &ApiError::of(ErrorCode::ShuttingDown), effects);
@@ -266,7 +268,7 @@ impl Shard {
             Kind::Produce => return self.produce(now, caller, frame, effects),
             Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic => return self.administer(now, caller, kind, frame, effects),
             Kind::TrimPartitions => return self.trim_partitions(now, caller, frame, effects),
-            Kind::InitProducer => match expect_empty(frame).and_then(|()| self.init_producer(caller, effects)) {
+            Kind::InitProducer => match expect_empty(frame).and_then(|()| self.init_producer(now, caller, effects)) {
                 Ok(taken) => return taken,
                 Err(error) => Err(error),
             },

@@ -95,7 +95,8 @@ impl Shard {
         });
         let mut runs = Vec::new();
         let mut partitions = Vec::with_capacity(self.partitions.len());
-        let mut producers = Vec::new();
+        let (mut producers, mut producer_batches) = (Vec::new(), Vec::new());
+        let mut of_partitions = Vec::new();
         let mutants = self.log.mutants();
         for (_, partition) in self.partitions.iter() {
             runs.extend(partition.index.runs().map(|run| stored_run(partition, run)));
@@ -118,10 +119,13 @@ impl Shard {
             if !partition.producers().is_empty() && !mutants.has(Mutant::ForgetProducers) {
                 let is_early = mutants.has(Mutant::CheckpointTentative);
                 let committed_end = if is_early { partition.next_offset() } else { partition.committed_end() };
-                producers.extend(partition.producers().stored(partition.uid, committed_end));
+                of_partitions.push((partition.uid, partition.producers(), committed_end));
             }
         }
-        producers.sort_unstable_by_key(|producer| (producer.partition, producer.id));
+        of_partitions.sort_unstable_by_key(|(uid, ..)| *uid);
+        for (uid, of_partition, committed_end) in of_partitions {
+            of_partition.store(uid, committed_end, &mut producers, &mut producer_batches);
+        }
         CheckpointV2 {
             shard: self.id.0,
             covers_block: block.0,
@@ -129,6 +133,7 @@ impl Shard {
             partitions,
             runs,
             producers,
+            producer_batches,
             control: self.seat.as_ref().map(|seat| seat.state.snapshot()).unwrap_or_default(),
             ..CheckpointV2::default()
         }

@@ -235,7 +235,13 @@ impl Shard {
     /// Whether an orderly stop is through: everything taken in is durable and answered.
     pub fn has_stopped(&self) -> bool {
         match &self.phase {
-            Phase::Stopping => self.acks.is_empty() && self.sealing.is_none() && !self.owes_checkpoint() && self.log.is_quiet(),
+            Phase::Stopping => {
+                self.half_taken.is_empty()
+                    && self.acks.is_empty()
+                    && self.sealing.is_none()
+                    && !self.owes_checkpoint()
+                    && self.log.is_quiet()
+            }
             Phase::Failed(_) => true,
             _ => false,
         }

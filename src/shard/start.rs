@@ -259,9 +259,11 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
             // Moved up already for what was freed between the checkpoint and the crash; runs that are missing above it are damage.
             partition.restore_bounds(stored.log_start, stored.next_offset);
         }
+        let mut rest = checkpoint.producer_batches.as_slice();
         for stored in &checkpoint.producers {
+            let batches = rest.split_off(..usize::from(stored.batches)).expect("a checkpoint with fewer batches is refused");
             if let Some(partition) = found.get_mut(&PartitionUid(stored.partition)) {
-                partition.producers_mut().restore(stored);
+                partition.producers_mut().restore(stored, batches);
             }
         }
     }
@@ -278,6 +280,13 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
         }
     }
     recover_trims(recovered, &mut found)?;
+    // Before offsets are given up to what was lost: a batch there is none that a producer can rely on.
+    if !recovered.log.mutants().has(Mutant::CheckpointTentative) {
+        found.values_mut().for_each(|partition| {
+            let end = partition.next_offset();
+            partition.producers_mut().cut(end);
+        });
+    }
     // Blocks that are gone may have held records of any partition, behind whatever came after them was lost with them: as many
     // offsets as their bytes could have held are given up wherever nothing later tells where the partition went on.
     for lost in &recovered.lost {
