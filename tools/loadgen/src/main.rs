@@ -28,6 +28,7 @@ mod hlog;
 mod payload;
 mod plot;
 mod quantity;
+mod random;
 mod read;
 mod report;
 mod run;

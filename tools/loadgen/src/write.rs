@@ -25,6 +25,9 @@ const POLL_MAX: Duration = Duration::from_millis(10);
 /// Longest part of a wait that is spent awake.
 const SPIN_NS_MAX: u64 = 80_000;
 
+/// Share of a value behind its stamp that a codec makes nothing of.
+const COMPRESSIBLE: f64 = 0.5;
+
 /// What the writing thread is to do.
 pub struct WritePlan<'a> {
     /// Its options.
@@ -124,7 +127,8 @@ fn drive(
     excused: &mut Vec<(u32, u64)>,
 ) -> Result<(), String> {
     let mut producer = client.producer(producer_config(plan.load)).map_err(|error| error.to_string())?;
-    let mut sender = Sender { plan, maker: Maker::new(plan.load.size as usize, plan.run), clock };
+    let size = plan.load.size as usize;
+    let mut sender = Sender { plan, maker: Maker::new(size..=size, COMPRESSIBLE, plan.load.batch_bytes as usize, plan.run), clock };
     let busy_poll = client.config().busy_poll;
     // A sleeping thread wakes up to 60 us late (the kernel's timer slack); where that costs at most a tenth of a core, the last
     // bit before a due time is spent awake, so that the generator's own lateness is not in the latency.
@@ -281,7 +285,7 @@ impl Sender<'_> {
             topic: self.plan.topic,
             partition: (!keyed).then_some(next.stream),
             key: keyed.then_some(&key[..]),
-            value: Some(self.maker.make(&stamp)),
+            value: Some(self.maker.make(&stamp, self.plan.load.size as usize)),
             tag: next.tag,
             ..Record::default()
         };
