@@ -34,6 +34,21 @@ impl Found {
     }
 }
 
+impl std::ops::Add for Found {
+    type Output = Found;
+
+    fn add(self, other: Found) -> Found {
+        Found {
+            received: self.received + other.received,
+            lost: self.lost + other.lost,
+            duplicates: self.duplicates + other.duplicates,
+            reordered: self.reordered + other.reordered,
+            changed: self.changed + other.changed,
+            foreign: self.foreign + other.foreign,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Stream {
     /// The number expected next: all below were seen or are in `gaps`.

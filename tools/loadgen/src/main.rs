@@ -3,10 +3,11 @@
 //! Reads the options (`args.rs`), runs (`run.rs`), writes the report (`report.rs`) and the other files, or compares two reports
 //! (`compare.rs`). Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
 //! or to a file; a run that could begin always ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed,
-//! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached.
+//! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached, or the generator
+//! itself was late.
 //!
 //! ```text
-//! args -> run -+-> write: schedule -> flow -> payload -> client's producer -> stats
+//! args -> plan -> run -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client's producer -> stats, lateness
 //!              +-> read:  client's consumer -> payload -> check, stats
 //!              +-> watch: a look each second -> progress, hlog
 //!              +-> report: verdict, table, JSON, hgrm -> saved -+-> plot -> chart
@@ -15,20 +16,29 @@
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
 mod args;
+mod arrivals;
 mod chart;
 mod check;
 mod clock;
 mod compare;
+mod crew;
 mod encoded;
 mod environment;
 mod files;
 mod flow;
 mod hgrm;
 mod hlog;
+mod lateness;
+mod lines;
+mod load;
+mod open_files;
 mod payload;
+mod pick;
+mod plan;
 mod plot;
 mod quantity;
 mod random;
+mod ranges;
 mod read;
 mod report;
 mod run;
@@ -41,10 +51,12 @@ mod units;
 mod vanish;
 mod watch;
 mod write;
+mod zipf;
 
-use args::{Cli, Command, Common, Compare, Mode};
+use args::{Cli, Command, Common, Compare};
 use clap::{CommandFactory, Parser};
 use files::OutputFile;
+use plan::Plan;
 use report::{CLOSED_LOOP, Outcome};
 use saved::Saved;
 use std::io::{self, Write};
@@ -56,10 +68,9 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(mode) => {
-            if let Err(sentence) = run::check(&mode) {
-                Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
-            }
-            measure(&mode).map_err(|sentence| (report::EXIT_FAILED, sentence))
+            let plan =
+                Plan::new(&mode).unwrap_or_else(|sentence| Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit());
+            measure(&plan).map_err(|sentence| (report::EXIT_FAILED, sentence))
         }
         Command::Compare(compare) => self::compare(&compare),
     };
@@ -70,14 +81,10 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn measure(mode: &Mode) -> Result<u8, String> {
-    let common = match mode {
-        Mode::Produce(it) => &it.common,
-        Mode::Consume(it) => &it.common,
-        Mode::Both(it) => &it.common,
-    };
-    let (files, hlog) = Files::open(common, &run::latencies(mode))?;
-    let outcome = run::run(mode, hlog)?;
+fn measure(plan: &Plan<'_>) -> Result<u8, String> {
+    let common = plan.common;
+    let (files, hlog) = Files::open(common, &plan.latencies())?;
+    let outcome = run::run(plan, hlog)?;
     for alarm in outcome.alarms() {
         eprintln!("tramline-loadgen: {alarm}");
     }

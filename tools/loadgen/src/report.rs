@@ -6,11 +6,14 @@
 
 use crate::check::Found;
 use crate::encoded::encode;
+use crate::lateness::Lates;
 use crate::schedule::{Window, kept_rate, per_second, rate_is_held};
 use crate::stats::{ACK, E2E, Interval, PERCENTILES, SERVICE, Side, histogram_json, percentile_us, round_us};
+use crate::units::format_duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// What is said of a closed loop wherever its latencies stand.
 pub const CLOSED_LOOP: &str = "CLOSED LOOP (latencies leave out what a stall would delay)";
@@ -23,6 +26,9 @@ pub const FORMAT_VERSION: u64 = 1;
 pub const EXIT_FAILED: u8 = 1;
 /// Exit code when the asked rate was not reached.
 pub const EXIT_RATE: u8 = 3;
+
+/// Largest share of the records that may be late by the generator's own fault.
+const LATE_SHARE_MAX: f64 = 0.01;
 
 /// All that a run showed.
 pub struct Outcome {
@@ -40,8 +46,12 @@ pub struct Outcome {
     pub produce: Option<Side>,
     /// Records that were due and not sent when the time was over.
     pub unsent: u64,
-    /// The reading side.
+    /// How late records were sent; none in a closed loop.
+    pub lates: Option<Lates>,
+    /// The reading side, all readers together.
     pub consume: Option<Side>,
+    /// Number of readers, each of which gets all records.
+    pub readers: u64,
     /// What the check found.
     pub found: Option<Found>,
     /// A line per second.
@@ -105,13 +115,48 @@ impl Outcome {
         per_second(side.done_bytes, self.window.length_ns()) / 1e6
     }
 
-    /// The achieved rate when it is too low; `both` looks at the reading side too. Either measure will do: throughput is wrong
+    /// The achieved rate when it is too low; where there are readers, of each of them too. Either measure will do: throughput is wrong
     /// by a record or two in a short run at a low rate, the rate kept up with is wrong when answers take long but come steadily.
     fn rate_missed(&self) -> Option<f64> {
-        let asked = self.asked_rate?;
-        let achieved = |side: &Side| self.rate(side).max(kept_rate(side.measured_records, self.window, side.last_done_ns));
-        let lowest = [&self.produce, &self.consume].into_iter().flatten().map(achieved).fold(f64::INFINITY, f64::min);
-        (!rate_is_held(lowest, asked)).then_some(lowest)
+        let lowest = self.produce_rate().into_iter().chain(self.reader_rate()).fold(f64::INFINITY, f64::min);
+        (!rate_is_held(lowest, self.asked_rate?)).then_some(lowest)
+    }
+
+    fn produce_rate(&self) -> Option<f64> {
+        self.produce.as_ref().map(|side| self.achieved(side))
+    }
+
+    /// Of one reader, in the mean.
+    fn reader_rate(&self) -> Option<f64> {
+        self.consume.as_ref().map(|side| self.achieved(side) / self.readers.max(1) as f64)
+    }
+
+    fn achieved(&self, side: &Side) -> f64 {
+        self.rate(side).max(kept_rate(side.measured_records, self.window, side.last_done_ns))
+    }
+
+    /// Whether too many records were sent late by the generator's own fault.
+    fn sent_late(&self) -> Option<&Lates> {
+        self.lates.as_ref().filter(|lates| lates.own_share() > LATE_SHARE_MAX)
+    }
+
+    /// Who kept the run from its rate, as the end of a sentence.
+    fn bottleneck(&self) -> String {
+        let asked = self.asked_rate.unwrap_or_default();
+        let lates = self.lates.as_ref();
+        let share = |share: f64| format!("{:.1} % of the records", share * 100.0);
+        match lates {
+            _ if self.produce_rate().is_some_and(|rate| rate_is_held(rate, asked)) => {
+                "the bottleneck was the reading side, since all records were written in time".to_owned()
+            }
+            Some(lates) if lates.own_share() > LATE_SHARE_MAX && lates.own >= lates.blocked => {
+                format!("the bottleneck was the LOAD GENERATOR, by whose own fault {} were late", share(lates.own_share()))
+            }
+            Some(lates) if lates.blocked > 0 => {
+                format!("the bottleneck was the SERVER, which did not take {} in time", share(lates.blocked_share()))
+            }
+            _ => "the bottleneck was the SERVER: records were sent in time and answered late".to_owned(),
+        }
     }
 
     /// The exit code: failures before a missed rate.
@@ -120,7 +165,7 @@ impl Outcome {
         let bad = self.found.is_some_and(|found| !found.good());
         if self.vanished.is_some() || self.log_error.is_some() || failed || bad {
             EXIT_FAILED
-        } else if self.rate_missed().is_some() {
+        } else if self.rate_missed().is_some() || self.sent_late().is_some() {
             EXIT_RATE
         } else {
             0
@@ -149,9 +194,18 @@ impl Outcome {
         }
         if let (Some(rate), Some(asked), None) = (self.rate_missed(), self.asked_rate, &self.vanished) {
             alarms.push(format!(
-                "THE RATE WAS NOT REACHED: {rate:.0} of {asked} records/s ({:.1} %, {} records due were never sent); the latencies below are those of an overload, lower --rate to measure this server",
+                "THE RATE WAS NOT REACHED: {rate:.0} of {asked} records/s ({:.1} %, {} records due were never sent); {}; the latencies below are those of an overload, lower --rate to measure this server",
                 rate * 100.0 / asked as f64,
-                self.unsent
+                self.unsent,
+                self.bottleneck()
+            ));
+        }
+        if let (Some(lates), None) = (self.sent_late(), &self.vanished) {
+            alarms.push(format!(
+                "RECORDS WERE SENT LATE: {:.1} % of them by more than {} and by the LOAD GENERATOR's own fault (allowed is {:.0} %): its latencies are partly its own; give it free cores, --busy-poll or more --threads",
+                lates.own_share() * 100.0,
+                format_duration(Duration::from_nanos(lates.late_max_ns())),
+                LATE_SHARE_MAX * 100.0
             ));
         }
         alarms
@@ -198,6 +252,7 @@ impl Outcome {
             "seeds": self.seeds,
             "environment": self.environment,
             "produce": produce,
+            "lateness": self.lates.as_ref().map(lateness_json),
             "consume": self.consume.as_ref().map(|consume| side(consume, "end_to_end_us")),
             "check": found,
             "histograms": histograms,
@@ -208,6 +263,20 @@ impl Outcome {
             "warnings": self.warnings,
             "exit_code": self.exit_code(),
         })
+    }
+
+    fn lateness_line(&self) -> Option<String> {
+        let lates = self.lates.as_ref().filter(|lates| lates.records > 0)?;
+        let sent = |percentile| percentile_us(&lates.sent, percentile);
+        Some(format!(
+            "sent p50 {} p99 {} max {} us after due; later than {}: {:.2} % by the generator's own fault, {:.2} % by the server's",
+            sent(50.0),
+            sent(99.0),
+            round_us(lates.sent.max()),
+            format_duration(Duration::from_nanos(lates.late_max_ns())),
+            lates.own_share() * 100.0,
+            lates.blocked_share() * 100.0
+        ))
     }
 
     /// The report for people.
@@ -222,6 +291,9 @@ impl Outcome {
         }
         if let Some(side) = &self.produce {
             let _ = writeln!(text, "written   {}", self.side_line(side));
+        }
+        if let Some(line) = self.lateness_line() {
+            let _ = writeln!(text, "lateness  {line}");
         }
         if let Some(side) = &self.consume {
             let _ = writeln!(text, "read      {}", self.side_line(side));
@@ -254,8 +326,25 @@ impl Outcome {
         };
         let options = self.parameters.as_object().map(|object| {
             let shown = |value: &Value| value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
-            let wanted = ["level", "size", "batch_bytes", "in_flight", "compression", "producers", "keys", "partitions", "busy_poll"];
-            wanted.iter().filter_map(|name| object.get(*name).map(|value| format!("{name}={}", shown(value)))).collect::<Vec<_>>().join(" ")
+            let wanted = [
+                "arrivals",
+                "level",
+                "size",
+                "records",
+                "batch_bytes",
+                "in_flight",
+                "compression",
+                "producers",
+                "threads",
+                "keys",
+                "partitions",
+                "busy_poll",
+            ];
+            wanted
+                .iter()
+                .filter_map(|name| object.get(*name).filter(|value| !value.is_null()).map(|value| format!("{name}={}", shown(value))))
+                .collect::<Vec<_>>()
+                .join(" ")
         });
         format!("{}: {load}, measured {:.1} s  {}", self.mode, self.window.length_ns() as f64 / 1e9, options.unwrap_or_default())
     }
@@ -285,6 +374,18 @@ impl Outcome {
         }
         text
     }
+}
+
+fn lateness_json(lates: &Lates) -> Value {
+    json!({
+        "late_is_above_us": round_us(lates.late_max_ns()),
+        "records": lates.records,
+        "late_by_generator": lates.own,
+        "late_by_server": lates.blocked,
+        "late_by_generator_share": lates.own_share(),
+        "late_by_server_share": lates.blocked_share(),
+        "sent_minus_intended_us": histogram_json(&lates.sent),
+    })
 }
 
 /// The line of one second on standard error.
@@ -329,6 +430,7 @@ fn round(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lateness::Late;
     use crate::schedule::SECOND_NS;
     use crate::stats::record;
 
@@ -353,6 +455,8 @@ mod tests {
             window: Window::new(SECOND_NS, 10 * SECOND_NS),
             produce,
             unsent: 0,
+            lates: asked.map(|_| Lates::new(1_000_000)),
+            readers: u64::from(consume.is_some()),
             consume,
             found: None,
             series: Vec::new(),
@@ -397,6 +501,56 @@ mod tests {
         assert_eq!(outcome.exit_code(), EXIT_RATE);
         assert!(outcome.text().contains("THE RATE WAS NOT REACHED: 50 of 100"), "{}", outcome.text());
         assert_eq!(outcome.json()["produce"]["records_per_s"], 50.0);
+    }
+
+    fn lates(late: Late, late_records: u64, good_records: u64) -> Option<Lates> {
+        let mut lates = Lates::new(1_000_000);
+        (0..late_records).for_each(|_| lates.take(late));
+        (0..good_records).for_each(|_| lates.take(Late { all_ns: 900_000, own_ns: 900_000 }));
+        Some(lates)
+    }
+
+    #[test]
+    fn a_generator_that_sends_late_is_exit_code_three_although_the_rate_is_held() {
+        let mut outcome = outcome(Some(100), Some(side(1000, 1000)), None);
+        outcome.lates = lates(Late { all_ns: 5_000_000, own_ns: 5_000_000 }, 11, 989);
+        assert_eq!(outcome.exit_code(), EXIT_RATE);
+        let text = outcome.text();
+        assert!(text.contains("!!! RECORDS WERE SENT LATE: 1.1 %") && text.contains("LOAD GENERATOR") && text.contains("1ms"), "{text}");
+        assert!(text.contains("lateness  sent p50 9"), "{text}");
+        assert_eq!(outcome.json()["lateness"]["late_by_generator"], 11);
+        outcome.lates = lates(Late { all_ns: 5_000_000, own_ns: 5_000_000 }, 10, 990);
+        assert_eq!((outcome.exit_code(), outcome.alarms().len()), (0, 0), "one in a hundred is allowed");
+        outcome.lates = lates(Late { all_ns: 5_000_000, own_ns: 0 }, 500, 500);
+        assert_eq!(outcome.exit_code(), 0, "what waits for the server is in the latency and is no fault of the generator");
+    }
+
+    #[test]
+    fn a_missed_rate_names_the_bottleneck() {
+        let told = |lates, produced, consumed: Option<u64>| {
+            let mut outcome = outcome(Some(100), Some(side(produced, 1)), consumed.map(|records| side(records, 1)));
+            outcome.lates = lates;
+            outcome.alarms()[0].clone()
+        };
+        let (own, blocked) = (Late { all_ns: 9_000_000, own_ns: 9_000_000 }, Late { all_ns: 9_000_000, own_ns: 0 });
+        for (lates, produced, consumed, part) in [
+            (lates(own, 400, 100), 500, None, "the bottleneck was the LOAD GENERATOR, by whose own fault 80.0 % of the records were late"),
+            (lates(blocked, 400, 100), 500, None, "the bottleneck was the SERVER, which did not take 80.0 % of the records in time"),
+            (lates(own, 0, 500), 500, None, "the bottleneck was the SERVER: records were sent in time and answered late"),
+            (lates(own, 0, 1000), 1000, Some(500), "the bottleneck was the reading side"),
+        ] {
+            let sentence = told(lates, produced, consumed);
+            assert!(sentence.starts_with("THE RATE WAS NOT REACHED: 50 of 100") && sentence.contains(part), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn each_of_several_readers_has_to_keep_the_rate() {
+        let mut outcome = outcome(Some(100), Some(side(1000, 1)), Some(side(4000, 1)));
+        outcome.readers = 4;
+        assert_eq!(outcome.exit_code(), 0);
+        outcome.readers = 5;
+        assert_eq!(outcome.exit_code(), EXIT_RATE);
     }
 
     #[test]

@@ -1,129 +1,55 @@
-//! A run from beginning to end: connects, sees to the topic, starts the writing and the reading thread, has them watched, and
+//! A run from beginning to end: connects, sees to the topic, starts the writing and the reading threads, has them watched, and
 //! puts the outcome together.
 //!
-//! Invariants: the clock of the run starts when both sides know what to do; a side that ends early ends the other; the threads
+//! Invariants: the clock of the run starts when all sides know what to do; a side that ends early ends the others; the threads
 //! are joined before anything is reported. The calling thread only waits and prints, so it measures nothing and disturbs little.
 
-use crate::args::{Common, From, Level, Load, Mode, Read, name_of};
+use crate::args::{Common, From, Read};
 use crate::clock::Clock;
-use crate::environment::{build_warning, cpu_warning, environment};
-use crate::files::{OutputFile, check_distinct};
-use crate::flow::Flow;
+use crate::crew::{Done, write};
+use crate::environment::{cpu_warning, environment};
+use crate::files::OutputFile;
 use crate::hlog::{LINE_BYTES_MAX, Log, remarks};
-use crate::read::{Ends, ReadPlan, Seen, read};
+use crate::lateness::Lates;
+use crate::open_files;
+use crate::plan::Plan;
+use crate::read::{ReadPlan, Seen, read};
 use crate::report::Outcome;
 use crate::schedule::Window;
 use crate::stats::{Interval, Side};
 use crate::watch::{Group, Watch, tags};
-use crate::write::{WritePlan, Written, flow, write};
+use crate::write::{Desk, WritePlan};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{LineWriter, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tramline_client::{Client, Config, Consumer, ConsumerConfig, Error, ErrorCode, Metadata, Start};
 
-/// The checked options of a run.
-struct Plan<'a> {
-    mode: &'static str,
-    common: &'a Common,
-    load: Option<&'a Load>,
-    read: Option<&'a Read>,
-    from: From,
-    until_end: bool,
-}
-
-impl<'a> Plan<'a> {
-    fn new(mode: &'a Mode) -> Plan<'a> {
-        match mode {
-            Mode::Produce(it) => {
-                Plan { mode: "produce", common: &it.common, load: Some(&it.load), read: None, from: From::Latest, until_end: false }
-            }
-            Mode::Consume(it) => {
-                Plan { mode: "consume", common: &it.common, load: None, read: Some(&it.read), from: it.from, until_end: it.until_end }
-            }
-            Mode::Both(it) => {
-                Plan { mode: "both", common: &it.common, load: Some(&it.load), read: Some(&it.read), from: From::Latest, until_end: false }
-            }
-        }
-    }
-
-    fn window(&self) -> Window {
-        let warmup_ns = if self.until_end { 0 } else { self.common.warmup.as_nanos() as u64 };
-        Window::new(warmup_ns, self.common.duration.as_nanos() as u64)
-    }
-
-    fn closed(&self) -> bool {
-        self.load.is_some_and(|load| load.closed)
-    }
-
-    /// What a progress line calls the measured part.
-    fn phase(&self) -> &'static str {
-        match self.load {
-            Some(load) if load.closed => "CLOSED",
-            Some(_) => "open",
-            None => "read",
-        }
-    }
-}
-
-/// Refuses what the options only say together, before anything is done.
-pub fn check(mode: &Mode) -> Result<(), String> {
-    let plan = Plan::new(mode);
-    plan.common.check()?;
-    if let Some(load) = plan.load {
-        load.check()?;
-    }
-    let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    if let Some(option) = plan.common.needs_latency().filter(|_| latencies(mode).is_empty()) {
-        return Err(format!("{option} needs a latency, and reading what was written long ago has none; use --from latest"));
-    }
-    check_distinct(&plan.common.outputs(&latencies(mode)))?;
-    for cpu in &plan.common.cpu {
-        if !cores.contains(&usize::from(*cpu)) {
-            let known = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-            return Err(format!("--cpu {cpu} is not a core this process may use; allowed is one of {known}"));
-        }
-    }
-    Ok(())
-}
-
-/// The tags of the latencies that this mode measures, the main one first; empty when it measures none.
-pub fn latencies(mode: &Mode) -> Vec<&'static str> {
-    let plan = Plan::new(mode);
-    let mut found = Vec::new();
-    if plan.read.is_some() && plan.from == From::Latest {
-        found.extend(tags(false, plan.closed()));
-    }
-    if plan.load.is_some() {
-        found.extend(tags(true, plan.closed()));
-    }
-    found
+/// What the broker says of the topic.
+struct Topic {
+    partitions: u32,
+    /// Shards of nodes that own its partitions: the connections of a producer.
+    owners: u64,
 }
 
 /// Runs and gives the outcome, or the reason why it could not begin. `hlog` gets the interval log.
-pub fn run(mode: &Mode, hlog: Option<OutputFile>) -> Result<Outcome, String> {
-    let plan = Plan::new(mode);
+pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String> {
     let client = connect(plan.common)?;
-    let metadata = see_to_topic(&client, plan.common)?;
-    let topic = metadata.topic(&plan.common.topic).ok_or("the broker's metadata does not have the topic; run again")?;
-    let partitions = topic.partitions.len() as u32;
-    let owners =
-        topic.partitions.iter().map(|partition| (partition.leader_node, partition.leader_shard)).collect::<BTreeSet<_>>().len() as u64;
-    if partitions == 0 {
-        return Err(format!("topic {} has no partitions yet; run again", plan.common.topic));
-    }
+    let topic = topic(&client, plan.common)?;
     let run_number =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64 ^ (u64::from(std::process::id()) << 48);
+    let seed = plan.load.and_then(|load| load.pacing.seed).unwrap_or(run_number);
     let window = plan.window();
-    let reading = plan.read.map(|options| reading(&client, &plan, options, partitions, window, run_number));
-    let reading = reading.transpose().map_err(|error| error.to_string())?;
-    let writing = writing(&plan, partitions, owners, window, run_number);
-    let mut warnings = early_warnings(&plan, partitions);
+    let write_plan = writing(plan, &topic, window, run_number, seed);
+    let sockets = (write_plan.as_ref().map_or(0, |write_plan| write_plan.load.producers) + plan.readers) * topic.owners;
+    open_files::make_room(sockets)?;
+    let reading = reading(&client, plan, &topic, window, run_number).map_err(|error| error.to_string())?;
+    let mut warnings = plan.early_warnings(topic.partitions);
     let mut log_file = hlog.map(OutputFile::begin).transpose()?.map(|file| LineWriter::with_capacity(LINE_BYTES_MAX, file));
     let mut serializer = V2DeflateSerializer::new();
     let clock = Clock::start();
@@ -132,12 +58,12 @@ pub fn run(mode: &Mode, hlog: Option<OutputFile>) -> Result<Outcome, String> {
         None => None,
     };
     let log = log.transpose().map_err(|cause| format!("the interval log cannot be begun: {cause}"))?;
-    let threads = Threads { plan: &plan, client: &client, clock, window };
-    let ran = threads.run(writing, reading, log);
+    let threads = Threads { plan, client: &client, clock, window };
+    let ran = threads.run(write_plan.as_ref(), reading, log);
 
     warnings.extend(ran.warnings);
-    let vanished = ran.written.iter().find_map(|written| written.vanished.clone());
-    let vanished = vanished.or_else(|| ran.seen.as_ref().and_then(|seen| seen.vanished.clone()));
+    let vanished = ran.done.iter().find_map(|done| done.vanished.clone());
+    let vanished = vanished.or_else(|| ran.seen.iter().find_map(|seen| seen.vanished.clone()));
     let mut window = window;
     if vanished.is_some() || plan.mode == "consume" {
         // After a vanished server's last answer nothing was measured but the waiting for it.
@@ -145,48 +71,44 @@ pub fn run(mode: &Mode, hlog: Option<OutputFile>) -> Result<Outcome, String> {
         let end_ns = if vanished.is_some() { last_ns } else { ran.ended_ns };
         window.end_ns = end_ns.clamp(window.from_ns, window.end_ns);
     }
-    let mut parameters = parameters(&plan, partitions, owners, run_number);
+    let mut parameters = plan.parameters(topic.partitions, topic.owners, run_number);
     parameters["started_unix_s"] = json!(clock.started_unix_s());
+    let found = ran.seen.iter().map(|seen| seen.found).reduce(std::ops::Add::add);
     Ok(Outcome {
         mode: plan.mode,
         parameters,
         environment: environment(plan.common.disk.as_deref()),
         // As text, since it does not fit the numbers of every reader of JSON.
-        seeds: plan.load.map_or(Value::Null, |load| json!({"payload_first": run_number.to_string(), "payload_count": load.producers})),
+        seeds: plan.load.map_or(Value::Null, |_| json!({"seed": seed.to_string()})),
         log_error: ran.log_error,
-        asked_rate: plan.load.and_then(|load| load.rate),
+        asked_rate: plan.load.and_then(|load| load.pacing.rate),
         window,
         produce: ran.produce,
-        unsent: ran.written.iter().map(|written| written.unsent).sum(),
+        unsent: ran.done.iter().flat_map(|done| &done.written).map(|written| written.unsent).sum(),
+        lates: ran.lates.filter(|_| !plan.closed()),
         consume: ran.consume,
-        found: ran.seen.as_ref().map(|seen| seen.found),
+        readers: plan.readers,
+        found,
         series: ran.series,
         vanished,
         warnings,
     })
 }
 
-/// What each writer is to do, and when.
-fn writing<'a>(plan: &Plan<'a>, partitions: u32, owners: u64, window: Window, run_number: u64) -> Vec<(WritePlan<'a>, Flow)> {
-    let Some(load) = plan.load else { return Vec::new() };
-    let of = |writer| {
-        let run = run_number.wrapping_add(writer);
-        let write_plan = WritePlan { load, topic: &plan.common.topic, run, window, timeout: plan.common.timeout };
-        (write_plan, flow(load, writer, partitions, owners, window))
-    };
-    (0..load.producers).map(of).collect()
-}
-
-/// What makes the numbers doubtful before there are any.
-fn early_warnings(plan: &Plan<'_>, partitions: u32) -> Vec<String> {
-    let mut warnings: Vec<String> = build_warning().into_iter().collect();
-    if let Some(asked) = plan.common.partitions.filter(|asked| *asked != partitions) {
-        warnings.push(format!("the topic has {partitions} partitions already, --partitions {asked} was not used"));
-    }
-    if plan.load.is_some_and(|load| load.level == Level::None) {
-        warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel".to_owned());
-    }
-    warnings
+/// What the writers are to do, and when.
+fn writing<'a>(plan: &Plan<'a>, topic: &Topic, window: Window, run_number: u64, seed: u64) -> Option<WritePlan<'a>> {
+    let (load, values) = plan.load.zip(plan.values.clone())?;
+    Some(WritePlan {
+        load,
+        topic: &plan.common.topic,
+        partitions: topic.partitions,
+        owners: topic.owners,
+        values,
+        seed,
+        first_run: run_number,
+        window,
+        timeout: plan.common.timeout,
+    })
 }
 
 fn connect(common: &Common) -> Result<Client, String> {
@@ -200,7 +122,17 @@ fn connect(common: &Common) -> Result<Client, String> {
     Client::connect(config).map_err(|error| error.to_string())
 }
 
-/// The topic's metadata; creates the topic when it is missing.
+/// Creates the topic when it is missing.
+fn topic(client: &Client, common: &Common) -> Result<Topic, String> {
+    let metadata = see_to_topic(client, common)?;
+    let topic = metadata.topic(&common.topic).ok_or("the broker's metadata does not have the topic; run again")?;
+    if topic.partitions.is_empty() {
+        return Err(format!("topic {} has no partitions yet; run again", common.topic));
+    }
+    let owners: BTreeSet<_> = topic.partitions.iter().map(|partition| (partition.leader_node, partition.leader_shard)).collect();
+    Ok(Topic { partitions: topic.partitions.len() as u32, owners: owners.len() as u64 })
+}
+
 fn see_to_topic(client: &Client, common: &Common) -> Result<Metadata, String> {
     let ask = || client.metadata(&[&common.topic]).map_err(|error| error.to_string());
     let metadata = ask()?;
@@ -213,35 +145,36 @@ fn see_to_topic(client: &Client, common: &Common) -> Result<Metadata, String> {
     ask()
 }
 
-/// What to read, and a consumer that stands where reading begins: for `both` that has to be before the first record is written.
-fn reading<'a>(
-    client: &Client,
-    plan: &Plan<'a>,
-    options: &Read,
-    partitions: u32,
-    window: Window,
-    run: u64,
-) -> Result<(ReadPlan<'a>, Consumer), Error> {
-    let topic = plan.common.topic.as_str();
-    let config =
-        ConsumerConfig { credit_bytes: options.credit_bytes as u32, verify_checksums: !options.no_verify, ..ConsumerConfig::default() };
-    let mut consumer = client.consumer(config)?;
-    consumer.assign_all(topic, if plan.from == From::Earliest { Start::Earliest } else { Start::Latest })?;
-    let ends = if plan.until_end { client.end_offsets(topic)?.iter().map(|end| (end.partition, end.offset)).collect() } else { Vec::new() };
-    let both = plan.load.is_some();
-    let all_kept = (0..partitions).all(|partition| consumer.position(topic, partition) == Some(0));
-    let read_plan = ReadPlan {
-        topic,
-        from_zero: both || (plan.from == From::Earliest && all_kept),
-        ends,
-        runs: plan.load.map(|load| run..run.wrapping_add(load.producers)),
-        writers: plan.load.map_or(0, |load| load.producers),
-        timed: plan.from == From::Latest,
-        window,
-        timeout: plan.common.timeout,
-        keyed: plan.load.is_some_and(|load| load.keys > 0),
-    };
-    Ok((read_plan, consumer))
+/// Settings of all consumers.
+fn consumer_config(options: &Read) -> ConsumerConfig {
+    ConsumerConfig { credit_bytes: options.credit_bytes as u32, verify_checksums: !options.no_verify, ..ConsumerConfig::default() }
+}
+
+/// What to read, and consumers that stand where reading begins: with a writer that has to be before the first record is written.
+fn reading<'a>(client: &Client, plan: &Plan<'a>, topic: &Topic, window: Window, run: u64) -> Result<Vec<(ReadPlan<'a>, Consumer)>, Error> {
+    let name = plan.common.topic.as_str();
+    let mut readers = Vec::new();
+    for _ in 0..plan.readers {
+        let Some(options) = plan.read else { break };
+        let mut consumer = client.consumer(consumer_config(options))?;
+        consumer.assign_all(name, if plan.from == From::Earliest { Start::Earliest } else { Start::Latest })?;
+        let ends =
+            if plan.until_end { client.end_offsets(name)?.iter().map(|end| (end.partition, end.offset)).collect() } else { Vec::new() };
+        let all_kept = (0..topic.partitions).all(|partition| consumer.position(name, partition) == Some(0));
+        let read_plan = ReadPlan {
+            topic: name,
+            from_zero: plan.load.is_some() || (plan.from == From::Earliest && all_kept),
+            ends,
+            runs: plan.load.map(|load| run..run.wrapping_add(load.producers)),
+            writing_threads: plan.load.map_or(0, |load| load.threads()),
+            timed: plan.from == From::Latest,
+            window,
+            timeout: plan.common.timeout,
+            keyed: plan.load.is_some_and(|load| load.keyed()),
+        };
+        readers.push((read_plan, consumer));
+    }
+    Ok(readers)
 }
 
 struct Threads<'a> {
@@ -254,84 +187,118 @@ struct Threads<'a> {
 /// What the threads brought.
 struct Ran {
     produce: Option<Side>,
-    written: Vec<Written>,
+    done: Vec<Arc<Done>>,
+    lates: Option<Lates>,
     consume: Option<Side>,
-    seen: Option<Seen>,
+    seen: Vec<Seen>,
     series: Vec<Value>,
     warnings: Vec<String>,
     log_error: Option<String>,
     ended_ns: u64,
 }
 
+/// One side for each thread.
+fn sides(count: u64) -> Vec<Mutex<Side>> {
+    (0..count).map(|_| Mutex::new(Side::new())).collect()
+}
+
 impl Threads<'_> {
     fn run(
         &self,
-        writing: Vec<(WritePlan<'_>, Flow)>,
-        reading: Option<(ReadPlan<'_>, Consumer)>,
+        writing: Option<&WritePlan<'_>>,
+        reading: Vec<(ReadPlan<'_>, Consumer)>,
         mut log: Option<Log<'_, LineWriter<File>>>,
     ) -> Ran {
         let common = self.plan.common;
-        let (has_writer, has_reader) = (!writing.is_empty(), reading.is_some());
-        let produce: Vec<Mutex<Side>> = writing.iter().map(|_| Mutex::new(Side::new())).collect();
-        let consume: Vec<Mutex<Side>> = reading.iter().map(|_| Mutex::new(Side::new())).collect();
+        let writers = writing.map_or(0, |writing| writing.load.threads());
+        let (produce, consume) = (sides(writers), sides(reading.len() as u64));
         let stop = AtomicBool::new(false);
         let (ended_sender, ended) = channel::<()>();
-        let (ends_sender, ends) = channel::<Ends>();
+        let (told, tells): (Vec<_>, Vec<_>) = reading.iter().map(|_| channel::<Arc<Done>>()).unzip();
         let (written, seen, watched) = std::thread::scope(|scope| {
             let stop = &stop;
-            let reader = reading.zip(consume.first()).map(|((plan, consumer), side)| {
-                let ended = ended_sender.clone();
-                scope.spawn(move || {
-                    pin(common.consume_cpu());
-                    let seen = read(consumer, &plan, self.clock, side, stop, has_writer.then_some(&ends));
-                    if seen.vanished.is_some() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    // The receiver is gone only when nobody waits any more.
-                    let _ = ended.send(());
-                    seen
+            let mut threads = 0..;
+            let mut pinned = || threads.next().and_then(|thread| common.cpu_of(thread));
+            let writers: Vec<_> = (0..writers)
+                .zip(&produce)
+                .filter_map(|(thread, side)| Some((thread, side, writing?)))
+                .map(|(thread, side, writing)| {
+                    let (ended, told, cpu) = (ended_sender.clone(), told.clone(), pinned());
+                    scope.spawn(move || {
+                        pin(cpu);
+                        let mut desk = Desk::new(writing, self.clock, side, thread);
+                        let first = |thread| writing.load.producers * thread / writing.load.threads();
+                        let done = Arc::new(write(self.client, &mut desk, first(thread)..first(thread + 1), stop));
+                        for reader in told {
+                            // A reader that ended early does not listen any more.
+                            let _ = reader.send(Arc::clone(&done));
+                        }
+                        end(&done.vanished, stop);
+                        drop(ended);
+                        (done, desk.lates)
+                    })
                 })
-            });
-            let writers = writing.into_iter().zip(&produce).map(|((plan, flow), side)| {
-                let (ended, ends_sender) = (ended_sender.clone(), ends_sender.clone());
-                scope.spawn(move || {
-                    pin(common.produce_cpu());
-                    let written = write(self.client, &plan, flow, self.clock, side, stop);
-                    let _ = ends_sender.send(Ends::of(&written));
-                    if written.vanished.is_some() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    let _ = ended.send(());
-                    written
+                .collect();
+            drop(told);
+            let readers: Vec<_> = reading
+                .into_iter()
+                .zip(&consume)
+                .zip(tells)
+                .map(|(((read_plan, consumer), side), tells)| {
+                    let (ended, cpu) = (ended_sender.clone(), pinned());
+                    scope.spawn(move || {
+                        pin(cpu);
+                        let seen = read(consumer, &read_plan, self.clock, side, stop, self.plan.load.map(|_| &tells));
+                        end(&seen.vanished, stop);
+                        drop(ended);
+                        seen
+                    })
                 })
-            });
-            let writers: Vec<_> = writers.collect();
-            drop((ended_sender, ends_sender));
-            let mut groups = Vec::new();
-            if has_writer {
-                groups.push(Group { name: "write", workers: &produce, tags: tags(true, self.plan.closed()) });
-            }
-            if has_reader {
-                groups.push(Group { name: "read", workers: &consume, tags: tags(false, self.plan.closed()) });
-            }
-            let watched = self.watch(groups, log.as_mut()).run(&ended);
-            (writers.into_iter().map(join).collect::<Vec<_>>(), reader.map(join), watched)
+                .collect();
+            drop(ended_sender);
+            let watched = self.watch(&produce, &consume, log.as_mut(), &ended);
+            (writers.into_iter().map(join).collect::<Vec<_>>(), readers.into_iter().map(join).collect::<Vec<_>>(), watched)
         });
-        let ended_ns = seen.as_ref().map_or_else(|| self.clock.now_ns(), |seen| seen.ended_ns);
+        let ended_ns = seen.iter().map(|seen| seen.ended_ns).max().unwrap_or_else(|| self.clock.now_ns());
+        let (done, lates): (Vec<Arc<Done>>, Vec<Lates>) = written.into_iter().unzip();
         let mut warnings = Vec::new();
-        let busiest_writer = written.iter().map(|written| written.cpu_ns).max();
-        for (name, cpu_ns) in [("writing", busiest_writer), ("reading", seen.as_ref().map(|seen| seen.cpu_ns))] {
-            warnings.extend(cpu_ns.and_then(|cpu_ns| cpu_warning(name, cpu_ns, self.clock.now_ns(), common.busy_poll)));
+        let spins = common.busy_poll || self.plan.load.is_some_and(|load| load.producers > load.threads());
+        let busiest = (done.iter().map(|done| done.cpu_ns).max(), seen.iter().map(|seen| seen.cpu_ns).max());
+        for (name, cpu_ns, spins) in [("writing", busiest.0, spins), ("reading", busiest.1, common.busy_poll)] {
+            warnings.extend(cpu_ns.and_then(|cpu_ns| cpu_warning(name, cpu_ns, self.clock.now_ns(), spins)));
         }
+        let lates = lates.into_iter().reduce(|mut sum, lates| {
+            sum.merge(&lates);
+            sum
+        });
         let mut sums = watched.sums.iter();
-        let produce = merged(produce, if has_writer { sums.next() } else { None });
+        let produce = merged(produce, if done.is_empty() { None } else { sums.next() });
         let consume = merged(consume, sums.next());
-        Ran { produce, written, consume, seen, series: watched.series, warnings, log_error: watched.log_error, ended_ns }
+        Ran { produce, done, lates, consume, seen, series: watched.series, warnings, log_error: watched.log_error, ended_ns }
     }
 
-    fn watch<'w, 'l, W: Write>(&self, groups: Vec<Group<'w>>, log: Option<&'w mut Log<'l, W>>) -> Watch<'w, 'l, W> {
+    fn watch<'l, W: Write>(
+        &self,
+        produce: &[Mutex<Side>],
+        consume: &[Mutex<Side>],
+        log: Option<&mut Log<'l, W>>,
+        ended: &Receiver<()>,
+    ) -> crate::watch::Watched {
+        let closed = self.plan.closed();
+        let groups = [
+            Group { name: "write", workers: produce, tags: tags(true, closed) },
+            Group { name: "read", workers: consume, tags: tags(false, closed) },
+        ];
+        let groups = groups.into_iter().filter(|group| !group.workers.is_empty()).collect();
         let (phase, quiet) = (self.plan.phase(), self.plan.common.quiet);
-        Watch { clock: self.clock, window: self.window, phase, quiet, groups, log }
+        Watch { clock: self.clock, window: self.window, phase, quiet, groups, log }.run(ended)
+    }
+}
+
+/// A side that ended early ends all.
+fn end(vanished: &Option<String>, stop: &AtomicBool) {
+    if vanished.is_some() {
+        stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -352,44 +319,11 @@ fn join<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Binds the calling thread to a core that `check` found to exist; a kernel that refuses it now leaves the thread free.
+/// Binds the calling thread to a core that the plan found to exist; a kernel that refuses it now leaves the thread free.
 fn pin(cpu: Option<usize>) {
     if let Some(id) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id })
     {
         eprintln!("tramline-loadgen: the kernel refused to bind a thread to core {id}; going on unbound");
     }
-}
-
-fn parameters(plan: &Plan<'_>, partitions: u32, owners: u64, run: u64) -> Value {
-    let common = plan.common;
-    let mut object = json!({
-        "server": common.server, "topic": common.topic, "partitions": partitions, "owners": owners, "run": run,
-        "duration_s": common.duration.as_secs_f64(), "warmup_s": plan.window().from_ns as f64 / 1e9,
-        "busy_poll": common.busy_poll, "cpu": common.cpu,
-    });
-    if let Some(load) = plan.load {
-        let outstanding = load.closed.then(|| load.outstanding.unwrap_or(load.in_flight * load.records_per_batch() * owners));
-        for (name, value) in [
-            ("rate", json!(load.rate)),
-            ("outstanding", json!(outstanding)),
-            ("size", json!(load.size)),
-            ("batch_bytes", json!(load.batch_bytes)),
-            ("linger_us", json!(load.linger.as_micros() as u64)),
-            ("in_flight", json!(load.in_flight)),
-            ("buffer_bytes", json!(load.buffer_bytes)),
-            ("level", json!(name_of(load.level))),
-            ("compression", json!(name_of(load.compression))),
-            ("producers", json!(load.producers)),
-            ("keys", json!(load.keys)),
-        ] {
-            object[name] = value;
-        }
-    }
-    if let Some(read) = plan.read {
-        object["credit_bytes"] = json!(read.credit_bytes);
-        object["verify"] = json!(!read.no_verify);
-        object["from"] = json!(name_of(plan.from));
-    }
-    object
 }

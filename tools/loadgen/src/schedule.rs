@@ -1,4 +1,5 @@
-//! When each record is due: the arithmetic of a constant rate, and the three times of a run (warm-up, measured, over).
+//! The arithmetic of a constant rate, of single records or of groups that come at once, and the three times of a run (warm-up,
+//! measured, over).
 //!
 //! Invariants: the n-th record is due at `n * 1 s / rate`, computed from n and not by adding up, so that no rounding
 //! accumulates; what is due does not depend on what the server does (open loop). Times are nanoseconds since the run began.
@@ -24,15 +25,26 @@ impl Schedule {
 
     /// When this writer's record `n` (from 0) is due.
     pub fn due_ns(&self, n: u64) -> u64 {
-        let of_all = u128::from(n) * u128::from(self.writers) + u128::from(self.writer);
-        (of_all * u128::from(SECOND_NS) / u128::from(self.rate)) as u64
+        self.group_due_ns(n, 1)
     }
 
     /// How many of this writer's records are due at `now_ns`, that is, have a due time at or before it.
     pub fn due_count(&self, now_ns: u64) -> u64 {
-        // Record k of all is due when k * S / rate <= now in whole numbers, that is k * S < (now + 1) * rate.
+        self.groups_due(now_ns, 1)
+    }
+
+    /// When this writer's group `n` of `size` records is due, where all its records come at once: a schedule of groups at a `size`-th of
+    /// the rate.
+    pub fn group_due_ns(&self, n: u64, size: u64) -> u64 {
+        let of_all = u128::from(n) * u128::from(self.writers) + u128::from(self.writer);
+        (of_all * u128::from(size) * u128::from(SECOND_NS) / u128::from(self.rate)) as u64
+    }
+
+    /// How many of this writer's groups are due at `now_ns`.
+    pub fn groups_due(&self, now_ns: u64, size: u64) -> u64 {
+        // Group k of all is due when k * size * S / rate <= now in whole numbers, that is k * size * S < (now + 1) * rate.
         let scaled = (u128::from(now_ns) + 1) * u128::from(self.rate);
-        let of_all = scaled.div_ceil(u128::from(SECOND_NS)) as u64;
+        let of_all = scaled.div_ceil(u128::from(SECOND_NS) * u128::from(size)) as u64;
         of_all.saturating_sub(self.writer).div_ceil(self.writers)
     }
 }
