@@ -18,7 +18,9 @@ use std::time::Duration;
 #[command(after_help = "Latency is completion minus the INTENDED time of a record, so a stall counts for every record it delayed; \
 service time is completion minus the actual send. Rates are records per second, MB are 10^6 bytes of values.\n\
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
-3 the achieved rate is below 99 % of the asked one.")]
+3 the achieved rate is below 99 % of the asked one, or more than 1 % of the records were sent late (--late-max) by the generator's own \
+fault.\n\
+tramline-loadgen --scenario FILE takes the mode from the file, too.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -106,6 +108,9 @@ pub struct Both {
 /// Options of every mode.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
+    /// Take options from this TOML file: its keys are their names, mode = "both" names the mode; the command line wins
+    #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
+    pub scenario: Option<String>,
     /// Address of a node; several are separated by commas
     #[arg(long, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = ranges::servers)]
     pub server: String,

@@ -43,6 +43,7 @@ mod read;
 mod report;
 mod run;
 mod saved;
+mod scenario;
 mod schedule;
 mod stats;
 // One reading of durations and addresses for both tools; a crate of its own would be larger than the file.
@@ -66,7 +67,7 @@ use std::process::ExitCode;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let done = match parse().command {
         Command::Run(mode) => {
             let plan =
                 Plan::new(&mode).unwrap_or_else(|sentence| Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit());
@@ -79,6 +80,18 @@ fn main() -> ExitCode {
         code
     });
     ExitCode::from(code)
+}
+
+/// The command line, with the options of a scenario file. Ends the program where it is wrong.
+fn parse() -> Cli {
+    let usage = |sentence| Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
+    let (args, file) = scenario::expand(&Cli::command(), std::env::args_os().collect()).unwrap_or_else(usage);
+    Cli::try_parse_from(args).unwrap_or_else(|error| {
+        if let Some(file) = file.filter(|_| error.use_stderr()) {
+            eprintln!("tramline-loadgen: with the options of {file}:");
+        }
+        error.exit()
+    })
 }
 
 fn measure(plan: &Plan<'_>) -> Result<u8, String> {

@@ -133,7 +133,7 @@ impl<'a> Plan<'a> {
         let mut object = json!({
             "server": common.server, "topic": common.topic, "partitions": partitions, "owners": owners, "run": run,
             "duration_s": common.duration.as_secs_f64(), "warmup_s": self.window().from_ns as f64 / 1e9,
-            "busy_poll": common.busy_poll, "cpu": common.cpu,
+            "busy_poll": common.busy_poll, "cpu": common.cpu, "scenario": common.scenario,
         });
         if let (Some(load), Some(values)) = (self.load, &self.values) {
             let outstanding = load.closed.then(|| load.outstanding_max(values, owners));

@@ -242,7 +242,11 @@ impl Writer {
         }
         match self.vanish.check(done_ns) {
             Some(reason) => Err(reason),
-            None => Ok(Turn { waiting: self.flow.outstanding() > 0, more, due_ns, moved: sent > 0 || answers.any }),
+            None => {
+                // In a closed loop the answers made room.
+                let more = !over && self.flow.ready(done_ns) > 0;
+                Ok(Turn { waiting: self.flow.outstanding() > 0, more, due_ns, moved: sent > 0 || answers.any })
+            }
         }
     }
 
