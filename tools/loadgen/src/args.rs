@@ -36,6 +36,26 @@ pub enum Command {
     Run(Mode),
     /// Compare two JSON reports: quantiles, rates, their ratios, and what differs between the runs
     Compare(Compare),
+    /// Be a null sink: a server that acknowledges records unseen and keeps nothing, to find the generator's own limit
+    #[command(hide = true)]
+    Sink(Sink),
+}
+
+/// Options of `sink`.
+#[derive(Args, Debug)]
+pub struct Sink {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: String,
+    /// Pin to this core [0 to 1023]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..1024))]
+    pub cpu: Option<u16>,
+    /// Spin instead of sleeping while waiting
+    #[arg(long)]
+    pub busy_poll: bool,
+    /// Take no more than this, like a slow server [1k to 100G]
+    #[arg(long, value_name = "N", value_parser = ranges::bytes_per_second)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Options of `compare`.
@@ -55,7 +75,7 @@ pub struct Compare {
 /// What to drive.
 #[derive(Subcommand, Debug)]
 pub enum Mode {
-    /// Write records and measure acknowledgements
+    /// Write records and measure acknowledgements; at the end read back and check what was written
     Produce(Produce),
     /// Read records, check them and measure throughput (and latency with --from latest)
     Consume(Consume),
@@ -72,6 +92,9 @@ pub struct Produce {
     /// Options of the writing side.
     #[command(flatten)]
     pub load: Load,
+    /// Do not read back and check at the end what was written (level none is never read back)
+    #[arg(long)]
+    pub no_verify: bool,
 }
 
 /// Options of `consume`.
@@ -273,7 +296,7 @@ pub mod tests {
     pub fn mode(line: &str) -> Mode {
         match parse(line).unwrap().command {
             Command::Run(mode) => mode,
-            Command::Compare(_) => panic!("compare drives nothing"),
+            Command::Compare(_) | Command::Sink(_) => panic!("it drives nothing"),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Most writers of many wait for their next record, and few for answers. The first stand in a heap by due time, the others (*active*) have
 //! turn after turn, because a producer's sockets can only be asked through the producer itself. One active writer alone may sleep in its
-//! socket until something comes or somebody is due; several are asked in turn, with a `sched_yield` when none had anything.
+//! socket until something comes or somebody is due; several are asked in turn, with a nap when none had anything (with `--busy-poll` a
+//! `sched_yield`: a thread that spins takes half of a core that it shares, and on a small machine the server may be what it shares it with).
 //!
 //! Invariants: a writer is either in the heap or active, never both; who is due has a turn within one round; an idle writer has a turn once
 //! a second, in which the client sends its keepalive.
@@ -18,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tramline_client::Client;
 
+/// Pause before several writers are asked for answers again: with the kernel's timer slack some 0.1 ms, by which an answer may be timed late.
+const NAP: Duration = Duration::from_micros(50);
 /// How often a writer with nothing to do has a turn: several times within any broker's idle time-out.
 const IDLE_NS: u64 = SECOND_NS;
 
@@ -73,7 +76,7 @@ impl Crew {
                 0 if over => return Ok(()),
                 0 => idle(desk.wait(now_ns, next_ns), busy_poll),
                 1 => drop(self.round(desk, over, Some(next_ns))?),
-                _ if !self.round(desk, over, None)? => std::thread::yield_now(),
+                _ if !self.round(desk, over, None)? => idle(desk.wait(desk.clock.now_ns(), next_ns).min(NAP), busy_poll),
                 _ => {}
             }
         }

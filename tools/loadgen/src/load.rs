@@ -120,7 +120,7 @@ pub struct Load {
     /// Producers, each with its own connections; they share --rate, the other limits hold for each [1 to 10000]
     #[arg(long, default_value = "1", value_name = "N", value_parser = ranges::producers)]
     pub producers: u64,
-    /// Threads that share the producers; one with several spins while answers are missing [default: one per producer, at most one
+    /// Threads that share the producers; with several on one, answers are timed up to 0.1 ms late unless it spins (--busy-poll) [default: one per producer, at most one
     /// per core; 1 to 64]
     #[arg(long, value_name = "N", value_parser = ranges::threads)]
     pub threads: Option<u64>,

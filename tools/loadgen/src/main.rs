@@ -45,11 +45,14 @@ mod run;
 mod saved;
 mod scenario;
 mod schedule;
+mod session;
+mod sink;
 mod stats;
 // One reading of durations and addresses for both tools; a crate of its own would be larger than the file.
 #[path = "../../ctl/src/units.rs"]
 mod units;
 mod vanish;
+mod verify;
 mod watch;
 mod write;
 mod zipf;
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
             measure(&plan).map_err(|sentence| (report::EXIT_FAILED, sentence))
         }
         Command::Compare(compare) => self::compare(&compare),
+        Command::Sink(options) => sink::serve(&options).map_err(|sentence| (report::EXIT_FAILED, sentence)),
     };
     let code = done.unwrap_or_else(|(code, sentence)| {
         eprintln!("tramline-loadgen: {sentence}");

@@ -33,6 +33,8 @@ pub struct Plan<'a> {
     pub readers: u64,
     /// Where reading starts.
     pub from: From,
+    /// Whether what was written is read back at the end.
+    pub verify: bool,
     /// Whether it stops at the end as of the start.
     pub until_end: bool,
 }
@@ -40,10 +42,21 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Of a mode; the file of real records is not read yet.
     fn of(mode: &'a Mode) -> Plan<'a> {
-        let plan =
-            |mode, common| Plan { mode, common, load: None, values: None, read: None, readers: 0, from: From::Latest, until_end: false };
+        let plan = |mode, common| Plan {
+            mode,
+            common,
+            load: None,
+            values: None,
+            read: None,
+            readers: 0,
+            from: From::Latest,
+            verify: false,
+            until_end: false,
+        };
         match mode {
-            Mode::Produce(it) => Plan { load: Some(&it.load), ..plan("produce", &it.common) },
+            Mode::Produce(it) => {
+                Plan { load: Some(&it.load), verify: !it.no_verify && it.load.level != Level::None, ..plan("produce", &it.common) }
+            }
             Mode::Consume(it) => {
                 Plan { read: Some(&it.read), readers: 1, from: it.from, until_end: it.until_end, ..plan("consume", &it.common) }
             }
@@ -114,7 +127,8 @@ impl<'a> Plan<'a> {
         }
         let Some(load) = self.load else { return warnings };
         if load.level == Level::None {
-            warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel".to_owned());
+            warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel, and nothing is read back"
+                    .to_owned());
         }
         let needed = SET_UP * (load.producers / load.threads()) as u32;
         if needed > self.common.warmup {
@@ -133,7 +147,7 @@ impl<'a> Plan<'a> {
         let mut object = json!({
             "server": common.server, "topic": common.topic, "partitions": partitions, "owners": owners, "run": run,
             "duration_s": common.duration.as_secs_f64(), "warmup_s": self.window().from_ns as f64 / 1e9,
-            "busy_poll": common.busy_poll, "cpu": common.cpu, "scenario": common.scenario,
+            "busy_poll": common.busy_poll, "cpu": common.cpu, "scenario": common.scenario, "read_back": self.verify,
         });
         if let (Some(load), Some(values)) = (self.load, &self.values) {
             let outstanding = load.closed.then(|| load.outstanding_max(values, owners));

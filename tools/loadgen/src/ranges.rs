@@ -155,6 +155,11 @@ pub fn producers(text: &str) -> Result<u64, String> {
     parse_quantity_in(text, 1, 10_000)
 }
 
+/// Speed of a slow sink.
+pub fn bytes_per_second(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, 1_000, 100_000_000_000)
+}
+
 /// Number of threads.
 pub fn threads(text: &str) -> Result<u64, String> {
     parse_quantity_in(text, 1, 64)

@@ -54,6 +54,8 @@ pub struct Outcome {
     pub readers: u64,
     /// What the check found.
     pub found: Option<Found>,
+    /// Why it could not be checked.
+    pub unverified: Option<String>,
     /// A line per second.
     pub series: Vec<Value>,
     /// Why the run ended early.
@@ -163,7 +165,7 @@ impl Outcome {
     pub fn exit_code(&self) -> u8 {
         let failed = [&self.produce, &self.consume].into_iter().flatten().any(|side| side.failed > 0);
         let bad = self.found.is_some_and(|found| !found.good());
-        if self.vanished.is_some() || self.log_error.is_some() || failed || bad {
+        if self.vanished.is_some() || self.log_error.is_some() || self.unverified.is_some() || failed || bad {
             EXIT_FAILED
         } else if self.rate_missed().is_some() || self.sent_late().is_some() {
             EXIT_RATE
@@ -188,6 +190,9 @@ impl Outcome {
             if let Some(side) = side.as_ref().filter(|side| side.failed > 0) {
                 alarms.push(format!("{} RECORDS OR REQUESTS COULD NOT BE {}", side.failed, verb.to_uppercase()));
             }
+        }
+        if let Some(cause) = &self.unverified {
+            alarms.push(format!("WHAT WAS WRITTEN COULD NOT BE READ BACK: {cause}"));
         }
         if let Some(cause) = &self.log_error {
             alarms.push(format!("THE INTERVAL LOG IS NOT COMPLETE: {cause}"));
@@ -255,6 +260,7 @@ impl Outcome {
             "lateness": self.lates.as_ref().map(lateness_json),
             "consume": self.consume.as_ref().map(|consume| side(consume, "end_to_end_us")),
             "check": found,
+            "not_checked": self.unverified,
             "histograms": histograms,
             "histograms_are": "HdrHistogram V2, compressed, base64; nanoseconds; one per metric, of the measured part",
             "seconds": self.series,
@@ -459,6 +465,7 @@ mod tests {
             readers: u64::from(consume.is_some()),
             consume,
             found: None,
+            unverified: None,
             series: Vec::new(),
             vanished: None,
             warnings: Vec::new(),
@@ -578,6 +585,14 @@ mod tests {
         lost.found = Some(Found { received: 10, lost: 1, ..Found::default() });
         assert_eq!(lost.exit_code(), EXIT_FAILED);
         assert!(lost.text().contains("1 lost"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_a_failure() {
+        let mut outcome = outcome(None, Some(side(10, 1000)), None);
+        outcome.unverified = Some("the disk is gone".to_owned());
+        assert_eq!(outcome.exit_code(), EXIT_FAILED);
+        assert!(outcome.text().contains("!!! WHAT WAS WRITTEN COULD NOT BE READ BACK: the disk is gone"));
     }
 
     #[test]

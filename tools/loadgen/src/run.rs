@@ -17,6 +17,7 @@ use crate::read::{ReadPlan, Seen, read};
 use crate::report::Outcome;
 use crate::schedule::Window;
 use crate::stats::{Interval, Side};
+use crate::verify::{self, Unverified, Wanted};
 use crate::watch::{Group, Watch, tags};
 use crate::write::{Desk, WritePlan};
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -48,6 +49,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
     let write_plan = writing(plan, &topic, window, run_number, seed);
     let sockets = (write_plan.as_ref().map_or(0, |write_plan| write_plan.load.producers) + plan.readers) * topic.owners;
     open_files::make_room(sockets)?;
+    let before = plan.verify.then(|| verify::ends(&client, &plan.common.topic)).transpose()?;
     let reading = reading(&client, plan, &topic, window, run_number).map_err(|error| error.to_string())?;
     let mut warnings = plan.early_warnings(topic.partitions);
     let mut log_file = hlog.map(OutputFile::begin).transpose()?.map(|file| LineWriter::with_capacity(LINE_BYTES_MAX, file));
@@ -73,7 +75,15 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
     }
     let mut parameters = plan.parameters(topic.partitions, topic.owners, run_number);
     parameters["started_unix_s"] = json!(clock.started_unix_s());
-    let found = ran.seen.iter().map(|seen| seen.found).reduce(std::ops::Add::add);
+    let (mut found, mut unverified) = (None, None);
+    if let (Some(before), Some(write_plan), None) = (&before, &write_plan, &vanished) {
+        match verify::read_back(&client, &wanted(plan, write_plan, before), &ran.done) {
+            Ok(all) => found = Some(all),
+            Err(Unverified::Dropped(warning)) => warnings.push(warning),
+            Err(Unverified::Failed(cause)) => unverified = Some(cause),
+        }
+    }
+    let found = found.or_else(|| ran.seen.iter().map(|seen| seen.found).reduce(std::ops::Add::add));
     Ok(Outcome {
         mode: plan.mode,
         parameters,
@@ -89,6 +99,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         consume: ran.consume,
         readers: plan.readers,
         found,
+        unverified,
         series: ran.series,
         vanished,
         warnings,
@@ -109,6 +120,18 @@ fn writing<'a>(plan: &Plan<'a>, topic: &Topic, window: Window, run_number: u64, 
         window,
         timeout: plan.common.timeout,
     })
+}
+
+/// What has to be found when it is read back.
+fn wanted<'a>(plan: &Plan<'a>, write_plan: &WritePlan<'_>, before: &'a [u64]) -> Wanted<'a> {
+    Wanted {
+        topic: &plan.common.topic,
+        before,
+        runs: write_plan.first_run..write_plan.first_run.wrapping_add(write_plan.load.producers),
+        keyed: write_plan.load.keyed(),
+        timeout: plan.common.timeout,
+        quiet: plan.common.quiet,
+    }
 }
 
 fn connect(common: &Common) -> Result<Client, String> {
@@ -262,10 +285,9 @@ impl Threads<'_> {
         let ended_ns = seen.iter().map(|seen| seen.ended_ns).max().unwrap_or_else(|| self.clock.now_ns());
         let (done, lates): (Vec<Arc<Done>>, Vec<Lates>) = written.into_iter().unzip();
         let mut warnings = Vec::new();
-        let spins = common.busy_poll || self.plan.load.is_some_and(|load| load.producers > load.threads());
         let busiest = (done.iter().map(|done| done.cpu_ns).max(), seen.iter().map(|seen| seen.cpu_ns).max());
-        for (name, cpu_ns, spins) in [("writing", busiest.0, spins), ("reading", busiest.1, common.busy_poll)] {
-            warnings.extend(cpu_ns.and_then(|cpu_ns| cpu_warning(name, cpu_ns, self.clock.now_ns(), spins)));
+        for (name, cpu_ns) in [("writing", busiest.0), ("reading", busiest.1)] {
+            warnings.extend(cpu_ns.and_then(|cpu_ns| cpu_warning(name, cpu_ns, self.clock.now_ns(), common.busy_poll)));
         }
         let lates = lates.into_iter().reduce(|mut sum, lates| {
             sum.merge(&lates);

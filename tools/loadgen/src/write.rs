@@ -186,6 +186,8 @@ pub struct Writer {
     lateness: Lateness,
     vanish: Vanish,
     excused: Vec<(u32, u64)>,
+    /// Whether the turn after the end was had: what became due since the one before is sent in it.
+    ended: bool,
 }
 
 impl Writer {
@@ -198,6 +200,7 @@ impl Writer {
             lateness: Lateness::default(),
             vanish: Vanish::new(plan.timeout.as_nanos() as u64, now_ns),
             excused: Vec::new(),
+            ended: false,
         })
     }
 
@@ -207,15 +210,16 @@ impl Writer {
     }
 
     /// Sends what is due, at most 64 records, looks for answers, and counts what came. With a time in `wait_until_ns`, where somebody else
-    /// is due, waits for the first answer if nothing more can be sent. When all is `over`, only looks. An error ends the run.
+    /// is due, waits for the first answer if nothing more can be sent. When all is `over`, sends once more, then only looks. An error ends the run.
     pub fn turn(&mut self, desk: &mut Desk<'_>, over: bool, wait_until_ns: Option<u64>) -> Result<Turn, String> {
         let now_ns = desk.clock.now_ns();
         if self.flow.outstanding() == 0 {
             self.vanish.good(now_ns);
         }
-        let ready = if over { 0 } else { self.flow.ready(now_ns) };
+        let ready = if self.ended { 0 } else { self.flow.ready(now_ns) };
+        self.ended |= over;
         let (sent, full) = self.send(desk, ready.min(BURST_MAX))?;
-        let more = !full && ready > 0 && self.flow.ready(now_ns) > 0;
+        let more = !full && !over && ready > 0 && self.flow.ready(now_ns) > 0;
         if sent > 0 && !more && !full {
             self.lateness.catch_up();
             self.flow.end_burst();
