@@ -5,11 +5,12 @@
 //! Not here: options of the writing side (`load.rs`), ranges (`ranges.rs`).
 
 use crate::files::tagged;
-use crate::load::Load;
+use crate::load::{Churn, Load};
 use crate::ranges;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
+use tramline_client::wire::kind::Kind;
 
 /// Load generator of the Tramline message broker.
 #[derive(Parser, Debug)]
@@ -81,6 +82,57 @@ pub enum Mode {
     Consume(Consume),
     /// Write and read at once: end-to-end latency, and every record is checked for loss, duplicates, reorder and change
     Both(Both),
+    /// Write, read at the tail, and have cold readers go round from the beginning: what a replay does to latency. Fill the topic before
+    Replay(Replay),
+    /// Write, and read with several readers at the tail, each of which gets all records
+    Fanout(Fanout),
+    /// Open connections at a rate: connect, hello, one record or fetch, close
+    Churn(Churned),
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the writing side.
+    #[command(flatten)]
+    pub load: Load,
+    /// Options of the reading side.
+    #[command(flatten)]
+    pub read: Read,
+    /// Cold readers, a thread each [1 to 64]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = ranges::threads)]
+    pub readers: u64,
+}
+
+/// Options of `fanout`.
+#[derive(Args, Debug)]
+pub struct Fanout {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the writing side.
+    #[command(flatten)]
+    pub load: Load,
+    /// Options of the reading side.
+    #[command(flatten)]
+    pub read: Read,
+    /// Readers, a thread each [1 to 64]
+    #[arg(long, default_value = "4", value_name = "N", value_parser = ranges::threads)]
+    pub readers: u64,
+}
+
+/// Options of `churn`.
+#[derive(Args, Debug)]
+pub struct Churned {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// What connections do, and when.
+    #[command(flatten)]
+    pub churn: Churn,
 }
 
 /// Options of `produce`.
@@ -217,6 +269,38 @@ pub enum Level {
     Durable,
 }
 
+impl Level {
+    /// As the client calls it.
+    pub fn of_client(self) -> tramline_client::Level {
+        match self {
+            Level::None => tramline_client::Level::None,
+            Level::Leader => tramline_client::Level::Leader,
+            Level::LeaderDurable => tramline_client::Level::LeaderDurable,
+            Level::Replicated => tramline_client::Level::Replicated,
+            Level::Durable => tramline_client::Level::Durable,
+        }
+    }
+}
+
+/// What a connection of `churn` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Send one record.
+    Produce,
+    /// Ask for the first records once.
+    Fetch,
+}
+
+impl Action {
+    /// The request.
+    pub fn kind(self) -> Kind {
+        match self {
+            Action::Produce => Kind::Produce,
+            Action::Fetch => Kind::Fetch,
+        }
+    }
+}
+
 /// Codecs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
@@ -276,29 +360,9 @@ impl Common {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("tramline-loadgen").chain(line.split_whitespace()))
-    }
-
-    /// The writing side of a command line.
-    pub fn load(line: &str) -> Load {
-        match mode(line) {
-            Mode::Produce(produce) => produce.load,
-            Mode::Both(both) => both.load,
-            Mode::Consume(_) => panic!("consume has no load"),
-        }
-    }
-
-    /// The mode of a command line.
-    pub fn mode(line: &str) -> Mode {
-        match parse(line).unwrap().command {
-            Command::Run(mode) => mode,
-            Command::Compare(_) | Command::Sink(_) => panic!("it drives nothing"),
-        }
-    }
+    use crate::tests::{mode, parse};
 
     #[test]
     fn the_definition_is_sound() {
@@ -358,6 +422,14 @@ pub mod tests {
             ("produce --closed --disk /nonexistent", "not a directory"),
             ("compare a.json", "B.json"),
             ("compare a.json -", "name a file"),
+            ("replay --rate 5 --readers 0", "1 to 64"),
+            ("fanout --rate 5 --readers 65", "1 to 64"),
+            ("fanout", "--rate"),
+            ("churn", "--rate"),
+            ("churn --rate 5 --closed", "--closed"),
+            ("churn --rate 5 --threads 65", "1 to 64"),
+            ("churn --rate 5 --size 47", "48 to 1000000"),
+            ("churn --rate 5 --action look", "produce, fetch"),
             ("consume --rate 5", "--rate"),
             ("consume --from 7", "earliest, latest"),
             ("consume --credit-bytes 1", "65536 to 268435456"),

@@ -4,7 +4,7 @@
 //! options are decided here and nowhere else.
 //! Not here: single values (`ranges.rs`), the options of every mode (`args.rs`).
 
-use crate::args::{Compression, Level, name_of};
+use crate::args::{Action, Compression, Level, name_of};
 use crate::arrivals::Shape;
 use crate::lines::Lines;
 use crate::pick::{Choice, Spread, Values};
@@ -135,6 +135,37 @@ pub struct Load {
     pub key_field: Option<u32>,
 }
 
+/// Options of `churn`.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("open").args(["rate"]).required(true))]
+pub struct Churn {
+    /// When connections are due.
+    #[command(flatten)]
+    pub pacing: Pacing,
+    /// Threads, each with one connection at a time [1 to 64]
+    #[arg(long, default_value = "4", value_name = "N", value_parser = ranges::threads)]
+    pub threads: u64,
+    /// What each connection does
+    #[arg(long, default_value = "produce")]
+    pub action: Action,
+    /// Bytes of the record's value; 48 of them are the stamp [48 to 1M]
+    #[arg(long, default_value = "100", value_parser = ranges::size)]
+    pub size: u64,
+    /// What the acknowledgement of the record promises; none has no answer to wait for and is refused
+    #[arg(long, default_value = "durable")]
+    pub level: Level,
+}
+
+impl Churn {
+    /// What the options do not say each for itself but only together.
+    pub fn check(&self) -> Result<(), String> {
+        if self.level == Level::None {
+            return Err("--level none has no answer, so there would be nothing to measure; use leader or a stronger one".to_owned());
+        }
+        self.pacing.check()
+    }
+}
+
 impl Load {
     /// What the options do not say each for itself but only together.
     pub fn check(&self) -> Result<(), String> {
@@ -205,7 +236,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::tests::load;
+    use crate::tests::load;
 
     const FIXED: Values = Values::Sizes(1000, 1000);
 

@@ -7,11 +7,14 @@
 //! itself was late.
 //!
 //! ```text
-//! args -> plan -> run -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client's producer -> stats, lateness
-//!              +-> read:  client's consumer -> payload -> check, stats
-//!              +-> watch: a look each second -> progress, hlog
-//!              +-> report: verdict, table, JSON, hgrm -> saved -+-> plot -> chart
-//!                                                               +-> compare
+//! scenario -> args, load, ranges -> plan -> run -> threads -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client
+//!                                                           +-> read:  client's consumer -> payload -> check
+//!                                                           +-> cold, churn: readers from the beginning, connections
+//!                                                           +-> watch: a look each second -> progress, hlog
+//! what was written -> verify -> check
+//! stats, lateness, check -> verdict, report: table, JSON, hgrm -> saved -+-> plot -> chart
+//!                                                                        +-> compare
+//! sink -> session: a server that keeps nothing, in a process of its own
 //! ```
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
@@ -19,7 +22,9 @@ mod args;
 mod arrivals;
 mod chart;
 mod check;
+mod churn;
 mod clock;
+mod cold;
 mod compare;
 mod crew;
 mod encoded;
@@ -48,10 +53,14 @@ mod schedule;
 mod session;
 mod sink;
 mod stats;
+#[cfg(test)]
+mod tests;
+mod threads;
 // One reading of durations and addresses for both tools; a crate of its own would be larger than the file.
 #[path = "../../ctl/src/units.rs"]
 mod units;
 mod vanish;
+mod verdict;
 mod verify;
 mod watch;
 mod write;
@@ -65,6 +74,7 @@ use report::{CLOSED_LOOP, Outcome};
 use saved::Saved;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use verdict::EXIT_FAILED;
 
 /// Exit code of wrong usage, as clap has it.
 const EXIT_USAGE: u8 = 2;
@@ -74,10 +84,10 @@ fn main() -> ExitCode {
         Command::Run(mode) => {
             let plan =
                 Plan::new(&mode).unwrap_or_else(|sentence| Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit());
-            measure(&plan).map_err(|sentence| (report::EXIT_FAILED, sentence))
+            measure(&plan).map_err(|sentence| (EXIT_FAILED, sentence))
         }
         Command::Compare(compare) => self::compare(&compare),
-        Command::Sink(options) => sink::serve(&options).map_err(|sentence| (report::EXIT_FAILED, sentence)),
+        Command::Sink(options) => sink::serve(&options).map_err(|sentence| (EXIT_FAILED, sentence)),
     };
     let code = done.unwrap_or_else(|(code, sentence)| {
         eprintln!("tramline-loadgen: {sentence}");
@@ -119,7 +129,7 @@ fn compare(compare: &Compare) -> Result<u8, (u8, String)> {
     let mut names = vec![("A", compare.a.clone())];
     names.extend(compare.plot.iter().map(|path| ("--plot", path.clone())));
     files::check_distinct(&names).map_err(usage)?;
-    let failed = |sentence| (report::EXIT_FAILED, sentence);
+    let failed = |sentence| (EXIT_FAILED, sentence);
     let plot = compare.plot.as_deref().map(|path| OutputFile::open("--plot", path)).transpose().map_err(failed)?;
     print(&compare::text([&compare.a, &compare.b], &a, &b)).map_err(failed)?;
     plot.map_or(Ok(()), |file| file.write(plot::of_two(&a, &b).as_bytes())).map_err(failed)?;

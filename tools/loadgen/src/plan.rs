@@ -7,9 +7,10 @@
 use crate::args::{Common, From, Level, Mode, Read, name_of};
 use crate::environment::build_warning;
 use crate::files::check_distinct;
-use crate::load::Load;
+use crate::load::{Churn, Load, Pacing};
 use crate::pick::{Choice, Values};
 use crate::schedule::Window;
+use crate::stats::{CONNECT, SERVICE};
 use crate::watch::tags;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -33,6 +34,10 @@ pub struct Plan<'a> {
     pub readers: u64,
     /// Where reading starts.
     pub from: From,
+    /// Readers that go round from the beginning.
+    pub cold: u64,
+    /// Connections that come and go.
+    pub churn: Option<&'a Churn>,
     /// Whether what was written is read back at the end.
     pub verify: bool,
     /// Whether it stops at the end as of the start.
@@ -49,6 +54,8 @@ impl<'a> Plan<'a> {
             values: None,
             read: None,
             readers: 0,
+            cold: 0,
+            churn: None,
             from: From::Latest,
             verify: false,
             until_end: false,
@@ -61,6 +68,11 @@ impl<'a> Plan<'a> {
                 Plan { read: Some(&it.read), readers: 1, from: it.from, until_end: it.until_end, ..plan("consume", &it.common) }
             }
             Mode::Both(it) => Plan { load: Some(&it.load), read: Some(&it.read), readers: 1, ..plan("both", &it.common) },
+            Mode::Replay(it) => {
+                Plan { load: Some(&it.load), read: Some(&it.read), readers: 1, cold: it.readers, ..plan("replay", &it.common) }
+            }
+            Mode::Fanout(it) => Plan { load: Some(&it.load), read: Some(&it.read), readers: it.readers, ..plan("fanout", &it.common) },
+            Mode::Churn(it) => Plan { churn: Some(&it.churn), ..plan("churn", &it.common) },
         }
     }
 
@@ -70,6 +82,9 @@ impl<'a> Plan<'a> {
         plan.common.check()?;
         if let Some(load) = plan.load {
             load.check()?;
+        }
+        if let Some(churn) = plan.churn {
+            churn.check()?;
         }
         let tags = plan.latencies();
         if let Some(option) = plan.common.needs_latency().filter(|_| tags.is_empty()) {
@@ -93,6 +108,11 @@ impl<'a> Plan<'a> {
         Window::new(warmup_ns, self.common.duration.as_nanos() as u64)
     }
 
+    /// When records or connections are due, where there are any.
+    pub fn pacing(&self) -> Option<&'a Pacing> {
+        self.load.map(|load| &load.pacing).or(self.churn.map(|churn| &churn.pacing))
+    }
+
     /// Whether records wait for answers.
     pub fn closed(&self) -> bool {
         self.load.is_some_and(|load| load.closed)
@@ -103,6 +123,7 @@ impl<'a> Plan<'a> {
         match self.load {
             Some(load) if load.closed => "CLOSED",
             Some(_) => "open",
+            None if self.churn.is_some() => "open",
             None => "read",
         }
     }
@@ -115,6 +136,9 @@ impl<'a> Plan<'a> {
         }
         if self.load.is_some() {
             found.extend(tags(true, self.closed()));
+        }
+        if self.churn.is_some() {
+            found.extend([CONNECT, SERVICE]);
         }
         found
     }
@@ -186,11 +210,26 @@ impl<'a> Plan<'a> {
                 object[name] = value;
             }
         }
+        if let Some(churn) = self.churn {
+            for (name, value) in [
+                ("rate", json!(churn.pacing.rate)),
+                ("arrivals", json!(name_of(churn.pacing.arrivals))),
+                ("burst", json!(churn.pacing.burst_len())),
+                ("late_max_us", json!(churn.pacing.late_max.as_micros() as u64)),
+                ("threads", json!(churn.threads)),
+                ("action", json!(name_of(churn.action))),
+                ("size", json!(churn.size)),
+                ("level", json!(name_of(churn.level))),
+            ] {
+                object[name] = value;
+            }
+        }
         if let Some(read) = self.read {
             object["credit_bytes"] = json!(read.credit_bytes);
             object["verify"] = json!(!read.no_verify);
             object["from"] = json!(name_of(self.from));
-            object["readers"] = json!(self.readers);
+            object["readers"] = json!(self.readers); // at the tail
+            object["cold_readers"] = json!((self.cold > 0).then_some(self.cold));
         }
         object
     }
@@ -199,7 +238,7 @@ impl<'a> Plan<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::tests::mode;
+    use crate::tests::mode;
 
     #[test]
     fn a_plan_says_which_latencies_there_are() {
@@ -209,6 +248,9 @@ mod tests {
             ("both --rate 5", &["e2e", "ack", "service"]),
             ("consume --from latest", &["e2e"]),
             ("consume", &[]),
+            ("replay --rate 5", &["e2e", "ack", "service"]),
+            ("fanout --closed", &["e2e", "ack"]),
+            ("churn --rate 5", &["connect", "service"]),
         ] {
             assert_eq!(Plan::of(&mode(line)).latencies(), expected, "{line}");
         }
@@ -221,6 +263,8 @@ mod tests {
             ("produce --closed --cpu 1023", "--cpu 1023 is not a core"),
             ("consume --hgrm x", "--hgrm needs a latency"),
             ("produce --closed --key-field 1", "needs --records"),
+            ("churn --rate 5 --level none", "--level none has no answer"),
+            ("churn --rate 5 --burst 5", "--arrivals bursts"),
         ] {
             assert!(Plan::new(&mode(line)).err().unwrap().contains(part), "{line}");
         }

@@ -104,6 +104,11 @@ pub fn sizes(text: &str) -> Result<Sizes, String> {
     Ok(Sizes { min, max })
 }
 
+/// Size of a value that travels alone.
+pub fn size(text: &str) -> Result<u64, String> {
+    parse_quantity_in(text, STAMP_BYTES as u64, 1_000_000)
+}
+
 /// A share.
 pub fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -5,7 +5,7 @@
 //! fails or never gets an answer is handed to the reader as excused, so that it is not called lost.
 //! Not here: whose turn it is (`crew.rs`), what is due and what an answer means (`flow.rs`), the protocol (the client).
 
-use crate::args::{Compression, Level};
+use crate::args::Compression;
 use crate::arrivals::Arrivals;
 use crate::clock::Clock;
 use crate::flow::{Flow, Next, Pace};
@@ -75,13 +75,7 @@ impl WritePlan<'_> {
     pub fn producer_config(&self) -> ProducerConfig {
         let load = self.load;
         ProducerConfig {
-            level: match load.level {
-                Level::None => tramline_client::Level::None,
-                Level::Leader => tramline_client::Level::Leader,
-                Level::LeaderDurable => tramline_client::Level::LeaderDurable,
-                Level::Replicated => tramline_client::Level::Replicated,
-                Level::Durable => tramline_client::Level::Durable,
-            },
+            level: load.level.of_client(),
             batch_bytes: load.batch_bytes as usize,
             linger_us: load.linger.as_micros() as u64,
             max_in_flight: load.in_flight as usize,
@@ -155,13 +149,18 @@ impl<'a> Desk<'a> {
 
     /// How long to sleep when something is due at `until_ns`.
     pub fn wait(&self, now_ns: u64, until_ns: u64) -> Duration {
-        Duration::from_nanos(until_ns.saturating_sub(now_ns).saturating_sub(self.spin_ns)).min(WAIT_MAX)
+        wait(now_ns, until_ns, self.spin_ns)
     }
+}
+
+/// How long to sleep when something is due at `until_ns` and the last `spin_ns` are spent awake.
+pub fn wait(now_ns: u64, until_ns: u64, spin_ns: u64) -> Duration {
+    Duration::from_nanos(until_ns.saturating_sub(now_ns).saturating_sub(spin_ns)).min(WAIT_MAX)
 }
 
 /// A sleeping thread wakes up to 60 us late (the kernel's timer slack); where that costs at most a tenth of a core, the last
 /// bit before a due time is spent awake, so that the generator's own lateness is not in the latency.
-fn spin_ns(rate: Option<u64>, threads: u64) -> u64 {
+pub fn spin_ns(rate: Option<u64>, threads: u64) -> u64 {
     rate.map_or(0, |rate| SPIN_NS_MAX.min(SECOND_NS * threads / rate / 10))
 }
 
@@ -404,7 +403,7 @@ pub fn lock(side: &Mutex<Side>) -> std::sync::MutexGuard<'_, Side> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::tests::load;
+    use crate::tests::load;
 
     fn plan(load: &Load) -> WritePlan<'_> {
         WritePlan {

@@ -170,6 +170,19 @@ fn a_sink_that_goes_away_ends_the_run_with_what_was_measured() {
 }
 
 #[test]
+fn connections_come_and_go_at_a_rate() {
+    let sink = Sink::start("");
+    let ran = sink.run("churn --rate 200 --threads 2 --partitions 3 --late-max 10s --duration 500ms");
+    assert_eq!(ran.count("connect", "total_records") + ran.count("connect", "unsent"), 100, "{}", ran.stderr);
+    assert_eq!(ran.count("connect", "failed"), 0, "{}", ran.report["connect"]);
+    let latencies = ran.report["connect"]["latency_us"]["count"].as_u64();
+    assert_eq!((latencies, &ran.report["loop"]), (ran.report["connect"]["service_us"]["count"].as_u64(), &Value::from("open")));
+    assert!(latencies > Some(90), "{}", ran.report["connect"]);
+    let ran = sink.run("churn --rate 100 --action produce --level leader --arrivals poisson --late-max 10s --duration 300ms");
+    assert_eq!(ran.count("connect", "failed"), 0, "{}", ran.report["connect"]);
+}
+
+#[test]
 fn a_scenario_file_is_a_command_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let write = |text: &str| {
