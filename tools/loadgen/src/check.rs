@@ -63,7 +63,7 @@ struct Stream {
 
 /// The check of one reader.
 pub struct Checker {
-    /// Only these runs count (one per writing thread); others are foreign. None: every run is followed for itself.
+    /// Only these runs count (one per producer); others are foreign. None: every run is followed for itself.
     runs: Option<Range<u64>>,
     /// Whether a stream must begin with 0. Otherwise the first number seen is the beginning.
     from_zero: bool,

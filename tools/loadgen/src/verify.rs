@@ -58,10 +58,7 @@ pub fn ends(client: &Client, topic: &str) -> Result<Vec<u64>, String> {
 pub fn read_back(client: &Client, wanted: &Wanted<'_>, done: &[Arc<Done>]) -> Result<Found, Unverified> {
     let after = ends(client, wanted.topic).map_err(Unverified::Failed)?;
     refuse_dropped(client, wanted)?;
-    let mut checker = Checker::new(Some(wanted.runs.clone()), true);
-    for done in done {
-        expect(&mut checker, wanted.keyed, done);
-    }
+    let mut checker = checker(wanted, done);
     let parts: Vec<(u32, u64, u64)> = (0..)
         .zip(wanted.before.iter().zip(&after))
         .map(|(partition, (from, to))| (partition, *from, *to))
@@ -75,6 +72,15 @@ pub fn read_back(client: &Client, wanted: &Wanted<'_>, done: &[Arc<Done>]) -> Re
         read_some(client, wanted, some, &mut checker)?;
     }
     Ok(checker.found())
+}
+
+/// A check that knows all that was written.
+fn checker(wanted: &Wanted<'_>, done: &[Arc<Done>]) -> Checker {
+    let mut checker = Checker::new(Some(wanted.runs.clone()), true);
+    for done in done {
+        expect(&mut checker, wanted.keyed, done);
+    }
+    checker
 }
 
 fn refuse_dropped(client: &Client, wanted: &Wanted<'_>) -> Result<(), Unverified> {
@@ -133,4 +139,65 @@ fn read_some(client: &Client, wanted: &Wanted<'_>, parts: &[(u32, u64, u64)], ch
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::{Maker, Stamp};
+    use crate::write::Written;
+
+    /// What is found when two writers wrote 4 and 2 records into partition 0, of which one failed, and these values come back.
+    fn found(values: &[Vec<u8>]) -> Found {
+        let wanted = Wanted { topic: "t", before: &[0], runs: 100..102, keyed: false, timeout: Duration::ZERO, quiet: true };
+        let written = vec![
+            Written { run: 100, streams: vec![(0, 4)], excused: vec![(0, 2)], unsent: 0 },
+            Written { run: 101, streams: vec![(0, 2)], ..Written::default() },
+        ];
+        let mut checker = checker(&wanted, &[Arc::new(Done { written, ..Done::default() })]);
+        for value in values {
+            checker.take(0, payload::read(value));
+        }
+        checker.found()
+    }
+
+    fn value(run: u64, sequence: u64) -> Vec<u8> {
+        Maker::new(100..=100, 0.5, 1000, run).make(&Stamp { stream: 0, keyed: false, run, sequence, intended_utc_ns: 5 }, 100).to_vec()
+    }
+
+    fn all() -> Vec<Vec<u8>> {
+        [(100, 0), (101, 0), (100, 1), (100, 3), (101, 1)].map(|(run, sequence)| value(run, sequence)).to_vec()
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_comes_back_is_good() {
+        assert!(found(&all()).good());
+        let mut with_failed = all();
+        with_failed.insert(3, value(100, 2));
+        with_failed.push(value(7, 0));
+        let found = found(&with_failed);
+        assert!(
+            found.good() && found.received == 6 && found.foreign == 1,
+            "one whose answer was lost may be there; others are passed over: {found:?}"
+        );
+    }
+
+    #[test]
+    fn loss_duplicates_reorder_and_change_are_found() {
+        let without = |place: usize| {
+            let mut values = all();
+            values.remove(place);
+            values
+        };
+        assert_eq!((found(&without(2)).lost, found(&without(4)).lost, found(&[]).lost), (1, 1, 5), "the last one of a writer too");
+        let mut values = all();
+        values.push(value(100, 3));
+        assert_eq!(found(&values), Found { received: 6, duplicates: 1, ..Found::default() });
+        let mut values = all();
+        values.swap(0, 2);
+        assert_eq!(found(&values), Found { received: 5, reordered: 1, ..Found::default() });
+        let mut values = all();
+        values[3][70] ^= 1;
+        assert_eq!(found(&values), Found { received: 4, changed: 1, lost: 1, ..Found::default() });
+    }
 }
