@@ -218,7 +218,7 @@ pub struct Common {
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hgrm: Option<String>,
     /// Write an HdrHistogram interval log (V2, nanoseconds) while the run goes on, a line per second and latency, with the tags
-    /// ack (from the intended time), service (from the send) and e2e (end to end)
+    /// ack (from the intended time), service (from the send), e2e (end to end) and connect
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hlog: Option<String>,
     /// Draw the percentile curves and the seconds into this SVG file

@@ -103,6 +103,11 @@ impl Lines {
         self.lines[line as usize].length + STAMP_BYTES as u32
     }
 
+    /// The largest of these.
+    pub fn value_bytes_max(&self) -> u32 {
+        self.lines.iter().map(|line| line.length).max().unwrap_or(0) + STAMP_BYTES as u32
+    }
+
     /// Mean of these.
     pub fn value_bytes_mean(&self) -> u64 {
         self.lines.iter().map(|line| u64::from(line.length)).sum::<u64>() / self.lines.len() as u64 + STAMP_BYTES as u64

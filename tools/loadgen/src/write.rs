@@ -19,12 +19,17 @@ use crate::stats::{Side, record};
 use crate::vanish::Vanish;
 use std::sync::Mutex;
 use std::time::Duration;
-use tramline_client::{Client, Codec, Error, Partitioner, Producer, ProducerConfig, Record, SendError};
+use tramline_client::wire::batch::Limits;
+use tramline_client::{BROKER_LIMITS, Client, Codec, Error, Partitioner, Producer, ProducerConfig, Record, SendError};
 
 /// Records given to the client between two polls: few enough that answers are not timed late (64 records of 1 KiB are copied in
 /// some 10 us), enough that polling costs little.
 const BURST_MAX: u64 = 64;
 
+/// What a record has beside its value: its index entry and the longest key.
+const RECORD_BYTES_BESIDE: u32 = 8 << 10;
+/// A batch's header and some room.
+const BATCH_HEADER_BYTES: u32 = 1 << 10;
 /// Longest sleep, so that the end of the run and a request to stop are seen in time.
 const WAIT_MAX: Duration = Duration::from_millis(10);
 /// Longest part of a wait that is spent awake.
@@ -74,7 +79,20 @@ impl WritePlan<'_> {
     /// The producer's settings from the options.
     pub fn producer_config(&self) -> ProducerConfig {
         let load = self.load;
+        // What is asked for is sent: whether it is too large, the broker says, and its settings may differ from the client's defaults.
+        let record_bytes = match &self.values {
+            Values::Sizes(_, max) => *max,
+            Values::Lines(lines) => lines.value_bytes_max(),
+        } + RECORD_BYTES_BESIDE;
+        let batch_bytes = record_bytes.max(load.batch_bytes as u32) + BATCH_HEADER_BYTES;
+        let limits = Limits {
+            record_bytes_max: BROKER_LIMITS.record_bytes_max.max(record_bytes),
+            values_bytes_max: BROKER_LIMITS.values_bytes_max.max(batch_bytes),
+            batch_bytes_max: BROKER_LIMITS.batch_bytes_max.max(batch_bytes),
+            ..BROKER_LIMITS
+        };
         ProducerConfig {
+            limits,
             level: load.level.of_client(),
             batch_bytes: load.batch_bytes as usize,
             linger_us: load.linger.as_micros() as u64,
@@ -425,6 +443,20 @@ mod tests {
         let config = plan(&load).producer_config();
         assert_eq!((config.level, config.compression), (tramline_client::Level::LeaderDurable, Codec::Zstd));
         assert_eq!((config.batch_bytes, config.linger_us, config.max_in_flight), (4096, 2000, 7));
+    }
+
+    #[test]
+    fn the_client_refuses_nothing_that_the_options_allow() {
+        for line in ["produce --closed --size 16MiB --buffer-bytes 1GiB", "produce --closed --batch-bytes 8MiB"] {
+            let load = load(line);
+            let config = plan(&load).producer_config();
+            assert!(
+                config.limits.record_bytes_max >= load.size.max && config.limits.batch_bytes_max as usize >= config.batch_bytes,
+                "{line}"
+            );
+            assert!(config.limits.batch_bytes_max > config.limits.record_bytes_max, "{line}");
+        }
+        assert_eq!(plan(&load("produce --closed")).producer_config().limits, BROKER_LIMITS);
     }
 
     #[test]
