@@ -129,10 +129,10 @@ impl Flow {
         }
     }
 
-    /// Records that were due before the end and never sent.
-    pub fn unsent(&self) -> u64 {
+    /// Records that are due at `now_ns`, or were before the end, and were never sent.
+    pub fn unsent(&self, now_ns: u64) -> u64 {
         match &self.pace {
-            Pace::Open(arrivals) => arrivals.left(self.window.end_ns - 1) + u64::from(self.again.is_some()),
+            Pace::Open(arrivals) => arrivals.left(now_ns.min(self.window.end_ns - 1)) + u64::from(self.again.is_some()),
             Pace::Closed { .. } => 0,
         }
     }
@@ -267,14 +267,15 @@ mod tests {
         for _ in 0..1500 {
             flow.next(0);
         }
-        assert_eq!((flow.unsent(), flow.ready(3 * SECOND_NS)), (500, 500));
+        assert_eq!((flow.unsent(u64::MAX), flow.ready(3 * SECOND_NS)), (500, 500));
+        assert_eq!(flow.unsent(1_600_500_000), 101, "a run that ends early left only what was due");
         let refused = flow.next(0);
         flow.undo(&refused);
-        assert_eq!((flow.unsent(), flow.ready(3 * SECOND_NS)), (500, 500), "the one that was not taken is still to be sent");
+        assert_eq!((flow.unsent(u64::MAX), flow.ready(3 * SECOND_NS)), (500, 500), "the one that was not taken is still to be sent");
         for _ in 0..500 {
             flow.next(0);
         }
-        assert_eq!((flow.unsent(), flow.ready(3 * SECOND_NS), flow.next_due_ns()), (0, 0, None));
+        assert_eq!((flow.unsent(u64::MAX), flow.ready(3 * SECOND_NS), flow.next_due_ns()), (0, 0, None));
     }
 
     #[test]
@@ -343,7 +344,7 @@ mod tests {
                     let (a, b) = (plain.next(5), tried.next(5));
                     assert_eq!((a.pick, a.sequence, a.intended_ns), (b.pick, b.sequence, b.intended_ns), "{spread:?} {shape:?}");
                 }
-                assert_eq!((plain.outstanding(), plain.unsent()), (tried.outstanding(), tried.unsent()));
+                assert_eq!((plain.outstanding(), plain.unsent(u64::MAX)), (tried.outstanding(), tried.unsent(u64::MAX)));
             }
         }
     }

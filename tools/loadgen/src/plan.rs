@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Setting a producer up takes some 0.2 ms of its thread: metadata, connection, hello.
 const SET_UP: Duration = Duration::from_micros(200);
+/// Less than this is not worth a word.
+const SET_UP_TOLD: Duration = Duration::from_millis(20);
 
 /// The checked options of a run.
 pub struct Plan<'a> {
@@ -155,7 +157,7 @@ impl<'a> Plan<'a> {
                     .to_owned());
         }
         let needed = SET_UP * (load.producers / load.threads()) as u32;
-        if needed > self.common.warmup {
+        if needed > self.common.warmup.max(SET_UP_TOLD) {
             let (needed_ms, warmup_ms) = (needed.as_millis(), self.common.warmup.as_millis());
             warnings.push(format!(
                 "setting up {} producers takes some {needed_ms} ms of each thread, --warmup has {warmup_ms} ms: the rest is measured",
@@ -293,5 +295,6 @@ mod tests {
         let warned = |line| Plan::of(&mode(line)).early_warnings(1).iter().any(|warning| warning.contains("setting up"));
         assert!(warned("produce --closed --producers 5000 --threads 1 --warmup 500ms"));
         assert!(!warned("produce --closed --producers 5000 --threads 1 --warmup 2s"));
+        assert!(!warned("produce --closed --producers 5 --threads 1 --warmup 0s"));
     }
 }

@@ -350,9 +350,11 @@ impl Writer {
             side.failed += unanswered;
             *side.errors.entry("no answer until the end of the run".to_owned()).or_default() += unanswered;
         }
-        let unsent = self.flow.unsent();
-        if let Some(due_ns) = self.flow.next_due_ns().filter(|_| unsent > 0) {
-            desk.lates.take_unsent(self.lateness.unsent(due_ns, desk.clock.now_ns()), unsent);
+        let now_ns = desk.clock.now_ns();
+        let unsent = self.flow.unsent(now_ns);
+        // What is left because the run ended early is late by nobody's fault.
+        if let Some(due_ns) = self.flow.next_due_ns().filter(|_| unsent > 0 && now_ns >= desk.plan.window.end_ns) {
+            desk.lates.take_unsent(self.lateness.unsent(due_ns, now_ns), unsent);
         }
         Written { run: self.run, streams: self.flow.written(), excused: self.excused, unsent }
     }
