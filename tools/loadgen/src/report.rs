@@ -32,6 +32,8 @@ pub struct Outcome {
     pub environment: Value,
     /// Rate of the open loop; none for a closed loop or a reader.
     pub asked_rate: Option<u64>,
+    /// Whether what is due is drawn at random, so that its number is not the rate times the time.
+    pub random_arrivals: bool,
     /// The measured part, cut where the run ended early.
     pub window: Window,
     /// The writing side.

@@ -4,6 +4,7 @@
 //! Not here: the threads (`threads.rs`).
 
 use crate::args::{Common, From, Read};
+use crate::arrivals::Shape;
 use crate::check::Found;
 use crate::churn::{ChurnPlan, Target};
 use crate::clock::Clock;
@@ -90,6 +91,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         seeds: plan.pacing().map_or(Value::Null, |_| json!({"seed": seed.to_string()})),
         log_error: ran.log_error,
         asked_rate: plan.pacing().and_then(|pacing| pacing.rate),
+        random_arrivals: plan.pacing().is_some_and(|pacing| pacing.shape() == Shape::Poisson),
         window,
         produce: ran.produce,
         unsent: ran.unsent,

