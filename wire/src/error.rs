@@ -108,6 +108,12 @@ codes! {
     Internal = 32, "internal", false, "the broker met a defect of its own: look at its log and report it";
     /// The topic went away meanwhile.
     TopicDeleted = 33, "topic_deleted", false, "the topic was deleted: refresh metadata before using a topic of the same name";
+    /// A batch of an idempotent producer that does not follow its last one.
+    OutOfSequence = 34, "out_of_sequence", false, "an earlier batch of this producer is missing here: send the missing one first, or begin anew with the next epoch";
+    /// A batch of an earlier epoch.
+    ProducerFenced = 35, "producer_fenced", false, "the producer has gone on with a higher epoch: this batch was given up";
+    /// A repeated batch of which only the number is known.
+    DuplicateTooOld = 36, "duplicate_too_old", false, "the batch was stored before, so long ago that its offset is not remembered: take it as stored";
 }
 
 impl ErrorCode {

@@ -69,6 +69,8 @@ kinds! {
     TrimPartitions = 15, "TrimPartitions", 1..=1, reply true;
     /// Where the disk space of a node went.
     DescribeStorage = 16, "DescribeStorage", 1..=1, reply true;
+    /// An identity for an idempotent producer.
+    InitProducer = 17, "InitProducer", 1..=1, reply true;
 }
 
 impl Kind {

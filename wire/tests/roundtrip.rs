@@ -14,6 +14,7 @@ use tramline_wire::metadata::*;
 use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
+use tramline_wire::producer::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -218,6 +219,12 @@ proptest! {
             OffsetAnswer { partition_uid, error, offset, timestamp_us }
         }).collect();
         identity!(ListOffsetsReply { entries: List::of(&answers) });
+    }
+
+    #[test]
+    fn producers(producer_id in any::<u64>(), batches_kept in any::<u16>(), expiry_ms in any::<u32>()) {
+        identity!(InitProducerRequest {});
+        identity!(InitProducerReply { producer_id, batches_kept, expiry_ms });
     }
 
     #[test]

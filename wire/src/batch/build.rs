@@ -221,6 +221,20 @@ impl BatchBuilder {
         codec: Codec,
         compress: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<usize, E> {
+        let start = out.len();
+        let len = self.finish_unmarked(out, codec, compress)?;
+        mark_producer(&mut out[start..], producer);
+        Ok(len)
+    }
+
+    /// As [`BatchBuilder::finish`], but for the producer's mark and the body's checksum, which covers it: the batch is none before [`mark_producer`]
+    /// has put them in. For who gives a batch its sequence number when it is sent, not when it is full.
+    pub fn finish_unmarked<E>(
+        &mut self,
+        out: &mut Vec<u8>,
+        codec: Codec,
+        compress: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<usize, E> {
         assert!(!self.is_empty(), "a batch has at least one record");
         let start = out.len();
         out.reserve(self.batch_bytes());
@@ -243,12 +257,12 @@ impl BatchBuilder {
         if stored == Codec::None {
             out.extend_from_slice(&self.values);
         }
-        self.write_header(&mut out[start..], producer, stored);
+        self.write_header(&mut out[start..], stored);
         self.clear();
         Ok(out.len() - start)
     }
 
-    fn write_header(&self, batch: &mut [u8], producer: ProducerMark, codec: Codec) {
+    fn write_header(&self, batch: &mut [u8], codec: Codec) {
         let body_len = batch.len() - BATCH_HEADER_BYTES;
         let mut put = |at: usize, bytes: &[u8]| batch[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &BATCH_MAGIC);
@@ -261,12 +275,17 @@ impl BatchBuilder {
         put(AT_VALUES_LEN, &(self.values.len() as u32).to_le_bytes());
         put(AT_FIRST_TIMESTAMP, &self.first_timestamp_us.to_le_bytes());
         put(AT_NEWEST_TIMESTAMP, &self.newest_timestamp_us.to_le_bytes());
-        put(AT_PRODUCER_ID, &producer.id.to_le_bytes());
-        put(AT_PRODUCER_EPOCH, &producer.epoch.to_le_bytes());
-        put(AT_SEQUENCE, &producer.sequence.to_le_bytes());
-        let crc = body_crc(batch);
-        batch[AT_BODY_CRC..AT_RESERVED_68].copy_from_slice(&crc.to_le_bytes());
     }
+}
+
+/// Writes the producer's mark into a batch that a [`BatchBuilder`] made, in the place of the one it has, and the checksum that covers it and the body
+/// (which is why this takes as long as the body is large). Panics when `batch` is shorter than a header.
+pub fn mark_producer(batch: &mut [u8], producer: ProducerMark) {
+    batch[AT_PRODUCER_ID..AT_PRODUCER_EPOCH].copy_from_slice(&producer.id.to_le_bytes());
+    batch[AT_PRODUCER_EPOCH..AT_RESERVED_58].copy_from_slice(&producer.epoch.to_le_bytes());
+    batch[AT_SEQUENCE..AT_BODY_CRC].copy_from_slice(&producer.sequence.to_le_bytes());
+    let crc = body_crc(batch);
+    batch[AT_BODY_CRC..AT_RESERVED_68].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// What a record will take.

@@ -26,7 +26,7 @@ mod layout;
 mod record;
 mod view;
 
-pub use build::{BatchBuilder, NewRecord, ProducerMark, PushRefused};
+pub use build::{BatchBuilder, NewRecord, ProducerMark, PushRefused, mark_producer};
 pub use error::BatchError;
 pub use layout::*;
 pub use record::{Attributes, Header, Headers, Index, IndexEntry, RecordView, Records};

@@ -4,6 +4,7 @@
 //! records are checked only when asked for.
 //! Not here: the record index (`record.rs`).
 
+use super::build::ProducerMark;
 use super::error::BatchError;
 use super::layout::*;
 use crate::codec::Codec;
@@ -192,6 +193,11 @@ impl<'a> BatchView<'a> {
     /// The values section as stored: decompress it to `values_len()` bytes unless the codec is none.
     pub fn stored_values(&self) -> &'a [u8] {
         &self.body()[self.index_len() as usize..]
+    }
+
+    /// The mark of an idempotent producer; its id is 0 where there is none.
+    pub fn producer(&self) -> ProducerMark {
+        ProducerMark { id: self.producer_id(), epoch: self.producer_epoch(), sequence: self.sequence() }
     }
 
     /// Checks the body checksum: that these are the bytes the producer made.

@@ -14,6 +14,7 @@ use tramline_wire::metadata::*;
 use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
+use tramline_wire::producer::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -337,6 +338,13 @@ pub fn all() -> Vec<Sample> {
     );
     sample!("describe_storage_request", DescribeStorage, REQUEST, DescribeStorageRequest {});
     sample!("describe_storage_reply", DescribeStorage, REPLY, DescribeStorageReply { node: 1, shards: List::of(STORAGE) });
+    sample!("init_producer_request", InitProducer, REQUEST, InitProducerRequest {});
+    sample!(
+        "init_producer_reply",
+        InitProducer,
+        REPLY,
+        InitProducerReply { producer_id: 0x0102_0304_0506, batches_kept: 5, expiry_ms: 3_600_000 }
+    );
     sample!("ping_request", Ping, REQUEST, PingRequest {});
     sample!("ping_reply", Ping, REPLY, PingReply {});
     sample!(

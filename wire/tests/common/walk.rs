@@ -10,6 +10,7 @@ use tramline_wire::metadata::*;
 use tramline_wire::offsets::*;
 use tramline_wire::prim::{Item, List};
 use tramline_wire::produce::*;
+use tramline_wire::producer::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -92,6 +93,8 @@ pub fn metas(meta: &[u8]) -> usize {
     one!(DescribeOptionsReply, body => list(&body.options, |_| {}));
     one!(TrimPartitionsRequest, body => list(&body.entries, |_| {}));
     one!(TrimPartitionsReply, body => list(&body.entries, |_| {}));
+    one!(InitProducerRequest);
+    one!(InitProducerReply);
     one!(DescribeStorageRequest);
     one!(DescribeStorageReply, body => list(&body.shards, |_| {}));
     accepted
