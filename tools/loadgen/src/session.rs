@@ -1,6 +1,6 @@
 //! The null sink's side of a connection: bytes in, replies out, no sockets.
 //!
-//! It speaks what a producer asks (hello, metadata, topics, produce, ping) and believes everything: batches are counted in bytes and
+//! It speaks what a producer asks (hello, metadata, topics, identities, produce, ping) and believes everything: batches are counted in bytes and
 //! thrown away unseen, each is acknowledged at the level asked for as soon as its last byte is here. Offsets in its answers mean nothing.
 //! Invariants: a payload is never kept, whatever its size; replies come in the order of requests; an unknown request is refused by its
 //! number, like a broker does.
@@ -16,6 +16,7 @@ use tramline_client::wire::level::Level;
 use tramline_client::wire::metadata::{MetadataReply, MetadataRequest, PartitionMeta, TopicMeta};
 use tramline_client::wire::prim::{DecodeError, List};
 use tramline_client::wire::produce::{ProduceReplyWriter, ProduceRequest, ProduceResult};
+use tramline_client::wire::producer::{InitProducerReply, InitProducerRequest};
 use tramline_client::wire::topics::{CreateFlags, CreateTopicReply, CreateTopicRequest};
 
 /// What the sink tells of itself and its topics, to all connections alike.
@@ -29,12 +30,14 @@ pub struct World {
     places: BTreeMap<String, usize>,
     /// Bytes of batches taken.
     pub batch_bytes: u64,
+    /// Producer ids given out.
+    producers: u64,
 }
 
 impl World {
     /// Without topics.
     pub fn new(host: String, port: u16) -> World {
-        World { host, port, topics: Vec::new(), places: BTreeMap::new(), batch_bytes: 0 }
+        World { host, port, topics: Vec::new(), places: BTreeMap::new(), batch_bytes: 0, producers: 0 }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -109,7 +112,7 @@ fn answer(header: &FrameHeader, meta: &[u8], world: &mut World, out: &mut Vec<u8
             PingReply {}.encode(out);
             Ok(Said::Reply)
         }
-        // InitProducer, kind 17, comes before these two lines once the protocol has it: a producer id that was not given out before, epoch 0.
+        Some(Kind::InitProducer) => init_producer(meta, world, out),
         Some(other) => Ok(Said::Refusal(ErrorCode::UnknownKind, format!("a null sink does not know {other}"))),
         None => Ok(Said::Refusal(ErrorCode::UnknownKind, format!("a null sink does not know kind {}", header.kind))),
     };
@@ -137,7 +140,7 @@ fn refuse(header: &FrameHeader, code: ErrorCode, sentence: &str, before: usize, 
 
 fn hello(meta: &[u8], world: &World, out: &mut Vec<u8>) -> Result<Said, DecodeError> {
     HelloRequest::decode(meta)?;
-    let apis = [Kind::Hello, Kind::Metadata, Kind::Produce, Kind::CreateTopic, Kind::Ping].map(|kind| ApiVersions {
+    let apis = [Kind::Hello, Kind::Metadata, Kind::Produce, Kind::CreateTopic, Kind::Ping, Kind::InitProducer].map(|kind| ApiVersions {
         kind: kind.as_u8(),
         min: kind.versions().0,
         max: kind.versions().1,
@@ -191,6 +194,19 @@ fn metadata(meta: &[u8], world: &World, out: &mut Vec<u8>) -> Result<Said, Decod
     let ports = [world.port];
     let nodes = [Node { node: 1, host: &world.host, port: world.port, shard_ports: List::of(&ports) }];
     MetadataReply { view_epoch: world.topics.len() as u64 + 1, nodes: List::of(&nodes), topics: List::of(&topics) }.encode(out);
+    Ok(Said::Reply)
+}
+
+/// Batches of a producer that may be under way in a partition: the most requests that the load generator lets wait. The sink tells none from
+/// another, so any number is as true.
+const BATCHES_KEPT: u16 = 1024;
+/// An hour: no run of a null sink pauses for so long.
+const EXPIRY_MS: u32 = 3_600_000;
+
+fn init_producer(meta: &[u8], world: &mut World, out: &mut Vec<u8>) -> Result<Said, DecodeError> {
+    InitProducerRequest::decode(meta)?;
+    world.producers += 1;
+    InitProducerReply { producer_id: world.producers, batches_kept: BATCHES_KEPT, expiry_ms: EXPIRY_MS }.encode(out);
     Ok(Said::Reply)
 }
 
@@ -306,7 +322,7 @@ mod tests {
     fn unknown_requests_are_refused_and_the_connection_goes_on() {
         let (mut session, mut world, mut out) = (Session::default(), world(), Vec::new());
         let mut unknown = request(Kind::Ping, 1, &[], &[]);
-        unknown[4] = 17;
+        unknown[4] = 200;
         session.receive(&unknown, &mut world, &mut out).unwrap();
         session.receive(&request(Kind::ListTopics, 2, &[], &[]), &mut world, &mut out).unwrap();
         session.receive(&request(Kind::Ping, 3, &[], &[]), &mut world, &mut out).unwrap();
@@ -316,6 +332,17 @@ mod tests {
             seen.push((frame.header.correlation, code));
         });
         assert_eq!(seen, [(1, Some(ErrorCode::UnknownKind)), (2, Some(ErrorCode::UnknownKind)), (3, None)]);
+    }
+
+    #[test]
+    fn each_producer_gets_an_identity_of_its_own() {
+        let (mut world, mut ids) = (world(), Vec::new());
+        for _ in 0..3 {
+            let mut out = Vec::new();
+            Session::default().receive(&request(Kind::InitProducer, 1, &[], &[]), &mut world, &mut out).unwrap();
+            frames(&out, |frame| ids.push(InitProducerReply::decode(frame.meta).unwrap().producer_id));
+        }
+        assert_eq!(ids, [1, 2, 3]);
     }
 
     #[test]
