@@ -1,15 +1,16 @@
-//! The command line of `tramline-loadgen`: shapes of load, ranges and defaults.
+//! The command line of `tramline-loadgen`: modes, and the options of all of them.
 //!
 //! Invariants: what can be wrong without a broker is refused here, with what is allowed; `Plan` is the checked whole, and no
-//! other file looks at the raw options. A value is never below `payload::STAMP_BYTES`, since each carries its stamp.
+//! other file looks at the raw options.
+//! Not here: options of the writing side (`load.rs`), ranges (`ranges.rs`).
 
 use crate::files::tagged;
-use crate::payload::STAMP_BYTES;
-use crate::quantity::parse_quantity_in;
-use crate::units::{parse_duration_in, parse_servers};
+use crate::load::{Churn, Load};
+use crate::ranges;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
+use tramline_client::wire::kind::Kind;
 
 /// Load generator of the Tramline message broker.
 #[derive(Parser, Debug)]
@@ -18,7 +19,9 @@ use std::time::Duration;
 #[command(after_help = "Latency is completion minus the INTENDED time of a record, so a stall counts for every record it delayed; \
 service time is completion minus the actual send. Rates are records per second, MB are 10^6 bytes of values.\n\
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
-3 the achieved rate is below 99 % of the asked one.")]
+3 the achieved rate is below 99 % of the asked one, or more than 1 % of the records were sent late (--late-max) by the generator's own \
+fault.\n\
+tramline-loadgen --scenario FILE takes the mode from the file, too.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,31 +37,102 @@ pub enum Command {
     Run(Mode),
     /// Compare two JSON reports: quantiles, rates, their ratios, and what differs between the runs
     Compare(Compare),
+    /// Be a null sink: a server that acknowledges records unseen and keeps nothing, to find the generator's own limit
+    #[command(hide = true)]
+    Sink(Sink),
+}
+
+/// Options of `sink`.
+#[derive(Args, Debug)]
+pub struct Sink {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: String,
+    /// Pin to this core [0 to 1023]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..1024))]
+    pub cpu: Option<u16>,
+    /// Spin instead of sleeping while waiting
+    #[arg(long)]
+    pub busy_poll: bool,
+    /// Take no more than this, like a slow server [1k to 100G]
+    #[arg(long, value_name = "N", value_parser = ranges::bytes_per_second)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Options of `compare`.
 #[derive(Args, Debug)]
 pub struct Compare {
     /// Report of --json that the other one is measured by
-    #[arg(value_name = "A.json", value_parser = file_name)]
+    #[arg(value_name = "A.json", value_parser = ranges::file_name)]
     pub a: String,
     /// The other report
-    #[arg(value_name = "B.json", value_parser = file_name)]
+    #[arg(value_name = "B.json", value_parser = ranges::file_name)]
     pub b: String,
     /// Draw both into this SVG file
-    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    #[arg(long, value_name = "FILE.svg", value_parser = ranges::file_name)]
     pub plot: Option<String>,
 }
 
 /// What to drive.
 #[derive(Subcommand, Debug)]
 pub enum Mode {
-    /// Write records and measure acknowledgements
+    /// Write records and measure acknowledgements; at the end read back and check what was written
     Produce(Produce),
     /// Read records, check them and measure throughput (and latency with --from latest)
     Consume(Consume),
     /// Write and read at once: end-to-end latency, and every record is checked for loss, duplicates, reorder and change
     Both(Both),
+    /// Write, read at the tail, and have cold readers go round from the beginning: what a replay does to latency. Fill the topic before
+    Replay(Replay),
+    /// Write, and read with several readers at the tail, each of which gets all records
+    Fanout(Fanout),
+    /// Open connections at a rate: connect, hello, one record or fetch, close
+    Churn(Churned),
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the writing side.
+    #[command(flatten)]
+    pub load: Load,
+    /// Options of the reading side.
+    #[command(flatten)]
+    pub read: Read,
+    /// Cold readers, a thread each [1 to 64]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = ranges::threads)]
+    pub readers: u64,
+}
+
+/// Options of `fanout`.
+#[derive(Args, Debug)]
+pub struct Fanout {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// Options of the writing side.
+    #[command(flatten)]
+    pub load: Load,
+    /// Options of the reading side.
+    #[command(flatten)]
+    pub read: Read,
+    /// Readers, a thread each [1 to 64]
+    #[arg(long, default_value = "4", value_name = "N", value_parser = ranges::threads)]
+    pub readers: u64,
+}
+
+/// Options of `churn`.
+#[derive(Args, Debug)]
+pub struct Churned {
+    /// Options of every mode.
+    #[command(flatten)]
+    pub common: Common,
+    /// What connections do, and when.
+    #[command(flatten)]
+    pub churn: Churn,
 }
 
 /// Options of `produce`.
@@ -70,6 +144,9 @@ pub struct Produce {
     /// Options of the writing side.
     #[command(flatten)]
     pub load: Load,
+    /// Do not read back and check at the end what was written (level none is never read back)
+    #[arg(long)]
+    pub no_verify: bool,
 }
 
 /// Options of `consume`.
@@ -106,28 +183,31 @@ pub struct Both {
 /// Options of every mode.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
+    /// Take options from this TOML file: its keys are their names, mode = "both" names the mode; the command line wins
+    #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
+    pub scenario: Option<String>,
     /// Address of a node; several are separated by commas
-    #[arg(long, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = servers)]
+    #[arg(long, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = ranges::servers)]
     pub server: String,
     /// Topic; created when missing
     #[arg(long, default_value = "loadgen")]
     pub topic: String,
     /// Partitions of the topic when it is created; an existing topic keeps its own [default: 1; 1 to 100000]
-    #[arg(long, value_name = "N", value_parser = partitions)]
+    #[arg(long, value_name = "N", value_parser = ranges::partitions)]
     pub partitions: Option<u32>,
     /// Measured time, after the warm-up [100ms to 24h]
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = ranges::duration)]
     pub duration: Duration,
     /// Time before measuring starts, whose records are not in any result [0s to 1h]
-    #[arg(long, default_value = "2s", value_parser = warmup)]
+    #[arg(long, default_value = "2s", value_parser = ranges::warmup)]
     pub warmup: Duration,
     /// How long without any answer until the server counts as vanished; also the limit of one request [100ms to 10m]
-    #[arg(long, default_value = "10s", value_parser = timeout)]
+    #[arg(long, default_value = "10s", value_parser = ranges::timeout)]
     pub timeout: Duration,
     /// Spin instead of sleeping while waiting (lower latency, a whole core per side)
     #[arg(long)]
     pub busy_poll: bool,
-    /// Pin to this core; with two numbers (1,2) the writing and the reading side apart [0 to 1023]
+    /// Pin the threads to these cores in turn (1,2), the writing threads first, then the readers [0 to 1023]
     #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1, value_parser = clap::value_parser!(u16).range(0..1024))]
     pub cpu: Vec<u16>,
     /// Write the report as JSON to this file, or to standard output with - (instead of the table)
@@ -135,70 +215,28 @@ pub struct Common {
     pub json: Option<String>,
     /// Write the percentile distribution in HdrHistogram's text form (milliseconds): end to end when there is a reader, else
     /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm)
-    #[arg(long, value_name = "FILE", value_parser = file_name)]
+    #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hgrm: Option<String>,
     /// Write an HdrHistogram interval log (V2, nanoseconds) while the run goes on, a line per second and latency, with the tags
-    /// ack (from the intended time), service (from the send) and e2e (end to end)
-    #[arg(long, value_name = "FILE", value_parser = file_name)]
+    /// ack (from the intended time), service (from the send), e2e (end to end) and connect
+    #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hlog: Option<String>,
     /// Draw the percentile curves and the seconds into this SVG file
-    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    #[arg(long, value_name = "FILE.svg", value_parser = ranges::file_name)]
     pub plot: Option<String>,
     /// Data directory of a server on this machine: its file system and the disk's write cache go into the report
-    #[arg(long, value_name = "DIR", value_parser = directory)]
+    #[arg(long, value_name = "DIR", value_parser = ranges::directory)]
     pub disk: Option<PathBuf>,
     /// No progress lines on standard error
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// Options of the writing side.
-#[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new("loop").required(true))]
-pub struct Load {
-    /// Open loop: this many records per second, whatever the server does (1000, 20k, 1M) [1 to 100M]
-    #[arg(long, value_name = "R", group = "loop", value_parser = rate)]
-    pub rate: Option<u64>,
-    /// Closed loop: the next record waits for an answer. For maximum throughput; its latencies leave out what a stall delays
-    #[arg(long, group = "loop")]
-    pub closed: bool,
-    /// Closed loop: records waiting for an answer at most [default: what fills --in-flight batches; 1 to 10M]
-    #[arg(long, value_name = "N", value_parser = outstanding, conflicts_with = "rate")]
-    pub outstanding: Option<u64>,
-    /// Bytes of a value; 48 of them are the stamp [48 to 16MiB]
-    #[arg(long, default_value = "1000", value_parser = size)]
-    pub size: u64,
-    /// A batch closes at this many bytes [128 to 8MiB]
-    #[arg(long, default_value = "64KiB", value_parser = batch_bytes)]
-    pub batch_bytes: u64,
-    /// How long a batch may wait for more records [0s to 10s]
-    #[arg(long, default_value = "0s", value_parser = linger)]
-    pub linger: Duration,
-    /// Unanswered requests per connection [1 to 1024]
-    #[arg(long, default_value = "5", value_name = "N", value_parser = in_flight)]
-    pub in_flight: u64,
-    /// Bytes of records held by the client; above it sending waits [1MiB to 4GiB]
-    #[arg(long, default_value = "32MiB", value_parser = buffer_bytes)]
-    pub buffer_bytes: u64,
-    /// What an acknowledgement promises
-    #[arg(long, default_value = "durable")]
-    pub level: Level,
-    /// Compression of the batches
-    #[arg(long, default_value = "none")]
-    pub compression: Compression,
-    /// Writing threads, each with its own connections; they share --rate, the other limits hold for each [1 to 64]
-    #[arg(long, default_value = "1", value_name = "N", value_parser = producers)]
-    pub producers: u64,
-    /// Different keys, used in turn; 0: no keys, partitions in turn, a batch each [0 to 10M]
-    #[arg(long, default_value = "0", value_name = "N", value_parser = keys)]
-    pub keys: u64,
-}
-
 /// Options of the reading side.
 #[derive(Args, Clone, Debug)]
 pub struct Read {
     /// Bytes the broker may send ahead of what was consumed, per connection [64KiB to 256MiB]
-    #[arg(long, default_value = "1MiB", value_parser = credit_bytes)]
+    #[arg(long, default_value = "1MiB", value_parser = ranges::credit_bytes)]
     pub credit_bytes: u64,
     /// Do not check the checksums of batches (the stamps are checked all the same)
     #[arg(long)]
@@ -231,6 +269,38 @@ pub enum Level {
     Durable,
 }
 
+impl Level {
+    /// As the client calls it.
+    pub fn of_client(self) -> tramline_client::Level {
+        match self {
+            Level::None => tramline_client::Level::None,
+            Level::Leader => tramline_client::Level::Leader,
+            Level::LeaderDurable => tramline_client::Level::LeaderDurable,
+            Level::Replicated => tramline_client::Level::Replicated,
+            Level::Durable => tramline_client::Level::Durable,
+        }
+    }
+}
+
+/// What a connection of `churn` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Send one record.
+    Produce,
+    /// Ask for the first records once.
+    Fetch,
+}
+
+impl Action {
+    /// The request.
+    pub fn kind(self) -> Kind {
+        match self {
+            Action::Produce => Kind::Produce,
+            Action::Fetch => Kind::Fetch,
+        }
+    }
+}
+
 /// Codecs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
@@ -250,18 +320,12 @@ pub fn name_of<V: ValueEnum>(value: V) -> String {
 }
 
 impl Common {
-    /// The core of the writing side.
-    pub fn produce_cpu(&self) -> Option<usize> {
-        self.cpu.first().map(|&cpu| cpu as usize)
+    /// The core of thread number `thread`: the list in turn.
+    pub fn cpu_of(&self, thread: usize) -> Option<usize> {
+        let place = thread.checked_rem(self.cpu.len())?;
+        Some(usize::from(self.cpu[place]))
     }
 
-    /// The core of the reading side: the second number, or the first when it is the only one.
-    pub fn consume_cpu(&self) -> Option<usize> {
-        self.cpu.get(1).or(self.cpu.first()).map(|&cpu| cpu as usize)
-    }
-}
-
-impl Common {
     /// The option that makes no sense without a latency, if one was given.
     pub fn needs_latency(&self) -> Option<&'static str> {
         self.hgrm.as_ref().map(|_| "--hgrm").or(self.hlog.as_ref().map(|_| "--hlog"))
@@ -285,32 +349,9 @@ impl Common {
     }
 }
 
-impl Load {
-    /// What the options do not say each for itself but only together.
-    pub fn check(&self) -> Result<(), String> {
-        if self.buffer_bytes < self.batch_bytes {
-            return Err(format!(
-                "--buffer-bytes {} is below --batch-bytes {}; it must hold at least one batch",
-                self.buffer_bytes, self.batch_bytes
-            ));
-        }
-        Ok(())
-    }
-
-    /// Records that fit into one batch: the length of a run on one partition, at least one.
-    pub fn records_per_batch(&self) -> u64 {
-        // Batch header 112 bytes; each record an index entry of 12 bytes, with a key 2 + 12 more. A batch counts at most 65,535.
-        let record = self.size + 12 + if self.keys > 0 { 14 } else { 0 };
-        (self.batch_bytes.saturating_sub(112) / record).clamp(1, 65_535)
-    }
-}
-
 impl Common {
     /// What the options do not say each for itself but only together.
     pub fn check(&self) -> Result<(), String> {
-        if self.cpu.len() > 2 {
-            return Err("--cpu takes one core, or two separated by a comma (writing side, reading side)".to_owned());
-        }
         if self.topic.is_empty() {
             return Err("--topic must not be empty".to_owned());
         }
@@ -318,105 +359,10 @@ impl Common {
     }
 }
 
-fn servers(text: &str) -> Result<String, String> {
-    parse_servers(text).map(|_| text.to_owned())
-}
-
-fn file_name(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("a file name must not be empty".to_owned()),
-        "-" => Err("only --json writes to standard output; name a file".to_owned()),
-        name => Ok(name.to_owned()),
-    }
-}
-
-fn directory(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.is_dir() {
-        Ok(path)
-    } else {
-        Err(format!("'{text}' is not a directory on this machine; leave --disk out for a server elsewhere"))
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration_in(text, Duration::from_millis(100), Duration::from_secs(24 * 3600))
-}
-
-fn warmup(text: &str) -> Result<Duration, String> {
-    parse_duration_in(text, Duration::ZERO, Duration::from_secs(3600))
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    parse_duration_in(text, Duration::from_millis(100), Duration::from_secs(600))
-}
-
-fn linger(text: &str) -> Result<Duration, String> {
-    parse_duration_in(text, Duration::ZERO, Duration::from_secs(10))
-}
-
-fn partitions(text: &str) -> Result<u32, String> {
-    parse_quantity_in(text, 1, 100_000).map(|count| count as u32)
-}
-
-fn rate(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 1, 100_000_000)
-}
-
-fn outstanding(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 1, 10_000_000)
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, STAMP_BYTES as u64, 16 << 20)
-}
-
-fn batch_bytes(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 128, 8 << 20)
-}
-
-fn buffer_bytes(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 1 << 20, 4 << 30)
-}
-
-fn in_flight(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 1, 1024)
-}
-
-fn producers(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 1, 64)
-}
-
-fn keys(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 0, 10_000_000)
-}
-
-fn credit_bytes(text: &str) -> Result<u64, String> {
-    parse_quantity_in(text, 64 << 10, 256 << 20)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("tramline-loadgen").chain(line.split_whitespace()))
-    }
-
-    fn load(line: &str) -> Load {
-        match mode(line) {
-            Mode::Produce(produce) => produce.load,
-            Mode::Both(both) => both.load,
-            Mode::Consume(_) => panic!("consume has no load"),
-        }
-    }
-
-    fn mode(line: &str) -> Mode {
-        match parse(line).unwrap().command {
-            Command::Run(mode) => mode,
-            Command::Compare(_) => panic!("compare drives nothing"),
-        }
-    }
+    use crate::tests::{mode, parse};
 
     #[test]
     fn the_definition_is_sound() {
@@ -428,7 +374,7 @@ mod tests {
     fn defaults_are_those_of_the_help() {
         let Mode::Both(both) = mode("both --rate 1000") else { panic!("not both") };
         assert_eq!((both.common.duration, both.common.warmup), (Duration::from_secs(10), Duration::from_secs(2)));
-        assert_eq!((both.load.size, both.load.batch_bytes, both.load.in_flight, both.load.level), (1000, 65_536, 5, Level::Durable));
+        assert_eq!((both.load.size.mean(), both.load.batch_bytes, both.load.in_flight, both.load.level), (1000, 65_536, 5, Level::Durable));
         let help = parse("both --help").unwrap_err().to_string();
         assert!(help.contains("[default: durable]") && help.contains("[default: 64KiB]") && help.contains("[default: 10s]"), "{help}");
     }
@@ -446,8 +392,21 @@ mod tests {
             ("produce --closed --size 17MiB", "48 to 16777216"),
             ("produce --closed --batch-bytes 127", "128 to 8388608"),
             ("produce --closed --in-flight 0", "1 to 1024"),
-            ("produce --closed --producers 65", "1 to 64"),
+            ("produce --closed --producers 10001", "1 to 10000"),
+            ("produce --closed --threads 65", "1 to 64"),
+            ("produce --rate 5 --late-max 11s", "0s to 10s"),
+            ("produce --closed --late-max 1s", "cannot be used with"),
             ("produce --closed --keys 10000001", "0 to 10000000"),
+            ("produce --closed --size 100..47", "48 to 16777216"),
+            ("produce --closed --compressible 1.5", "0 to 1"),
+            ("produce --closed --key-choice zipf", "0.1 to 5"),
+            ("produce --closed --records f --key-field 0", "1 to 10000"),
+            ("produce --closed --records f --keys 2 --key-field 1", "cannot be used with"),
+            ("produce --closed --records f --size 100", "cannot be used with"),
+            ("produce --closed --arrivals poisson", "cannot be used with"),
+            ("produce --rate 5 --arrivals gauss", "constant, poisson, bursts"),
+            ("produce --rate 5 --burst 0", "1 to 1000000"),
+            ("produce --rate 5 --seed x", "--seed"),
             ("produce --closed --partitions 0", "1 to 100000"),
             ("produce --closed --duration 99ms", "100ms to 24h"),
             ("produce --closed --duration 10", "unit"),
@@ -463,6 +422,14 @@ mod tests {
             ("produce --closed --disk /nonexistent", "not a directory"),
             ("compare a.json", "B.json"),
             ("compare a.json -", "name a file"),
+            ("replay --rate 5 --readers 0", "1 to 64"),
+            ("fanout --rate 5 --readers 65", "1 to 64"),
+            ("fanout", "--rate"),
+            ("churn", "--rate"),
+            ("churn --rate 5 --closed", "--closed"),
+            ("churn --rate 5 --threads 65", "1 to 64"),
+            ("churn --rate 5 --size 47", "48 to 1000000"),
+            ("churn --rate 5 --action look", "produce, fetch"),
             ("consume --rate 5", "--rate"),
             ("consume --from 7", "earliest, latest"),
             ("consume --credit-bytes 1", "65536 to 268435456"),
@@ -474,28 +441,14 @@ mod tests {
     }
 
     #[test]
-    fn options_that_contradict_each_other_are_refused() {
-        assert!(load("produce --closed --buffer-bytes 1MiB --batch-bytes 2MiB").check().unwrap_err().contains("at least one batch"));
-        let Mode::Produce(produce) = mode("produce --closed --cpu 1,2,3") else { panic!("not produce") };
-        assert!(produce.common.check().is_err());
-    }
-
-    #[test]
-    fn cores_are_one_for_both_sides_or_one_each() {
+    fn threads_take_the_cores_in_turn() {
         for (line, expected) in [
-            ("both --closed", (None, None)),
-            ("both --closed --cpu 1", (Some(1), Some(1))),
-            ("both --closed --cpu 1,0", (Some(1), Some(0))),
+            ("both --closed", [None, None, None]),
+            ("both --closed --cpu 1", [Some(1), Some(1), Some(1)]),
+            ("both --closed --cpu 1,0", [Some(1), Some(0), Some(1)]),
         ] {
             let Mode::Both(both) = mode(line) else { panic!("not both") };
-            assert_eq!((both.common.produce_cpu(), both.common.consume_cpu()), expected, "{line}");
+            assert_eq!([0, 1, 2].map(|thread| both.common.cpu_of(thread)), expected, "{line}");
         }
-    }
-
-    #[test]
-    fn a_run_on_one_partition_is_what_fits_a_batch() {
-        assert_eq!(load("produce --closed").records_per_batch(), (65_536 - 112) / 1012);
-        assert_eq!(load("produce --closed --batch-bytes 128").records_per_batch(), 1);
-        assert_eq!(load("produce --closed --size 48 --batch-bytes 8MiB").records_per_batch(), 65_535);
     }
 }

@@ -34,6 +34,21 @@ impl Found {
     }
 }
 
+impl std::ops::Add for Found {
+    type Output = Found;
+
+    fn add(self, other: Found) -> Found {
+        Found {
+            received: self.received + other.received,
+            lost: self.lost + other.lost,
+            duplicates: self.duplicates + other.duplicates,
+            reordered: self.reordered + other.reordered,
+            changed: self.changed + other.changed,
+            foreign: self.foreign + other.foreign,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Stream {
     /// The number expected next: all below were seen or are in `gaps`.
@@ -48,7 +63,7 @@ struct Stream {
 
 /// The check of one reader.
 pub struct Checker {
-    /// Only these runs count (one per writing thread); others are foreign. None: every run is followed for itself.
+    /// Only these runs count (one per producer); others are foreign. None: every run is followed for itself.
     runs: Option<Range<u64>>,
     /// Whether a stream must begin with 0. Otherwise the first number seen is the beginning.
     from_zero: bool,

@@ -5,7 +5,7 @@
 //! Not here: a verdict. Whether a difference is noise, only more runs can tell.
 
 use crate::report::CLOSED_LOOP;
-use crate::saved::Saved;
+use crate::saved::{METRICS, Saved};
 use crate::stats::{PERCENTILES, percentile_us, round_us};
 use hdrhistogram::Histogram;
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub fn text(names: [&str; 2], a: &Saved, b: &Saved) -> String {
     for warning in warnings(a, b) {
         let _ = writeln!(text, "{warning}");
     }
-    for tag in ["ack", "service", "e2e"] {
+    for (tag, _) in METRICS {
         latencies(&mut text, tag, a, b);
     }
     rates(&mut text, a, b);
@@ -115,11 +115,13 @@ fn rates(text: &mut String, a: &Saved, b: &Saved) {
         ("asked records/s", [a, b].map(|run| run.get("asked_records_per_s").as_f64()), 0),
         ("written records/s", [a, b].map(|run| run.number("produce", "records_per_s")), 0),
         ("written MB/s", [a, b].map(|run| run.number("produce", "mb_per_s")), 2),
+        ("connections/s", [a, b].map(|run| run.number("connect", "records_per_s")), 0),
         ("read records/s", [a, b].map(|run| run.number("consume", "records_per_s")), 0),
         ("read MB/s", [a, b].map(|run| run.number("consume", "mb_per_s")), 2),
+        ("replayed MB/s", [a, b].map(|run| run.number("replay", "mb_per_s")), 2),
         (
             "failed",
-            [a, b].map(|run| Some(run.number("produce", "failed").unwrap_or(0.0) + run.number("consume", "failed").unwrap_or(0.0))),
+            [a, b].map(|run| Some(["produce", "consume", "replay", "connect"].iter().filter_map(|side| run.number(side, "failed")).sum())),
             0,
         ),
     ];

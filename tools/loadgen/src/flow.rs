@@ -1,16 +1,18 @@
 //! Which record goes next, when, and what its answer means: the writing side without clock and network.
 //!
-//! Invariants: in the open loop a record's intended time comes from the schedule, whatever happened before, so a stall delays
+//! Invariants: in the open loop a record's intended time comes from its arrivals, whatever happened before, so a stall delays
 //! many records and is seen in all of them; in the closed loop it is the time of sending. Each stream's sequence has no holes:
 //! a number is given to a record only when the client took it (`undo` takes it back). A slot is free again only after its answer.
 
-use crate::schedule::{Schedule, Window};
+use crate::arrivals::Arrivals;
+use crate::pick::{Pick, Picker};
+use crate::schedule::Window;
+use std::collections::HashMap;
 
 /// Open or closed loop.
-#[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// At a constant rate.
-    Open(Schedule),
+    /// As they arrive.
+    Open(Arrivals),
     /// At most so many records without an answer.
     Closed {
         /// Records without an answer, at most.
@@ -18,30 +20,13 @@ pub enum Pace {
     },
 }
 
-/// How records are spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spread {
-    /// So many keys in turn; the client's partitioner chooses.
-    Keys(u32),
-    /// So many partitions in turn, a run of records on each.
-    Partitions(u32),
-}
-
-impl Spread {
-    fn streams(self) -> u32 {
-        match self {
-            Spread::Keys(count) | Spread::Partitions(count) => count,
-        }
-    }
-}
-
 /// A record to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
     /// Goes with the record and comes back with its answer.
     pub tag: u64,
-    /// Number of the key, or index of the partition.
-    pub stream: u32,
+    /// Which record it is.
+    pub pick: Pick,
     /// Place in the stream.
     pub sequence: u64,
     /// When it was due, nanoseconds of the run.
@@ -61,6 +46,8 @@ pub struct Answered {
     pub stream: u32,
     /// Place in the stream.
     pub sequence: u64,
+    /// Bytes of the value.
+    pub size: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,34 +56,48 @@ struct Slot {
     sent_ns: u64,
     sequence: u64,
     stream: u32,
+    size: u32,
     used: bool,
+}
+
+/// Most streams for which a writer has a table; above it a map of those that were used. With many writers the tables are the memory:
+/// 64 Ki streams are 512 KiB each.
+const TABLE_STREAMS_MAX: u32 = 1 << 16;
+
+/// The next number of each stream.
+enum Sequences {
+    Table(Vec<u64>),
+    Map(HashMap<u32, u64>),
+}
+
+impl Sequences {
+    fn of(&mut self, stream: u32) -> &mut u64 {
+        match self {
+            Sequences::Table(table) => &mut table[stream as usize],
+            Sequences::Map(map) => map.entry(stream).or_default(),
+        }
+    }
 }
 
 /// See the module's page.
 pub struct Flow {
     pace: Pace,
-    spread: Spread,
+    picker: Picker,
     window: Window,
-    /// Records of one run on one partition: what fills a batch.
-    run_records: u64,
-    /// Records left of the present run.
-    run_left: u64,
-    /// The stream of the next record.
-    turn: u32,
-    /// Next number of each stream.
-    sequences: Vec<u64>,
-    /// Records the client took.
-    sent: u64,
+    sequences: Sequences,
+    /// The record that the client did not take, with its intended time: it is the next one.
+    again: Option<(Pick, u64)>,
     slots: Vec<Slot>,
     free: Vec<u32>,
 }
 
 impl Flow {
-    /// At the beginning of a run.
-    pub fn new(pace: Pace, spread: Spread, window: Window, run_records: u64) -> Flow {
-        assert!(spread.streams() > 0 && run_records > 0, "checked when the options were read");
-        let sequences = vec![0; spread.streams() as usize];
-        Flow { pace, spread, window, run_records, run_left: run_records, turn: 0, sequences, sent: 0, slots: Vec::new(), free: Vec::new() }
+    /// At the beginning of a run; `writers` share the memory.
+    pub fn new(pace: Pace, picker: Picker, window: Window, writers: u64) -> Flow {
+        let streams = picker.streams();
+        let small = u64::from(streams) * writers <= u64::from(TABLE_STREAMS_MAX) * 64 || streams <= 64;
+        let sequences = if small { Sequences::Table(vec![0; streams as usize]) } else { Sequences::Map(HashMap::new()) };
+        Flow { pace, picker, window, sequences, again: None, slots: Vec::new(), free: Vec::new() }
     }
 
     /// Records without an answer.
@@ -104,45 +105,52 @@ impl Flow {
         (self.slots.len() - self.free.len()) as u64
     }
 
-    /// How many records may be sent now.
-    pub fn ready(&self, now_ns: u64) -> u64 {
-        match self.pace {
-            Pace::Open(schedule) => schedule.due_count(now_ns.min(self.window.end_ns - 1)).saturating_sub(self.sent),
+    /// How many records may be sent now; of a Poisson process at least so many.
+    pub fn ready(&mut self, now_ns: u64) -> u64 {
+        let outstanding = self.outstanding();
+        match &mut self.pace {
+            Pace::Open(arrivals) => arrivals.due(now_ns.min(self.window.end_ns - 1)) + u64::from(self.again.is_some()),
             Pace::Closed { .. } if now_ns >= self.window.end_ns => 0,
             Pace::Closed { outstanding_max } => {
                 // Whole runs, so that the client gets full batches instead of a few records as often as an answer comes.
-                let run = self.run_records.min(outstanding_max);
-                let room = outstanding_max - self.outstanding().min(outstanding_max);
+                let run = self.picker.run_records().min(*outstanding_max);
+                let room = *outstanding_max - outstanding.min(*outstanding_max);
                 room / run * run
             }
         }
     }
 
     /// When the next record is due; none in the closed loop, where only an answer makes room, and after the end.
-    pub fn next_due_ns(&self) -> Option<u64> {
-        match self.pace {
-            Pace::Open(schedule) => Some(schedule.due_ns(self.sent)).filter(|&due| due < self.window.end_ns),
+    pub fn next_due_ns(&mut self) -> Option<u64> {
+        match &mut self.pace {
+            Pace::Open(_) if self.again.is_some() => self.again.map(|(_, intended_ns)| intended_ns),
+            Pace::Open(arrivals) => Some(arrivals.next_ns()).filter(|&due| due < self.window.end_ns),
             Pace::Closed { .. } => None,
         }
     }
 
-    /// Records that were due before the end and never sent.
-    pub fn unsent(&self) -> u64 {
-        match self.pace {
-            Pace::Open(schedule) => schedule.due_count(self.window.end_ns - 1).saturating_sub(self.sent),
+    /// Records that are due at `now_ns`, or were before the end, and were never sent.
+    pub fn unsent(&self, now_ns: u64) -> u64 {
+        match &self.pace {
+            Pace::Open(arrivals) => arrivals.left(now_ns.min(self.window.end_ns - 1)) + u64::from(self.again.is_some()),
             Pace::Closed { .. } => 0,
         }
     }
 
     /// The next record, given out at `now_ns`.
+    #[inline]
     pub fn next(&mut self, now_ns: u64) -> Next {
-        let intended_ns = match self.pace {
-            Pace::Open(schedule) => schedule.due_ns(self.sent),
-            Pace::Closed { .. } => now_ns,
+        let again = self.again.take();
+        let intended_ns = match (&mut self.pace, again) {
+            (Pace::Closed { .. }, _) => now_ns,
+            (Pace::Open(_), Some((_, intended_ns))) => intended_ns,
+            (Pace::Open(arrivals), None) => arrivals.take(),
         };
-        let stream = self.turn;
-        let sequence = self.sequences[stream as usize];
-        let slot = Slot { intended_ns, sent_ns: now_ns, sequence, stream, used: true };
+        let pick = again.map_or_else(|| self.picker.next(), |(pick, _)| pick);
+        let place = self.sequences.of(pick.stream);
+        let sequence = *place;
+        *place += 1;
+        let slot = Slot { intended_ns, sent_ns: now_ns, sequence, stream: pick.stream, size: pick.size, used: true };
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[index as usize] = slot;
@@ -153,47 +161,27 @@ impl Flow {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.sequences[stream as usize] += 1;
-        self.sent += 1;
-        match self.spread {
-            Spread::Keys(_) => self.turn_on(),
-            Spread::Partitions(_) => {
-                self.run_left -= 1;
-                if self.run_left == 0 {
-                    self.turn_on();
-                }
-            }
-        }
-        Next { tag: u64::from(index), stream, sequence, intended_ns }
+        Next { tag: u64::from(index), pick, sequence, intended_ns }
     }
 
-    /// The client did not take the record: as if it had not been given out. Only for the last one.
+    /// The client did not take the record: as if it had not been given out; it is the next one again. Only for the last one.
     pub fn undo(&mut self, next: &Next) {
         self.release(next.tag);
-        assert_eq!(self.sequences[next.stream as usize], next.sequence + 1, "only the last record can be taken back");
-        self.sequences[next.stream as usize] = next.sequence;
-        self.sent -= 1;
-        if self.turn == next.stream && self.run_left < self.run_records {
-            self.run_left += 1;
-        } else {
-            (self.turn, self.run_left) = (next.stream, 1);
-        }
+        let place = self.sequences.of(next.pick.stream);
+        assert_eq!(*place, next.sequence + 1, "only the last record can be taken back");
+        *place = next.sequence;
+        self.again = Some((next.pick, next.intended_ns));
     }
 
-    /// A burst is over and goes out as it is: the next one begins on another partition. Without this, a rate of less than one
-    /// batch per answer would stay on one partition for long.
+    /// All that was due is sent, and goes out as it is: the next burst begins on another partition.
     pub fn end_burst(&mut self) {
-        if matches!(self.pace, Pace::Open(_)) && self.run_left < self.run_records {
-            self.turn_on();
+        if matches!(self.pace, Pace::Open(_)) {
+            self.picker.end_burst();
         }
-    }
-
-    fn turn_on(&mut self) {
-        self.turn = (self.turn + 1) % self.spread.streams();
-        self.run_left = self.run_records;
     }
 
     /// An answer, good or bad, came at `now_ns`. None: there is no such record without an answer.
+    #[inline]
     pub fn answered(&mut self, tag: u64, now_ns: u64) -> Option<Answered> {
         let slot = self.release(tag)?;
         Some(Answered {
@@ -202,6 +190,7 @@ impl Flow {
             measured: self.window.contains(slot.intended_ns),
             stream: slot.stream,
             sequence: slot.sequence,
+            size: slot.size,
         })
     }
 
@@ -213,28 +202,42 @@ impl Flow {
         Some(released)
     }
 
-    /// Records that never got an answer, as stream and sequence: their outcome is unknown.
-    pub fn unanswered(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.slots.iter().filter(|slot| slot.used).map(|slot| (slot.stream, slot.sequence))
+    /// Stream and number of records given to the client.
+    pub fn written(&self) -> Vec<(u32, u64)> {
+        match &self.sequences {
+            Sequences::Table(table) => (0..).zip(table.iter().copied()).filter(|(_, count)| *count > 0).collect(),
+            Sequences::Map(map) => map.iter().map(|(stream, count)| (*stream, *count)).filter(|(_, count)| *count > 0).collect(),
+        }
     }
 
-    /// How many records each stream got.
-    pub fn written(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.sequences.iter().enumerate().filter(|(_, end)| **end > 0).map(|(stream, end)| (stream as u32, *end))
+    /// Stream and sequence of the records without an answer.
+    pub fn unanswered(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.slots.iter().filter(|slot| slot.used).map(|slot| (slot.stream, slot.sequence))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrivals::Shape;
+    use crate::pick::{Choice, Spread, Values};
     use crate::schedule::SECOND_NS;
 
+    fn picker(spread: Spread, run_records: u64) -> Picker {
+        Picker::new(spread, Values::Sizes(100, 100), run_records, 0, 1, 7)
+    }
+
+    fn of_shape(shape: Shape, rate: u64, spread: Spread, run_records: u64) -> Flow {
+        let arrivals = Arrivals::new(shape, rate, 0, 1, 7);
+        Flow::new(Pace::Open(arrivals), picker(spread, run_records), Window::new(SECOND_NS, SECOND_NS), 1)
+    }
+
     fn open(rate: u64, partitions: u32, run_records: u64) -> Flow {
-        Flow::new(Pace::Open(Schedule::new(rate, 0, 1)), Spread::Partitions(partitions), Window::new(SECOND_NS, SECOND_NS), run_records)
+        of_shape(Shape::Constant, rate, Spread::Partitions(partitions), run_records)
     }
 
     fn closed(outstanding_max: u64, run_records: u64) -> Flow {
-        Flow::new(Pace::Closed { outstanding_max }, Spread::Partitions(2), Window::new(0, SECOND_NS), run_records)
+        Flow::new(Pace::Closed { outstanding_max }, picker(Spread::Partitions(2), run_records), Window::new(0, SECOND_NS), 1)
     }
 
     #[test]
@@ -264,11 +267,15 @@ mod tests {
         for _ in 0..1500 {
             flow.next(0);
         }
-        assert_eq!((flow.unsent(), flow.ready(3 * SECOND_NS)), (500, 500));
+        assert_eq!((flow.unsent(u64::MAX), flow.ready(3 * SECOND_NS)), (500, 500));
+        assert_eq!(flow.unsent(1_600_500_000), 101, "a run that ends early left only what was due");
+        let refused = flow.next(0);
+        flow.undo(&refused);
+        assert_eq!((flow.unsent(u64::MAX), flow.ready(3 * SECOND_NS)), (500, 500), "the one that was not taken is still to be sent");
         for _ in 0..500 {
             flow.next(0);
         }
-        assert_eq!((flow.unsent(), flow.ready(3 * SECOND_NS), flow.next_due_ns()), (0, 0, None));
+        assert_eq!((flow.unsent(u64::MAX), flow.ready(3 * SECOND_NS), flow.next_due_ns()), (0, 0, None));
     }
 
     #[test]
@@ -300,34 +307,45 @@ mod tests {
     #[test]
     fn partitions_take_turns_by_runs_and_by_bursts() {
         let mut flow = open(1000, 3, 2);
-        let streams = |flow: &mut Flow, count| (0..count).map(|_| flow.next(0).stream).collect::<Vec<_>>();
+        let streams = |flow: &mut Flow, count| (0..count).map(|_| flow.next(0).pick.stream).collect::<Vec<_>>();
         assert_eq!(streams(&mut flow, 5), [0, 0, 1, 1, 2]);
         flow.end_burst();
         assert_eq!(streams(&mut flow, 2), [0, 0]);
         flow.end_burst();
         assert_eq!(streams(&mut flow, 1), [1], "a burst that ended with a run does not skip a partition");
-        assert_eq!(flow.written().collect::<Vec<_>>(), [(0, 4), (1, 3), (2, 1)]);
+        assert_eq!(flow.written(), [(0, 4), (1, 3), (2, 1)]);
     }
 
     #[test]
-    fn keys_take_turns_by_record() {
-        let mut flow = Flow::new(Pace::Closed { outstanding_max: 9 }, Spread::Keys(3), Window::new(0, SECOND_NS), 64);
-        let given: Vec<(u32, u64)> = (0..7).map(|_| flow.next(0)).map(|next| (next.stream, next.sequence)).collect();
-        assert_eq!(given, [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2)]);
+    fn the_numbers_of_a_stream_have_no_holes_whatever_keeps_them() {
+        for (keys, writers) in [(3, 1), (100_000, 10_000)] {
+            let picker = picker(Spread::Keys(keys, Choice::Turn), 64);
+            let mut flow = Flow::new(Pace::Closed { outstanding_max: 9 }, picker, Window::new(0, SECOND_NS), writers);
+            let given: Vec<(u32, u64)> = (0..2 * keys).map(|_| flow.next(0)).map(|next| (next.pick.stream, next.sequence)).collect();
+            let expected: Vec<(u32, u64)> = (0..2).flat_map(|number| (0..keys).map(move |key| (key, number))).collect();
+            assert_eq!(given, expected);
+            let mut written = flow.written();
+            written.sort_unstable();
+            assert_eq!(written, (0..keys).map(|key| (key, 2)).collect::<Vec<_>>());
+        }
     }
 
     #[test]
     fn a_record_that_was_not_taken_leaves_no_trace() {
-        for spread in [Spread::Partitions(3), Spread::Keys(3), Spread::Partitions(1), Spread::Keys(1)] {
-            let make = || Flow::new(Pace::Open(Schedule::new(1000, 0, 1)), spread, Window::new(0, SECOND_NS), 2);
-            let (mut plain, mut tried) = (make(), make());
-            for _ in 0..12 {
-                let refused = tried.next(5);
-                tried.undo(&refused);
-                let (a, b) = (plain.next(5), tried.next(5));
-                assert_eq!((a.stream, a.sequence, a.intended_ns), (b.stream, b.sequence, b.intended_ns), "{spread:?}");
+        let keys = |choice| Spread::Keys(3, choice);
+        for spread in [Spread::Partitions(3), Spread::Partitions(1), keys(Choice::Turn), keys(Choice::Uniform), keys(Choice::Zipf(1.1))] {
+            for shape in [Shape::Constant, Shape::Poisson, Shape::Bursts(5)] {
+                let make = || of_shape(shape, 1000, spread, 2);
+                let (mut plain, mut tried) = (make(), make());
+                for _ in 0..12 {
+                    let refused = tried.next(5);
+                    tried.undo(&refused);
+                    assert_eq!(plain.next_due_ns(), tried.next_due_ns());
+                    let (a, b) = (plain.next(5), tried.next(5));
+                    assert_eq!((a.pick, a.sequence, a.intended_ns), (b.pick, b.sequence, b.intended_ns), "{spread:?} {shape:?}");
+                }
+                assert_eq!((plain.outstanding(), plain.unsent(u64::MAX)), (tried.outstanding(), tried.unsent(u64::MAX)));
             }
-            assert_eq!((plain.outstanding(), plain.unsent()), (tried.outstanding(), tried.unsent()));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The interval log (`.hlog`, HdrHistogram's V2): a histogram per second and metric, readable by its public tools.
 //!
 //! Invariants: values are nanoseconds, the column with the maximum is in milliseconds (what the Java library does by default);
-//! tags are `ack`, `service` and `e2e`; a line is handed to the kernel whole, so a killed run keeps all its seconds; only measured
+//! tags are `ack`, `service`, `e2e` and `connect`; a line is handed to the kernel whole, so a killed run keeps all its seconds; only measured
 //! records are in it, so that the lines of a tag add up to the report's histogram. A closed loop is said in the head.
 //! Not here: when a second is over (`watch.rs`).
 

@@ -3,64 +3,91 @@
 //! Reads the options (`args.rs`), runs (`run.rs`), writes the report (`report.rs`) and the other files, or compares two reports
 //! (`compare.rs`). Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
 //! or to a file; a run that could begin always ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed,
-//! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached.
+//! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached, or the generator
+//! itself was late.
 //!
 //! ```text
-//! args -> run -+-> write: schedule -> flow -> payload -> client's producer -> stats
-//!              +-> read:  client's consumer -> payload -> check, stats
-//!              +-> watch: a look each second -> progress, hlog
-//!              +-> report: verdict, table, JSON, hgrm -> saved -+-> plot -> chart
-//!                                                               +-> compare
+//! scenario -> args, load, ranges -> plan -> run -> threads -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client
+//!                                                           +-> read:  client's consumer -> payload -> check
+//!                                                           +-> cold, churn: readers from the beginning, connections
+//!                                                           +-> watch: a look each second -> progress, hlog
+//! what was written -> verify -> check
+//! stats, lateness, check -> verdict, report: table, JSON, hgrm -> saved -+-> plot -> chart
+//!                                                                        +-> compare
+//! sink -> session: a server that keeps nothing, in a process of its own
 //! ```
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
 mod args;
+mod arrivals;
 mod chart;
 mod check;
+mod churn;
 mod clock;
+mod cold;
 mod compare;
+mod crew;
 mod encoded;
 mod environment;
 mod files;
 mod flow;
 mod hgrm;
 mod hlog;
+mod lateness;
+mod lines;
+mod load;
+mod open_files;
 mod payload;
+mod pick;
+mod plan;
 mod plot;
 mod quantity;
+mod random;
+mod ranges;
 mod read;
 mod report;
 mod run;
 mod saved;
+mod scenario;
 mod schedule;
+mod session;
+mod sink;
 mod stats;
+#[cfg(test)]
+mod tests;
+mod threads;
 // One reading of durations and addresses for both tools; a crate of its own would be larger than the file.
 #[path = "../../ctl/src/units.rs"]
 mod units;
 mod vanish;
+mod verdict;
+mod verify;
 mod watch;
 mod write;
+mod zipf;
 
-use args::{Cli, Command, Common, Compare, Mode};
+use args::{Cli, Command, Common, Compare};
 use clap::{CommandFactory, Parser};
 use files::OutputFile;
+use plan::Plan;
 use report::{CLOSED_LOOP, Outcome};
 use saved::Saved;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use verdict::EXIT_FAILED;
 
 /// Exit code of wrong usage, as clap has it.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let done = match parse().command {
         Command::Run(mode) => {
-            if let Err(sentence) = run::check(&mode) {
-                Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
-            }
-            measure(&mode).map_err(|sentence| (report::EXIT_FAILED, sentence))
+            let plan =
+                Plan::new(&mode).unwrap_or_else(|sentence| Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit());
+            measure(&plan).map_err(|sentence| (EXIT_FAILED, sentence))
         }
         Command::Compare(compare) => self::compare(&compare),
+        Command::Sink(options) => sink::serve(&options).map_err(|sentence| (EXIT_FAILED, sentence)),
     };
     let code = done.unwrap_or_else(|(code, sentence)| {
         eprintln!("tramline-loadgen: {sentence}");
@@ -69,14 +96,22 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn measure(mode: &Mode) -> Result<u8, String> {
-    let common = match mode {
-        Mode::Produce(it) => &it.common,
-        Mode::Consume(it) => &it.common,
-        Mode::Both(it) => &it.common,
-    };
-    let (files, hlog) = Files::open(common, &run::latencies(mode))?;
-    let outcome = run::run(mode, hlog)?;
+/// The command line, with the options of a scenario file. Ends the program where it is wrong.
+fn parse() -> Cli {
+    let usage = |sentence| Cli::command().error(clap::error::ErrorKind::ValueValidation, sentence).exit();
+    let (args, file) = scenario::expand(&Cli::command(), std::env::args_os().collect()).unwrap_or_else(usage);
+    Cli::try_parse_from(args).unwrap_or_else(|error| {
+        if let Some(file) = file.filter(|_| error.use_stderr()) {
+            eprintln!("tramline-loadgen: with the options of {file}:");
+        }
+        error.exit()
+    })
+}
+
+fn measure(plan: &Plan<'_>) -> Result<u8, String> {
+    let common = plan.common;
+    let (files, hlog) = Files::open(common, &plan.latencies())?;
+    let outcome = run::run(plan, hlog)?;
     for alarm in outcome.alarms() {
         eprintln!("tramline-loadgen: {alarm}");
     }
@@ -94,7 +129,7 @@ fn compare(compare: &Compare) -> Result<u8, (u8, String)> {
     let mut names = vec![("A", compare.a.clone())];
     names.extend(compare.plot.iter().map(|path| ("--plot", path.clone())));
     files::check_distinct(&names).map_err(usage)?;
-    let failed = |sentence| (report::EXIT_FAILED, sentence);
+    let failed = |sentence| (EXIT_FAILED, sentence);
     let plot = compare.plot.as_deref().map(|path| OutputFile::open("--plot", path)).transpose().map_err(failed)?;
     print(&compare::text([&compare.a, &compare.b], &a, &b)).map_err(failed)?;
     plot.map_or(Ok(()), |file| file.write(plot::of_two(&a, &b).as_bytes())).map_err(failed)?;

@@ -8,7 +8,7 @@
 use crate::chart::{Axis, COLOURS, Line, Mark, Panel, svg};
 use crate::hgrm::steps;
 use crate::report::CLOSED_LOOP;
-use crate::saved::Saved;
+use crate::saved::{METRICS, Saved};
 use hdrhistogram::Histogram;
 use serde_json::Value;
 
@@ -19,7 +19,12 @@ const LENGTH_S_MIN: f64 = 0.5;
 /// What fits in the width of the picture.
 const ALARM_CHARS_MAX: usize = 150;
 /// Sides of the lines per second and what they are called.
-const SIDES: [(&str, &str, &str); 2] = [("write", "acknowledgements", "written"), ("read", "end to end", "read")];
+const SIDES: [(&str, &str, &str); 4] = [
+    ("write", "acknowledgements", "written"),
+    ("read", "end to end", "read"),
+    ("replay", "", "replayed"),
+    ("connect", "connections", "connected"),
+];
 
 /// The plot of one run.
 pub fn of_run(run: &Saved) -> String {
@@ -74,7 +79,7 @@ fn curves(runs: &[(&str, &Saved)]) -> Option<Panel> {
     let mut lines = Vec::new();
     for (index, (prefix, run)) in runs.iter().enumerate() {
         for metric in &run.metrics {
-            let colour = COLOURS[["ack", "service", "e2e"].iter().position(|tag| *tag == metric.tag).unwrap_or(0)];
+            let colour = COLOURS[METRICS.iter().position(|(tag, _)| *tag == metric.tag).unwrap_or(0)];
             let points = curve(&metric.histogram);
             lines.push(Line { name: format!("{prefix}{}", metric.name), colour, dashed: index > 0, points });
         }
@@ -127,7 +132,7 @@ fn seconds(runs: &[(&str, &Saved)], side: &str, name: &str) -> Option<Panel> {
 fn rates(runs: &[(&str, &Saved)]) -> Panel {
     let mut lines = Vec::new();
     for (index, (prefix, run)) in runs.iter().enumerate() {
-        for ((side, _, name), colour) in SIDES.iter().zip([COLOURS[0], COLOURS[1]]) {
+        for ((side, _, name), colour) in SIDES.iter().zip(COLOURS) {
             let all: Vec<(f64, f64)> = whole_seconds(run).map(|second| (end_s(second), number(&second[side]["records_per_s"]))).collect();
             if all.iter().any(|(_, y)| y.is_finite()) {
                 // Seconds are equally long, so their mean is the rate of them together.

@@ -7,22 +7,24 @@
 
 use crate::check::{Checker, Found};
 use crate::clock::Clock;
+use crate::crew::Done;
 use crate::environment::thread_cpu_ns;
 use crate::payload;
 use crate::schedule::Window;
 use crate::stats::Side;
-use crate::write::{Written, lock};
+use crate::write::lock;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tramline_client::{Consumer, Error};
 
 /// Longest wait in a poll, so that ends are seen in time.
 const POLL_MAX: Duration = Duration::from_millis(10);
 
-/// What the reading thread is to do.
+/// What a reading thread is to do.
+#[derive(Clone)]
 pub struct ReadPlan<'a> {
     /// Topic.
     pub topic: &'a str,
@@ -30,8 +32,8 @@ pub struct ReadPlan<'a> {
     pub ends: Vec<(u32, u64)>,
     /// The runs to look for; none: all.
     pub runs: Option<Range<u64>>,
-    /// Writers that tell when they are done.
-    pub writers: u64,
+    /// Writing threads that tell when they are done.
+    pub writing_threads: u64,
     /// Whether the streams' first numbers must be zero.
     pub from_zero: bool,
     /// Whether arrival minus intended time means something (not when reading what was written long ago).
@@ -64,35 +66,16 @@ pub fn read(
     clock: Clock,
     side: &Mutex<Side>,
     stop: &AtomicBool,
-    writer: Option<&Receiver<Ends>>,
+    writers: Option<&Receiver<Arc<Done>>>,
 ) -> Seen {
     let cpu_before = thread_cpu_ns();
     let mut checker = Checker::new(plan.runs.clone(), plan.from_zero);
-    let vanished = drive(&mut consumer, plan, clock, side, stop, writer, &mut checker).err();
+    let vanished = drive(&mut consumer, plan, clock, side, stop, writers, &mut checker).err();
     Seen {
         found: checker.found(),
         vanished,
         ended_ns: clock.now_ns(),
         cpu_ns: thread_cpu_ns().zip(cpu_before).map_or(0, |(after, before)| after - before),
-    }
-}
-
-/// What the writer tells when it is done.
-pub struct Ends {
-    /// See [`Written`].
-    pub run: u64,
-    /// See [`Written`].
-    pub streams: Vec<(u32, u64)>,
-    /// See [`Written`].
-    pub excused: Vec<(u32, u64)>,
-    /// Whether it ended early: then the reader does not wait either.
-    pub vanished: bool,
-}
-
-impl Ends {
-    /// From the writer's result.
-    pub fn of(written: &Written) -> Ends {
-        Ends { run: written.run, streams: written.streams.clone(), excused: written.excused.clone(), vanished: written.vanished.is_some() }
     }
 }
 
@@ -102,10 +85,10 @@ fn drive(
     clock: Clock,
     side: &Mutex<Side>,
     stop: &AtomicBool,
-    writer: Option<&Receiver<Ends>>,
+    writers: Option<&Receiver<Arc<Done>>>,
     checker: &mut Checker,
 ) -> Result<(), String> {
-    let mut writers_left = plan.writers;
+    let mut writers_left = plan.writing_threads;
     let mut ends = plan.ends.clone();
     let mut last_new_ns = clock.now_ns();
     loop {
@@ -113,28 +96,23 @@ fn drive(
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if writer.is_none() && (now_ns >= plan.window.end_ns || at(consumer, plan.topic, &ends)) {
+        if writers.is_none() && (now_ns >= plan.window.end_ns || at(consumer, plan.topic, &ends)) {
             return Ok(());
         }
-        if writer.is_some() && writers_left == 0 {
+        if writers.is_some() && writers_left == 0 {
             let silent_ns = now_ns.saturating_sub(last_new_ns);
             let all_here = checker.found().lost == 0 && at(consumer, plan.topic, &ends);
             if all_here || silent_ns >= plan.timeout.as_nanos() as u64 {
                 return Ok(());
             }
         }
-        if writers_left > 0
-            && let Some(told) = writer.and_then(|channel| channel.try_recv().ok())
+        while writers_left > 0
+            && let Some(done) = writers.and_then(|channel| channel.try_recv().ok())
         {
             writers_left -= 1;
             last_new_ns = now_ns;
-            for &(stream, end) in &told.streams {
-                checker.expect_end(told.run, plan.keyed, stream, end);
-            }
-            for &(stream, sequence) in &told.excused {
-                checker.excuse(told.run, plan.keyed, stream, sequence);
-            }
-            if told.vanished {
+            expect(checker, plan.keyed, &done);
+            if done.vanished.is_some() {
                 return Ok(());
             }
             if writers_left == 0 {
@@ -164,6 +142,18 @@ fn drive(
                     }
                 }
             }
+        }
+    }
+}
+
+/// Tells the check what was written and what need not come.
+pub fn expect(checker: &mut Checker, keyed: bool, done: &Done) {
+    for written in &done.written {
+        for &(stream, end) in &written.streams {
+            checker.expect_end(written.run, keyed, stream, end);
+        }
+        for &(stream, sequence) in &written.excused {
+            checker.excuse(written.run, keyed, stream, sequence);
         }
     }
 }

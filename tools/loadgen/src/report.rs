@@ -1,16 +1,19 @@
-//! The result of a run: the verdict (exit code), the table for people and the JSON for machines.
+//! The result of a run: the table for people and the JSON for machines.
 //!
 //! Invariants: a closed loop is called so wherever a latency stands; a rate below 99 % of the asked one is said first and
 //! loudest; what was measured is reported also when the run ended early. All rates are per second of the measured part; MB are 10^6 bytes of values.
-//! Not here: measuring. Everything is a function of numbers.
+//! Not here: measuring (everything is a function of numbers), the verdict (`verdict.rs`).
 
 use crate::check::Found;
 use crate::encoded::encode;
-use crate::schedule::{Window, kept_rate, per_second, rate_is_held};
-use crate::stats::{ACK, E2E, Interval, PERCENTILES, SERVICE, Side, histogram_json, percentile_us, round_us};
+use crate::lateness::Lates;
+use crate::schedule::{Window, per_second};
+use crate::stats::{ACK, CONNECT, E2E, Interval, PERCENTILES, SERVICE, Side, histogram_json, percentile_us, round_us};
+use crate::units::format_duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// What is said of a closed loop wherever its latencies stand.
 pub const CLOSED_LOOP: &str = "CLOSED LOOP (latencies leave out what a stall would delay)";
@@ -19,14 +22,9 @@ pub const TOOL: &str = "tramline-loadgen";
 /// Raised when the meaning of an entry changes; new entries do not raise it.
 pub const FORMAT_VERSION: u64 = 1;
 
-/// Exit code when something failed.
-pub const EXIT_FAILED: u8 = 1;
-/// Exit code when the asked rate was not reached.
-pub const EXIT_RATE: u8 = 3;
-
 /// All that a run showed.
 pub struct Outcome {
-    /// `produce`, `consume` or `both`.
+    /// `produce`, `consume`, `both`, `replay`, `fanout` or `churn`.
     pub mode: &'static str,
     /// The options, for the reader of the file.
     pub parameters: Value,
@@ -34,16 +32,28 @@ pub struct Outcome {
     pub environment: Value,
     /// Rate of the open loop; none for a closed loop or a reader.
     pub asked_rate: Option<u64>,
+    /// Whether what is due is drawn at random, so that its number is not the rate times the time.
+    pub random_arrivals: bool,
     /// The measured part, cut where the run ended early.
     pub window: Window,
     /// The writing side.
     pub produce: Option<Side>,
     /// Records that were due and not sent when the time was over.
     pub unsent: u64,
-    /// The reading side.
+    /// How late records were sent; none in a closed loop.
+    pub lates: Option<Lates>,
+    /// The reading side, all readers together.
     pub consume: Option<Side>,
+    /// Number of readers, each of which gets all records.
+    pub readers: u64,
+    /// The cold readers.
+    pub replay: Option<Replayed>,
+    /// The connections of a churn.
+    pub connect: Option<Side>,
     /// What the check found.
     pub found: Option<Found>,
+    /// Why it could not be checked.
+    pub unverified: Option<String>,
     /// A line per second.
     pub series: Vec<Value>,
     /// Why the run ended early.
@@ -56,9 +66,19 @@ pub struct Outcome {
     pub log_error: Option<String>,
 }
 
+/// What the cold readers of a run came to, all together.
+pub struct Replayed {
+    /// Their counts.
+    pub side: Side,
+    /// Whole laps.
+    pub laps: u64,
+    /// What the checks of all laps found.
+    pub found: Found,
+}
+
 /// One kind of latency of the run.
 pub struct Metric<'a> {
-    /// Its name in files: `ack`, `service` or `e2e`.
+    /// Its name in files: `ack`, `service`, `e2e` or `connect`.
     pub tag: &'static str,
     /// Its name for people; says so when it is of a closed loop.
     pub name: &'static str,
@@ -74,7 +94,13 @@ impl Outcome {
 
     /// `open`, `closed`, or none where nothing was written.
     fn loop_name(&self) -> Option<&'static str> {
-        self.produce.as_ref().map(|_| if self.closed() { "closed" } else { "open" })
+        self.produce.as_ref().or(self.connect.as_ref()).map(|_| if self.closed() { "closed" } else { "open" })
+    }
+
+    /// The sides of the run.
+    pub fn sides(&self) -> impl Iterator<Item = &Side> {
+        let replay = self.replay.as_ref().map(|replay| &replay.side);
+        [self.produce.as_ref(), self.consume.as_ref(), replay, self.connect.as_ref()].into_iter().flatten()
     }
 
     /// The latencies that were measured.
@@ -92,69 +118,21 @@ impl Outcome {
             let name = if closed { "end to end CLOSED LOOP" } else { "end to end" };
             metrics.push(Metric { tag: E2E, name, histogram: &side.latency });
         }
+        if let Some(side) = &self.connect {
+            metrics.push(Metric { tag: CONNECT, name: "connect from due", histogram: &side.latency });
+            metrics.push(Metric { tag: SERVICE, name: "connect from start", histogram: &side.service });
+        }
         metrics.retain(|metric| !metric.histogram.is_empty());
         metrics
     }
 
     /// Throughput of the measured part.
-    fn rate(&self, side: &Side) -> f64 {
+    pub fn rate(&self, side: &Side) -> f64 {
         per_second(side.done_records, self.window.length_ns())
     }
 
     fn mb_per_s(&self, side: &Side) -> f64 {
         per_second(side.done_bytes, self.window.length_ns()) / 1e6
-    }
-
-    /// The achieved rate when it is too low; `both` looks at the reading side too. Either measure will do: throughput is wrong
-    /// by a record or two in a short run at a low rate, the rate kept up with is wrong when answers take long but come steadily.
-    fn rate_missed(&self) -> Option<f64> {
-        let asked = self.asked_rate?;
-        let achieved = |side: &Side| self.rate(side).max(kept_rate(side.measured_records, self.window, side.last_done_ns));
-        let lowest = [&self.produce, &self.consume].into_iter().flatten().map(achieved).fold(f64::INFINITY, f64::min);
-        (!rate_is_held(lowest, asked)).then_some(lowest)
-    }
-
-    /// The exit code: failures before a missed rate.
-    pub fn exit_code(&self) -> u8 {
-        let failed = [&self.produce, &self.consume].into_iter().flatten().any(|side| side.failed > 0);
-        let bad = self.found.is_some_and(|found| !found.good());
-        if self.vanished.is_some() || self.log_error.is_some() || failed || bad {
-            EXIT_FAILED
-        } else if self.rate_missed().is_some() {
-            EXIT_RATE
-        } else {
-            0
-        }
-    }
-
-    /// Sentences that must not be overlooked, the worst first.
-    pub fn alarms(&self) -> Vec<String> {
-        let mut alarms = Vec::new();
-        if let Some(reason) = &self.vanished {
-            alarms.push(format!("THE RUN ENDED EARLY: {reason}; what follows was measured until then"));
-        }
-        if let Some(found) = self.found.filter(|found| !found.good()) {
-            alarms.push(format!(
-                "RECORDS ARE NOT WHAT WAS WRITTEN: {} lost, {} duplicated, {} reordered, {} changed",
-                found.lost, found.duplicates, found.reordered, found.changed
-            ));
-        }
-        for (side, verb) in [(&self.produce, "written"), (&self.consume, "read")] {
-            if let Some(side) = side.as_ref().filter(|side| side.failed > 0) {
-                alarms.push(format!("{} RECORDS OR REQUESTS COULD NOT BE {}", side.failed, verb.to_uppercase()));
-            }
-        }
-        if let Some(cause) = &self.log_error {
-            alarms.push(format!("THE INTERVAL LOG IS NOT COMPLETE: {cause}"));
-        }
-        if let (Some(rate), Some(asked), None) = (self.rate_missed(), self.asked_rate, &self.vanished) {
-            alarms.push(format!(
-                "THE RATE WAS NOT REACHED: {rate:.0} of {asked} records/s ({:.1} %, {} records due were never sent); the latencies below are those of an overload, lower --rate to measure this server",
-                rate * 100.0 / asked as f64,
-                self.unsent
-            ));
-        }
-        alarms
     }
 
     /// The report as JSON.
@@ -178,8 +156,17 @@ impl Outcome {
             object["unsent"] = json!(self.unsent);
             object
         });
-        let found = self.found.map(|found| {
-            json!({"received": found.received, "lost": found.lost, "duplicates": found.duplicates, "reordered": found.reordered, "changed": found.changed, "foreign": found.foreign, "good": found.good()})
+        let replay = self.replay.as_ref().map(|replay| {
+            let mut object = side(&replay.side, "latency_us");
+            object["laps"] = json!(replay.laps);
+            object["check"] = found_json(replay.found);
+            object
+        });
+        let connect = self.connect.as_ref().map(|connect| {
+            let mut object = side(connect, "latency_us");
+            object["service_us"] = histogram_json(&connect.service);
+            object["unsent"] = json!(self.unsent);
+            object
         });
         let histograms: serde_json::Map<String, Value> =
             self.metrics().iter().map(|metric| (metric.tag.to_owned(), json!(encode(metric.histogram)))).collect();
@@ -198,8 +185,12 @@ impl Outcome {
             "seeds": self.seeds,
             "environment": self.environment,
             "produce": produce,
+            "lateness": self.lates.as_ref().map(lateness_json),
             "consume": self.consume.as_ref().map(|consume| side(consume, "end_to_end_us")),
-            "check": found,
+            "replay": replay,
+            "connect": connect,
+            "check": self.found.map(found_json),
+            "not_checked": self.unverified,
             "histograms": histograms,
             "histograms_are": "HdrHistogram V2, compressed, base64; nanoseconds; one per metric, of the measured part",
             "seconds": self.series,
@@ -208,6 +199,20 @@ impl Outcome {
             "warnings": self.warnings,
             "exit_code": self.exit_code(),
         })
+    }
+
+    fn lateness_line(&self) -> Option<String> {
+        let lates = self.lates.as_ref().filter(|lates| lates.records > 0)?;
+        let sent = |percentile| percentile_us(&lates.sent, percentile);
+        Some(format!(
+            "sent p50 {} p99 {} max {} us after due; later than {}: {:.2} % by the generator's own fault, {:.2} % by the server's",
+            sent(50.0),
+            sent(99.0),
+            round_us(lates.sent.max()),
+            format_duration(Duration::from_nanos(lates.late_max_ns())),
+            lates.own_share() * 100.0,
+            lates.blocked_share() * 100.0
+        ))
     }
 
     /// The report for people.
@@ -223,22 +228,24 @@ impl Outcome {
         if let Some(side) = &self.produce {
             let _ = writeln!(text, "written   {}", self.side_line(side));
         }
+        if let Some(line) = self.lateness_line() {
+            let _ = writeln!(text, "lateness  {line}");
+        }
         if let Some(side) = &self.consume {
             let _ = writeln!(text, "read      {}", self.side_line(side));
         }
-        if let Some(found) = self.found {
-            let _ = writeln!(
-                text,
-                "checked   {} records: {} lost, {} duplicated, {} reordered, {} changed{}",
-                found.received,
-                found.lost,
-                found.duplicates,
-                found.reordered,
-                found.changed,
-                if found.foreign > 0 { format!("; {} not of this run", found.foreign) } else { String::new() }
-            );
+        if let Some(replay) = &self.replay {
+            let _ = writeln!(text, "replayed  {}, {} whole laps", self.side_line(&replay.side), replay.laps);
+            let _ = writeln!(text, "checked   {} (cold readers)", found_text(replay.found));
         }
-        for (sentence, count) in [&self.produce, &self.consume].into_iter().flatten().flat_map(|side| &side.errors) {
+        if let Some(side) = &self.connect {
+            let _ =
+                writeln!(text, "connected {} connections, {:.0} connections/s, {} failed", side.done_records, self.rate(side), side.failed);
+        }
+        if let Some(found) = self.found {
+            let _ = writeln!(text, "checked   {}", found_text(found));
+        }
+        for (sentence, count) in self.sides().flat_map(|side| &side.errors) {
             let _ = writeln!(text, "error     {count} x {sentence}");
         }
         text.push_str(&self.latency_table());
@@ -248,14 +255,35 @@ impl Outcome {
     /// The first line: what ran, and how.
     pub fn heading(&self) -> String {
         let load = match (self.loop_name(), self.asked_rate) {
+            (Some("open"), Some(rate)) if self.connect.is_some() => format!("open loop at {rate} connections/s"),
             (Some("open"), Some(rate)) => format!("open loop at {rate} records/s"),
             (Some(_), _) => CLOSED_LOOP.to_owned(),
             (None, _) => "reading".to_owned(),
         };
         let options = self.parameters.as_object().map(|object| {
             let shown = |value: &Value| value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
-            let wanted = ["level", "size", "batch_bytes", "in_flight", "compression", "producers", "keys", "partitions", "busy_poll"];
-            wanted.iter().filter_map(|name| object.get(*name).map(|value| format!("{name}={}", shown(value)))).collect::<Vec<_>>().join(" ")
+            let wanted = [
+                "arrivals",
+                "action",
+                "readers",
+                "cold_readers",
+                "level",
+                "size",
+                "records",
+                "batch_bytes",
+                "in_flight",
+                "compression",
+                "producers",
+                "threads",
+                "keys",
+                "partitions",
+                "busy_poll",
+            ];
+            wanted
+                .iter()
+                .filter_map(|name| object.get(*name).filter(|value| !value.is_null()).map(|value| format!("{name}={}", shown(value))))
+                .collect::<Vec<_>>()
+                .join(" ")
         });
         format!("{}: {load}, measured {:.1} s  {}", self.mode, self.window.length_ns() as f64 / 1e9, options.unwrap_or_default())
     }
@@ -285,6 +313,31 @@ impl Outcome {
         }
         text
     }
+}
+
+fn found_json(found: Found) -> Value {
+    json!({
+        "received": found.received, "lost": found.lost, "duplicates": found.duplicates, "reordered": found.reordered,
+        "changed": found.changed, "foreign": found.foreign, "good": found.good(),
+    })
+}
+
+fn found_text(found: Found) -> String {
+    let Found { received, lost, duplicates, reordered, changed, foreign } = found;
+    let foreign = if foreign > 0 { format!("; {foreign} not of this run") } else { String::new() };
+    format!("{received} records: {lost} lost, {duplicates} duplicated, {reordered} reordered, {changed} changed{foreign}")
+}
+
+fn lateness_json(lates: &Lates) -> Value {
+    json!({
+        "late_is_above_us": round_us(lates.late_max_ns()),
+        "records": lates.records,
+        "late_by_generator": lates.own,
+        "late_by_server": lates.blocked,
+        "late_by_generator_share": lates.own_share(),
+        "late_by_server_share": lates.blocked_share(),
+        "sent_minus_intended_us": histogram_json(&lates.sent),
+    })
 }
 
 /// The line of one second on standard error.
@@ -329,39 +382,9 @@ fn round(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::SECOND_NS;
     use crate::stats::record;
-
-    fn side(records: u64, latency_ns: u64) -> Side {
-        let mut side = Side::new();
-        (side.records, side.acked, side.measured_records) = (records, records, records);
-        (side.done_records, side.done_bytes) = (records, records * 1000);
-        side.last_done_ns = 11 * SECOND_NS;
-        for _ in 0..records {
-            record(&mut side.latency, latency_ns);
-            record(&mut side.service, latency_ns / 2);
-        }
-        side
-    }
-
-    fn outcome(asked: Option<u64>, produce: Option<Side>, consume: Option<Side>) -> Outcome {
-        Outcome {
-            mode: "both",
-            parameters: json!({"level": "durable", "size": 1000}),
-            environment: json!({}),
-            asked_rate: asked,
-            window: Window::new(SECOND_NS, 10 * SECOND_NS),
-            produce,
-            unsent: 0,
-            consume,
-            found: None,
-            series: Vec::new(),
-            vanished: None,
-            warnings: Vec::new(),
-            seeds: json!({}),
-            log_error: None,
-        }
-    }
+    use crate::tests::{outcome, side};
+    use crate::verdict::{EXIT_FAILED, EXIT_RATE};
 
     #[test]
     fn a_good_run_says_so_in_numbers() {
@@ -376,54 +399,6 @@ mod tests {
         let text = outcome.text();
         assert!(text.contains("open loop at 100 records/s") && text.contains("ack from intended") && text.contains("p99.99"), "{text}");
         assert!(!text.contains("CLOSED") && !text.contains("!!!"), "{text}");
-    }
-
-    #[test]
-    fn a_missed_rate_is_exit_code_three_and_loud() {
-        let mut outcome = outcome(Some(100), Some(side(989, 1000)), None);
-        outcome.unsent = 11;
-        assert_eq!(outcome.exit_code(), EXIT_RATE);
-        assert!(outcome.text().lines().nth(1).unwrap().starts_with("!!! THE RATE WAS NOT REACHED: 99 of 100"), "{}", outcome.text());
-        assert_eq!(outcome.json()["rate_held"], false);
-        outcome.produce = Some(side(990, 1000));
-        assert_eq!(outcome.exit_code(), 0);
-    }
-
-    #[test]
-    fn an_overload_shows_its_throughput_although_no_record_of_the_window_was_sent() {
-        let mut side = Side::new();
-        (side.done_records, side.done_bytes) = (500, 500_000);
-        let outcome = outcome(Some(100), Some(side), None);
-        assert_eq!(outcome.exit_code(), EXIT_RATE);
-        assert!(outcome.text().contains("THE RATE WAS NOT REACHED: 50 of 100"), "{}", outcome.text());
-        assert_eq!(outcome.json()["produce"]["records_per_s"], 50.0);
-    }
-
-    #[test]
-    fn answers_that_take_long_and_come_steadily_are_no_missed_rate() {
-        let mut slow = side(1000, 1_000_000_000);
-        slow.last_done_ns = 12 * SECOND_NS;
-        assert_eq!(outcome(Some(100), Some(slow), None).exit_code(), 0);
-    }
-
-    #[test]
-    fn a_slow_reader_misses_the_rate_too() {
-        assert_eq!(outcome(Some(100), Some(side(1000, 1)), Some(side(900, 1))).exit_code(), EXIT_RATE);
-    }
-
-    #[test]
-    fn failures_outrank_a_missed_rate() {
-        let mut failed = outcome(Some(100), Some(side(10, 1000)), None);
-        failed.produce.as_mut().unwrap().failed = 1;
-        assert_eq!(failed.exit_code(), EXIT_FAILED);
-        let mut vanished = outcome(None, Some(side(10, 1000)), None);
-        vanished.vanished = Some("no answer for 2 s".to_owned());
-        assert_eq!(vanished.exit_code(), EXIT_FAILED);
-        assert!(vanished.text().contains("ENDED EARLY: no answer for 2 s"));
-        let mut lost = outcome(None, Some(side(10, 1000)), Some(side(10, 1000)));
-        lost.found = Some(Found { received: 10, lost: 1, ..Found::default() });
-        assert_eq!(lost.exit_code(), EXIT_FAILED);
-        assert!(lost.text().contains("1 lost"));
     }
 
     #[test]
@@ -448,6 +423,34 @@ mod tests {
         outcome.mode = "consume";
         assert_eq!(outcome.json()["loop"], Value::Null);
         assert!(!outcome.text().contains("CLOSED"));
+    }
+
+    #[test]
+    fn a_churn_has_connections_and_a_latency_of_its_own() {
+        let mut outcome = outcome(Some(100), None, None);
+        outcome.mode = "churn";
+        outcome.connect = Some(side(1000, 400_000));
+        let json = outcome.json();
+        assert_eq!((&json["loop"], &json["connect"]["records_per_s"], &json["produce"]), (&json!("open"), &json!(100.0), &Value::Null));
+        assert!((json["connect"]["latency_us"]["p99"].as_f64().unwrap() - 400.0).abs() < 1.0);
+        let text = outcome.text();
+        assert!(text.contains("open loop at 100 connections/s") && text.contains("connect from due"), "{text}");
+        assert_eq!(outcome.exit_code(), 0);
+    }
+
+    #[test]
+    fn a_replay_is_reported_and_checked_beside_the_tail() {
+        let mut outcome = outcome(Some(100), Some(side(1000, 1)), Some(side(1000, 1)));
+        outcome.replay = Some(Replayed { side: side(50_000, 1), laps: 3, found: Found { received: 50_000, ..Found::default() } });
+        assert!(
+            outcome.text().contains("replayed  50000 records, 5000 records/s, 5.00 MB/s, 0 failed, 3 whole laps"),
+            "{}",
+            outcome.text()
+        );
+        assert_eq!((&outcome.json()["replay"]["laps"], outcome.exit_code()), (&json!(3), 0));
+        outcome.replay.as_mut().unwrap().found.changed = 1;
+        assert_eq!(outcome.exit_code(), EXIT_FAILED);
+        assert!(outcome.text().contains("!!! RECORDS ARE NOT WHAT WAS WRITTEN: 0 lost, 0 duplicated, 0 reordered, 1 changed"));
     }
 
     #[test]

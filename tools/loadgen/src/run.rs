@@ -1,129 +1,55 @@
-//! A run from beginning to end: connects, sees to the topic, starts the writing and the reading thread, has them watched, and
-//! puts the outcome together.
+//! A run from beginning to end: connects, sees to the topic, prepares what the threads do, and puts the outcome together.
 //!
-//! Invariants: the clock of the run starts when both sides know what to do; a side that ends early ends the other; the threads
-//! are joined before anything is reported. The calling thread only waits and prints, so it measures nothing and disturbs little.
+//! Invariant: the clock of the run starts when all sides know what to do.
+//! Not here: the threads (`threads.rs`).
 
-use crate::args::{Common, From, Level, Load, Mode, Read, name_of};
+use crate::args::{Common, From, Read};
+use crate::arrivals::Shape;
+use crate::check::Found;
+use crate::churn::{ChurnPlan, Target};
 use crate::clock::Clock;
-use crate::environment::{build_warning, cpu_warning, environment};
-use crate::files::{OutputFile, check_distinct};
-use crate::flow::Flow;
+use crate::cold::ColdPlan;
+use crate::environment::environment;
+use crate::files::OutputFile;
 use crate::hlog::{LINE_BYTES_MAX, Log, remarks};
-use crate::read::{Ends, ReadPlan, Seen, read};
-use crate::report::Outcome;
+use crate::open_files;
+use crate::plan::Plan;
+use crate::read::ReadPlan;
+use crate::report::{Outcome, Replayed};
 use crate::schedule::Window;
-use crate::stats::{Interval, Side};
-use crate::watch::{Group, Watch, tags};
-use crate::write::{WritePlan, Written, flow, write};
+use crate::threads::{Threads, Work};
+use crate::verify::{self, Unverified, Wanted};
+use crate::write::WritePlan;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{LineWriter, Write};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::io::LineWriter;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tramline_client::{Client, Config, Consumer, ConsumerConfig, Error, ErrorCode, Metadata, Start};
+use tramline_client::{At, Client, Config, Consumer, ConsumerConfig, Error, ErrorCode, Metadata, PartitionMetadata, Start};
 
-/// The checked options of a run.
-struct Plan<'a> {
-    mode: &'static str,
-    common: &'a Common,
-    load: Option<&'a Load>,
-    read: Option<&'a Read>,
-    from: From,
-    until_end: bool,
-}
-
-impl<'a> Plan<'a> {
-    fn new(mode: &'a Mode) -> Plan<'a> {
-        match mode {
-            Mode::Produce(it) => {
-                Plan { mode: "produce", common: &it.common, load: Some(&it.load), read: None, from: From::Latest, until_end: false }
-            }
-            Mode::Consume(it) => {
-                Plan { mode: "consume", common: &it.common, load: None, read: Some(&it.read), from: it.from, until_end: it.until_end }
-            }
-            Mode::Both(it) => {
-                Plan { mode: "both", common: &it.common, load: Some(&it.load), read: Some(&it.read), from: From::Latest, until_end: false }
-            }
-        }
-    }
-
-    fn window(&self) -> Window {
-        let warmup_ns = if self.until_end { 0 } else { self.common.warmup.as_nanos() as u64 };
-        Window::new(warmup_ns, self.common.duration.as_nanos() as u64)
-    }
-
-    fn closed(&self) -> bool {
-        self.load.is_some_and(|load| load.closed)
-    }
-
-    /// What a progress line calls the measured part.
-    fn phase(&self) -> &'static str {
-        match self.load {
-            Some(load) if load.closed => "CLOSED",
-            Some(_) => "open",
-            None => "read",
-        }
-    }
-}
-
-/// Refuses what the options only say together, before anything is done.
-pub fn check(mode: &Mode) -> Result<(), String> {
-    let plan = Plan::new(mode);
-    plan.common.check()?;
-    if let Some(load) = plan.load {
-        load.check()?;
-    }
-    let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    if let Some(option) = plan.common.needs_latency().filter(|_| latencies(mode).is_empty()) {
-        return Err(format!("{option} needs a latency, and reading what was written long ago has none; use --from latest"));
-    }
-    check_distinct(&plan.common.outputs(&latencies(mode)))?;
-    for cpu in &plan.common.cpu {
-        if !cores.contains(&usize::from(*cpu)) {
-            let known = cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-            return Err(format!("--cpu {cpu} is not a core this process may use; allowed is one of {known}"));
-        }
-    }
-    Ok(())
-}
-
-/// The tags of the latencies that this mode measures, the main one first; empty when it measures none.
-pub fn latencies(mode: &Mode) -> Vec<&'static str> {
-    let plan = Plan::new(mode);
-    let mut found = Vec::new();
-    if plan.read.is_some() && plan.from == From::Latest {
-        found.extend(tags(false, plan.closed()));
-    }
-    if plan.load.is_some() {
-        found.extend(tags(true, plan.closed()));
-    }
-    found
+/// What the broker says of the topic.
+struct Topic {
+    partitions: u32,
+    /// Shards of nodes that own its partitions: the connections of a producer.
+    owners: u64,
 }
 
 /// Runs and gives the outcome, or the reason why it could not begin. `hlog` gets the interval log.
-pub fn run(mode: &Mode, hlog: Option<OutputFile>) -> Result<Outcome, String> {
-    let plan = Plan::new(mode);
-    let client = connect(plan.common)?;
-    let metadata = see_to_topic(&client, plan.common)?;
-    let topic = metadata.topic(&plan.common.topic).ok_or("the broker's metadata does not have the topic; run again")?;
-    let partitions = topic.partitions.len() as u32;
-    let owners =
-        topic.partitions.iter().map(|partition| (partition.leader_node, partition.leader_shard)).collect::<BTreeSet<_>>().len() as u64;
-    if partitions == 0 {
-        return Err(format!("topic {} has no partitions yet; run again", plan.common.topic));
-    }
+pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String> {
+    let client = Client::connect(config(plan.common)).map_err(|error| error.to_string())?;
+    let topic = topic(&client, plan.common)?;
     let run_number =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64 ^ (u64::from(std::process::id()) << 48);
+    let seed = plan.pacing().and_then(|pacing| pacing.seed).unwrap_or(run_number);
     let window = plan.window();
-    let reading = plan.read.map(|options| reading(&client, &plan, options, partitions, window, run_number));
-    let reading = reading.transpose().map_err(|error| error.to_string())?;
-    let writing = writing(&plan, partitions, owners, window, run_number);
-    let mut warnings = early_warnings(&plan, partitions);
+    let writing = writing(plan, &topic, window, run_number, seed);
+    open_files::make_room((plan.load.map_or(0, |load| load.producers) + plan.readers + plan.cold) * topic.owners)?;
+    let before = plan.verify.then(|| verify::ends(&client, &plan.common.topic)).transpose()?;
+    let reading = reading(&client, plan, &topic, window, run_number).map_err(|error| error.to_string())?;
+    let cold = cold(plan, window);
+    let churning = churning(&client, plan, window, run_number, seed)?;
+    let mut warnings = plan.early_warnings(topic.partitions);
     let mut log_file = hlog.map(OutputFile::begin).transpose()?.map(|file| LineWriter::with_capacity(LINE_BYTES_MAX, file));
     let mut serializer = V2DeflateSerializer::new();
     let clock = Clock::start();
@@ -132,75 +58,148 @@ pub fn run(mode: &Mode, hlog: Option<OutputFile>) -> Result<Outcome, String> {
         None => None,
     };
     let log = log.transpose().map_err(|cause| format!("the interval log cannot be begun: {cause}"))?;
-    let threads = Threads { plan: &plan, client: &client, clock, window };
-    let ran = threads.run(writing, reading, log);
+    let threads = Threads { plan, client: &client, clock, window };
+    let wanted = writing.as_ref().zip(before.as_deref()).map(|(writing, before)| wanted(plan, writing, before));
+    let ran = threads.run(Work { writing, reading, cold, churning }, log);
 
     warnings.extend(ran.warnings);
-    let vanished = ran.written.iter().find_map(|written| written.vanished.clone());
-    let vanished = vanished.or_else(|| ran.seen.as_ref().and_then(|seen| seen.vanished.clone()));
+    let vanished = ran.vanished;
     let mut window = window;
     if vanished.is_some() || plan.mode == "consume" {
         // After a vanished server's last answer nothing was measured but the waiting for it.
-        let last_ns = [&ran.produce, &ran.consume].into_iter().flatten().map(|side| side.last_done_ns).max().unwrap_or(0);
+        let last_ns =
+            [&ran.produce, &ran.consume, &ran.replay, &ran.connect].into_iter().flatten().map(|side| side.last_done_ns).max().unwrap_or(0);
         let end_ns = if vanished.is_some() { last_ns } else { ran.ended_ns };
         window.end_ns = end_ns.clamp(window.from_ns, window.end_ns);
     }
-    let mut parameters = parameters(&plan, partitions, owners, run_number);
+    let mut parameters = plan.parameters(topic.partitions, topic.owners, run_number);
     parameters["started_unix_s"] = json!(clock.started_unix_s());
+    let (mut found, mut unverified) = (None, None);
+    if let (Some(wanted), None) = (&wanted, &vanished) {
+        match verify::read_back(&client, wanted, &ran.done) {
+            Ok(all) => found = Some(all),
+            Err(Unverified::Dropped(warning)) => warnings.push(warning),
+            Err(Unverified::Failed(cause)) => unverified = Some(cause),
+        }
+    }
+    let found = found.or_else(|| ran.seen.iter().map(|seen| seen.found).reduce(std::ops::Add::add));
     Ok(Outcome {
         mode: plan.mode,
         parameters,
         environment: environment(plan.common.disk.as_deref()),
         // As text, since it does not fit the numbers of every reader of JSON.
-        seeds: plan.load.map_or(Value::Null, |load| json!({"payload_first": run_number.to_string(), "payload_count": load.producers})),
+        seeds: plan.pacing().map_or(Value::Null, |_| json!({"seed": seed.to_string()})),
         log_error: ran.log_error,
-        asked_rate: plan.load.and_then(|load| load.rate),
+        asked_rate: plan.pacing().and_then(|pacing| pacing.rate),
+        random_arrivals: plan.pacing().is_some_and(|pacing| pacing.shape() == Shape::Poisson),
         window,
         produce: ran.produce,
-        unsent: ran.written.iter().map(|written| written.unsent).sum(),
+        unsent: ran.unsent,
+        lates: ran.lates.filter(|_| !plan.closed()),
         consume: ran.consume,
-        found: ran.seen.as_ref().map(|seen| seen.found),
+        readers: plan.readers,
+        replay: ran.replay.map(|side| Replayed {
+            side,
+            laps: ran.laps.iter().map(|laps| laps.count).sum(),
+            found: ran.laps.iter().map(|laps| laps.found).fold(Found::default(), std::ops::Add::add),
+        }),
+        connect: ran.connect,
+        found,
+        unverified,
         series: ran.series,
         vanished,
         warnings,
     })
 }
 
-/// What each writer is to do, and when.
-fn writing<'a>(plan: &Plan<'a>, partitions: u32, owners: u64, window: Window, run_number: u64) -> Vec<(WritePlan<'a>, Flow)> {
-    let Some(load) = plan.load else { return Vec::new() };
-    let of = |writer| {
-        let run = run_number.wrapping_add(writer);
-        let write_plan = WritePlan { load, topic: &plan.common.topic, run, window, timeout: plan.common.timeout };
-        (write_plan, flow(load, writer, partitions, owners, window))
+/// What the writers are to do, and when.
+fn writing<'a>(plan: &Plan<'a>, topic: &Topic, window: Window, run_number: u64, seed: u64) -> Option<WritePlan<'a>> {
+    let (load, values) = plan.load.zip(plan.values.clone())?;
+    Some(WritePlan {
+        load,
+        topic: &plan.common.topic,
+        partitions: topic.partitions,
+        owners: topic.owners,
+        values,
+        seed,
+        first_run: run_number,
+        window,
+        timeout: plan.common.timeout,
+    })
+}
+
+/// What the cold readers are to do.
+fn cold<'a>(plan: &Plan<'a>, window: Window) -> Option<ColdPlan<'a>> {
+    let options = plan.read.filter(|_| plan.cold > 0)?;
+    Some(ColdPlan { topic: &plan.common.topic, config: consumer_config(options), window })
+}
+
+/// Where connections go, and what they do there.
+fn churning<'a>(client: &Client, plan: &Plan<'a>, window: Window, first_run: u64, seed: u64) -> Result<Option<ChurnPlan<'a>>, String> {
+    let Some(churn) = plan.churn else { return Ok(None) };
+    let told = |error: Error| error.to_string();
+    let topic = plan.common.topic.as_str();
+    let metadata = client.metadata(&[topic]).map_err(told)?;
+    let partitions = metadata.topic(topic).map(|topic| topic.partitions.as_slice()).unwrap_or_default();
+    let firsts = match churn.action {
+        crate::args::Action::Fetch => {
+            let asked: Vec<(u32, At)> = partitions.iter().map(|partition| (partition.index, At::Earliest)).collect();
+            client.list_offsets(topic, &asked).map_err(told)?.into_iter().map(|first| first.offset).collect()
+        }
+        crate::args::Action::Produce => vec![0; partitions.len()],
     };
-    (0..load.producers).map(of).collect()
+    let target = |(partition, first): (&PartitionMetadata, u64)| {
+        let node = metadata.nodes.iter().find(|node| node.id == partition.leader_node);
+        // The shard's own port where it has one; any shard of the node passes a request on.
+        let address = node.map(|node| {
+            let port = node.shard_ports.get(usize::from(partition.leader_shard)).copied().unwrap_or(node.port);
+            if node.host.contains(':') { format!("[{}]:{port}", node.host) } else { format!("{}:{port}", node.host) }
+        });
+        let address = address.ok_or_else(|| format!("the owner of partition {} is not in the metadata; run again", partition.index))?;
+        Ok(Target { address, index: partition.index, uid: partition.uid, first })
+    };
+    let targets = partitions.iter().zip(firsts).map(target).collect::<Result<Vec<_>, String>>()?;
+    Ok(Some(ChurnPlan { churn, targets, config: config(plan.common), seed, first_run, window }))
 }
 
-/// What makes the numbers doubtful before there are any.
-fn early_warnings(plan: &Plan<'_>, partitions: u32) -> Vec<String> {
-    let mut warnings: Vec<String> = build_warning().into_iter().collect();
-    if let Some(asked) = plan.common.partitions.filter(|asked| *asked != partitions) {
-        warnings.push(format!("the topic has {partitions} partitions already, --partitions {asked} was not used"));
+/// What has to be found when it is read back.
+fn wanted<'a>(plan: &Plan<'a>, writing: &WritePlan<'_>, before: &'a [u64]) -> Wanted<'a> {
+    Wanted {
+        topic: &plan.common.topic,
+        before,
+        runs: runs(writing.first_run, writing.load.producers),
+        keyed: writing.load.keyed(),
+        timeout: plan.common.timeout,
+        quiet: plan.common.quiet,
     }
-    if plan.load.is_some_and(|load| load.level == Level::None) {
-        warnings.push("level none has no acknowledgements: write latencies are those of handing the records to the kernel".to_owned());
-    }
-    warnings
 }
 
-fn connect(common: &Common) -> Result<Client, String> {
-    let config = Config {
+/// Numbers of the runs of so many writers.
+fn runs(first: u64, writers: u64) -> Range<u64> {
+    first..first.wrapping_add(writers)
+}
+
+fn config(common: &Common) -> Config {
+    Config {
         client_name: "tramline-loadgen".to_owned(),
         connect_timeout: common.timeout.min(Duration::from_secs(5)),
         request_timeout: common.timeout,
         busy_poll: common.busy_poll,
         ..Config::new(&common.server)
-    };
-    Client::connect(config).map_err(|error| error.to_string())
+    }
 }
 
-/// The topic's metadata; creates the topic when it is missing.
+/// Creates the topic when it is missing.
+fn topic(client: &Client, common: &Common) -> Result<Topic, String> {
+    let metadata = see_to_topic(client, common)?;
+    let topic = metadata.topic(&common.topic).ok_or("the broker's metadata does not have the topic; run again")?;
+    if topic.partitions.is_empty() {
+        return Err(format!("topic {} has no partitions yet; run again", common.topic));
+    }
+    let owners: BTreeSet<_> = topic.partitions.iter().map(|partition| (partition.leader_node, partition.leader_shard)).collect();
+    Ok(Topic { partitions: topic.partitions.len() as u32, owners: owners.len() as u64 })
+}
+
 fn see_to_topic(client: &Client, common: &Common) -> Result<Metadata, String> {
     let ask = || client.metadata(&[&common.topic]).map_err(|error| error.to_string());
     let metadata = ask()?;
@@ -213,183 +212,34 @@ fn see_to_topic(client: &Client, common: &Common) -> Result<Metadata, String> {
     ask()
 }
 
-/// What to read, and a consumer that stands where reading begins: for `both` that has to be before the first record is written.
-fn reading<'a>(
-    client: &Client,
-    plan: &Plan<'a>,
-    options: &Read,
-    partitions: u32,
-    window: Window,
-    run: u64,
-) -> Result<(ReadPlan<'a>, Consumer), Error> {
-    let topic = plan.common.topic.as_str();
-    let config =
-        ConsumerConfig { credit_bytes: options.credit_bytes as u32, verify_checksums: !options.no_verify, ..ConsumerConfig::default() };
-    let mut consumer = client.consumer(config)?;
-    consumer.assign_all(topic, if plan.from == From::Earliest { Start::Earliest } else { Start::Latest })?;
-    let ends = if plan.until_end { client.end_offsets(topic)?.iter().map(|end| (end.partition, end.offset)).collect() } else { Vec::new() };
-    let both = plan.load.is_some();
-    let all_kept = (0..partitions).all(|partition| consumer.position(topic, partition) == Some(0));
-    let read_plan = ReadPlan {
-        topic,
-        from_zero: both || (plan.from == From::Earliest && all_kept),
-        ends,
-        runs: plan.load.map(|load| run..run.wrapping_add(load.producers)),
-        writers: plan.load.map_or(0, |load| load.producers),
-        timed: plan.from == From::Latest,
-        window,
-        timeout: plan.common.timeout,
-        keyed: plan.load.is_some_and(|load| load.keys > 0),
-    };
-    Ok((read_plan, consumer))
+/// Settings of all consumers.
+fn consumer_config(options: &Read) -> ConsumerConfig {
+    ConsumerConfig { credit_bytes: options.credit_bytes as u32, verify_checksums: !options.no_verify, ..ConsumerConfig::default() }
 }
 
-struct Threads<'a> {
-    plan: &'a Plan<'a>,
-    client: &'a Client,
-    clock: Clock,
-    window: Window,
-}
-
-/// What the threads brought.
-struct Ran {
-    produce: Option<Side>,
-    written: Vec<Written>,
-    consume: Option<Side>,
-    seen: Option<Seen>,
-    series: Vec<Value>,
-    warnings: Vec<String>,
-    log_error: Option<String>,
-    ended_ns: u64,
-}
-
-impl Threads<'_> {
-    fn run(
-        &self,
-        writing: Vec<(WritePlan<'_>, Flow)>,
-        reading: Option<(ReadPlan<'_>, Consumer)>,
-        mut log: Option<Log<'_, LineWriter<File>>>,
-    ) -> Ran {
-        let common = self.plan.common;
-        let (has_writer, has_reader) = (!writing.is_empty(), reading.is_some());
-        let produce: Vec<Mutex<Side>> = writing.iter().map(|_| Mutex::new(Side::new())).collect();
-        let consume: Vec<Mutex<Side>> = reading.iter().map(|_| Mutex::new(Side::new())).collect();
-        let stop = AtomicBool::new(false);
-        let (ended_sender, ended) = channel::<()>();
-        let (ends_sender, ends) = channel::<Ends>();
-        let (written, seen, watched) = std::thread::scope(|scope| {
-            let stop = &stop;
-            let reader = reading.zip(consume.first()).map(|((plan, consumer), side)| {
-                let ended = ended_sender.clone();
-                scope.spawn(move || {
-                    pin(common.consume_cpu());
-                    let seen = read(consumer, &plan, self.clock, side, stop, has_writer.then_some(&ends));
-                    if seen.vanished.is_some() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    // The receiver is gone only when nobody waits any more.
-                    let _ = ended.send(());
-                    seen
-                })
-            });
-            let writers = writing.into_iter().zip(&produce).map(|((plan, flow), side)| {
-                let (ended, ends_sender) = (ended_sender.clone(), ends_sender.clone());
-                scope.spawn(move || {
-                    pin(common.produce_cpu());
-                    let written = write(self.client, &plan, flow, self.clock, side, stop);
-                    let _ = ends_sender.send(Ends::of(&written));
-                    if written.vanished.is_some() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    let _ = ended.send(());
-                    written
-                })
-            });
-            let writers: Vec<_> = writers.collect();
-            drop((ended_sender, ends_sender));
-            let mut groups = Vec::new();
-            if has_writer {
-                groups.push(Group { name: "write", workers: &produce, tags: tags(true, self.plan.closed()) });
-            }
-            if has_reader {
-                groups.push(Group { name: "read", workers: &consume, tags: tags(false, self.plan.closed()) });
-            }
-            let watched = self.watch(groups, log.as_mut()).run(&ended);
-            (writers.into_iter().map(join).collect::<Vec<_>>(), reader.map(join), watched)
-        });
-        let ended_ns = seen.as_ref().map_or_else(|| self.clock.now_ns(), |seen| seen.ended_ns);
-        let mut warnings = Vec::new();
-        let busiest_writer = written.iter().map(|written| written.cpu_ns).max();
-        for (name, cpu_ns) in [("writing", busiest_writer), ("reading", seen.as_ref().map(|seen| seen.cpu_ns))] {
-            warnings.extend(cpu_ns.and_then(|cpu_ns| cpu_warning(name, cpu_ns, self.clock.now_ns(), common.busy_poll)));
-        }
-        let mut sums = watched.sums.iter();
-        let produce = merged(produce, if has_writer { sums.next() } else { None });
-        let consume = merged(consume, sums.next());
-        Ran { produce, written, consume, seen, series: watched.series, warnings, log_error: watched.log_error, ended_ns }
+/// What to read, and consumers that stand where reading begins: with a writer that has to be before the first record is written.
+fn reading<'a>(client: &Client, plan: &Plan<'a>, topic: &Topic, window: Window, run: u64) -> Result<Vec<(ReadPlan<'a>, Consumer)>, Error> {
+    let name = plan.common.topic.as_str();
+    let mut readers = Vec::new();
+    for _ in 0..plan.readers {
+        let Some(options) = plan.read else { break };
+        let mut consumer = client.consumer(consumer_config(options))?;
+        consumer.assign_all(name, if plan.from == From::Earliest { Start::Earliest } else { Start::Latest })?;
+        let ends =
+            if plan.until_end { client.end_offsets(name)?.iter().map(|end| (end.partition, end.offset)).collect() } else { Vec::new() };
+        let all_kept = (0..topic.partitions).all(|partition| consumer.position(name, partition) == Some(0));
+        let read_plan = ReadPlan {
+            topic: name,
+            from_zero: plan.load.is_some() || (plan.from == From::Earliest && all_kept),
+            ends,
+            runs: plan.load.map(|load| runs(run, load.producers)),
+            writing_threads: plan.load.map_or(0, |load| load.threads()),
+            timed: plan.from == From::Latest,
+            window,
+            timeout: plan.common.timeout,
+            keyed: plan.load.is_some_and(|load| load.keyed()),
+        };
+        readers.push((read_plan, consumer));
     }
-
-    fn watch<'w, 'l, W: Write>(&self, groups: Vec<Group<'w>>, log: Option<&'w mut Log<'l, W>>) -> Watch<'w, 'l, W> {
-        let (phase, quiet) = (self.plan.phase(), self.plan.common.quiet);
-        Watch { clock: self.clock, window: self.window, phase, quiet, groups, log }
-    }
-}
-
-/// The workers of one side as one, with the times of its seconds; none when there were none.
-fn merged(sides: Vec<Mutex<Side>>, seconds: Option<&Interval>) -> Option<Side> {
-    let mut sides = sides.into_iter().map(|side| side.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
-    let mut first = sides.next()?;
-    for side in sides {
-        first.merge(&side);
-    }
-    if let Some(seconds) = seconds {
-        first.add_seconds(seconds);
-    }
-    Some(first)
-}
-
-fn join<T>(handle: std::thread::ScopedJoinHandle<'_, T>) -> T {
-    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Binds the calling thread to a core that `check` found to exist; a kernel that refuses it now leaves the thread free.
-fn pin(cpu: Option<usize>) {
-    if let Some(id) = cpu
-        && !core_affinity::set_for_current(core_affinity::CoreId { id })
-    {
-        eprintln!("tramline-loadgen: the kernel refused to bind a thread to core {id}; going on unbound");
-    }
-}
-
-fn parameters(plan: &Plan<'_>, partitions: u32, owners: u64, run: u64) -> Value {
-    let common = plan.common;
-    let mut object = json!({
-        "server": common.server, "topic": common.topic, "partitions": partitions, "owners": owners, "run": run,
-        "duration_s": common.duration.as_secs_f64(), "warmup_s": plan.window().from_ns as f64 / 1e9,
-        "busy_poll": common.busy_poll, "cpu": common.cpu,
-    });
-    if let Some(load) = plan.load {
-        let outstanding = load.closed.then(|| load.outstanding.unwrap_or(load.in_flight * load.records_per_batch() * owners));
-        for (name, value) in [
-            ("rate", json!(load.rate)),
-            ("outstanding", json!(outstanding)),
-            ("size", json!(load.size)),
-            ("batch_bytes", json!(load.batch_bytes)),
-            ("linger_us", json!(load.linger.as_micros() as u64)),
-            ("in_flight", json!(load.in_flight)),
-            ("buffer_bytes", json!(load.buffer_bytes)),
-            ("level", json!(name_of(load.level))),
-            ("compression", json!(name_of(load.compression))),
-            ("producers", json!(load.producers)),
-            ("keys", json!(load.keys)),
-        ] {
-            object[name] = value;
-        }
-    }
-    if let Some(read) = plan.read {
-        object["credit_bytes"] = json!(read.credit_bytes);
-        object["verify"] = json!(!read.no_verify);
-        object["from"] = json!(name_of(plan.from));
-    }
-    object
+    Ok(readers)
 }

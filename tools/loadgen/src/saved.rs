@@ -14,11 +14,12 @@ use std::io::Read;
 /// Longest report that is read: a day has 86,400 lines of some 500 bytes. What is longer is something else.
 const REPORT_BYTES_MAX: u64 = 256 << 20;
 /// The tags in the order in which they are shown, with their names for people.
-const METRICS: [(&str, &str); 3] = [("ack", "ack from intended"), ("service", "ack from send"), ("e2e", "end to end")];
+pub const METRICS: [(&str, &str); 4] =
+    [("ack", "ack from intended"), ("service", "ack from send"), ("e2e", "end to end"), ("connect", "connect from due")];
 
 /// A latency of the report.
 pub struct SavedMetric {
-    /// `ack`, `service` or `e2e`.
+    /// `ack`, `connect`, `service` or `e2e`.
     pub tag: &'static str,
     /// For people; says so when it is of a closed loop.
     pub name: String,
@@ -65,6 +66,7 @@ impl Saved {
             let text = entry.as_str().ok_or_else(|| format!("has a damaged histogram {tag}: not a text"))?;
             let histogram = decode(text).map_err(|why| format!("has a damaged histogram {tag}: {why}"))?;
             let name = match (closed, tag) {
+                (false, "service") if value["mode"] == "churn" => "connect from start".to_owned(),
                 (false, _) => name.to_owned(),
                 (true, "ack") => "ack CLOSED LOOP".to_owned(),
                 (true, _) => format!("{name} CLOSED LOOP"),

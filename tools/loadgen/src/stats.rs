@@ -168,6 +168,8 @@ impl Side {
 pub const ACK: &str = "ack";
 /// Acknowledgement minus actual send.
 pub const SERVICE: &str = "service";
+/// Answer to the one request of a connection minus the time at which the connection was due.
+pub const CONNECT: &str = "connect";
 /// Arrival at the reader minus intended time.
 pub const E2E: &str = "e2e";
 

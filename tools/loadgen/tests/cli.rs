@@ -31,13 +31,21 @@ fn wrong_usage_is_exit_code_two_with_a_sentence() {
         ("produce --closed --size 1", "48 to 16777216"),
         ("produce --closed --buffer-bytes 1MiB --batch-bytes 8MiB", "at least one batch"),
         ("both --closed --cpu 1023", "--cpu 1023"),
-        ("both --closed --cpu 0,0,0", "two separated by a comma"),
+        ("produce --closed --records /nonexistent.csv", "/nonexistent.csv (--records) cannot be read"),
+        ("produce --closed --records /dev/null", "/dev/null (--records) is empty"),
+        ("produce --closed --key-choice zipf:9", "0.1 to 5"),
+        ("produce --rate 1 --burst 5", "--arrivals bursts"),
         ("produce --closed --hgrm -", "name a file"),
         ("produce --closed --disk /nonexistent", "not a directory"),
         ("produce --closed --json same --hlog ./same", "--json and --hlog would both write"),
         ("produce --rate 1 --hgrm run --plot run.service", "--plot and --hgrm would both write"),
         ("consume --hgrm x", "--hgrm needs a latency"),
         ("consume --hlog x", "use --from latest"),
+        ("replay", "--rate"),
+        ("churn", "--rate"),
+        ("churn --rate 1 --level none", "--level none has no answer"),
+        ("fanout --closed --readers 0", "1 to 64"),
+        ("sink", "--listen"),
         ("compare one.json", "B.json"),
     ] {
         let output = loadgen(args);
@@ -48,8 +56,37 @@ fn wrong_usage_is_exit_code_two_with_a_sentence() {
 }
 
 #[test]
+fn every_scenario_file_is_a_good_command_line() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/scenarios");
+    let files: Vec<_> = std::fs::read_dir(&folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    assert!(files.len() >= 7, "{files:?}");
+    let server = dead_address();
+    for path in files {
+        // Good options get as far as the server that is not there.
+        let output = loadgen(&format!("--scenario {} --server {server} --timeout 1s", path.display()));
+        assert_eq!(output.status.code(), Some(1), "{}: {}", path.display(), text(&output.stderr));
+        assert!(text(&output.stderr).contains(&server), "{}: {}", path.display(), text(&output.stderr));
+    }
+}
+
+#[test]
 fn version_and_help_go_to_standard_output() {
-    for args in ["--version", "--help", "produce --help", "consume --help", "both --help", "compare --help"] {
+    for args in [
+        "--version",
+        "--help",
+        "produce --help",
+        "consume --help",
+        "both --help",
+        "replay --help",
+        "fanout --help",
+        "churn --help",
+        "sink --help",
+        "compare --help",
+    ] {
         let output = loadgen(args);
         assert_eq!(output.status.code(), Some(0), "{args}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args}");
@@ -60,7 +97,7 @@ fn version_and_help_go_to_standard_output() {
 #[test]
 fn a_server_that_is_not_there_is_exit_code_one_with_its_address() {
     let address = dead_address();
-    for mode in ["produce --closed", "consume", "both --rate 10"] {
+    for mode in ["produce --closed", "consume", "both --rate 10", "replay --rate 10", "fanout --closed", "churn --rate 10"] {
         let output = loadgen(&format!("{mode} --server {address} --timeout 1s"));
         assert_eq!(output.status.code(), Some(1), "{mode}");
         assert!(text(&output.stderr).contains(&address), "{mode}: {}", text(&output.stderr));
