@@ -250,15 +250,6 @@ impl Shared {
         )
     }
 
-    /// As [`metadata`](Self::metadata), tried once: for callers that have a loop of their own.
-    pub(crate) fn metadata_once(&self, topics: &[&str]) -> Result<Metadata, Error> {
-        let request = MetadataRequest { topics: List::of(topics) };
-        let deadline = Instant::now() + self.config.connect_timeout;
-        let encode = |meta: &mut Vec<u8>| request.encode(meta);
-        let decode = |meta: &[u8]| MetadataReply::decode(meta).map(Metadata::from);
-        self.call_once(&mut self.lock(), "get metadata", Kind::Metadata, Effect::Repeatable, &encode, deadline, &decode)
-    }
-
     /// Metadata of one topic that has to exist.
     pub(crate) fn topic(&self, name: &str) -> Result<TopicMetadata, Error> {
         let metadata = self.metadata(&[name])?;

@@ -11,12 +11,12 @@ use crate::client::Shared;
 use crate::clock::{Clock, micros};
 use crate::config::ConsumerConfig;
 use crate::core::Now;
-use crate::core::consumer::{ConsumerCore, RecordView};
-use crate::core::consumer::{Delivered, FETCH_RECV_BYTES_FIRST};
+use crate::core::consumer::{ConsumerCore, Delivered, RecordView};
+use crate::core::links::Links;
 use crate::error::Error;
-use crate::link::{Link, closed_by_peer, wait_mode};
+use crate::link::{closed_by_peer, wait_mode};
 use crate::metrics::ConsumerMetrics;
-use crate::transport::{Interest, Received, Socket, WaitMode, wait};
+use crate::transport::{Driver, Received, Socket};
 use crate::types::{At, Start};
 
 /// Reads records of partitions it was told to read. Made by [`Client::consumer`](crate::Client::consumer); see the crate's
@@ -45,10 +45,9 @@ use crate::types::{At, Start};
 pub struct Consumer {
     shared: Arc<Shared>,
     core: ConsumerCore,
-    /// By lane of the core.
-    sockets: Vec<Option<Socket>>,
+    links: Links,
+    driver: Driver,
     clock: Clock,
-    mode: WaitMode,
 }
 
 /// Reads per lane and turn: bounds how long one busy lane keeps the others waiting.
@@ -64,8 +63,8 @@ impl Consumer {
             client.frame_bytes_max,
             crate::clock::seed() as u32,
         )?;
-        let mode = wait_mode(client);
-        Ok(Consumer { shared, core, sockets: Vec::new(), clock: Clock::new(), mode })
+        let (links, driver) = (Links::new(client), Driver::new(wait_mode(client)));
+        Ok(Consumer { shared, core, links, driver, clock: Clock::new() })
     }
 
     /// Reads a partition from `start` on; a seek if it is being read already. Nothing is fetched before the next poll.
@@ -144,7 +143,6 @@ impl Consumer {
                 return Err(error);
             }
             let now = self.clock.now();
-            self.prepare(now);
             let (delivered, progress) = self.turn(now, &mut each);
             if delivered.records > 0 {
                 return Ok(delivered.records);
@@ -245,26 +243,24 @@ impl Consumer {
         Ok(ends)
     }
 
-    /// Streams, connections and metadata.
-    fn prepare(&mut self, now: Now) {
-        if self.core.metadata_due(now) {
-            self.refresh_metadata(now);
-        }
-        for lane in 0..self.core.lane_count() {
-            if self.core.wants_connection(lane, now) {
-                self.connect(lane, now);
-            }
-        }
-        self.core.step(now);
-    }
-
-    /// One turn over all lanes: hand out, send, receive. Returns what was handed out and whether bytes moved.
+    /// One turn of everything: streams, connections, metadata; over all lanes: hand out, send, receive. Returns what was handed out and whether bytes
+    /// moved.
     fn turn(&mut self, now: Now, each: &mut impl FnMut(&RecordView<'_>) -> ControlFlow<()>) -> (Delivered, bool) {
+        let Consumer { core, links, driver, .. } = self;
+        links.step(core, now);
+        driver.dial(links, core, now);
+        core.step(now);
         let mut all = Delivered::default();
         let mut progress = false;
-        for lane in 0..self.sockets.len() {
-            let Some(socket) = &mut self.sockets[lane] else { continue };
-            match lane_turn(socket, &mut self.core, lane, now, each) {
+        for place in 0..driver.places() {
+            let Some((lane, slot)) = driver.open_lane(place, links) else {
+                if driver.turn(place, links, core, now) {
+                    core.step(now); // a lane that is open now begins its stream
+                    progress = true;
+                }
+                continue;
+            };
+            match lane_turn(&mut slot.socket, core, lane, now, each) {
                 Ok((delivered, moved)) => {
                     all.records += delivered.records;
                     progress |= moved;
@@ -274,8 +270,7 @@ impl Consumer {
                     }
                 }
                 Err(error) => {
-                    self.sockets[lane] = None;
-                    self.core.on_lost(lane, error, now);
+                    driver.fail(place, links, core, error, now);
                     progress = true;
                 }
             }
@@ -283,45 +278,9 @@ impl Consumer {
         (all, progress)
     }
 
-    #[cold]
-    fn refresh_metadata(&mut self, now: Now) {
-        let names = self.core.topic_names();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        match self.shared.metadata_once(&names) {
-            Ok(metadata) => self.core.learn(&metadata, now),
-            Err(_) => self.core.metadata_failed(now), // what it is needed for is told if it lasts
-        }
-    }
-
-    #[cold]
-    fn connect(&mut self, lane: usize, now: Now) {
-        if self.sockets.len() <= lane {
-            self.sockets.resize_with(lane + 1, || None);
-        }
-        let mut last = Error::config("the owner's node is not in the cluster's metadata");
-        for address in self.core.lane_addresses(lane) {
-            match Link::open_with_buffer(&address, &self.shared.config, FETCH_RECV_BYTES_FIRST) {
-                Ok((link, hello)) => {
-                    *self.core.conn(lane) = link.conn;
-                    self.sockets[lane] = Some(link.socket);
-                    self.core.on_connected(lane, &address, hello.keepalive_ms, now);
-                    return;
-                }
-                Err(error) => last = error,
-            }
-        }
-        self.core.on_lost(lane, last, now);
-    }
-
     fn wait(&mut self, timeout: Duration, now: Now) -> Result<(), Error> {
-        let step_us = self.core.next_step_us(now).saturating_sub(now.mono_us);
-        let timeout = timeout.min(Duration::from_micros(step_us));
-        let core = &mut self.core;
-        let mut interests = self.sockets.iter().enumerate().filter_map(|(lane, socket)| {
-            let socket = socket.as_ref()?;
-            Some(Interest::new(socket, !core.conn(lane).out().is_empty()))
-        });
-        wait(self.mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
+        let step_us = self.core.next_step_us(now).min(self.links.next_step_us()).saturating_sub(now.mono_us);
+        self.driver.wait(timeout.min(Duration::from_micros(step_us)), &mut self.links, &mut self.core)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The producer: runs the loop between its core and the sockets.
 //!
 //! Single-threaded by design: all I/O happens inside [`Producer::send`] (when a batch closes or the buffer is full),
-//! [`Producer::poll`] and [`Producer::flush`], on the caller's thread. Connecting to an owner blocks for at most
-//! `connect_timeout`, looking up metadata for at most one round trip per server.
+//! [`Producer::poll`] and [`Producer::flush`], on the caller's thread. What blocks besides their timeouts: the first record of
+//! a topic, which is looked up at once, and the system's resolver where a broker's address is a name.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +11,12 @@ use crate::client::{Shared, existing_topic};
 use crate::clock::{Clock, micros};
 use crate::config::ProducerConfig;
 use crate::core::Now;
+use crate::core::links::Links;
 use crate::core::producer::{Delivery, ProducerCore, PushError};
 use crate::error::{Error, SendError};
-use crate::link::{Link, closed_by_peer, wait_mode};
+use crate::link::{closed_by_peer, wait_mode};
 use crate::metrics::ProducerMetrics;
-use crate::transport::{Interest, Received, Socket, WaitMode, wait};
+use crate::transport::{Driver, Received, Slot};
 
 /// A record to send. Everything is borrowed and copied into the batch.
 ///
@@ -66,38 +67,23 @@ pub struct Record<'a> {
 pub struct Producer {
     shared: Arc<Shared>,
     core: ProducerCore,
-    /// By lane of the core.
-    peers: Vec<Option<Peer>>,
+    links: Links,
+    driver: Driver,
     clock: Clock,
-    mode: WaitMode,
     delivery_timeout: Duration,
-    last_metadata_us: u64,
-}
-
-/// A lane's socket.
-#[derive(Debug)]
-struct Peer {
-    socket: Socket,
-    /// When bytes came from it last, monotonic microseconds.
-    received_us: u64,
 }
 
 /// After a silence this long a connection is read before it is written to: if the broker has closed it meanwhile, that is
 /// noticed while nothing is lost. In a busy exchange the extra system call (0.3 us) is saved.
 const SILENCE_US: u64 = 1000;
 
-/// Metadata is looked up again after this long, so that partitions added to a topic get their share: 5 minutes.
-const METADATA_AGE_US_MAX: u64 = 300_000_000;
-
 impl Producer {
     pub(crate) fn new(shared: Arc<Shared>, config: ProducerConfig) -> Result<Producer, Error> {
-        let mut clock = Clock::new();
-        let now = clock.now();
         let client = &shared.config;
         let delivery_timeout = config.delivery_timeout;
         let core = ProducerCore::new(config, micros(client.request_timeout), client.frame_bytes_max, crate::clock::seed() as u32)?;
-        let mode = wait_mode(client);
-        Ok(Producer { shared, core, peers: Vec::new(), clock, mode, delivery_timeout, last_metadata_us: now.mono_us })
+        let (links, driver) = (Links::new(client), Driver::new(wait_mode(client)));
+        Ok(Producer { shared, core, links, driver, clock: Clock::new(), delivery_timeout })
     }
 
     /// Copies a record into the open batch of its partition. When the buffer is full, waits for acknowledgements, at most
@@ -282,30 +268,22 @@ impl Producer {
     /// Metadata and connections where they are due; then moves bytes, and returns whether any moved.
     #[inline]
     fn service(&mut self, now: Now) -> bool {
-        let stale = now.mono_us.saturating_sub(self.last_metadata_us) > METADATA_AGE_US_MAX;
-        if self.core.metadata_due(now) || stale {
-            self.refresh_metadata(now);
-        }
-        for lane in 0..self.core.lane_count() {
-            if self.core.wants_connection(lane, now) {
-                self.connect(lane, now);
-                self.core.fill_windows(now);
-            }
-        }
-        self.exchange(now)
-    }
-
-    /// Moves bytes on all lanes; returns whether any moved.
-    #[inline]
-    fn exchange(&mut self, now: Now) -> bool {
+        let Producer { core, links, driver, .. } = self;
+        links.step(core, now);
+        driver.dial(links, core, now);
         let mut progress = false;
-        for lane in 0..self.peers.len() {
-            let Some(peer) = &mut self.peers[lane] else { continue };
-            match exchange_one(peer, &mut self.core, lane, now) {
+        for place in 0..driver.places() {
+            let Some((lane, slot)) = driver.open_lane(place, links) else {
+                if driver.turn(place, links, core, now) {
+                    core.fill_windows(now); // a lane that is open now has something to say
+                    progress = true;
+                }
+                continue;
+            };
+            match exchange(slot, core, lane, now) {
                 Ok(moved) => progress |= moved,
                 Err(error) => {
-                    self.peers[lane] = None;
-                    self.core.on_lost(lane, error, now);
+                    driver.fail(place, links, core, error, now);
                     progress = true;
                 }
             }
@@ -313,84 +291,43 @@ impl Producer {
         progress
     }
 
-    #[cold]
-    fn refresh_metadata(&mut self, now: Now) {
-        self.last_metadata_us = now.mono_us;
-        let names = self.core.topic_names();
-        if names.is_empty() {
-            self.core.metadata_not_needed();
-            return;
-        }
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        match self.shared.metadata_once(&names) {
-            Ok(metadata) => self.core.learn(&metadata, now),
-            Err(error) => self.core.metadata_failed(error, now), // told with the records, if their time runs out
-        }
-    }
-
-    #[cold]
-    fn connect(&mut self, lane: usize, now: Now) {
-        if self.peers.len() <= lane {
-            self.peers.resize_with(lane + 1, || None);
-        }
-        let mut last = Error::config("the owner's node is not in the cluster's metadata");
-        for address in self.core.lane_addresses(lane) {
-            match Link::open(&address, &self.shared.config) {
-                Ok((link, hello)) => {
-                    *self.core.conn(lane) = link.conn;
-                    self.peers[lane] = Some(Peer { socket: link.socket, received_us: now.mono_us });
-                    self.core.on_connected(lane, &address, hello.frame_bytes_max, hello.keepalive_ms, now);
-                    return;
-                }
-                Err(error) => last = error,
-            }
-        }
-        self.core.on_lost(lane, last, now);
-    }
-
     fn wait(&mut self, timeout: Duration, now: Now) -> Result<(), Error> {
-        let step_us = self.core.next_step_us(now).saturating_sub(now.mono_us);
-        let timeout = timeout.min(Duration::from_micros(step_us));
-        let core = &mut self.core;
-        let mut interests = self.peers.iter().enumerate().filter_map(|(lane, peer)| {
-            let peer = peer.as_ref()?;
-            Some(Interest::new(&peer.socket, !core.conn(lane).out().is_empty()))
-        });
-        wait(self.mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
+        let step_us = self.core.next_step_us(now).min(self.links.next_step_us()).saturating_sub(now.mono_us);
+        self.driver.wait(timeout.min(Duration::from_micros(step_us)), &mut self.links, &mut self.core)
     }
 }
 
 #[inline]
-fn exchange_one(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
-    let failed = |peer: &Peer, doing, source| Error::io(doing, peer.socket.address(), source);
+fn exchange(slot: &mut Slot, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
+    let failed = |slot: &Slot, doing, source| Error::io(doing, slot.socket.address(), source);
     let mut progress = false;
     if !core.conn(lane).out().is_empty() {
-        if now.mono_us.saturating_sub(peer.received_us) > SILENCE_US {
-            progress |= receive(peer, core, lane, now)?;
+        if now.mono_us.saturating_sub(slot.received_us) > SILENCE_US {
+            progress |= receive(slot, core, lane, now)?;
         }
-        let written = peer.socket.flush(core.conn(lane)).map_err(|source| failed(peer, "cannot send to", source))?;
+        let written = slot.socket.flush(core.conn(lane)).map_err(|source| failed(slot, "cannot send to", source))?;
         progress |= written > 0;
         core.on_written(lane, now);
     }
-    if receive(peer, core, lane, now)? {
+    if receive(slot, core, lane, now)? {
         // Answers made room in the window: what waited for it goes out at once.
         core.fill_windows(now);
-        peer.socket.flush(core.conn(lane)).map_err(|source| failed(peer, "cannot send to", source))?;
+        slot.socket.flush(core.conn(lane)).map_err(|source| failed(slot, "cannot send to", source))?;
         core.on_written(lane, now);
         progress = true;
     } else if core.is_silent(lane, now) {
         let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
-        return Err(failed(peer, "cannot receive from", source));
+        return Err(failed(slot, "cannot receive from", source));
     }
     Ok(progress)
 }
 
 /// One read; returns whether anything came.
 #[inline]
-fn receive(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
-    let source = match peer.socket.fill(core.conn(lane)) {
+fn receive(slot: &mut Slot, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
+    let source = match slot.socket.fill(core.conn(lane)) {
         Ok(Received::Some(_)) => {
-            peer.received_us = now.mono_us;
+            slot.received_us = now.mono_us;
             core.on_received(lane, now)?;
             return Ok(true);
         }
@@ -398,5 +335,5 @@ fn receive(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now) -> R
         Ok(Received::Closed) => closed_by_peer(),
         Err(source) => source,
     };
-    Err(Error::io("cannot receive from", peer.socket.address(), source))
+    Err(Error::io("cannot receive from", slot.socket.address(), source))
 }

@@ -1,18 +1,25 @@
-//! One TCP connection: connect with a deadline, write what is queued, read what is there.
+//! One TCP connection: connect with a deadline or without waiting, write what is queued, read what is there.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
 use crate::core::{Conn, IOVECS_MAX};
 use crate::error::Error;
 
-/// A connected, non-blocking socket.
+/// A non-blocking socket, connected or about to be.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
     address: String,
+    /// Not connected yet.
+    connecting: bool,
+    /// More addresses of the same name, the next one last.
+    rest: Vec<SocketAddr>,
 }
 
 /// What a read brought.
@@ -42,7 +49,7 @@ pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
                 // A request is written whole; waiting for more (Nagle) would only add the peer's delayed ack to it.
                 stream.set_nodelay(true).map_err(failed)?;
                 stream.set_nonblocking(true).map_err(failed)?;
-                return Ok(Socket { stream, address: address.to_string() });
+                return Ok(Socket { stream, address: address.to_string(), connecting: false, rest: Vec::new() });
             }
             Err(error) => last = error,
         }
@@ -50,7 +57,62 @@ pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
     Err(failed(last))
 }
 
+/// Begins to connect; returns whether it is connected already.
+fn begin(to: &SocketAddr) -> io::Result<(TcpStream, bool)> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let connected = match connect(&fd, to) {
+        Ok(()) => true,
+        Err(Errno::INPROGRESS | Errno::INTR) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let stream = TcpStream::from(fd);
+    stream.set_nodelay(true)?; // as above
+    Ok((stream, connected))
+}
+
 impl Socket {
+    /// Begins to connect to `host:port` and does not wait for it; only a name has to be read first, which may take the system a while.
+    pub(crate) fn begin(address: &str) -> Result<Socket, Error> {
+        let failed = |source| Error::io("cannot connect to", address, source);
+        let mut rest: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
+        rest.reverse();
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        while let Some(candidate) = rest.pop() {
+            match begin(&candidate) {
+                Ok((stream, connected)) => return Ok(Socket { stream, address: address.to_string(), connecting: !connected, rest }),
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    /// Whether connecting has to be finished first.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting
+    }
+
+    /// Whether it is connected by now. An address that refused is followed by the next one of its name.
+    pub(crate) fn finish(&mut self) -> Result<bool, Error> {
+        let mut last = match self.stream.take_error() {
+            Ok(None) => {
+                self.connecting = self.stream.peer_addr().is_err();
+                return Ok(!self.connecting);
+            }
+            Ok(Some(error)) | Err(error) => error,
+        };
+        while let Some(candidate) = self.rest.pop() {
+            match begin(&candidate) {
+                Ok((stream, connected)) => {
+                    (self.stream, self.connecting) = (stream, !connected);
+                    return Ok(connected);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(Error::io("cannot connect to", &self.address, last))
+    }
+
     /// The address this was dialled with.
     pub(crate) fn address(&self) -> &str {
         &self.address

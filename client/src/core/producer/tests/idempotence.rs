@@ -15,6 +15,7 @@ use tramline_wire::level::Level;
 
 use super::{Rig, Told};
 use crate::config::ProducerConfig;
+use crate::core::links::Lanes;
 use crate::error::Error;
 
 struct Stage {
