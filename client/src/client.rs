@@ -63,6 +63,11 @@ impl Client {
         Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn share(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }

@@ -16,7 +16,7 @@ use tramline_wire::{PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::config::Config;
 use crate::core::Conn;
 use crate::error::Error;
-use crate::transport::{Interest, Received, Socket, WaitMode, dial, wait};
+use crate::transport::{Interest, Received, Socket, WaitMode, Wire, dial, wait};
 use crate::types::Node;
 
 /// What the broker told at hello.

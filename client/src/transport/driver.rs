@@ -1,10 +1,10 @@
-//! Moves bytes between a core's connections and their sockets, blocking or busy-polling: dials without waiting, opens, writes, reads, waits.
+//! Moves bytes between a core's connections and their sockets: dials without waiting, opens, writes, reads.
 //!
-//! What only a producer or a consumer does on an open lane is theirs (`crate::producer`, `crate::consumer`); the driver does the rest.
+//! What only a producer or a consumer does on an open lane is theirs (`crate::pump`); the driver does the rest. Waiting is the transport's.
 
 use std::time::Duration;
 
-use super::{Interest, Received, Socket, WaitMode, wait};
+use super::{Interest, Received, Socket, WaitMode, Wire, wait};
 use crate::core::Now;
 use crate::core::links::{Key, Lanes, Links};
 use crate::error::Error;
@@ -12,25 +12,28 @@ use crate::link::closed_by_peer;
 
 /// A connection's socket.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    pub socket: Socket,
+pub(crate) struct Slot<S> {
+    pub socket: S,
     /// When bytes came from it last, monotonic microseconds.
     pub received_us: u64,
 }
 
 /// See the module's page.
 #[derive(Debug)]
-pub(crate) struct Driver {
+pub(crate) struct Driver<S> {
     /// By [`Key::place`].
-    slots: Vec<Option<Slot>>,
-    mode: WaitMode,
+    slots: Vec<Option<Slot<S>>>,
+    /// A socket was opened since somebody asked.
+    opened: bool,
 }
 
-impl Driver {
-    pub(crate) fn new(mode: WaitMode) -> Driver {
-        Driver { slots: Vec::new(), mode }
+impl<S> Default for Driver<S> {
+    fn default() -> Driver<S> {
+        Driver { slots: Vec::new(), opened: false }
     }
+}
 
+impl<S: Wire> Driver<S> {
     /// How many places there are; some may be without a socket.
     #[inline]
     pub(crate) fn places(&self) -> usize {
@@ -39,7 +42,7 @@ impl Driver {
 
     /// The socket of a lane that is open.
     #[inline]
-    pub(crate) fn open_lane(&mut self, place: usize, links: &Links) -> Option<(usize, &mut Slot)> {
+    pub(crate) fn open_lane(&mut self, place: usize, links: &Links) -> Option<(usize, &mut Slot<S>)> {
         match Key::at(place) {
             Key::Lane(lane) if links.is_open(lane) => Some((lane, self.slots[place].as_mut()?)),
             _ => None,
@@ -61,8 +64,11 @@ impl Driver {
             if self.slots.len() <= place {
                 self.slots.resize_with(place + 1, || None);
             }
-            match Socket::begin(&address) {
-                Ok(socket) => self.slots[place] = Some(Slot { socket, received_us: now.mono_us }),
+            match S::begin(&address) {
+                Ok(socket) => {
+                    self.slots[place] = Some(Slot { socket, received_us: now.mono_us });
+                    self.opened = true;
+                }
                 Err(error) => self.fail(place, links, core, error, now),
             }
         }
@@ -70,6 +76,9 @@ impl Driver {
 
     /// One turn of a connection that is no open lane; returns whether anything moved.
     pub(crate) fn turn(&mut self, place: usize, links: &mut Links, core: &mut impl Lanes, now: Now) -> bool {
+        if self.slots[place].is_none() {
+            return false;
+        }
         let key = Key::at(place);
         if !links.is_wanted(key) {
             self.slots[place] = None;
@@ -84,18 +93,32 @@ impl Driver {
         }
     }
 
+    /// Whether a socket was opened since the last call: it has no waker yet.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn take_opened(&mut self) -> bool {
+        std::mem::take(&mut self.opened)
+    }
+
+    /// The sockets there are.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn sockets(&mut self) -> impl Iterator<Item = &mut S> {
+        self.slots.iter_mut().flatten().map(|slot| &mut slot.socket)
+    }
+}
+
+impl Driver<Socket> {
     /// Waits until a socket is ready, or the time is over.
-    pub(crate) fn wait(&self, timeout: Duration, links: &mut Links, core: &mut impl Lanes) -> Result<(), Error> {
+    pub(crate) fn wait(&self, mode: WaitMode, timeout: Duration, links: &mut Links, core: &mut impl Lanes) -> Result<(), Error> {
         let mut interests = self.slots.iter().enumerate().filter_map(|(place, slot)| {
             let socket = &slot.as_ref()?.socket;
             let writable = socket.is_connecting() || !links.conn(core, Key::at(place)).out().is_empty();
             Some(Interest::new(socket, writable))
         });
-        wait(self.mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
+        wait(mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
     }
 }
 
-fn turn(slot: &mut Slot, links: &mut Links, core: &mut impl Lanes, key: Key, now: Now) -> Result<bool, Error> {
+fn turn<S: Wire>(slot: &mut Slot<S>, links: &mut Links, core: &mut impl Lanes, key: Key, now: Now) -> Result<bool, Error> {
     let socket = &mut slot.socket;
     if socket.is_connecting() {
         if !socket.finish()? {
@@ -104,7 +127,7 @@ fn turn(slot: &mut Slot, links: &mut Links, core: &mut impl Lanes, key: Key, now
         links.on_dialled(core, key);
     }
     let written = socket.flush(links.conn(core, key)).map_err(|source| Error::io("cannot send to", socket.address(), source))?;
-    let source = match socket.fill(links.conn(core, key)) {
+    let source = match socket.fill(links.conn(core, key), false) {
         Ok(Received::Some(_)) => {
             slot.received_us = now.mono_us;
             links.on_received(core, key, now)?;
