@@ -40,7 +40,7 @@ impl Shared {
                 partition,
                 partitions: found.len() as u32,
             })?;
-            wanted.push(known.clone());
+            wanted.push(*known);
         }
         let at = match start {
             Start::Offset(offset) => {

@@ -83,7 +83,7 @@ fn a_future_dropped_at_any_await_loses_and_repeats_nothing() {
             let record =
                 Record { topic: "t", partition: Some((number % 2) as u32), value: Some(&number.to_le_bytes()), ..Record::default() };
             producer.send(&record).await.expect("taken");
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 // Polled once, and dropped where it stood.
                 let _ = tokio::time::timeout(Duration::ZERO, producer.drive()).await;
             }
@@ -102,7 +102,7 @@ fn a_future_dropped_at_any_await_loses_and_repeats_nothing() {
                 let value = record.value.and_then(|value| value.try_into().ok()).map(u64::from_le_bytes).expect("eight bytes");
                 read.entry(record.partition).or_default().push(value);
                 count += 1;
-                if value % 7 == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if value.is_multiple_of(7) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             if let Ok(result) = tokio::time::timeout(Duration::ZERO, consumer.poll_until(each)).await {
                 result.expect("no error");
