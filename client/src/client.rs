@@ -63,6 +63,11 @@ impl Client {
         Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn share(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -248,15 +253,6 @@ impl Shared {
             |meta| request.encode(meta),
             |meta| MetadataReply::decode(meta).map(Metadata::from),
         )
-    }
-
-    /// As [`metadata`](Self::metadata), tried once: for callers that have a loop of their own.
-    pub(crate) fn metadata_once(&self, topics: &[&str]) -> Result<Metadata, Error> {
-        let request = MetadataRequest { topics: List::of(topics) };
-        let deadline = Instant::now() + self.config.connect_timeout;
-        let encode = |meta: &mut Vec<u8>| request.encode(meta);
-        let decode = |meta: &[u8]| MetadataReply::decode(meta).map(Metadata::from);
-        self.call_once(&mut self.lock(), "get metadata", Kind::Metadata, Effect::Repeatable, &encode, deadline, &decode)
     }
 
     /// Metadata of one topic that has to exist.

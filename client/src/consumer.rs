@@ -1,4 +1,4 @@
-//! The consumer: runs the loop between its core and the sockets.
+//! The consumer: turns (`crate::pump`) and waits.
 //!
 //! Single-threaded by design: all I/O happens inside [`Consumer::poll`], on the caller's thread. Between calls the broker
 //! goes on sending within the credit, into the socket's buffer.
@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Shared;
-use crate::clock::{Clock, micros};
+use crate::clock::micros;
 use crate::config::ConsumerConfig;
 use crate::core::Now;
-use crate::core::consumer::{ConsumerCore, RecordView};
-use crate::core::consumer::{Delivered, FETCH_RECV_BYTES_FIRST};
+use crate::core::consumer::RecordView;
 use crate::error::Error;
-use crate::link::{Link, closed_by_peer, wait_mode};
+use crate::link::wait_mode;
 use crate::metrics::ConsumerMetrics;
-use crate::transport::{Interest, Received, Socket, WaitMode, wait};
-use crate::types::{At, Start};
+use crate::pump::ConsumerPump;
+use crate::transport::{Socket, WaitMode};
+use crate::types::Start;
 
 /// Reads records of partitions it was told to read. Made by [`Client::consumer`](crate::Client::consumer); see the crate's
 /// page for its guarantees.
@@ -44,28 +44,15 @@ use crate::types::{At, Start};
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,
-    core: ConsumerCore,
-    /// By lane of the core.
-    sockets: Vec<Option<Socket>>,
-    clock: Clock,
+    pump: ConsumerPump<Socket>,
     mode: WaitMode,
 }
 
-/// Reads per lane and turn: bounds how long one busy lane keeps the others waiting.
-const READS_PER_TURN: usize = 4;
-
 impl Consumer {
     pub(crate) fn new(shared: Arc<Shared>, config: ConsumerConfig) -> Result<Consumer, Error> {
-        let client = &shared.config;
-        let core = ConsumerCore::new(
-            config,
-            micros(client.call_timeout),
-            micros(client.request_timeout),
-            client.frame_bytes_max,
-            crate::clock::seed() as u32,
-        )?;
-        let mode = wait_mode(client);
-        Ok(Consumer { shared, core, sockets: Vec::new(), clock: Clock::new(), mode })
+        let pump = ConsumerPump::new(&shared, config)?;
+        let mode = wait_mode(&shared.config);
+        Ok(Consumer { shared, pump, mode })
     }
 
     /// Reads a partition from `start` on; a seek if it is being read already. Nothing is fetched before the next poll.
@@ -75,41 +62,14 @@ impl Consumer {
 
     /// Reads all partitions the topic has now; returns their number.
     pub fn assign_all(&mut self, topic: &str, start: Start) -> Result<u32, Error> {
-        let partitions = self.shared.topic(topic)?.partitions.len() as u32;
-        let all: Vec<u32> = (0..partitions).collect();
-        self.assign_many(topic, &all, start)?;
-        Ok(partitions)
+        let assignment = self.shared.assignment(topic, None, start)?;
+        Ok(assignment.give_to(&mut self.pump.core))
     }
 
     /// Reads several partitions of a topic; two requests in all, however many they are.
     pub fn assign_many(&mut self, topic: &str, partitions: &[u32], start: Start) -> Result<(), Error> {
-        let metadata = self.shared.metadata(&[topic])?;
-        let found = crate::client::existing_topic(&metadata, topic)?;
-        let mut wanted = Vec::with_capacity(partitions.len());
-        for &partition in partitions {
-            let known = found.partitions.get(partition as usize).ok_or_else(|| Error::NoSuchPartition {
-                topic: topic.to_string(),
-                partition,
-                partitions: found.partitions.len() as u32,
-            })?;
-            wanted.push(known);
-        }
-        let at = match start {
-            Start::Offset(_) => None,
-            Start::Earliest => Some(At::Earliest),
-            Start::Latest => Some(At::Latest),
-            Start::Time(us) => Some(At::Time(us)),
-        };
-        let asked: Vec<(u32, At)> = at.map_or_else(Vec::new, |at| partitions.iter().map(|&partition| (partition, at)).collect());
-        let offsets = if asked.is_empty() { Vec::new() } else { self.shared.list_offsets(topic, &asked)? };
-        self.core.learn_nodes(&metadata);
-        for (place, partition) in wanted.into_iter().enumerate() {
-            let position = match start {
-                Start::Offset(offset) => offset,
-                _ => offsets[place].offset,
-            };
-            self.core.assign(topic, partition, position);
-        }
+        let assignment = self.shared.assignment(topic, Some(partitions), start)?;
+        assignment.give_to(&mut self.pump.core);
         Ok(())
     }
 
@@ -121,7 +81,7 @@ impl Consumer {
 
     /// Stops reading a partition; returns whether it was being read.
     pub fn unassign(&mut self, topic: &str, partition: u32) -> bool {
-        self.core.unassign(topic, partition)
+        self.pump.core.unassign(topic, partition)
     }
 
     /// Hands out records that have arrived; waits for the first, at most `timeout`. Returns how many. Records of one partition
@@ -140,16 +100,15 @@ impl Consumer {
         let mut deadline = None;
         loop {
             // Told before more is handed out: partitions that flow must not keep one that stopped from being heard.
-            if let Some(error) = self.core.take_error() {
+            if let Some(error) = self.pump.core.take_error() {
                 return Err(error);
             }
-            let now = self.clock.now();
-            self.prepare(now);
-            let (delivered, progress) = self.turn(now, &mut each);
+            let now = self.pump.clock.now();
+            let (delivered, progress) = self.pump.turn(now, &mut each);
             if delivered.records > 0 {
                 return Ok(delivered.records);
             }
-            if self.core.has_error() {
+            if self.pump.core.has_error() {
                 continue;
             }
             if progress {
@@ -167,19 +126,15 @@ impl Consumer {
     /// how many. What was added meanwhile may come along. [`Error::Timeout`] when it takes longer than `timeout`; what was handed out until then is
     /// behind the positions, so a second call goes on.
     pub fn read_to_end(&mut self, timeout: Duration, mut each: impl FnMut(&RecordView<'_>)) -> Result<usize, Error> {
-        let deadline_us = self.clock.now().mono_us.saturating_add(micros(timeout));
+        let deadline_us = self.pump.clock.now().mono_us.saturating_add(micros(timeout));
         let mut ends = self.end_offsets()?;
         let mut count = 0;
         loop {
-            // A partition that was paused or unassigned by then is not waited for.
-            ends.retain(|(topic, partition, end)| {
-                let is_paused = self.core.paused().any(|paused| paused == (topic.as_str(), *partition));
-                !is_paused && self.core.position(topic, *partition).is_some_and(|position| position < *end)
-            });
+            self.pump.leave_unreached(&mut ends);
             if ends.is_empty() {
                 return Ok(count);
             }
-            let now_us = self.clock.now().mono_us;
+            let now_us = self.pump.clock.now().mono_us;
             if now_us >= deadline_us {
                 let doing = format!("reading to the end: {} partitions are not read up to it", ends.len());
                 return Err(Error::Timeout { doing, after: timeout, last: None });
@@ -192,170 +147,53 @@ impl Consumer {
     /// it. What has arrived and was not handed out is fetched again after [`resume`](Self::resume): nothing is lost or repeated. Each resume starts
     /// the stream of that owner anew, so this is for pauses of a second, not between two records.
     pub fn pause(&mut self, topic: &str, partition: u32) -> bool {
-        self.core.set_paused(topic, partition, true).unwrap_or(false)
+        self.pump.core.set_paused(topic, partition, true).unwrap_or(false)
     }
 
     /// Goes on with a paused partition; returns whether it was paused.
     pub fn resume(&mut self, topic: &str, partition: u32) -> bool {
-        self.core.set_paused(topic, partition, false).unwrap_or(false)
+        self.pump.core.set_paused(topic, partition, false).unwrap_or(false)
     }
 
     /// Partitions that are paused.
     pub fn paused(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.core.paused()
+        self.pump.core.paused()
     }
 
     /// What it has done so far.
     pub fn metrics(&self) -> ConsumerMetrics {
-        self.core.metrics
+        self.pump.core.metrics
     }
 
     /// The offset that is handed out next in a partition being read.
     pub fn position(&self, topic: &str, partition: u32) -> Option<u64> {
-        self.core.position(topic, partition)
+        self.pump.core.position(topic, partition)
     }
 
     /// The offset after the last committed record, as of the newest reply; `None` before the first.
     pub fn committed_end(&self, topic: &str, partition: u32) -> Option<u64> {
-        self.core.committed_end(topic, partition)
+        self.pump.core.committed_end(topic, partition)
     }
 
     /// The first offset that can still be read, as of the newest reply; `None` before the first.
     pub fn log_start(&self, topic: &str, partition: u32) -> Option<u64> {
-        self.core.log_start(topic, partition)
+        self.pump.core.log_start(topic, partition)
     }
 
     /// Partitions being read.
     pub fn assigned(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.core.assigned()
+        self.pump.core.assigned()
     }
 
     /// Asks the broker for the committed end of every partition being read: topic, partition, offset. Reading until every
     /// [`position`](Self::position) has reached it is reading "until the end as it is now".
     pub fn end_offsets(&self) -> Result<Vec<(String, u32, u64)>, Error> {
-        let mut assigned: Vec<(&str, u32)> = self.core.assigned().collect();
-        assigned.sort_unstable();
-        let mut ends = Vec::with_capacity(assigned.len());
-        for of_topic in assigned.chunk_by(|one, other| one.0 == other.0) {
-            let topic = of_topic[0].0;
-            let asked: Vec<(u32, At)> = of_topic.iter().map(|&(_, partition)| (partition, At::Latest)).collect();
-            let found = self.shared.list_offsets(topic, &asked)?;
-            ends.extend(found.into_iter().map(|end| (topic.to_string(), end.partition, end.offset)));
-        }
-        Ok(ends)
-    }
-
-    /// Streams, connections and metadata.
-    fn prepare(&mut self, now: Now) {
-        if self.core.metadata_due(now) {
-            self.refresh_metadata(now);
-        }
-        for lane in 0..self.core.lane_count() {
-            if self.core.wants_connection(lane, now) {
-                self.connect(lane, now);
-            }
-        }
-        self.core.step(now);
-    }
-
-    /// One turn over all lanes: hand out, send, receive. Returns what was handed out and whether bytes moved.
-    fn turn(&mut self, now: Now, each: &mut impl FnMut(&RecordView<'_>) -> ControlFlow<()>) -> (Delivered, bool) {
-        let mut all = Delivered::default();
-        let mut progress = false;
-        for lane in 0..self.sockets.len() {
-            let Some(socket) = &mut self.sockets[lane] else { continue };
-            match lane_turn(socket, &mut self.core, lane, now, each) {
-                Ok((delivered, moved)) => {
-                    all.records += delivered.records;
-                    progress |= moved;
-                    if delivered.stopped {
-                        all.stopped = true;
-                        break;
-                    }
-                }
-                Err(error) => {
-                    self.sockets[lane] = None;
-                    self.core.on_lost(lane, error, now);
-                    progress = true;
-                }
-            }
-        }
-        (all, progress)
-    }
-
-    #[cold]
-    fn refresh_metadata(&mut self, now: Now) {
-        let names = self.core.topic_names();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        match self.shared.metadata_once(&names) {
-            Ok(metadata) => self.core.learn(&metadata, now),
-            Err(_) => self.core.metadata_failed(now), // what it is needed for is told if it lasts
-        }
-    }
-
-    #[cold]
-    fn connect(&mut self, lane: usize, now: Now) {
-        if self.sockets.len() <= lane {
-            self.sockets.resize_with(lane + 1, || None);
-        }
-        let mut last = Error::config("the owner's node is not in the cluster's metadata");
-        for address in self.core.lane_addresses(lane) {
-            match Link::open_with_buffer(&address, &self.shared.config, FETCH_RECV_BYTES_FIRST) {
-                Ok((link, hello)) => {
-                    *self.core.conn(lane) = link.conn;
-                    self.sockets[lane] = Some(link.socket);
-                    self.core.on_connected(lane, &address, hello.keepalive_ms, now);
-                    return;
-                }
-                Err(error) => last = error,
-            }
-        }
-        self.core.on_lost(lane, last, now);
+        self.shared.ends_of(self.pump.core.assigned().map(|(topic, partition)| (topic.to_string(), partition)).collect())
     }
 
     fn wait(&mut self, timeout: Duration, now: Now) -> Result<(), Error> {
-        let step_us = self.core.next_step_us(now).saturating_sub(now.mono_us);
-        let timeout = timeout.min(Duration::from_micros(step_us));
-        let core = &mut self.core;
-        let mut interests = self.sockets.iter().enumerate().filter_map(|(lane, socket)| {
-            let socket = socket.as_ref()?;
-            Some(Interest::new(socket, !core.conn(lane).out().is_empty()))
-        });
-        wait(self.mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
+        let step_us = self.pump.next_step_us(now).saturating_sub(now.mono_us);
+        let ConsumerPump { core, links, driver, .. } = &mut self.pump;
+        driver.wait(self.mode, timeout.min(Duration::from_micros(step_us)), links, core)
     }
-}
-
-fn lane_turn(
-    socket: &mut Socket,
-    core: &mut ConsumerCore,
-    lane: usize,
-    now: Now,
-    each: &mut impl FnMut(&RecordView<'_>) -> ControlFlow<()>,
-) -> Result<(Delivered, bool), Error> {
-    let failed = |socket: &Socket, doing, source| Error::io(doing, socket.address(), source);
-    let mut all = Delivered::default();
-    let mut progress = false;
-    for _ in 0..READS_PER_TURN {
-        let delivered = core.deliver(lane, now, each)?;
-        all.records += delivered.records;
-        all.stopped = delivered.stopped;
-        if !core.conn(lane).out().is_empty() {
-            let written = socket.flush(core.conn(lane)).map_err(|source| failed(socket, "cannot send to", source))?;
-            progress |= written > 0;
-        }
-        if all.stopped {
-            break;
-        }
-        match socket.fill(core.conn(lane)) {
-            Ok(Received::Some(_)) => progress = true,
-            Ok(Received::Empty) if core.is_silent(lane, now) => {
-                let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a ping was not answered in time");
-                return Err(failed(socket, "cannot receive from", source));
-            }
-            Ok(Received::Empty) => break,
-            Ok(Received::Closed) => return Err(failed(socket, "cannot receive from", closed_by_peer())),
-            Err(source) => return Err(failed(socket, "cannot receive from", source)),
-        }
-    }
-    Ok((all, progress))
 }

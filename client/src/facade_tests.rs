@@ -437,3 +437,41 @@ fn a_consumer_reads_to_the_end_as_it_was_and_leaves_out_what_is_paused() {
     let error = consumer.read_to_end(Duration::from_millis(30), |_| {}).expect_err("refused for longer than that");
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
 }
+
+/// A port where a connection neither opens nor fails: its queue of one place is taken.
+fn dead_end() -> (std::os::fd::OwnedFd, std::net::TcpStream, u16) {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&listener, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    listen(&listener, 0).expect("listens");
+    let probe = std::net::TcpListener::from(listener.try_clone().expect("a copy"));
+    let address = probe.local_addr().expect("an address");
+    let taken = std::net::TcpStream::connect(address).expect("the one place");
+    (listener, taken, address.port())
+}
+
+#[test]
+fn a_dead_address_does_not_stall_the_other_partitions_of_a_busy_polling_producer() {
+    let server = FakeServer::start();
+    let (_listener, _taken, port) = dead_end();
+    server.broker().shard_ports[0] = port;
+    // Whoever waits for the dead port waits for longer than this test may take.
+    let config = Config { busy_poll: true, connect_timeout: 3 * LONG, ..server.config() };
+    let client = Client::connect(config).expect("connects");
+    client.create_topic("t", 2, &[], false).expect("created");
+    let mut producer = client.producer(ProducerConfig { delivery_timeout: 10 * LONG, ..ProducerConfig::default() }).expect("a producer");
+    let start = std::time::Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut acked = 0;
+    producer.send(&Record { topic: "t", partition: Some(0), value: Some(b"waits"), ..Record::default() }).expect("taken");
+    while acked < 100 {
+        assert!(start.elapsed() < LONG, "only {acked} were acknowledged");
+        producer.send(&Record { topic: "t", partition: Some(1), value: Some(b"goes"), ..Record::default() }).expect("taken");
+        let before = std::time::Instant::now();
+        producer.poll(Duration::ZERO).expect("a turn");
+        longest = longest.max(before.elapsed());
+        producer.drain(|delivery| acked += u32::from(delivery.partition == 1 && delivery.error.is_none()));
+    }
+    assert!(longest < LONG / 4, "one turn took {longest:?}");
+    assert!(producer.outstanding() > 0, "the record for the dead address waits");
+}

@@ -18,7 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/produce.rs` and `examples/consume.rs` are small programs to start from; they find the broker through
+//! `examples/` has small programs to start from (`produce`, `consume`, `busy_poll`, `tokio`); they find the broker through
 //! `TRAMLINE_SERVER`.
 //!
 //! # How it works
@@ -27,6 +27,8 @@
 //! [`Producer::poll`] or [`Consumer::poll`]. A [`Client`] has one connection for administration; every producer and every
 //! consumer has connections of its own, one per owner (node and shard) it talks to, straight to the port of that shard.
 //! [`Client`] is `Sync`; producers and consumers are `Send`, and belong to one thread at a time.
+//!
+//! With the feature `tokio` there is the same for a Tokio runtime: the module `asynchronous`.
 //!
 //! For the lowest latency set [`Config::busy_poll`]: the calls then spin on non-blocking sockets instead of sleeping in
 //! poll(2).
@@ -73,11 +75,14 @@
 //!
 //! # Code map
 //!
-//! `core/` decides and does no I/O; `transport/` moves bytes; `client`, `trim`, `producer`, `consumer`, `raw` run the loop between the
-//! two. The protocol itself is the crate [`wire`], re-exported.
+//! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer` and `consumer` turn and wait;
+//! `client`, `assign`, `trim` are administration, `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 
+mod assign;
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod client;
 mod clock;
 mod config;
@@ -92,6 +97,7 @@ mod link;
 mod metrics;
 mod partitioner;
 mod producer;
+mod pump;
 mod raw;
 mod transport;
 mod trim;

@@ -1,7 +1,7 @@
 //! A connection that said hello: a socket, its bytes, and blocking calls on it.
 //!
-//! Used whole for administration and by [`RawConn`](crate::RawConn); producers and consumers take it apart after the hello
-//! and drive the two halves themselves, because they wait for several at once.
+//! Used for administration and by [`RawConn`](crate::RawConn); producers and consumers have many connections, wait for all of them at once and
+//! share with it only how hello and refusals are read (`core::peer`).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tramline_wire::{PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::config::Config;
 use crate::core::Conn;
 use crate::error::Error;
-use crate::transport::{Interest, Received, Socket, WaitMode, dial, wait};
+use crate::transport::{Interest, Received, Socket, WaitMode, Wire, dial, wait};
 use crate::types::Node;
 
 /// What the broker told at hello.
@@ -75,51 +75,17 @@ impl Link {
 
     /// Connects and says hello.
     pub(crate) fn open(address: &str, config: &Config) -> Result<(Link, HelloInfo), Error> {
-        Link::open_with_buffer(address, config, RECV_BYTES_FIRST)
-    }
-
-    /// As [`open`](Self::open), with the first size of the receive buffer.
-    pub(crate) fn open_with_buffer(address: &str, config: &Config, recv_bytes_first: usize) -> Result<(Link, HelloInfo), Error> {
         let deadline = Instant::now() + config.connect_timeout;
-        let mut link = Link::dial(address, config, recv_bytes_first)?;
+        let mut link = Link::dial(address, config, RECV_BYTES_FIRST)?;
         let hello = link.hello(config, deadline)?;
         Ok((link, hello))
     }
 
     /// Says hello on a fresh connection.
     pub(crate) fn hello(&mut self, config: &Config, deadline: Instant) -> Result<HelloInfo, Error> {
-        let request = HelloRequest {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_MAX,
-            client_name: cut(&config.client_name, 255),
-            client_version: env!("CARGO_PKG_VERSION"),
-            mechanism: "",
-            auth: &[],
-        };
-        let info = self.call(
-            "say hello",
-            Kind::Hello,
-            Effect::Repeatable,
-            |meta| request.encode(meta),
-            deadline,
-            |meta| {
-                let reply = HelloReply::decode(meta)?;
-                Ok(HelloInfo {
-                    protocol: reply.protocol,
-                    cluster_id: reply.cluster_id,
-                    node: reply.node,
-                    shard: reply.shard,
-                    frame_bytes_max: reply.frame_max,
-                    keepalive_ms: reply.keepalive_ms,
-                    idle_timeout_ms: reply.idle_timeout_ms,
-                    nodes: reply.nodes.iter().map(Node::from).collect(),
-                })
-            },
-        )?;
-        if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&info.protocol) {
-            let message = format!("it chose protocol version {}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}", info.protocol);
-            return Err(Error::protocol(self.socket.address(), message));
-        }
+        let encode = |meta: &mut Vec<u8>| write_hello(&config.client_name, meta);
+        let info = self.call("say hello", Kind::Hello, Effect::Repeatable, encode, deadline, read_hello)?;
+        info.check_version(self.socket.address())?;
         Ok(info)
     }
 
@@ -226,6 +192,44 @@ impl Link {
     /// Whether the other side closed meanwhile (or sent what nobody asked for, which is as bad for an idle connection).
     pub(crate) fn is_stale(&mut self) -> bool {
         !matches!(self.socket.fill(&mut self.conn), Ok(Received::Empty))
+    }
+}
+
+/// The meta of a hello. A name above 255 bytes is cut.
+pub(crate) fn write_hello(client_name: &str, meta: &mut Vec<u8>) {
+    HelloRequest {
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        client_name: cut(client_name, 255),
+        client_version: env!("CARGO_PKG_VERSION"),
+        mechanism: "",
+        auth: &[],
+    }
+    .encode(meta);
+}
+
+/// Reads the answer to a hello.
+pub(crate) fn read_hello(meta: &[u8]) -> Result<HelloInfo, DecodeError> {
+    let reply = HelloReply::decode(meta)?;
+    Ok(HelloInfo {
+        protocol: reply.protocol,
+        cluster_id: reply.cluster_id,
+        node: reply.node,
+        shard: reply.shard,
+        frame_bytes_max: reply.frame_max,
+        keepalive_ms: reply.keepalive_ms,
+        idle_timeout_ms: reply.idle_timeout_ms,
+        nodes: reply.nodes.iter().map(Node::from).collect(),
+    })
+}
+
+impl HelloInfo {
+    pub(crate) fn check_version(&self, address: &str) -> Result<(), Error> {
+        if (PROTOCOL_MIN..=PROTOCOL_MAX).contains(&self.protocol) {
+            return Ok(());
+        }
+        let message = format!("it chose protocol version {}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}", self.protocol);
+        Err(Error::protocol(address, message))
     }
 }
 

@@ -1,21 +1,22 @@
-//! The producer: runs the loop between its core and the sockets.
+//! The producer: turns (`crate::pump`) and waits.
 //!
 //! Single-threaded by design: all I/O happens inside [`Producer::send`] (when a batch closes or the buffer is full),
-//! [`Producer::poll`] and [`Producer::flush`], on the caller's thread. Connecting to an owner blocks for at most
-//! `connect_timeout`, looking up metadata for at most one round trip per server.
+//! [`Producer::poll`] and [`Producer::flush`], on the caller's thread. What blocks besides their timeouts: the first record of
+//! a topic, which is looked up at once, and the system's resolver where a broker's address is a name.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::{Shared, existing_topic};
-use crate::clock::{Clock, micros};
+use crate::clock::micros;
 use crate::config::ProducerConfig;
 use crate::core::Now;
-use crate::core::producer::{Delivery, ProducerCore, PushError};
+use crate::core::producer::Delivery;
 use crate::error::{Error, SendError};
-use crate::link::{Link, closed_by_peer, wait_mode};
+use crate::link::wait_mode;
 use crate::metrics::ProducerMetrics;
-use crate::transport::{Interest, Received, Socket, WaitMode, wait};
+use crate::pump::ProducerPump;
+use crate::transport::{Socket, WaitMode};
 
 /// A record to send. Everything is borrowed and copied into the batch.
 ///
@@ -65,39 +66,17 @@ pub struct Record<'a> {
 #[derive(Debug)]
 pub struct Producer {
     shared: Arc<Shared>,
-    core: ProducerCore,
-    /// By lane of the core.
-    peers: Vec<Option<Peer>>,
-    clock: Clock,
+    pump: ProducerPump<Socket>,
     mode: WaitMode,
     delivery_timeout: Duration,
-    last_metadata_us: u64,
 }
-
-/// A lane's socket.
-#[derive(Debug)]
-struct Peer {
-    socket: Socket,
-    /// When bytes came from it last, monotonic microseconds.
-    received_us: u64,
-}
-
-/// After a silence this long a connection is read before it is written to: if the broker has closed it meanwhile, that is
-/// noticed while nothing is lost. In a busy exchange the extra system call (0.3 us) is saved.
-const SILENCE_US: u64 = 1000;
-
-/// Metadata is looked up again after this long, so that partitions added to a topic get their share: 5 minutes.
-const METADATA_AGE_US_MAX: u64 = 300_000_000;
 
 impl Producer {
     pub(crate) fn new(shared: Arc<Shared>, config: ProducerConfig) -> Result<Producer, Error> {
-        let mut clock = Clock::new();
-        let now = clock.now();
-        let client = &shared.config;
         let delivery_timeout = config.delivery_timeout;
-        let core = ProducerCore::new(config, micros(client.request_timeout), client.frame_bytes_max, crate::clock::seed() as u32)?;
-        let mode = wait_mode(client);
-        Ok(Producer { shared, core, peers: Vec::new(), clock, mode, delivery_timeout, last_metadata_us: now.mono_us })
+        let pump = ProducerPump::new(&shared, config)?;
+        let mode = wait_mode(&shared.config);
+        Ok(Producer { shared, pump, mode, delivery_timeout })
     }
 
     /// Copies a record into the open batch of its partition. When the buffer is full, waits for acknowledgements, at most
@@ -115,8 +94,8 @@ impl Producer {
     pub fn try_send(&mut self, record: &Record<'_>) -> Result<(), SendError> {
         match self.offer(record) {
             Err(SendError::BufferFull { .. }) => {
-                let now = self.clock.now();
-                self.pump(now);
+                let now = self.pump.clock.now();
+                self.pump.turn(now);
                 self.offer(record)
             }
             result => result,
@@ -125,22 +104,11 @@ impl Producer {
 
     #[inline]
     fn offer(&mut self, record: &Record<'_>) -> Result<(), SendError> {
-        let topic = match self.core.topic(record.topic) {
+        let topic = match self.pump.core.topic(record.topic) {
             Some(topic) => topic,
             None => self.look_up(record.topic)?,
         };
-        let clock = &mut self.clock;
-        match self.core.push(|| clock.now(), topic, record) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                let now = self.clock.now();
-                self.core.step_between_polls(now);
-                self.service(now);
-                Ok(())
-            }
-            Err(PushError::BufferFull) => Err(SendError::BufferFull { held_bytes: self.core.held_bytes() }),
-            Err(PushError::Send(error)) => Err(error),
-        }
+        self.pump.offer(topic, record)
     }
 
     #[cold]
@@ -148,9 +116,9 @@ impl Producer {
         let deadline = Instant::now() + self.delivery_timeout;
         loop {
             // Whatever is open has to go out, else nothing may ever make room.
-            self.core.flush();
-            let now = self.clock.now();
-            let progress = self.pump(now);
+            self.pump.core.flush();
+            let now = self.pump.clock.now();
+            let progress = self.pump.turn(now);
             match self.offer(record) {
                 Err(SendError::BufferFull { held_bytes }) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -170,9 +138,9 @@ impl Producer {
     fn look_up(&mut self, topic: &str) -> Result<u32, SendError> {
         let metadata = self.shared.metadata(&[topic])?;
         existing_topic(&metadata, topic)?;
-        let now = self.clock.now();
-        self.core.learn(&metadata, now);
-        match self.core.topic(topic) {
+        let now = self.pump.clock.now();
+        self.pump.core.learn(&metadata, now);
+        match self.pump.core.topic(topic) {
             Some(found) => Ok(found),
             None => {
                 Err(SendError::Client(Error::protocol("the broker", format!("its view of topic {topic:?} is older than one seen before"))))
@@ -186,10 +154,10 @@ impl Producer {
     pub fn poll(&mut self, timeout: Duration) -> Result<usize, Error> {
         let mut deadline = None;
         loop {
-            let now = self.clock.now();
-            self.pump(now);
-            if self.core.deliveries_waiting() > 0 || self.core.records_outstanding() == 0 || timeout.is_zero() {
-                return Ok(self.core.deliveries_waiting());
+            let now = self.pump.clock.now();
+            self.pump.turn(now);
+            if self.pump.core.deliveries_waiting() > 0 || self.pump.core.records_outstanding() == 0 || timeout.is_zero() {
+                return Ok(self.pump.core.deliveries_waiting());
             }
             let deadline_us = *deadline.get_or_insert_with(|| now.mono_us.saturating_add(micros(timeout)));
             if now.mono_us >= deadline_us {
@@ -202,17 +170,17 @@ impl Producer {
     /// Sends everything that was taken, whatever the linger, and waits until the fate of each record is known. The deliveries
     /// (acknowledged or failed) then wait in [`drain`](Self::drain).
     pub fn flush(&mut self, timeout: Duration) -> Result<(), Error> {
-        let start = self.clock.now();
+        let start = self.pump.clock.now();
         let deadline_us = start.mono_us.saturating_add(micros(timeout));
         loop {
-            let now = self.clock.now();
-            self.core.flush();
-            let progress = self.pump(now);
-            if self.core.records_outstanding() == 0 {
+            let now = self.pump.clock.now();
+            self.pump.core.flush();
+            let progress = self.pump.turn(now);
+            if self.pump.core.records_outstanding() == 0 {
                 return Ok(());
             }
             if now.mono_us >= deadline_us {
-                let doing = format!("flushing: {} records are not acknowledged", self.core.records_outstanding());
+                let doing = format!("flushing: {} records are not acknowledged", self.pump.core.records_outstanding());
                 return Err(Error::Timeout { doing, after: timeout, last: None });
             }
             if !progress {
@@ -225,178 +193,57 @@ impl Producer {
     /// as none failed. Drain regularly: results are kept until then (8 bytes per record).
     #[inline]
     pub fn drain(&mut self, each: impl FnMut(Delivery<'_>)) {
-        self.core.drain(each);
+        self.pump.core.drain(each);
     }
 
     /// Records taken whose fate is not known yet.
     pub fn outstanding(&self) -> usize {
-        self.core.records_outstanding()
+        self.pump.core.records_outstanding()
     }
 
     /// Bytes held: open, waiting and in flight.
     pub fn held_bytes(&self) -> usize {
-        self.core.held_bytes()
+        self.pump.core.held_bytes()
     }
 
     /// The offset below which everything in a partition is durable, as of the newest answer: tells when a weaker
     /// acknowledgement has become a strong one. `None` until an answer told it.
     pub fn durable_end(&self, topic: &str, partition: u32) -> Option<u64> {
-        self.core.durable_end(topic, partition)
+        self.pump.core.durable_end(topic, partition)
     }
 
     /// What keeps it from delivering just now: the last refusal or failure to reach a broker that was not mended since. `None` while all is well, and while
     /// no record waits. Records do not fail before their `delivery_timeout` is over, so this is how to notice earlier that a broker is gone.
     pub fn trouble(&self) -> Option<&Error> {
-        self.core.trouble()
+        self.pump.core.trouble()
     }
 
     /// What it has done so far.
     pub fn metrics(&self) -> ProducerMetrics {
-        self.core.metrics
+        self.pump.core.metrics
     }
 
     /// The number of partitions of a topic, as the producer knows it.
     pub fn partitions(&mut self, topic: &str) -> Result<u32, Error> {
-        let found = match self.core.topic(topic) {
+        let found = match self.pump.core.topic(topic) {
             Some(found) => found,
             None => self.look_up(topic).map_err(|error| match error {
                 SendError::Client(error) => error,
                 other => Error::InvalidRecord { message: other.to_string() },
             })?,
         };
-        Ok(self.core.partitions(found))
+        Ok(self.pump.core.partitions(found))
     }
 
     /// As if nothing had come for long.
     #[cfg(test)]
     pub(crate) fn forget_when_received(&mut self) {
-        self.clock.skip_ahead(SILENCE_US * 2);
-    }
-
-    /// One turn of everything, without waiting; returns whether bytes moved.
-    fn pump(&mut self, now: Now) -> bool {
-        self.core.step(now);
-        self.service(now)
-    }
-
-    /// Metadata and connections where they are due; then moves bytes, and returns whether any moved.
-    #[inline]
-    fn service(&mut self, now: Now) -> bool {
-        let stale = now.mono_us.saturating_sub(self.last_metadata_us) > METADATA_AGE_US_MAX;
-        if self.core.metadata_due(now) || stale {
-            self.refresh_metadata(now);
-        }
-        for lane in 0..self.core.lane_count() {
-            if self.core.wants_connection(lane, now) {
-                self.connect(lane, now);
-                self.core.fill_windows(now);
-            }
-        }
-        self.exchange(now)
-    }
-
-    /// Moves bytes on all lanes; returns whether any moved.
-    #[inline]
-    fn exchange(&mut self, now: Now) -> bool {
-        let mut progress = false;
-        for lane in 0..self.peers.len() {
-            let Some(peer) = &mut self.peers[lane] else { continue };
-            match exchange_one(peer, &mut self.core, lane, now) {
-                Ok(moved) => progress |= moved,
-                Err(error) => {
-                    self.peers[lane] = None;
-                    self.core.on_lost(lane, error, now);
-                    progress = true;
-                }
-            }
-        }
-        progress
-    }
-
-    #[cold]
-    fn refresh_metadata(&mut self, now: Now) {
-        self.last_metadata_us = now.mono_us;
-        let names = self.core.topic_names();
-        if names.is_empty() {
-            self.core.metadata_not_needed();
-            return;
-        }
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        match self.shared.metadata_once(&names) {
-            Ok(metadata) => self.core.learn(&metadata, now),
-            Err(error) => self.core.metadata_failed(error, now), // told with the records, if their time runs out
-        }
-    }
-
-    #[cold]
-    fn connect(&mut self, lane: usize, now: Now) {
-        if self.peers.len() <= lane {
-            self.peers.resize_with(lane + 1, || None);
-        }
-        let mut last = Error::config("the owner's node is not in the cluster's metadata");
-        for address in self.core.lane_addresses(lane) {
-            match Link::open(&address, &self.shared.config) {
-                Ok((link, hello)) => {
-                    *self.core.conn(lane) = link.conn;
-                    self.peers[lane] = Some(Peer { socket: link.socket, received_us: now.mono_us });
-                    self.core.on_connected(lane, &address, hello.frame_bytes_max, hello.keepalive_ms, now);
-                    return;
-                }
-                Err(error) => last = error,
-            }
-        }
-        self.core.on_lost(lane, last, now);
+        self.pump.clock.skip_ahead(crate::pump::SILENCE_US * 2);
     }
 
     fn wait(&mut self, timeout: Duration, now: Now) -> Result<(), Error> {
-        let step_us = self.core.next_step_us(now).saturating_sub(now.mono_us);
-        let timeout = timeout.min(Duration::from_micros(step_us));
-        let core = &mut self.core;
-        let mut interests = self.peers.iter().enumerate().filter_map(|(lane, peer)| {
-            let peer = peer.as_ref()?;
-            Some(Interest::new(&peer.socket, !core.conn(lane).out().is_empty()))
-        });
-        wait(self.mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
+        let step_us = self.pump.next_step_us(now).saturating_sub(now.mono_us);
+        let ProducerPump { core, links, driver, .. } = &mut self.pump;
+        driver.wait(self.mode, timeout.min(Duration::from_micros(step_us)), links, core)
     }
-}
-
-#[inline]
-fn exchange_one(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
-    let failed = |peer: &Peer, doing, source| Error::io(doing, peer.socket.address(), source);
-    let mut progress = false;
-    if !core.conn(lane).out().is_empty() {
-        if now.mono_us.saturating_sub(peer.received_us) > SILENCE_US {
-            progress |= receive(peer, core, lane, now)?;
-        }
-        let written = peer.socket.flush(core.conn(lane)).map_err(|source| failed(peer, "cannot send to", source))?;
-        progress |= written > 0;
-        core.on_written(lane, now);
-    }
-    if receive(peer, core, lane, now)? {
-        // Answers made room in the window: what waited for it goes out at once.
-        core.fill_windows(now);
-        peer.socket.flush(core.conn(lane)).map_err(|source| failed(peer, "cannot send to", source))?;
-        core.on_written(lane, now);
-        progress = true;
-    } else if core.is_silent(lane, now) {
-        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
-        return Err(failed(peer, "cannot receive from", source));
-    }
-    Ok(progress)
-}
-
-/// One read; returns whether anything came.
-#[inline]
-fn receive(peer: &mut Peer, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
-    let source = match peer.socket.fill(core.conn(lane)) {
-        Ok(Received::Some(_)) => {
-            peer.received_us = now.mono_us;
-            core.on_received(lane, now)?;
-            return Ok(true);
-        }
-        Ok(Received::Empty) => return Ok(false),
-        Ok(Received::Closed) => closed_by_peer(),
-        Err(source) => source,
-    };
-    Err(Error::io("cannot receive from", peer.socket.address(), source))
 }

@@ -11,7 +11,7 @@ use tramline_wire::kind::Kind;
 use crate::config::Config;
 use crate::error::Error;
 use crate::link::{HelloInfo, Link, closed_by_peer};
-use crate::transport::Received;
+use crate::transport::{Received, Wire};
 
 /// See the module's page.
 ///

@@ -43,6 +43,11 @@ impl ClusterView {
         true
     }
 
+    /// The common address of each node.
+    pub(crate) fn node_addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| host_port(&node.host, node.port)).collect()
+    }
+
     /// Addresses of an owner, best first. Empty when the node is unknown.
     pub(crate) fn addresses(&self, owner: Owner) -> Vec<String> {
         let Some(node) = self.nodes.iter().find(|node| node.id == owner.node) else {

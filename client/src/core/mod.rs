@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `conn` | one connection: outgoing bytes, incoming frames, correlation ids |
 //! | `recv_buf`, `out_queue` | its two buffers |
+//! | `peer` | one connection's life: dialling, hello |
+//! | `router` | getting metadata |
+//! | `links` | all connections of a producer or a consumer |
 //! | `cluster` | who owns which partition, and at which address |
 //! | `producer` | open batches; windows, order, refusals |
 //! | `consumer` | streams, credit, positions, skipping, checksums |
@@ -20,9 +23,12 @@ pub(crate) mod cluster;
 pub(crate) mod codec;
 mod conn;
 pub(crate) mod consumer;
+pub(crate) mod links;
 mod out_queue;
+mod peer;
 pub(crate) mod producer;
 mod recv_buf;
+mod router;
 
 pub(crate) use alive::Alive;
 pub(crate) use backoff::Backoff;

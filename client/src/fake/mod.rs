@@ -65,6 +65,10 @@ pub(crate) struct FakeBroker {
     pub topics: Vec<FakeTopic>,
     pub logs: BTreeMap<u64, Log>,
     pub port: u16,
+    /// Told at hello.
+    pub node: u32,
+    /// The better address in refusals of whole requests.
+    pub next_of_refusals: String,
     /// Ports of the shards; partitions go to shards in turn.
     pub shard_ports: Vec<u16>,
     pub view_epoch: u64,
@@ -95,6 +99,8 @@ impl FakeBroker {
             topics: Vec::new(),
             logs: BTreeMap::new(),
             port: 7410,
+            node: 1,
+            next_of_refusals: String::new(),
             shard_ports: vec![7411],
             view_epoch: 1,
             keepalive_ms: 0,
@@ -220,7 +226,15 @@ impl FakeBroker {
         let mut out = Vec::new();
         if let Some(at) = self.refuse_requests.iter().position(|(refused, _)| *refused == kind) {
             let (_, code) = self.refuse_requests.remove(at).expect("found");
-            frame::write_error(&mut out, kind.as_u8(), kind.version(), frame.header.correlation, code, "as the test asked", "");
+            frame::write_error(
+                &mut out,
+                kind.as_u8(),
+                kind.version(),
+                frame.header.correlation,
+                code,
+                "as the test asked",
+                &self.next_of_refusals,
+            );
             self.outboxes.entry(conn).or_default().extend_from_slice(&out);
             return;
         }
@@ -280,7 +294,7 @@ impl FakeBroker {
             protocol: 1,
             feature_level: 1,
             cluster_id: [7; 16],
-            node: 1,
+            node: self.node,
             shard: 0,
             frame_max: 8 << 20,
             fetch_frame: streams::FETCH_FRAME_BYTES as u32,

@@ -1,18 +1,26 @@
-//! One TCP connection: connect with a deadline, write what is queued, read what is there.
+//! One TCP connection: connect with a deadline or without waiting, write what is queued, read what is there.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+
+use super::Wire;
 use crate::core::{Conn, IOVECS_MAX};
 use crate::error::Error;
 
-/// A connected, non-blocking socket.
+/// A non-blocking socket, connected or about to be.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
     address: String,
+    /// Not connected yet.
+    connecting: bool,
+    /// More addresses of the same name, the next one last.
+    rest: Vec<SocketAddr>,
 }
 
 /// What a read brought.
@@ -42,7 +50,7 @@ pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
                 // A request is written whole; waiting for more (Nagle) would only add the peer's delayed ack to it.
                 stream.set_nodelay(true).map_err(failed)?;
                 stream.set_nonblocking(true).map_err(failed)?;
-                return Ok(Socket { stream, address: address.to_string() });
+                return Ok(Socket { stream, address: address.to_string(), connecting: false, rest: Vec::new() });
             }
             Err(error) => last = error,
         }
@@ -50,12 +58,39 @@ pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
     Err(failed(last))
 }
 
-impl Socket {
-    /// The address this was dialled with.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
+/// The addresses of `host:port`, the first one last. A name may take the system a while; an address is read at once.
+pub(super) fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut found: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    found.reverse();
+    Ok(found)
+}
 
+/// Begins to connect to the last of these addresses that lets it, and takes it and those behind it away. Tells whether it is connected already.
+pub(super) fn begin(rest: &mut Vec<SocketAddr>) -> io::Result<(TcpStream, bool)> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    while let Some(candidate) = rest.pop() {
+        match begin_one(&candidate) {
+            Ok(begun) => return Ok(begun),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn begin_one(to: &SocketAddr) -> io::Result<(TcpStream, bool)> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let connected = match connect(&fd, to) {
+        Ok(()) => true,
+        Err(Errno::INPROGRESS | Errno::INTR) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let stream = TcpStream::from(fd);
+    stream.set_nodelay(true)?; // as in `dial`
+    Ok((stream, connected))
+}
+
+impl Socket {
     /// Writes as much of the queue as the kernel takes now; returns the bytes written.
     pub(crate) fn flush(&mut self, conn: &mut Conn) -> io::Result<usize> {
         let mut total = 0;
@@ -99,6 +134,45 @@ impl Socket {
     /// Ends the sending direction.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+impl Wire for Socket {
+    fn begin(address: &str) -> Result<Socket, Error> {
+        let failed = |source| Error::io("cannot connect to", address, source);
+        let mut rest = resolve(address).map_err(failed)?;
+        let (stream, connected) = begin(&mut rest).map_err(failed)?;
+        Ok(Socket { stream, address: address.to_string(), connecting: !connected, rest })
+    }
+    fn address(&self) -> &str {
+        &self.address
+    }
+    fn is_connecting(&self) -> bool {
+        self.connecting
+    }
+    fn finish(&mut self) -> Result<bool, Error> {
+        let source = match self.stream.take_error() {
+            Ok(None) => {
+                self.connecting = self.stream.peer_addr().is_err();
+                return Ok(!self.connecting);
+            }
+            Ok(Some(error)) | Err(error) => error,
+        };
+        // An address that refuses is followed by the next one of its name.
+        if self.rest.is_empty() {
+            return Err(Error::io("cannot connect to", &self.address, source));
+        }
+        let (stream, connected) = begin(&mut self.rest).map_err(|source| Error::io("cannot connect to", &self.address, source))?;
+        (self.stream, self.connecting) = (stream, !connected);
+        Ok(connected)
+    }
+    #[inline]
+    fn flush(&mut self, conn: &mut Conn) -> io::Result<usize> {
+        Socket::flush(self, conn)
+    }
+    #[inline]
+    fn fill(&mut self, conn: &mut Conn, _look: bool) -> io::Result<Received> {
+        Socket::fill(self, conn)
     }
 }
 

@@ -4,13 +4,14 @@
 //! a position changes, the stream is cancelled and a new one started; what still arrives for the old one is dropped by its
 //! correlation id. An entry that ends with an error leaves the others of its stream alone.
 //!
-//! The loop around it does, again and again: [`ConsumerCore::step`]; metadata if due; connect lanes; write; deliver what is
-//! whole ([`ConsumerCore::deliver`]); read.
+//! The loop around it does, again and again: [`ConsumerCore::step`]; let connections be opened and metadata be got
+//! (`core::links`); write; deliver what is whole ([`ConsumerCore::deliver`]); read.
 //!
 //! | file | job |
 //! |---|---|
 //! | `stream` | starting, cancelling and ending streams; connections; entries' errors |
 //! | `deliver` | batches of a reply to records: skipping, checksums, decompression |
+//! | `lanes` | its connections as `core::links` sees them |
 //! | `tests` | the core against a fake broker in memory |
 //!
 //! Invariants: `position` is the next offset to hand out, it never goes backwards but by a seek; a record is handed out at
@@ -18,6 +19,7 @@
 //! most `credit_bytes`.
 
 mod deliver;
+mod lanes;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -110,6 +112,8 @@ pub(crate) struct Lane {
     pub address: String,
     pub conn: Conn,
     pub open: bool,
+    /// A connection is being opened.
+    pub connecting: bool,
     pub connect_at_us: u64,
     pub backoff: Backoff,
     /// Correlation of the live stream.
@@ -146,6 +150,12 @@ pub(crate) struct ConsumerCore {
     /// The first of the times that partitions wait for; `u64::MAX`: none waits.
     waiting_until_us: u64,
     metadata_at_us: Option<u64>,
+    /// It is being got.
+    metadata_asked: bool,
+    /// Not before this time, after a failure.
+    metadata_not_before_us: u64,
+    /// A better address, named by a refusal.
+    redirect: Option<String>,
     metadata_backoff: Backoff,
     pub(crate) metrics: ConsumerMetrics,
     /// Of the waits between attempts.
@@ -176,6 +186,9 @@ impl ConsumerCore {
             errors: VecDeque::new(),
             waiting_until_us: u64::MAX,
             metadata_at_us: None,
+            metadata_asked: false,
+            metadata_not_before_us: 0,
+            redirect: None,
             metadata_backoff: Backoff::seeded(u64::from(seed)),
             metrics: ConsumerMetrics::default(),
             seed: u64::from(seed),
@@ -297,6 +310,7 @@ impl ConsumerCore {
                     address: String::new(),
                     conn: Conn::new(FETCH_RECV_BYTES_FIRST, self.frame_bytes_max),
                     open: false,
+                    connecting: false,
                     connect_at_us: 0,
                     backoff,
                     stream: None,
@@ -343,13 +357,23 @@ impl ConsumerCore {
     }
 
     /// Whether metadata should be got now.
-    pub(crate) fn metadata_due(&self, now: Now) -> bool {
-        self.metadata_at_us.is_some_and(|at| at <= now.mono_us)
+    fn metadata_due(&self, now: Now) -> bool {
+        self.next_metadata_us() <= now.mono_us
     }
 
     /// Metadata could not be got: it is tried again after a wait.
-    pub(crate) fn metadata_failed(&mut self, now: Now) {
-        self.metadata_at_us = Some(now.mono_us.saturating_add(self.metadata_backoff.next_us()));
+    fn metadata_failed(&mut self, _: Error, now: Now) {
+        // What it is needed for is told if it lasts.
+        self.metadata_asked = false;
+        self.metadata_not_before_us = now.mono_us.saturating_add(self.metadata_backoff.next_us());
+    }
+
+    /// When metadata is due; never while it is being got.
+    fn next_metadata_us(&self) -> u64 {
+        match self.metadata_at_us {
+            Some(at_us) if !self.metadata_asked => at_us.max(self.metadata_not_before_us),
+            _ => u64::MAX,
+        }
     }
 
     fn want_metadata(&mut self, now: Now) {
@@ -357,22 +381,12 @@ impl ConsumerCore {
     }
 
     /// Names of the topics in use.
-    pub(crate) fn topic_names(&self) -> Vec<String> {
+    fn topic_names(&self) -> Vec<String> {
         self.topics.clone()
-    }
-
-    /// Number of lanes; they are counted from 0 and never go away.
-    pub(crate) fn lane_count(&self) -> usize {
-        self.lanes.len()
     }
 
     /// The connection of a lane.
     pub(crate) fn conn(&mut self, lane: usize) -> &mut Conn {
         &mut self.lanes[lane].conn
-    }
-
-    /// Addresses of a lane's owner, best first.
-    pub(crate) fn lane_addresses(&self, lane: usize) -> Vec<String> {
-        self.cluster.addresses(self.lanes[lane].owner)
     }
 }

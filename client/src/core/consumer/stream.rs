@@ -110,16 +110,17 @@ impl ConsumerCore {
     }
 
     /// Whether a lane has partitions to read and no connection.
-    pub(crate) fn wants_connection(&self, lane: usize, now: Now) -> bool {
+    pub(super) fn wants_connection(&self, lane: usize, now: Now) -> bool {
         let state = &self.lanes[lane];
         let reading = |part: &super::Part| part.assigned && !part.paused && part.lane == lane && part.state != State::Stopped;
-        !state.open && state.connect_at_us <= now.mono_us && self.parts.iter().any(reading)
+        !state.open && !state.connecting && state.connect_at_us <= now.mono_us && self.parts.iter().any(reading)
     }
 
     /// A lane's socket is connected and has said hello.
-    pub(crate) fn on_connected(&mut self, lane: usize, address: &str, keepalive_ms: u32, now: Now) {
+    pub(super) fn on_connected(&mut self, lane: usize, address: &str, keepalive_ms: u32, now: Now) {
         let lane = &mut self.lanes[lane];
         lane.open = true;
+        lane.connecting = false;
         lane.address = address.to_string();
         lane.stream = None;
         lane.dirty = true;
@@ -134,10 +135,11 @@ impl ConsumerCore {
     }
 
     /// A lane could not connect, or lost its connection. Reading goes on at the positions reached.
-    pub(crate) fn on_lost(&mut self, lane: usize, error: Error, now: Now) {
+    pub(super) fn on_lost(&mut self, lane: usize, error: Error, now: Now) {
         let state = &mut self.lanes[lane];
         self.metrics.connections_lost += 1;
         state.open = false;
+        state.connecting = false;
         state.conn.reset();
         state.stream = None;
         state.dirty = true;
@@ -159,6 +161,8 @@ impl ConsumerCore {
     /// Takes over a newer view: partitions may have a new owner, or be gone.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
         self.metadata_at_us = None;
+        self.metadata_asked = false;
+        self.metadata_not_before_us = 0;
         self.metadata_backoff.reset();
         self.metrics.metadata_refreshes += 1;
         if !self.cluster.learn(metadata) {
@@ -223,6 +227,9 @@ impl ConsumerCore {
     /// The stream itself was refused.
     pub(super) fn stream_refused(&mut self, lane: usize, error: Error, now: Now) {
         self.lanes[lane].stream = None;
+        if let Some(next) = error.next_address() {
+            self.redirect = Some(next.to_string());
+        }
         let code = error.code().unwrap_or(ErrorCode::Internal);
         if !error.retriable() {
             self.errors.push_back(error);
@@ -243,16 +250,14 @@ impl ConsumerCore {
     /// When [`step`](Self::step) has to run next even if nothing arrives, monotonic microseconds.
     pub(crate) fn next_step_us(&self, now: Now) -> u64 {
         let mut next = self.waiting_until_us;
-        if let Some(at) = self.metadata_at_us {
-            next = next.min(at);
-        }
+        next = next.min(self.next_metadata_us());
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.open {
                 next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));
                 if lane.used_bytes > 0 && lane.stream.is_some() {
                     next = next.min(lane.used_at_us.saturating_add(GRANT_AFTER_US));
                 }
-            } else if lane.connect_at_us > now.mono_us || self.wants_connection(index, now) {
+            } else if !lane.connecting && (lane.connect_at_us > now.mono_us || self.wants_connection(index, now)) {
                 next = next.min(lane.connect_at_us);
             }
         }

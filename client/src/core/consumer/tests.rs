@@ -12,6 +12,7 @@ use super::ConsumerCore;
 use crate::config::ConsumerConfig;
 use crate::core::Now;
 use crate::core::codec::Compressor;
+use crate::core::links::Lanes;
 use crate::error::Error;
 use crate::fake::{FakeBroker, carry};
 

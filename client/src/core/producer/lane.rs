@@ -30,6 +30,8 @@ pub(crate) struct Lane {
     pub conn: Conn,
     /// Whether a socket is connected and said hello.
     pub open: bool,
+    /// A connection is being opened.
+    pub connecting: bool,
     /// Not before this time, after a failure.
     pub connect_at_us: u64,
     pub backoff: Backoff,
@@ -58,6 +60,7 @@ impl Lane {
             address: String::new(),
             conn,
             open: false,
+            connecting: false,
             connect_at_us: 0,
             backoff,
             window: VecDeque::new(),

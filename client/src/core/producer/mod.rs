@@ -1,9 +1,9 @@
 //! The producer without sockets: batches, windows, order, refusals.
 //!
-//! The loop around it (`crate::producer`, or a test) does, again and again: [`ProducerCore::step`] with the time; get
-//! metadata if [`ProducerCore::metadata_due`]; connect lanes that [`ProducerCore::wants_connection`]; write what a lane's
-//! connection has queued and tell it ([`ProducerCore::on_written`]); read into it and tell it
-//! ([`ProducerCore::on_received`]); take results with [`ProducerCore::drain`].
+//! The loop around it (`crate::producer`, or a test) does, again and again: [`ProducerCore::step`] with the time; let its
+//! connections be opened and metadata be got (`core::links`); write what a lane's connection has queued and tell it
+//! ([`ProducerCore::on_written`]); read into it and tell it ([`ProducerCore::on_received`]); take results with
+//! [`ProducerCore::drain`].
 //!
 //! | file | job |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `sequence` | its numbers, when idempotent: marks, epochs, what answers mean |
 //! | `unresolved` | batches that were sent and have no fate: again, anew, or given up |
 //! | `identity` | the producer's id |
-//! | `lane` | one connection and its window |
+//! | `lane`, `lanes` | one connection and its window; all of them as `core::links` sees them |
 //! | `push` | a record into its open batch; sealing |
 //! | `send` | which batches make a request, and when |
 //! | `settle` | what answers, refusals, lost connections and time mean for batches |
@@ -25,6 +25,7 @@
 mod batch;
 mod identity;
 mod lane;
+mod lanes;
 mod part;
 mod push;
 mod send;
@@ -58,6 +59,9 @@ pub(crate) use push::PushError;
 /// How often queues are searched for batches whose time is over. Deadlines are seconds; 10 ms late is nothing, and the
 /// search over 10,000 partitions costs some 30 us.
 const EXPIRY_SCAN_US: u64 = 10_000;
+
+/// Metadata is looked up again after this long, so that partitions added to a topic get their share: 5 minutes.
+const METADATA_AGE_US_MAX: u64 = 300_000_000;
 
 /// First size of a producer connection's receive buffer: acknowledgements are small.
 const RECV_BYTES_FIRST: usize = 16 * 1024;
@@ -140,6 +144,12 @@ pub(crate) struct ProducerCore {
     held_bytes: usize,
     records_outstanding: usize,
     metadata_at_us: Option<u64>,
+    /// It is being got.
+    metadata_asked: bool,
+    /// Not before this time, after a failure.
+    metadata_not_before_us: u64,
+    /// A better address, named by a refusal.
+    redirect: Option<String>,
     metadata_backoff: Backoff,
     next_expiry_scan_us: u64,
     /// What keeps it from delivering, as of the newest failure that was not mended.
@@ -186,6 +196,9 @@ impl ProducerCore {
             held_bytes: 0,
             records_outstanding: 0,
             metadata_at_us: None,
+            metadata_asked: false,
+            metadata_not_before_us: 0,
+            redirect: None,
             metadata_backoff: Backoff::seeded(u64::from(seed) + 1),
             next_expiry_scan_us: 0,
             trouble: None,
@@ -221,13 +234,15 @@ impl ProducerCore {
     }
 
     /// Names of the topics in use.
-    pub(crate) fn topic_names(&self) -> Vec<String> {
+    fn topic_names(&self) -> Vec<String> {
         self.topics.iter().filter(|topic| !topic.gone).map(|topic| topic.name.clone()).collect()
     }
 
     /// Takes over a newer view of the cluster.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
-        self.metadata_at_us = None;
+        self.metadata_asked = false;
+        self.metadata_not_before_us = 0;
+        self.metadata_at_us = Some(now.mono_us.saturating_add(METADATA_AGE_US_MAX));
         self.metadata_backoff.reset();
         self.metrics.metadata_refreshes += 1;
         self.clear_trouble(Source::Metadata);
@@ -348,30 +363,28 @@ impl ProducerCore {
         self.lanes[part.lane as usize].ready.push_back(id);
     }
 
-    /// Whether metadata should be got now. The caller answers with [`learn`](Self::learn) or
-    /// [`metadata_failed`](Self::metadata_failed).
-    pub(crate) fn metadata_due(&self, now: Now) -> bool {
-        self.metadata_at_us.is_some_and(|at| at <= now.mono_us)
+    /// Whether metadata should be got now.
+    fn metadata_due(&self, now: Now) -> bool {
+        self.next_metadata_us() <= now.mono_us
     }
 
     /// Metadata could not be got: it is tried again after a wait.
-    pub(crate) fn metadata_failed(&mut self, error: Error, now: Now) {
+    fn metadata_failed(&mut self, error: Error, now: Now) {
         self.trouble = Some((Source::Metadata, Arc::new(error)));
-        self.metadata_at_us = Some(now.mono_us.saturating_add(self.metadata_backoff.next_us()));
-    }
-
-    /// There is no topic to get metadata of.
-    pub(crate) fn metadata_not_needed(&mut self) {
-        self.metadata_at_us = None;
+        self.metadata_asked = false;
+        self.metadata_not_before_us = now.mono_us.saturating_add(self.metadata_backoff.next_us());
     }
 
     fn want_metadata(&mut self, now: Now) {
-        self.metadata_at_us.get_or_insert(now.mono_us);
+        self.metadata_at_us = Some(self.metadata_at_us.map_or(now.mono_us, |at_us| at_us.min(now.mono_us)));
     }
 
-    /// Number of lanes; they are counted from 0 and never go away.
-    pub(crate) fn lane_count(&self) -> usize {
-        self.lanes.len()
+    /// When metadata is due; never while it is being got.
+    fn next_metadata_us(&self) -> u64 {
+        match self.metadata_at_us {
+            Some(at_us) if !self.metadata_asked => at_us.max(self.metadata_not_before_us),
+            _ => u64::MAX,
+        }
     }
 
     /// The connection of a lane.
@@ -379,23 +392,19 @@ impl ProducerCore {
         &mut self.lanes[lane].conn
     }
 
-    /// Addresses of a lane's owner, best first.
-    pub(crate) fn lane_addresses(&self, lane: usize) -> Vec<String> {
-        self.cluster.addresses(self.lanes[lane].owner)
-    }
-
     /// Whether a lane has something to send and no connection.
-    pub(crate) fn wants_connection(&self, lane: usize, now: Now) -> bool {
+    fn wants_connection(&self, lane: usize, now: Now) -> bool {
         let lane = &self.lanes[lane];
-        !lane.open && !lane.ready.is_empty() && lane.connect_at_us <= now.mono_us
+        !lane.open && !lane.connecting && !lane.ready.is_empty() && lane.connect_at_us <= now.mono_us
     }
 
     /// A lane's socket is connected and has said hello.
-    pub(crate) fn on_connected(&mut self, lane_index: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
+    fn on_connected(&mut self, lane_index: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
         // Room for the produce meta: 12 bytes per entry, and an entry's batch has 124 bytes at least.
         let payload_max = (frame_bytes_max as usize).min(tramline_wire::frame::PAYLOAD_BYTES_MAX as usize) / 8 * 7;
         let lane = &mut self.lanes[lane_index];
         lane.open = true;
+        lane.connecting = false;
         lane.address = address.to_string();
         lane.silent = false;
         lane.request_bytes_max = self.config.request_bytes.min(payload_max);

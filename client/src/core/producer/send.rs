@@ -216,17 +216,15 @@ impl ProducerCore {
         if self.records_outstanding > 0 {
             next = next.min(self.next_expiry_scan_us.max(now.mono_us + EXPIRY_SCAN_US));
         }
-        if let Some(at) = self.metadata_at_us {
-            next = next.min(at);
-        }
+        next = next.min(self.next_metadata_us());
         if let Some(at) = self.identity_at_us() {
             next = next.min(at);
         }
         for lane in &self.lanes {
             if !lane.ready.is_empty() {
-                if !lane.open {
+                if !lane.open && !lane.connecting {
                     next = next.min(lane.connect_at_us);
-                } else if lane.pause_until_us > now.mono_us {
+                } else if lane.open && lane.pause_until_us > now.mono_us {
                     next = next.min(lane.pause_until_us);
                 }
             }

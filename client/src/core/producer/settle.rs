@@ -146,6 +146,9 @@ impl ProducerCore {
     /// The broker refused a whole request.
     fn on_refused(&mut self, lane: usize, mut batches: Vec<Sealed>, error: Error, now: Now) {
         let code = error.code().unwrap_or(ErrorCode::Internal);
+        if let Some(next) = error.next_address() {
+            self.redirect = Some(next.to_string());
+        }
         let error = Arc::new(error);
         for batch in batches.drain(..) {
             let id = batch.part;
@@ -217,12 +220,13 @@ impl ProducerCore {
     }
 
     /// A lane could not connect, or lost its connection. `error` is told with the records it costs.
-    pub(crate) fn on_lost(&mut self, lane_index: usize, error: Error, now: Now) {
+    pub(super) fn on_lost(&mut self, lane_index: usize, error: Error, now: Now) {
         let lane = &mut self.lanes[lane_index];
-        let was_idle = lane.open && lane.window.is_empty() && lane.ready.is_empty();
+        let was_idle = lane.open && lane.window.is_empty() && lane.ready.is_empty() && self.nameless.is_empty();
         let written = lane.conn.out().written();
         let mut window = std::mem::take(&mut lane.window);
         lane.open = false;
+        lane.connecting = false;
         lane.silent = false;
         lane.conn.reset();
         lane.pause_until_us = 0;

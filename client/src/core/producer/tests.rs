@@ -13,6 +13,7 @@ use tramline_wire::level::Level;
 use super::{ProducerCore, PushError};
 use crate::config::ProducerConfig;
 use crate::core::Now;
+use crate::core::links::Lanes;
 use crate::error::{Error, SendError};
 use crate::fake::{FakeBroker, carry};
 use crate::partitioner::Partitioner;

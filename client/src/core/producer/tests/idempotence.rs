@@ -15,6 +15,7 @@ use tramline_wire::level::Level;
 
 use super::{Rig, Told};
 use crate::config::ProducerConfig;
+use crate::core::links::Lanes;
 use crate::error::Error;
 
 struct Stage {
@@ -484,6 +485,21 @@ fn an_answer_that_lay_in_the_socket_while_the_caller_was_away_counts() {
     stage.answer(0);
     assert!(!stage.rig.core.is_silent(0, stage.rig.now()));
     assert_eq!(stage.told()[1..], [(1, Some(1), false)]);
+}
+
+#[test]
+fn a_broker_that_hangs_up_when_asked_for_an_id_is_not_asked_without_a_pause() {
+    let mut stage = Stage::new(quick(Level::Durable), 1);
+    stage.push(0, 1);
+    for _ in 0..1000 {
+        stage.write(usize::MAX);
+        stage.lose(0, false);
+        stage.rig.now_us += 1_000;
+    }
+    let opened = stage.rig.core.metrics.connections_opened;
+    assert!((8..20).contains(&opened), "{opened} connections in a second");
+    stage.finish();
+    assert_eq!(stage.tags(), [0]);
 }
 
 #[derive(Debug, Clone)]
