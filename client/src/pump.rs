@@ -26,7 +26,7 @@ const READS_PER_TURN: usize = 4;
 
 /// A producer's core with its connections.
 #[derive(Debug)]
-pub(crate) struct ProducerPump<S> {
+pub(crate) struct ProducerPump<S: Wire> {
     pub core: ProducerCore,
     pub links: Links,
     pub driver: Driver<S>,
@@ -70,6 +70,7 @@ impl<S: Wire> ProducerPump<S> {
         let ProducerPump { core, links, driver, .. } = self;
         links.step(core, now);
         driver.dial(links, core, now);
+        driver.look();
         let mut progress = false;
         for place in 0..driver.places() {
             let Some((lane, slot)) = driver.open_lane(place, links) else {
@@ -140,7 +141,7 @@ fn receive<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, no
 
 /// A consumer's core with its connections.
 #[derive(Debug)]
-pub(crate) struct ConsumerPump<S> {
+pub(crate) struct ConsumerPump<S: Wire> {
     pub core: ConsumerCore,
     pub links: Links,
     pub driver: Driver<S>,
@@ -166,6 +167,7 @@ impl<S: Wire> ConsumerPump<S> {
         let ConsumerPump { core, links, driver, .. } = self;
         links.step(core, now);
         driver.dial(links, core, now);
+        driver.look();
         core.step(now);
         let mut all = Delivered::default();
         let mut progress = false;

@@ -20,16 +20,17 @@ pub(crate) struct Slot<S> {
 
 /// See the module's page.
 #[derive(Debug)]
-pub(crate) struct Driver<S> {
+pub(crate) struct Driver<S: Wire> {
     /// By [`Key::place`].
     slots: Vec<Option<Slot<S>>>,
+    watch: S::Watch,
     /// A socket was opened since somebody asked.
     opened: bool,
 }
 
-impl<S> Default for Driver<S> {
+impl<S: Wire> Default for Driver<S> {
     fn default() -> Driver<S> {
-        Driver { slots: Vec::new(), opened: false }
+        Driver { slots: Vec::new(), watch: S::Watch::default(), opened: false }
     }
 }
 
@@ -54,6 +55,12 @@ impl<S: Wire> Driver<S> {
     pub(crate) fn fail(&mut self, place: usize, links: &mut Links, core: &mut impl Lanes, error: Error, now: Now) {
         self.slots[place] = None;
         links.on_failed(core, Key::at(place), error, now);
+    }
+
+    /// Begins a turn.
+    #[inline]
+    pub(crate) fn look(&mut self) {
+        S::look(&mut self.watch, &mut self.slots);
     }
 
     /// Begins to connect what is to be connected.

@@ -4,13 +4,14 @@
 //! it; the only places that wait are [`wait`] (poll(2), or one `sched_yield` when spinning), [`dial`] (administration), and the system's
 //! resolver where an address is a name.
 //!
-//! Not here: io_uring (measured: non-blocking sockets that spin are faster for one connection, 6.4 against 7.4 us), TLS (later).
+//! Not here: io_uring (measured: slower than sockets with one connection and than sockets behind epoll with many, `watch.rs` has the numbers), TLS (later).
 
 mod driver;
 mod tcp;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod wait;
+mod watch;
 
 use std::io;
 
@@ -31,6 +32,10 @@ pub(crate) trait Wire: Sized {
     fn flush(&mut self, conn: &mut Conn) -> io::Result<usize>;
     /// One read into the connection's buffer. `look`: also where nobody said yet that something is there.
     fn fill(&mut self, conn: &mut Conn, look: bool) -> io::Result<Received>;
+    /// What is asked once per turn for all sockets together.
+    type Watch: Default + std::fmt::Debug;
+    /// Begins a turn: asks which sockets have something to read, where that is cheaper than trying.
+    fn look(watch: &mut Self::Watch, slots: &mut [Option<Slot<Self>>]);
 }
 
 #[cfg(feature = "tokio")]
@@ -38,3 +43,4 @@ pub(crate) use self::tokio::AsyncSocket;
 pub(crate) use driver::{Driver, Slot};
 pub(crate) use tcp::{Received, Socket, dial};
 pub(crate) use wait::{Interest, WaitMode, wait};
+pub(crate) use watch::Watch;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-use super::Wire;
+use super::{Slot, Watch, Wire};
 use crate::core::{Conn, IOVECS_MAX};
 use crate::error::Error;
 
@@ -18,7 +18,11 @@ pub(crate) struct Socket {
     stream: TcpStream,
     address: String,
     /// Not connected yet.
-    connecting: bool,
+    pub(super) connecting: bool,
+    /// A `Watch` has it: there is nothing to read unless it is `ready`.
+    pub(super) watched: bool,
+    /// Something came, as of the last look.
+    pub(super) ready: bool,
     /// More addresses of the same name, the next one last.
     rest: Vec<SocketAddr>,
 }
@@ -50,7 +54,14 @@ pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
                 // A request is written whole; waiting for more (Nagle) would only add the peer's delayed ack to it.
                 stream.set_nodelay(true).map_err(failed)?;
                 stream.set_nonblocking(true).map_err(failed)?;
-                return Ok(Socket { stream, address: address.to_string(), connecting: false, rest: Vec::new() });
+                return Ok(Socket {
+                    stream,
+                    address: address.to_string(),
+                    connecting: false,
+                    watched: false,
+                    ready: false,
+                    rest: Vec::new(),
+                });
             }
             Err(error) => last = error,
         }
@@ -138,11 +149,12 @@ impl Socket {
 }
 
 impl Wire for Socket {
+    type Watch = Watch;
     fn begin(address: &str) -> Result<Socket, Error> {
         let failed = |source| Error::io("cannot connect to", address, source);
         let mut rest = resolve(address).map_err(failed)?;
         let (stream, connected) = begin(&mut rest).map_err(failed)?;
-        Ok(Socket { stream, address: address.to_string(), connecting: !connected, rest })
+        Ok(Socket { stream, address: address.to_string(), connecting: !connected, watched: false, ready: false, rest })
     }
     fn address(&self) -> &str {
         &self.address
@@ -163,7 +175,7 @@ impl Wire for Socket {
             return Err(Error::io("cannot connect to", &self.address, source));
         }
         let (stream, connected) = begin(&mut self.rest).map_err(|source| Error::io("cannot connect to", &self.address, source))?;
-        (self.stream, self.connecting) = (stream, !connected);
+        (self.stream, self.connecting, self.watched) = (stream, !connected, false);
         Ok(connected)
     }
     #[inline]
@@ -171,8 +183,15 @@ impl Wire for Socket {
         Socket::flush(self, conn)
     }
     #[inline]
-    fn fill(&mut self, conn: &mut Conn, _look: bool) -> io::Result<Received> {
+    fn fill(&mut self, conn: &mut Conn, look: bool) -> io::Result<Received> {
+        if self.watched && !self.ready && !look {
+            return Ok(Received::Empty);
+        }
         Socket::fill(self, conn)
+    }
+    #[inline]
+    fn look(watch: &mut Watch, slots: &mut [Option<Slot<Socket>>]) {
+        watch.look(slots);
     }
 }
 

@@ -11,7 +11,7 @@ use ::tokio::io::Interest;
 use ::tokio::net::TcpStream;
 
 use super::tcp::{begin, resolve};
-use super::{Received, Wire};
+use super::{Received, Slot, Wire};
 use crate::core::{Conn, IOVECS_MAX};
 use crate::error::Error;
 
@@ -43,6 +43,7 @@ impl AsyncSocket {
 }
 
 impl Wire for AsyncSocket {
+    type Watch = ();
     fn begin(address: &str) -> Result<AsyncSocket, Error> {
         let failed = |source| Error::io("cannot connect to", address, source);
         let mut rest = resolve(address).map_err(failed)?;
@@ -108,6 +109,9 @@ impl Wire for AsyncSocket {
         }
         Ok(total)
     }
+
+    /// The runtime tells which socket is ready.
+    fn look(_watch: &mut (), _slots: &mut [Option<Slot<AsyncSocket>>]) {}
 
     fn fill(&mut self, conn: &mut Conn, look: bool) -> io::Result<Received> {
         let room = conn.room();

@@ -86,7 +86,8 @@ fn connect(global: &Global) -> Result<Client, Failure> {
         client_name: "tramctl".to_owned(),
         // A dead address among several shall not use up the time of the living ones.
         connect_timeout: global.timeout.min(Duration::from_secs(5)),
-        request_timeout: global.timeout,
+        request_timeout: global.timeout.min(Config::default().request_timeout),
+        call_timeout: global.timeout,
         ..Config::default()
     };
     Ok(Client::connect(config)?)

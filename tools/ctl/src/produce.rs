@@ -54,7 +54,7 @@ impl Tally {
 
 /// Runs the verb; the exit code says whether any record failed.
 pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCode, Failure> {
-    let producer = client.producer(config(options))?;
+    let producer = client.producer(config(options, global.timeout))?;
     // An unknown topic is told before anything is read: a person would type a line first and a pipe would be broken.
     let partitions = client.metadata(&[&options.topic])?.topic(&options.topic).map_or(Ok(0), |topic| match topic.error.is_ok() {
         true => Ok(topic.partitions.len() as u32),
@@ -86,8 +86,9 @@ pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCo
     }
 }
 
-fn config(options: &Produce) -> ProducerConfig {
+fn config(options: &Produce, delivery_timeout: Duration) -> ProducerConfig {
     ProducerConfig {
+        delivery_timeout,
         level: match options.level {
             Level::None => tramline_client::Level::None,
             Level::Leader => tramline_client::Level::Leader,

@@ -78,7 +78,7 @@ pub fn churn(plan: &ChurnPlan<'_>, clock: Clock, side: &Mutex<Side>, thread: u64
     let mut arrivals = Arrivals::new(pacing.shape(), rate, thread, plan.churn.threads, plan.seed);
     let mut caller = Caller::new(plan, thread);
     let (mut lateness, mut lates) = (Lateness::default(), Lates::new(pacing.late_max.as_nanos() as u64));
-    let mut vanish = Vanish::new(plan.config.request_timeout.as_nanos() as u64, clock.now_ns());
+    let mut vanish = Vanish::new(plan.config.call_timeout.as_nanos() as u64, clock.now_ns());
     let spin_ns = spin_ns(pacing.rate, plan.churn.threads);
     let mut vanished = None;
     while vanished.is_none() {
@@ -191,7 +191,7 @@ impl<'a> Caller<'a> {
                 builder.push(&record).map_err(|refused| refused.to_string())?;
                 let batch_len = builder.finish_plain(&mut self.payload, ProducerMark::default()) as u32;
                 let entries = [ProduceEntry { partition_uid: target.uid, batch_len }];
-                let timeout_ms = self.plan.config.request_timeout.as_millis() as u32;
+                let timeout_ms = self.plan.config.call_timeout.as_millis() as u32;
                 ProduceRequest { level: self.plan.churn.level.of_client(), timeout_ms, entries: List::of(&entries) }.encode(&mut self.meta);
                 self.sequences[place] += 1;
             }
@@ -203,7 +203,7 @@ impl<'a> Caller<'a> {
         }
         let correlation = conn.next_correlation();
         conn.send_frame(kind, 0, correlation, &self.meta, &[&self.payload]).map_err(|error| error.to_string())?;
-        let answer = conn.recv_frame(self.plan.config.request_timeout).map_err(|error| error.to_string())?;
+        let answer = conn.recv_frame(self.plan.config.call_timeout).map_err(|error| error.to_string())?;
         let answer = answer.ok_or("no answer in time")?;
         if answer.header.correlation != correlation {
             return Err("an answer to something else".to_owned());

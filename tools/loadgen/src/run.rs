@@ -183,7 +183,8 @@ fn config(common: &Common) -> Config {
     Config {
         client_name: "tramline-loadgen".to_owned(),
         connect_timeout: common.timeout.min(Duration::from_secs(5)),
-        request_timeout: common.timeout,
+        request_timeout: common.timeout.min(Config::default().request_timeout),
+        call_timeout: common.timeout,
         busy_poll: common.busy_poll,
         ..Config::new(&common.server)
     }

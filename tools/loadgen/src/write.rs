@@ -94,6 +94,7 @@ impl WritePlan<'_> {
         ProducerConfig {
             limits,
             level: load.level.of_client(),
+            delivery_timeout: self.timeout,
             batch_bytes: load.batch_bytes as usize,
             linger_us: load.linger.as_micros() as u64,
             max_in_flight: load.in_flight as usize,
@@ -254,6 +255,10 @@ impl Writer {
             connection_error(&error, &mut self.vanish, desk.clock.now_ns())?;
         }
         let done_ns = desk.clock.now_ns();
+        // A record that can be sent again does not fail when its connection does.
+        if let Some(error) = self.producer.trouble().filter(|error| matches!(error, Error::Io { .. } | Error::Timeout { .. })) {
+            self.vanish.broken(done_ns, &error.to_string());
+        }
         let answers = self.take_answers(desk, done_ns);
         if over {
             self.producer.flush(Duration::ZERO).ok(); // sends what linger still holds; answers come by polling
