@@ -94,6 +94,8 @@ mod facade_tests;
 #[cfg(test)]
 mod fake;
 mod link;
+#[doc(hidden)]
+pub mod measure;
 mod metrics;
 mod partitioner;
 mod producer;

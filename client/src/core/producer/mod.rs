@@ -399,7 +399,7 @@ impl ProducerCore {
     }
 
     /// A lane's socket is connected and has said hello.
-    fn on_connected(&mut self, lane_index: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
+    pub(crate) fn on_connected(&mut self, lane_index: usize, address: &str, frame_bytes_max: u32, keepalive_ms: u32, now: Now) {
         // Room for the produce meta: 12 bytes per entry, and an entry's batch has 124 bytes at least.
         let payload_max = (frame_bytes_max as usize).min(tramline_wire::frame::PAYLOAD_BYTES_MAX as usize) / 8 * 7;
         let lane = &mut self.lanes[lane_index];
