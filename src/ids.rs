@@ -32,6 +32,8 @@ id!(/// A topic, never reused, also not by a topic of the same name.
     TopicUid(u64));
 id!(/// A partition, never reused.
     PartitionUid(u64));
+id!(/// An idempotent producer, never reused; 0 is none.
+    ProducerId(u64));
 id!(/// A record's place in its partition, from 0.
     Offset(u64));
 id!(/// A block's number in its shard's log, from 1, without holes.

@@ -22,7 +22,7 @@ mod under_way;
 use common::layout::Rec;
 use common::{Dice, Node, Options, Peer};
 use ledger::{Found, Ledger};
-use load::{ChurnUnderWay, Job, Progress, ToTrim, Topics};
+use load::{ChurnUnderWay, Job, Progress, Request, ToTrim, Topics};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use under_way::{Met, Work, begun, under_way};
@@ -69,7 +69,7 @@ impl Aim {
 
     /// Waits until it is time to kill. Work that does not come is not waited for long; too few answers are an error.
     fn wait(self, node: &mut Node, progress: &Progress) -> Result<(), String> {
-        let limit = if matches!(self, Aim::Acks(_)) { common::WAIT } else { AIM_LIMIT };
+        let limit = if matches!(self, Aim::Acks(_)) { load::PATIENCE } else { AIM_LIMIT };
         let until = Instant::now() + limit;
         let (deletions, stderr) = (progress.deletions.load(Ordering::Relaxed), node.process.stderr());
         let has_come = |node: &Node| match self {
@@ -94,6 +94,8 @@ impl Aim {
 /// Everything over all rounds.
 struct Campaign {
     small: Vec<Ledger>,
+    /// Of each of these partitions: the id of its idempotent producer, and what that sends once more.
+    producers: Vec<(u64, Vec<Request>)>,
     /// Per shard.
     scattered: Vec<Vec<Ledger>>,
     topics: Topics,
@@ -107,6 +109,8 @@ struct Campaign {
 /// What was under way at a kill.
 struct Killed {
     in_flight: u64,
+    /// Requests of idempotent producers that this round began with.
+    sent_again: u64,
     churn: ChurnUnderWay,
     trim: bool,
 }
@@ -135,6 +139,7 @@ impl Campaign {
         Campaign {
             small: small.iter().map(|p| Ledger::new(p.uid, SMALL_BYTES, None)).collect(),
             scattered: vec![of_shard(0), of_shard(1)],
+            producers: small.iter().map(|_| (peer.init_producer(), Vec::new())).collect(),
             topics: Topics::default(),
             met: Met::default(),
             start_took: Duration::from_millis(500),
@@ -151,9 +156,15 @@ impl Campaign {
         let tails: Vec<(u64, u64)> = self.small.iter().map(|l| (l.uid, l.next_offset())).collect();
         let (topics, trims) = (&mut self.topics, &mut to_trim);
         let mut trim_dice = Dice(dice.roll());
-        let jobs = self.small.iter().map(|l| Job::of(std::slice::from_ref(l), SMALL_BYTES, 8));
+        let sent_again = self.producers.iter().map(|(_, again)| again.len() as u64).sum();
+        let producers = self.producers.iter_mut().map(|(id, again)| (*id, std::mem::take(again)));
+        let jobs = self
+            .small
+            .iter()
+            .zip(producers)
+            .map(|(ledger, producer)| Job { marked: Some(producer), ..Job::of(std::slice::from_ref(ledger), SMALL_BYTES, 8) });
         let jobs: Vec<Job> = jobs.chain(self.scattered.iter().map(|l| Job::of(l, SCATTERED_BYTES, 1))).collect();
-        let (accounts, seen, churn, trim) = std::thread::scope(|scope| {
+        let (mut accounts, seen, churn, trim) = std::thread::scope(|scope| {
             let producers: Vec<_> = jobs
                 .into_iter()
                 .map(|job| (job, load::connect(address)))
@@ -172,6 +183,9 @@ impl Campaign {
             (accounts, consumer.join().expect("the consumer"), churn.join().expect("the topics"), trimmer.join().expect("the trims"))
         });
         let mut in_flight = 0;
+        for (producer, account) in self.producers.iter_mut().zip(&mut accounts) {
+            producer.1 = std::mem::take(&mut account.unanswered);
+        }
         let (small, scattered) = accounts.split_at(SMALL as usize);
         let lists = self.small.chunks_mut(1).zip(small).chain(self.scattered.iter_mut().map(Vec::as_mut_slice).zip(scattered));
         for (ledgers, account) in lists {
@@ -185,7 +199,7 @@ impl Campaign {
         for (ledger, trimmed) in self.small[1..].iter_mut().zip(to_trim) {
             (ledger.trimmed, ledger.trim_asked) = (trimmed.trimmed, trimmed.asked);
         }
-        Killed { in_flight, churn, trim }
+        Killed { in_flight, sent_again, churn, trim }
     }
 
     /// Kills some starts, then lets one come up.
@@ -234,7 +248,7 @@ fn acknowledged_records_survive_sigkill() {
     let mut dice = Dice(common::seed());
     let mut node = Node::with(options());
     let mut campaign = Campaign::new(&node);
-    let (mut counted, mut repeated, mut in_flight_total, mut compared) = (0, 0, 0, 0);
+    let (mut counted, mut repeated, mut in_flight_total, mut sent_again, mut compared) = (0, 0, 0, 0, 0);
     while counted < rounds {
         let killed = campaign.run_and_kill(&mut node, &mut dice);
         let work = under_way(&node.process.stderr());
@@ -256,10 +270,12 @@ fn acknowledged_records_survive_sigkill() {
         met.creations += u64::from(killed.churn.creation);
         met.trims += u64::from(killed.trim);
         in_flight_total += killed.in_flight;
+        sent_again += killed.sent_again;
         compared += found.known;
         println!(
-            "round {counted}/{rounds}: killed with {} writes in flight, {seals} seals, {sorts} sorts{}{}{} under way; {starts} starts killed; {} known \
+            "round {counted}/{rounds}: {} requests sent again; killed with {} writes in flight, {seals} seals, {sorts} sorts{}{}{} under way; {starts} starts killed; {} known \
              records compared; {} unacknowledged survived",
+            killed.sent_again,
             killed.in_flight,
             if killed.churn.deletion { ", a topic's deletion" } else { "" },
             if killed.churn.creation { ", a topic's creation" } else { "" },
@@ -269,7 +285,7 @@ fn acknowledged_records_survive_sigkill() {
         );
     }
     println!(
-        "{counted} rounds: {in_flight_total} writes in flight at the kills, {compared} records compared; kills that met: {:?}",
+        "{counted} rounds: {in_flight_total} writes in flight at the kills, {sent_again} requests sent again, {compared} records compared; kills that met: {:?}",
         campaign.met
     );
     let missing = campaign.met.missing();

@@ -2,7 +2,7 @@
 #![no_main]
 
 use rkyv::util::AlignedVec;
-use tramline::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1};
+use tramline::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV2, ProducerBatchV1, ProducerV1};
 use tramline::log::envelope;
 use tramline::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1};
 use tramline_fuzz::{Input, MemDisk, bases, blocks, checks, node};
@@ -83,8 +83,8 @@ fn change_manifest(manifest: &mut ManifestV2, input: &mut Input<'_>) {
     *number = input.number(*number);
 }
 
-fn change_checkpoint(checkpoint: &mut CheckpointV1, input: &mut Input<'_>) {
-    match input.byte() % 8 {
+fn change_checkpoint(checkpoint: &mut CheckpointV2, input: &mut Input<'_>) {
+    match input.byte() % 10 {
         0 => checkpoint.covers_block = input.number(checkpoint.covers_block),
         1 => checkpoint.scan.segment = input.number(checkpoint.scan.segment),
         2 => checkpoint.scan.first_seq = input.number(checkpoint.scan.first_seq),
@@ -118,6 +118,27 @@ fn change_checkpoint(checkpoint: &mut CheckpointV1, input: &mut Input<'_>) {
                 checkpoint.control[28..32].copy_from_slice(&crc.to_le_bytes());
             }
         }
+        8 => {
+            let batch = |input: &mut Input<'_>| ProducerBatchV1 {
+                first: input.number(0),
+                count: input.number(1) as u32,
+                base_offset: input.number(0),
+                append_time: input.number(0) as i64,
+            };
+            let batches = (0..input.below(7)).map(|_| batch(input)).collect();
+            let partition = checkpoint.partitions.first().map_or(1, |partition| partition.uid);
+            let (partition, id, epoch) = (input.number(partition), input.number(1), input.number(0) as u16);
+            checkpoint.producers.push(ProducerV1 { partition, id, epoch, batches });
+        }
+        9 => change_list(&mut checkpoint.producers, input, |producer, input| {
+            let number = match input.byte() % 4 {
+                0 => return producer.epoch = input.number(producer.epoch.into()) as u16,
+                1 => return producer.batches.clear(),
+                2 => &mut producer.partition,
+                _ => &mut producer.id,
+            };
+            *number = input.number(*number);
+        }),
         _ => change_list(&mut checkpoint.runs, input, |run, input| {
             let number = match input.byte() % 8 {
                 0 => return run.footer_first = input.number(run.footer_first.into()) as u32,
@@ -163,7 +184,7 @@ fn forge(disk: &mut MemDisk, input: &mut Input<'_>, of_checkpoint: bool) {
             payload = rkyv::to_bytes::<rkyv::rancor::Error>(&manifest).expect("plain values");
         }
         (_, true) => {
-            let Ok(mut checkpoint) = rkyv::from_bytes::<CheckpointV1, rkyv::rancor::Error>(&payload) else { return };
+            let Ok(mut checkpoint) = rkyv::from_bytes::<CheckpointV2, rkyv::rancor::Error>(&payload) else { return };
             for _ in 0..1 + input.below(4) {
                 change_checkpoint(&mut checkpoint, input);
             }

@@ -8,6 +8,7 @@ pub mod hello;
 pub mod list_offsets;
 pub mod metadata;
 pub mod produce;
+pub mod producer;
 pub mod storage;
 pub mod topics;
 pub mod trim;

@@ -355,6 +355,21 @@ pub static TABLE: &[Def] = &[
         fixed("10000"),
         "Most client connections of a shard; one more is accepted, told why, and closed.",
     ),
+    count(
+        "producers.max",
+        "producers",
+        1,
+        10_000_000,
+        fixed("50000"),
+        "Idempotent producers that a shard remembers, counted once per partition they send to; some 400 bytes each, and 150 in each checkpoint. One more is refused (retriable) until one is forgotten.",
+    ),
+    span(
+        "producer.expiry",
+        600 * SECOND,
+        30 * 24 * 3600 * SECOND,
+        fixed("1h"),
+        "An idempotent producer that sends nothing to a partition for so long is forgotten there; its batches are not told from new ones any more. Clients give a batch up long before (delivery timeout at most half of it).",
+    ),
     span(
         "connection.idle.timeout",
         SECOND,

@@ -42,6 +42,11 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// Takes the next ids for producers, so that nobody else is given them.
+    ReserveProducerIds {
+        /// How many, 1 to [`crate::constants::PRODUCER_LEASE_IDS`].
+        count: u32,
+    },
 }
 
 impl Command {

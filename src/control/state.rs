@@ -7,11 +7,14 @@ use super::command::Command;
 use super::settings::{SettingError, TopicSettings};
 use super::stored::{self, StoredError};
 use super::view::{PartitionView, TopicView, View};
-use crate::constants::{GROUPS_PER_SHARD_MAX, PARTITIONS_MAX, SHARDS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX};
+use crate::constants::{
+    GROUPS_PER_SHARD_MAX, PARTITIONS_MAX, PRODUCER_LEASE_IDS, SHARDS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX,
+};
 use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, TopicUid};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Why a command was refused. Nothing has changed then.
@@ -62,6 +65,8 @@ pub enum Applied {
     Altered,
     /// A topic was deleted.
     Deleted,
+    /// These ids are the proposer's.
+    ProducerIds(Range<u64>),
 }
 
 /// Whether `name` may name a topic.
@@ -87,13 +92,14 @@ struct TopicV1 {
     partitions: Vec<(u64, u32)>,
 }
 
-/// Version 1 of the snapshot.
+/// Version 2 of the snapshot: the ids of producers came in. (Version 1 was never released.)
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct StateV1 {
+struct StateV2 {
     applied: u64,
     epoch: u64,
     next_topic_uid: u64,
     next_partition_uid: u64,
+    next_producer_id: u64,
     /// In the order in which they registered.
     nodes: Vec<NodeV1>,
     topics: Vec<TopicV1>,
@@ -122,6 +128,7 @@ pub struct State {
     epoch: u64,
     next_topic_uid: u64,
     next_partition_uid: u64,
+    next_producer_id: u64,
     /// In the order in which they registered, for that gives their groups numbers: (node, shards, groups per shard).
     nodes: Vec<(NodeId, u16, u16)>,
     groups: BTreeMap<GroupId, GroupPlace>,
@@ -132,7 +139,7 @@ pub struct State {
 impl State {
     /// An empty cluster.
     pub fn new() -> State {
-        State { next_topic_uid: 1, next_partition_uid: 1, ..State::default() }
+        State { next_topic_uid: 1, next_partition_uid: 1, next_producer_id: 1, ..State::default() }
     }
 
     /// Index of the last command taken in.
@@ -163,7 +170,8 @@ impl State {
         }
         self.applied = index;
         let results: Vec<_> = commands.iter().map(|command| self.change(command)).collect();
-        if results.iter().any(Result::is_ok) {
+        // Who has which ids is nothing that shards or clients see: no new view for them.
+        if results.iter().flatten().any(|applied| !matches!(applied, Applied::ProducerIds(_))) {
             self.epoch += 1;
         }
         Some(results)
@@ -202,6 +210,10 @@ impl State {
                 if *partitions == 0 { Ok(()) } else { self.check_partitions(have, *partitions) }
             }
             Command::DeleteTopic { name } => self.topic(name).map(|_| ()),
+            Command::ReserveProducerIds { count } if (1..=PRODUCER_LEASE_IDS).contains(count) => Ok(()),
+            Command::ReserveProducerIds { count } => {
+                Err(ControlError::Limit(format!("1 to {PRODUCER_LEASE_IDS} ids for producers are reserved at once, not {count}")))
+            }
         }
     }
 
@@ -249,6 +261,11 @@ impl State {
                 }
                 self.partition_count -= topic.partitions.len() as u64;
                 Ok(Applied::Deleted)
+            }
+            Command::ReserveProducerIds { count } => {
+                let first = self.next_producer_id;
+                self.next_producer_id += u64::from(*count);
+                Ok(Applied::ProducerIds(first..self.next_producer_id))
             }
         }
     }
@@ -318,25 +335,26 @@ impl State {
             settings: topic.settings.explicit().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             partitions: topic.partitions.iter().map(|(uid, group)| (uid.0, group.0)).collect(),
         });
-        let state = StateV1 {
+        let state = StateV2 {
             applied: self.applied.0,
             epoch: self.epoch,
             next_topic_uid: self.next_topic_uid,
             next_partition_uid: self.next_partition_uid,
+            next_producer_id: self.next_producer_id,
             nodes: nodes.collect(),
             topics: topics.collect(),
         };
         let archive = rkyv::to_bytes::<rkyv::rancor::Error>(&state).expect("serialising plain values into memory cannot fail");
-        stored::seal(stored::SNAPSHOT_SCHEMA, 1, &archive)
+        stored::seal(stored::SNAPSHOT_SCHEMA, 2, &archive)
     }
 
     /// Reads a snapshot; one that says what no state can be is refused.
     pub fn restore(bytes: &[u8]) -> Result<State, StoredError> {
-        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 1)?;
-        let stored = rkyv::from_bytes::<StateV1, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
+        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 2)?;
+        let stored = rkyv::from_bytes::<StateV2, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
         let wrong = |what: String| Err(StoredError::Archive(what));
-        let counters = [stored.applied, stored.epoch, stored.next_topic_uid, stored.next_partition_uid];
-        if counters.iter().any(|counter| *counter > COUNTER_MAX) {
+        let counters = [stored.applied, stored.epoch, stored.next_topic_uid, stored.next_partition_uid, stored.next_producer_id];
+        if counters.iter().any(|counter| *counter > COUNTER_MAX) || stored.next_producer_id == 0 {
             return wrong(format!("counters {counters:?}"));
         }
         let mut state = State::new();
@@ -370,6 +388,7 @@ impl State {
         state.epoch = stored.epoch;
         state.next_topic_uid = stored.next_topic_uid;
         state.next_partition_uid = stored.next_partition_uid;
+        state.next_producer_id = stored.next_producer_id;
         Ok(state)
     }
 }

@@ -73,6 +73,24 @@ fn a_refused_command_changes_nothing() {
 }
 
 #[test]
+fn ids_of_producers_are_reserved_once_and_are_no_news_to_shards() {
+    let mut state = State::new();
+    let reserve = |count| Command::ReserveProducerIds { count };
+    apply_one(&mut state, 1, register(1, 1)).unwrap();
+    let epoch = state.view_epoch();
+    assert_eq!(apply_one(&mut state, 2, reserve(5)), Ok(Applied::ProducerIds(1..6)));
+    let mut restored = State::restore(&state.snapshot()).unwrap();
+    for state in [&mut state, &mut restored] {
+        assert_eq!(apply_one(state, 3, reserve(1024)), Ok(Applied::ProducerIds(6..1030)));
+        assert_eq!(state.view_epoch(), epoch);
+        for wrong in [0, 1025, u32::MAX] {
+            assert!(matches!(state.check(&reserve(wrong)), Err(ControlError::Limit(_))), "{wrong}");
+        }
+    }
+    assert_eq!(Command::decode(&reserve(7).encode()).unwrap(), reserve(7));
+}
+
+#[test]
 fn commands_and_snapshots_are_checked_when_they_are_read() {
     let command = create("t", 3);
     let mut bytes = command.encode();

@@ -12,7 +12,7 @@ pub const CHECKPOINT_NAME: &str = "checkpoint";
 /// Schema number of the checkpoint in its envelope.
 pub const CHECKPOINT_SCHEMA: u16 = 2;
 /// Version of the checkpoint.
-pub const CHECKPOINT_VERSION: u16 = 1;
+pub const CHECKPOINT_VERSION: u16 = 2;
 
 /// A group's place in Raft.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,32 @@ pub struct PartitionPositionV1 {
     pub newest_ts: i64,
 }
 
+/// A batch of an idempotent producer.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerBatchV1 {
+    /// Records of the producer's epoch before it.
+    pub first: u64,
+    /// Records in it.
+    pub count: u32,
+    /// Its first offset.
+    pub base_offset: u64,
+    /// When it was appended, UTC microseconds.
+    pub append_time: i64,
+}
+
+/// What a partition remembers of an idempotent producer. Committed batches only, also some behind `covers_block`.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerV1 {
+    /// The partition.
+    pub partition: u64,
+    /// The producer.
+    pub id: u64,
+    /// Its epoch.
+    pub epoch: u16,
+    /// Its last batches of that epoch, in order: at least one.
+    pub batches: Vec<ProducerBatchV1>,
+}
+
 /// A run: the batches of one partition in one sealed segment.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunV1 {
@@ -80,9 +106,9 @@ pub struct ScanStartV1 {
     pub prev_header_crc: u32,
 }
 
-/// A checkpoint, version 1.
+/// A checkpoint, version 2: the producers came in. (Version 1 was never released.)
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckpointV1 {
+pub struct CheckpointV2 {
     /// The shard.
     pub shard: u16,
     /// All blocks up to this one are accounted for in what follows.
@@ -93,6 +119,8 @@ pub struct CheckpointV1 {
     pub partitions: Vec<PartitionPositionV1>,
     /// Runs of sealed segments.
     pub runs: Vec<RunV1>,
+    /// Idempotent producers, by partition and id.
+    pub producers: Vec<ProducerV1>,
     /// Shard 0: snapshot of group 0.
     pub control: Vec<u8>,
     /// Filled in by the log.

@@ -6,7 +6,8 @@
 //!
 //! Not here: checksums and archives (`envelope.rs`), whether the files fit (`recovery.rs`).
 
-use crate::log::checkpoint::{CheckpointV1, RunV1};
+use crate::constants::PRODUCER_BATCHES_KEPT;
+use crate::log::checkpoint::{CheckpointV2, ProducerBatchV1, ProducerV1, RunV1};
 use crate::log::footer::footer_bytes;
 use crate::log::layout::{BLOCK_ALIGN, SEGMENT_DATA_START};
 use crate::log::manifest::{ManifestV2, SegmentRecordV1};
@@ -73,7 +74,7 @@ fn check_record(manifest: &ManifestV2, record: &SegmentRecordV1) -> Result<(), S
     Err(format!("a segment that cannot be: {record:?}"))
 }
 
-impl Plausible for CheckpointV1 {
+impl Plausible for CheckpointV2 {
     fn check(&self) -> Result<(), String> {
         // Where damage took the first blocks of what is scanned, the scan begins behind them: no fixed distance from what is covered.
         below("the block", &[self.covers_block, self.scan.first_seq], NUMBER_MAX)?;
@@ -90,7 +91,29 @@ impl Plausible for CheckpointV1 {
                 return Err(format!("a partition that cannot be: {partition:?}"));
             }
         }
+        check_producers(&self.producers)?;
         check_runs(&self.runs)
+    }
+}
+
+/// A producer has batches, which follow one another.
+fn check_producers(producers: &[ProducerV1]) -> Result<(), String> {
+    if !producers.is_sorted_by(|a, b| (a.partition, a.id) < (b.partition, b.id)) {
+        return Err("producers out of order".to_owned());
+    }
+    let mut wrong = producers.iter().filter(|producer| {
+        let fits = |batch: &ProducerBatchV1| batch.count > 0 && batch.first < NUMBER_MAX && batch.base_offset < NUMBER_MAX;
+        let follows = |a: &ProducerBatchV1, b: &ProducerBatchV1| {
+            let count = u64::from(a.count);
+            a.first + count <= b.first && a.base_offset + count <= b.base_offset
+        };
+        let batches = &producer.batches;
+        let count_fits = (1..=PRODUCER_BATCHES_KEPT).contains(&batches.len());
+        producer.id == 0 || !count_fits || !batches.iter().all(fits) || !batches.is_sorted_by(follows)
+    });
+    match wrong.next() {
+        Some(producer) => Err(format!("a producer that cannot be: {producer:?}")),
+        None => Ok(()),
     }
 }
 
@@ -112,7 +135,7 @@ fn check_runs(runs: &[RunV1]) -> Result<(), String> {
 }
 
 /// Whether a checkpoint, of which the runs of freed segments were dropped and footers were checked, and its manifest can be of one log.
-pub(crate) fn check_together(manifest: &ManifestV2, checkpoint: &CheckpointV1) -> Result<(), String> {
+pub(crate) fn check_together(manifest: &ManifestV2, checkpoint: &CheckpointV2) -> Result<(), String> {
     for run in &checkpoint.runs {
         let of =
             |list: &[SegmentRecordV1]| list.binary_search_by_key(&run.segment, |record| record.uid).ok().map(|at| list[at].footer_entries);
@@ -153,7 +176,7 @@ mod tests {
         }
     }
 
-    fn checkpoint() -> CheckpointV1 {
+    fn checkpoint() -> CheckpointV2 {
         use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, ScanStartV1};
         let run = |segment, first_offset, end_offset, footer_first| RunV1 {
             uid: 7,
@@ -165,13 +188,18 @@ mod tests {
             footer_count: 5,
             ..RunV1::default()
         };
-        CheckpointV1 {
+        let batch = |first, base_offset| ProducerBatchV1 { first, count: 5, base_offset, append_time: 0 };
+        CheckpointV2 {
             covers_block: 95,
             groups: vec![GroupPositionV1 { group: 1, term: 3, applied_term: 2, applied_index: 60, ..GroupPositionV1::default() }],
             partitions: vec![PartitionPositionV1 { uid: 7, log_start: 3, next_offset: 30, ..PartitionPositionV1::default() }],
             runs: vec![run(3, 0, 10, 15), run(1, 10, 30, 0)],
+            producers: vec![
+                ProducerV1 { partition: 7, id: 4, epoch: 1, batches: vec![batch(0, 2), batch(5, 20)] },
+                ProducerV1 { partition: 7, id: 5, epoch: 0, batches: vec![batch(0, 7)] },
+            ],
             scan: ScanStartV1 { segment: 4, first_seq: 96, prev_header_crc: 0 },
-            ..CheckpointV1::default()
+            ..CheckpointV2::default()
         }
     }
 
@@ -205,9 +233,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_cannot_be_is_refused() {
-        let good = |checkpoint: &CheckpointV1| checkpoint.check().and_then(|()| check_together(&manifest(), checkpoint));
+        let good = |checkpoint: &CheckpointV2| checkpoint.check().and_then(|()| check_together(&manifest(), checkpoint));
         assert_eq!(good(&checkpoint()), Ok(()));
-        let changes: [fn(&mut CheckpointV1); 14] = [
+        let changes: [fn(&mut CheckpointV2); 22] = [
             |c| c.covers_block = u64::MAX,
             |c| c.scan.first_seq = u64::MAX,
             |c| c.groups[0].applied_index = u64::MAX,
@@ -222,6 +250,17 @@ mod tests {
             |c| c.runs[0].footer_first = 16,
             |c| c.runs[1].segment = 4,
             |c| c.runs[1].bytes = u64::MAX,
+            |c| c.producers[0].id = 0,
+            |c| c.producers[1].id = 4,
+            |c| c.producers[0].batches.clear(),
+            |c| c.producers[0].batches.extend_from_within(1..),
+            |c| c.producers[0].batches[1].first = 4,
+            |c| c.producers[0].batches[1].base_offset = u64::MAX,
+            |c| c.producers[0].batches[1].count = 0,
+            |c| {
+                let batch = |n: u64| ProducerBatchV1 { first: n, count: 1, base_offset: n, append_time: 0 };
+                c.producers[0].batches = (0..6).map(batch).collect();
+            },
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut changed = checkpoint();

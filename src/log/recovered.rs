@@ -4,12 +4,13 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::Log;
-use crate::log::checkpoint::CheckpointV1;
+use crate::log::checkpoint::CheckpointV2;
 use crate::log::layout::HardState;
 use crate::log::recovery::DiskError;
 use crate::log::types::{Damage, EntryKind};
 use std::collections::BTreeMap;
 use std::fmt;
+use tramline_wire::batch::ProducerMark;
 
 /// An entry that counts: replaced ones are left out already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct RecoveredBatch {
     pub newest_ts: i64,
     /// When the leader appended it, UTC microseconds.
     pub append_time_us: i64,
+    /// Its producer's mark; id 0 for none.
+    pub producer: ProducerMark,
     /// The block.
     pub block: BlockSeq,
     /// Byte in the block.
@@ -121,7 +124,7 @@ pub struct Recovered {
     /// The log, ready to take appends.
     pub log: Log,
     /// The checkpoint; its runs name live segments only.
-    pub checkpoint: Option<CheckpointV1>,
+    pub checkpoint: Option<CheckpointV2>,
     /// Entries behind the checkpoint, in log order.
     pub entries: Vec<RecoveredEntry>,
     /// Batches of `entries`, in log order.

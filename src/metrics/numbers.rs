@@ -126,6 +126,7 @@ numbers! {
     streams: "tramline_streams", "Open fetch streams.";
     topics: "tramline_topics", "Topics of the cluster as this shard knows them.";
     partitions: "tramline_partitions", "Partitions on this shard.";
+    producers: "tramline_producers", "Idempotent producers that are remembered, each once per partition it sends to (producers.max).";
     groups: "tramline_groups", "Replica groups on this shard.";
     groups_led: "tramline_groups_led", "Of these, the ones this shard leads.";
     metadata_epoch: "tramline_metadata_epoch", "Version of the cluster metadata that this shard works with.";

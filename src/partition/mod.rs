@@ -8,6 +8,7 @@
 mod expiry;
 mod index;
 mod partition;
+mod producers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -16,5 +17,6 @@ mod trim;
 pub use expiry::Oldest;
 pub use index::{BatchRef, Found, Index, Run};
 pub use partition::{Partition, TopicRules};
+pub use producers::{Appended, ProducerBatch, Producers, Verdict};
 pub use table::{Partitions, Slot};
 pub use trim::{StoredTrimError, Trim, TrimError, decode_trims, encode_trims};

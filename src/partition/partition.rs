@@ -6,6 +6,7 @@
 
 use super::expiry::Oldest;
 use super::index::{BatchRef, Index};
+use super::producers::Producers;
 use super::trim::TrimError;
 use crate::ids::{GroupId, PartitionUid, TopicUid};
 use std::ops::Range;
@@ -55,6 +56,8 @@ pub struct Partition {
     pub rules: TopicRules,
     /// Where its batches are.
     pub index: Index,
+    /// Who produces to it idempotently.
+    pub(super) producers: Producers,
     log_start: u64,
     /// How far up the start is for good. Retention moves the start without a word in the log: until its segment is freed or a
     /// checkpoint says so, a crash brings it back.
@@ -77,6 +80,7 @@ impl Partition {
             group,
             rules,
             index: Index::default(),
+            producers: Producers::default(),
             log_start: 0,
             durable_start: 0,
             next_offset: 0,
@@ -111,6 +115,16 @@ impl Partition {
         assert_eq!(batch.base_offset, self.next_offset, "partition {}: offsets are handed out in order", self.uid);
         self.next_offset = batch.end_offset();
         self.index.push(batch);
+    }
+
+    /// Its idempotent producers. (They change through the table, which counts them; at a start through `producers_mut`.)
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// For a start, before the partition stands in the table.
+    pub fn producers_mut(&mut self) -> &mut Producers {
+        &mut self.producers
     }
 
     /// Everything below `end` is committed. Answers whether that is news.

@@ -4,8 +4,10 @@
 //! to a group is committed in the order of appending.
 
 use super::partition::Partition;
+use super::producers::Appended;
 use crate::ids::{BlockSeq, GroupId, IdMap, PartitionUid};
 use std::collections::VecDeque;
+use tramline_wire::batch::ProducerMark;
 
 /// A partition's place in its shard's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +28,8 @@ pub struct Partitions {
     by_uid: IdMap<PartitionUid, Slot>,
     /// Per group: what was appended and is not committed, in the order of appending.
     touched: Vec<(GroupId, VecDeque<Touched>)>,
+    /// Idempotent producers of all partitions together.
+    producers: usize,
 }
 
 impl Partitions {
@@ -37,6 +41,7 @@ impl Partitions {
         if !self.touched.iter().any(|(g, _)| *g == partition.group) {
             self.touched.push((partition.group, VecDeque::new()));
         }
+        self.producers += partition.producers.len();
         self.slots.push(Some(Box::new(partition)));
         slot
     }
@@ -45,6 +50,7 @@ impl Partitions {
     pub fn remove(&mut self, slot: Slot) -> Option<Partition> {
         let partition = self.slots[slot.0 as usize].take()?;
         self.by_uid.remove(&partition.uid);
+        self.producers -= partition.producers.len();
         Some(*partition)
     }
 
@@ -86,6 +92,26 @@ impl Partitions {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_uid.is_empty()
+    }
+
+    /// Idempotent producers of all partitions together: one that sends to two partitions counts twice.
+    pub fn producer_count(&self) -> usize {
+        self.producers
+    }
+
+    /// A marked batch of `slot` was appended that `Producers::check` found new.
+    pub fn accept_producer(&mut self, slot: Slot, mark: &ProducerMark, batch: &Appended, now_us: u64) {
+        let partition = self.slots[slot.0 as usize].as_mut().expect("the slot of a batch is filled");
+        let before = partition.producers.len();
+        partition.producers.accept(mark, batch, partition.committed_end(), Some(now_us));
+        self.producers += partition.producers.len() - before;
+    }
+
+    /// Forgets the producers of `slot` that were not heard of since `before_us`.
+    pub fn expire_producers(&mut self, slot: Slot, before_us: u64, now_us: u64) {
+        if let Some(partition) = self.get_mut(slot) {
+            self.producers -= partition.producers.expire(before_us, now_us);
+        }
     }
 
     /// Notes that a batch of `slot` that ends at `end_offset` is in `block`, to be committed with it.

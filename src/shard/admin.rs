@@ -4,6 +4,7 @@
 //! every shard has it in force -> reply. So a client that got its answer finds the change on every shard.
 
 use super::mesh::{Message, PartitionStatus};
+use super::producers::ProducerIds;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::control::{Applied, Command, ControlError, PartitionView, State, TopicView, View};
@@ -56,11 +57,18 @@ pub(super) struct ControlSeat {
     awaiting: VecDeque<AwaitingView>,
     /// The epoch each shard has in force.
     in_force: Vec<u64>,
+    pub(super) producer_ids: ProducerIds,
 }
 
 impl ControlSeat {
     pub(super) fn new(state: State, shards: u16) -> ControlSeat {
-        ControlSeat { state, pending: VecDeque::new(), awaiting: VecDeque::new(), in_force: vec![0; usize::from(shards)] }
+        ControlSeat {
+            state,
+            pending: VecDeque::new(),
+            awaiting: VecDeque::new(),
+            in_force: vec![0; usize::from(shards)],
+            producer_ids: ProducerIds::default(),
+        }
     }
 
     /// The block closes: commands in it get their index. All commands of a block are one entry.
@@ -75,6 +83,7 @@ impl ControlSeat {
     pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
         let callers = self.pending.drain(..).filter_map(|p| p.caller).chain(self.awaiting.drain(..).map(|a| a.caller));
         callers.for_each(|caller| effects.refuse(&caller, ErrorCode::StorageFailed, reason, ""));
+        self.producer_ids.on_refused(effects, &ApiError::new(ErrorCode::StorageFailed, reason.to_owned()));
     }
 }
 
@@ -197,6 +206,14 @@ impl Shard {
             let results = seat.state.apply(at, &commands).expect("an entry is applied once");
             let epoch = seat.state.view_epoch();
             for (pending, result) in unit.into_iter().zip(results) {
+                if let Command::ReserveProducerIds { .. } = &pending.command {
+                    match result {
+                        Ok(Applied::ProducerIds(lease)) => seat.producer_ids.on_leased(lease),
+                        Ok(other) => unreachable!("ids were reserved, and this was done: {other:?}"),
+                        Err(error) => seat.producer_ids.on_refused(effects, &ApiError::from(&error)),
+                    }
+                    continue;
+                }
                 let Some(caller) = pending.caller else { continue };
                 let answer = match (result, &pending.command) {
                     (Ok(Applied::Created(uid, partitions)), _) => Answer::Created { uid: uid.0, created: true, partitions },
@@ -220,6 +237,11 @@ impl Shard {
             self.publish_view(effects);
         }
         self.answer_awaiting(effects);
+        if let Err(error) = self.give_producer_ids(effects)
+            && let Some(seat) = &mut self.seat
+        {
+            seat.producer_ids.on_refused(effects, &error);
+        }
     }
 
     /// Hands the present metadata to every shard.

@@ -13,6 +13,7 @@ mod conns;
 mod expiry;
 pub mod mesh;
 mod produce;
+mod producers;
 mod reads;
 mod requests;
 mod retention;

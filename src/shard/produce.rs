@@ -4,12 +4,13 @@
 //! is appended; offsets are handed out in the order of appending.
 
 use super::acks::{BatchResult, Waiting, reply};
+use super::producers::Marked;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid};
-use crate::log::{AppendRefused, Appended};
-use crate::partition::{BatchRef, TopicRules};
+use crate::log::{self, AppendRefused};
+use crate::partition::{Appended, BatchRef, TopicRules};
 use tramline_wire::batch::LeaderStamp;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -156,6 +157,14 @@ impl Shard {
         let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
         let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
         let view = api::produce::check(batch, &rules, &self.settings).map_err(|error| NotTaken::Refused(error.code()))?;
+        let mark = view.producer();
+        if mark.id != 0 {
+            match self.check_mark(slot, &view) {
+                Marked::New => {}
+                Marked::Repeated(result, group_bit, in_block) => return Ok((result, group_bit, in_block)),
+                Marked::Refused(error) => return Err(NotTaken::Refused(error)),
+            }
+        }
         let mut appended = self.append(group, batch, &stamp, &rules);
         if appended == Err(AppendRefused::Full) && self.log.ready_to_close() {
             self.close_block(now, effects);
@@ -177,6 +186,11 @@ impl Shard {
             last_delta: view.last_offset_delta(),
         };
         partition.on_appended(placed);
+        if mark.id != 0 {
+            let batch =
+                Appended { count: view.record_count(), base_offset: stamp.base_offset, append_time_us: now.utc_us, block: appended.block };
+            self.partitions.accept_producer(slot, &mark, &batch, now.mono_us);
+        }
         self.partitions.touch(group, appended.block, slot, placed.end_offset());
         self.urgent |= self.sessions.is_awaited(slot);
         if rules.visible_at_leader && self.visible_at_close.last() != Some(&slot) {
@@ -191,7 +205,7 @@ impl Shard {
         Ok((result, self.acks.bit_of(group), appended.block))
     }
 
-    fn append(&mut self, group: GroupId, batch: &[u8], stamp: &LeaderStamp, rules: &TopicRules) -> Result<Appended, AppendRefused> {
+    fn append(&mut self, group: GroupId, batch: &[u8], stamp: &LeaderStamp, rules: &TopicRules) -> Result<log::Appended, AppendRefused> {
         if rules.append_time {
             self.log.append_batch_with_append_time(&mut self.slab, group, batch, stamp)
         } else {

@@ -109,7 +109,7 @@ impl Shard {
         effects.refuse(caller, error.code, &error.message, &error.next);
     }
 
-    /// Requests about partitions belong to the shard of the first one that is known; topic administration to shard 0.
+    /// Requests about partitions belong to the shard of the first one that is known; topic administration and ids to shard 0.
     fn owner(&self, conn: ConnId, kind: Kind, frame: &Frame<'_>) -> Owner {
         let first = match kind {
             Kind::Produce => ProduceRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
@@ -118,7 +118,9 @@ impl Shard {
             Kind::TrimPartitions => {
                 TrimPartitionsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
             }
-            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic if self.id != ShardId(0) => return Owner::Shard(ShardId(0)),
+            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic | Kind::InitProducer if self.id != ShardId(0) => {
+                return Owner::Shard(ShardId(0));
+            }
             // A stream lives where its fetch went.
             Kind::FetchCredit => return self.owner_of_stream(conn, FetchCreditRequest::decode(frame.meta).map(|r| r.stream).ok()),
             Kind::FetchCancel => return self.owner_of_stream(conn, FetchCancelRequest::decode(frame.meta).map(|r| r.stream).ok()),
@@ -264,6 +266,10 @@ impl Shard {
             Kind::Produce => return self.produce(now, caller, frame, effects),
             Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic => return self.administer(now, caller, kind, frame, effects),
             Kind::TrimPartitions => return self.trim_partitions(now, caller, frame, effects),
+            Kind::InitProducer => match expect_empty(frame).and_then(|()| self.init_producer(caller, effects)) {
+                Ok(taken) => return taken,
+                Err(error) => Err(error),
+            },
             Kind::Fetch => self.fetch(now, caller, frame, effects),
             Kind::FetchCredit => self.fetch_credit(&caller, frame),
             Kind::FetchCancel => self.fetch_cancel(&caller, frame, effects),

@@ -11,7 +11,8 @@ use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, RunV1};
-use crate::log::{CheckpointV1, FooterEntry, SealRefused};
+use crate::log::{CheckpointV2, FooterEntry, SealRefused};
+use crate::mutants::Mutant;
 use crate::partition::{Partition, Run};
 use crate::replication::GroupPosition;
 
@@ -35,6 +36,7 @@ impl Shard {
         self.maybe_seal(effects);
         self.retain(now, effects);
         self.expire(now, effects);
+        self.expire_producers(now, effects);
         self.count_budgets(now);
         self.keep_starts(effects);
         self.sort(now, effects);
@@ -81,7 +83,7 @@ impl Shard {
     }
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
-    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV1 {
+    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV2 {
         let positions = self.groups.positions_at(block);
         let groups = positions.iter().map(|(group, position, term, vote)| GroupPositionV1 {
             group: group.0,
@@ -93,6 +95,8 @@ impl Shard {
         });
         let mut runs = Vec::new();
         let mut partitions = Vec::with_capacity(self.partitions.len());
+        let mut producers = Vec::new();
+        let mutants = self.log.mutants();
         for (_, partition) in self.partitions.iter() {
             runs.extend(partition.index.runs().map(|run| stored_run(partition, run)));
             let new_run = new_runs.binary_search_by_key(&partition.uid.0, |r| r.uid).ok().map(|at| &new_runs[at]);
@@ -111,15 +115,22 @@ impl Shard {
                 next_offset,
                 newest_ts,
             });
+            if !partition.producers().is_empty() && !mutants.has(Mutant::ForgetProducers) {
+                let is_early = mutants.has(Mutant::CheckpointTentative);
+                let committed_end = if is_early { partition.next_offset() } else { partition.committed_end() };
+                producers.extend(partition.producers().stored(partition.uid, committed_end));
+            }
         }
-        CheckpointV1 {
+        producers.sort_unstable_by_key(|producer| (producer.partition, producer.id));
+        CheckpointV2 {
             shard: self.id.0,
             covers_block: block.0,
             groups: groups.collect(),
             partitions,
             runs,
+            producers,
             control: self.seat.as_ref().map(|seat| seat.state.snapshot()).unwrap_or_default(),
-            ..CheckpointV1::default()
+            ..CheckpointV2::default()
         }
     }
 

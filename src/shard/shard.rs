@@ -8,6 +8,7 @@ use super::conns::{Conns, ForwardBudget, Overdue};
 use super::expiry::{EXPIRY, Expiry};
 use super::mesh::Message;
 use super::produce::Progress;
+use super::producers::ProducerCare;
 use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
@@ -96,6 +97,7 @@ pub struct Shard {
     pub(super) expiry: Expiry,
     pub(super) sorting: Sorting,
     pub(super) scrubbing: Scrubbing,
+    pub(super) producer_care: ProducerCare,
     pub(super) throttle: Throttle,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
@@ -157,6 +159,7 @@ impl Shard {
             expiry: Expiry::default(),
             sorting: Sorting::default(),
             scrubbing: Scrubbing::default(),
+            producer_care: ProducerCare::default(),
             throttle: Throttle::default(),
             urgent: true,
             lazy_until_us: u64::MAX,
@@ -268,6 +271,7 @@ impl Shard {
         gauges.streams = self.sessions.len() as u64;
         gauges.topics = self.view.topics().len() as u64;
         gauges.partitions = self.partitions.len() as u64;
+        gauges.producers = self.partitions.producer_count() as u64;
         gauges.groups = self.group_ids.len() as u64;
         gauges.groups_led = self.group_ids.iter().filter(|g| self.groups.leader_term(**g).is_some()).count() as u64;
         gauges.metadata_epoch = self.view.epoch;

@@ -13,10 +13,10 @@ use crate::bytes::Slab;
 use crate::config::Settings;
 use crate::control::{Command, State};
 use crate::effects::Effects;
-use crate::ids::{GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
-use crate::log::{AppendRefused, CheckpointV1, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
+use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
+use crate::log::{AppendRefused, CheckpointV2, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
 use crate::mutants::Mutant;
-use crate::partition::{BatchRef, Partition, Run, TopicRules, decode_trims};
+use crate::partition::{Appended, BatchRef, Partition, Run, TopicRules, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -191,9 +191,9 @@ fn check_entries(starts: &[GroupStart], entries: &[RecoveredEntry], lost: &[Lost
 
 /// A shard's checkpoint covers what is sealed, and a start walks what is not: else the next one, which comes with the next segment that is sealed,
 /// could cover less.
-fn check_covered(checkpoint: Option<&CheckpointV1>) -> Result<(), StartFailure> {
+fn check_covered(checkpoint: Option<&CheckpointV2>) -> Result<(), StartFailure> {
     match checkpoint {
-        Some(CheckpointV1 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
+        Some(CheckpointV2 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
             Err(StartFailure::OutOfOrder(format!("the checkpoint covers block {covers_block}, and block {} is not sealed", scan.first_seq)))
         }
         _ => Ok(()),
@@ -212,7 +212,7 @@ fn check_batch_order(partition: &Partition, batch: &RecoveredBatch) -> Result<()
     Ok(())
 }
 
-fn group_start(id: GroupId, checkpoint: Option<&CheckpointV1>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
+fn group_start(id: GroupId, checkpoint: Option<&CheckpointV2>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
     let mut start = GroupStart { id, ..GroupStart::default() };
     if let Some(stored) = checkpoint.and_then(|c| c.groups.iter().find(|g| g.group == id.0)) {
         start.base = GroupPosition { index: LogIndex(stored.applied_index), term: Term(stored.applied_term) };
@@ -259,13 +259,23 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
             // Moved up already for what was freed between the checkpoint and the crash; runs that are missing above it are damage.
             partition.restore_bounds(stored.log_start, stored.next_offset);
         }
+        for stored in &checkpoint.producers {
+            if let Some(partition) = found.get_mut(&PartitionUid(stored.partition)) {
+                partition.producers_mut().restore(stored);
+            }
+        }
     }
+    let covers = recovered.checkpoint.as_ref().map_or(BlockSeq(0), |c| BlockSeq(c.covers_block));
     let forgotten = usize::from(recovered.log.mutants().has(Mutant::ReuseOffset)).min(recovered.batches.len());
     for batch in recovered.covered_batches.iter().chain(&recovered.batches[..recovered.batches.len() - forgotten]) {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         let partition = found.entry(batch.uid).or_insert_with(new);
         check_batch_order(partition, batch)?;
         partition.restore_batch(batch_ref(batch));
+        // What the checkpoint covers it has told.
+        if batch.block > covers {
+            partition.producers_mut().replay(&batch.producer, &appended(batch));
+        }
     }
     recover_trims(recovered, &mut found)?;
     // Blocks that are gone may have held records of any partition, behind whatever came after them was lost with them: as many
@@ -278,10 +288,9 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
         uids.into_iter().for_each(|uid| found.get_mut(&uid).expect("listed above").skip_lost(count));
     }
     // The same for a batch whose head does not check: its place is known, not its partition.
-    let covers = recovered.checkpoint.as_ref().map_or(0, |c| c.covers_block);
     for damage in &recovered.damage {
         let DamageKind::BatchHeader { seq, group, .. } = damage.kind else { continue };
-        if seq.0 <= covers {
+        if seq <= covers {
             continue;
         }
         let behind = |b: &RecoveredBatch| b.block > seq || b.block == seq && u64::from(b.pos) > damage.pos;
@@ -308,6 +317,11 @@ fn recover_trims(recovered: &Recovered, found: &mut IdMap<PartitionUid, Partitio
         }
     }
     Ok(())
+}
+
+fn appended(batch: &RecoveredBatch) -> Appended {
+    let count = batch.last_offset_delta + 1;
+    Appended { count, base_offset: batch.base_offset.0, append_time_us: batch.append_time_us, block: batch.block }
 }
 
 fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
@@ -338,7 +352,8 @@ fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: &mut Slab) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{BlockSeq, Offset};
+    use crate::ids::Offset;
+    use tramline_wire::batch::ProducerMark;
 
     fn entry(index: u64, term: u64) -> RecoveredEntry {
         let (group, block) = (GroupId(1), BlockSeq(index));
@@ -362,7 +377,7 @@ mod tests {
     #[test]
     fn a_checkpoint_covers_nothing_of_what_is_not_sealed() {
         let check = |covers_block, first_seq| {
-            let mut checkpoint = CheckpointV1 { covers_block, ..CheckpointV1::default() };
+            let mut checkpoint = CheckpointV2 { covers_block, ..CheckpointV2::default() };
             checkpoint.scan.first_seq = first_seq;
             check_covered(Some(&checkpoint)).is_ok()
         };
@@ -385,6 +400,7 @@ mod tests {
             last_offset_delta: 3,
             newest_ts: 0,
             append_time_us: 0,
+            producer: ProducerMark::default(),
             block: BlockSeq(1),
             at: 96,
             len: 200,

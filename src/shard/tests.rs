@@ -3,6 +3,7 @@
 mod crash;
 mod expiry;
 mod full_disk;
+mod producers;
 mod requests;
 mod trims;
 mod world;

@@ -1,16 +1,17 @@
 //! Clients that speak the wire: produce at all levels, fetch, seek, trim, create and delete topics. What they are told goes to the history.
 //!
 //! A client has one connection, to any shard, and a few requests under way on it. A request whose connection ends has no known outcome: what it carried
-//! may be there or not, and is not sent again. What was refused for want of space is not there: some of it is sent again.
+//! may be there or not, and is not sent again unless it carries a producer's mark (`idempotent.rs`). What was refused for want of space is not there: some of it is sent again.
 //!
 //! Not here: faults and phases (`run.rs`).
 
 use super::history::{Ends, History, value_of};
+use super::idempotent::Producer;
 use super::streams::Stream;
 use super::totals::Event as Counted;
 use super::world::World;
 use super::{Dice, Params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
 use tramline_wire::error::{ErrorBody, ErrorCode};
@@ -23,6 +24,7 @@ use tramline_wire::metadata::{MetadataReply, MetadataRequest};
 use tramline_wire::offsets::{ListOffsetsReply, ListOffsetsRequest, OffsetQuery};
 use tramline_wire::prim::List;
 use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
+use tramline_wire::producer::InitProducerReply;
 use tramline_wire::topics::{CreateFlags, CreateTopicRequest, DeleteTopicRequest, Setting};
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
@@ -36,12 +38,34 @@ const WINDOW: usize = 8;
 #[derive(Debug)]
 pub(super) enum Pending {
     Hello,
-    Produce { uid: u64, ids: Range<u64>, level: Level },
-    Fetch { uid: u64, offset: u64, floor: Ends },
-    Offsets { uid: u64 },
-    Trim { uid: u64, before: u64 },
-    Create { topic: usize },
-    Delete { topic: usize },
+    Produce {
+        uid: u64,
+        ids: Range<u64>,
+        level: Level,
+    },
+    /// A batch of an idempotent producer.
+    Marked {
+        uid: u64,
+    },
+    InitProducer,
+    Fetch {
+        uid: u64,
+        offset: u64,
+        floor: Ends,
+    },
+    Offsets {
+        uid: u64,
+    },
+    Trim {
+        uid: u64,
+        before: u64,
+    },
+    Create {
+        topic: usize,
+    },
+    Delete {
+        topic: usize,
+    },
     Metadata,
     Cancel,
 }
@@ -56,6 +80,7 @@ pub(super) struct Client {
     pub(super) hello_done: bool,
     /// Streams that are open, by the number of their request.
     pub(super) streams: BTreeMap<u64, Stream>,
+    pub(super) producer: Producer,
     /// Where streams were that have ended: partition and offset. They are opened again.
     pub(super) to_resume: Vec<(u64, u64)>,
 }
@@ -84,12 +109,14 @@ pub(super) struct Clients {
     /// Partitions of live topics.
     pub(super) uids: Vec<u64>,
     pub(super) history: History,
-    next_record: u64,
+    pub(super) next_record: u64,
+    /// Ids that were given to producers.
+    pub(super) producer_ids: BTreeSet<u64>,
     /// Records that were refused for want of space: partition and numbers. Some are sent again.
     refused: Vec<(u64, Range<u64>)>,
     pub(super) dice: Dice,
-    scratch: Vec<u8>,
-    builder: BatchBuilder,
+    pub(super) scratch: Vec<u8>,
+    pub(super) builder: BatchBuilder,
     batch: Vec<u8>,
     /// Produce requests answered at `durable` since it was last set to 0, for liveness.
     pub(super) durable_acks: u64,
@@ -109,6 +136,7 @@ impl Clients {
             uids: Vec::new(),
             history,
             next_record: 1,
+            producer_ids: BTreeSet::new(),
             refused: Vec::new(),
             dice: Dice::stream(seed, "clients"),
             scratch: Vec::new(),
@@ -150,6 +178,7 @@ impl Clients {
                 _ => {}
             }
         }
+        self.list[at].producer.on_gone();
         self.end_streams(at);
         self.history.on_disconnected(conn);
     }
@@ -172,7 +201,8 @@ impl Clients {
         }
         let uid = self.uids[self.dice.below(self.uids.len() as u64) as usize];
         match self.dice.below(100) {
-            0..=64 => {
+            0..=29 => self.produce_marked(world, at, uid),
+            30..=64 => {
                 let level = [Level::Durable, Level::Durable, Level::LeaderDurable, Level::Leader, Level::None][self.dice.below(5) as usize];
                 if self.refused.is_empty() || self.dice.chance(50) {
                     return self.produce(world, at, uid, level);
@@ -376,6 +406,9 @@ impl Clients {
             let error = ErrorBody::decode(meta).map_err(|e| format!("an unreadable error: {e}"))?;
             let code = error.code().ok_or_else(|| "an error without a known code".to_owned())?;
             world.say(|| format!("refused: {code:?}: {}", error.message));
+            if let Pending::Marked { uid } = pending {
+                return self.on_marked(world, at, header.correlation, uid, Err(code));
+            }
             return self.on_refused(world, at, pending, code);
         }
         let broken = |e: &dyn std::fmt::Display| format!("an unreadable reply: {e}");
@@ -385,6 +418,15 @@ impl Clients {
                 let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
                 let result = reply.results.iter().next().ok_or("a produce reply without result")?;
                 return self.on_produced(world, conn, header.correlation, (uid, ids, level), &result);
+            }
+            Pending::Marked { uid } => {
+                let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
+                let result = reply.results.iter().next().ok_or("a produce reply without result")?;
+                return self.on_marked(world, at, header.correlation, uid, Ok(&result));
+            }
+            Pending::InitProducer => {
+                let reply = InitProducerReply::decode(meta).map_err(|e| broken(&e))?;
+                return self.on_init_producer(at, &reply);
             }
             Pending::Fetch { uid, offset, floor } => {
                 let reply = FetchReply::decode(meta).map_err(|e| broken(&e))?;
@@ -537,18 +579,24 @@ impl Clients {
         }
         let durable = level >= Level::LeaderDurable;
         let end = result.base_offset + (ids.end - ids.start);
-        // Of a topic that was deleted meanwhile nobody knows the end any more.
-        if durable && result.durable_end < end && self.uids.contains(&uid) {
-            return Err(format!("partition {uid}: acknowledged as durable up to {end}, and durable is {}", result.durable_end));
-        }
         if durable {
-            world.totals.add(Counted::RecordsAcked, ids.end - ids.start);
-            if std::mem::take(&mut world.refused_for_space) && !world.quiet {
-                world.totals.note(Counted::SpaceCameBack);
-            }
+            self.check_durable(world, uid, end, result.durable_end, ids.end - ids.start)?;
             self.durable_acks += 1;
         }
         self.history.on_acked(conn, sequence, uid, result.base_offset, ids, durable)
+    }
+
+    /// Records up to `end` are acknowledged as durable, and the node says that `durable_end` is.
+    pub(super) fn check_durable(&mut self, world: &mut World, uid: u64, end: u64, durable_end: u64, count: u64) -> Check {
+        // Of a topic that was deleted meanwhile nobody knows the end any more.
+        if durable_end < end && self.uids.contains(&uid) {
+            return Err(format!("partition {uid}: acknowledged as durable up to {end}, and durable is {durable_end}"));
+        }
+        world.totals.add(Counted::RecordsAcked, count);
+        if std::mem::take(&mut world.refused_for_space) && !world.quiet {
+            world.totals.note(Counted::SpaceCameBack);
+        }
+        Ok(())
     }
 
     // --- for the end of a run ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ mod decay;
 mod dice;
 mod disk;
 mod history;
+mod idempotent;
 #[cfg(feature = "sim")]
 mod image;
 #[cfg(feature = "sim")]

@@ -44,5 +44,8 @@ mutants! {
     StreamSkips Faults "stream-skips" "a stream goes on behind a batch for which a frame had no room";
     StreamOverspends Faults "stream-overspends" "a stream does not count what it sends against its credit";
     StartWithoutLock Faults "start-without-lock" "a start does not wait for what the process before it still writes (a bug of the simulator's own edge)";
+    ForgetProducers Faults "forget-producers" "a checkpoint says nothing of idempotent producers";
+    CheckpointTentative Faults "checkpoint-tentative" "a checkpoint tells of producers' batches that are not durable yet";
+    AckDuplicateEarly Faults "ack-duplicate-early" "a repeated batch is acknowledged although the first one is not durable yet";
     ForgetTrim Faults "forget-trim" "a start does not look for trims that no checkpoint knows of";
 }

@@ -216,6 +216,9 @@ impl Run {
 
     pub(super) fn end_process(&mut self, power: bool) {
         self.clients.history.on_process_end();
+        if self.clients.history.decayed {
+            self.clients.begin_producers_anew();
+        }
         for conn in self.world.end_process(power) {
             self.clients.on_gone(&mut self.world, conn);
         }
@@ -279,6 +282,7 @@ impl Run {
             }
             let acks = self.clients.durable_acks;
             if acks == wanted {
+                self.check_marked()?;
                 return self.check_streams();
             }
             // Where the disk was full, the next segment takes a moment to be made.
@@ -288,6 +292,20 @@ impl Run {
             }
             while self.advance(again)? {}
         }
+    }
+
+    /// Idempotent producers get an answer that counts for everything they have sent.
+    fn check_marked(&mut self) -> Check {
+        let limit = self.world.now_us + PATIENCE_US;
+        while self.clients.settle_marked(&mut self.world) {
+            if self.world.now_us >= limit {
+                return Err("no fault is left, and idempotent producers do not get what they sent acknowledged".to_owned());
+            }
+            let again = self.world.now_us + AGAIN_US;
+            while self.advance(again)? {}
+            self.world.now_us = again;
+        }
+        Ok(())
     }
 
     /// Streams that have credit deliver all there is; then they end when they are told to.

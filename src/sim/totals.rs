@@ -84,6 +84,9 @@ events! {
     ProducersSlowed = "produce held back on a disk that fills up", Faults;
     DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm;
     SentAgain = "produce sent again after such a refusal", Faults Disk Swarm;
+    MarkedAgain = "batches of idempotent producers sent again", Faults Disk Swarm;
+    DuplicatesFound = "of these, those that were stored already", Faults Disk Swarm;
+    EpochsRaised = "epochs of producers raised, for what a crash took", Faults Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;
 }

@@ -521,6 +521,7 @@ impl World {
         for seat in &mut self.node.seats {
             self.totals.add(Counted::SortedSegments, seat.shard.metrics_mut().counters.sorter_segments);
             self.totals.add(Counted::BatchesCut, seat.shard.metrics_mut().counters.retention_batches);
+            self.totals.add(Counted::DuplicatesFound, seat.shard.metrics_mut().counters.produce_duplicates);
             self.totals.add(Counted::SortsInterrupted, u64::from(seat.shard.is_sorting()));
         }
         if !power {

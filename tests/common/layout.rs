@@ -24,6 +24,7 @@ pub mod kind {
     pub const PING: u8 = 14;
     pub const TRIM_PARTITIONS: u8 = 15;
     pub const DESCRIBE_STORAGE: u8 = 16;
+    pub const INIT_PRODUCER: u8 = 17;
 }
 
 /// Error codes.
@@ -57,6 +58,9 @@ pub mod code {
     pub const UNKNOWN_LEVEL: u16 = 30;
     pub const UNKNOWN_STREAM: u16 = 31;
     pub const TOPIC_DELETED: u16 = 33;
+    pub const OUT_OF_SEQUENCE: u16 = 34;
+    pub const PRODUCER_FENCED: u16 = 35;
+    pub const DUPLICATE_TOO_OLD: u16 = 36;
 }
 
 /// Durability levels of a produce request.
@@ -246,8 +250,18 @@ pub mod at {
     pub const RECORD_COUNT: usize = 12;
     pub const BODY_LEN: usize = 20;
     pub const VALUES_LEN: usize = 28;
+    pub const PRODUCER_ID: usize = 48;
     pub const BODY_CRC: usize = 64;
     pub const BASE_OFFSET: usize = 80;
+}
+
+/// A batch of an idempotent producer: id, epoch, and the number of its first record.
+pub fn marked_batch((id, epoch, sequence): (u64, u16, u32), records: &[Rec]) -> Vec<u8> {
+    let mut batch = batch(TIME_US, records);
+    let mark = Put::new().u64(id).u16(epoch).u16(0).u32(sequence).0;
+    batch[at::PRODUCER_ID..at::BODY_CRC].copy_from_slice(&mark);
+    seal(&mut batch);
+    batch
 }
 
 /// An uncompressed batch as a producer sends it: the leader's region is zero.

@@ -224,6 +224,17 @@ impl Peer {
         }
     }
 
+    /// An id for an idempotent producer.
+    pub fn init_producer(&mut self) -> u64 {
+        let reply = self.call(kind::INIT_PRODUCER, Vec::new(), Vec::new()).expect("an id");
+        let mut get = Get(&reply.meta);
+        let (id, kept, reserved, expiry_ms) = (get.u64(), get.u16(), get.u16(), get.u32());
+        get.end();
+        assert_eq!((kept, reserved), (5, 0));
+        assert!(id > 0 && expiry_ms >= 600_000, "{id}, {expiry_ms} ms");
+        id
+    }
+
     /// Creates a topic; gives its uid.
     pub fn create_topic(&mut self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> Result<u64, Refusal> {
         let meta = Put::new().str(name).u32(partitions).u16(0).u8(0).pairs(settings).0;
@@ -382,7 +393,12 @@ impl Peer {
 
 /// Meta and payload of a produce request.
 pub fn produce_parts(level: u8, batches: &[(u64, &[u8])]) -> (Vec<u8>, Vec<u8>) {
-    let mut meta = Put::new().u8(level).u8(0).u16(0).u32(30_000).u32(batches.len() as u32);
+    produce_parts_within(30_000, level, batches)
+}
+
+/// As `produce_parts`, with a time-out in milliseconds.
+pub fn produce_parts_within(timeout_ms: u32, level: u8, batches: &[(u64, &[u8])]) -> (Vec<u8>, Vec<u8>) {
+    let mut meta = Put::new().u8(level).u8(0).u16(0).u32(timeout_ms).u32(batches.len() as u32);
     let mut payload = Vec::new();
     for (uid, batch) in batches {
         meta = meta.u64(*uid).u32(batch.len() as u32);

@@ -1,18 +1,24 @@
 //! The load of a round: everything that writes, reads and deletes until the connections break, and what each of them knows then.
 //!
-//! Answers that were on their way when the node died still count: connections are read until they end.
+//! Answers that were on their way when the node died still count: connections are read until they end. An idempotent producer sends what has no
+//! answer once more in the next round, with the same bytes: it has to be there once, whether or not it had been written.
 
 use super::ledger::{Ledger, value};
 use crate::common::layout::{self, Put, Rec, code, kind, level};
-use crate::common::peer::{NoReply, Refusal, Reply, produce_parts, read_fetched, read_produced};
+use crate::common::peer::{NoReply, Refusal, Reply, produce_parts, produce_parts_within, read_fetched, read_produced};
 use crate::common::{Dice, Peer};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 /// Requests of one producer that may be unanswered.
-const WINDOW: u64 = 16;
+const WINDOW: usize = 16;
+/// The same of an idempotent one: as many batches as a partition can tell from new ones.
+const WINDOW_MARKED: usize = 5;
+/// How long the node may take: a machine that stands still for a minute has lost nothing (seen: 40 s in which nobody could write a file).
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// Records that trims leave in a partition.
 const KEPT_BY_TRIMS: u64 = 20_000;
 
@@ -27,6 +33,13 @@ pub struct Progress {
 /// A batch of a request: partition (as a place in its producer's list), number of its first record, number of records.
 type Sent = (usize, u64, u64);
 
+/// A request, to be sent once more with these bytes.
+pub struct Request {
+    meta: Vec<u8>,
+    payload: Vec<u8>,
+    batches: Vec<Sent>,
+}
+
 /// What one producer knows after the connection broke.
 #[derive(Default)]
 pub struct Account {
@@ -37,17 +50,44 @@ pub struct Account {
     pub acked: Vec<(usize, u64, u64, u64)>,
     /// By place: the number that the next round begins with.
     pub next_numbers: Vec<u64>,
+    /// Requests without an answer, in order, whether or not they were sent.
+    pub unanswered: Vec<Request>,
 }
 
 /// What a producer fills: uids, fillings and next numbers of its partitions, and how many of them one request has.
 pub struct Job {
     pub partitions: Vec<(u64, (u64, u64), u64)>,
     pub records_max: u64,
+    /// The id of an idempotent producer, for which a record's number is its sequence, and what it sends once more.
+    pub marked: Option<(u64, Vec<Request>)>,
 }
 
 impl Job {
     pub fn of(ledgers: &[Ledger], filling: (u64, u64), records_max: u64) -> Job {
-        Job { partitions: ledgers.iter().map(|ledger| (ledger.uid, filling, ledger.next_number)).collect(), records_max }
+        let partitions = ledgers.iter().map(|ledger| (ledger.uid, filling, ledger.next_number)).collect();
+        Job { partitions, records_max, marked: None }
+    }
+
+    /// The next request, and what it takes of the partitions' numbers.
+    fn next_request(&self, numbers: &mut [u64]) -> Request {
+        let mut batches = Vec::with_capacity(numbers.len());
+        let mut announced = Vec::with_capacity(numbers.len());
+        for (place, (uid, filling, _)) in self.partitions.iter().enumerate() {
+            let first = numbers[place];
+            let count = batch_len(first, self.records_max);
+            let records: Vec<Rec> = (first..first + count).map(|n| Rec::value(value(*uid, *filling, n))).collect();
+            let batch = match &self.marked {
+                Some((id, _)) => layout::marked_batch((*id, 0, first as u32), &records),
+                None => layout::batch(layout::TIME_US, &records),
+            };
+            batches.push((*uid, batch));
+            announced.push((place, first, count));
+            // Numbers of what is sent, acknowledged or not, are not used again.
+            numbers[place] += count;
+        }
+        let list: Vec<(u64, &[u8])> = batches.iter().map(|(uid, batch)| (*uid, batch.as_slice())).collect();
+        let (meta, payload) = produce_parts_within(PATIENCE.as_millis() as u32, level::DURABLE, &list);
+        Request { meta, payload, batches: announced }
     }
 }
 
@@ -57,44 +97,41 @@ fn batch_len(first: u64, most: u64) -> u64 {
 }
 
 /// Produces, each request with one batch for every partition of the job, until the connection breaks.
-pub fn produce(peer: Peer, job: Job, progress: &Progress) -> Account {
+pub fn produce(peer: Peer, mut job: Job, progress: &Progress) -> Account {
     let mut reader = peer.split();
-    let (window, slots) = sync_channel::<(u64, Vec<Sent>)>(WINDOW as usize);
+    let (window, again) = match &mut job.marked {
+        Some((_, again)) => (WINDOW_MARKED, std::mem::take(again)),
+        None => (WINDOW, Vec::new()),
+    };
+    // One more than the channel holds is with each of the two threads.
+    let (slots, announcements) = sync_channel::<(u64, Request)>(window - 2);
     let places: Vec<u64> = job.partitions.iter().map(|p| p.0).collect();
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             let (mut peer, mut numbers) = (peer, job.partitions.iter().map(|p| p.2).collect::<Vec<u64>>());
+            let mut again = again.into_iter();
             let mut sent = 0;
             loop {
-                let mut batches = Vec::with_capacity(numbers.len());
-                let mut announced = Vec::with_capacity(numbers.len());
-                for (place, (uid, filling, _)) in job.partitions.iter().enumerate() {
-                    let first = numbers[place];
-                    let count = batch_len(first, job.records_max);
-                    let records: Vec<Rec> = (first..first + count).map(|n| Rec::value(value(*uid, *filling, n))).collect();
-                    batches.push((*uid, layout::batch(layout::TIME_US, &records)));
-                    announced.push((place, first, count));
-                    // Numbers of what is sent, acknowledged or not, are not used again.
-                    numbers[place] += count;
-                }
-                let list: Vec<(u64, &[u8])> = batches.iter().map(|(uid, batch)| (*uid, batch.as_slice())).collect();
-                let (meta, payload) = produce_parts(level::DURABLE, &list);
+                let request = again.next().unwrap_or_else(|| job.next_request(&mut numbers));
+                let (meta, payload) = (request.meta.clone(), request.payload.clone());
                 let frame = layout::FrameToSend::new(kind::PRODUCE, 1000 + sent, meta, payload).bytes();
-                if window.send((1000 + sent, announced)).is_err() || peer.send_bytes(&frame).is_err() {
-                    return (sent, numbers);
+                slots.send((1000 + sent, request)).expect("announcements are taken until this thread ends");
+                if peer.send_bytes(&frame).is_err() {
+                    // Others would be sent out of order.
+                    let rest = again.collect::<Vec<_>>();
+                    return (sent, numbers, rest);
                 }
                 sent += 1;
             }
         });
         let mut account = Account::default();
-        let mut announced = HashMap::new();
+        let mut announced: BTreeMap<u64, Request> = BTreeMap::new();
         while let Ok(reply) = reader.receive() {
             assert_eq!(reply.refusal(), None::<Refusal>);
             while !announced.contains_key(&reply.correlation) {
-                let (correlation, batches) = slots.recv().expect("the writer announced it before it sent it");
-                announced.insert(correlation, batches);
+                announced.extend([announcements.recv().expect("the writer announced it before it sent it")]);
             }
-            let batches = announced.remove(&reply.correlation).expect("just looked up");
+            let batches = announced.remove(&reply.correlation).expect("just looked up").batches;
             let results = read_produced(&reply.meta);
             assert_eq!(results.len(), batches.len());
             for (result, (place, first, count)) in results.iter().zip(batches) {
@@ -106,8 +143,10 @@ pub fn produce(peer: Peer, job: Job, progress: &Progress) -> Account {
             account.answered += 1;
             progress.acks.fetch_add(1, Ordering::Relaxed);
         }
-        drop(slots);
-        (account.sent, account.next_numbers) = writer.join().expect("the writer");
+        announced.extend(announcements.iter());
+        let rest;
+        (account.sent, account.next_numbers, rest) = writer.join().expect("the writer");
+        account.unanswered = announced.into_values().chain(rest).collect();
         account
     })
 }

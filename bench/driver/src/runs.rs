@@ -211,6 +211,8 @@ impl Runs {
     /// The pairs of one measure: limit, broker.
     pub fn measure(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
         let topic = format!("bench-{}", measure.name());
+        // The measure before this one may have failed while it was halted; a process that goes on already does not notice.
+        self.broker.resume()?;
         if measure.has_own_broker() {
             self.repeat_until = Instant::now() + self.repeat_within.min(REPEAT_OWN_WITHIN);
             self.broker.pause()?;

@@ -149,6 +149,7 @@ impl Collector {
             last_offset_delta: batch.last_offset_delta(),
             newest_ts: batch.effective_newest_us(),
             append_time_us: batch.append_time_us(),
+            producer: batch.producer(),
             block: seq,
             at,
             len: len as u32,

@@ -2,7 +2,8 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, ShardId, Term};
 use crate::log::checkpoint::{
-    CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV1, GroupPositionV1, PartitionPositionV1, RunV1, ScanStartV1,
+    CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV2, GroupPositionV1, PartitionPositionV1, ProducerBatchV1, ProducerV1, RunV1,
+    ScanStartV1,
 };
 use crate::log::envelope;
 use crate::log::footer::{self, FooterEntry, FooterHeader};
@@ -160,7 +161,7 @@ fn a_manifest_is_laid_out_as_it_always_was() {
 
 #[test]
 fn a_checkpoint_is_laid_out_as_it_always_was() {
-    let checkpoint = CheckpointV1 {
+    let checkpoint = CheckpointV2 {
         shard: 2,
         covers_block: 99,
         groups: vec![GroupPositionV1 { group: 1, term: 2, vote: 3, commit: 4, applied_index: 5, applied_term: 6 }],
@@ -175,12 +176,18 @@ fn a_checkpoint_is_laid_out_as_it_always_was() {
             footer_first: 16,
             footer_count: 17,
         }],
+        producers: vec![ProducerV1 {
+            partition: 10,
+            id: 18,
+            epoch: 19,
+            batches: vec![ProducerBatchV1 { first: 20, count: 21, base_offset: 22, append_time: 23 }],
+        }],
         control: b"snapshot".to_vec(),
         scan: ScanStartV1 { segment: 6, first_seq: 100, prev_header_crc: 0x0102_0304 },
     };
     let image = image(CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, &serialize(&checkpoint, AlignedVec::new()));
     check("checkpoint", &image, GOLDEN_CHECKPOINT);
-    assert_eq!(decode_envelope::<CheckpointV1>(&image, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION), Ok(checkpoint));
+    assert_eq!(decode_envelope::<CheckpointV2>(&image, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION), Ok(checkpoint));
 }
 
 const GOLDEN_BLOCK: &str = "\
@@ -204,9 +211,10 @@ const GOLDEN_MANIFEST: &str = "\
     01000000020003008877665544332211040000000000000048ffffff0100000006000000000000000700000000000000 \
     010000003cffffff010000006cffffff010000009cffffff01";
 const GOLDEN_CHECKPOINT: &str = "\
-    544c455602000100e800000000000000320108000000000000000000015bf59901000000000000000200000000000000 \
+    544c45560200020030010000000000003201080000000000000000005e6a64d301000000000000000200000000000000 \
     03000000000000000400000000000000050000000000000006000000000000000a000000000000000b00000000000000 \
     01000000000000000c000000000000000d000000000000000e000000000000000a000000000000000500000000000000 \
-    0c000000000000000d000000000000000e000000000000000f000000000000001000000011000000736e617073686f74 \
-    0200000000000000630000000000000050ffffff0100000078ffffff01000000a0ffffff01000000d0ffffff08000000 \
-    0600000000000000640000000000000004030201";
+    0c000000000000000d000000000000000e000000000000000f0000000000000010000000110000001400000000000000 \
+    1500000000000000160000000000000017000000000000000a00000000000000120000000000000013000000ccffffff \
+    0100000000000000736e617073686f740200000000000000630000000000000010ffffff0100000038ffffff01000000 \
+    60ffffff01000000b0ffffff01000000c8ffffff080000000600000000000000640000000000000004030201";
