@@ -132,8 +132,9 @@ unsafe fn check_size<T: Plain>(from: *const T, found: usize, what: &str) -> Resu
     let known = size_of::<T>();
     // Nothing has grown yet: the first layout is the smallest. 4,096, because a size above is garbage, and what is behind it may be nobody's memory.
     if found < known || found > 4096 {
-        let message =
-            format!("{what} has struct_size {found}, here it is {known}: set it to sizeof, or fill the struct with its defaults function first");
+        let message = format!(
+            "{what} has struct_size {found}, here it is {known}: set it to sizeof, or fill the struct with its defaults function first"
+        );
         return Err(Failure::argument(message));
     }
     // SAFETY: the caller says that `found` bytes are there.
@@ -244,7 +245,7 @@ mod tests {
         unsafe {
             assert_eq!(bytes(null(), 0, "x"), Ok(None));
             assert_eq!(bytes(c"".as_ptr().cast(), 0, "x"), Ok(Some(&b""[..])));
-            assert_eq!(bytes(c"a\0b".as_ptr().cast(), 3, "x"), Ok(Some(&b"a\0b"[..])));
+            assert_eq!(bytes(b"a\0b".as_ptr().cast(), 3, "x"), Ok(Some(&b"a\0b"[..])));
             refused(bytes(null(), 1, "the key"), "the key is NULL but its length is 1");
             refused(bytes(c"".as_ptr().cast(), usize::MAX, "the key"), "more than any object");
         }

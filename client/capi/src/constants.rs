@@ -1,7 +1,8 @@
-//! The numbers of the header: statuses, levels, codecs, and what stands for "none" and "all".
+//! The numbers of the header that are this crate's: statuses, partitioners, starts, and what stands for "none" and "all".
 //!
 //! Invariants: a number that was released never means something else; each stands in `include/tramline.h` with the same value, and the other way round
-//! (`header_tests.rs`). Not here: the broker's error codes (`tramline_client::ErrorCode`, also compared with the header).
+//! (`header_tests.rs`). Not here: levels, codecs and the broker's error codes, whose numbers are the
+//! protocol's (also compared with the header).
 
 use std::ffi::c_int;
 
@@ -41,26 +42,6 @@ constants! {
     /// The other side does not speak the protocol.
     E_PROTOCOL: c_int = 11;
 
-    /// Level `none`.
-    LEVEL_NONE: u32 = 0;
-    /// Level `leader`.
-    LEVEL_LEADER: u32 = 1;
-    /// Level `leader_durable`.
-    LEVEL_LEADER_DURABLE: u32 = 2;
-    /// Level `replicated`.
-    LEVEL_REPLICATED: u32 = 3;
-    /// Level `durable`.
-    LEVEL_DURABLE: u32 = 4;
-
-    /// No compression.
-    COMPRESSION_NONE: u32 = 0;
-    /// LZ4.
-    COMPRESSION_LZ4: u32 = 1;
-    /// Zstandard.
-    COMPRESSION_ZSTD: u32 = 2;
-    /// Snappy.
-    COMPRESSION_SNAPPY: u32 = 3;
-
     /// By the key's hash.
     PARTITIONER_HASH: u32 = 0;
     /// Each record to the next partition.
@@ -87,8 +68,6 @@ constants! {
     OFFSET_NONE: u64 = u64::MAX;
     /// Not a time: the time of the call.
     TIMESTAMP_NOW: i64 = i64::MIN;
-    /// Longer than any program runs (584,000 years).
-    FOREVER_US: u64 = u64::MAX;
 
     /// For [`tramline_topic_create`](crate::client::tramline_topic_create).
     TOPIC_IF_NOT_EXISTS: u32 = 1;

@@ -138,7 +138,8 @@ fn read_to_end(consumer: &mut Consumer, timeout: Duration, hand: &mut Hand) -> R
         }
         let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_zero() {
-            let message = format!("reading to the end: {} partitions are not read up to it within {timeout:?}; call again to go on", ends.len());
+            let message =
+                format!("reading to the end: {} partitions are not read up to it within {timeout:?}; call again to go on", ends.len());
             return Err(Failure::new(E_TIMEOUT, true, message));
         }
         consumer.poll_until(left, |record| hand.out(record))?;

@@ -227,7 +227,11 @@ impl<T> Table<T> {
     #[cold]
     fn broken(&self) -> Failure {
         let name = self.kind.name();
-        Failure::new(E_PANIC, false, format!("a defect was caught in this {name} earlier, so it is not used any more: close it and open another"))
+        Failure::new(
+            E_PANIC,
+            false,
+            format!("a defect was caught in this {name} earlier, so it is not used any more: close it and open another"),
+        )
     }
 
     #[cold]

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use tramline_client::ErrorCode;
+use tramline_client::{Codec, ErrorCode, Level};
 
 use crate::constants;
 use crate::layout::SHAPES;
@@ -68,7 +68,8 @@ fn in_c(rust: &str) -> String {
 
 /// Types of arguments of a Rust parameter list, written in C.
 fn rust_arguments(list: &str) -> String {
-    let types = list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| in_c(part.split_once(": ").expect("name: type").1));
+    let types =
+        list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| in_c(part.split_once(": ").expect("name: type").1));
     types.collect::<Vec<_>>().join(",")
 }
 
@@ -142,14 +143,17 @@ fn items() -> Vec<Item> {
 }
 
 fn prototypes() -> BTreeMap<String, (String, String)> {
-    let functions = items().into_iter().filter(|item| item.text.contains('(') && !item.text.starts_with(['#', 't']) || item.text.starts_with("tramline_status_t tramline_"));
+    let functions = items().into_iter().filter(|item| {
+        item.text.contains('(') && !item.text.starts_with(['#', 't']) || item.text.starts_with("tramline_status_t tramline_")
+    });
     functions
         .map(|item| {
             let (head, arguments) = item.text.split_once('(').expect("arguments");
             let name = head.rsplit([' ', '*']).next().expect("a name").to_string();
             let returned = c_type(head);
             let arguments = arguments.trim_end_matches(");");
-            let arguments = if arguments == "void" { String::new() } else { arguments.split(',').map(c_type).collect::<Vec<_>>().join(",") };
+            let arguments =
+                if arguments == "void" { String::new() } else { arguments.split(',').map(c_type).collect::<Vec<_>>().join(",") };
             (name, (format!("{returned}({arguments})"), item.comment))
         })
         .collect()
@@ -164,7 +168,11 @@ fn the_functions_of_the_header_are_those_of_the_library() {
 #[test]
 fn callbacks_have_the_types_of_the_header() {
     for (rust, c) in [("DeliveryFn", "tramline_delivery_fn"), ("RecordFn", "tramline_record_fn")] {
-        let source = SOURCES.iter().find_map(|(_, source)| source.split_once(&format!("pub type {rust} = unsafe extern \"C\" fn("))).expect("a type").1;
+        let source = SOURCES
+            .iter()
+            .find_map(|(_, source)| source.split_once(&format!("pub type {rust} = unsafe extern \"C\" fn(")))
+            .expect("a type")
+            .1;
         let (arguments, returned) = source.split_once(')').expect("arguments");
         let returned = returned.split_once(';').expect("an end").0.trim().strip_prefix("-> ").map_or("void".to_string(), in_c);
         let expected = format!("typedef{returned}(*{c})({});", rust_arguments(arguments));
@@ -185,7 +193,10 @@ fn everything_in_the_header_has_a_comment() {
         let has = |words: &str| comment.lines().any(|line| line.starts_with(words));
         assert!(has("* Returns: ") && has("* Threads: "), "{name}: what does it return, and in which threads can it be called?");
         let says_status = types.starts_with("int(") && name != "tramline_catches_panics";
-        assert!(!says_status || comment.contains("Returns: TRAMLINE_OK") || comment.contains("Returns: as there."), "{name}: which statuses?");
+        assert!(
+            !says_status || comment.contains("Returns: TRAMLINE_OK") || comment.contains("Returns: as there."),
+            "{name}: which statuses?"
+        );
     }
 }
 
@@ -205,8 +216,17 @@ fn names_in_header() -> Vec<String> {
 }
 
 fn numbers() -> BTreeMap<String, u64> {
+    let levels = Level::ALL.iter().map(|level| (format!("TRAMLINE_LEVEL_{}", level.name().to_uppercase()), u64::from(level.as_u8())));
+    let codecs = Codec::ALL.iter().map(|codec| (format!("TRAMLINE_COMPRESSION_{}", codec.name().to_uppercase()), u64::from(codec.as_u8())));
     let codes = ErrorCode::ALL.iter().map(|code| (format!("TRAMLINE_CODE_{}", code.name().to_uppercase()), u64::from(code.as_u16())));
-    constants::ALL.iter().map(|(name, value)| (name.to_string(), *value)).chain(codes).collect()
+    constants::ALL
+        .iter()
+        .map(|(name, value)| (name.to_string(), *value))
+        .chain(codes)
+        .chain(levels)
+        .chain(codecs)
+        .chain([("TRAMLINE_FOREVER_US".to_string(), u64::MAX)])
+        .collect()
 }
 
 #[test]
@@ -257,7 +277,12 @@ fn a_c_compiler_sees_the_same_numbers_sizes_and_offsets() {
     let (source, binary) = (dir.path().join("layout.c"), dir.path().join("layout"));
     std::fs::write(&source, program).expect("written");
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
-    run(Command::new("cc").args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]).arg(include).arg(&source).arg("-o").arg(&binary));
+    run(Command::new("cc")
+        .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
+        .arg(include)
+        .arg(&source)
+        .arg("-o")
+        .arg(&binary));
     let printed = run(&mut Command::new(&binary));
     for (is, should) in printed.lines().zip(expected.lines()) {
         assert_eq!(is, should);
@@ -267,10 +292,18 @@ fn a_c_compiler_sees_the_same_numbers_sizes_and_offsets() {
     let structs: Vec<String> = HEADER.lines().filter_map(|line| Some(line.strip_prefix("} ")?.strip_suffix(';')?.to_string())).collect();
     let mut compared: Vec<String> = SHAPES.iter().map(|shape| shape.name.to_string()).collect();
     compared.sort();
-    assert_eq!({ let mut sorted = structs; sorted.sort(); sorted }, compared);
+    assert_eq!(
+        {
+            let mut sorted = structs;
+            sorted.sort();
+            sorted
+        },
+        compared
+    );
     // And a field that is not compared.
     let fields = SHAPES.iter().map(|shape| shape.fields.len()).sum::<usize>();
-    let in_header = items().iter().filter(|item| item.text.ends_with(';') && !item.text.contains('(') && !item.text.starts_with("typedef")).count();
+    let in_header =
+        items().iter().filter(|item| item.text.ends_with(';') && !item.text.contains('(') && !item.text.starts_with("typedef")).count();
     assert_eq!(in_header, fields);
 }
 
@@ -281,7 +314,8 @@ fn a_cpp_compiler_takes_the_header() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let source = dir.path().join("takes.cpp");
-    let program = "#include \"tramline.h\"\nint main() { tramline_record_t record; return tramline_record_defaults(&record, sizeof record); }\n";
+    let program =
+        "#include \"tramline.h\"\nint main() { tramline_record_t record; return tramline_record_defaults(&record, sizeof record); }\n";
     std::fs::write(&source, program).expect("written");
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
     run(Command::new("c++").args(["-std=c++11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"]).arg(include).arg(&source));

@@ -12,7 +12,8 @@ use tramline_client::ErrorCode;
 
 use crate::args;
 use crate::constants::{
-    E_ARGUMENT, E_BUSY, E_CORRUPT, E_FULL, E_HANDLE, E_IO, E_PANIC, E_PROTOCOL, E_REFUSED, E_TIMEOUT, E_UNKNOWN_OUTCOME, ERROR_TOPIC_BYTES, OK,
+    E_ARGUMENT, E_BUSY, E_CORRUPT, E_FULL, E_HANDLE, E_IO, E_PANIC, E_PROTOCOL, E_REFUSED, E_TIMEOUT, E_UNKNOWN_OUTCOME, ERROR_TOPIC_BYTES,
+    OK,
 };
 use crate::failure::{Failure, Place};
 use crate::guard::{guard, guard_value};

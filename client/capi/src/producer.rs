@@ -11,9 +11,7 @@ use tramline_client::{BROKER_LIMITS, Codec, Delivery, Level, Partitioner, Produc
 
 use crate::args;
 use crate::client::{check_reserved, with_client};
-use crate::constants::{
-    OFFSET_NONE, OK, PARTITION_ANY, PARTITIONER_HASH, PARTITIONER_ROUND_ROBIN, PARTITIONER_STICKY, TIMESTAMP_NOW,
-};
+use crate::constants::{OFFSET_NONE, OK, PARTITION_ANY, PARTITIONER_HASH, PARTITIONER_ROUND_ROBIN, PARTITIONER_STICKY, TIMESTAMP_NOW};
 use crate::failure::{Failure, status_of};
 use crate::guard::guard;
 use crate::handles::{Kind, Table};
@@ -48,7 +46,8 @@ fn defaults() -> ProducerOptions {
 }
 
 fn config(options: ProducerOptions) -> Result<ProducerConfig, Failure> {
-    let unknown = |what: &str, value: u32| Failure::argument(format!("{what} is {value}, which means nothing: see the constants of tramline.h"));
+    let unknown =
+        |what: &str, value: u32| Failure::argument(format!("{what} is {value}, which means nothing: see the constants of tramline.h"));
     let small = |value: u32| u8::try_from(value).ok();
     Ok(ProducerConfig {
         level: small(options.level).and_then(Level::from_u8).ok_or_else(|| unknown("level", options.level))?,
