@@ -75,6 +75,9 @@ struct Slot<T> {
     entry: Mutex<Entry<T>>,
 }
 
+/// A slot, and the generation that its handle has.
+type Found<'a, T> = (&'a Slot<T>, u32);
+
 #[derive(Debug)]
 struct Free {
     /// Slots of closed objects.
@@ -122,12 +125,24 @@ impl<T> Table<T> {
     /// Uses an object. A panic of `each` breaks it.
     #[inline]
     pub fn with<R>(&self, handle: u64, each: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
-        let (slot, generation) = self.find(handle)?;
-        let mut entry = match slot.entry.try_lock() {
-            Ok(entry) => entry,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(self.busy()),
-        };
+        let found = self.find(handle)?;
+        self.with_found(found, each)
+    }
+
+    /// Ends a handle and drops its object.
+    pub fn close(&self, handle: u64) -> Result<(), Failure> {
+        let found = self.find(handle)?;
+        let value = self.take_found(found)?;
+        if found.1 < GENERATION_MAX {
+            unpoisoned(self.free.lock()).slots.push(handle as u32);
+        }
+        // Behind the lock: closing connections takes a system call each.
+        catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(Failure::panicked)
+    }
+
+    #[inline]
+    fn with_found<R>(&self, (slot, generation): Found<'_, T>, each: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
+        let mut entry = self.lock(slot)?;
         let Entry { value, broken } = &mut *entry;
         let value = self.usable(slot, generation, value.as_mut(), *broken)?;
         match catch_unwind(AssertUnwindSafe(|| each(value))) {
@@ -139,22 +154,10 @@ impl<T> Table<T> {
         }
     }
 
-    /// Ends a handle and drops its object.
-    pub fn close(&self, handle: u64) -> Result<(), Failure> {
-        let (slot, generation) = self.find(handle)?;
-        let value = {
-            let mut entry = self.lock(slot)?;
-            let same = slot.generation.load(Ordering::Relaxed) == generation;
-            match entry.value.take_if(|_| same) {
-                Some(value) => value,
-                None => return Err(self.closed()),
-            }
-        };
-        if generation < GENERATION_MAX {
-            unpoisoned(self.free.lock()).slots.push(handle as u32);
-        }
-        // Behind the lock: closing connections takes a system call each.
-        catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(Failure::panicked)
+    fn take_found(&self, (slot, generation): Found<'_, T>) -> Result<T, Failure> {
+        let mut entry = self.lock(slot)?;
+        let same = slot.generation.load(Ordering::Relaxed) == generation;
+        entry.value.take_if(|_| same).ok_or_else(|| self.closed())
     }
 
     fn take_slot(&self) -> Result<u32, Failure> {
@@ -172,7 +175,7 @@ impl<T> Table<T> {
 
     /// The slot of a handle whose generation is the slot's, as far as can be seen without its lock.
     #[inline]
-    fn find(&self, handle: u64) -> Result<(&Slot<T>, u32), Failure> {
+    fn find(&self, handle: u64) -> Result<Found<'_, T>, Failure> {
         if handle >> 56 != self.kind as u64 {
             return Err(self.wrong_kind(handle));
         }
@@ -186,6 +189,7 @@ impl<T> Table<T> {
         }
     }
 
+    #[inline]
     fn lock<'a>(&self, slot: &'a Slot<T>) -> Result<MutexGuard<'a, Entry<T>>, Failure> {
         if self.kind == Kind::Client {
             return Ok(unpoisoned(slot.entry.lock()));

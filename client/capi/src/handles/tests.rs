@@ -77,6 +77,22 @@ fn an_object_in_use_is_busy_and_a_stale_handle_of_its_slot_is_not() {
 }
 
 #[test]
+fn a_slot_that_is_used_again_between_the_look_and_the_lock_is_not_taken_for_the_old_one() {
+    let table = Table::new(Kind::Producer);
+    let old = table.insert(1).expect("room");
+    let found = table.find(old).expect("alive");
+    // What another thread may do here.
+    assert_eq!(status(table.close(old)), 0);
+    assert_eq!(status(table.with_found(found, |value| Ok(*value))), E_HANDLE);
+    assert_eq!(status(table.take_found(found)), E_HANDLE);
+    let new = table.insert(2).expect("room");
+    assert_eq!(new as u32, old as u32);
+    assert_eq!(status(table.with_found(found, |value| Ok(*value))), E_HANDLE);
+    assert_eq!(status(table.take_found(found)), E_HANDLE);
+    assert_eq!(get(&table, new), Ok(2));
+}
+
+#[test]
 fn a_panic_breaks_the_object_and_only_it() {
     let table = Table::new(Kind::Producer);
     let (one, other) = (table.insert(1).expect("room"), table.insert(2).expect("room"));
