@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// Slots of a chunk: 64 make a chunk of some 100 KiB of producers, little for a program that has one.
+/// Slots of a chunk: 64 make a chunk of some 190 KiB of producers, of which a program that has one touches one page or two.
 const CHUNK_SLOTS: u32 = 64;
 
 /// Chunks of a table: 65,536 objects of a kind, some 40 times the file descriptors that a process has by default.
