@@ -1,0 +1,76 @@
+//! The numbers of the header that are this crate's: statuses, partitioners, starts, and what stands for "none" and "all".
+//!
+//! Invariants: a number that was released never means something else; each stands in `include/tramline.h` with the same value, and the other way round
+//! (`header_tests.rs`). Not here: levels, codecs and the broker's error codes, whose numbers are the
+//! protocol's (also compared with the header).
+
+use std::ffi::c_int;
+
+macro_rules! constants {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
+        $($(#[$doc])* pub const $name: $type = $value;)*
+
+        /// Names in C and values, as 64 bits.
+        #[cfg(test)]
+        pub const ALL: &[(&str, u64)] = &[$((concat!("TRAMLINE_", stringify!($name)), $name as u64),)*];
+    };
+}
+
+constants! {
+    /// Done.
+    OK: c_int = 0;
+    /// An argument makes no sense; nothing was done.
+    E_ARGUMENT: c_int = 1;
+    /// Null, closed or wrong handle.
+    E_HANDLE: c_int = 2;
+    /// The handle is in use by another call.
+    E_BUSY: c_int = 3;
+    /// No room just now.
+    E_FULL: c_int = 4;
+    /// Not done within the time allowed.
+    E_TIMEOUT: c_int = 5;
+    /// The broker said no.
+    E_REFUSED: c_int = 6;
+    /// The network or the operating system said no.
+    E_IO: c_int = 7;
+    /// What arrived does not match its checksum.
+    E_CORRUPT: c_int = 8;
+    /// A defect of this library was caught.
+    E_PANIC: c_int = 9;
+    /// It may or may not have happened.
+    E_UNKNOWN_OUTCOME: c_int = 10;
+    /// The other side does not speak the protocol.
+    E_PROTOCOL: c_int = 11;
+
+    /// By the key's hash.
+    PARTITIONER_HASH: u32 = 0;
+    /// Each record to the next partition.
+    PARTITIONER_ROUND_ROBIN: u32 = 1;
+    /// A batch to one partition, the next batch to the next.
+    PARTITIONER_STICKY: u32 = 2;
+
+    /// From the first record that can still be read.
+    START_EARLIEST: c_int = 0;
+    /// What comes from now on.
+    START_LATEST: c_int = 1;
+    /// From an offset.
+    START_OFFSET: c_int = 2;
+    /// From a time.
+    START_TIME: c_int = 3;
+
+    /// Not a partition: the partitioner chooses.
+    PARTITION_ANY: u32 = u32::MAX;
+    /// Not a partition: all of the topic.
+    PARTITION_ALL: u32 = u32::MAX;
+    /// Not a partition: the error concerns none.
+    PARTITION_NONE: u32 = u32::MAX;
+    /// Not an offset. The largest offset is far below.
+    OFFSET_NONE: u64 = u64::MAX;
+    /// Not a time: the time of the call.
+    TIMESTAMP_NOW: i64 = i64::MIN;
+
+    /// For [`tramline_topic_create`](crate::client::tramline_topic_create).
+    TOPIC_IF_NOT_EXISTS: u32 = 1;
+    /// Bytes of the topic's name in an error, its NUL included: the broker's names have 249 at most.
+    ERROR_TOPIC_BYTES: usize = 256;
+}
