@@ -29,6 +29,9 @@ command -v mkfs.xfs >/dev/null || (need_commands mkfs.xfs:xfsprogs) || say "mkfs
 # For the test of the Python client of docs/; without it, the test says aloud that it did not run.
 command -v python3 >/dev/null || (need_commands python3:python3) || say "python3 is missing: the Python client will not be tried"
 
+# For the tests of the C interface; without it, they say aloud that they did not run.
+command -v pkg-config >/dev/null || (need_commands pkg-config:pkg-config) || say "pkg-config is missing: the C interface will not be tried"
+
 step "format check"
 cargo fmt --all --check || fail "the format differs. Run:  cargo fmt --all"
 

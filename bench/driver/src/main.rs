@@ -12,6 +12,7 @@
 
 mod batches;
 mod broker;
+mod clients;
 mod contention;
 mod distance;
 mod disturbed;

@@ -56,6 +56,10 @@ pub enum Measure {
     /// The same with 10 GiB.
     #[value(name = "startup_10000_10gib_s")]
     Startup10Gib,
+    /// What an idempotent producer costs per record of 100 bytes, in memory: batching, checksums, completion.
+    ClientOverheadNsPerRecord,
+    /// Records of 100 bytes from one core into a sink in another process.
+    LoadgenNullSink,
 }
 
 /// What a ratio (broker to limit) has to be.
@@ -118,10 +122,12 @@ impl Measure {
             Measure::Startup1Gib => "startup_10000_1gib_s",
             Measure::Startup4Gib => "startup_10000_4gib_s",
             Measure::Startup10Gib => "startup_10000_10gib_s",
+            Measure::ClientOverheadNsPerRecord => "client_overhead_ns_per_record",
+            Measure::LoadgenNullSink => "loadgen_null_sink",
         }
     }
 
-    /// Whether a broker of its own is started for it, with settings or an age of its own.
+    /// Whether a broker of its own is started for it, with settings or an age of its own, or none.
     pub fn has_own_broker(self) -> bool {
         self >= Measure::SorterDisturbanceP99
     }
@@ -146,6 +152,8 @@ impl Measure {
             Measure::MemoryGrowthMib => 55,
             Measure::Startup1Gib | Measure::Startup4Gib => 20,
             Measure::Startup10Gib => 30,
+            Measure::ClientOverheadNsPerRecord => 10,
+            Measure::LoadgenNullSink => 30,
         }
     }
 
@@ -166,6 +174,8 @@ impl Measure {
             Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => "us",
             Measure::MemoryIdleMib | Measure::MemoryGrowthMib => "MiB",
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => "s",
+            Measure::ClientOverheadNsPerRecord => "ns",
+            Measure::LoadgenNullSink => "10^6/s",
             _ => "GB/s",
         }
     }
@@ -187,6 +197,8 @@ impl Measure {
             // Their limits are absolute.
             Measure::MemoryIdleMib | Measure::MemoryGrowthMib => (None, Some(1.0)),
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => (None, Some(1.0)),
+            Measure::ClientOverheadNsPerRecord => (None, None),
+            Measure::LoadgenNullSink => (Some(1.0), None),
         };
         Goal { at_least, at_most }
     }

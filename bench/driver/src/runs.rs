@@ -260,6 +260,8 @@ impl Runs {
             Measure::MemoryGrowthMib => self.memory_growth(measure),
             Measure::Startup1Gib => self.startup(measure, 1),
             Measure::Startup4Gib => self.startup(measure, 4),
+            Measure::ClientOverheadNsPerRecord => self.client_overhead(measure),
+            Measure::LoadgenNullSink => self.loadgen_into_sink(measure),
             _ => self.startup(measure, 10),
         }
     }

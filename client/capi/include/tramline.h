@@ -35,8 +35,7 @@
  * Callbacks have to return in the ordinary way: no longjmp, no C++ exception, no ending of the thread from within one. The same holds for thread cancellation
  * and for signal handlers that jump: do not let them leave a function of this library.
  *
- * Signals. From the first connect on, SIGPIPE is ignored by the whole process if it still had its default effect (which ends the process when a broker
- * goes away in the wrong moment). Whoever has set a handler, or SIG_IGN, before, keeps it; do not set it back to the default later.
+ * Signals. The library raises none and changes none: a broker that goes away is an error, no SIGPIPE.
  *
  * fork. Handles opened before a fork belong to the parent: the child opens its own.
  *

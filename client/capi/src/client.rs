@@ -14,7 +14,6 @@ use crate::failure::Failure;
 use crate::guard::guard;
 use crate::handles::{Kind, Table};
 use crate::layout::{ClientHandle, ClientOptions, Setting};
-use crate::sigpipe;
 
 static CLIENTS: Table<Arc<Client>> = Table::new(Kind::Client);
 
@@ -87,7 +86,6 @@ pub unsafe extern "C" fn tramline_client_connect(servers: *const c_char, options
             (args::text(servers, "servers")?, options)
         };
         let config = config(servers, options)?;
-        sigpipe::ignore_unless_handled();
         let id = CLIENTS.insert(Arc::new(Client::connect(config)?))?;
         // SAFETY: as above.
         unsafe { args::put(out, ClientHandle { id }, "out") }

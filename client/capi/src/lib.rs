@@ -31,4 +31,3 @@ mod header_tests;
 mod last;
 mod layout;
 mod producer;
-mod sigpipe;

@@ -1,12 +1,12 @@
 //! One TCP connection: connect with a deadline or without waiting, write what is queued, read what is there.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, connect, sendmsg, socket_with};
 
 use super::{Slot, Watch, Wire};
 use crate::core::{Conn, IOVECS_MAX};
@@ -108,15 +108,16 @@ impl Socket {
         while !conn.out().is_empty() {
             let mut slices = [IoSlice::new(&[]); IOVECS_MAX];
             let count = conn.out().io_slices(&mut slices);
-            match self.stream.write_vectored(&slices[..count]) {
+            // Not writev(2): in a program that does not ignore SIGPIPE (any but Rust's own) a peer that went away would end it.
+            match sendmsg(&self.stream, &slices[..count], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     conn.out_mut().advance(written);
                     total += written;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(total)
