@@ -46,37 +46,40 @@ fn binaries() -> &'static Path {
 /// cargo itself builds only the root crate's binary for a test; `scripts/test.sh` did it before, and then this is quick.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let profile = match binaries().file_name().and_then(OsStr::to_str) {
-            Some("debug") | None => "dev",
-            Some(other) => other,
-        };
-        let target = binaries().parent().expect("the profile's directory lies in the target directory");
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "tramctl",
-                "--package",
-                "tramline-loadgen",
-                "--bins",
-                "--profile",
-                profile,
-                "--target-dir",
-            ])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stdin(Stdio::null())
-            .output();
-        match output {
-            Ok(output) => assert!(output.status.success(), "the tools do not build:\n{}", String::from_utf8_lossy(&output.stderr)),
-            Err(error) => panic!("cargo does not run: {error}"),
-        }
-    });
-    let path = binaries().join(name);
+    BUILT.get_or_init(|| build(&["--package", "tramctl", "--package", "tramline-loadgen", "--bins"]));
+    built(binaries().join(name))
+}
+
+/// The path of one of the Rust client's examples.
+pub fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&["--package", "tramline-client", "--features", "tokio", "--examples"]));
+    built(binaries().join("examples").join(name))
+}
+
+fn built(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "{} is missing", path.display());
     path
+}
+
+fn build(what: &[&str]) {
+    let profile = match binaries().file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(other) => other,
+    };
+    let target = binaries().parent().expect("the profile's directory lies in the target directory");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) => assert!(output.status.success(), "{what:?} does not build:\n{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("cargo does not run: {error}"),
+    }
 }
 
 /// Runs a program with `input` on its standard input. It is killed when it takes longer than the limit of every wait.

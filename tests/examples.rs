@@ -1,0 +1,58 @@
+//! The examples of the Rust client, as their comments say to run them, against a real node.
+//!
+//! Not here: the C examples (`capi.rs`), the Python client (`clients.rs`).
+
+mod common;
+
+use common::tool::{Ran, example, run_command};
+use common::{Node, Options, Peer};
+use std::process::Command;
+use std::time::Instant;
+
+fn run(name: &str, node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
+    let mut command = Command::new(example(name));
+    run_command(command.env("TRAMLINE_SERVER", node.server()).args(arguments), input)
+}
+
+#[test]
+fn lines_are_produced_and_consumed() {
+    let node = Node::with(Options::shards(2));
+    let lines: Vec<String> = (0..1000).map(|number| format!("line {number}")).collect();
+    let produced = run("produce", &node, &["words"], (lines.join("\n") + "\n").as_bytes()).ok().text();
+    assert!(produced.starts_with("1000 acknowledged, 0 failed"), "{produced}");
+    let consumed = run("consume", &node, &["words"], b"").ok().text();
+    let mut values: Vec<&str> = consumed.lines().map(|line| line.split_once(' ').expect("partition/offset value").1).collect();
+    values.sort_unstable_by_key(|value| value.trim_start_matches("line ").parse::<u64>().expect("its number"));
+    assert_eq!(values, lines);
+    // Each partition's offsets begin at 0 and have no hole.
+    let mut next = [0u64; 4];
+    for place in consumed.lines().filter_map(|line| line.split_once(' ')).map(|(place, _)| place) {
+        let (partition, offset) = place.split_once('/').expect("partition/offset");
+        let next = &mut next[partition.parse::<usize>().expect("a partition")];
+        assert_eq!(offset.parse::<u64>().expect("an offset"), *next);
+        *next += 1;
+    }
+}
+
+#[test]
+fn a_busy_polling_producer_measures_round_trips() {
+    let node = Node::start();
+    let said = run("busy_poll", &node, &["numbers", "500"], b"").ok().text();
+    assert!(said.starts_with("500 round trips: median "), "{said}");
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.partitions("numbers")[0].uid;
+    // At level `leader` they become durable, and so readable, a moment later.
+    let until = Instant::now() + common::WAIT;
+    while peer.list_offset(uid, -1).1 < 500 {
+        assert!(Instant::now() < until, "they do not become durable");
+    }
+    let values: Vec<Vec<u8>> = peer.read_from(uid, 0).into_iter().filter_map(|record| record.value).collect();
+    assert!(values.into_iter().eq((0..500usize).map(|number| number.to_le_bytes().to_vec())), "the records are those that were sent");
+}
+
+#[test]
+fn producer_and_consumer_share_a_runtime() {
+    let node = Node::with(Options::shards(2));
+    let said = run("tokio", &node, &["numbers"], b"").ok().text();
+    assert_eq!(said.trim(), "read 1000 numbers, their sum is 499500; 0 failed");
+}

@@ -1,0 +1,148 @@
+//! The load generator against a real node: every mode, its verdicts, and what it says when the node stands still or goes away.
+//!
+//! Not here: how fast either is (`bench/`), runs into the generator's own sink (`tools/loadgen/tests`).
+
+mod common;
+
+use common::tool::{Ran, program, run, tramctl};
+use common::{Node, Options, temp_dir};
+use serde_json::Value;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// How long the node stands still.
+const STANDS_STILL: Duration = Duration::from_secs(2);
+/// A rate that a debug build on a busy machine keeps.
+const RATE: &str = "500";
+
+fn loadgen(node: &Node, arguments: &str, more: &[&str]) -> Ran {
+    let server = node.server();
+    let mut all: Vec<&str> = arguments.split_whitespace().collect();
+    all.extend(["--server", &server, "--quiet", "--json", "-"]);
+    all.extend_from_slice(more);
+    run(&program("tramline-loadgen"), &all, b"")
+}
+
+/// The report of a run in which nothing was lost, doubled, out of order or changed. Exit code 3 says that this machine did not keep up, which is
+/// none of the node's faults here.
+fn good(ran: Ran) -> Value {
+    assert!(ran.code == 0 || ran.code == 3, "{}\n{}", ran.text(), ran.stderr);
+    let report = ran.json();
+    for name in ["lost", "duplicates", "reordered", "changed"] {
+        let count = &report["check"][name];
+        assert!(count.is_null() || count == 0, "{name}: {report}");
+    }
+    report
+}
+
+fn count(report: &Value, side: &str, name: &str) -> u64 {
+    report[side][name].as_u64().unwrap_or_else(|| panic!("{side} {name}: {report}"))
+}
+
+#[test]
+fn every_mode_runs_and_checks_what_it_reads() {
+    let node = Node::with(Options::shards(2));
+    let report = good(loadgen(&node, &format!("produce --topic a --partitions 4 --rate {RATE} --duration 1s --warmup 0s --size 100"), &[]));
+    assert!(count(&report, "produce", "acked") >= 400, "{report}");
+    assert!(count(&report, "check", "received") >= 400, "what was written is read back: {report}");
+    let report = good(loadgen(&node, "consume --topic a --from earliest --until-end", &[]));
+    assert!(count(&report, "consume", "records") >= 400, "{report}");
+    let report = good(loadgen(
+        &node,
+        &format!(
+            "both --topic b --partitions 4 --rate {RATE} --arrivals poisson --duration 1s --warmup 0s --size 50..500 --keys 100 --key-choice zipf:1.1"
+        ),
+        &[],
+    ));
+    assert!(count(&report, "check", "received") >= 300, "{report}");
+    let report = good(loadgen(&node, &format!("replay --topic a --rate {RATE} --duration 1s --warmup 0s --size 100 --readers 2"), &[]));
+    assert!(report["replay"]["records"].as_u64().is_some_and(|records| records > 400), "{report}");
+    good(loadgen(&node, &format!("fanout --topic c --partitions 2 --rate {RATE} --duration 1s --warmup 0s --size 100 --readers 3"), &[]));
+    let report = good(loadgen(&node, "churn --topic a --rate 50 --duration 1s --warmup 0s", &[]));
+    assert!(report["connect"].is_object(), "{report}");
+}
+
+#[test]
+fn files_are_written_that_others_read() {
+    let node = Node::start();
+    let dir = temp_dir("loadgen");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+    let (hgrm, hlog, plot) = (path("a.hgrm"), path("a.hlog"), path("a.svg"));
+    let arguments = format!("both --topic t --partitions 1 --rate {RATE} --duration 2s --warmup 0s --size 100");
+    good(loadgen(&node, &arguments, &["--hgrm", &hgrm, "--hlog", &hlog, "--plot", &plot]));
+    let files: Vec<String> =
+        std::fs::read_dir(dir.path()).expect("the directory").filter_map(|f| f.ok()?.file_name().into_string().ok()).collect();
+    assert!(files.iter().any(|name| name.ends_with(".hgrm")), "{files:?}");
+    let log = std::fs::read_to_string(&hlog).expect("an interval log");
+    for tag in ["Tag=ack,", "Tag=service,", "Tag=e2e,"] {
+        assert!(log.contains(tag), "{tag}: {log}");
+    }
+    assert!(std::fs::read_to_string(&plot).expect("a plot").contains("</svg>"));
+}
+
+#[test]
+fn a_scenario_file_is_run_and_an_unknown_key_is_refused_by_name() {
+    let node = Node::start();
+    let dir = temp_dir("scenario");
+    let file = dir.path().join("a.toml");
+    let path = file.to_str().expect("a path in UTF-8");
+    let body = format!(
+        "mode = \"produce\"\ntopic = \"from-a-file\"\npartitions = 3\nrate = \"{RATE}\"\nsize = 64\nduration = \"1s\"\nwarmup = \"0s\"\n"
+    );
+    std::fs::write(&file, &body).expect("written");
+    let report = good(loadgen(&node, "", &["--scenario", path]));
+    assert!(count(&report, "produce", "acked") >= 400, "{report}");
+    let described = tramctl(&node.server(), &["--format", "json", "topic", "describe", "from-a-file"]).ok().json();
+    assert_eq!(described["partitions"].as_array().map(Vec::len), Some(3));
+    std::fs::write(&file, body + "szie = 3\n").expect("written");
+    let refused = loadgen(&node, "", &["--scenario", path]);
+    assert!(refused.code == 2 && refused.stderr.contains("szie") && refused.stderr.contains("a.toml"), "{refused:?}");
+}
+
+#[test]
+fn a_node_that_stands_still_is_in_the_latency_and_one_that_goes_away_ends_the_run() {
+    let mut node = Node::start();
+    let server = node.server();
+    let arguments = format!(
+        "produce --topic t --partitions 1 --rate {RATE} --duration 6s --warmup 0s --size 100 --no-verify --quiet --json - --server {server}"
+    );
+    let stopped = std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&program("tramline-loadgen"), &arguments.split_whitespace().collect::<Vec<_>>(), b""));
+        wait_for_records(&node);
+        node.process.signal("STOP");
+        // This long it stands still, which is what is asserted below: nothing is waited for.
+        let stood_still = channel::<()>();
+        let _ = stood_still.1.recv_timeout(STANDS_STILL);
+        node.process.signal("CONT");
+        running.join().expect("the generator")
+    });
+    let report = stopped.json();
+    let longest_us = report["produce"]["latency_us"]["max"].as_f64().unwrap_or(0.0);
+    assert!(longest_us > 0.9 * STANDS_STILL.as_micros() as f64, "{longest_us} us at most: {}", stopped.stderr);
+    let vanished = std::thread::scope(|scope| {
+        let more = arguments.replace("--topic t", "--topic u");
+        let running = scope.spawn(move || run(&program("tramline-loadgen"), &more.split_whitespace().collect::<Vec<_>>(), b""));
+        wait_for_topic(&node, "u");
+        node.process.kill();
+        running.join().expect("the generator")
+    });
+    assert_eq!(vanished.code, 1, "{}", vanished.stderr);
+    assert!(vanished.stderr.contains("vanished"), "{}", vanished.stderr);
+    assert!(vanished.json()["ended_early"].is_string(), "it tells what it had until then");
+}
+
+fn wait_for_records(node: &Node) {
+    wait_for_topic(node, "t");
+}
+
+/// Waits until a topic has records.
+fn wait_for_topic(node: &Node, topic: &str) {
+    let until = std::time::Instant::now() + common::WAIT;
+    loop {
+        let described = tramctl(&node.server(), &["--format", "json", "topic", "describe", topic]);
+        if described.code == 0 && described.json()["partitions"][0]["next"].as_u64().is_some_and(|end| end > 0) {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "no record comes: {described:?}");
+    }
+}
