@@ -115,6 +115,7 @@ numbers! {
     turn_us (us): "tramline_background_seconds_total", "Time spent in background turns.";
     cycles: "tramline_shard_cycles_total", "Cycles of the shard loop that found something to do.";
     parks: "tramline_shard_parks_total", "Times the shard went to sleep.";
+    write_naps: "tramline_shard_write_naps_total", "Times the shard let go of its core for 100 us, because no write had completed for 5 ms and the kernel's worker may have waited for the core.";
     busy_us (us): "tramline_shard_busy_seconds_total", "Time spent in cycles that found something to do.";
     stalls: "tramline_shard_stalls_total", "Cycles that took longer than 10 ms.";
 }

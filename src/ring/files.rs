@@ -85,16 +85,22 @@ pub(super) struct Files {
     lock: Option<File>,
     ops: usize,
     writes: usize,
+    completed_writes: u64,
 }
 
 impl Files {
     pub(super) fn new(dir: OwnedFd) -> Files {
-        Files { dir, open: HashMap::new(), slots: Vec::new(), free: Vec::new(), lock: None, ops: 0, writes: 0 }
+        Files { dir, open: HashMap::new(), slots: Vec::new(), free: Vec::new(), lock: None, ops: 0, writes: 0, completed_writes: 0 }
     }
 
     pub(super) fn in_flight_ops(&self) -> usize {
         self.ops
     }
+    /// Writes that have completed since the start, well or not.
+    pub(super) fn completed_writes(&self) -> u64 {
+        self.completed_writes
+    }
+
     pub(super) fn in_flight_writes(&self) -> usize {
         self.writes
     }
@@ -212,6 +218,7 @@ impl Files {
             State::Free => panic!("a completion for a free slot"),
             State::Write { file, .. } => {
                 self.writes -= 1;
+                self.completed_writes += 1;
                 self.release(file);
                 Outcome::Write(result)
             }

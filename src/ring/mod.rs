@@ -314,6 +314,11 @@ impl Ring {
         self.files.in_flight_ops() + self.writes.len()
     }
 
+    /// Writes that have completed since the start, well or not.
+    pub fn completed_writes(&self) -> u64 {
+        self.files.completed_writes()
+    }
+
     /// The writes among them. While there are any, a spinning loop should yield to the kernel's workers (D1).
     pub fn in_flight_writes(&self) -> usize {
         self.files.in_flight_writes() + self.writes.len()

@@ -23,6 +23,7 @@ mod shard_loop;
 pub mod shutdown;
 mod start;
 pub mod start_disk;
+mod stuck_writes;
 pub mod topology;
 
 pub use start::{Ready, StartError, run, run_told};

@@ -9,6 +9,7 @@
 use super::clock::Clock;
 use super::mesh::{Envelope, Hub};
 use super::park::Bed;
+use super::stuck_writes::{NAP, StuckWrites};
 use crate::config::{Settings, Spin};
 use crate::effects::{Effect, Effects, Event, Now};
 use crate::fatal;
@@ -85,6 +86,7 @@ pub(super) struct ShardLoop {
     /// The last look at the disk whose grant was taken.
     disk_seen: u64,
     turn_due: bool,
+    stuck_writes: StuckWrites,
     stopping: bool,
     failed: bool,
 }
@@ -110,6 +112,7 @@ impl ShardLoop {
             next_sweep_us: 0,
             disk_seen: 0,
             turn_due: true,
+            stuck_writes: StuckWrites::default(),
             stopping: false,
             failed: false,
         }
@@ -121,6 +124,11 @@ impl ShardLoop {
         let mut last_us = 0;
         loop {
             let now = self.parts.clock.now();
+            let (completed, in_flight) = (self.parts.ring.completed_writes(), self.parts.ring.in_flight_writes());
+            if self.stuck_writes.nap_is_due(now.mono_us, completed, in_flight) {
+                self.parts.shard.metrics_mut().counters.write_naps += 1;
+                std::thread::sleep(NAP);
+            }
             let mut worked = self.cycle(now);
             if !worked && self.turn_due {
                 self.turn(now);

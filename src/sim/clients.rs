@@ -201,8 +201,8 @@ impl Clients {
         }
         let uid = self.uids[self.dice.below(self.uids.len() as u64) as usize];
         match self.dice.below(100) {
-            0..=29 => self.produce_marked(world, at, uid),
-            30..=64 => {
+            0..=19 => self.produce_marked(world, at, uid),
+            20..=64 => {
                 let level = [Level::Durable, Level::Durable, Level::LeaderDurable, Level::Leader, Level::None][self.dice.below(5) as usize];
                 if self.refused.is_empty() || self.dice.chance(50) {
                     return self.produce(world, at, uid, level);

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 /// Offsets from here on are none: no run sends as many records, or loses room for as many.
 const OFFSETS_MAX: u64 = 1 << 26;
+/// Acknowledged places that are remembered of one connection or producer and partition. Those under way are eight at most.
+const ORDER_MAX: usize = 64;
 /// Record 0 is none.
 const NONE: u64 = 0;
 
@@ -162,7 +164,12 @@ impl History {
         durable: bool,
     ) -> Check {
         let order = self.order.entry((conn, uid)).or_default();
-        let at = order.partition_point(|(number, _)| *number < sequence);
+        if order.len() >= ORDER_MAX {
+            order.drain(..ORDER_MAX / 2);
+        }
+        // Mostly it is the newest one.
+        let is_newest = order.last().is_none_or(|(number, _)| *number < sequence);
+        let at = if is_newest { order.len() } else { order.partition_point(|(number, _)| *number < sequence) };
         let (before, after) = (at.checked_sub(1).map(|before| order[before]), order.get(at));
         if before.is_some_and(|(_, base)| base >= base_offset) || after.is_some_and(|(_, base)| *base <= base_offset) {
             return Err(format!("partition {uid}: request {sequence} got offset {base_offset}, out of order: {before:?}, {after:?}"));

@@ -11,7 +11,7 @@ use super::history::value_of;
 use super::totals::Event as Counted;
 use super::world::World;
 use crate::constants::PRODUCER_BATCHES_KEPT;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use tramline_wire::batch::{NewRecord, ProducerMark, mark_producer};
 use tramline_wire::error::ErrorCode;
@@ -56,20 +56,26 @@ struct Part {
 pub(super) struct Producer {
     id: Option<u64>,
     parts: BTreeMap<u64, Part>,
+    /// Partitions of which something has to be sent.
+    to_send: BTreeSet<u64>,
+    /// Batches' memory, for the next ones.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Producer {
-    fn next_to_send(&self) -> Option<u64> {
-        self.parts.iter().find(|(_, part)| part.open.iter().any(|open| open.state == State::ToSend)).map(|(uid, _)| *uid)
-    }
-
     /// A connection is gone, and with it every answer that was on its way.
     pub(super) fn on_gone(&mut self) {
-        for open in self.parts.values_mut().flat_map(|part| &mut part.open) {
-            if let State::UnderWay(_) = open.state {
+        for (uid, part) in &mut self.parts {
+            for open in part.open.iter_mut().filter(|open| matches!(open.state, State::UnderWay(_))) {
                 open.state = State::ToSend;
+                self.to_send.insert(*uid);
             }
         }
+    }
+
+    fn forget(&mut self, uid: u64) {
+        self.parts.remove(&uid);
+        self.to_send.remove(&uid);
     }
 }
 
@@ -103,23 +109,28 @@ impl Clients {
             let timestamp_us = 1_700_000_000_000_000 + world.now_us as i64;
             self.builder.push(&NewRecord { value: Some(&self.scratch), timestamp_us, ..NewRecord::default() }).expect("small records");
         }
-        let mut batch = Vec::new();
+        let producer = &mut self.list[at].producer;
+        let mut batch = producer.spare.pop().unwrap_or_default();
+        batch.clear();
         self.builder.finish_plain(&mut batch, mark);
         let open = Open { sequence: mark.sequence, ids, level, batch, state: State::ToSend, times: 0 };
-        self.list[at].producer.parts.get_mut(&uid).expect("entered above").open.push_back(open);
+        producer.parts.get_mut(&uid).expect("entered above").open.push_back(open);
+        producer.to_send.insert(uid);
         self.send_again(world, at);
     }
 
     /// Sends what a partition has to send, in order. Answers whether there was any.
     pub(super) fn send_again(&mut self, world: &mut World, at: usize) -> bool {
-        let Some(uid) = self.list[at].producer.next_to_send() else { return false };
+        let Some(uid) = self.list[at].producer.to_send.first().copied() else { return false };
         if !self.uids.contains(&uid) {
             // Its topic is gone, and nobody asks for it any more.
-            self.list[at].producer.parts.remove(&uid);
+            self.list[at].producer.forget(uid);
             return true;
         }
-        let mut part = self.list[at].producer.parts.remove(&uid).expect("found above");
-        for open in part.open.iter_mut().filter(|open| open.state == State::ToSend) {
+        let producer = &mut self.list[at].producer;
+        producer.to_send.remove(&uid);
+        let mut all = std::mem::take(&mut producer.parts.get_mut(&uid).expect("a partition with something to send").open);
+        for open in all.iter_mut().filter(|open| open.state == State::ToSend) {
             let pending = Pending::Marked { uid };
             let (level, len) = (open.level, open.batch.len() as u32);
             self.send(world, at, Kind::Produce, &open.batch, pending, |out| {
@@ -131,9 +142,11 @@ impl Clients {
                 open.state = State::UnderWay(self.list[at].sequence);
                 open.times += 1;
                 world.totals.add(Counted::MarkedAgain, u64::from(open.times > 1));
+            } else {
+                self.list[at].producer.to_send.insert(uid);
             }
         }
-        self.list[at].producer.parts.insert(uid, part);
+        self.list[at].producer.parts.get_mut(&uid).expect("as above").open = all;
         true
     }
 
@@ -157,14 +170,17 @@ impl Clients {
         let code = answer.map_or_else(|code| code, |result| result.error);
         self.forget_if_lost(world, uid, code);
         let is_known = self.uids.contains(&uid);
-        let Some(part) = self.list[at].producer.parts.get_mut(&uid) else { return Ok(()) };
+        let producer = &mut self.list[at].producer;
+        let Some(part) = producer.parts.get_mut(&uid) else { return Ok(()) };
         let Some(place) = part.open.iter().position(|open| open.state == State::UnderWay(correlation)) else { return Ok(()) };
         match code {
             ErrorCode::Ok => {
                 let open = part.open.remove(place).expect("found above");
                 let number = u64::from(part.epoch) << 32 | u64::from(open.sequence);
                 let result = answer.expect("a good answer is a result");
-                self.on_marked_acked(world, at, uid, number, &open, result)
+                let checked = self.on_marked_acked(world, at, uid, number, &open, result);
+                self.list[at].producer.spare.push(open.batch);
+                checked
             }
             ErrorCode::OutOfSequence => {
                 let is_oldest = part.open.iter().take(place).all(|open| open.state == State::NotStored);
@@ -175,11 +191,14 @@ impl Clients {
                     ));
                 }
                 part.open[place].state = if is_oldest { State::NotStored } else { State::ToSend };
+                if !is_oldest {
+                    producer.to_send.insert(uid);
+                }
                 self.maybe_raise_epoch(world, at, uid);
                 Ok(())
             }
             ErrorCode::TopicDeleted | ErrorCode::UnknownPartition if !is_known => {
-                self.list[at].producer.parts.remove(&uid);
+                producer.forget(uid);
                 Ok(())
             }
             code if code.retriable() => {
@@ -188,6 +207,7 @@ impl Clients {
                     world.refused_for_space = true;
                 }
                 part.open[place].state = State::ToSend;
+                producer.to_send.insert(uid);
                 Ok(())
             }
             code => Err(format!("a marked batch to partition {uid} (known: {is_known}): {code:?}")),
@@ -221,6 +241,7 @@ impl Clients {
             part.next += (open.ids.end - open.ids.start) as u32;
             mark_producer(&mut open.batch, ProducerMark { id, epoch: part.epoch, sequence: open.sequence });
         }
+        producer.to_send.insert(uid);
     }
 
     /// After damage: whoever was known may be forgotten.
