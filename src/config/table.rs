@@ -361,7 +361,7 @@ pub static TABLE: &[Def] = &[
         1,
         500_000,
         fixed("50000"),
-        "Idempotent producers that a shard remembers, counted once per partition they send to; some 500 bytes each, and 400 in each checkpoint (one per sealed segment). One more is refused (retriable) until one is forgotten.",
+        "Idempotent producers that a shard remembers, counted once per partition they send to; some 350 bytes each, and at most 400 in each checkpoint (one per sealed segment). One more is refused (retriable) until one is forgotten.",
     ),
     span(
         "producer.expiry",
