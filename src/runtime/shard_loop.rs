@@ -194,9 +194,11 @@ impl ShardLoop {
             return;
         }
         self.parts.shard.metrics_mut().counters.parks += 1;
+        let parked_us = self.parts.clock.now().mono_us;
         if let Err(error) = bed.sleep().await {
             tracing::error!("a shard cannot sleep ({error}): it polls instead");
         }
+        self.stuck_writes.on_slept(parked_us, self.parts.clock.now().mono_us);
         self.parts.ring.unpark();
     }
 
