@@ -30,6 +30,11 @@ pub struct BatchRef {
 }
 
 impl BatchRef {
+    /// Its records.
+    pub fn record_count(&self) -> u32 {
+        self.last_delta + 1
+    }
+
     /// One past the last offset.
     pub fn end_offset(&self) -> u64 {
         self.base_offset + u64::from(self.last_delta) + 1

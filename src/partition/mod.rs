@@ -17,6 +17,6 @@ mod trim;
 pub use expiry::Oldest;
 pub use index::{BatchRef, Found, Index, Run};
 pub use partition::{Partition, TopicRules};
-pub use producers::{Appended, ProducerBatch, Producers, Verdict};
+pub use producers::{ProducerBatch, Producers, Verdict};
 pub use table::{Partitions, Slot};
 pub use trim::{StoredTrimError, Trim, TrimError, decode_trims, encode_trims};

@@ -8,6 +8,7 @@
 //!
 //! Not here: how many producers there may be and when they are forgotten (shard/producers.rs), waiting for a level (shard/acks.rs).
 
+use super::index::BatchRef;
 use crate::constants::PRODUCER_BATCHES_KEPT;
 use crate::ids::{BlockSeq, PartitionUid, ProducerId};
 use crate::log::checkpoint::{ProducerBatchV1, ProducerV1};
@@ -130,7 +131,7 @@ impl Producers {
 
     /// A batch was appended that `check` found new, or that was found in the log at a start. What is committed up to `committed_end` needs to be kept
     /// no longer than the last `PRODUCER_BATCHES_KEPT`.
-    pub fn accept(&mut self, mark: &ProducerMark, batch: &Appended, committed_end: u64, now_us: Option<u64>) {
+    pub fn accept(&mut self, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64, committed_end: u64, now_us: Option<u64>) {
         let producer = self
             .by_id
             .entry(ProducerId(mark.id))
@@ -145,7 +146,7 @@ impl Producers {
             Some(end) => end + u64::from(mark.sequence.wrapping_sub(end as u32)),
             None => u64::from(mark.sequence),
         };
-        let Appended { count, base_offset, append_time_us, block } = *batch;
+        let (count, base_offset, block) = (batch.record_count(), batch.base_offset, batch.block);
         producer.batches.push_back(ProducerBatch { epoch: mark.epoch, first, count, base_offset, append_time_us, block });
         while producer.batches.get(PRODUCER_BATCHES_KEPT).is_some_and(|batch| batch.end_offset() <= committed_end) {
             producer.batches.pop_front();
@@ -157,10 +158,10 @@ impl Producers {
     }
 
     /// At a start: a batch that was found in the log. One that the checkpoint knew of is there already.
-    pub fn replay(&mut self, mark: &ProducerMark, batch: &Appended) {
+    pub fn replay(&mut self, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64) {
         let known = self.by_id.get(&ProducerId(mark.id)).map_or(0, |producer| producer.last().end_offset());
         if mark.id != 0 && batch.base_offset >= known {
-            self.accept(mark, batch, u64::MAX, None);
+            self.accept(mark, batch, append_time_us, u64::MAX, None);
         }
     }
 
@@ -221,19 +222,6 @@ impl Producers {
     }
 }
 
-/// Where a batch was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Its records.
-    pub count: u32,
-    /// Its first offset.
-    pub base_offset: u64,
-    /// When, UTC microseconds.
-    pub append_time_us: i64,
-    /// Its block.
-    pub block: BlockSeq,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,16 +235,27 @@ mod tests {
         ProducerMark { id: ID, epoch, sequence }
     }
 
-    fn appended(base_offset: u64, count: u32) -> Appended {
-        Appended { count, base_offset, append_time_us: 1_000 + base_offset as i64, block: BlockSeq(base_offset) }
+    fn batch(base_offset: u64, count: u32) -> BatchRef {
+        BatchRef { base_offset, newest_ts_us: 0, block: BlockSeq(base_offset), at: 0, len: 100, last_delta: count - 1 }
     }
 
-    /// Ten batches of ten records, offsets from 0, sequences from `first`.
-    fn ten(first: u32, committed_end: u64) -> Producers {
+    fn time_of(batch: &BatchRef) -> i64 {
+        1_000 + batch.base_offset as i64
+    }
+
+    fn accept(producers: &mut Producers, mark: &ProducerMark, batch: &BatchRef, committed_end: u64, now_us: Option<u64>) {
+        producers.accept(mark, batch, time_of(batch), committed_end, now_us);
+    }
+
+    fn replay(producers: &mut Producers, mark: &ProducerMark, batch: &BatchRef) {
+        producers.replay(mark, batch, time_of(batch));
+    }
+
+    /// Ten batches of ten records, offsets and sequences from 0.
+    fn ten(committed_end: u64) -> Producers {
         let mut producers = Producers::default();
         for number in 0..10 {
-            let sequence = first.wrapping_add(10 * number);
-            producers.accept(&mark(3, sequence), &appended(u64::from(10 * number), 10), committed_end, Some(1));
+            accept(&mut producers, &mark(3, 10 * number), &batch(u64::from(10 * number), 10), committed_end, Some(1));
         }
         producers
     }
@@ -280,7 +279,7 @@ mod tests {
 
     #[test]
     fn each_rule_of_the_protocol() {
-        let producers = ten(0, 100);
+        let producers = ten(100);
         let new = Verdict::New { is_known: true };
         let duplicate = |base: u64| match producers.check(&mark(3, base as u32), 10) {
             Verdict::Duplicate(batch) => (batch.base_offset, batch.append_time_us) == (base, 1_000 + base as i64),
@@ -303,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_new_epoch_forgets_the_batches_of_the_one_before() {
-        let mut producers = ten(0, 100);
-        producers.accept(&mark(4, 0), &appended(100, 10), 100, Some(1));
+        let mut producers = ten(100);
+        accept(&mut producers, &mark(4, 0), &batch(100, 10), 100, Some(1));
         assert!(matches!(producers.check(&mark(4, 0), 10), Verdict::Duplicate(ProducerBatch { base_offset: 100, .. })));
         assert_eq!(producers.check(&mark(4, 10), 1), Verdict::New { is_known: true });
         // As a number 90 of the epoch before this would be a repeated one.
@@ -315,12 +314,12 @@ mod tests {
     #[test]
     fn numbers_go_round() {
         let mut producers = Producers::default();
-        producers.accept(&mark(0, 0), &appended(0, u32::MAX - 4), u64::MAX, None);
-        producers.accept(&mark(0, u32::MAX - 4), &appended(u64::from(u32::MAX - 4), 10), u64::MAX, None);
+        accept(&mut producers, &mark(0, 0), &batch(0, u32::MAX - 4), u64::MAX, None);
+        accept(&mut producers, &mark(0, u32::MAX - 4), &batch(u64::from(u32::MAX - 4), 10), u64::MAX, None);
         assert_eq!(producers.check(&mark(0, 5), 1), Verdict::New { is_known: true });
         assert!(matches!(producers.check(&mark(0, u32::MAX - 4), 10), Verdict::Duplicate(_)));
         assert_eq!(producers.check(&mark(0, 3), 1), Verdict::OutOfSequence);
-        producers.accept(&mark(0, 5), &appended(1 << 33, 10), u64::MAX, None);
+        accept(&mut producers, &mark(0, 5), &batch(1 << 33, 10), u64::MAX, None);
         assert!(matches!(producers.check(&mark(0, 5), 10), Verdict::Duplicate(_)));
         assert!(matches!(producers.check(&mark(0, u32::MAX - 4), 10), Verdict::Duplicate(_)));
         assert_eq!(producers.check(&mark(0, 15), 1), Verdict::New { is_known: true });
@@ -328,8 +327,8 @@ mod tests {
 
     #[test]
     fn what_is_not_committed_is_kept_and_not_told() {
-        let mut producers = ten(0, 30);
-        producers.accept(&mark(4, 0), &appended(100, 1), 30, Some(1));
+        let mut producers = ten(30);
+        accept(&mut producers, &mark(4, 0), &batch(100, 1), 30, Some(1));
         let offsets = |end| stored(&producers, end).first().map(|(p, batches)| (p.epoch, batches.iter().map(|b| b.base_offset).collect()));
         assert_eq!(offsets(30), Some((3, vec![0, 10, 20])));
         assert_eq!(offsets(39), Some((3, vec![0, 10, 20])));
@@ -338,17 +337,17 @@ mod tests {
         assert_eq!(offsets(9), None::<(u16, Vec<u64>)>);
         // Before it is committed it is found, however many came behind it.
         assert!(matches!(producers.check(&mark(3, 0), 10), Verdict::Fenced));
-        assert!(matches!(ten(0, 0).check(&mark(3, 0), 10), Verdict::Duplicate(ProducerBatch { base_offset: 0, .. })));
-        let kept = |committed_end| ten(0, committed_end).by_id[&ProducerId(ID)].batches.len();
+        assert!(matches!(ten(0).check(&mark(3, 0), 10), Verdict::Duplicate(ProducerBatch { base_offset: 0, .. })));
+        let kept = |committed_end| ten(committed_end).by_id[&ProducerId(ID)].batches.len();
         assert_eq!((kept(30), kept(79), kept(100)), (10, 10 - 2, PRODUCER_BATCHES_KEPT));
     }
 
     #[test]
     fn who_is_silent_is_forgotten_and_the_start_counts_as_a_word() {
         let mut producers = Producers::default();
-        producers.replay(&mark(0, 0), &appended(0, 1));
+        replay(&mut producers, &mark(0, 0), &batch(0, 1));
         for id in 1..=3 {
-            producers.accept(&ProducerMark { id, ..mark(0, 0) }, &appended(id, 1), 0, Some(1000 * id));
+            accept(&mut producers, &ProducerMark { id, ..mark(0, 0) }, &batch(id, 1), 0, Some(1000 * id));
         }
         assert_eq!(producers.expire(1500, 5000), 1);
         assert_eq!(producers.expire(1500, 5001), 0);
@@ -362,7 +361,7 @@ mod tests {
         // As the log holds it.
         let mut producers = Producers::default();
         for (at, epoch) in [0, 1, 0].into_iter().enumerate() {
-            producers.replay(&mark(epoch, 0), &appended(at as u64, 1));
+            replay(&mut producers, &mark(epoch, 0), &batch(at as u64, 1));
         }
         assert_eq!(stored(&producers, 3).len(), 1);
         assert_eq!(producers.check(&mark(0, 1), 1), Verdict::New { is_known: true });
@@ -370,11 +369,11 @@ mod tests {
 
     #[test]
     fn what_the_log_lost_behind_the_checkpoint_was_never_there() {
-        let mut producers = restored(&stored(&ten(0, 100), 100));
+        let mut producers = restored(&stored(&ten(100), 100));
         producers.cut(90);
         assert_eq!(producers.check(&mark(3, 90), 10), Verdict::New { is_known: true });
         // Another producer's records took the place, and then its own.
-        producers.accept(&mark(3, 90), &appended(95, 10), 95, Some(1));
+        accept(&mut producers, &mark(3, 90), &batch(95, 10), 95, Some(1));
         assert_eq!(stored(&producers, 105).len(), 1);
         producers.cut(0);
         assert!(producers.is_empty());
@@ -384,9 +383,9 @@ mod tests {
     fn a_disk_that_stood_still_leaves_no_memory_behind() {
         let mut producers = Producers::default();
         for number in 0..100_000 {
-            producers.accept(&mark(0, number), &appended(u64::from(number), 1), 0, Some(1));
+            accept(&mut producers, &mark(0, number), &batch(u64::from(number), 1), 0, Some(1));
         }
-        producers.accept(&mark(0, 100_000), &appended(100_000, 1), 100_000, Some(1));
+        accept(&mut producers, &mark(0, 100_000), &batch(100_000, 1), 100_000, Some(1));
         let batches = &producers.by_id[&ProducerId(ID)].batches;
         assert!(batches.capacity() < 100, "{} of {}", batches.len(), batches.capacity());
     }
@@ -394,7 +393,7 @@ mod tests {
     #[test]
     fn those_found_at_a_start_have_all_of_their_time_and_no_more() {
         let mut producers = Producers::default();
-        producers.replay(&mark(0, 0), &appended(0, 1));
+        replay(&mut producers, &mark(0, 0), &batch(0, 1));
         let (minute, expiry_us) = (60_000_000, 3_600_000_000u64);
         let mut looks = (0..200u64).map(|number| 1_000_000 + number * minute);
         let forgotten = looks.find(|now_us| producers.expire(now_us.saturating_sub(expiry_us), *now_us) == 1);
@@ -409,7 +408,7 @@ mod tests {
             sizes in prop::collection::vec((1u32..20, 0u64..3, prop::bool::weighted(0.1)), 1..60),
             (committed, covered, left) in (0usize..60, 0usize..60, 0usize..60),
         ) {
-            let mut log: Vec<(ProducerMark, Appended)> = Vec::new();
+            let mut log: Vec<(ProducerMark, BatchRef)> = Vec::new();
             let mut next: std::collections::BTreeMap<u64, (u16, u32)> = std::collections::BTreeMap::new();
             let mut offset = 0;
             for (count, id, raise) in sizes {
@@ -417,22 +416,22 @@ mod tests {
                 if raise {
                     (*epoch, *sequence) = (*epoch + 1, 0);
                 }
-                log.push((ProducerMark { id: id + 1, epoch: *epoch, sequence: *sequence }, appended(offset, count)));
+                log.push((ProducerMark { id: id + 1, epoch: *epoch, sequence: *sequence }, batch(offset, count)));
                 (*sequence, offset) = (*sequence + count, offset + u64::from(count));
             }
             let left = left.min(log.len());
             let committed = committed.min(left);
             let covered = covered.min(committed);
-            let end_of = |batches: usize| batches.checked_sub(1).map_or(0, |last| log[last].1.base_offset + u64::from(log[last].1.count));
+            let end_of = |batches: usize| batches.checked_sub(1).map_or(0, |last| log[last].1.end_offset());
             let mut before = Producers::default();
             for (number, (mark, batch)) in log.iter().enumerate() {
                 // Commits come behind appends.
-                before.accept(mark, batch, end_of(number.min(committed)), Some(1));
+                accept(&mut before, mark, batch, end_of(number.min(committed)), Some(1));
             }
             let mut after = restored(&stored(&before, end_of(committed)));
-            log[covered..left].iter().for_each(|(mark, batch)| after.replay(mark, batch));
+            log[covered..left].iter().for_each(|(mark, batch)| replay(&mut after, mark, batch));
             let mut model = Producers::default();
-            log[..left].iter().for_each(|(mark, batch)| model.accept(mark, batch, u64::MAX, None));
+            log[..left].iter().for_each(|(mark, batch)| accept(&mut model, mark, batch, u64::MAX, None));
             prop_assert_eq!(stored(&after, u64::MAX), stored(&model, u64::MAX));
         }
     }

@@ -3,8 +3,8 @@
 //! Invariants: a slot is not reused while the process lives (sessions and waiters may still name it); what was appended
 //! to a group is committed in the order of appending.
 
+use super::index::BatchRef;
 use super::partition::Partition;
-use super::producers::Appended;
 use crate::ids::{BlockSeq, GroupId, IdMap, PartitionUid};
 use std::collections::VecDeque;
 use tramline_wire::batch::ProducerMark;
@@ -100,10 +100,10 @@ impl Partitions {
     }
 
     /// A marked batch of `slot` was appended that `Producers::check` found new.
-    pub fn accept_producer(&mut self, slot: Slot, mark: &ProducerMark, batch: &Appended, now_us: u64) {
+    pub fn accept_producer(&mut self, slot: Slot, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64, now_us: u64) {
         let partition = self.slots[slot.0 as usize].as_mut().expect("the slot of a batch is filled");
         let before = partition.producers.len();
-        partition.producers.accept(mark, batch, partition.committed_end(), Some(now_us));
+        partition.producers.accept(mark, batch, append_time_us, partition.committed_end(), Some(now_us));
         self.producers += partition.producers.len() - before;
     }
 

@@ -11,6 +11,7 @@ use crate::control::{Applied, Command, ControlError, PartitionView, State, Topic
 use crate::effects::{Caller, Effect, Effects, Now};
 use crate::ids::{GroupId, LogIndex, PartitionUid, ShardId, Term};
 use crate::log::{AppendRefused, EntryKind, OpenEntry};
+use crate::metrics::ShardMetrics;
 use crate::partition::{Partition, TopicRules};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -80,10 +81,13 @@ impl ControlSeat {
         }
     }
 
-    pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
+    pub(super) fn fail_all(&mut self, effects: &mut Effects, metrics: &mut ShardMetrics, reason: &str) {
         let callers = self.pending.drain(..).filter_map(|p| p.caller).chain(self.awaiting.drain(..).map(|a| a.caller));
-        callers.for_each(|caller| effects.refuse(&caller, ErrorCode::StorageFailed, reason, ""));
-        self.producer_ids.on_refused(effects, &ApiError::new(ErrorCode::StorageFailed, reason.to_owned()));
+        for caller in callers {
+            metrics.count_error(ErrorCode::StorageFailed);
+            effects.refuse(&caller, ErrorCode::StorageFailed, reason, "");
+        }
+        self.producer_ids.on_refused(effects, metrics, &ApiError::new(ErrorCode::StorageFailed, reason.to_owned()));
     }
 }
 
@@ -210,7 +214,7 @@ impl Shard {
                     match result {
                         Ok(Applied::ProducerIds(lease)) => seat.producer_ids.on_leased(lease),
                         Ok(other) => unreachable!("ids were reserved, and this was done: {other:?}"),
-                        Err(error) => seat.producer_ids.on_refused(effects, &ApiError::from(&error)),
+                        Err(error) => seat.producer_ids.on_refused(effects, &mut self.metrics, &ApiError::from(&error)),
                     }
                     continue;
                 }
@@ -237,11 +241,7 @@ impl Shard {
             self.publish_view(effects);
         }
         self.answer_awaiting(effects);
-        if let Err(error) = self.give_producer_ids(now, effects)
-            && let Some(seat) = &mut self.seat
-        {
-            seat.producer_ids.on_refused(effects, &error);
-        }
+        self.give_producer_ids(now, effects);
     }
 
     /// Hands the present metadata to every shard.

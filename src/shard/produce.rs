@@ -9,8 +9,8 @@ use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid};
-use crate::log::{self, AppendRefused};
-use crate::partition::{Appended, BatchRef, TopicRules};
+use crate::log::{AppendRefused, Appended};
+use crate::partition::{BatchRef, TopicRules};
 use tramline_wire::batch::LeaderStamp;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -187,9 +187,7 @@ impl Shard {
         };
         partition.on_appended(placed);
         if mark.id != 0 {
-            let batch =
-                Appended { count: view.record_count(), base_offset: stamp.base_offset, append_time_us: now.utc_us, block: appended.block };
-            self.partitions.accept_producer(slot, &mark, &batch, now.mono_us);
+            self.partitions.accept_producer(slot, &mark, &placed, now.utc_us, now.mono_us);
         }
         self.partitions.touch(group, appended.block, slot, placed.end_offset());
         self.urgent |= self.sessions.is_awaited(slot);
@@ -205,7 +203,7 @@ impl Shard {
         Ok((result, self.acks.bit_of(group), appended.block))
     }
 
-    fn append(&mut self, group: GroupId, batch: &[u8], stamp: &LeaderStamp, rules: &TopicRules) -> Result<log::Appended, AppendRefused> {
+    fn append(&mut self, group: GroupId, batch: &[u8], stamp: &LeaderStamp, rules: &TopicRules) -> Result<Appended, AppendRefused> {
         if rules.append_time {
             self.log.append_batch_with_append_time(&mut self.slab, group, batch, stamp)
         } else {

@@ -14,6 +14,7 @@ use crate::constants::PRODUCER_LEASE_IDS;
 use crate::control::Command;
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::BlockSeq;
+use crate::metrics::ShardMetrics;
 use crate::mutants::Mutant;
 use crate::partition::{ProducerBatch, Slot, Verdict};
 use std::collections::VecDeque;
@@ -53,9 +54,12 @@ impl ProducerIds {
     }
 
     /// A lease was refused: whoever waits is told.
-    pub(super) fn on_refused(&mut self, effects: &mut Effects, error: &ApiError) {
+    pub(super) fn on_refused(&mut self, effects: &mut Effects, metrics: &mut ShardMetrics, error: &ApiError) {
         self.is_asked = false;
-        self.waiting.drain(..).for_each(|caller| effects.refuse(&caller, error.code, &error.message, ""));
+        for caller in self.waiting.drain(..) {
+            metrics.count_error(error.code);
+            effects.refuse(&caller, error.code, &error.message, "");
+        }
     }
 }
 
@@ -123,19 +127,13 @@ impl Shard {
             return Ok(Taken::Blocked);
         }
         seat.producer_ids.waiting.push_back(caller);
-        if let Err(error) = self.give_producer_ids(now, effects) {
-            // The last one that waits is this caller.
-            if let Some(seat) = &mut self.seat {
-                seat.producer_ids.waiting.pop_back();
-            }
-            return Err(error);
-        }
+        self.give_producer_ids(now, effects);
         Ok(Taken::Yes)
     }
 
-    /// Gives ids to those who wait, and asks for more when they do not suffice.
-    pub(super) fn give_producer_ids(&mut self, now: Now, effects: &mut Effects) -> Result<(), ApiError> {
-        let Some(seat) = &mut self.seat else { return Ok(()) };
+    /// Gives ids to those who wait, and asks for more when they do not suffice. When none can be had, all who wait are refused.
+    pub(super) fn give_producer_ids(&mut self, now: Now, effects: &mut Effects) {
+        let Some(seat) = &mut self.seat else { return };
         let ids = &mut seat.producer_ids;
         while let Some(caller) = ids.waiting.front() {
             // One number has the id 0, which is none.
@@ -144,25 +142,20 @@ impl Shard {
             ids.waiting.pop_front();
         }
         if ids.waiting.is_empty() || ids.is_asked {
-            return Ok(());
+            return;
         }
         // Without room for it now, whoever waits is served with the next one who asks, or at the next look.
         let from = u64::try_from(now.utc_us).unwrap_or(0);
-        let taken = self.propose(Command::ReserveProducerIds { count: PRODUCER_LEASE_IDS, from }, None, false)?;
-        if let Some(seat) = &mut self.seat {
-            seat.producer_ids.is_asked = taken == Taken::Yes;
+        let taken = self.propose(Command::ReserveProducerIds { count: PRODUCER_LEASE_IDS, from }, None, false);
+        let ids = &mut self.seat.as_mut().expect("looked at above").producer_ids;
+        match taken {
+            Ok(taken) => ids.is_asked = taken == Taken::Yes,
+            Err(error) => ids.on_refused(effects, &mut self.metrics, &error),
         }
-        Ok(())
     }
 
     /// A turn of forgetting who has been silent for too long.
-    pub(super) fn expire_producers(&mut self, now: Now, effects: &mut Effects) {
-        if self.seat.as_ref().is_some_and(|seat| !seat.producer_ids.waiting.is_empty() && !seat.producer_ids.is_asked)
-            && let Err(error) = self.give_producer_ids(now, effects)
-            && let Some(seat) = &mut self.seat
-        {
-            seat.producer_ids.on_refused(effects, &error);
-        }
+    pub(super) fn expire_producers(&mut self, now: Now) {
         if now.mono_us < self.producer_care.next_look_us {
             return;
         }

@@ -36,7 +36,8 @@ impl Shard {
         self.maybe_seal(effects);
         self.retain(now, effects);
         self.expire(now, effects);
-        self.expire_producers(now, effects);
+        self.give_producer_ids(now, effects);
+        self.expire_producers(now);
         self.count_budgets(now);
         self.keep_starts(effects);
         self.sort(now, effects);

@@ -519,7 +519,7 @@ impl Shard {
         self.acks.fail_all(effects, &mut self.metrics, reason);
         self.trims.fail_all(effects, reason);
         if let Some(seat) = &mut self.seat {
-            seat.fail_all(effects, reason);
+            seat.fail_all(effects, &mut self.metrics, reason);
         }
         effects.push(Effect::Fatal { reason: reason.to_owned() });
     }

@@ -16,7 +16,7 @@ use crate::effects::Effects;
 use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
 use crate::log::{AppendRefused, CheckpointV2, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
 use crate::mutants::Mutant;
-use crate::partition::{Appended, BatchRef, Partition, Run, TopicRules, decode_trims};
+use crate::partition::{BatchRef, Partition, Run, TopicRules, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -273,10 +273,11 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         let partition = found.entry(batch.uid).or_insert_with(new);
         check_batch_order(partition, batch)?;
-        partition.restore_batch(batch_ref(batch));
+        let placed = batch_ref(batch);
+        partition.restore_batch(placed);
         // What the checkpoint covers it has told.
         if batch.block > covers {
-            partition.producers_mut().replay(&batch.producer, &appended(batch));
+            partition.producers_mut().replay(&batch.producer, &placed, batch.append_time_us);
         }
     }
     recover_trims(recovered, &mut found)?;
@@ -326,11 +327,6 @@ fn recover_trims(recovered: &Recovered, found: &mut IdMap<PartitionUid, Partitio
         }
     }
     Ok(())
-}
-
-fn appended(batch: &RecoveredBatch) -> Appended {
-    let count = batch.last_offset_delta + 1;
-    Appended { count, base_offset: batch.base_offset.0, append_time_us: batch.append_time_us, block: batch.block }
 }
 
 fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
