@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use tramline_wire::batch::BatchView;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::{self, Limits, Need};
 use tramline_wire::kind::Kind;
@@ -53,7 +54,7 @@ pub fn producer_ns_per_record(config: ProducerConfig, value: &[u8], records: u64
             core.step_between_polls(now);
             broker.carry(&mut core, now)?;
             core.on_received(0, now)?;
-            core.drain(|delivery| failed = delivery.error.cloned());
+            core.drain(|delivery| failed = failed.take().or_else(|| delivery.error.cloned()));
             if !is_full {
                 break;
             }
@@ -66,7 +67,7 @@ pub fn producer_ns_per_record(config: ProducerConfig, value: &[u8], records: u64
         core.step(now);
         broker.carry(&mut core, now)?;
         core.on_received(0, now)?;
-        core.drain(|delivery| failed = delivery.error.cloned());
+        core.drain(|delivery| failed = failed.take().or_else(|| delivery.error.cloned()));
         turns += 1;
         if turns > 1_000_000 {
             return Err(Error::config("the last records do not end"));
@@ -122,7 +123,7 @@ impl Broker {
                     let start = frame::begin_reply(&mut self.outbox, &header, 0);
                     let mut writer = ProduceReplyWriter::begin(&mut self.outbox, request.level, 0);
                     for (entry, batch) in request.batches(found.payload).map_err(|error| wrong(error.to_string()))? {
-                        let count = u32::from_le_bytes(batch[12..16].try_into().unwrap_or_default());
+                        let count = BatchView::parse(batch).map_err(|error| wrong(error.to_string()))?.record_count();
                         let base_offset = self.next_offset;
                         self.next_offset += u64::from(count);
                         let durable_end = self.next_offset;

@@ -7,9 +7,10 @@
 //! Invariants: a lane's core hears `on_connected` once per connection, and then `on_lost` once; one that could not be opened at any of its addresses is told
 //! as lost, too. A dead address costs its own lane time and no other: nothing here waits.
 
-use super::cluster::Owner;
+use super::cluster::{ClusterView, Owner};
 use super::peer::{Greeting, Peer};
 use super::router::Router;
+use super::wish::MetadataWish;
 use super::{Conn, Now};
 use crate::error::Error;
 use crate::link::HelloInfo;
@@ -23,8 +24,12 @@ pub(crate) trait Lanes {
     fn conn(&mut self, lane: usize) -> &mut Conn;
     /// Whom a lane talks to.
     fn owner(&self, lane: usize) -> Owner;
-    /// Addresses of a lane's owner, best first.
-    fn addresses(&self, lane: usize) -> Vec<String>;
+    /// The cluster as it is known.
+    fn cluster(&self) -> &ClusterView;
+    /// When metadata is wanted.
+    fn wish(&mut self) -> &mut MetadataWish;
+    /// Names of the topics in use.
+    fn topic_names(&self) -> Vec<String>;
     /// Whether a lane needs a connection, has none and none is being opened.
     fn wants_connection(&self, lane: usize, now: Now) -> bool;
     /// A connection is being opened.
@@ -33,12 +38,6 @@ pub(crate) trait Lanes {
     fn on_connected(&mut self, lane: usize, address: &str, hello: &HelloInfo, now: Now);
     /// It could not be opened, or was lost.
     fn on_lost(&mut self, lane: usize, error: Error, now: Now);
-    /// Topics to get metadata of now, if any; it is being got then.
-    fn take_metadata_wish(&mut self, now: Now) -> Option<Vec<String>>;
-    /// The address that a refusal named since the last call.
-    fn take_redirect(&mut self) -> Option<String>;
-    /// Addresses of all nodes known.
-    fn node_addresses(&self) -> Vec<String>;
     /// Newer metadata.
     fn learn(&mut self, metadata: &Metadata, now: Now);
     /// None could be got.
@@ -98,8 +97,8 @@ impl Links {
     /// What time and the core's wishes bring.
     #[inline]
     pub(crate) fn step(&mut self, core: &mut impl Lanes, now: Now) {
-        if let Some(topics) = core.take_metadata_wish(now) {
-            self.ask_metadata(core, topics, now);
+        if core.wish().is_due(now) {
+            self.ask_metadata(core, now);
         }
         for lane in 0..core.lane_count() {
             if core.wants_connection(lane, now) {
@@ -112,14 +111,19 @@ impl Links {
     }
 
     #[cold]
-    fn ask_metadata(&mut self, core: &mut impl Lanes, topics: Vec<String>, now: Now) {
-        if let Some(next) = core.take_redirect() {
+    fn ask_metadata(&mut self, core: &mut impl Lanes, now: Now) {
+        let topics = core.topic_names();
+        core.wish().on_taken(&topics);
+        if topics.is_empty() {
+            return;
+        }
+        if let Some(next) = core.wish().take_redirect() {
             self.router.prefer(&next);
         }
         if !self.router.is_idle() {
             self.router.close();
         }
-        if !self.router.ask(topics, core.node_addresses(), &self.greeting, now) {
+        if !self.router.ask(topics, core.cluster().node_addresses(), &self.greeting, now) {
             core.metadata_failed(Error::config("no server address: give at least one host:port"), now);
         }
         self.dials = true;
@@ -133,7 +137,7 @@ impl Links {
             self.peers.push(Peer::new(Some(owner.node)));
         }
         core.on_connecting(lane);
-        if self.peers[lane].begin(core.addresses(lane), &self.greeting, now) {
+        if self.peers[lane].begin(core.cluster().addresses(core.owner(lane)), &self.greeting, now) {
             self.dials = true;
         } else {
             core.on_lost(lane, Error::config("the owner's node is not in the cluster's metadata"), now);

@@ -5,6 +5,7 @@
 //! | `conn` | one connection: outgoing bytes, incoming frames, correlation ids |
 //! | `recv_buf`, `out_queue` | its two buffers |
 //! | `peer` | one connection's life: dialling, hello |
+//! | `wish` | when metadata is wanted |
 //! | `router` | getting metadata |
 //! | `links` | all connections of a producer or a consumer |
 //! | `cluster` | who owns which partition, and at which address |
@@ -29,6 +30,7 @@ mod peer;
 pub(crate) mod producer;
 mod recv_buf;
 mod router;
+mod wish;
 
 pub(crate) use alive::Alive;
 pub(crate) use backoff::Backoff;

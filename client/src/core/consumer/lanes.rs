@@ -1,8 +1,9 @@
 //! The consumer's core as its connections see it (`core::links`).
 
 use super::ConsumerCore;
-use crate::core::cluster::Owner;
+use crate::core::cluster::{ClusterView, Owner};
 use crate::core::links::Lanes;
+use crate::core::wish::MetadataWish;
 use crate::core::{Conn, Now};
 use crate::error::Error;
 use crate::link::HelloInfo;
@@ -18,8 +19,11 @@ impl Lanes for ConsumerCore {
     fn owner(&self, lane: usize) -> Owner {
         self.lanes[lane].owner
     }
-    fn addresses(&self, lane: usize) -> Vec<String> {
-        self.cluster.addresses(self.lanes[lane].owner)
+    fn cluster(&self) -> &ClusterView {
+        &self.cluster
+    }
+    fn wish(&mut self) -> &mut MetadataWish {
+        &mut self.wish
     }
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         ConsumerCore::wants_connection(self, lane, now)
@@ -33,28 +37,14 @@ impl Lanes for ConsumerCore {
     fn on_lost(&mut self, lane: usize, error: Error, now: Now) {
         ConsumerCore::on_lost(self, lane, error, now);
     }
-    fn take_metadata_wish(&mut self, now: Now) -> Option<Vec<String>> {
-        if !self.metadata_due(now) {
-            return None;
-        }
-        let names = self.topic_names();
-        if names.is_empty() {
-            self.metadata_at_us = None;
-            return None;
-        }
-        self.metadata_asked = true;
-        Some(names)
-    }
-    fn take_redirect(&mut self) -> Option<String> {
-        self.redirect.take()
-    }
-    fn node_addresses(&self) -> Vec<String> {
-        self.cluster.node_addresses()
+    fn topic_names(&self) -> Vec<String> {
+        self.topics.clone()
     }
     fn learn(&mut self, metadata: &Metadata, now: Now) {
         ConsumerCore::learn(self, metadata, now);
     }
-    fn metadata_failed(&mut self, error: Error, now: Now) {
-        ConsumerCore::metadata_failed(self, error, now);
+    fn metadata_failed(&mut self, _: Error, now: Now) {
+        // What it is needed for is told if it lasts.
+        self.wish.on_failed(now);
     }
 }

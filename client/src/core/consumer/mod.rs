@@ -32,7 +32,8 @@ pub(crate) use deliver::Delivered;
 
 use super::cluster::{ClusterView, Owner};
 use super::codec::Decompressor;
-use super::{Alive, Backoff, Conn, Now};
+use super::wish::MetadataWish;
+use super::{Alive, Backoff, Conn};
 use crate::config::ConsumerConfig;
 use crate::error::Error;
 use crate::metrics::ConsumerMetrics;
@@ -149,14 +150,7 @@ pub(crate) struct ConsumerCore {
     errors: VecDeque<Error>,
     /// The first of the times that partitions wait for; `u64::MAX`: none waits.
     waiting_until_us: u64,
-    metadata_at_us: Option<u64>,
-    /// It is being got.
-    metadata_asked: bool,
-    /// Not before this time, after a failure.
-    metadata_not_before_us: u64,
-    /// A better address, named by a refusal.
-    redirect: Option<String>,
-    metadata_backoff: Backoff,
+    wish: MetadataWish,
     pub(crate) metrics: ConsumerMetrics,
     /// Of the waits between attempts.
     seed: u64,
@@ -185,11 +179,7 @@ impl ConsumerCore {
             decompressor: Decompressor::new(),
             errors: VecDeque::new(),
             waiting_until_us: u64::MAX,
-            metadata_at_us: None,
-            metadata_asked: false,
-            metadata_not_before_us: 0,
-            redirect: None,
-            metadata_backoff: Backoff::seeded(u64::from(seed)),
+            wish: MetadataWish::seeded(u64::from(seed)),
             metrics: ConsumerMetrics::default(),
             seed: u64::from(seed),
         })
@@ -354,35 +344,6 @@ impl ConsumerCore {
     /// Whether there is an error to tell.
     pub(crate) fn has_error(&self) -> bool {
         !self.errors.is_empty()
-    }
-
-    /// Whether metadata should be got now.
-    fn metadata_due(&self, now: Now) -> bool {
-        self.next_metadata_us() <= now.mono_us
-    }
-
-    /// Metadata could not be got: it is tried again after a wait.
-    fn metadata_failed(&mut self, _: Error, now: Now) {
-        // What it is needed for is told if it lasts.
-        self.metadata_asked = false;
-        self.metadata_not_before_us = now.mono_us.saturating_add(self.metadata_backoff.next_us());
-    }
-
-    /// When metadata is due; never while it is being got.
-    fn next_metadata_us(&self) -> u64 {
-        match self.metadata_at_us {
-            Some(at_us) if !self.metadata_asked => at_us.max(self.metadata_not_before_us),
-            _ => u64::MAX,
-        }
-    }
-
-    fn want_metadata(&mut self, now: Now) {
-        self.metadata_at_us.get_or_insert(now.mono_us);
-    }
-
-    /// Names of the topics in use.
-    fn topic_names(&self) -> Vec<String> {
-        self.topics.clone()
     }
 
     /// The connection of a lane.

@@ -155,15 +155,12 @@ impl ConsumerCore {
                 last: Some(Arc::new(error)),
             });
         }
-        self.want_metadata(now);
+        self.wish.want(now);
     }
 
     /// Takes over a newer view: partitions may have a new owner, or be gone.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
-        self.metadata_at_us = None;
-        self.metadata_asked = false;
-        self.metadata_not_before_us = 0;
-        self.metadata_backoff.reset();
+        self.wish.on_learned(None);
         self.metrics.metadata_refreshes += 1;
         if !self.cluster.learn(metadata) {
             return;
@@ -202,7 +199,7 @@ impl ConsumerCore {
             let until_us = now.mono_us.saturating_add(part.backoff.next_us());
             part.state = State::Waiting { until_us };
             self.waiting_until_us = self.waiting_until_us.min(until_us);
-            self.metadata_at_us.get_or_insert(now.mono_us);
+            self.wish.want(now);
             let since = *part.failing_since_us.get_or_insert(now.mono_us);
             now.mono_us.saturating_sub(since) < self.told_after_us
         };
@@ -228,7 +225,7 @@ impl ConsumerCore {
     pub(super) fn stream_refused(&mut self, lane: usize, error: Error, now: Now) {
         self.lanes[lane].stream = None;
         if let Some(next) = error.next_address() {
-            self.redirect = Some(next.to_string());
+            self.wish.redirect_to(next);
         }
         let code = error.code().unwrap_or(ErrorCode::Internal);
         if !error.retriable() {
@@ -250,7 +247,7 @@ impl ConsumerCore {
     /// When [`step`](Self::step) has to run next even if nothing arrives, monotonic microseconds.
     pub(crate) fn next_step_us(&self, now: Now) -> u64 {
         let mut next = self.waiting_until_us;
-        next = next.min(self.next_metadata_us());
+        next = next.min(self.wish.next_us());
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.open {
                 next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));

@@ -74,7 +74,7 @@ impl Rig {
     fn turn_until(&mut self, mut stop: impl FnMut(u64) -> ControlFlow<()>) {
         loop {
             let now = self.now();
-            if self.core.metadata_due(now) {
+            if self.core.wish.is_due(now) {
                 self.core.learn(&self.broker.view(), now);
             }
             for lane in 0..self.core.lane_count() {

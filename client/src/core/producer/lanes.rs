@@ -1,12 +1,14 @@
 //! The producer's core as its connections see it (`core::links`).
 
-use super::ProducerCore;
-use crate::core::cluster::Owner;
+use super::{ProducerCore, Source};
+use crate::core::cluster::{ClusterView, Owner};
 use crate::core::links::Lanes;
+use crate::core::wish::MetadataWish;
 use crate::core::{Conn, Now};
 use crate::error::Error;
 use crate::link::HelloInfo;
 use crate::types::Metadata;
+use std::sync::Arc;
 
 impl Lanes for ProducerCore {
     fn lane_count(&self) -> usize {
@@ -18,8 +20,11 @@ impl Lanes for ProducerCore {
     fn owner(&self, lane: usize) -> Owner {
         self.lanes[lane].owner
     }
-    fn addresses(&self, lane: usize) -> Vec<String> {
-        self.cluster.addresses(self.lanes[lane].owner)
+    fn cluster(&self) -> &ClusterView {
+        &self.cluster
+    }
+    fn wish(&mut self) -> &mut MetadataWish {
+        &mut self.wish
     }
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         ProducerCore::wants_connection(self, lane, now)
@@ -33,28 +38,14 @@ impl Lanes for ProducerCore {
     fn on_lost(&mut self, lane: usize, error: Error, now: Now) {
         ProducerCore::on_lost(self, lane, error, now);
     }
-    fn take_metadata_wish(&mut self, now: Now) -> Option<Vec<String>> {
-        if !self.metadata_due(now) {
-            return None;
-        }
-        let names = self.topic_names();
-        if names.is_empty() {
-            self.metadata_at_us = None;
-            return None;
-        }
-        self.metadata_asked = true;
-        Some(names)
-    }
-    fn take_redirect(&mut self) -> Option<String> {
-        self.redirect.take()
-    }
-    fn node_addresses(&self) -> Vec<String> {
-        self.cluster.node_addresses()
+    fn topic_names(&self) -> Vec<String> {
+        self.topics.iter().filter(|topic| !topic.gone).map(|topic| topic.name.clone()).collect()
     }
     fn learn(&mut self, metadata: &Metadata, now: Now) {
         ProducerCore::learn(self, metadata, now);
     }
     fn metadata_failed(&mut self, error: Error, now: Now) {
-        ProducerCore::metadata_failed(self, error, now);
+        self.trouble = Some((Source::Metadata, Arc::new(error)));
+        self.wish.on_failed(now);
     }
 }

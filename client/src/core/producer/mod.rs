@@ -44,6 +44,7 @@ use tramline_wire::produce::ProduceResult;
 
 use super::cluster::{ClusterView, Owner};
 use super::codec::Compressor;
+use super::wish::MetadataWish;
 use super::{Alive, Backoff, Conn, Now};
 use crate::clock::micros;
 use crate::config::ProducerConfig;
@@ -143,14 +144,7 @@ pub(crate) struct ProducerCore {
     results: Vec<ProduceResult>,
     held_bytes: usize,
     records_outstanding: usize,
-    metadata_at_us: Option<u64>,
-    /// It is being got.
-    metadata_asked: bool,
-    /// Not before this time, after a failure.
-    metadata_not_before_us: u64,
-    /// A better address, named by a refusal.
-    redirect: Option<String>,
-    metadata_backoff: Backoff,
+    wish: MetadataWish,
     next_expiry_scan_us: u64,
     /// What keeps it from delivering, as of the newest failure that was not mended.
     trouble: Option<(Source, Arc<Error>)>,
@@ -195,11 +189,7 @@ impl ProducerCore {
             results: Vec::new(),
             held_bytes: 0,
             records_outstanding: 0,
-            metadata_at_us: None,
-            metadata_asked: false,
-            metadata_not_before_us: 0,
-            redirect: None,
-            metadata_backoff: Backoff::seeded(u64::from(seed) + 1),
+            wish: MetadataWish::seeded(u64::from(seed) + 1),
             next_expiry_scan_us: 0,
             trouble: None,
             metrics: ProducerMetrics::default(),
@@ -233,17 +223,9 @@ impl ProducerCore {
         (part.durable_end > 0).then_some(part.durable_end)
     }
 
-    /// Names of the topics in use.
-    fn topic_names(&self) -> Vec<String> {
-        self.topics.iter().filter(|topic| !topic.gone).map(|topic| topic.name.clone()).collect()
-    }
-
     /// Takes over a newer view of the cluster.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
-        self.metadata_asked = false;
-        self.metadata_not_before_us = 0;
-        self.metadata_at_us = Some(now.mono_us.saturating_add(METADATA_AGE_US_MAX));
-        self.metadata_backoff.reset();
+        self.wish.on_learned(Some(now.mono_us.saturating_add(METADATA_AGE_US_MAX)));
         self.metrics.metadata_refreshes += 1;
         self.clear_trouble(Source::Metadata);
         if !self.cluster.learn(metadata) {
@@ -361,30 +343,6 @@ impl ProducerCore {
         }
         part.listed = true;
         self.lanes[part.lane as usize].ready.push_back(id);
-    }
-
-    /// Whether metadata should be got now.
-    fn metadata_due(&self, now: Now) -> bool {
-        self.next_metadata_us() <= now.mono_us
-    }
-
-    /// Metadata could not be got: it is tried again after a wait.
-    fn metadata_failed(&mut self, error: Error, now: Now) {
-        self.trouble = Some((Source::Metadata, Arc::new(error)));
-        self.metadata_asked = false;
-        self.metadata_not_before_us = now.mono_us.saturating_add(self.metadata_backoff.next_us());
-    }
-
-    fn want_metadata(&mut self, now: Now) {
-        self.metadata_at_us = Some(self.metadata_at_us.map_or(now.mono_us, |at_us| at_us.min(now.mono_us)));
-    }
-
-    /// When metadata is due; never while it is being got.
-    fn next_metadata_us(&self) -> u64 {
-        match self.metadata_at_us {
-            Some(at_us) if !self.metadata_asked => at_us.max(self.metadata_not_before_us),
-            _ => u64::MAX,
-        }
     }
 
     /// The connection of a lane.

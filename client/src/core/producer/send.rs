@@ -216,7 +216,7 @@ impl ProducerCore {
         if self.records_outstanding > 0 {
             next = next.min(self.next_expiry_scan_us.max(now.mono_us + EXPIRY_SCAN_US));
         }
-        next = next.min(self.next_metadata_us());
+        next = next.min(self.wish.next_us());
         if let Some(at) = self.identity_at_us() {
             next = next.min(at);
         }

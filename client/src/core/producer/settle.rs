@@ -147,7 +147,7 @@ impl ProducerCore {
     fn on_refused(&mut self, lane: usize, mut batches: Vec<Sealed>, error: Error, now: Now) {
         let code = error.code().unwrap_or(ErrorCode::Internal);
         if let Some(next) = error.next_address() {
-            self.redirect = Some(next.to_string());
+            self.wish.redirect_to(next);
         }
         let error = Arc::new(error);
         for batch in batches.drain(..) {
@@ -161,7 +161,7 @@ impl ProducerCore {
 
     fn refuse_or_fail(&mut self, batch: Sealed, code: ErrorCode, error: Arc<Error>, now: Now) {
         if matches!(code, ErrorCode::NotLeader | ErrorCode::UnknownPartition | ErrorCode::ShuttingDown) {
-            self.want_metadata(now);
+            self.wish.want(now);
         }
         let meaning = Meaning::of(code);
         self.metrics.refusals += u64::from(meaning == Meaning::NotNow);
@@ -238,7 +238,7 @@ impl ProducerCore {
         self.metrics.connections_lost += 1;
         if !was_idle {
             self.trouble = Some((Source::Lane(lane_index), Arc::clone(&cause)));
-            self.want_metadata(now);
+            self.wish.want(now);
         }
         self.on_identity_lost(lane_index, now);
         let first_unsent = window.iter().position(|request| request.start >= written).unwrap_or(window.len());

@@ -94,7 +94,7 @@ impl Rig {
         loop {
             let now = self.now();
             self.core.step(now);
-            if self.core.metadata_due(now) {
+            if self.core.wish.is_due(now) {
                 self.core.learn(&self.broker.view(), now);
             }
             self.connect();
@@ -457,7 +457,7 @@ fn records_for_a_deleted_topic_are_told() {
     rig.core.step(now);
     rig.carry();
     rig.carry();
-    assert!(rig.core.metadata_due(rig.now()));
+    assert!(rig.core.wish.is_due(rig.now()));
     let mut view = rig.broker.view();
     view.topics.push(crate::types::TopicMetadata { error: ErrorCode::UnknownTopic, name: "t".to_string(), uid: 0, partitions: Vec::new() });
     rig.core.learn(&view, now);

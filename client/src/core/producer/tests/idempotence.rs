@@ -50,7 +50,7 @@ impl Stage {
     fn write(&mut self, limit: usize) {
         let now = self.rig.now();
         self.rig.core.step(now);
-        if self.rig.core.metadata_due(now) {
+        if self.rig.core.wish.is_due(now) {
             self.rig.core.learn(&self.rig.broker.view(), now);
         }
         self.rig.connect();

@@ -1,0 +1,111 @@
+//! When a producer or a consumer wants metadata, and from where: what its core notes and its connections (`links`) take.
+//!
+//! Invariants: nothing is due while metadata is being got; after a failure there is a wait, longer each time, that a wish does not shorten.
+//!
+//! Not here: getting it (`router`), whose metadata it is (`cluster`).
+
+use super::{Backoff, Now};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct MetadataWish {
+    /// When it is wanted, if it is.
+    at_us: Option<u64>,
+    /// It is being got.
+    is_asked: bool,
+    /// Not before this time, after a failure.
+    not_before_us: u64,
+    /// A better address, named by a refusal.
+    redirect: Option<String>,
+    backoff: Backoff,
+}
+
+impl MetadataWish {
+    /// Nothing is wanted yet. `seed`: of the waits between attempts.
+    pub(crate) fn seeded(seed: u64) -> MetadataWish {
+        MetadataWish { at_us: None, is_asked: false, not_before_us: 0, redirect: None, backoff: Backoff::seeded(seed) }
+    }
+
+    /// It is wanted now.
+    pub(crate) fn want(&mut self, now: Now) {
+        self.at_us = Some(self.at_us.map_or(now.mono_us, |at_us| at_us.min(now.mono_us)));
+    }
+
+    /// A refusal named a better address to ask.
+    pub(crate) fn redirect_to(&mut self, address: &str) {
+        self.redirect = Some(address.to_owned());
+    }
+
+    /// The address that a refusal named since the last call.
+    pub(crate) fn take_redirect(&mut self) -> Option<String> {
+        self.redirect.take()
+    }
+
+    /// When it is due, monotonic microseconds; never while it is being got.
+    pub(crate) fn next_us(&self) -> u64 {
+        match self.at_us {
+            Some(at_us) if !self.is_asked => at_us.max(self.not_before_us),
+            _ => u64::MAX,
+        }
+    }
+
+    /// Whether it should be got now.
+    pub(crate) fn is_due(&self, now: Now) -> bool {
+        self.next_us() <= now.mono_us
+    }
+
+    /// It is being got, of the topics `names`; without one nothing is wanted.
+    pub(super) fn on_taken(&mut self, names: &[String]) {
+        match names.is_empty() {
+            true => self.at_us = None,
+            false => self.is_asked = true,
+        }
+    }
+
+    /// It came. `next_us`: when it is wanted again even if nothing happens.
+    pub(crate) fn on_learned(&mut self, next_us: Option<u64>) {
+        (self.at_us, self.is_asked, self.not_before_us) = (next_us, false, 0);
+        self.backoff.reset();
+    }
+
+    /// It could not be got: it is tried again after a wait.
+    pub(crate) fn on_failed(&mut self, now: Now) {
+        self.is_asked = false;
+        self.not_before_us = now.mono_us.saturating_add(self.backoff.next_us());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mono_us: u64) -> Now {
+        Now { mono_us, utc_us: 0 }
+    }
+
+    #[test]
+    fn it_is_asked_for_once_and_again_after_a_wait_that_grows() {
+        let mut wish = MetadataWish::seeded(1);
+        assert!(!wish.is_due(at(u64::MAX - 1)));
+        wish.want(at(100));
+        assert_eq!(wish.next_us(), 100);
+        let names = ["t".to_owned()];
+        wish.on_taken(&names);
+        wish.want(at(200));
+        assert_eq!(wish.next_us(), u64::MAX, "it is being got");
+        let waits: Vec<u64> = (0..20)
+            .map(|_| {
+                wish.on_failed(at(1_000));
+                wish.want(at(1_000));
+                wish.next_us() - 1_000
+            })
+            .collect();
+        assert!(waits[0] > 0 && waits[0] < waits[19], "{waits:?}");
+        wish.on_learned(Some(5_000));
+        assert_eq!(wish.next_us(), 5_000);
+        wish.want(at(2_000));
+        assert!(wish.is_due(at(2_000)), "the failures are forgotten, and the earlier wish counts");
+        wish.on_taken(&[]);
+        assert_eq!(wish.next_us(), u64::MAX, "nothing to ask for");
+    }
+}
