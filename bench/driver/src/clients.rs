@@ -17,7 +17,7 @@ use tramline_client::measure::producer_ns_per_record;
 const VALUE_BYTES: usize = 100;
 /// At a million records per second one may take so long.
 const RECORD_NS: f64 = 1000.0;
-/// Records of one run in memory: half a second's.
+/// Records of one run in memory: long enough that its start and end do not count.
 const RECORDS: u64 = 2_000_000;
 /// What the generator has to do into a sink, in 10^6 records per second.
 const SINK_MILLIONS: f64 = 1.0;
