@@ -37,6 +37,23 @@ pub struct Node {
     pub shard_ports: Vec<u16>,
 }
 
+impl Node {
+    /// `host:port` of its common port, with brackets around an IPv6 address.
+    pub fn address(&self) -> String {
+        host_port(&self.host, self.port)
+    }
+
+    /// The same of a shard's own port; `None` when it has none, and any shard takes a connection at the common one.
+    pub fn shard_address(&self, shard: u16) -> Option<String> {
+        let own = self.shard_ports.get(usize::from(shard)).copied().filter(|port| *port != 0 && *port != self.port);
+        own.map(|port| host_port(&self.host, port))
+    }
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// One topic of [`Metadata`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicMetadata {

@@ -45,7 +45,7 @@ impl ClusterView {
 
     /// The common address of each node.
     pub(crate) fn node_addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| host_port(&node.host, node.port)).collect()
+        self.nodes.iter().map(Node::address).collect()
     }
 
     /// Addresses of an owner, best first. Empty when the node is unknown.
@@ -53,14 +53,8 @@ impl ClusterView {
         let Some(node) = self.nodes.iter().find(|node| node.id == owner.node) else {
             return Vec::new();
         };
-        let own = node.shard_ports.get(usize::from(owner.shard)).copied().filter(|port| *port != 0 && *port != node.port);
-        own.into_iter().chain(std::iter::once(node.port)).map(|port| host_port(&node.host, port)).collect()
+        node.shard_address(owner.shard).into_iter().chain([node.address()]).collect()
     }
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 #[cfg(test)]
@@ -91,6 +85,11 @@ mod tests {
 
     #[test]
     fn an_ipv6_host_gets_brackets() {
-        assert_eq!(host_port("::1", 7410), "[::1]:7410");
+        let mut cluster = ClusterView::default();
+        assert!(cluster.learn(&view(1, "::1", &[7411, 0])));
+        assert_eq!(cluster.node_addresses(), ["[::1]:7410"]);
+        assert_eq!(cluster.addresses(Owner { node: 1, shard: 0 }), ["[::1]:7411", "[::1]:7410"]);
+        // A shard without a port of its own is found at the common one.
+        assert_eq!(cluster.addresses(Owner { node: 1, shard: 1 }), ["[::1]:7410"]);
     }
 }

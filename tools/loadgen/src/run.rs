@@ -151,10 +151,7 @@ fn churning<'a>(client: &Client, plan: &Plan<'a>, window: Window, first_run: u64
     let target = |(partition, first): (&PartitionMetadata, u64)| {
         let node = metadata.nodes.iter().find(|node| node.id == partition.leader_node);
         // The shard's own port where it has one; any shard of the node passes a request on.
-        let address = node.map(|node| {
-            let port = node.shard_ports.get(usize::from(partition.leader_shard)).copied().unwrap_or(node.port);
-            if node.host.contains(':') { format!("[{}]:{port}", node.host) } else { format!("{}:{port}", node.host) }
-        });
+        let address = node.map(|node| node.shard_address(partition.leader_shard).unwrap_or_else(|| node.address()));
         let address = address.ok_or_else(|| format!("the owner of partition {} is not in the metadata; run again", partition.index))?;
         Ok(Target { address, index: partition.index, uid: partition.uid, first })
     };

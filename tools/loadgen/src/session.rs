@@ -231,12 +231,12 @@ fn create_topic(meta: &[u8], world: &mut World, out: &mut Vec<u8>) -> Result<Sai
     if place.is_some() && !request.flags.has(CreateFlags::IF_NOT_EXISTS) {
         return Ok(Said::Refusal(ErrorCode::TopicExists, format!("topic {:?} exists already", request.name)));
     }
+    let created = place.is_none();
     let place = place.unwrap_or_else(|| {
         world.topics.push((request.name.to_owned(), request.partitions.max(1)));
         world.places.insert(request.name.to_owned(), world.topics.len() - 1);
         world.topics.len() - 1
     });
-    let created = place + 1 == world.topics.len();
     CreateTopicReply { topic_uid: place as u64 + 1, created, partitions: world.topics[place].1 }.encode(out);
     Ok(Said::Reply)
 }
@@ -362,7 +362,12 @@ mod tests {
         for (flags, is_error) in [(CreateFlags(0), true), (CreateFlags::IF_NOT_EXISTS, false)] {
             out.clear();
             session.receive(&request(Kind::CreateTopic, 2, &again(flags), &[]), &mut world, &mut out).unwrap();
-            frames(&out, |frame| assert_eq!(frame.header.is_error(), is_error));
+            frames(&out, |frame| {
+                assert_eq!(frame.header.is_error(), is_error);
+                let created =
+                    (!is_error).then(|| CreateTopicReply::decode(frame.meta).unwrap()).map(|reply| (reply.created, reply.partitions));
+                assert_eq!(created, (!is_error).then_some((false, 2)), "it was there");
+            });
         }
     }
 
