@@ -156,6 +156,24 @@ fn is_read(consumer: &Consumer, topic: &str, partition: u32) -> Result<u64, Fail
         .ok_or_else(|| Failure::argument(format!("topic {topic} partition {partition} is not being read: assign it first")))
 }
 
+/// Uses a consumer, of which a partition that it reads is meant.
+///
+/// # Safety
+/// `topic` is null, or a NUL-terminated string.
+unsafe fn with_part<R>(
+    consumer: ConsumerHandle,
+    topic: *const c_char,
+    partition: u32,
+    each: impl FnOnce(&mut Consumer, &str) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    // SAFETY: as the caller says.
+    let topic = unsafe { args::text(topic, "topic")? };
+    CONSUMERS.with(consumer.id, |consumer| {
+        is_read(consumer, topic, partition)?;
+        each(consumer, topic)
+    })
+}
+
 /// See tramline.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tramline_consumer_options_defaults(options: *mut ConsumerOptions, options_size: usize) -> c_int {
@@ -212,15 +230,8 @@ pub unsafe extern "C" fn tramline_consumer_assign(
 /// See tramline.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tramline_consumer_unassign(consumer: ConsumerHandle, topic: *const c_char, partition: u32) -> c_int {
-    guard(|| {
-        // SAFETY: the caller says that the string is NUL-terminated, or gives null.
-        let topic = unsafe { args::text(topic, "topic")? };
-        CONSUMERS.with(consumer.id, |consumer| {
-            is_read(consumer, topic, partition)?;
-            consumer.unassign(topic, partition);
-            Ok(())
-        })
-    })
+    // SAFETY: the caller says that the string is NUL-terminated, or gives null.
+    guard(|| unsafe { with_part(consumer, topic, partition, |consumer, topic| Ok(consumer.unassign(topic, partition))) }.map(|_| ()))
 }
 
 /// See tramline.h.
@@ -233,42 +244,24 @@ pub unsafe extern "C" fn tramline_consumer_seek(
     at: u64,
 ) -> c_int {
     guard(|| {
-        // SAFETY: the caller says that the string is NUL-terminated, or gives null.
-        let topic = unsafe { args::text(topic, "topic")? };
         let start = start(start_kind, at)?;
-        CONSUMERS.with(consumer.id, |consumer| {
-            is_read(consumer, topic, partition)?;
-            Ok(consumer.seek(topic, partition, start)?)
-        })
+        // SAFETY: the caller says that the string is NUL-terminated, or gives null.
+        unsafe { with_part(consumer, topic, partition, |consumer, topic| Ok(consumer.seek(topic, partition, start)?)) }
     })
 }
 
 /// See tramline.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tramline_consumer_pause(consumer: ConsumerHandle, topic: *const c_char, partition: u32) -> c_int {
-    guard(|| {
-        // SAFETY: the caller says that the string is NUL-terminated, or gives null.
-        let topic = unsafe { args::text(topic, "topic")? };
-        CONSUMERS.with(consumer.id, |consumer| {
-            is_read(consumer, topic, partition)?;
-            consumer.pause(topic, partition);
-            Ok(())
-        })
-    })
+    // SAFETY: the caller says that the string is NUL-terminated, or gives null.
+    guard(|| unsafe { with_part(consumer, topic, partition, |consumer, topic| Ok(consumer.pause(topic, partition))) }.map(|_| ()))
 }
 
 /// See tramline.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tramline_consumer_resume(consumer: ConsumerHandle, topic: *const c_char, partition: u32) -> c_int {
-    guard(|| {
-        // SAFETY: the caller says that the string is NUL-terminated, or gives null.
-        let topic = unsafe { args::text(topic, "topic")? };
-        CONSUMERS.with(consumer.id, |consumer| {
-            is_read(consumer, topic, partition)?;
-            consumer.resume(topic, partition);
-            Ok(())
-        })
-    })
+    // SAFETY: the caller says that the string is NUL-terminated, or gives null.
+    guard(|| unsafe { with_part(consumer, topic, partition, |consumer, topic| Ok(consumer.resume(topic, partition))) }.map(|_| ()))
 }
 
 /// See tramline.h.
@@ -339,12 +332,10 @@ pub unsafe extern "C" fn tramline_consumer_range(
     committed_end: *mut u64,
 ) -> c_int {
     guard(|| {
+        let bounds =
+            |consumer: &mut Consumer, topic: &str| Ok((consumer.log_start(topic, partition), consumer.committed_end(topic, partition)));
         // SAFETY: the caller says that the string is NUL-terminated, or gives null.
-        let topic = unsafe { args::text(topic, "topic")? };
-        let (first, end) = CONSUMERS.with(consumer.id, |consumer| {
-            is_read(consumer, topic, partition)?;
-            Ok((consumer.log_start(topic, partition), consumer.committed_end(topic, partition)))
-        })?;
+        let (first, end) = unsafe { with_part(consumer, topic, partition, bounds)? };
         // SAFETY: the caller says that there is room for a number each, or gives null.
         unsafe {
             args::put_if_wanted(log_start, first.unwrap_or(OFFSET_NONE));
