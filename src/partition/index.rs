@@ -67,6 +67,9 @@ impl Run {
     }
 }
 
+/// Batches of the tail that are added up one by one, at most: some 10 us.
+const WALKED_MAX: usize = 4096;
+
 /// The answer to "where is this offset".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -238,6 +241,38 @@ impl Index {
         self.runs[at] = new;
         self.runs.drain(at + 1..at + left.len());
         Some(new)
+    }
+
+    /// Bytes of the batches from `offset` on: exact to a batch among the last [`WALKED_MAX`] of the tail, elsewhere in proportion to the offsets.
+    pub fn bytes_from(&self, offset: u64) -> u64 {
+        let share = |bytes: u64, first: u64, end: u64| {
+            let (all, left) = (end - first, end - offset.clamp(first, end));
+            (u128::from(bytes) * u128::from(left) / u128::from(all.max(1))) as u64
+        };
+        let at = self.runs.partition_point(|run| run.end_offset <= offset);
+        let in_runs = self.runs.range(at..).map(|run| share(run.bytes, run.first_offset, run.end_offset)).sum::<u64>();
+        let Some(first) = self.list.get(self.sealed) else { return in_runs };
+        let from = self.list.partition_point(|batch| batch.end_offset() <= offset).max(self.sealed);
+        if self.list.len() - from <= WALKED_MAX {
+            return in_runs + self.list.range(from..).map(|batch| u64::from(batch.len)).sum::<u64>();
+        }
+        let tail_bytes = self.bytes - self.runs.iter().map(|run| run.bytes).sum::<u64>();
+        let end = self.list.back().expect("there is a tail").end_offset();
+        in_runs + share(tail_bytes, first.base_offset, end)
+    }
+
+    /// About when the record at `offset` was written, by the topic's kind of time, UTC microseconds: the newest time of its batch in the tail; in a
+    /// run in proportion to the offsets between the newest times of the run before and of this one. `None` at the end.
+    pub fn time_at(&self, offset: u64) -> Option<i64> {
+        let at = self.runs.partition_point(|run| run.end_offset <= offset);
+        let Some(run) = self.runs.get(at) else {
+            let at = self.list.partition_point(|batch| batch.end_offset() <= offset).max(self.sealed);
+            return self.list.get(at).map(|batch| batch.newest_ts_us);
+        };
+        let before_us = at.checked_sub(1).map_or(run.newest_ts_us, |before| self.runs[before].newest_ts_us.min(run.newest_ts_us));
+        let (all, passed) = (run.end_offset - run.first_offset, offset.max(run.first_offset) - run.first_offset);
+        let share = i128::from(run.newest_ts_us - before_us) * i128::from(passed) / i128::from(all.max(1));
+        Some(before_us + share as i64)
     }
 
     /// Runs, oldest first.

@@ -57,6 +57,19 @@ proptest! {
                 }
                 (found, expected) => prop_assert!(false, "{:?} for {:?} at {}", found, expected, offset),
             }
+            // 20 bytes and 10 us a record: what is left is told to a batch of at most 8.
+            let first = index.first_offset().unwrap_or(next);
+            let left_bytes = (next - offset.clamp(first, next)) * 20;
+            prop_assert!(index.bytes_from(offset).abs_diff(left_bytes) <= 8 * 20, "{} of {} at {}", index.bytes_from(offset), left_bytes, offset);
+            match index.time_at(offset) {
+                None => prop_assert!(offset >= next || list.is_empty()),
+                // The newest times are those of first records of batches; the oldest run has none before it to begin with.
+                Some(time_us) => {
+                    let oldest = index.runs().next().map_or(0, |run| run.end_offset);
+                    let (time, offset) = (time_us as u64 / 10, offset.max(first));
+                    prop_assert!(time.abs_diff(offset) <= 8 || offset < oldest && time <= oldest, "{} for {}", time, offset);
+                }
+            }
         }
     }
 }
