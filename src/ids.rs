@@ -32,6 +32,10 @@ id!(/// A topic, never reused, also not by a topic of the same name.
     TopicUid(u64));
 id!(/// A partition, never reused.
     PartitionUid(u64));
+id!(/// A consumer group or a queue, never reused, also not by one of the same name.
+    SubscriptionUid(u64));
+id!(/// A member of a consumer group, never reused within it; 0 is none.
+    MemberId(u64));
 id!(/// An idempotent producer, never reused; 0 is none.
     ProducerId(u64));
 id!(/// A record's place in its partition, from 0.

@@ -4,6 +4,7 @@
 //! Not here: what is done (shard/), the layouts (the wire crate).
 
 pub mod fetch;
+pub mod groups;
 pub mod hello;
 pub mod list_offsets;
 pub mod metadata;
@@ -60,6 +61,10 @@ impl From<&ControlError> for ApiError {
             ControlError::UnknownTopic(_) => ErrorCode::UnknownTopic,
             ControlError::TopicExists(_) => ErrorCode::TopicExists,
             ControlError::InvalidName(_) => ErrorCode::InvalidTopicName,
+            ControlError::UnknownGroup(_) => ErrorCode::UnknownGroup,
+            ControlError::InvalidGroupName(_) => ErrorCode::InvalidGroupName,
+            // Who creates a group asks for it to be there, so this is none that a client sees.
+            ControlError::GroupExists(_) => ErrorCode::InvalidRequest,
             ControlError::Setting(SettingError::Unknown(_)) => ErrorCode::UnknownSetting,
             ControlError::Setting(SettingError::Invalid { .. }) => ErrorCode::InvalidSetting,
             ControlError::Partitions(_) => ErrorCode::InvalidRequest,

@@ -371,6 +371,13 @@ pub static TABLE: &[Def] = &[
         "An idempotent producer that sends nothing to a partition for so long is forgotten there; its batches are not told from new ones any more. Clients give a batch up long before (delivery timeout at most half of it).",
     ),
     span(
+        "group.expiry",
+        SECOND,
+        365 * 24 * 3600 * SECOND,
+        fixed("168h"),
+        "A consumer group without members of which no offset was committed for so long is deleted with its offsets.",
+    ),
+    span(
         "connection.idle.timeout",
         SECOND,
         24 * 3600 * SECOND,

@@ -50,6 +50,20 @@ pub enum Command {
         /// shards still know the ids that were given out; time goes on meanwhile.
         from: u64,
     },
+    /// Creates a consumer group.
+    CreateGroup {
+        /// Its name, valid by `valid_topic_name`.
+        name: String,
+        /// UTC microseconds, chosen by the proposer.
+        created_us: i64,
+    },
+    /// Deletes a consumer group.
+    DeleteGroup {
+        /// Its name.
+        name: String,
+        /// Which one of this name: another one is left alone.
+        uid: u64,
+    },
 }
 
 impl Command {

@@ -1,4 +1,4 @@
-//! The cluster's metadata: topics, partitions, placement, nodes. A deterministic state machine on replica group 0.
+//! The cluster's metadata: topics, partitions, consumer groups, placement, nodes. A deterministic state machine on replica group 0.
 //!
 //! Invariants: `State::apply` depends on nothing but the state and the command (no clock, no chance, ordered maps only), so
 //! every replica reaches the same state; uids are never reused; a command that is refused changes nothing.
@@ -10,6 +10,7 @@ mod command;
 mod settings;
 mod state;
 mod stored;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,4 +19,4 @@ pub use command::Command;
 pub use settings::{SettingError, SettingKind, TOPIC_SETTINGS, TopicSetting, TopicSettings};
 pub use state::{Applied, ControlError, State, valid_topic_name};
 pub use stored::StoredError;
-pub use view::{PartitionView, TopicView, View};
+pub use view::{GroupView, PartitionView, TopicView, View};

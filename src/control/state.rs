@@ -6,11 +6,12 @@
 use super::command::Command;
 use super::settings::{SettingError, TopicSettings};
 use super::stored::{self, StoredError};
-use super::view::{PartitionView, TopicView, View};
+use super::subscriptions::{Subscription, Subscriptions};
+use super::view::{GroupView, PartitionView, TopicView, View};
 use crate::constants::{
     GROUPS_PER_SHARD_MAX, PARTITIONS_MAX, PRODUCER_LEASE_IDS, SHARDS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX,
 };
-use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, TopicUid};
+use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, SubscriptionUid, TopicUid};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,6 +27,12 @@ pub enum ControlError {
     TopicExists(String),
     /// Not a name.
     InvalidName(String),
+    /// No consumer group of this name (and identity).
+    UnknownGroup(String),
+    /// There is one already.
+    GroupExists(String),
+    /// Not a name of a consumer group.
+    InvalidGroupName(String),
     /// A setting.
     Setting(SettingError),
     /// A number of partitions that cannot be.
@@ -44,6 +51,12 @@ impl fmt::Display for ControlError {
             ControlError::InvalidName(name) => write!(
                 f,
                 "{name:?} is not a topic name: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
+            ),
+            ControlError::UnknownGroup(name) => write!(f, "consumer group {name:?} does not exist"),
+            ControlError::GroupExists(name) => write!(f, "consumer group {name:?} exists already"),
+            ControlError::InvalidGroupName(name) => write!(
+                f,
+                "{name:?} is not a name of a consumer group: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
             ),
             ControlError::Setting(cause) => cause.fmt(f),
             ControlError::Partitions(what) | ControlError::Limit(what) => f.write_str(what),
@@ -67,6 +80,10 @@ pub enum Applied {
     Deleted,
     /// These ids are the proposer's.
     ProducerIds(Range<u64>),
+    /// A consumer group was created, with this uid.
+    GroupCreated(SubscriptionUid),
+    /// A consumer group was deleted.
+    GroupDeleted,
 }
 
 /// Whether `name` may name a topic.
@@ -92,9 +109,17 @@ struct TopicV1 {
     partitions: Vec<(u64, u32)>,
 }
 
-/// Version 2 of the snapshot: the ids of producers came in. (Version 1 was never released.)
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct StateV2 {
+struct ConsumerGroupV1 {
+    name: String,
+    uid: u64,
+    home: u32,
+    created_us: i64,
+}
+
+/// Version 3 of the snapshot: consumer groups came in. (Versions 1 and 2 were never released.)
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct StateV3 {
     applied: u64,
     epoch: u64,
     next_topic_uid: u64,
@@ -103,6 +128,8 @@ struct StateV2 {
     /// In the order in which they registered.
     nodes: Vec<NodeV1>,
     topics: Vec<TopicV1>,
+    next_subscription_uid: u64,
+    consumer_groups: Vec<ConsumerGroupV1>,
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +161,7 @@ pub struct State {
     groups: BTreeMap<GroupId, GroupPlace>,
     topics: BTreeMap<String, Topic>,
     partition_count: u64,
+    subscriptions: Subscriptions,
 }
 
 impl State {
@@ -155,6 +183,11 @@ impl State {
     /// Uid and number of partitions of a topic.
     pub fn topic_identity(&self, name: &str) -> Option<(u64, u32)> {
         self.topics.get(name).map(|t| (t.uid.0, t.partitions.len() as u32))
+    }
+
+    /// The consumer group of this name: its uid and the replica group that is its home.
+    pub fn group_identity(&self, name: &str) -> Option<(SubscriptionUid, GroupId)> {
+        self.subscriptions.find(name).map(|found| (found.uid, found.home))
     }
 
     /// Whether a node has registered.
@@ -214,6 +247,10 @@ impl State {
             Command::ReserveProducerIds { count, from } => Err(ControlError::Limit(format!(
                 "1 to {PRODUCER_LEASE_IDS} ids for producers are reserved at once, not {count} from {from}"
             ))),
+            Command::CreateGroup { name, .. } if !valid_topic_name(name) => Err(ControlError::InvalidGroupName(name.clone())),
+            Command::CreateGroup { .. } if self.groups.is_empty() => Err(ControlError::NoNodes),
+            Command::CreateGroup { name, .. } => self.subscriptions.check_new(name),
+            Command::DeleteGroup { name, uid } => self.subscriptions.check_known(name, *uid),
         }
     }
 
@@ -267,7 +304,27 @@ impl State {
                 self.next_producer_id = first + u64::from(*count);
                 Ok(Applied::ProducerIds(first..self.next_producer_id))
             }
+            Command::CreateGroup { name, created_us } => {
+                let home = self.place_home();
+                Ok(Applied::GroupCreated(self.subscriptions.create(name, home, *created_us)))
+            }
+            Command::DeleteGroup { name, .. } => {
+                self.subscriptions.delete(name);
+                Ok(Applied::GroupDeleted)
+            }
         }
+    }
+
+    /// The replica group with the fewest consumer groups at home; among equals first over the shards, then over a shard's groups.
+    fn place_home(&self) -> GroupId {
+        let homes = self.subscriptions.homes();
+        let of_group = |group: &GroupId| homes.get(group).copied().unwrap_or(0);
+        let mut of_shard: BTreeMap<(NodeId, ShardId), u64> = BTreeMap::new();
+        for (group, place) in &self.groups {
+            *of_shard.entry((place.node, place.shard)).or_default() += of_group(group);
+        }
+        let load = |(group, place): &(&GroupId, &GroupPlace)| (of_shard[&(place.node, place.shard)], of_group(group), **group);
+        *self.groups.iter().min_by_key(load).expect("a node is registered").0
     }
 
     fn register(&mut self, node: NodeId, shards: u16, groups_per_shard: u16) {
@@ -322,7 +379,11 @@ impl State {
                 partitions: partitions.collect(),
             }
         });
-        Arc::new(View::new(self.epoch, topics.collect()))
+        let groups = self.subscriptions.iter().map(|(name, of)| {
+            let place = self.groups[&of.home];
+            GroupView { name: name.clone(), uid: of.uid, created_us: of.created_us, home: of.home, node: place.node, shard: place.shard }
+        });
+        Arc::new(View::new(self.epoch, topics.collect(), groups.collect()))
     }
 
     /// The snapshot's bytes, for checkpoints and (later) far replicas.
@@ -335,7 +396,13 @@ impl State {
             settings: topic.settings.explicit().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             partitions: topic.partitions.iter().map(|(uid, group)| (uid.0, group.0)).collect(),
         });
-        let state = StateV2 {
+        let consumer_groups = self.subscriptions.iter().map(|(name, of)| ConsumerGroupV1 {
+            name: name.clone(),
+            uid: of.uid.0,
+            home: of.home.0,
+            created_us: of.created_us,
+        });
+        let state = StateV3 {
             applied: self.applied.0,
             epoch: self.epoch,
             next_topic_uid: self.next_topic_uid,
@@ -343,17 +410,20 @@ impl State {
             next_producer_id: self.next_producer_id,
             nodes: nodes.collect(),
             topics: topics.collect(),
+            next_subscription_uid: self.subscriptions.next_uid,
+            consumer_groups: consumer_groups.collect(),
         };
         let archive = rkyv::to_bytes::<rkyv::rancor::Error>(&state).expect("serialising plain values into memory cannot fail");
-        stored::seal(stored::SNAPSHOT_SCHEMA, 2, &archive)
+        stored::seal(stored::SNAPSHOT_SCHEMA, 3, &archive)
     }
 
     /// Reads a snapshot; one that says what no state can be is refused.
     pub fn restore(bytes: &[u8]) -> Result<State, StoredError> {
-        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 2)?;
-        let stored = rkyv::from_bytes::<StateV2, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
+        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 3)?;
+        let stored = rkyv::from_bytes::<StateV3, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
         let wrong = |what: String| Err(StoredError::Archive(what));
-        let counters = [stored.applied, stored.epoch, stored.next_topic_uid, stored.next_partition_uid, stored.next_producer_id];
+        let next = [stored.next_topic_uid, stored.next_partition_uid, stored.next_producer_id, stored.next_subscription_uid];
+        let counters = [&[stored.applied, stored.epoch], next.as_slice()].concat();
         if counters.iter().any(|counter| *counter > COUNTER_MAX) || stored.next_producer_id == 0 {
             return wrong(format!("counters {counters:?}"));
         }
@@ -382,6 +452,15 @@ impl State {
             let restored = Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, partitions };
             if state.partition_count > PARTITIONS_MAX || state.topics.insert(topic.name, restored).is_some() {
                 return wrong(format!("more than {PARTITIONS_MAX} partitions, or two topics of one name"));
+            }
+        }
+        state.subscriptions.next_uid = stored.next_subscription_uid;
+        for group in stored.consumer_groups {
+            let is_right = valid_topic_name(&group.name) && state.groups.contains_key(&GroupId(group.home));
+            let (name, uid) = (group.name.clone(), group.uid);
+            let found = Subscription { uid: SubscriptionUid(uid), home: GroupId(group.home), created_us: group.created_us };
+            if !is_right || !state.subscriptions.restore(group.name, found) {
+                return wrong(format!("consumer group {name:?} with uid {uid} at home in replica group {}", group.home));
             }
         }
         state.applied = LogIndex(stored.applied);

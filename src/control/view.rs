@@ -1,7 +1,7 @@
 //! What shards and clients see of the metadata: an immutable copy, published by the one writer at each change.
 
 use super::settings::TopicSettings;
-use crate::ids::{GroupId, NodeId, PartitionUid, ShardId, TopicUid};
+use crate::ids::{GroupId, NodeId, PartitionUid, ShardId, SubscriptionUid, TopicUid};
 
 /// A partition and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,24 +33,63 @@ pub struct TopicView {
     pub partitions: Vec<PartitionView>,
 }
 
-/// All topics at one moment.
+/// A consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// Never reused.
+    pub uid: SubscriptionUid,
+    /// When it was created, UTC microseconds.
+    pub created_us: i64,
+    /// The replica group that keeps who is a member.
+    pub home: GroupId,
+    /// The node that leads that.
+    pub node: NodeId,
+    /// The shard of that node.
+    pub shard: ShardId,
+}
+
+/// All topics and consumer groups at one moment.
 #[derive(Debug, Default)]
 pub struct View {
     /// Rises with each change.
     pub epoch: u64,
     topics: Vec<TopicView>,
+    groups: Vec<GroupView>,
+    /// (uid, place in `groups`), by uid.
+    groups_by_uid: Vec<(SubscriptionUid, u32)>,
     /// (uid, topic, number), by uid.
     by_uid: Vec<(PartitionUid, u32, u32)>,
 }
 
 impl View {
-    /// `topics` are in order of their names (asserted).
-    pub fn new(epoch: u64, topics: Vec<TopicView>) -> View {
+    /// `topics` and `groups` are in order of their names (asserted).
+    pub fn new(epoch: u64, topics: Vec<TopicView>, groups: Vec<GroupView>) -> View {
         assert!(topics.windows(2).all(|w| w[0].name < w[1].name), "topics in order of names");
+        assert!(groups.windows(2).all(|w| w[0].name < w[1].name), "groups in order of names");
+        let mut groups_by_uid: Vec<_> = groups.iter().enumerate().map(|(at, group)| (group.uid, at as u32)).collect();
+        groups_by_uid.sort_unstable();
         let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
         let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
         by_uid.sort_unstable();
-        View { epoch, topics, by_uid }
+        View { epoch, topics, groups, groups_by_uid, by_uid }
+    }
+
+    /// The consumer group of this name.
+    pub fn group(&self, name: &str) -> Option<&GroupView> {
+        self.groups.binary_search_by(|g| g.name.as_str().cmp(name)).ok().map(|at| &self.groups[at])
+    }
+
+    /// The consumer group with this uid.
+    pub fn group_by_uid(&self, uid: SubscriptionUid) -> Option<&GroupView> {
+        let at = self.groups_by_uid.binary_search_by_key(&uid, |entry| entry.0).ok()?;
+        Some(&self.groups[self.groups_by_uid[at].1 as usize])
+    }
+
+    /// All consumer groups, by name.
+    pub fn groups(&self) -> &[GroupView] {
+        &self.groups
     }
 
     /// The topic of this name.

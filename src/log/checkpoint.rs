@@ -12,7 +12,7 @@ pub const CHECKPOINT_NAME: &str = "checkpoint";
 /// Schema number of the checkpoint in its envelope.
 pub const CHECKPOINT_SCHEMA: u16 = 2;
 /// Version of the checkpoint.
-pub const CHECKPOINT_VERSION: u16 = 2;
+pub const CHECKPOINT_VERSION: u16 = 3;
 
 /// A group's place in Raft.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -106,9 +106,9 @@ pub struct ScanStartV1 {
     pub prev_header_crc: u32,
 }
 
-/// A checkpoint, version 2: the producers came in. (Version 1 was never released.)
+/// A checkpoint, version 3: consumer groups came in. (Versions 1 and 2 were never released.)
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckpointV2 {
+pub struct CheckpointV3 {
     /// The shard.
     pub shard: u16,
     /// All blocks up to this one are accounted for in what follows.
@@ -123,6 +123,8 @@ pub struct CheckpointV2 {
     pub producers: Vec<ProducerV1>,
     /// The last batches of each of them (of its epoch, in order), one producer after the other.
     pub producer_batches: Vec<ProducerBatchV1>,
+    /// Control payloads that say what consumer groups have committed and who their members are, to be taken in before those of the log.
+    pub notes: Vec<Vec<u8>>,
     /// Shard 0: snapshot of group 0.
     pub control: Vec<u8>,
     /// Filled in by the log.

@@ -91,6 +91,11 @@ pub fn open(file: &AlignedVec<16>, schema: u16, version: u16) -> Result<&[u8], E
     })
 }
 
+/// The schema that an image says it has; `None` where it is no envelope. Whether the rest of it is right tells `open_image`.
+pub fn schema_of(image: &[u8]) -> Option<u16> {
+    (image.len() >= ENVELOPE_BYTES && image[..4] == MAGIC).then(|| u16_at(image, 4))
+}
+
 /// The payload of one image, e.g. a metadata command in the log.
 pub fn open_image(image: &[u8], schema: u16, version: u16) -> Result<&[u8], EnvelopeError> {
     let damaged = |what| Err(EnvelopeError::Damaged { what });

@@ -52,7 +52,7 @@ mod types;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use checkpoint::CheckpointV2;
+pub use checkpoint::CheckpointV3;
 pub use config::{LogConfig, LogIdentity};
 pub use footer::FooterEntry;
 pub use layout::HardState;

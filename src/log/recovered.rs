@@ -4,7 +4,7 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::Log;
-use crate::log::checkpoint::CheckpointV2;
+use crate::log::checkpoint::CheckpointV3;
 use crate::log::layout::HardState;
 use crate::log::recovery::DiskError;
 use crate::log::types::{Damage, EntryKind};
@@ -124,7 +124,7 @@ pub struct Recovered {
     /// The log, ready to take appends.
     pub log: Log,
     /// The checkpoint; its runs name live segments only.
-    pub checkpoint: Option<CheckpointV2>,
+    pub checkpoint: Option<CheckpointV3>,
     /// Entries behind the checkpoint, in log order.
     pub entries: Vec<RecoveredEntry>,
     /// Batches of `entries`, in log order.

@@ -20,7 +20,7 @@ mod start_disk;
 pub use start_disk::{DiskError, StartDisk};
 
 use crate::ids::{BlockSeq, FileId, Incarnation, SegmentUid};
-use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV2, RunV1};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV3, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::footer::footer_bytes;
 use crate::log::layout::BLOCK_ALIGN;
@@ -107,7 +107,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
 
 /// Segments may have been freed after the checkpoint was written: their runs go, and with them whatever their partitions had
 /// before (a neighbour may have kept an older segment). Gives the number of runs that went.
-fn drop_freed_runs(checkpoint: &mut CheckpointV2, manifest: &ManifestV2) -> u32 {
+fn drop_freed_runs(checkpoint: &mut CheckpointV3, manifest: &ManifestV2) -> u32 {
     let is_in = |list: &[SegmentRecordV1], run: &RunV1| list.binary_search_by_key(&run.segment, |record| record.uid).is_ok();
     let freed = |run: &RunV1| !is_in(&manifest.segments, run) && !is_in(&manifest.sorted_segments, run);
     let mut starts: BTreeMap<u64, u64> = checkpoint.partitions.iter().map(|p| (p.uid, p.log_start)).collect();
@@ -205,12 +205,12 @@ fn remove_leftovers(
     Ok(())
 }
 
-fn read_checkpoint(files: &mut Files<'_>, names: &BTreeSet<String>, manifest: &ManifestV2) -> Result<Option<CheckpointV2>, RecoverError> {
+fn read_checkpoint(files: &mut Files<'_>, names: &BTreeSet<String>, manifest: &ManifestV2) -> Result<Option<CheckpointV3>, RecoverError> {
     if !names.contains(CHECKPOINT_NAME) {
         return if manifest.has_checkpoint { Err(RecoverError::CheckpointMissing) } else { Ok(None) };
     }
     let bytes = files.read_small(CHECKPOINT_NAME)?;
-    let checkpoint: CheckpointV2 =
+    let checkpoint: CheckpointV3 =
         files::decode_envelope(&bytes, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION).map_err(RecoverError::Checkpoint)?;
     if checkpoint.shard != manifest.shard {
         return Err(RecoverError::Checkpoint(format!("of shard {}", checkpoint.shard)));
@@ -272,7 +272,7 @@ fn walk(
     files: &mut Files<'_>,
     manifest: &ManifestV2,
     open_records: &[usize],
-    checkpoint: Option<&CheckpointV2>,
+    checkpoint: Option<&CheckpointV3>,
     covers: BlockSeq,
     cfg: &LogConfig,
     collector: &mut Collector,

@@ -68,6 +68,10 @@ numbers! {
     produce_batches: "tramline_produce_batches_total", "Batches accepted by produce.";
     produce_bytes: "tramline_produce_bytes_total", "Bytes of batches accepted by produce, as stored.";
     produce_duplicates: "tramline_produce_duplicates_total", "Batches answered as repeated by their producer and not stored again.";
+    offset_commits: "tramline_offset_commits_total", "Offsets committed by consumer groups, one per partition and commit.";
+    group_joins: "tramline_group_joins_total", "Times that somebody became a member of a consumer group that is at home here.";
+    group_members_dropped: "tramline_group_members_dropped_total", "Members of consumer groups that were not heard of for their session timeout.";
+    groups_expired: "tramline_groups_expired_total", "Consumer groups that nobody used for group.expiry and whose deletion was begun.";
     fetch_records: "tramline_fetch_records_total", "Records handed to consumers; a batch that begins before the asked offset counts whole.";
     fetch_batches: "tramline_fetch_batches_total", "Batches handed to consumers.";
     fetch_bytes: "tramline_fetch_bytes_total", "Bytes of batches handed to consumers.";
@@ -128,6 +132,9 @@ numbers! {
     topics: "tramline_topics", "Topics of the cluster as this shard knows them.";
     partitions: "tramline_partitions", "Partitions on this shard.";
     producers: "tramline_producers", "Idempotent producers that are remembered, each once per partition it sends to (producers.max).";
+    consumer_groups: "tramline_consumer_groups", "Consumer groups that are at home on this shard and have had a member since its start.";
+    group_members: "tramline_group_members", "Members of these consumer groups.";
+    committed_offsets: "tramline_committed_offsets", "Pairs of a partition and a consumer group of which something is remembered.";
     groups: "tramline_groups", "Replica groups on this shard.";
     groups_led: "tramline_groups_led", "Of these, the ones this shard leads.";
     metadata_epoch: "tramline_metadata_epoch", "Version of the cluster metadata that this shard works with.";

@@ -1,15 +1,17 @@
-//! Metadata on this shard: shard 0's seat at replica group 0, the view on every shard, and questions over all shards.
+//! Metadata on this shard: shard 0's seat at replica group 0, and the view on every shard.
 //!
 //! How a change goes: request -> checked against the state -> command into group 0 (the log) -> committed -> applied -> new view ->
 //! every shard has it in force -> reply. So a client that got its answer finds the change on every shard.
+//!
+//! Not here: questions over all shards (`gathers.rs`).
 
-use super::mesh::{Message, PartitionStatus};
+use super::mesh::Message;
 use super::producers::ProducerIds;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
-use crate::control::{Applied, Command, ControlError, PartitionView, State, TopicView, View};
+use crate::control::{Applied, Command, ControlError, GroupView, PartitionView, State, TopicView, View};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{GroupId, LogIndex, PartitionUid, ShardId, Term};
+use crate::ids::{GroupId, LogIndex, ShardId, Term};
 use crate::log::{AppendRefused, EntryKind, OpenEntry};
 use crate::metrics::ShardMetrics;
 use crate::partition::{Partition, TopicRules};
@@ -17,14 +19,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
+use tramline_wire::group::{DeleteGroupReply, FindGroupFlags, FindGroupReply, FindGroupRequest};
 use tramline_wire::kind::Kind;
-use tramline_wire::storage::ShardStorage;
-use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply, DescribeTopicRequest};
+use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply};
 
 /// Commands waiting to be committed, at most.
 const PENDING_MAX: usize = 1024;
-/// Questions to other shards that are open at once.
-const GATHERS_MAX: usize = 64;
 
 #[derive(Debug)]
 struct PendingCommand {
@@ -43,11 +43,21 @@ struct AwaitingView {
     answer: Answer,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Answer {
-    Created { uid: u64, created: bool, partitions: u32 },
+    Created {
+        uid: u64,
+        created: bool,
+        partitions: u32,
+    },
     Altered,
     Deleted,
+    /// Where the group of this name is, looked up in the view that is in force then.
+    GroupFound {
+        name: String,
+        created: bool,
+    },
+    GroupDeleted,
 }
 
 /// Shard 0's seat at group 0.
@@ -89,42 +99,6 @@ impl ControlSeat {
         }
         self.producer_ids.on_refused(effects, metrics, &ApiError::new(ErrorCode::StorageFailed, reason.to_owned()));
     }
-}
-
-/// Questions that other shards have to answer.
-#[derive(Debug, Default)]
-pub(super) struct Gathers {
-    next: u64,
-    open: Vec<Gather>,
-}
-
-impl Gathers {
-    fn next_question(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// One more shard has answered. What is known so far, to be added to; nothing when the question is not open.
-    fn on_answer(&mut self, question: u64) -> Option<&mut Found> {
-        let gather = self.open.iter_mut().find(|gather| gather.question == question)?;
-        gather.missing -= 1;
-        Some(&mut gather.found)
-    }
-}
-
-#[derive(Debug)]
-struct Gather {
-    question: u64,
-    caller: Caller,
-    missing: usize,
-    found: Found,
-}
-
-/// What is asked for, and what is known of it so far.
-#[derive(Debug)]
-enum Found {
-    Topic { name: String, partitions: Vec<PartitionStatus> },
-    Storage(Vec<ShardStorage>),
 }
 
 impl Shard {
@@ -173,7 +147,7 @@ impl Shard {
         }
         if validate_only {
             let Command::CreateTopic { partitions, .. } = command else { unreachable!("only creation can be validated") };
-            answer(&caller, Answer::Created { uid: 0, created: false, partitions }, effects);
+            answer(&caller, Answer::Created { uid: 0, created: false, partitions }, &self.view, effects);
             return Ok(Taken::Yes);
         }
         self.propose(command, Some(caller), if_not_exists)
@@ -220,6 +194,13 @@ impl Shard {
                 }
                 let Some(caller) = pending.caller else { continue };
                 let answer = match (result, &pending.command) {
+                    (Ok(Applied::GroupCreated(_)), Command::CreateGroup { name, .. }) => {
+                        Answer::GroupFound { name: name.clone(), created: true }
+                    }
+                    (Err(ControlError::GroupExists(_)), Command::CreateGroup { name, .. }) => {
+                        Answer::GroupFound { name: name.clone(), created: false }
+                    }
+                    (Ok(Applied::GroupDeleted), _) => Answer::GroupDeleted,
                     (Ok(Applied::Created(uid, partitions)), _) => Answer::Created { uid: uid.0, created: true, partitions },
                     (Ok(Applied::Deleted), _) => Answer::Deleted,
                     (Ok(_), _) => Answer::Altered,
@@ -238,24 +219,24 @@ impl Shard {
             }
         }
         if seat.state.view_epoch() > epoch_before || self.view.epoch == 0 {
-            self.publish_view(effects);
+            self.publish_view(now, effects);
         }
         self.answer_awaiting(effects);
         self.give_producer_ids(now, effects);
     }
 
     /// Hands the present metadata to every shard.
-    pub(super) fn publish_view(&mut self, effects: &mut Effects) {
+    pub(super) fn publish_view(&mut self, now: Now, effects: &mut Effects) {
         let Some(seat) = &self.seat else { return };
         let view = seat.state.view();
         for shard in (1..self.settings.shards).map(ShardId) {
             effects.push(Effect::Mesh { to: shard, message: Message::View(Arc::clone(&view)) });
         }
-        self.adopt_view(view, effects);
+        self.adopt_view(now, view, effects);
     }
 
     /// Works with a newer view from now on: new partitions appear, deleted ones go, rules change.
-    pub(super) fn adopt_view(&mut self, view: Arc<View>, effects: &mut Effects) {
+    pub(super) fn adopt_view(&mut self, now: Now, view: Arc<View>, effects: &mut Effects) {
         if view.epoch <= self.view.epoch {
             return;
         }
@@ -276,6 +257,7 @@ impl Shard {
         self.unclaimed.drain().for_each(|(_, partition)| self.retention.on_partition_dropped(&partition));
         let epoch = view.epoch;
         self.view = view;
+        self.adopt_groups(now, effects);
         if self.seat.is_some() {
             self.on_view_in_force(self.id, epoch, effects);
         } else {
@@ -321,100 +303,53 @@ impl Shard {
         let everywhere = seat.in_force.iter().copied().min().unwrap_or(0);
         while seat.awaiting.front().is_some_and(|a| a.epoch <= everywhere) {
             let awaiting = seat.awaiting.pop_front().expect("looked at above");
-            answer(&awaiting.caller, awaiting.answer, effects);
+            answer(&awaiting.caller, awaiting.answer, &self.view, effects);
         }
     }
 
-    /// Whether as many questions are open as may be: each holds a list of partitions.
-    pub(super) fn gathers_are_full(&self) -> bool {
-        self.gathers.open.len() >= GATHERS_MAX
-    }
-
-    /// Describes a topic with numbers from every shard that has partitions of it.
-    pub(super) fn describe(&mut self, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
-        let request = DescribeTopicRequest::decode(frame.meta)?;
-        let view = Arc::clone(&self.view);
-        let Some(topic) = view.topic(request.name) else {
-            return Err(ApiError::from(&ControlError::UnknownTopic(request.name.to_owned())));
-        };
-        let question = self.gathers.next_question();
-        let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
-        let found = Found::Topic { name: topic.name.clone(), partitions: self.status_of(&on(self.id)) };
-        let mut gather = Gather { question, caller, missing: 0, found };
-        for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
-            let uids = on(shard);
-            if !uids.is_empty() {
-                gather.missing += 1;
-                effects.push(Effect::Mesh { to: shard, message: Message::StatusAsked { question, uids } });
-            }
+    /// Tells where a group is; creates it on shard 0 where there is none and it is asked for.
+    pub(super) fn find_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
+        let request = FindGroupRequest::decode(frame.meta)?;
+        if let Some(group) = self.view.group(request.name) {
+            tell_group(&caller, group, false, effects);
+            return Ok(Taken::Yes);
         }
-        self.gathers.open.push(gather);
-        self.finish_gathers(effects);
-        Ok(())
-    }
-
-    pub(super) fn status_of(&self, uids: &[PartitionUid]) -> Vec<PartitionStatus> {
-        let of = |p: &Partition| PartitionStatus {
-            uid: p.uid,
-            log_start: p.log_start(),
-            committed_end: p.committed_end(),
-            bytes: p.index.bytes(),
-            segments: p.index.segment_count(),
-        };
-        uids.iter().filter_map(|uid| self.partitions.slot(*uid)).filter_map(|slot| self.partitions.get(slot)).map(of).collect()
-    }
-
-    pub(super) fn on_status(&mut self, question: u64, partitions: Vec<PartitionStatus>, effects: &mut Effects) {
-        if let Some(Found::Topic { partitions: found, .. }) = self.gathers.on_answer(question) {
-            found.extend(partitions);
+        if !request.flags.has(FindGroupFlags::CREATE) {
+            return Err(ApiError::from(&ControlError::UnknownGroup(request.name.to_owned())));
         }
-        self.finish_gathers(effects);
-        self.unblock(effects);
-    }
-
-    /// Tells where the space of this node's disk went, with numbers from every shard.
-    pub(super) fn describe_storage(&mut self, caller: Caller, effects: &mut Effects) {
-        let question = self.gathers.next_question();
-        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
-            effects.push(Effect::Mesh { to, message: Message::StorageAsked { question } });
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
-        let missing = usize::from(self.settings.shards) - 1;
-        self.gathers.open.push(Gather { question, caller, missing, found: Found::Storage(vec![self.storage()]) });
-        self.finish_gathers(effects);
-    }
-
-    pub(super) fn on_storage(&mut self, question: u64, storage: ShardStorage, effects: &mut Effects) {
-        if let Some(Found::Storage(found)) = self.gathers.on_answer(question) {
-            found.push(storage);
-        }
-        self.finish_gathers(effects);
-        self.unblock(effects);
-    }
-
-    fn finish_gathers(&mut self, effects: &mut Effects) {
-        let (done, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathers.open).into_iter().partition(|g| g.missing == 0);
-        self.gathers.open = open;
-        for gather in done {
-            let caller = &gather.caller;
-            match gather.found {
-                Found::Topic { name, partitions } => match self.view.topic(&name) {
-                    Some(topic) => effects.reply(caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &partitions)),
-                    None => effects.refuse(caller, ErrorCode::UnknownTopic, "", ""),
-                },
-                Found::Storage(shards) => {
-                    effects.reply(caller, 0, &mut Vec::new(), |out| api::storage::describe(out, self.node, &shards));
-                }
-            }
+        let command = Command::CreateGroup { name: request.name.to_owned(), created_us: now.utc_us };
+        let Some(seat) = &self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
+        match seat.state.check(&command) {
+            // A moment old, and not in force here yet: decided again when its turn comes.
+            Ok(()) | Err(ControlError::GroupExists(_)) => self.propose(command, Some(caller), false),
+            Err(error) => Err(ApiError::from(&error)),
         }
     }
 }
 
-fn answer(caller: &Caller, answer: Answer, effects: &mut Effects) {
-    effects.reply(caller, 0, &mut Vec::new(), |out| match answer {
-        Answer::Created { uid, created, partitions } => CreateTopicReply { topic_uid: uid, created, partitions }.encode(out),
-        Answer::Altered => AlterTopicReply {}.encode(out),
-        Answer::Deleted => DeleteTopicReply {}.encode(out),
-    });
+fn answer(caller: &Caller, answer: Answer, view: &View, effects: &mut Effects) {
+    let mut tell = |write: &mut dyn FnMut(&mut Vec<u8>)| effects.reply(caller, 0, &mut Vec::new(), write);
+    match answer {
+        Answer::Created { uid, created, partitions } => {
+            tell(&mut |out| CreateTopicReply { topic_uid: uid, created, partitions }.encode(out))
+        }
+        Answer::Altered => tell(&mut |out| AlterTopicReply {}.encode(out)),
+        Answer::Deleted => tell(&mut |out| DeleteTopicReply {}.encode(out)),
+        Answer::GroupDeleted => tell(&mut |out| DeleteGroupReply {}.encode(out)),
+        Answer::GroupFound { name, created } => match view.group(&name) {
+            Some(group) => tell_group(caller, group, created, effects),
+            // Deleted a moment later.
+            None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
+        },
+    }
+}
+
+fn tell_group(caller: &Caller, group: &GroupView, created: bool, effects: &mut Effects) {
+    let reply = FindGroupReply { group_uid: group.uid.0, node: group.node.0, shard: group.shard.0, created };
+    effects.reply(caller, 0, &mut Vec::new(), |out| reply.encode(out));
 }
 
 /// What a topic's settings mean for its partitions.

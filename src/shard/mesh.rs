@@ -3,7 +3,7 @@
 //! Not here: the queues and wake-ups that carry these (runtime/), who answers what (`shard.rs`).
 
 use crate::control::View;
-use crate::ids::{ConnId, PartitionUid};
+use crate::ids::{ConnId, PartitionUid, SubscriptionUid};
 use std::sync::Arc;
 use tramline_wire::frame::FrameHeader;
 use tramline_wire::storage::ShardStorage;
@@ -41,6 +41,38 @@ pub struct PartitionStatus {
     pub bytes: u64,
     /// Segments that hold some of it.
     pub segments: u32,
+}
+
+/// What one shard knows of a consumer group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub uid: SubscriptionUid,
+    /// Members; 0 where this is not its home.
+    pub members: u32,
+    /// When something was committed here last, or a member was there last, UTC microseconds; 0 for never.
+    pub active_us: i64,
+}
+
+/// How far a consumer group has read one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupProgress {
+    /// The partition.
+    pub uid: PartitionUid,
+    /// The committed offset; `OFFSET_NONE` for none.
+    pub offset: u64,
+    /// When it was committed, UTC microseconds; 0 where nothing was.
+    pub committed_us: i64,
+    /// First offset that still exists.
+    pub log_start: u64,
+    /// First offset that is not committed.
+    pub committed_end: u64,
+    /// Bytes that are not read.
+    pub lag_bytes: u64,
+    /// Age of the oldest record that is not read, in milliseconds.
+    pub lag_ms: u64,
+    /// Milliseconds until nothing is left; `None` where the lag does not fall.
+    pub drain_ms: Option<u64>,
 }
 
 /// One message between shards.
@@ -97,6 +129,48 @@ pub enum Message {
         question: u64,
         /// The numbers.
         storage: Box<ShardStorage>,
+    },
+    /// Tell what you know of the consumer groups.
+    GroupsAsked {
+        /// Names the question.
+        question: u64,
+    },
+    /// The answer.
+    Groups {
+        /// The question.
+        question: u64,
+        /// Those that have something here.
+        groups: Vec<GroupStatus>,
+    },
+    /// Tell how far a group has read your partitions.
+    GroupProgressAsked {
+        /// Names the question.
+        question: u64,
+        /// The group.
+        uid: SubscriptionUid,
+        /// Partitions of yours that its members own: told also where nothing was committed.
+        owned: Vec<PartitionUid>,
+    },
+    /// The answer.
+    GroupProgress {
+        /// The question.
+        question: u64,
+        /// The partitions.
+        partitions: Vec<GroupProgress>,
+    },
+    /// A group that is at home with you is to be deleted: take no member any more, unless it has one.
+    GroupRetireAsked {
+        /// Names the question.
+        question: u64,
+        /// The group.
+        uid: SubscriptionUid,
+    },
+    /// The answer.
+    GroupRetired {
+        /// The question.
+        question: u64,
+        /// Whether it has no member, and takes none.
+        is_retired: bool,
     },
     /// Stop in order: refuse new work, make durable what was taken in, say when that is so.
     Stop,

@@ -10,8 +10,13 @@
 mod acks;
 mod admin;
 mod conns;
+mod controls;
 mod expiry;
+mod gathers;
+mod group_expiry;
+mod groups;
 pub mod mesh;
+mod offsets;
 mod produce;
 mod producers;
 mod reads;

@@ -7,12 +7,16 @@ use super::mesh::{Forwarded, Message};
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{ConnId, PartitionUid, ShardId};
+use crate::ids::{ConnId, PartitionUid, ShardId, SubscriptionUid};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchMode, FetchRequest};
 use tramline_wire::frame::Frame;
+use tramline_wire::group::{
+    CommitOffsetsRequest, DeleteGroupRequest, DescribeGroupRequest, FetchOffsetsRequest, FindGroupFlags, FindGroupRequest,
+    HeartbeatGroupRequest, JoinGroupRequest, LeaveGroupRequest,
+};
 use tramline_wire::kind::Kind;
 use tramline_wire::offsets::ListOffsetsRequest;
 use tramline_wire::produce::ProduceRequest;
@@ -121,6 +125,21 @@ impl Shard {
             Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic | Kind::InitProducer if self.id != ShardId(0) => {
                 return Owner::Shard(ShardId(0));
             }
+            Kind::CommitOffsets => {
+                CommitOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
+            }
+            Kind::FetchOffsets => {
+                FetchOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
+            }
+            Kind::DeleteGroup if self.id != ShardId(0) => return Owner::Shard(ShardId(0)),
+            Kind::FindGroup if self.id != ShardId(0) => return self.owner_of_find(frame),
+            Kind::JoinGroup => return self.owner_of_group(JoinGroupRequest::decode(frame.meta).map(|r| r.group_uid).ok()),
+            Kind::HeartbeatGroup => return self.owner_of_group(HeartbeatGroupRequest::decode(frame.meta).map(|r| r.group_uid).ok()),
+            Kind::LeaveGroup => return self.owner_of_group(LeaveGroupRequest::decode(frame.meta).map(|r| r.group_uid).ok()),
+            Kind::DescribeGroup => {
+                let name = DescribeGroupRequest::decode(frame.meta).map(|r| r.name).unwrap_or_default();
+                return self.owner_of_group(self.view.group(name).map(|group| group.uid.0));
+            }
             // A stream lives where its fetch went.
             Kind::FetchCredit => return self.owner_of_stream(conn, FetchCreditRequest::decode(frame.meta).map(|r| r.stream).ok()),
             Kind::FetchCancel => return self.owner_of_stream(conn, FetchCancelRequest::decode(frame.meta).map(|r| r.stream).ok()),
@@ -132,6 +151,21 @@ impl Shard {
         }
         match self.view.find_partition(uid) {
             Some((_, place)) if place.node == self.node && place.shard != self.id => Owner::Shard(place.shard),
+            _ => Owner::Here,
+        }
+    }
+
+    /// A group that is not known here is shard 0's to create.
+    fn owner_of_find(&self, frame: &Frame<'_>) -> Owner {
+        let is_known =
+            FindGroupRequest::decode(frame.meta).is_ok_and(|r| self.view.group(r.name).is_some() || !r.flags.has(FindGroupFlags::CREATE));
+        if is_known { Owner::Here } else { Owner::Shard(ShardId(0)) }
+    }
+
+    /// What is asked of a group's members is its home's.
+    fn owner_of_group(&self, uid: Option<u64>) -> Owner {
+        match uid.and_then(|uid| self.view.group_by_uid(SubscriptionUid(uid))) {
+            Some(group) if group.node == self.node && group.shard != self.id => Owner::Shard(group.shard),
             _ => Owner::Here,
         }
     }
@@ -190,7 +224,7 @@ impl Shard {
                 self.drop_deferred(from, conn, effects);
                 self.answer_deferred(now, effects);
             }
-            Message::View(view) => self.adopt_view(view, effects),
+            Message::View(view) => self.adopt_view(now, view, effects),
             Message::ViewInForce { epoch } => self.on_view_in_force(from, epoch, effects),
             Message::StatusAsked { question, uids } => {
                 let partitions = self.status_of(&uids);
@@ -202,6 +236,21 @@ impl Shard {
                 effects.push(Effect::Mesh { to: from, message: Message::Storage { question, storage } });
             }
             Message::Storage { question, storage } => self.on_storage(question, *storage, effects),
+            Message::GroupsAsked { question } => {
+                let groups = self.groups_status();
+                effects.push(Effect::Mesh { to: from, message: Message::Groups { question, groups } });
+            }
+            Message::Groups { question, groups } => self.on_groups(question, groups, effects),
+            Message::GroupProgressAsked { question, uid, owned } => {
+                let partitions = self.progress_of(now, uid, &owned);
+                effects.push(Effect::Mesh { to: from, message: Message::GroupProgress { question, partitions } });
+            }
+            Message::GroupProgress { question, partitions } => self.on_group_progress(question, partitions, effects),
+            Message::GroupRetireAsked { question, uid } => {
+                let is_retired = self.members.retire(now, uid);
+                effects.push(Effect::Mesh { to: from, message: Message::GroupRetired { question, is_retired } });
+            }
+            Message::GroupRetired { question, is_retired } => self.on_group_retired(question, is_retired, effects),
             Message::Stop => self.stop(effects),
         }
     }
@@ -268,6 +317,18 @@ impl Shard {
             Kind::Produce => return self.produce(now, caller, frame, effects),
             Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic => return self.administer(now, caller, kind, frame, effects),
             Kind::TrimPartitions => return self.trim_partitions(now, caller, frame, effects),
+            Kind::FindGroup
+            | Kind::JoinGroup
+            | Kind::HeartbeatGroup
+            | Kind::LeaveGroup
+            | Kind::CommitOffsets
+            | Kind::FetchOffsets
+            | Kind::ListGroups
+            | Kind::DescribeGroup
+            | Kind::DeleteGroup => match self.answer_for_group(now, caller, kind, frame, effects) {
+                Ok(taken) => return taken,
+                Err(error) => Err(error),
+            },
             Kind::InitProducer => match expect_empty(frame).and_then(|()| self.init_producer(now, caller, effects)) {
                 Ok(taken) => return taken,
                 Err(error) => Err(error),
@@ -301,6 +362,33 @@ impl Shard {
             self.refuse(&caller, &error, effects);
         }
         Taken::Yes
+    }
+
+    /// Answers a request about consumer groups.
+    fn answer_for_group(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        kind: Kind,
+        frame: &Frame<'_>,
+        effects: &mut Effects,
+    ) -> Result<Taken, ApiError> {
+        match kind {
+            Kind::FindGroup => return self.find_group(now, caller, frame, effects),
+            Kind::CommitOffsets => return self.commit_offsets(now, caller, frame, effects),
+            Kind::FetchOffsets => return self.fetch_offsets(now, caller, frame, effects),
+            Kind::JoinGroup => return self.join_group(now, caller, frame),
+            Kind::HeartbeatGroup => return self.heartbeat_group(now, caller, frame),
+            Kind::LeaveGroup => return self.leave_group(now, caller, frame),
+            _ if self.gathers_are_full() => return Ok(Taken::Blocked),
+            Kind::ListGroups => {
+                expect_empty(frame)?;
+                self.ask_for_groups(Some(caller), effects);
+            }
+            Kind::DescribeGroup => self.describe_group(now, caller, frame, effects)?,
+            _ => self.retire_group(now, Some(caller), DeleteGroupRequest::decode(frame.meta)?.name, effects)?,
+        }
+        Ok(Taken::Yes)
     }
 
     /// Why a partition cannot be had here, and where it could.

@@ -11,10 +11,11 @@ use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, RunV1};
-use crate::log::{CheckpointV2, FooterEntry, SealRefused};
+use crate::log::{CheckpointV3, FooterEntry, SealRefused};
 use crate::mutants::Mutant;
 use crate::partition::{Partition, Run};
 use crate::replication::GroupPosition;
+use crate::subscription::encode_notes;
 
 /// A seal under way, as it was when it began.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ impl Shard {
         self.expire(now, effects);
         self.give_producer_ids(now, effects);
         self.expire_producers(now);
+        self.expire_groups(now, effects);
         self.count_budgets(now);
         self.keep_starts(effects);
         self.sort(now, effects);
@@ -84,7 +86,7 @@ impl Shard {
     }
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
-    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV2 {
+    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV3 {
         let positions = self.groups.positions_at(block);
         let groups = positions.iter().map(|(group, position, term, vote)| GroupPositionV1 {
             group: group.0,
@@ -127,7 +129,7 @@ impl Shard {
         for (uid, of_partition, committed_end) in of_partitions {
             of_partition.store(uid, committed_end, &mut producers, &mut producer_batches);
         }
-        CheckpointV2 {
+        CheckpointV3 {
             shard: self.id.0,
             covers_block: block.0,
             groups: groups.collect(),
@@ -135,9 +137,16 @@ impl Shard {
             runs,
             producers,
             producer_batches,
+            notes: self.notes(),
             control: self.seat.as_ref().map(|seat| seat.state.snapshot()).unwrap_or_default(),
-            ..CheckpointV2::default()
+            ..CheckpointV3::default()
         }
+    }
+
+    /// What consumer groups have committed and who their members are, as it would stand in the log.
+    fn notes(&self) -> Vec<Vec<u8>> {
+        let notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
+        encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot()).collect()
     }
 
     /// A segment is sealed: its runs take the place of the batches in the tails.

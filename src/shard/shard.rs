@@ -3,10 +3,14 @@
 //! Not here: what the events do (the files beside this one, by subject).
 
 use super::acks::Acks;
-use super::admin::{ControlSeat, Gathers};
+use super::admin::ControlSeat;
 use super::conns::{Conns, ForwardBudget, Overdue};
 use super::expiry::{EXPIRY, Expiry};
+use super::gathers::Gathers;
+use super::group_expiry::GroupExpiry;
+use super::groups::MemberCare;
 use super::mesh::Message;
+use super::offsets::OffsetCare;
 use super::produce::Progress;
 use super::producers::ProducerCare;
 use super::retention::Retention;
@@ -80,6 +84,9 @@ pub struct Shard {
     pub(super) forwards: ForwardBudget,
     pub(super) acks: Acks,
     pub(super) trims: Trims,
+    pub(super) offsets: OffsetCare,
+    pub(super) members: MemberCare,
+    pub(super) group_expiry: GroupExpiry,
     pub(super) sessions: Sessions,
     pub(super) metrics: ShardMetrics,
     /// Something was refused for lack of room: tell the edge when there is some.
@@ -122,15 +129,20 @@ pub(super) struct Parts {
     pub(super) group_ids: Vec<GroupId>,
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
     pub(super) seat: Option<ControlSeat>,
+    pub(super) offsets: OffsetCare,
+    pub(super) members: MemberCare,
 }
 
 impl Shard {
     pub(super) fn assemble(parts: Parts) -> Shard {
-        let Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat } = parts;
+        let Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat, offsets, members } = parts;
         Shard {
             forwards: ForwardBudget::new(settings.shards),
             acks: Acks::new(group_ids.iter().copied()),
             trims: Trims::default(),
+            offsets,
+            members,
+            group_expiry: GroupExpiry::default(),
             id,
             node,
             settings,
@@ -238,6 +250,7 @@ impl Shard {
             Phase::Stopping => {
                 self.half_taken.is_empty()
                     && self.acks.is_empty()
+                    && self.members.is_quiet()
                     && self.sealing.is_none()
                     && !self.owes_checkpoint()
                     && self.log.is_quiet()
@@ -272,6 +285,7 @@ impl Shard {
         let log = self.log.stats();
         let sorter_debt = self.sorter_debt_bytes();
         let space = self.space(&log);
+        self.count_groups();
         let gauges = &mut self.metrics.gauges;
         gauges.connections = self.conns.len() as u64;
         gauges.streams = self.sessions.len() as u64;
@@ -391,6 +405,7 @@ impl Shard {
             let sessions = &mut self.sessions;
             self.partitions.commit(commit.group, commit.block, |slot, _| sessions.wake(slot));
             self.trims.commit(commit.group, commit.block, &mut self.partitions, &mut self.trimmed);
+            self.offsets.commit(now, commit.group, commit.block, &self.partitions, &mut self.metrics);
             if commit.group == GroupId(0) {
                 self.on_metadata_committed(now, commit.index, effects);
             }
@@ -402,12 +417,17 @@ impl Shard {
         self.acks.release(now, &self.partitions, effects, &mut self.metrics);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
+        self.offsets.release(&self.acks, effects);
+        self.members.release(&self.acks, effects);
         self.maybe_serve(effects);
         commits.clear();
         self.commits = commits;
     }
 
     fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
+        if self.members.has_unwritten() {
+            self.write_groups(now, effects);
+        }
         self.close_blocks(now, effects);
         if !self.deferred.is_empty() {
             self.answer_deferred(now, effects);
@@ -432,6 +452,7 @@ impl Shard {
         }
         effects.wake_at(self.sessions.next_deadline_us());
         effects.wake_at(self.acks.next_deadline_us());
+        effects.wake_at(self.members.next_deadline_us());
         effects.wake_at(self.conns.next_sweep_us());
     }
 
@@ -487,6 +508,7 @@ impl Shard {
         self.unblock(effects);
         self.answer_deferred(now, effects);
         self.acks.on_deadline(now, effects, &mut self.metrics);
+        self.on_group_deadline(now);
         self.sessions.on_deadline(now, &self.partitions, effects);
         let overdue = self.conns.overdue(now, self.settings.connection_idle_timeout_us, self.settings.partial_frame_timeout_us);
         for (conn, why) in overdue {
@@ -518,6 +540,8 @@ impl Shard {
         self.phase = Phase::Failed(reason.to_owned());
         self.acks.fail_all(effects, &mut self.metrics, reason);
         self.trims.fail_all(effects, reason);
+        self.offsets.fail_all(effects, reason);
+        self.members.fail_all(effects, reason);
         if let Some(seat) = &mut self.seat {
             seat.fail_all(effects, &mut self.metrics, reason);
         }

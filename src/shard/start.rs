@@ -7,18 +7,23 @@
 //! each start; damage is told, never served and never cut.
 
 use super::admin::ControlSeat;
+use super::groups::MemberCare;
+use super::offsets::OffsetCare;
 use super::shard::{Parts, Shard, Taken};
 use crate::api::NodeInfo;
 use crate::bytes::Slab;
 use crate::config::Settings;
 use crate::control::{Command, State};
 use crate::effects::Effects;
-use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, Term, TopicUid};
-use crate::log::{AppendRefused, CheckpointV2, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
+use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, SubscriptionUid, Term, TopicUid};
+use crate::log::envelope;
+use crate::log::{AppendRefused, CheckpointV3, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
 use crate::mutants::Mutant;
-use crate::partition::{BatchRef, Partition, Run, TopicRules, decode_trims};
+use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
-use std::collections::BTreeMap;
+use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable};
+use crate::subscription::{OFFSETS_SCHEMA, Offsets, decode_notes};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +54,8 @@ pub enum StartFailure {
     Metadata(String),
     /// A trim in the log cannot be read.
     Trim(String),
+    /// Members or committed offsets of a consumer group in the log, or in the checkpoint, cannot be read.
+    Group(String),
     /// What the log holds does not follow from what it held before.
     OutOfOrder(String),
     /// The consensus core refused.
@@ -69,6 +76,13 @@ impl fmt::Display for StartFailure {
                 write!(
                     f,
                     "what was trimmed cannot be read: {what}; start the version that wrote it, or run `tramline inspect` on the data directory"
+                )
+            }
+            StartFailure::Group(what) => {
+                write!(
+                    f,
+                    "what is stored of a consumer group cannot be read: {what}; start the version that wrote it, or run `tramline inspect` on the \
+                     data directory"
                 )
             }
             StartFailure::OutOfOrder(what) => {
@@ -108,7 +122,8 @@ impl Shard {
             _ => None,
         };
         check_covered(recovered.checkpoint.as_ref())?;
-        let unclaimed = recover_partitions(&recovered)?;
+        let controls = recover_controls(&recovered)?;
+        let unclaimed = recover_partitions(&recovered, &controls.trims)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
@@ -118,7 +133,20 @@ impl Shard {
         let mut log = recovered.log;
         let mut groups = groups;
         append_owed(&mut groups, &mut log, &mut slab)?;
-        let mut shard = Shard::assemble(Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat });
+        let mut shard = Shard::assemble(Parts {
+            id,
+            node,
+            settings,
+            info,
+            slab,
+            log,
+            groups,
+            group_ids,
+            unclaimed,
+            seat,
+            offsets: OffsetCare::new(controls.offsets),
+            members: MemberCare::new(controls.members),
+        });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
         if shard.settings.sorter_segments > 0 {
             shard.log.keep_file_for_sorter();
@@ -191,9 +219,9 @@ fn check_entries(starts: &[GroupStart], entries: &[RecoveredEntry], lost: &[Lost
 
 /// A shard's checkpoint covers what is sealed, and a start walks what is not: else the next one, which comes with the next segment that is sealed,
 /// could cover less.
-fn check_covered(checkpoint: Option<&CheckpointV2>) -> Result<(), StartFailure> {
+fn check_covered(checkpoint: Option<&CheckpointV3>) -> Result<(), StartFailure> {
     match checkpoint {
-        Some(CheckpointV2 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
+        Some(CheckpointV3 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
             Err(StartFailure::OutOfOrder(format!("the checkpoint covers block {covers_block}, and block {} is not sealed", scan.first_seq)))
         }
         _ => Ok(()),
@@ -212,7 +240,7 @@ fn check_batch_order(partition: &Partition, batch: &RecoveredBatch) -> Result<()
     Ok(())
 }
 
-fn group_start(id: GroupId, checkpoint: Option<&CheckpointV2>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
+fn group_start(id: GroupId, checkpoint: Option<&CheckpointV3>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
     let mut start = GroupStart { id, ..GroupStart::default() };
     if let Some(stored) = checkpoint.and_then(|c| c.groups.iter().find(|g| g.group == id.0)) {
         start.base = GroupPosition { index: LogIndex(stored.applied_index), term: Term(stored.applied_term) };
@@ -232,7 +260,7 @@ fn group_start(id: GroupId, checkpoint: Option<&CheckpointV2>, hard_states: &[Ha
     start
 }
 
-fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Partition>, StartFailure> {
+fn recover_partitions(recovered: &Recovered, trims: &[(GroupId, Trim)]) -> Result<IdMap<PartitionUid, Partition>, StartFailure> {
     let mut found: IdMap<PartitionUid, Partition> = IdMap::default();
     if let Some(checkpoint) = &recovered.checkpoint {
         for stored in &checkpoint.partitions {
@@ -280,7 +308,7 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
             partition.producers_mut().replay(&batch.producer, &placed, batch.append_time_us);
         }
     }
-    recover_trims(recovered, &mut found)?;
+    recover_trims(recovered, trims, &mut found)?;
     // Before offsets are given up to what was lost: a batch there is none that a producer can rely on.
     if !recovered.log.mutants().has(Mutant::CheckpointTentative) {
         found.values_mut().for_each(|partition| {
@@ -313,20 +341,72 @@ fn recover_partitions(recovered: &Recovered) -> Result<IdMap<PartitionUid, Parti
 
 /// Trims behind the checkpoint (the checkpoint's own are in its bounds). One whose payload is damaged is told with the other damage;
 /// what it dropped is there again then, as nothing else knows of it.
-fn recover_trims(recovered: &Recovered, found: &mut IdMap<PartitionUid, Partition>) -> Result<(), StartFailure> {
+fn recover_trims(recovered: &Recovered, trims: &[(GroupId, Trim)], found: &mut IdMap<PartitionUid, Partition>) -> Result<(), StartFailure> {
     if recovered.log.mutants().has(Mutant::ForgetTrim) {
         return Ok(());
     }
-    for control in recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control) {
-        for trim in decode_trims(&control.payload).map_err(|error| StartFailure::Trim(error.to_string()))? {
-            if trim.log_start >= OFFSET_MAX {
-                return Err(StartFailure::Trim(format!("partition {} to {}", trim.uid, trim.log_start)));
-            }
-            let new = || Partition::new(trim.uid, TopicUid(0), 0, control.group, TopicRules::default());
-            found.entry(trim.uid).or_insert_with(new).restore_trim(trim.log_start);
+    for (group, trim) in trims {
+        if trim.log_start >= OFFSET_MAX {
+            return Err(StartFailure::Trim(format!("partition {} to {}", trim.uid, trim.log_start)));
         }
+        let new = || Partition::new(trim.uid, TopicUid(0), 0, *group, TopicRules::default());
+        found.entry(trim.uid).or_insert_with(new).restore_trim(trim.log_start);
     }
     Ok(())
+}
+
+/// What the control payloads of data groups say, by kind.
+#[derive(Default)]
+struct Controls {
+    trims: Vec<(GroupId, Trim)>,
+    offsets: Offsets,
+    members: BTreeMap<SubscriptionUid, Durable>,
+    /// Groups whose members damage took.
+    spoiled: BTreeSet<SubscriptionUid>,
+}
+
+/// Takes in the checkpoint's notes, then what stands in the log behind it. A payload that is damaged is told with the other damage: an offset goes back
+/// to the commit before, a member joins again.
+fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
+    let mut controls = Controls::default();
+    let notes = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.notes).map(|payload| (None, payload));
+    let of_log =
+        recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control).map(|c| (Some(c.group), &c.payload));
+    for (group, payload) in notes.chain(of_log) {
+        match (envelope::schema_of(payload), group) {
+            (Some(OFFSETS_SCHEMA), _) => {
+                let notes = decode_notes(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
+                notes.iter().for_each(|note| controls.offsets.apply(note));
+            }
+            (Some(CHANGE_SCHEMA), _) => restore_members(recovered, &mut controls, payload)?,
+            // Whatever else it is, it is no trim that this program knows.
+            (_, Some(group)) => {
+                let trims = decode_trims(payload).map_err(|error| StartFailure::Trim(error.to_string()))?;
+                controls.trims.extend(trims.into_iter().map(|trim| (group, trim)));
+            }
+            (schema, None) => return Err(StartFailure::Group(format!("a note of schema {schema:?} in the checkpoint"))),
+        }
+    }
+    Ok(controls)
+}
+
+fn restore_members(recovered: &Recovered, controls: &mut Controls, payload: &[u8]) -> Result<(), StartFailure> {
+    let (uid, changes) = membership::decode(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
+    if controls.spoiled.contains(&uid) {
+        return Ok(());
+    }
+    let durable = controls.members.entry(uid).or_insert_with(|| Durable::new(1));
+    match durable.apply(&changes) {
+        Ok(()) => Ok(()),
+        // A payload before this one is lost. Who was a member is not known any more: everybody joins again, with epochs above all before.
+        Err(error) if !recovered.damage.is_empty() || !recovered.lost.is_empty() => {
+            tracing::error!(group = uid.0, "members of a consumer group are lost with damaged blocks ({error}): they have to join again");
+            controls.members.remove(&uid);
+            controls.spoiled.insert(uid);
+            Ok(())
+        }
+        Err(error) => Err(StartFailure::Group(format!("group {uid}: {error}"))),
+    }
 }
 
 fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
@@ -382,7 +462,7 @@ mod tests {
     #[test]
     fn a_checkpoint_covers_nothing_of_what_is_not_sealed() {
         let check = |covers_block, first_seq| {
-            let mut checkpoint = CheckpointV2 { covers_block, ..CheckpointV2::default() };
+            let mut checkpoint = CheckpointV3 { covers_block, ..CheckpointV3::default() };
             checkpoint.scan.first_seq = first_seq;
             check_covered(Some(&checkpoint)).is_ok()
         };

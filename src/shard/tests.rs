@@ -3,6 +3,7 @@
 mod crash;
 mod expiry;
 mod full_disk;
+mod groups;
 mod producers;
 mod requests;
 mod trims;

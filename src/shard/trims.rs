@@ -13,7 +13,7 @@ use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid};
-use crate::log::{AppendRefused, Appended, EntryKind};
+use crate::log::Appended;
 use crate::partition::{Partitions, Slot, Trim, encode_trims};
 use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
@@ -159,21 +159,7 @@ impl Shard {
     fn propose_trims(&mut self, now: Now, trims: &[(GroupId, Slot, Trim)], effects: &mut Effects) -> Result<Option<Appended>, ApiError> {
         let group = trims[0].0;
         let list: Vec<Trim> = trims.iter().map(|(.., trim)| *trim).collect();
-        let payload = encode_trims(&list);
-        let mut appended = self.log.append_control(&mut self.slab, group, EntryKind::Control, &payload);
-        if appended == Err(AppendRefused::Full) && self.log.ready_to_close() {
-            self.close_block(now, effects);
-            appended = self.log.append_control(&mut self.slab, group, EntryKind::Control, &payload);
-        }
-        let appended = match appended {
-            Ok(appended) => appended,
-            Err(AppendRefused::Full) => return Ok(None),
-            Err(AppendRefused::TooLarge) => {
-                return Err(ApiError::new(ErrorCode::LimitExceeded, "too many partitions for one entry of the log: name fewer at once"));
-            }
-            Err(refused) => return Err(ApiError::new(ErrorCode::StorageFailed, refused.to_string())),
-        };
-        self.urgent = true;
+        let Some(appended) = self.append_payload(now, group, &encode_trims(&list), effects)? else { return Ok(None) };
         let proposed = |(group, slot, trim): &(GroupId, Slot, Trim)| Proposed {
             group: *group,
             block: appended.block,

@@ -1,4 +1,5 @@
-//! Reading the log: streams within credit, one-shot fetches, look-ups by time. (Consumer groups and queues come to this room later.)
+//! Reading the log: streams within credit, one-shot fetches, look-ups by time; consumer groups: who is a member, and how far was read. (Queues come to
+//! this room later.)
 //!
 //! How a record reaches a consumer: a session has one cursor per partition. A cursor at the tail gets slices of the very
 //! blocks that were written (`log` keeps them in memory); a cursor that is behind reads chunks from the segments, some ahead,
@@ -16,11 +17,14 @@ mod cold;
 mod cursor;
 mod frames;
 mod lookup;
+pub mod membership;
+mod offsets;
 mod session;
 mod sessions;
 
 pub use cursor::Cursor;
 pub use lookup::{LookupAnswer, LookupEntry};
+pub use offsets::{NoteKind, OFFSETS_SCHEMA, OffsetNote, OffsetRefused, Offsets, Progress, StoredOffsetsError, decode_notes, encode_notes};
 pub use session::{FetchStart, Mode};
 pub use sessions::{DamageFound, Reading, Sessions};
 

@@ -114,6 +114,20 @@ codes! {
     ProducerFenced = 35, "producer_fenced", false, "the producer has gone on with a higher epoch: this batch was given up";
     /// A repeated batch of which only the number is known.
     DuplicateTooOld = 36, "duplicate_too_old", false, "the batch was stored before, so long ago that its offset is not remembered: take it as stored";
+    /// No consumer group of this name or identity.
+    UnknownGroup = 37, "unknown_group", false, "no such consumer group: check the name, or find the group with the flag that creates it";
+    /// The name is not allowed.
+    InvalidGroupName = 38, "invalid_group_name", false, "this is not a valid name of a group: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', not only dots";
+    /// The group has members, and what was asked for needs that it has none.
+    GroupNotEmpty = 39, "group_not_empty", false, "the group has members: stop them first, or wait until their sessions time out";
+    /// Not a member (any more).
+    UnknownMember = 40, "unknown_member", false, "the group does not know this member, or has dropped it: give up its partitions and join again";
+    /// Another process has the static member's name now.
+    MemberFenced = 41, "member_fenced", false, "another process has joined under this member's instance name: stop this one, or give it a name of its own";
+    /// An assignment epoch that is over.
+    StaleAssignment = 42, "stale_assignment", false, "the partition belongs to a later owner: give it up, and commit nothing for it";
+    /// A member with other settings than the group has.
+    GroupSettingsDiffer = 43, "group_settings_differ", false, "all members of a group have one assignor and one session timeout: the message names both";
 }
 
 impl ErrorCode {

@@ -1,6 +1,6 @@
 //! Request kinds and their versions.
 //!
-//! Invariants: a number is never given to another kind; 32-95 are reserved in ranges (see [`reserved_for`]).
+//! Invariants: a number is never given to another kind; 41-95 are reserved in ranges (see [`reserved_for`]).
 //! Not here: the bodies.
 
 use std::fmt;
@@ -71,6 +71,24 @@ kinds! {
     DescribeStorage = 16, "DescribeStorage", 1..=1, reply true;
     /// An identity for an idempotent producer.
     InitProducer = 17, "InitProducer", 1..=1, reply true;
+    /// Where a consumer group is at home; creates it if asked to.
+    FindGroup = 32, "FindGroup", 1..=1, reply true;
+    /// Become a member of a consumer group.
+    JoinGroup = 33, "JoinGroup", 1..=1, reply true;
+    /// Stay a member, and learn which partitions it may own.
+    HeartbeatGroup = 34, "HeartbeatGroup", 1..=1, reply true;
+    /// Leave a consumer group.
+    LeaveGroup = 35, "LeaveGroup", 1..=1, reply true;
+    /// Keep how far partitions were read.
+    CommitOffsets = 36, "CommitOffsets", 1..=1, reply true;
+    /// How far partitions were read; earlier owners commit no more.
+    FetchOffsets = 37, "FetchOffsets", 1..=1, reply true;
+    /// Names of all consumer groups.
+    ListGroups = 38, "ListGroups", 1..=1, reply true;
+    /// One consumer group with members, offsets and lag.
+    DescribeGroup = 39, "DescribeGroup", 1..=1, reply true;
+    /// Delete a consumer group.
+    DeleteGroup = 40, "DeleteGroup", 1..=1, reply true;
 }
 
 impl Kind {
@@ -98,7 +116,7 @@ impl fmt::Display for Kind {
 /// What a number outside [`Kind`] is kept for, if it is in a reserved range.
 pub const fn reserved_for(number: u8) -> Option<&'static str> {
     match number {
-        32..=47 => Some("consumer groups"),
+        41..=47 => Some("consumer groups"),
         48..=63 => Some("queues"),
         64..=79 => Some("cluster"),
         80..=95 => Some("transactions"),

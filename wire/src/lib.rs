@@ -55,6 +55,7 @@ pub mod codec;
 pub mod error;
 pub mod fetch;
 pub mod frame;
+pub mod group;
 pub mod hello;
 pub mod kind;
 pub mod level;

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::*;
 use tramline_wire::frame::{self, FrameHeader, Need};
+use tramline_wire::group::*;
 use tramline_wire::hello::*;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -225,6 +226,73 @@ proptest! {
     fn producers(producer_id in any::<u64>(), batches_kept in any::<u16>(), expiry_ms in any::<u32>()) {
         identity!(InitProducerRequest {});
         identity!(InitProducerReply { producer_id, batches_kept, expiry_ms });
+    }
+
+    #[test]
+    fn members(
+        numbers in any::<(u64, u64, u64, u32, u16, bool)>(),
+        names in (text(), text(), text()),
+        topics in vec(text(), 0..4),
+        granted in vec(any::<(u64, u64)>(), 0..6),
+    ) {
+        let (group_uid, member_id, epoch, wait_ms, shard, created) = numbers;
+        let (name, instance, client) = (names.0.as_str(), names.1.as_str(), names.2.as_str());
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let granted: Vec<_> = granted.into_iter().map(|(partition_uid, assignment_epoch)| {
+            GrantedPartition { partition_uid, assignment_epoch }
+        }).collect();
+        let (topics, partitions) = (List::of(&topics), List::of(&granted));
+        identity!(FindGroupRequest { name, flags: FindGroupFlags(u8::from(created)) });
+        identity!(FindGroupReply { group_uid, node: wait_ms, shard, created });
+        identity!(JoinGroupRequest {
+            group_uid, flags: JoinFlags(u8::from(created)), assignor: Assignor::Uniform, session_timeout_ms: wait_ms, instance, client, topics
+        });
+        identity!(JoinGroupReply { member_id, epoch, partitions });
+        identity!(HeartbeatGroupRequest {
+            group_uid, member_id, epoch, wait_ms, flags: HeartbeatFlags(u8::from(created)), instance, topics
+        });
+        identity!(HeartbeatGroupReply { epoch, partitions });
+        identity!(LeaveGroupRequest { group_uid, member_id, flags: LeaveFlags(u8::from(created)), instance });
+        identity!(LeaveGroupReply {});
+        identity!(ListGroupsRequest {});
+        let groups = [GroupItem { name, group_uid, node: wait_ms, shard, members: 3 }];
+        identity!(ListGroupsReply { groups: List::of(&groups[..usize::from(created)]) });
+        identity!(DescribeGroupRequest { name });
+        identity!(DeleteGroupRequest { name });
+        identity!(DeleteGroupReply {});
+        let members = [GroupMember { member_id, instance, client, partitions: wait_ms, target: 7, is_settled: created }];
+        let of_group = [GroupPartition {
+            topic: name, index: wait_ms, uid: epoch, member_id, offset: group_uid, committed_us: -1, log_start: 1, committed_end: 2,
+            lag_bytes: 3, lag_ms: 4, drain_ms: 5,
+        }];
+        identity!(DescribeGroupReply {
+            group_uid, name, node: wait_ms, shard, epoch, assignor: Assignor::Sticky, session_timeout_ms: wait_ms,
+            members: List::of(&members), partitions: List::of(&of_group),
+        });
+    }
+
+    #[test]
+    fn committed_offsets(
+        group_uid: u64,
+        commits in vec((any::<(u64, u64, u64)>(), text()), 0..6),
+        fetched in vec((any::<(u64, u64, i64)>(), code(), text()), 0..6),
+    ) {
+        let entries: Vec<_> = commits.iter().map(|((partition_uid, assignment_epoch, offset), metadata)| {
+            OffsetCommit { partition_uid: *partition_uid, assignment_epoch: *assignment_epoch, offset: *offset, metadata }
+        }).collect();
+        identity!(CommitOffsetsRequest { group_uid, entries: List::of(&entries) });
+        let asks: Vec<_> = entries.iter().map(|entry| {
+            OffsetAsk { partition_uid: entry.partition_uid, assignment_epoch: entry.assignment_epoch }
+        }).collect();
+        identity!(FetchOffsetsRequest { group_uid, entries: List::of(&asks) });
+        let done: Vec<_> = fetched.iter().map(|((partition_uid, ..), error, _)| {
+            OffsetCommitted { partition_uid: *partition_uid, error: *error }
+        }).collect();
+        identity!(CommitOffsetsReply { entries: List::of(&done) });
+        let told: Vec<_> = fetched.iter().map(|((partition_uid, offset, committed_us), error, metadata)| {
+            OffsetFetched { partition_uid: *partition_uid, error: *error, offset: *offset, committed_us: *committed_us, metadata }
+        }).collect();
+        identity!(FetchOffsetsReply { entries: List::of(&told) });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, ShardId, Term};
 use crate::log::checkpoint::{
-    CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV2, GroupPositionV1, PartitionPositionV1, ProducerBatchV1, ProducerV1, RunV1,
+    CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV3, GroupPositionV1, PartitionPositionV1, ProducerBatchV1, ProducerV1, RunV1,
     ScanStartV1,
 };
 use crate::log::envelope;
@@ -161,7 +161,7 @@ fn a_manifest_is_laid_out_as_it_always_was() {
 
 #[test]
 fn a_checkpoint_is_laid_out_as_it_always_was() {
-    let checkpoint = CheckpointV2 {
+    let checkpoint = CheckpointV3 {
         shard: 2,
         covers_block: 99,
         groups: vec![GroupPositionV1 { group: 1, term: 2, vote: 3, commit: 4, applied_index: 5, applied_term: 6 }],
@@ -178,12 +178,13 @@ fn a_checkpoint_is_laid_out_as_it_always_was() {
         }],
         producers: vec![ProducerV1 { partition: 10, id: 18, epoch: 19, batches: 1 }],
         producer_batches: vec![ProducerBatchV1 { first: 20, count: 21, base_offset: 22, append_time: 23 }],
+        notes: vec![b"note".to_vec(), b"another".to_vec()],
         control: b"snapshot".to_vec(),
         scan: ScanStartV1 { segment: 6, first_seq: 100, prev_header_crc: 0x0102_0304 },
     };
     let image = image(CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, &serialize(&checkpoint, AlignedVec::new()));
     check("checkpoint", &image, GOLDEN_CHECKPOINT);
-    assert_eq!(decode_envelope::<CheckpointV2>(&image, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION), Ok(checkpoint));
+    assert_eq!(decode_envelope::<CheckpointV3>(&image, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION), Ok(checkpoint));
 }
 
 const GOLDEN_BLOCK: &str = "\
@@ -207,10 +208,11 @@ const GOLDEN_MANIFEST: &str = "\
     01000000020003008877665544332211040000000000000048ffffff0100000006000000000000000700000000000000 \
     010000003cffffff010000006cffffff010000009cffffff01";
 const GOLDEN_CHECKPOINT: &str = "\
-    544c4556020002003001000000000000320108000000000000000000f3af057d01000000000000000200000000000000 \
+    544c45560200030058010000000000003201080000000000000000009186072101000000000000000200000000000000 \
     03000000000000000400000000000000050000000000000006000000000000000a000000000000000b00000000000000 \
     01000000000000000c000000000000000d000000000000000e000000000000000a000000000000000500000000000000 \
     0c000000000000000d000000000000000e000000000000000f0000000000000010000000110000000a00000000000000 \
     120000000000000013000100000000001400000000000000150000000000000016000000000000001700000000000000 \
-    736e617073686f740200000000000000630000000000000018ffffff0100000040ffffff0100000068ffffff01000000 \
-    98ffffff01000000a8ffffff01000000c0ffffff080000000600000000000000640000000000000004030201";
+    6e6f7465616e6f7468657200f4ffffff04000000f0ffffff07000000736e617073686f74000000000200000000000000 \
+    6300000000000000f8feffff0100000020ffffff0100000048ffffff0100000078ffffff0100000088ffffff01000000 \
+    acffffff02000000b4ffffff080000000600000000000000640000000000000004030201";

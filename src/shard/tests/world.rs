@@ -108,12 +108,17 @@ impl World {
         world.carry();
         world.settle();
         assert!(world.shard.is_serving(), "a start serves once its first block is durable");
-        let _ = world.step(Event::Opened { conn: CLIENT });
-        let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "test", client_version: "", mechanism: "", auth: b"" };
-        world.request(Kind::Hello, &[], |out| hello.encode(out));
-        world.settle();
-        world.reply_ok();
+        world.connect();
         world
+    }
+
+    /// The client's connection, at a start or after it was closed.
+    pub(super) fn connect(&mut self) {
+        let _ = self.step(Event::Opened { conn: CLIENT });
+        let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "test", client_version: "", mechanism: "", auth: b"" };
+        self.request(Kind::Hello, &[], |out| hello.encode(out));
+        self.settle();
+        self.reply_ok();
     }
 
     /// The machine dies with writes torn as `tear` says, and the node is started again.
@@ -225,6 +230,15 @@ impl World {
         Some((header.correlation, header.flags, meta.to_vec(), payload.to_vec()))
     }
 
+    /// The meta of the reply to `correlation`, which is no error; other replies stay where they are.
+    pub(super) fn reply_to(&mut self, correlation: u64) -> Vec<u8> {
+        let is_it = |bytes: &[u8]| matches!(frame::peek(bytes, &frame::Limits::PROTOCOL), Ok(Need::Whole(f, _)) if f.header.correlation == correlation);
+        let at = self.replies.iter().position(|(_, bytes)| is_it(bytes)).expect("a reply");
+        let reply = self.replies.remove(at).expect("found");
+        self.replies.push_front(reply);
+        self.reply_ok().1
+    }
+
     pub(super) fn reply_ok(&mut self) -> (u64, Vec<u8>, Vec<u8>) {
         let (correlation, flags, meta, payload) = self.reply().expect("a reply");
         assert_eq!(flags & frame::FLAG_ERROR, 0, "{:?}", ErrorBody::decode(&meta));
@@ -241,14 +255,14 @@ impl World {
         let settings: Vec<_> = settings.iter().map(|(key, value)| Setting { key, value }).collect();
         let request =
             CreateTopicRequest { name, partitions, replication: 0, flags: CreateFlags::IF_NOT_EXISTS, settings: List::of(&settings) };
-        self.request(Kind::CreateTopic, &[], |out| request.encode(out));
+        let asked = self.request(Kind::CreateTopic, &[], |out| request.encode(out));
         self.settle();
-        self.reply_ok();
+        self.reply_to(asked);
     }
 
     pub(super) fn uids(&mut self, topic: &str) -> Vec<u64> {
-        self.request(Kind::Metadata, &[], |out| MetadataRequest { topics: List::of(&[topic]) }.encode(out));
-        let (_, meta, _) = self.reply_ok();
+        let asked = self.request(Kind::Metadata, &[], |out| MetadataRequest { topics: List::of(&[topic]) }.encode(out));
+        let meta = self.reply_to(asked);
         let reply = MetadataReply::decode(&meta).unwrap();
         reply.topics.iter().next().unwrap().partitions.iter().map(|p| p.uid).collect()
     }

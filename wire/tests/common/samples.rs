@@ -7,6 +7,7 @@ use tramline_wire::codec::Codec;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::*;
 use tramline_wire::frame;
+use tramline_wire::group::*;
 use tramline_wire::hello::*;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -122,20 +123,25 @@ fn same<T: PartialEq + Debug>(decoded: Result<T, tramline_wire::prim::DecodeErro
     assert_eq!(decoded.expect("a sample decodes"), value);
 }
 
+const REQUEST: u16 = 0;
+const REPLY: u16 = frame::FLAG_REPLY;
+
+macro_rules! push_sample {
+    ($samples:ident, $name:literal, $kind:ident, $flags:expr, $type:ident $fields:tt) => {{
+        const VALUE: $type = $type $fields;
+        let mut meta = Vec::new();
+        VALUE.encode(&mut meta);
+        let check = Box::new(|meta: &[u8]| same($type::decode(meta), VALUE));
+        $samples.push(Sample { name: $name, kind: Kind::$kind, flags: $flags, meta, check });
+    }};
+}
+
 /// All samples, requests and replies.
 pub fn all() -> Vec<Sample> {
     let mut samples = Vec::new();
     macro_rules! sample {
-        ($name:literal, $kind:ident, $flags:expr, $type:ident $fields:tt) => {{
-            const VALUE: $type = $type $fields;
-            let mut meta = Vec::new();
-            VALUE.encode(&mut meta);
-            let check = Box::new(|meta: &[u8]| same($type::decode(meta), VALUE));
-            samples.push(Sample { name: $name, kind: Kind::$kind, flags: $flags, meta, check });
-        }};
+        ($($sample:tt)*) => { push_sample!(samples, $($sample)*) };
     }
-    const REQUEST: u16 = 0;
-    const REPLY: u16 = frame::FLAG_REPLY;
     const MORE: u16 = frame::FLAG_REPLY | frame::FLAG_MORE;
 
     sample!(
@@ -345,6 +351,7 @@ pub fn all() -> Vec<Sample> {
         REPLY,
         InitProducerReply { producer_id: 0x0102_0304_0506, batches_kept: 5, expiry_ms: 3_600_000 }
     );
+    groups(&mut samples);
     sample!("ping_request", Ping, REQUEST, PingRequest {});
     sample!("ping_reply", Ping, REPLY, PingReply {});
     sample!(
@@ -419,4 +426,138 @@ pub fn batches() -> Vec<(&'static str, Vec<u8>)> {
         ("batch_stamped", stamped),
         ("batch_append_time", append_time),
     ]
+}
+
+const GRANTED: &[GrantedPartition] = &[
+    GrantedPartition { partition_uid: 1, assignment_epoch: NOW_US as u64 },
+    GrantedPartition { partition_uid: 3, assignment_epoch: NOW_US as u64 + 7 },
+];
+const MEMBERS: &[GroupMember<'static>] = &[
+    GroupMember { member_id: NOW_US as u64, instance: "", client: "biller", partitions: 1, target: 2, is_settled: false },
+    GroupMember { member_id: NOW_US as u64 + 1, instance: "rack-2", client: "biller", partitions: 0, target: 0, is_settled: true },
+];
+const GROUP_PARTITIONS: &[GroupPartition<'static>] = &[GroupPartition {
+    topic: "flights",
+    index: 3,
+    uid: 0x0102_0304_0506_0708,
+    member_id: NOW_US as u64,
+    offset: 900,
+    committed_us: NOW_US,
+    log_start: 10,
+    committed_end: 1000,
+    lag_bytes: 102_400,
+    lag_ms: 1500,
+    drain_ms: TIME_NONE,
+}];
+
+fn groups(samples: &mut Vec<Sample>) {
+    macro_rules! sample {
+        ($($sample:tt)*) => { push_sample!(samples, $($sample)*) };
+    }
+    const MEMBER: u64 = NOW_US as u64;
+    sample!("find_group_request", FindGroup, REQUEST, FindGroupRequest { name: "billing", flags: FindGroupFlags::CREATE });
+    sample!("find_group_reply", FindGroup, REPLY, FindGroupReply { group_uid: 5, node: 1, shard: 2, created: true });
+    sample!(
+        "join_group_request",
+        JoinGroup,
+        REQUEST,
+        JoinGroupRequest {
+            group_uid: 5,
+            flags: JoinFlags::ALONE,
+            assignor: Assignor::Uniform,
+            session_timeout_ms: 45_000,
+            instance: "rack-2",
+            client: "biller",
+            topics: List::of(&["flights", "invoices"]),
+        }
+    );
+    sample!("join_group_reply", JoinGroup, REPLY, JoinGroupReply { member_id: MEMBER, epoch: MEMBER + 7, partitions: List::of(GRANTED) });
+    sample!(
+        "heartbeat_group_request",
+        HeartbeatGroup,
+        REQUEST,
+        HeartbeatGroupRequest {
+            group_uid: 5,
+            member_id: MEMBER,
+            epoch: MEMBER + 7,
+            wait_ms: 5000,
+            flags: HeartbeatFlags::TOPICS,
+            instance: "",
+            topics: List::of(&["flights"]),
+        }
+    );
+    sample!("heartbeat_group_reply", HeartbeatGroup, REPLY, HeartbeatGroupReply { epoch: MEMBER + 9, partitions: List::of(GRANTED) });
+    sample!(
+        "leave_group_request",
+        LeaveGroup,
+        REQUEST,
+        LeaveGroupRequest { group_uid: 5, member_id: MEMBER, flags: LeaveFlags::KEEP, instance: "rack-2" }
+    );
+    sample!("leave_group_reply", LeaveGroup, REPLY, LeaveGroupReply {});
+    sample!(
+        "commit_offsets_request",
+        CommitOffsets,
+        REQUEST,
+        CommitOffsetsRequest {
+            group_uid: 5,
+            entries: List::of(&[
+                OffsetCommit { partition_uid: 1, assignment_epoch: MEMBER, offset: 900, metadata: "line 17" },
+                OffsetCommit { partition_uid: 3, assignment_epoch: 0, offset: OFFSET_NONE, metadata: "" },
+            ]),
+        }
+    );
+    sample!(
+        "commit_offsets_reply",
+        CommitOffsets,
+        REPLY,
+        CommitOffsetsReply {
+            entries: List::of(&[
+                OffsetCommitted { partition_uid: 1, error: ErrorCode::Ok },
+                OffsetCommitted { partition_uid: 3, error: ErrorCode::StaleAssignment },
+            ]),
+        }
+    );
+    sample!(
+        "fetch_offsets_request",
+        FetchOffsets,
+        REQUEST,
+        FetchOffsetsRequest { group_uid: 5, entries: List::of(&[OffsetAsk { partition_uid: 1, assignment_epoch: MEMBER }]) }
+    );
+    sample!(
+        "fetch_offsets_reply",
+        FetchOffsets,
+        REPLY,
+        FetchOffsetsReply {
+            entries: List::of(&[
+                OffsetFetched { partition_uid: 1, error: ErrorCode::Ok, offset: 900, committed_us: NOW_US, metadata: "line 17" },
+                OffsetFetched { partition_uid: 3, error: ErrorCode::NotLeader, offset: OFFSET_NONE, committed_us: 0, metadata: "" },
+            ]),
+        }
+    );
+    sample!("list_groups_request", ListGroups, REQUEST, ListGroupsRequest {});
+    sample!(
+        "list_groups_reply",
+        ListGroups,
+        REPLY,
+        ListGroupsReply { groups: List::of(&[GroupItem { name: "billing", group_uid: 5, node: 1, shard: 2, members: 2 }]) }
+    );
+    sample!("describe_group_request", DescribeGroup, REQUEST, DescribeGroupRequest { name: "billing" });
+    sample!(
+        "describe_group_reply",
+        DescribeGroup,
+        REPLY,
+        DescribeGroupReply {
+            group_uid: 5,
+            name: "billing",
+            node: 1,
+            shard: 2,
+            epoch: MEMBER + 9,
+            assignor: Assignor::Sticky,
+            session_timeout_ms: 45_000,
+            members: List::of(MEMBERS),
+            partitions: List::of(GROUP_PARTITIONS),
+        }
+    );
+    sample!("delete_group_request", DeleteGroup, REQUEST, DeleteGroupRequest { name: "billing" });
+    sample!("delete_group_reply", DeleteGroup, REPLY, DeleteGroupReply {});
 }

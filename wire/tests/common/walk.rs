@@ -5,6 +5,7 @@ use tramline_wire::codec::Codec;
 use tramline_wire::error::ErrorBody;
 use tramline_wire::fetch::*;
 use tramline_wire::frame::{self, Need};
+use tramline_wire::group::*;
 use tramline_wire::hello::*;
 use tramline_wire::metadata::*;
 use tramline_wire::offsets::*;
@@ -95,6 +96,27 @@ pub fn metas(meta: &[u8]) -> usize {
     one!(TrimPartitionsReply, body => list(&body.entries, |_| {}));
     one!(InitProducerRequest);
     one!(InitProducerReply);
+    one!(FindGroupRequest);
+    one!(FindGroupReply);
+    one!(JoinGroupRequest, body => list(&body.topics, |_| {}));
+    one!(JoinGroupReply, body => list(&body.partitions, |_| {}));
+    one!(HeartbeatGroupRequest, body => list(&body.topics, |_| {}));
+    one!(HeartbeatGroupReply, body => list(&body.partitions, |_| {}));
+    one!(LeaveGroupRequest);
+    one!(LeaveGroupReply);
+    one!(CommitOffsetsRequest, body => list(&body.entries, |_| {}));
+    one!(CommitOffsetsReply, body => list(&body.entries, |_| {}));
+    one!(FetchOffsetsRequest, body => list(&body.entries, |_| {}));
+    one!(FetchOffsetsReply, body => list(&body.entries, |_| {}));
+    one!(ListGroupsRequest);
+    one!(ListGroupsReply, body => list(&body.groups, |_| {}));
+    one!(DescribeGroupRequest);
+    one!(DescribeGroupReply, body => {
+        list(&body.members, |_| {});
+        list(&body.partitions, |_| {});
+    });
+    one!(DeleteGroupRequest);
+    one!(DeleteGroupReply);
     one!(DescribeStorageRequest);
     one!(DescribeStorageReply, body => list(&body.shards, |_| {}));
     accepted

@@ -1,0 +1,139 @@
+//! Consumer groups: what is checked of requests, what refusals are called, and how groups are told.
+
+use super::ApiError;
+use crate::control::{GroupView, View};
+use crate::ids::SubscriptionUid;
+use crate::shard::mesh::{GroupProgress, GroupStatus};
+use crate::subscription::membership::{Group, MemberView, MembershipError};
+use crate::subscription::{FETCH_ENTRIES_MAX, OffsetRefused};
+use std::collections::BTreeMap;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::group::{
+    CommitOffsetsRequest, DescribeGroupReply, FetchOffsetsRequest, GroupItem, GroupMember, GroupPartition, ListGroupsReply,
+    OFFSET_METADATA_BYTES_MAX, TIME_NONE,
+};
+use tramline_wire::prim::List;
+
+fn check_count(count: usize) -> Result<(), ApiError> {
+    match count {
+        1..=FETCH_ENTRIES_MAX => Ok(()),
+        _ => {
+            let message = format!("a request names 1 to {FETCH_ENTRIES_MAX} partitions, not {count}");
+            Err(ApiError::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+/// Decodes and checks a commit.
+pub fn commit(meta: &[u8]) -> Result<CommitOffsetsRequest<'_>, ApiError> {
+    let request = CommitOffsetsRequest::decode(meta)?;
+    check_count(request.entries.len())?;
+    match request.entries.iter().map(|entry| entry.metadata.len()).max() {
+        Some(longest) if longest > OFFSET_METADATA_BYTES_MAX => {
+            let message = format!("the metadata of an offset has 0 to {OFFSET_METADATA_BYTES_MAX} bytes, not {longest}");
+            Err(ApiError::new(ErrorCode::InvalidRequest, message))
+        }
+        _ => Ok(request),
+    }
+}
+
+/// Decodes and checks a question for offsets.
+pub fn fetch(meta: &[u8]) -> Result<FetchOffsetsRequest<'_>, ApiError> {
+    let request = FetchOffsetsRequest::decode(meta)?;
+    check_count(request.entries.len())?;
+    Ok(request)
+}
+
+/// The code of an offset that was refused.
+pub fn offset_code(refused: OffsetRefused) -> ErrorCode {
+    match refused {
+        OffsetRefused::Stale => ErrorCode::StaleAssignment,
+        OffsetRefused::Full => ErrorCode::Overloaded,
+    }
+}
+
+impl From<&MembershipError> for ApiError {
+    fn from(error: &MembershipError) -> ApiError {
+        let code = match error {
+            MembershipError::UnknownMember => ErrorCode::UnknownMember,
+            MembershipError::Fenced => ErrorCode::MemberFenced,
+            MembershipError::MixedSettings { .. } => ErrorCode::GroupSettingsDiffer,
+            MembershipError::GroupNotEmpty | MembershipError::Busy => ErrorCode::GroupNotEmpty,
+            MembershipError::TooManyMembers => ErrorCode::LimitExceeded,
+            MembershipError::EpochAhead { .. }
+            | MembershipError::TopicCount(_)
+            | MembershipError::TopicNameBytes(_)
+            | MembershipError::InstanceBytes(_)
+            | MembershipError::ClientBytes(_)
+            | MembershipError::SessionTimeout { .. } => ErrorCode::InvalidRequest,
+        };
+        ApiError::new(code, error.to_string())
+    }
+}
+
+/// Appends the list of all groups; `status` is what the shards know of them, in any order.
+pub fn list(out: &mut Vec<u8>, view: &View, status: &[GroupStatus]) {
+    let members: BTreeMap<SubscriptionUid, u32> =
+        status.iter().filter(|known| known.members > 0).map(|known| (known.uid, known.members)).collect();
+    let item = |group: &GroupView| (group.uid.0, group.node.0, group.shard.0, members.get(&group.uid).copied().unwrap_or(0));
+    let groups: Vec<_> = view
+        .groups()
+        .iter()
+        .map(|group| {
+            let (group_uid, node, shard, members) = item(group);
+            GroupItem { name: &group.name, group_uid, node, shard, members }
+        })
+        .collect();
+    ListGroupsReply { groups: List::of(&groups) }.encode(out);
+}
+
+/// Appends the description of a group; `known` is what its home knows of its members, `progress` how far it has read each partition, in any order.
+/// A partition whose topic is gone is left out.
+pub fn describe(out: &mut Vec<u8>, view: &View, group: &GroupView, known: Option<&Group>, progress: &[GroupProgress]) {
+    let members: Vec<_> = known.into_iter().flat_map(Group::members).map(|member| member_told(&member)).collect();
+    let mut partitions: Vec<_> = progress.iter().filter_map(|of| partition_told(view, known, of)).collect();
+    partitions.sort_unstable_by_key(|partition| (partition.topic, partition.index));
+    let settings = known.and_then(Group::settings);
+    let reply = DescribeGroupReply {
+        group_uid: group.uid.0,
+        name: &group.name,
+        node: group.node.0,
+        shard: group.shard.0,
+        epoch: known.map_or(0, Group::epoch),
+        assignor: settings.map(|settings| settings.assignor).unwrap_or_default(),
+        session_timeout_ms: settings.map_or(0, |settings| settings.session_timeout_ms),
+        members: List::of(&members),
+        partitions: List::of(&partitions),
+    };
+    reply.encode(out);
+}
+
+fn member_told<'a>(member: &MemberView<'a>) -> GroupMember<'a> {
+    let partitions = member.grant.partitions().len();
+    let is_settled = member.acked_epoch == member.grant.epoch && member.releasing_count == 0 && partitions == member.target_count;
+    GroupMember {
+        member_id: member.id.0,
+        instance: member.instance.unwrap_or_default(),
+        client: member.client,
+        partitions: partitions as u32,
+        target: member.target_count as u32,
+        is_settled,
+    }
+}
+
+fn partition_told<'a>(view: &'a View, known: Option<&Group>, of: &GroupProgress) -> Option<GroupPartition<'a>> {
+    let (topic, place) = view.find_partition(of.uid)?;
+    Some(GroupPartition {
+        topic: &topic.name,
+        index: place.number,
+        uid: of.uid.0,
+        member_id: known.and_then(|group| group.owner(of.uid)).map_or(0, |(member, _)| member.0),
+        offset: of.offset,
+        committed_us: of.committed_us,
+        log_start: of.log_start,
+        committed_end: of.committed_end,
+        lag_bytes: of.lag_bytes,
+        lag_ms: of.lag_ms,
+        drain_ms: of.drain_ms.unwrap_or(TIME_NONE),
+    })
+}

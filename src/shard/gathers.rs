@@ -1,0 +1,310 @@
+//! Questions over all shards: asked of each, answered once all have said what they know.
+//!
+//! Invariants: as many are open as [`GATHERS_MAX`] and a few of the node's own; each ends in one answer.
+//!
+//! Not here: changes of the metadata (`admin.rs`), how answers are laid out (api/).
+
+use super::mesh::{GroupProgress, GroupStatus, Message, PartitionStatus};
+use super::shard::{Shard, Taken};
+use crate::api::{self, ApiError};
+use crate::control::{Command, ControlError};
+use crate::effects::{Caller, Effect, Effects, Now};
+use crate::ids::{PartitionUid, ShardId, SubscriptionUid};
+use crate::partition::Partition;
+use crate::subscription::Progress;
+use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::group::{DescribeGroupRequest, OFFSET_NONE};
+use tramline_wire::storage::ShardStorage;
+use tramline_wire::topics::DescribeTopicRequest;
+
+/// Questions to other shards that are open at once.
+const GATHERS_MAX: usize = 64;
+
+/// Questions that other shards have to answer.
+#[derive(Debug, Default)]
+pub(super) struct Gathers {
+    next: u64,
+    open: Vec<Gather>,
+}
+
+impl Gathers {
+    fn next_question(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// One more shard has answered. What is known so far, to be added to; nothing when the question is not open.
+    fn on_answer(&mut self, question: u64) -> Option<&mut Found> {
+        let gather = self.open.iter_mut().find(|gather| gather.question == question)?;
+        gather.missing -= 1;
+        Some(&mut gather.found)
+    }
+}
+
+#[derive(Debug)]
+struct Gather {
+    question: u64,
+    /// `None`: the node itself wants to know.
+    caller: Option<Caller>,
+    missing: usize,
+    found: Found,
+}
+
+/// What is asked for, and what is known of it so far.
+#[derive(Debug)]
+enum Found {
+    Topic {
+        name: String,
+        partitions: Vec<PartitionStatus>,
+    },
+    Storage(Vec<ShardStorage>),
+    /// What the shards know of the consumer groups.
+    Groups(Vec<GroupStatus>),
+    /// How far one group has read.
+    Progress {
+        name: String,
+        partitions: Vec<GroupProgress>,
+    },
+    /// Whether a group has no members, and takes none until this is over.
+    Retired {
+        name: String,
+        uid: SubscriptionUid,
+        is_empty: bool,
+    },
+}
+
+impl Shard {
+    /// Whether as many questions are open as may be: each holds a list of partitions.
+    pub(super) fn gathers_are_full(&self) -> bool {
+        self.gathers.open.len() >= GATHERS_MAX
+    }
+
+    /// Describes a topic with numbers from every shard that has partitions of it.
+    pub(super) fn describe(&mut self, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
+        let request = DescribeTopicRequest::decode(frame.meta)?;
+        let view = Arc::clone(&self.view);
+        let Some(topic) = view.topic(request.name) else {
+            return Err(ApiError::from(&ControlError::UnknownTopic(request.name.to_owned())));
+        };
+        let question = self.gathers.next_question();
+        let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
+        let found = Found::Topic { name: topic.name.clone(), partitions: self.status_of(&on(self.id)) };
+        let mut gather = Gather { question, caller: Some(caller), missing: 0, found };
+        for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
+            let uids = on(shard);
+            if !uids.is_empty() {
+                gather.missing += 1;
+                effects.push(Effect::Mesh { to: shard, message: Message::StatusAsked { question, uids } });
+            }
+        }
+        self.gathers.open.push(gather);
+        self.finish_gathers(effects);
+        Ok(())
+    }
+
+    pub(super) fn status_of(&self, uids: &[PartitionUid]) -> Vec<PartitionStatus> {
+        let of = |p: &Partition| PartitionStatus {
+            uid: p.uid,
+            log_start: p.log_start(),
+            committed_end: p.committed_end(),
+            bytes: p.index.bytes(),
+            segments: p.index.segment_count(),
+        };
+        uids.iter().filter_map(|uid| self.partitions.slot(*uid)).filter_map(|slot| self.partitions.get(slot)).map(of).collect()
+    }
+
+    pub(super) fn on_status(&mut self, question: u64, partitions: Vec<PartitionStatus>, effects: &mut Effects) {
+        if let Some(Found::Topic { partitions: found, .. }) = self.gathers.on_answer(question) {
+            found.extend(partitions);
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
+    /// Tells where the space of this node's disk went, with numbers from every shard.
+    pub(super) fn describe_storage(&mut self, caller: Caller, effects: &mut Effects) {
+        let question = self.gathers.next_question();
+        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
+            effects.push(Effect::Mesh { to, message: Message::StorageAsked { question } });
+        }
+        let missing = usize::from(self.settings.shards) - 1;
+        self.gathers.open.push(Gather { question, caller: Some(caller), missing, found: Found::Storage(vec![self.storage()]) });
+        self.finish_gathers(effects);
+    }
+
+    pub(super) fn on_storage(&mut self, question: u64, storage: ShardStorage, effects: &mut Effects) {
+        if let Some(Found::Storage(found)) = self.gathers.on_answer(question) {
+            found.push(storage);
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
+    /// What this shard knows of the consumer groups.
+    pub(super) fn groups_status(&self) -> Vec<GroupStatus> {
+        self.members.status(&self.offsets.table)
+    }
+
+    /// Asks every shard what it knows of the consumer groups; `None` for the node itself.
+    pub(super) fn ask_for_groups(&mut self, caller: Option<Caller>, effects: &mut Effects) {
+        let question = self.gathers.next_question();
+        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
+            effects.push(Effect::Mesh { to, message: Message::GroupsAsked { question } });
+        }
+        let missing = usize::from(self.settings.shards) - 1;
+        self.gathers.open.push(Gather { question, caller, missing, found: Found::Groups(self.groups_status()) });
+        self.finish_gathers(effects);
+    }
+
+    pub(super) fn on_groups(&mut self, question: u64, groups: Vec<GroupStatus>, effects: &mut Effects) {
+        if let Some(Found::Groups(found)) = self.gathers.on_answer(question) {
+            found.extend(groups);
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
+    /// Describes a consumer group, at its home, with numbers from every shard.
+    pub(super) fn describe_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
+        let request = DescribeGroupRequest::decode(frame.meta)?;
+        let view = Arc::clone(&self.view);
+        let Some(group) = view.group(request.name) else {
+            return Err(ApiError::from(&ControlError::UnknownGroup(request.name.to_owned())));
+        };
+        let owners = self.members.owned(group.uid);
+        let question = self.gathers.next_question();
+        let on = |shard: ShardId| {
+            let is_there = |uid: &&PartitionUid| view.find_partition(**uid).is_some_and(|(_, place)| place.shard == shard);
+            owners.iter().filter(is_there).copied().collect::<Vec<_>>()
+        };
+        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
+            effects.push(Effect::Mesh { to, message: Message::GroupProgressAsked { question, uid: group.uid, owned: on(to) } });
+        }
+        let found = Found::Progress { name: group.name.clone(), partitions: self.progress_of(now, group.uid, &on(self.id)) };
+        let missing = usize::from(self.settings.shards) - 1;
+        self.gathers.open.push(Gather { question, caller: Some(caller), missing, found });
+        self.finish_gathers(effects);
+        Ok(())
+    }
+
+    /// How far `group` has read the partitions of this shard that it has committed offsets of, and those of `owned`.
+    pub(super) fn progress_of(&self, now: Now, group: SubscriptionUid, owned: &[PartitionUid]) -> Vec<GroupProgress> {
+        let mut uids: Vec<PartitionUid> = self.offsets.table.partitions_of(group).chain(owned.iter().copied()).collect();
+        uids.sort_unstable();
+        uids.dedup();
+        let of = |uid: PartitionUid| {
+            let partition = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot))?;
+            Some(progress(now, partition, self.offsets.table.find(uid, group)))
+        };
+        uids.into_iter().filter_map(of).collect()
+    }
+
+    pub(super) fn on_group_progress(&mut self, question: u64, partitions: Vec<GroupProgress>, effects: &mut Effects) {
+        if let Some(Found::Progress { partitions: found, .. }) = self.gathers.on_answer(question) {
+            found.extend(partitions);
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
+    /// Deletes a group, on shard 0: its home says that it has no members and takes none any more, then the metadata forget it. `caller` is `None` for
+    /// one that nobody uses.
+    pub(super) fn retire_group(&mut self, now: Now, caller: Option<Caller>, name: &str, effects: &mut Effects) -> Result<(), ApiError> {
+        let Some(group) = self.view.group(name) else {
+            return Err(ApiError::from(&ControlError::UnknownGroup(name.to_owned())));
+        };
+        let (uid, home) = (group.uid, group.shard);
+        let question = self.gathers.next_question();
+        let (missing, is_empty) = if home == self.id {
+            (0, self.members.retire(now, uid))
+        } else {
+            effects.push(Effect::Mesh { to: home, message: Message::GroupRetireAsked { question, uid } });
+            (1, false)
+        };
+        self.gathers.open.push(Gather { question, caller, missing, found: Found::Retired { name: name.to_owned(), uid, is_empty } });
+        self.finish_gathers(effects);
+        Ok(())
+    }
+
+    pub(super) fn on_group_retired(&mut self, question: u64, is_retired: bool, effects: &mut Effects) {
+        if let Some(Found::Retired { is_empty, .. }) = self.gathers.on_answer(question) {
+            *is_empty = is_retired;
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
+    fn finish_gathers(&mut self, effects: &mut Effects) {
+        let (done, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathers.open).into_iter().partition(|g| g.missing == 0);
+        self.gathers.open = open;
+        for gather in done {
+            self.finish_gather(gather, effects);
+        }
+    }
+
+    fn finish_gather(&mut self, gather: Gather, effects: &mut Effects) {
+        let Gather { caller, found, .. } = gather;
+        match (found, &caller) {
+            (Found::Topic { name, partitions }, Some(caller)) => match self.view.topic(&name) {
+                Some(topic) => effects.reply(caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &partitions)),
+                None => effects.refuse(caller, ErrorCode::UnknownTopic, "", ""),
+            },
+            (Found::Storage(shards), Some(caller)) => {
+                effects.reply(caller, 0, &mut Vec::new(), |out| api::storage::describe(out, self.node, &shards));
+            }
+            (Found::Groups(status), Some(caller)) => {
+                let view = &self.view;
+                effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::list(out, view, &status));
+            }
+            (Found::Groups(status), None) => self.group_expiry.on_status(status),
+            (Found::Progress { name, partitions }, Some(caller)) => match self.view.group(&name) {
+                Some(group) => {
+                    let (view, members) = (&self.view, self.members.of(group.uid));
+                    effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::describe(out, view, group, members, &partitions));
+                }
+                None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
+            },
+            (Found::Retired { name, uid, is_empty }, _) => self.delete_retired(caller, name, uid, is_empty, effects),
+            (Found::Topic { .. } | Found::Storage(_) | Found::Progress { .. }, None) => unreachable!("clients alone ask for these"),
+        }
+    }
+
+    fn delete_retired(&mut self, caller: Option<Caller>, name: String, uid: SubscriptionUid, is_empty: bool, effects: &mut Effects) {
+        let refusal = if is_empty {
+            match self.propose(Command::DeleteGroup { name, uid: uid.0 }, caller, false) {
+                Ok(Taken::Yes) => return,
+                Ok(Taken::Blocked) => ApiError::of(ErrorCode::Overloaded),
+                Err(error) => error,
+            }
+        } else {
+            ApiError::new(
+                ErrorCode::GroupNotEmpty,
+                format!("group {name:?} has members: stop them first, or wait until their sessions time out"),
+            )
+        };
+        if let Some(caller) = caller {
+            self.refuse(&caller, &refusal, effects);
+        }
+    }
+}
+
+/// How far a group has read a partition, and what is left.
+fn progress(now: Now, partition: &Partition, known: Option<&Progress>) -> GroupProgress {
+    let (log_start, end) = (partition.log_start(), partition.committed_end());
+    let offset = known.map_or(OFFSET_NONE, |known| known.offset);
+    let from = if offset == OFFSET_NONE { log_start } else { offset.clamp(log_start, end.max(log_start)) };
+    let lag = end.saturating_sub(from);
+    let oldest_us = if lag == 0 { None } else { partition.index.time_at(from) };
+    GroupProgress {
+        uid: partition.uid,
+        offset,
+        committed_us: known.map_or(0, |known| known.committed_us),
+        log_start,
+        committed_end: end,
+        lag_bytes: if lag == 0 { 0 } else { partition.index.bytes_from(from) },
+        lag_ms: oldest_us.map_or(0, |oldest_us| u64::try_from((now.utc_us - oldest_us) / 1000).unwrap_or(0)),
+        drain_ms: if lag == 0 { Some(0) } else { known.and_then(|known| known.drain_ms(lag)) },
+    }
+}

@@ -1,0 +1,500 @@
+//! Consumer groups that are at home on this shard: requests of their members, from first to last.
+//!
+//! How a change goes: request (or a session that is over) -> the group decides -> its records wait -> at the end of the turn they go into the log of the
+//! group's home, a replica group -> durable and committed -> whoever waits for them is answered. What a member is told is what the group had decided
+//! when its answer was made, and is durable when it leaves.
+//!
+//! A heartbeat that brings no news is held (`parked`) until there is another list for its member, or its time is over.
+//!
+//! Invariants: no member is told a list that a crash could take back; a member has one heartbeat parked at most; answers of one group leave in the
+//! order in which they were made.
+//!
+//! Not here: who becomes a member and owns what (subscription/membership/), committed offsets (`offsets.rs`).
+
+use super::acks::Acks;
+use super::mesh::GroupStatus;
+use super::shard::{Phase, Shard, Taken};
+use crate::api::ApiError;
+use crate::control::View;
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{BlockSeq, GroupId, MemberId, PartitionUid, SubscriptionUid};
+use crate::subscription::Offsets;
+use crate::subscription::membership::{self, Change, Durable, Group, MembershipError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::group::{
+    GrantedPartition, HeartbeatFlags, HeartbeatGroupReply, HeartbeatGroupRequest, JoinFlags, JoinGroupReply, JoinGroupRequest, LeaveFlags,
+    LeaveGroupReply, LeaveGroupRequest,
+};
+use tramline_wire::prim::List;
+
+/// Answers that wait for the log: from here on requests have to wait until they are taken in.
+const ANSWERS_MAX: usize = 10_000;
+/// How long a group that is to be deleted takes no members, in microseconds: far longer than the metadata need for it.
+const RETIRED_US: u64 = 30_000_000;
+
+/// An answer that is made and may leave once its group's records are durable.
+#[derive(Debug)]
+struct Answer {
+    caller: Caller,
+    meta: Vec<u8>,
+}
+
+/// A heartbeat that is held.
+#[derive(Debug)]
+struct Parked {
+    caller: Caller,
+    /// The epoch that the member knows.
+    epoch: u64,
+    until_us: u64,
+}
+
+/// A group that is at home here.
+#[derive(Debug)]
+struct Home {
+    replica_group: GroupId,
+    group: Group,
+    /// Records that are not in the log yet.
+    changes: Vec<Change>,
+    /// The same, encoded, when there was no room for all of them.
+    payloads: VecDeque<Vec<u8>>,
+    /// Answers that wait for `changes` and `payloads` to be in the log.
+    answers: Vec<Answer>,
+    /// The block of its last records.
+    last_block: BlockSeq,
+    parked: BTreeMap<MemberId, Parked>,
+    /// Until then nobody joins: the group is being deleted.
+    retired_until_us: u64,
+    /// When somebody was a member last, UTC microseconds.
+    active_us: i64,
+}
+
+impl Home {
+    fn new(replica_group: GroupId, group: Group) -> Home {
+        Home {
+            replica_group,
+            group,
+            changes: Vec::new(),
+            payloads: VecDeque::new(),
+            answers: Vec::new(),
+            last_block: BlockSeq(0),
+            parked: BTreeMap::new(),
+            retired_until_us: 0,
+            active_us: 0,
+        }
+    }
+
+    fn next_deadline_us(&self) -> u64 {
+        let parked_us = self.parked.values().map(|parked| parked.until_us).min();
+        parked_us.into_iter().chain(self.group.next_deadline_us()).min().unwrap_or(u64::MAX)
+    }
+
+    /// Makes the answers of parked heartbeats that have news or whose time is over.
+    fn wake(&mut self, now: Now) {
+        let is_due = |(member, parked): &(&MemberId, &Parked)| {
+            let has_news = self.group.grant(**member).is_none_or(|grant| grant.epoch != parked.epoch);
+            has_news || parked.until_us <= now.mono_us
+        };
+        let due: Vec<MemberId> = self.parked.iter().filter(is_due).map(|(member, _)| *member).collect();
+        for member in due {
+            let parked = self.parked.remove(&member).expect("listed above");
+            // Dropped meanwhile: its next heartbeat tells it.
+            let meta = heartbeat_meta(&self.group, member, parked.epoch);
+            self.answers.push(Answer { caller: parked.caller, meta });
+        }
+    }
+}
+
+/// Answers that are in the order of their blocks.
+#[derive(Debug)]
+struct Waiting {
+    replica_group_bit: u32,
+    block: BlockSeq,
+    answer: Answer,
+}
+
+/// The consumer groups of a shard.
+#[derive(Debug, Default)]
+pub(super) struct MemberCare {
+    homes: BTreeMap<SubscriptionUid, Home>,
+    /// Groups that a start found and that no view has claimed yet.
+    unclaimed: BTreeMap<SubscriptionUid, Durable>,
+    waiting: VecDeque<Waiting>,
+    /// Groups with something for the log, each once.
+    dirty: Vec<SubscriptionUid>,
+    /// Answers in all homes that wait for the log, and those in `waiting`.
+    answer_count: usize,
+    /// Never later than the earliest deadline of all groups.
+    next_deadline_us: u64,
+}
+
+impl MemberCare {
+    pub(super) fn new(found: BTreeMap<SubscriptionUid, Durable>) -> MemberCare {
+        MemberCare { unclaimed: found, ..MemberCare::default() }
+    }
+
+    /// What is known of each group here: members of those at home, commits of all.
+    pub(super) fn status(&self, offsets: &Offsets) -> Vec<GroupStatus> {
+        let mut status: BTreeMap<SubscriptionUid, GroupStatus> = BTreeMap::new();
+        for (uid, home) in &self.homes {
+            let members = home.group.members().count() as u32;
+            status.insert(*uid, GroupStatus { uid: *uid, members, active_us: home.active_us });
+        }
+        for (_, progress) in offsets.iter() {
+            let uid = progress.subscription;
+            let of_group = status.entry(uid).or_insert(GroupStatus { uid, members: 0, active_us: 0 });
+            of_group.active_us = of_group.active_us.max(progress.committed_us);
+        }
+        status.into_values().collect()
+    }
+
+    /// The group of this uid, if it is at home here and has ever had a member.
+    pub(super) fn of(&self, uid: SubscriptionUid) -> Option<&Group> {
+        self.homes.get(&uid).map(|home| &home.group)
+    }
+
+    /// Partitions that members of the group own.
+    pub(super) fn owned(&self, uid: SubscriptionUid) -> Vec<PartitionUid> {
+        let granted = |group: &Group| group.members().flat_map(|member| member.grant.partitions()).map(|(uid, _)| uid).collect();
+        self.of(uid).map(granted).unwrap_or_default()
+    }
+
+    /// Whether the group has no member; then it takes none for a while.
+    pub(super) fn retire(&mut self, now: Now, uid: SubscriptionUid) -> bool {
+        let Some(home) = self.homes.get_mut(&uid) else { return true };
+        let is_empty = home.group.is_empty();
+        if is_empty {
+            home.retired_until_us = now.mono_us + RETIRED_US;
+        }
+        is_empty
+    }
+
+    /// Members of all groups at home here.
+    pub(super) fn member_count(&self) -> usize {
+        self.homes.values().map(|home| home.group.members().count()).sum()
+    }
+
+    /// Groups that are at home here.
+    pub(super) fn home_count(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// What a checkpoint keeps of the groups: the records of each, as they go into the log. Those that are in the log and not durable yet are among
+    /// them: they are in it behind what the checkpoint covers, and say the same.
+    pub(super) fn snapshot(&self) -> Vec<Vec<u8>> {
+        let homes = self.homes.iter().map(|(uid, home)| (uid, home.group.durable())).chain(&self.unclaimed);
+        homes.flat_map(|(uid, durable)| membership::encode(*uid, &durable.snapshot())).collect()
+    }
+
+    /// The time until which nothing is to be done without an event.
+    pub(super) fn next_deadline_us(&self) -> u64 {
+        self.next_deadline_us
+    }
+
+    /// Whether records wait for room in the log.
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Whether nobody waits for an answer that is under way. (A parked heartbeat is none: it ends with the connection.)
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.dirty.is_empty()
+    }
+
+    /// Sends the answers whose records are committed.
+    pub(super) fn release(&mut self, acks: &Acks, effects: &mut Effects) {
+        while self.waiting.front().is_some_and(|front| acks.is_committed(front.replica_group_bit, front.block)) {
+            let waiting = self.waiting.pop_front().expect("looked at above");
+            self.answer_count -= 1;
+            send(&waiting.answer, effects);
+        }
+    }
+
+    /// The log has failed: whether what was decided holds is not known.
+    pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
+        let of_homes = self.homes.values_mut().flat_map(|home| {
+            let parked = std::mem::take(&mut home.parked).into_values().map(|parked| parked.caller);
+            home.answers.drain(..).map(|answer| answer.caller).chain(parked).collect::<Vec<_>>()
+        });
+        let callers: Vec<Caller> = of_homes.chain(self.waiting.drain(..).map(|waiting| waiting.answer.caller)).collect();
+        callers.iter().for_each(|caller| effects.refuse(caller, ErrorCode::StorageFailed, reason, ""));
+        self.answer_count = 0;
+        self.dirty.clear();
+        self.next_deadline_us = u64::MAX;
+    }
+
+    /// Something of `uid` was decided: its answers and records go on their way with the end of the turn.
+    fn touch(&mut self, now: Now, uid: SubscriptionUid) {
+        let home = self.homes.get_mut(&uid).expect("a group that was touched is at home");
+        let before = home.answers.len();
+        home.wake(now);
+        self.answer_count += home.answers.len() - before;
+        self.next_deadline_us = self.next_deadline_us.min(home.next_deadline_us());
+        if !self.dirty.contains(&uid) {
+            self.dirty.push(uid);
+        }
+    }
+}
+
+fn send(answer: &Answer, effects: &mut Effects) {
+    effects.reply(&answer.caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&answer.meta));
+}
+
+fn granted(group: &Group, member: MemberId) -> (u64, Vec<GrantedPartition>) {
+    let Some(grant) = group.grant(member) else { return (0, Vec::new()) };
+    let partitions = grant.partitions().map(|(uid, assignment_epoch)| GrantedPartition { partition_uid: uid.0, assignment_epoch });
+    (grant.epoch, partitions.collect())
+}
+
+/// The answer to a heartbeat of a member that knows the list of `epoch`. A member that is gone is told that nothing has changed; its next heartbeat
+/// is refused.
+fn heartbeat_meta(group: &Group, member: MemberId, epoch: u64) -> Vec<u8> {
+    let (now_epoch, partitions) = granted(group, member);
+    let has_news = now_epoch != 0 && now_epoch != epoch;
+    let reply = HeartbeatGroupReply {
+        epoch: if has_news { now_epoch } else { epoch },
+        partitions: if has_news { List::of(&partitions) } else { List::of(&[]) },
+    };
+    let mut meta = Vec::new();
+    reply.encode(&mut meta);
+    meta
+}
+
+/// Appends the partitions of the topic with this name, if there is one.
+fn push_partitions(view: &View, name: &str, out: &mut Vec<PartitionUid>) {
+    if let Some(topic) = view.topic(name) {
+        out.extend(topic.partitions.iter().map(|partition| partition.uid));
+    }
+}
+
+/// An epoch above all that any group had before now: they begin here, and rise by one at a time.
+fn epoch_of(now: Now) -> u64 {
+    u64::try_from(now.utc_us).unwrap_or(0).max(1)
+}
+
+fn instance_of(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl Shard {
+    /// The home of `uid` on this shard.
+    fn check_home(&self, uid: u64) -> Result<SubscriptionUid, ApiError> {
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
+        }
+        let uid = self.known_group(uid)?;
+        let place = self.view.group_by_uid(uid).expect("known");
+        if place.node != self.node || place.shard != self.id {
+            let next = if place.node == self.node { self.info.shard_address(place.shard) } else { String::new() };
+            return Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next });
+        }
+        if !self.groups.is_caught_up(place.home) {
+            return Err(ApiError::of(ErrorCode::NotReady));
+        }
+        Ok(uid)
+    }
+
+    pub(super) fn join_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = JoinGroupRequest::decode(frame.meta)?;
+        let uid = self.check_home(request.group_uid)?;
+        if self.members.answer_count >= ANSWERS_MAX {
+            return Ok(Taken::Blocked);
+        }
+        let place = self.view.group_by_uid(uid).expect("known");
+        let first_epoch = epoch_of(now);
+        let home = self.members.homes.entry(uid).or_insert_with(|| Home::new(place.home, Group::new(uid, first_epoch)));
+        if now.mono_us < home.retired_until_us {
+            return Err(ApiError::new(ErrorCode::UnknownGroup, format!("group {:?} is being deleted: find it again", place.name)));
+        }
+        let topics: Vec<&str> = request.topics.iter().collect();
+        let join = membership::Join {
+            instance: instance_of(request.instance),
+            client: request.client,
+            topics: &topics,
+            session_timeout_ms: request.session_timeout_ms,
+            assignor: request.assignor,
+            only_if_empty: request.flags.has(JoinFlags::ALONE),
+        };
+        let view = &self.view;
+        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
+        let member = home.group.join(now.mono_us, &join, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
+        let (epoch, partitions) = granted(&home.group, member);
+        let mut meta = Vec::new();
+        JoinGroupReply { member_id: member.0, epoch, partitions: List::of(&partitions) }.encode(&mut meta);
+        home.answers.push(Answer { caller, meta });
+        home.active_us = now.utc_us;
+        self.members.answer_count += 1;
+        self.metrics.counters.group_joins += 1;
+        self.members.touch(now, uid);
+        Ok(Taken::Yes)
+    }
+
+    pub(super) fn heartbeat_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = HeartbeatGroupRequest::decode(frame.meta)?;
+        let uid = self.check_home(request.group_uid)?;
+        if self.members.answer_count >= ANSWERS_MAX {
+            return Ok(Taken::Blocked);
+        }
+        let Some(home) = self.members.homes.get_mut(&uid) else { return Err(ApiError::from(&MembershipError::UnknownMember)) };
+        let member = MemberId(request.member_id);
+        let topics: Vec<&str> = request.topics.iter().collect();
+        let timeout_ms = home.group.settings().map_or(0, |settings| settings.session_timeout_ms);
+        let heartbeat = membership::Heartbeat {
+            instance: instance_of(request.instance),
+            acked_epoch: request.epoch,
+            wait_ms: request.wait_ms.min(timeout_ms / 3),
+            topics: request.flags.has(HeartbeatFlags::TOPICS).then_some(topics.as_slice()),
+        };
+        let view = &self.view;
+        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
+        home.group.heartbeat(now.mono_us, member, &heartbeat, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
+        home.active_us = now.utc_us;
+        // The one before, if it is still held, has nothing to wait for any more.
+        if let Some(earlier) = home.parked.remove(&member) {
+            let meta = heartbeat_meta(&home.group, member, earlier.epoch);
+            home.answers.push(Answer { caller: earlier.caller, meta });
+            self.members.answer_count += 1;
+        }
+        let until_us = now.mono_us + u64::from(heartbeat.wait_ms) * 1000;
+        home.parked.insert(member, Parked { caller, epoch: request.epoch, until_us });
+        self.members.touch(now, uid);
+        Ok(Taken::Yes)
+    }
+
+    pub(super) fn leave_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = LeaveGroupRequest::decode(frame.meta)?;
+        let uid = self.check_home(request.group_uid)?;
+        if self.members.answer_count >= ANSWERS_MAX {
+            return Ok(Taken::Blocked);
+        }
+        let Some(home) = self.members.homes.get_mut(&uid) else { return Err(ApiError::from(&MembershipError::UnknownMember)) };
+        let (member, instance) = (MemberId(request.member_id), instance_of(request.instance));
+        let view = &self.view;
+        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
+        let keep = request.flags.has(LeaveFlags::KEEP);
+        home.group.leave(now.mono_us, member, instance, keep, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
+        let mut meta = Vec::new();
+        LeaveGroupReply {}.encode(&mut meta);
+        home.answers.push(Answer { caller, meta });
+        self.members.answer_count += 1;
+        self.members.touch(now, uid);
+        Ok(Taken::Yes)
+    }
+
+    /// A new view: groups that are gone are forgotten, found ones begin, and what topics have changes who owns what.
+    pub(super) fn adopt_groups(&mut self, now: Now, effects: &mut Effects) {
+        self.drop_offsets_of_the_gone();
+        let view = Arc::clone(&self.view);
+        let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| g.node == self.node && g.shard == self.id);
+        for (uid, mut durable) in std::mem::take(&mut self.members.unclaimed) {
+            if let Some(place) = is_mine(uid) {
+                durable.raise_epoch(epoch_of(now));
+                let group = Group::resume(uid, durable, now.mono_us);
+                self.members.homes.insert(uid, Home { active_us: now.utc_us, ..Home::new(place.home, group) });
+            }
+        }
+        let gone: Vec<_> = self.members.homes.keys().copied().filter(|uid| is_mine(*uid).is_none()).collect();
+        for uid in gone {
+            let home = self.members.homes.remove(&uid).expect("listed above");
+            self.members.dirty.retain(|dirty| *dirty != uid);
+            self.members.answer_count -= home.answers.len();
+            let callers = home.answers.into_iter().map(|answer| answer.caller).chain(home.parked.into_values().map(|parked| parked.caller));
+            callers.for_each(|caller| effects.refuse(&caller, ErrorCode::UnknownGroup, "", ""));
+        }
+        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(&view, name, out);
+        let exists = |uid: PartitionUid| view.find_partition(uid).is_some();
+        let uids: Vec<_> = self.members.homes.keys().copied().collect();
+        for uid in uids {
+            let home = self.members.homes.get_mut(&uid).expect("listed above");
+            home.group.on_partitions_changed(&partitions_of, &exists, &mut home.changes);
+            self.members.touch(now, uid);
+        }
+        effects.wake_at(now.mono_us);
+    }
+
+    /// Members whose sessions are over are dropped, and heartbeats whose time is over answered.
+    pub(super) fn on_group_deadline(&mut self, now: Now) {
+        if now.mono_us < self.members.next_deadline_us || self.failure().is_some() {
+            return;
+        }
+        let view = Arc::clone(&self.view);
+        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(&view, name, out);
+        self.members.next_deadline_us = u64::MAX;
+        let uids: Vec<_> = self.members.homes.keys().copied().collect();
+        for uid in uids {
+            let home = self.members.homes.get_mut(&uid).expect("listed above");
+            if now.mono_us < home.next_deadline_us() {
+                self.members.next_deadline_us = self.members.next_deadline_us.min(home.next_deadline_us());
+                continue;
+            }
+            let dropped = home.group.expire(now.mono_us, &partitions_of, &mut home.changes);
+            if !dropped.is_empty() {
+                tracing::info!(shard = self.id.0, group = uid.0, members = ?dropped, "members of a consumer group were not heard of and are dropped");
+            }
+            self.metrics.counters.group_members_dropped += dropped.len() as u64;
+            self.members.touch(now, uid);
+        }
+    }
+
+    /// What was decided in this turn goes into the log, as far as there is room; answers wait for it.
+    pub(super) fn write_groups(&mut self, now: Now, effects: &mut Effects) {
+        if self.failure().is_some() {
+            return;
+        }
+        let mut waits = false;
+        for uid in std::mem::take(&mut self.members.dirty) {
+            waits |= !self.write_group(now, uid, effects);
+        }
+        if waits {
+            // Room comes back with a write that completes, or within this time.
+            effects.wake_at(now.mono_us + 1000);
+        }
+        self.members.release(&self.acks, effects);
+    }
+
+    /// Whether all of one group is in the log.
+    fn write_group(&mut self, now: Now, uid: SubscriptionUid, effects: &mut Effects) -> bool {
+        let home = self.members.homes.get_mut(&uid).expect("a dirty group is at home");
+        let changes = std::mem::take(&mut home.changes);
+        home.payloads.extend(membership::encode(uid, &changes));
+        let replica_group = home.replica_group;
+        let mut payloads = std::mem::take(&mut home.payloads);
+        let mut last_block = home.last_block;
+        let mut is_refused = None;
+        while let Some(payload) = payloads.front() {
+            match self.append_payload(now, replica_group, payload, effects) {
+                Ok(Some(appended)) => last_block = appended.block,
+                Ok(None) => break,
+                Err(error) => {
+                    is_refused = Some(error);
+                    break;
+                }
+            }
+            payloads.pop_front();
+        }
+        let home = self.members.homes.get_mut(&uid).expect("found above");
+        (home.payloads, home.last_block) = (payloads, last_block);
+        if let Some(error) = is_refused {
+            // The log takes nothing any more, and says so by itself: whoever waits is told with the others.
+            tracing::warn!(shard = self.id.0, group = uid.0, "members of a consumer group cannot be written: {}", error.message);
+        }
+        if !home.payloads.is_empty() {
+            self.members.dirty.push(uid);
+            return false;
+        }
+        let replica_group_bit = self.acks.bit_of(replica_group);
+        let block = last_block.max(self.members.waiting.back().map_or(BlockSeq(0), |last| last.block));
+        let waiting = home.answers.drain(..).map(|answer| Waiting { replica_group_bit, block, answer });
+        self.members.waiting.extend(waiting);
+        true
+    }
+
+    pub(super) fn count_groups(&mut self) {
+        let gauges = &mut self.metrics.gauges;
+        gauges.consumer_groups = self.members.home_count() as u64;
+        gauges.group_members = self.members.member_count() as u64;
+        gauges.committed_offsets = self.offsets.table.len() as u64;
+    }
+}

@@ -1,0 +1,278 @@
+//! Committed offsets of consumer groups on this shard: commits and claims, from the request to the reply.
+//!
+//! How one goes: request -> each entry checked against what the partition has seen -> control payloads into the open block, one row per replica
+//! group -> durable and committed -> taken in -> reply. A claim (a question with an assignment epoch) goes the same way, once per owner; a
+//! question without one is answered at once.
+//!
+//! Invariants: what is answered survives a crash; a claim is answered when no lower epoch can be taken in any more; replies leave in the order of
+//! their blocks, each once.
+//!
+//! Not here: what a note does to an offset (subscription/offsets.rs), who may own a partition (`groups.rs`).
+
+use super::acks::Acks;
+use super::shard::{Phase, Shard, Taken};
+use crate::api::{self, ApiError};
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{BlockSeq, GroupId, PartitionUid, SubscriptionUid};
+use crate::metrics::ShardMetrics;
+use crate::partition::Partitions;
+use crate::subscription::{NoteKind, OffsetNote, Offsets, encode_notes};
+use std::collections::VecDeque;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::group::{CommitOffsetsReply, FetchOffsetsReply, OFFSET_NONE, OffsetCommitted, OffsetFetched};
+use tramline_wire::prim::List;
+
+/// Entries of the requests that wait for their block: from here on others have to wait until they are taken in.
+const WAITING_ENTRIES_MAX: usize = 65_536;
+
+/// A note in the log that is not committed yet.
+#[derive(Debug)]
+struct Proposed {
+    group: GroupId,
+    block: BlockSeq,
+    note: OffsetNote,
+}
+
+/// What a request's entry will be answered.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    uid: PartitionUid,
+    error: ErrorCode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Commit,
+    Fetch,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    caller: Caller,
+    asked: Asked,
+    subscription: SubscriptionUid,
+    block: BlockSeq,
+    /// Groups written to, as `Acks::bit_of`.
+    groups: u32,
+    outcomes: Vec<Outcome>,
+}
+
+/// Committed offsets, and the commits under way.
+#[derive(Debug, Default)]
+pub(super) struct OffsetCare {
+    pub(super) table: Offsets,
+    /// In the order of appending.
+    proposed: VecDeque<Proposed>,
+    waiting: VecDeque<Waiting>,
+    /// Entries of `waiting`.
+    waiting_entries: usize,
+}
+
+impl OffsetCare {
+    pub(super) fn new(table: Offsets) -> OffsetCare {
+        OffsetCare { table, ..OffsetCare::default() }
+    }
+
+    /// The group's entries in all blocks up to `block` are committed: the notes among them hold.
+    pub(super) fn commit(&mut self, now: Now, group: GroupId, block: BlockSeq, partitions: &Partitions, metrics: &mut ShardMetrics) {
+        let table = &mut self.table;
+        self.proposed.retain(|proposed| {
+            let holds = proposed.group == group && proposed.block <= block;
+            if holds {
+                take_in(now, table, &proposed.note, partitions);
+                metrics.counters.offset_commits += u64::from(proposed.note.kind == NoteKind::Commit);
+            }
+            !holds
+        });
+    }
+
+    /// Answers every request whose groups are committed through its block.
+    pub(super) fn release(&mut self, acks: &Acks, effects: &mut Effects) {
+        while self.waiting.front().is_some_and(|front| acks.is_committed(front.groups, front.block)) {
+            let waiting = self.waiting.pop_front().expect("looked at above");
+            self.waiting_entries -= waiting.outcomes.len();
+            reply(&waiting.caller, waiting.asked, waiting.subscription, &waiting.outcomes, &self.table, effects);
+        }
+    }
+
+    /// The log has failed: whether a commit that waits holds is not known.
+    pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
+        self.proposed.clear();
+        self.waiting_entries = 0;
+        self.waiting.drain(..).for_each(|waiting| effects.refuse(&waiting.caller, ErrorCode::StorageFailed, reason, ""));
+    }
+}
+
+/// Takes a note in, unless its partition or group was deleted meanwhile: then nothing is known of the two any more.
+fn take_in(now: Now, table: &mut Offsets, note: &OffsetNote, partitions: &Partitions) {
+    let Some(partition) = partitions.slot(note.partition).and_then(|slot| partitions.get(slot)) else { return };
+    if table.find(note.partition, note.subscription).is_none() {
+        return;
+    }
+    table.apply(note);
+    if note.kind == NoteKind::Commit
+        && note.offset != OFFSET_NONE
+        && let Some(progress) = table.find_mut(note.partition, note.subscription)
+    {
+        progress.note_lag(now.utc_us, partition.committed_end().saturating_sub(note.offset));
+    }
+}
+
+impl Shard {
+    pub(super) fn commit_offsets(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
+        let request = api::groups::commit(frame.meta)?;
+        let subscription = self.known_group(request.group_uid)?;
+        let (mut outcomes, mut wanted) = (Vec::with_capacity(request.entries.len()), Vec::with_capacity(request.entries.len()));
+        if !self.has_room_for_offsets()? {
+            return Ok(Taken::Blocked);
+        }
+        for entry in request.entries.iter() {
+            let uid = PartitionUid(entry.partition_uid);
+            let note = OffsetNote {
+                partition: uid,
+                subscription,
+                epoch: entry.assignment_epoch,
+                kind: NoteKind::Commit,
+                offset: entry.offset,
+                committed_us: now.utc_us,
+                metadata: entry.metadata.into(),
+            };
+            outcomes.push(Outcome { uid, error: self.check_note(note, &mut wanted) });
+        }
+        self.propose_notes(now, caller, Asked::Commit, subscription, outcomes, wanted, effects)
+    }
+
+    pub(super) fn fetch_offsets(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
+        let request = api::groups::fetch(frame.meta)?;
+        let subscription = self.known_group(request.group_uid)?;
+        let (mut outcomes, mut wanted) = (Vec::with_capacity(request.entries.len()), Vec::new());
+        if !self.has_room_for_offsets()? {
+            return Ok(Taken::Blocked);
+        }
+        for entry in request.entries.iter() {
+            let uid = PartitionUid(entry.partition_uid);
+            let known_epoch = self.offsets.table.find(uid, subscription).map_or(0, |progress| progress.epoch);
+            // Who only looks, and who looks again at what he has claimed, leaves no trace in the log.
+            let error = if entry.assignment_epoch == 0 || entry.assignment_epoch == known_epoch {
+                self.readable(uid).err().map_or(ErrorCode::Ok, |error| error.code)
+            } else {
+                let (kind, metadata) = (NoteKind::Claim, Box::default());
+                let (epoch, offset) = (entry.assignment_epoch, OFFSET_NONE);
+                self.check_note(OffsetNote { partition: uid, subscription, epoch, kind, offset, committed_us: 0, metadata }, &mut wanted)
+            };
+            outcomes.push(Outcome { uid, error });
+        }
+        self.propose_notes(now, caller, Asked::Fetch, subscription, outcomes, wanted, effects)
+    }
+
+    /// The group that a request names.
+    pub(super) fn known_group(&self, uid: u64) -> Result<SubscriptionUid, ApiError> {
+        let uid = SubscriptionUid(uid);
+        match self.view.group_by_uid(uid) {
+            Some(_) => Ok(uid),
+            None => Err(ApiError::new(
+                ErrorCode::UnknownGroup,
+                format!("no consumer group has the uid {uid}: it was deleted, or never created"),
+            )),
+        }
+    }
+
+    fn has_room_for_offsets(&self) -> Result<bool, ApiError> {
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
+        }
+        Ok(self.offsets.waiting_entries < WAITING_ENTRIES_MAX)
+    }
+
+    /// Checks one note; a right one goes behind `wanted`.
+    fn check_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
+        let checked = match self.readable(note.partition) {
+            Err(error) => Err(error.code),
+            Ok(slot) => {
+                let partition = self.partitions.get(slot).expect("readable");
+                if note.offset != OFFSET_NONE && note.offset > partition.next_offset() {
+                    Err(ErrorCode::OffsetOutOfRange)
+                } else {
+                    let group = partition.group;
+                    self.offsets.table.propose(&note).map(|()| group).map_err(api::groups::offset_code)
+                }
+            }
+        };
+        match checked {
+            Ok(group) => {
+                wanted.push((group, note));
+                ErrorCode::Ok
+            }
+            Err(error) => {
+                self.metrics.count_error(error);
+                error
+            }
+        }
+    }
+
+    /// Puts the notes into the log, and the reply behind those that wait.
+    fn propose_notes(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        asked: Asked,
+        subscription: SubscriptionUid,
+        outcomes: Vec<Outcome>,
+        mut wanted: Vec<(GroupId, OffsetNote)>,
+        effects: &mut Effects,
+    ) -> Result<Taken, ApiError> {
+        // Stable: notes on one partition stay in the order of the request.
+        wanted.sort_by_key(|(group, _)| *group);
+        let (mut groups, mut last_block) = (0, BlockSeq(0));
+        for of_group in wanted.chunk_by(|a, b| a.0 == b.0) {
+            let group = of_group[0].0;
+            let notes: Vec<OffsetNote> = of_group.iter().map(|(_, note)| note.clone()).collect();
+            for (payload, of_payload) in encode_notes(&notes) {
+                // A request that finds no room here is tried again as a whole: what is in the log already is said twice, which changes nothing.
+                let Some(appended) = self.append_payload(now, group, &payload, effects)? else { return Ok(Taken::Blocked) };
+                groups |= self.acks.bit_of(group);
+                last_block = appended.block;
+                let proposed = |note: &OffsetNote| Proposed { group, block: appended.block, note: note.clone() };
+                self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
+            }
+        }
+        if groups == 0 {
+            reply(&caller, asked, subscription, &outcomes, &self.offsets.table, effects);
+            return Ok(Taken::Yes);
+        }
+        self.offsets.waiting_entries += outcomes.len();
+        // Others may have been taken in while this one waited for room: replies leave in order.
+        let block = last_block.max(self.offsets.waiting.back().map_or(BlockSeq(0), |last| last.block));
+        self.offsets.waiting.push_back(Waiting { caller, asked, subscription, block, groups, outcomes });
+        Ok(Taken::Yes)
+    }
+
+    /// Partitions and groups that are gone take their offsets along.
+    pub(super) fn drop_offsets_of_the_gone(&mut self) {
+        let (partitions, view) = (&self.partitions, &self.view);
+        self.offsets.table.retain(|uid, subscription| partitions.slot(uid).is_some() && view.group_by_uid(subscription).is_some());
+    }
+}
+
+fn reply(caller: &Caller, asked: Asked, subscription: SubscriptionUid, outcomes: &[Outcome], table: &Offsets, effects: &mut Effects) {
+    match asked {
+        Asked::Commit => {
+            let told: Vec<_> = outcomes.iter().map(|o| OffsetCommitted { partition_uid: o.uid.0, error: o.error }).collect();
+            effects.reply(caller, 0, &mut Vec::new(), |out| CommitOffsetsReply { entries: List::of(&told) }.encode(out));
+        }
+        Asked::Fetch => {
+            let told: Vec<_> = outcomes.iter().map(|outcome| fetched(outcome, subscription, table)).collect();
+            effects.reply(caller, 0, &mut Vec::new(), |out| FetchOffsetsReply { entries: List::of(&told) }.encode(out));
+        }
+    }
+}
+
+fn fetched<'a>(outcome: &Outcome, subscription: SubscriptionUid, table: &'a Offsets) -> OffsetFetched<'a> {
+    let (partition_uid, error) = (outcome.uid.0, outcome.error);
+    let progress = table.find(outcome.uid, subscription).filter(|_| error.is_ok());
+    match progress {
+        Some(p) => OffsetFetched { partition_uid, error, offset: p.offset, committed_us: p.committed_us, metadata: &p.metadata },
+        None => OffsetFetched { partition_uid, error, offset: OFFSET_NONE, committed_us: 0, metadata: "" },
+    }
+}
