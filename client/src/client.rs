@@ -435,7 +435,7 @@ fn wire_settings<'a>(settings: &[(&'a str, &'a str)]) -> Vec<Setting<'a>> {
 }
 
 /// Strings travel behind a 16-bit length; the encoder asserts it, so it is checked here.
-fn check_lengths(name: &str, settings: &[(&str, &str)]) -> Result<(), Error> {
+pub(crate) fn check_lengths(name: &str, settings: &[(&str, &str)]) -> Result<(), Error> {
     let longest = settings.iter().flat_map(|(key, value)| [key.len(), value.len()]).chain([name.len()]).max().unwrap_or(0);
     if longest > tramline_wire::prim::STR_BYTES_MAX {
         return Err(Error::config(&format!("a name or setting of {longest} bytes cannot be sent: at most 65,535")));

@@ -76,7 +76,7 @@
 //! # Code map
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer` and `consumer` turn and wait;
-//! `client`, `assign`, `trim` are administration, `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
+//! `client`, `assign`, `trim`, `groups` are administration, `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 
@@ -93,6 +93,7 @@ mod error;
 mod facade_tests;
 #[cfg(test)]
 mod fake;
+mod groups;
 mod link;
 #[doc(hidden)]
 pub mod measure;
@@ -116,6 +117,7 @@ pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
+pub use crate::groups::{GroupDescription, GroupProgress, GroupSummary, MemberDescription};
 pub use crate::link::HelloInfo;
 pub use crate::metrics::{ConsumerMetrics, ProducerMetrics};
 pub use crate::partitioner::{Partitioner, fnv1a_64, key_partition};

@@ -61,6 +61,9 @@ pub enum Verb {
     /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicVerb),
+    /// List, describe, move and delete consumer groups
+    #[command(subcommand)]
+    Group(GroupVerb),
     /// Write each line of standard input as one record
     Produce(Produce),
     /// Read records and print them
@@ -134,6 +137,71 @@ pub enum TopicVerb {
     },
     /// All settings a topic can have: kind, unit, default, range, meaning
     Options,
+}
+
+/// What can be done with consumer groups.
+#[derive(Subcommand, Debug)]
+pub enum GroupVerb {
+    /// All consumer groups
+    List,
+    /// Members, offsets and lag of one group
+    Describe {
+        /// Name of the group
+        name: String,
+    },
+    /// Let a group without members read on elsewhere; creates it where there is none
+    Seek {
+        /// Name of the group
+        name: String,
+        /// Name of the topic
+        #[arg(long)]
+        topic: String,
+        /// Only this partition (repeatable); without it, all
+        #[arg(long = "partition", value_name = "P")]
+        partitions: Vec<u32>,
+        /// Where to.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Say where it would read on, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Delete a group without members with its offsets, without asking
+    Delete {
+        /// Name of the group
+        name: String,
+    },
+}
+
+/// Where a group is moved to: one of the two.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct TargetArgs {
+    /// earliest, latest, an offset, or an RFC 3339 time such as 2026-03-01T12:00:00Z
+    #[arg(long, value_parser = parse_from, value_name = "WHERE")]
+    to: Option<From>,
+    /// So many records on (or back, when negative) from what was committed
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    shift: Option<i64>,
+}
+
+/// Where a group is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// There, or to the nearest record that exists.
+    To(From),
+    /// So many records on.
+    Shift(i64),
+}
+
+impl TargetArgs {
+    /// The one that was given.
+    pub fn target(&self) -> Target {
+        match (self.to, self.shift) {
+            (Some(to), _) => Target::To(to),
+            (None, shift) => Target::Shift(shift.unwrap_or(0)),
+        }
+    }
 }
 
 /// Options of `produce`.

@@ -10,6 +10,7 @@ mod commands;
 mod consume;
 mod disk;
 mod failure;
+mod group;
 mod lines;
 mod output;
 mod print;
@@ -18,7 +19,7 @@ mod start;
 mod table;
 mod units;
 
-use args::{Cli, Format, Global, TopicVerb, Verb};
+use args::{Cli, Format, Global, GroupVerb, TopicVerb, Verb};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -71,6 +72,12 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Topic(TopicVerb::Delete { name }) => commands::delete(&client, global.format, &name)?,
         Verb::Topic(TopicVerb::Trim { name, before, partitions }) => commands::trim(&client, global.format, &name, before, &partitions)?,
         Verb::Topic(TopicVerb::Options) => commands::options(&client, global.format)?,
+        Verb::Group(GroupVerb::List) => group::list(&client, global.format)?,
+        Verb::Group(GroupVerb::Describe { name }) => group::describe(&client, global.format, &name)?,
+        Verb::Group(GroupVerb::Delete { name }) => group::delete(&client, global.format, &name)?,
+        Verb::Group(GroupVerb::Seek { name, topic, partitions, target, dry_run }) => {
+            group::seek(&client, global.format, &name, &topic, &partitions, target.target(), dry_run)?;
+        }
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
         Verb::Disk => disk::disk(&client, global.format)?,
         Verb::Cluster { topics } => commands::cluster(&client, global.format, &topics)?,

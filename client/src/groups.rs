@@ -1,0 +1,368 @@
+//! Consumer groups, seen from outside: their list, their members and lag, their offsets, and moving or deleting them.
+//!
+//! Not here: being a member of one.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tramline_wire::error::ErrorCode;
+use tramline_wire::group::{
+    Assignor, CommitOffsetsReply, CommitOffsetsRequest, DeleteGroupReply, DeleteGroupRequest, DescribeGroupReply, DescribeGroupRequest,
+    FetchOffsetsReply, FetchOffsetsRequest, FindGroupFlags, FindGroupReply, FindGroupRequest, GroupMember, GroupPartition, JoinFlags,
+    JoinGroupReply, JoinGroupRequest, LeaveFlags, LeaveGroupReply, LeaveGroupRequest, ListGroupsReply, ListGroupsRequest, OFFSET_NONE,
+    OffsetAsk, OffsetCommit, TIME_NONE,
+};
+use tramline_wire::kind::Kind;
+use tramline_wire::prim::List;
+
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_lengths, pause};
+use crate::core::Backoff;
+use crate::error::Error;
+use crate::link::Effect;
+use crate::types::PartitionMetadata;
+
+/// Who moves a group's offsets holds it for so long at most, in milliseconds, should it die in between.
+const SEEK_SESSION_MS: u32 = 10_000;
+
+/// One line of [`Client::list_groups`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// Name.
+    pub name: String,
+    /// Uid, never reused, also not by a later group of the same name.
+    pub uid: u64,
+    /// Node of its home.
+    pub node: u32,
+    /// Shard of that node.
+    pub shard: u16,
+    /// Members it has now.
+    pub members: u32,
+}
+
+/// The answer to [`Client::describe_group`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Uid.
+    pub uid: u64,
+    /// Name.
+    pub name: String,
+    /// Node of its home.
+    pub node: u32,
+    /// Shard of that node.
+    pub shard: u16,
+    /// Rises with each change of members or of what they may own.
+    pub epoch: u64,
+    /// `sticky` or `uniform`.
+    pub assignor: &'static str,
+    /// A member that is not heard of for so long is dropped, in milliseconds; 0 before anybody has joined.
+    pub session_timeout_ms: u32,
+    /// Its members, by id.
+    pub members: Vec<MemberDescription>,
+    /// Partitions that it has committed an offset of or that a member owns, by topic and number.
+    pub partitions: Vec<GroupProgress>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// Its id.
+    pub id: u64,
+    /// Name of a static member; else empty.
+    pub instance: String,
+    /// Who it says it is.
+    pub client: String,
+    /// Partitions it may own now.
+    pub partitions: u32,
+    /// Partitions it is going to have.
+    pub target: u32,
+    /// Whether it has put in force what it was told last, and has all it is going to have.
+    pub is_settled: bool,
+}
+
+/// How far a group has read one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupProgress {
+    /// Topic.
+    pub topic: String,
+    /// Number of the partition.
+    pub partition: u32,
+    /// The member that may own it now.
+    pub member: Option<u64>,
+    /// The committed offset: the next one to read.
+    pub offset: Option<u64>,
+    /// When it was committed, UTC microseconds; 0 where nothing was.
+    pub committed_us: i64,
+    /// First offset that still exists.
+    pub log_start: u64,
+    /// One past the last committed record.
+    pub committed_end: u64,
+    /// Records that are not read: from the committed offset (the log start where nothing was committed) to the end.
+    pub lag: u64,
+    /// Bytes of their batches, about (see DescribeGroup in docs/PROTOCOL.md).
+    pub lag_bytes: u64,
+    /// Age of the oldest of them in milliseconds, about; 0 where there is none.
+    pub lag_ms: u64,
+    /// Milliseconds until nothing is left, if the lag goes on falling as of late; `None` where it does not fall.
+    pub drain_ms: Option<u64>,
+}
+
+impl From<GroupMember<'_>> for MemberDescription {
+    fn from(member: GroupMember<'_>) -> MemberDescription {
+        MemberDescription {
+            id: member.member_id,
+            instance: member.instance.to_string(),
+            client: member.client.to_string(),
+            partitions: member.partitions,
+            target: member.target,
+            is_settled: member.is_settled,
+        }
+    }
+}
+
+impl From<GroupPartition<'_>> for GroupProgress {
+    fn from(of: GroupPartition<'_>) -> GroupProgress {
+        let offset = (of.offset != OFFSET_NONE).then_some(of.offset);
+        let from = offset.unwrap_or(of.log_start).max(of.log_start);
+        GroupProgress {
+            topic: of.topic.to_string(),
+            partition: of.index,
+            member: (of.member_id != 0).then_some(of.member_id),
+            offset,
+            committed_us: of.committed_us,
+            log_start: of.log_start,
+            committed_end: of.committed_end,
+            lag: of.committed_end.saturating_sub(from),
+            lag_bytes: of.lag_bytes,
+            lag_ms: of.lag_ms,
+            drain_ms: (of.drain_ms != TIME_NONE).then_some(of.drain_ms),
+        }
+    }
+}
+
+impl Client {
+    /// All consumer groups, in order of name.
+    pub fn list_groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        let encode = |meta: &mut Vec<u8>| ListGroupsRequest {}.encode(meta);
+        self.shared().call("list groups", Kind::ListGroups, Effect::Repeatable, encode, |meta| {
+            let summary = |group: tramline_wire::group::GroupItem<'_>| GroupSummary {
+                name: group.name.to_string(),
+                uid: group.group_uid,
+                node: group.node,
+                shard: group.shard,
+                members: group.members,
+            };
+            Ok(ListGroupsReply::decode(meta)?.groups.iter().map(summary).collect())
+        })
+    }
+
+    /// One consumer group with its members, its offsets and what is left to read.
+    pub fn describe_group(&self, name: &str) -> Result<GroupDescription, Error> {
+        check_lengths(name, &[])?;
+        let what = format!("describe group {name:?}");
+        let encode = |meta: &mut Vec<u8>| DescribeGroupRequest { name }.encode(meta);
+        self.shared().call(&what, Kind::DescribeGroup, Effect::Repeatable, encode, |meta| {
+            let reply = DescribeGroupReply::decode(meta)?;
+            Ok(GroupDescription {
+                uid: reply.group_uid,
+                name: reply.name.to_string(),
+                node: reply.node,
+                shard: reply.shard,
+                epoch: reply.epoch,
+                assignor: reply.assignor.name(),
+                session_timeout_ms: reply.session_timeout_ms,
+                members: reply.members.iter().map(MemberDescription::from).collect(),
+                partitions: reply.partitions.iter().map(GroupProgress::from).collect(),
+            })
+        })
+    }
+
+    /// Deletes a consumer group with its offsets. Refused while it has members.
+    pub fn delete_group(&self, name: &str) -> Result<(), Error> {
+        check_lengths(name, &[])?;
+        let what = format!("delete group {name:?}");
+        let encode = |meta: &mut Vec<u8>| DeleteGroupRequest { name }.encode(meta);
+        self.shared().call(&what, Kind::DeleteGroup, Effect::Once, encode, |meta| DeleteGroupReply::decode(meta).map(|_| ()))
+    }
+
+    /// The committed offset of each of these partitions of a topic, in the order asked; `None` where nothing was committed.
+    pub fn committed_offsets(&self, group: &str, topic: &str, partitions: &[u32]) -> Result<Vec<Option<u64>>, Error> {
+        let group_uid = self.shared().find_group(group, FindGroupFlags(0))?;
+        self.shared().committed_offsets(group, group_uid, topic, partitions)
+    }
+
+    /// Moves a group to these (partition, offset) of a topic, for good; creates the group where there is none. Refused while it has members: nobody
+    /// reads while offsets are moved, and nobody who read before can undo it. An error in between may leave some moved; asking again is harmless.
+    pub fn seek_group(&self, group: &str, topic: &str, offsets: &[(u32, u64)]) -> Result<(), Error> {
+        check_lengths(topic, &[])?;
+        let shared = self.shared();
+        let group_uid = shared.find_group(group, FindGroupFlags::CREATE)?;
+        let what = format!("seek group {group:?}");
+        let topics = [topic];
+        let join = JoinGroupRequest {
+            group_uid,
+            flags: JoinFlags::ALONE,
+            assignor: Assignor::Sticky,
+            session_timeout_ms: SEEK_SESSION_MS,
+            instance: "",
+            client: "seek",
+            topics: List::of(&topics),
+        };
+        let (member_id, epochs) = shared.call(
+            &what,
+            Kind::JoinGroup,
+            Effect::Once,
+            |meta| join.encode(meta),
+            |meta| {
+                let reply = JoinGroupReply::decode(meta)?;
+                let epochs = reply.partitions.iter().map(|granted| (granted.partition_uid, granted.assignment_epoch));
+                Ok((reply.member_id, epochs.collect::<BTreeMap<u64, u64>>()))
+            },
+        )?;
+        let moved = shared.move_offsets(&what, group_uid, topic, offsets, &epochs);
+        let leave = LeaveGroupRequest { group_uid, member_id, flags: LeaveFlags(0), instance: "" };
+        let left = shared.call(
+            &what,
+            Kind::LeaveGroup,
+            Effect::Repeatable,
+            |meta| leave.encode(meta),
+            |meta| LeaveGroupReply::decode(meta).map(|_| ()),
+        );
+        match left {
+            // A leave that was sent again after its answer was lost.
+            Err(error) if error.code() == Some(ErrorCode::UnknownMember) => moved,
+            left => moved.and(left),
+        }
+    }
+}
+
+/// A partition of a request with what it carries, and its place among those asked for.
+type Placed<T> = (usize, u64, T);
+
+impl Shared {
+    fn find_group(&self, name: &str, flags: FindGroupFlags) -> Result<u64, Error> {
+        check_lengths(name, &[])?;
+        let what = format!("find group {name:?}");
+        let encode = |meta: &mut Vec<u8>| FindGroupRequest { name, flags }.encode(meta);
+        self.call(&what, Kind::FindGroup, Effect::Repeatable, encode, |meta| Ok(FindGroupReply::decode(meta)?.group_uid))
+    }
+
+    fn committed_offsets(&self, group: &str, group_uid: u64, topic: &str, partitions: &[u32]) -> Result<Vec<Option<u64>>, Error> {
+        let what = format!("fetch offsets of group {group:?}");
+        let asked: Vec<(u32, ())> = partitions.iter().map(|partition| (*partition, ())).collect();
+        let mut found = vec![None; partitions.len()];
+        self.by_owner(&what, topic, &asked, |of_request| {
+            let entries: Vec<_> =
+                of_request.iter().map(|(_, partition_uid, ())| OffsetAsk { partition_uid: *partition_uid, assignment_epoch: 0 }).collect();
+            let request = FetchOffsetsRequest { group_uid, entries: List::of(&entries) };
+            let told = self.call(
+                &what,
+                Kind::FetchOffsets,
+                Effect::Repeatable,
+                |meta| request.encode(meta),
+                |meta| {
+                    Ok(FetchOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error, e.offset)).collect::<Vec<_>>())
+                },
+            )?;
+            check_answers(&what, of_request, told.iter().map(|(uid, error, _)| (*uid, *error)))?;
+            for ((place, ..), (.., offset)) in of_request.iter().zip(told) {
+                found[*place] = (offset != OFFSET_NONE).then_some(offset);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Claims the partitions as their only owner, and commits.
+    fn move_offsets(
+        &self,
+        what: &str,
+        group_uid: u64,
+        topic: &str,
+        offsets: &[(u32, u64)],
+        epochs: &BTreeMap<u64, u64>,
+    ) -> Result<(), Error> {
+        let epoch_of = |uid: &u64| {
+            epochs
+                .get(uid)
+                .copied()
+                .ok_or_else(|| Error::protocol("the broker", format!("it did not grant partition uid {uid} of topic {topic:?}")))
+        };
+        self.by_owner(what, topic, offsets, |of_request| {
+            let asks = of_request.iter().map(|(_, uid, _)| Ok(OffsetAsk { partition_uid: *uid, assignment_epoch: epoch_of(uid)? }));
+            let asks: Vec<_> = asks.collect::<Result<_, Error>>()?;
+            let claim = FetchOffsetsRequest { group_uid, entries: List::of(&asks) };
+            let told = self.call(
+                what,
+                Kind::FetchOffsets,
+                Effect::Repeatable,
+                |meta| claim.encode(meta),
+                |meta| Ok(FetchOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error)).collect::<Vec<_>>()),
+            )?;
+            check_answers(what, of_request, told.into_iter())?;
+            let commits = of_request.iter().zip(&asks);
+            let commits: Vec<_> = commits
+                .map(|((_, _, offset), ask)| OffsetCommit {
+                    partition_uid: ask.partition_uid,
+                    assignment_epoch: ask.assignment_epoch,
+                    offset: *offset,
+                    metadata: "",
+                })
+                .collect();
+            let commit = CommitOffsetsRequest { group_uid, entries: List::of(&commits) };
+            let told = self.call(
+                what,
+                Kind::CommitOffsets,
+                Effect::Repeatable,
+                |meta| commit.encode(meta),
+                |meta| Ok(CommitOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error)).collect::<Vec<_>>()),
+            )?;
+            check_answers(what, of_request, told.into_iter())
+        })
+    }
+
+    /// Asks the owners of partitions of a topic, request by request; all of it again where one answers with what may pass.
+    fn by_owner<T: Copy>(
+        &self,
+        what: &str,
+        topic: &str,
+        wanted: &[(u32, T)],
+        mut each: impl FnMut(&[Placed<T>]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + self.config.call_timeout;
+        let mut backoff = Backoff::seeded(crate::clock::seed());
+        loop {
+            let partitions = self.topic(topic)?.partitions;
+            let mut by_owner: BTreeMap<(u32, u16), Vec<Placed<T>>> = BTreeMap::new();
+            for (place, (partition, carried)) in wanted.iter().enumerate() {
+                let found: &PartitionMetadata = partitions.get(*partition as usize).ok_or_else(|| Error::NoSuchPartition {
+                    topic: topic.to_string(),
+                    partition: *partition,
+                    partitions: partitions.len() as u32,
+                })?;
+                by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, found.uid, *carried));
+            }
+            let mut requests = by_owner.values().flat_map(|of_owner| of_owner.chunks(PARTITIONS_PER_REQUEST_MAX));
+            match requests.try_for_each(&mut each) {
+                Err(error) if error.retriable() => pause(what, &mut backoff, deadline, &self.config, error)?,
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Whether the answers are those to the questions, and none is a refusal.
+fn check_answers<T>(what: &str, asked: &[Placed<T>], told: impl ExactSizeIterator<Item = (u64, ErrorCode)>) -> Result<(), Error> {
+    if told.len() != asked.len() {
+        return Err(Error::protocol("the broker", format!("it answered {} of {} partitions", told.len(), asked.len())));
+    }
+    for ((_, uid, _), (told_uid, code)) in asked.iter().zip(told) {
+        if told_uid != *uid {
+            return Err(Error::protocol("the broker", format!("it answered for partition uid {told_uid}, not {uid}")));
+        }
+        if !code.is_ok() {
+            let request = format!("{what}, partition uid {uid}");
+            return Err(Error::Refused { request, code, retriable: code.retriable(), message: String::new(), next: None });
+        }
+    }
+    Ok(())
+}
