@@ -18,6 +18,8 @@
 //! ```
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
+#![deny(clippy::print_stderr)] // it panics where standard error cannot be written; `tell.rs` does not
+
 mod args;
 mod arrivals;
 mod chart;
@@ -53,6 +55,7 @@ mod schedule;
 mod session;
 mod sink;
 mod stats;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -74,6 +77,7 @@ use report::{CLOSED_LOOP, Outcome};
 use saved::Saved;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use tell::tell;
 use verdict::EXIT_FAILED;
 
 /// Exit code of wrong usage, as clap has it.
@@ -90,7 +94,7 @@ fn main() -> ExitCode {
         Command::Sink(options) => sink::serve(&options).map_err(|sentence| (EXIT_FAILED, sentence)),
     };
     let code = done.unwrap_or_else(|(code, sentence)| {
-        eprintln!("tramline-loadgen: {sentence}");
+        tell(sentence);
         code
     });
     ExitCode::from(code)
@@ -102,7 +106,7 @@ fn parse() -> Cli {
     let (args, file) = scenario::expand(&Cli::command(), std::env::args_os().collect()).unwrap_or_else(usage);
     Cli::try_parse_from(args).unwrap_or_else(|error| {
         if let Some(file) = file.filter(|_| error.use_stderr()) {
-            eprintln!("tramline-loadgen: with the options of {file}:");
+            tell(format_args!("with the options of {file}:"));
         }
         error.exit()
     })
@@ -113,7 +117,7 @@ fn measure(plan: &Plan<'_>) -> Result<u8, String> {
     let (files, hlog) = Files::open(common, &plan.latencies())?;
     let outcome = run::run(plan, hlog)?;
     for alarm in outcome.alarms() {
-        eprintln!("tramline-loadgen: {alarm}");
+        tell(alarm);
     }
     let json = outcome.json();
     // The table first: what a full disk does to the files must not take it away.

@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::read::{ReadPlan, Seen, read};
 use crate::schedule::Window;
 use crate::stats::{CONNECT, Interval, SERVICE, Side};
+use crate::tell::tell;
 use crate::watch::{Group, Watch, Watched, tags};
 use crate::write::{Desk, WritePlan};
 use serde_json::Value;
@@ -267,6 +268,6 @@ fn pin(cpu: Option<usize>) {
     if let Some(id) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id })
     {
-        eprintln!("tramline-loadgen: the kernel refused to bind a thread to core {id}; going on unbound");
+        tell(format_args!("the kernel refused to bind a thread to core {id}; going on unbound"));
     }
 }

@@ -9,6 +9,7 @@ use crate::check::{Checker, Found};
 use crate::crew::Done;
 use crate::payload;
 use crate::read::expect;
+use crate::tell::say;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub fn read_back(client: &Client, wanted: &Wanted<'_>, done: &[Arc<Done>]) -> Re
         .collect();
     if !wanted.quiet {
         let records: u64 = parts.iter().map(|(_, from, to)| to - from).sum();
-        eprintln!("reading back {records} records of {} partitions to check them", parts.len());
+        say(format_args!("reading back {records} records of {} partitions to check them", parts.len()));
     }
     for some in parts.chunks(PARTITIONS_MAX) {
         read_some(client, wanted, some, &mut checker)?;

@@ -170,6 +170,28 @@ fn a_sink_that_goes_away_ends_the_run_with_what_was_measured() {
 }
 
 #[test]
+fn a_standard_error_that_cannot_be_written_costs_no_report() {
+    let sink = Sink::start("");
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full");
+    // A progress line after a second, and the alarm of a missed rate at the end.
+    for args in
+        ["produce --rate 100 --no-verify --duration 1100ms", "produce --rate 100M --buffer-bytes 1MiB --no-verify --duration 100ms --quiet"]
+    {
+        let output = Command::new(BINARY)
+            .args(args.split_whitespace())
+            .args(["--server", &sink.address, "--warmup", "0s", "--late-max", "10s", "--json", "-"])
+            .stderr(full())
+            .output()
+            .expect("the binary runs");
+        let ran = Ran::of(args, output);
+        assert!(matches!(ran.code, Some(0 | 3)), "{args}: {:?}", ran.code);
+        assert!(ran.count("produce", "acked") > 0, "{args}");
+    }
+    let output = Command::new(BINARY).args("produce --closed --json /nonexistent/out".split_whitespace()).stderr(full()).output();
+    assert_eq!(output.expect("the binary runs").status.code(), Some(1));
+}
+
+#[test]
 fn connections_come_and_go_at_a_rate() {
     let sink = Sink::start("");
     let ran = sink.run("churn --rate 200 --threads 2 --partitions 3 --late-max 10s --duration 500ms");
