@@ -49,7 +49,7 @@ pub struct Sink {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: String,
     /// Pin to this core [0 to 1023]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..1024))]
+    #[arg(long, value_name = "N", value_parser = ranges::core)]
     pub cpu: Option<u16>,
     /// Spin instead of sleeping while waiting
     #[arg(long)]
@@ -184,7 +184,7 @@ pub struct Both {
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// Take options from this TOML file: its keys are their names, mode = "both" names the mode; the command line wins
-    #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
+    #[arg(long, value_name = "FILE", value_parser = ranges::input_name)]
     pub scenario: Option<String>,
     /// Address of a node; several are separated by commas
     #[arg(long, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = ranges::servers)]
@@ -208,10 +208,10 @@ pub struct Common {
     #[arg(long)]
     pub busy_poll: bool,
     /// Pin the threads to these cores in turn (1,2), the writing threads first, then the readers [0 to 1023]
-    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1, value_parser = clap::value_parser!(u16).range(0..1024))]
+    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1, value_parser = ranges::core)]
     pub cpu: Vec<u16>,
     /// Write the report as JSON to this file, or to standard output with - (instead of the table)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = ranges::file_or_output)]
     pub json: Option<String>,
     /// Write the percentile distribution in HdrHistogram's text form (milliseconds): end to end when there is a reader, else
     /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm)
@@ -407,18 +407,27 @@ mod tests {
             ("produce --rate 5 --arrivals gauss", "constant, poisson, bursts"),
             ("produce --rate 5 --burst 0", "1 to 1000000"),
             ("produce --rate 5 --seed x", "--seed"),
+            ("produce --rate 5 --seed=-1", "'-1' is no seed; allowed is 0 to 18446744073709551615"),
+            ("produce --rate 5 --seed=18446744073709551616", "allowed is 0 to 18446744073709551615"),
             ("produce --closed --partitions 0", "1 to 100000"),
             ("produce --closed --duration 99ms", "100ms to 24h"),
             ("produce --closed --duration 10", "unit"),
             ("produce --closed --warmup 2h", "0s to 1h"),
             ("produce --closed --timeout 0s", "100ms to 10m"),
-            ("produce --closed --cpu 1024", "1024"),
+            ("produce --closed --cpu 1024", "0 to 1023"),
+            ("produce --closed --cpu=NaN", "'NaN' is no number of a core; allowed is 0 to 1023"),
+            ("produce --closed --cpu=", "0 to 1023"),
+            ("produce --closed --cpu=1,", "0 to 1023"),
+            ("sink --listen h:1 --cpu=-1", "0 to 1023"),
             ("produce --closed --level most", "leader_durable"),
             ("produce --closed --server x", "HOST:PORT"),
             ("produce --closed --linger 11s", "0s to 10s"),
             ("produce --closed --hgrm -", "name a file"),
             ("produce --closed --hlog -", "name a file"),
             ("produce --closed --plot=", "must not be empty"),
+            ("produce --closed --json=", "must not be empty"),
+            ("produce --closed --records=", "must not be empty"),
+            ("produce --closed --scenario=", "must not be empty"),
             ("produce --closed --disk /nonexistent", "not a directory"),
             ("compare a.json", "B.json"),
             ("compare a.json -", "name a file"),

@@ -12,6 +12,7 @@
 //! over those it cannot be used with (`--closed` over `rate`); a key that is no option is refused, never ignored.
 //! Not here: what the options mean.
 
+use crate::ranges::NO_NAME;
 use clap::{ArgAction, ArgMatches, Command, parser::ValueSource};
 use std::ffi::OsString;
 use toml::{Table, Value};
@@ -34,6 +35,9 @@ pub fn expand(command: &Command, args: Vec<OsString>) -> Result<(Vec<OsString>, 
 
 fn read(path: &str) -> Result<String, String> {
     use std::io::Read as _;
+    if path.is_empty() {
+        return Err(format!("{OPTION}: {NO_NAME}"));
+    }
     let unreadable = |cause: std::io::Error| format!("{path} ({OPTION}) cannot be read: {cause}");
     let mut text = Vec::new();
     // One byte more than allowed: what stops at the limit looks whole, and options behind it would be left out in silence.

@@ -39,6 +39,8 @@ fn wrong_usage_is_exit_code_two_with_a_sentence() {
         ("produce --closed --disk /nonexistent", "not a directory"),
         ("produce --closed --json same --hlog ./same", "--json and --hlog would both write"),
         ("produce --rate 1 --hgrm run --plot run.service", "--plot and --hgrm would both write"),
+        ("produce --closed --json=", "a file name must not be empty"),
+        ("--scenario=", "a file name must not be empty"),
         ("consume --hgrm x", "--hgrm needs a latency"),
         ("consume --hlog x", "use --from latest"),
         ("replay", "--rate"),
