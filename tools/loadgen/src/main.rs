@@ -130,9 +130,9 @@ fn measure(plan: &Plan<'_>) -> Result<u8, String> {
 fn compare(compare: &Compare) -> Result<u8, (u8, String)> {
     let usage = |sentence| (EXIT_USAGE, sentence);
     let (a, b) = (Saved::load(&compare.a).map_err(usage)?, Saved::load(&compare.b).map_err(usage)?);
-    let mut names = vec![("A", compare.a.clone())];
-    names.extend(compare.plot.iter().map(|path| ("--plot", path.clone())));
-    files::check_distinct(&names).map_err(usage)?;
+    let inputs = [("A", compare.a.clone()), ("B", compare.b.clone())];
+    let outputs: Vec<_> = compare.plot.iter().map(|path| ("--plot", path.clone())).collect();
+    files::check_distinct(&inputs, &outputs).map_err(usage)?;
     let failed = |sentence| (EXIT_FAILED, sentence);
     let plot = compare.plot.as_deref().map(|path| OutputFile::open("--plot", path)).transpose().map_err(failed)?;
     print(&compare::text([&compare.a, &compare.b], &a, &b)).map_err(failed)?;

@@ -92,7 +92,7 @@ impl<'a> Plan<'a> {
         if let Some(option) = plan.common.needs_latency().filter(|_| tags.is_empty()) {
             return Err(format!("{option} needs a latency, and reading what was written long ago has none; use --from latest"));
         }
-        check_distinct(&plan.common.outputs(&tags))?;
+        check_distinct(&plan.inputs(), &plan.common.outputs(&tags))?;
         let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         for cpu in &plan.common.cpu {
             if !cores.contains(&usize::from(*cpu)) {
@@ -102,6 +102,13 @@ impl<'a> Plan<'a> {
         }
         plan.values = plan.load.map(Load::values).transpose()?;
         Ok(plan)
+    }
+
+    /// The files that are read, each with the option that names it.
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        let records = self.load.and_then(|load| load.records.clone());
+        let named = [("--scenario", self.common.scenario.clone()), ("--records", records)];
+        named.into_iter().filter_map(|(option, path)| Some((option, path?))).collect()
     }
 
     /// The three times of the run.
