@@ -4,7 +4,7 @@
 //! other file looks at the raw options.
 //! Not here: options of the writing side (`load.rs`), ranges (`ranges.rs`).
 
-use crate::files::tagged;
+use crate::files::{is_special, tagged};
 use crate::load::{Churn, Load};
 use crate::ranges;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -214,7 +214,8 @@ pub struct Common {
     #[arg(long, value_name = "FILE", value_parser = ranges::file_or_output)]
     pub json: Option<String>,
     /// Write the percentile distribution in HdrHistogram's text form (milliseconds): end to end when there is a reader, else
-    /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm)
+    /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm), or behind it
+    /// where FILE is a pipe or a device
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hgrm: Option<String>,
     /// Write an HdrHistogram interval log (V2, nanoseconds) while the run goes on, a line per second and latency, with the tags
@@ -331,10 +332,12 @@ impl Common {
         self.hgrm.as_ref().map(|_| "--hgrm").or(self.hlog.as_ref().map(|_| "--hlog"))
     }
 
-    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it.
+    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it. A pipe or a device gets all of them, one after
+    /// the other: beside it would be a file that nobody asked for, as in `/dev/null.service`.
     pub fn hgrm_files(&self, tags: &[&'static str]) -> Vec<(&'static str, String)> {
         let Some(path) = &self.hgrm else { return Vec::new() };
-        let named = |(index, tag): (usize, &&'static str)| (*tag, if index == 0 { path.clone() } else { tagged(path, tag) });
+        let in_one = is_special(path);
+        let named = |(index, tag): (usize, &&'static str)| (*tag, if index == 0 || in_one { path.clone() } else { tagged(path, tag) });
         tags.iter().enumerate().map(named).collect()
     }
 
@@ -344,7 +347,9 @@ impl Common {
         let single =
             [("--json", self.json.as_ref().filter(|path| *path != "-")), ("--hlog", self.hlog.as_ref()), ("--plot", self.plot.as_ref())];
         outputs.extend(single.into_iter().filter_map(|(option, path)| Some((option, path?.clone()))));
-        outputs.extend(self.hgrm_files(tags).into_iter().map(|(_, path)| ("--hgrm", path)));
+        let mut tables: Vec<String> = self.hgrm_files(tags).into_iter().map(|(_, path)| path).collect();
+        tables.dedup();
+        outputs.extend(tables.into_iter().map(|path| ("--hgrm", path)));
         outputs
     }
 }
@@ -446,6 +451,16 @@ mod tests {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_device_gets_all_tables_and_a_file_one() {
+        for (path, expected) in [("/dev/null", ["/dev/null", "/dev/null"]), ("run.hgrm", ["run.hgrm", "run.service.hgrm"])] {
+            let Mode::Produce(produce) = mode(&format!("produce --rate 5 --hgrm {path}")) else { panic!("not produce") };
+            let files = produce.common.hgrm_files(&["ack", "service"]);
+            assert_eq!(files.iter().map(|(_, path)| path.as_str()).collect::<Vec<_>>(), expected);
+            assert!(crate::files::check_distinct(&[], &produce.common.outputs(&["ack", "service"])).is_ok(), "{path}");
         }
     }
 

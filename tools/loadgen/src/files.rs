@@ -131,6 +131,11 @@ pub fn check_distinct(inputs: &[(&'static str, String)], outputs: &[(&'static st
     Ok(())
 }
 
+/// Whether a path leads to something that is no regular file, such as a pipe or a device.
+pub fn is_special(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
