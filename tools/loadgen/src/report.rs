@@ -44,8 +44,8 @@ pub struct Outcome {
     pub lates: Option<Lates>,
     /// The reading side, all readers together.
     pub consume: Option<Side>,
-    /// Number of readers, each of which gets all records.
-    pub readers: u64,
+    /// Of each reader, each of which gets all records.
+    pub readers: Vec<Kept>,
     /// The cold readers.
     pub replay: Option<Replayed>,
     /// The connections of a churn.
@@ -74,6 +74,24 @@ pub struct Replayed {
     pub laps: u64,
     /// What the checks of all laps found.
     pub found: Found,
+}
+
+/// What one reader kept up with, in the measured part.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Records that came in the measured part.
+    pub done_records: u64,
+    /// Records that were intended for the measured part.
+    pub measured_records: u64,
+    /// When the last of them came.
+    pub last_done_ns: u64,
+}
+
+impl Kept {
+    /// Of one side.
+    pub fn of(side: &Side) -> Kept {
+        Kept { done_records: side.done_records, measured_records: side.measured_records, last_done_ns: side.last_done_ns }
+    }
 }
 
 /// One kind of latency of the run.
@@ -128,7 +146,12 @@ impl Outcome {
 
     /// Throughput of the measured part.
     pub fn rate(&self, side: &Side) -> f64 {
-        per_second(side.done_records, self.window.length_ns())
+        self.rate_of(side.done_records)
+    }
+
+    /// So many records as throughput of the measured part.
+    pub fn rate_of(&self, records: u64) -> f64 {
+        per_second(records, self.window.length_ns())
     }
 
     fn mb_per_s(&self, side: &Side) -> f64 {
@@ -162,6 +185,12 @@ impl Outcome {
             object["check"] = found_json(replay.found);
             object
         });
+        let consume = self.consume.as_ref().map(|consume| {
+            let mut object = side(consume, "end_to_end_us");
+            let rates: Vec<f64> = self.readers.iter().map(|kept| round(self.rate_of(kept.done_records))).collect();
+            object["records_per_s_of_readers"] = json!(rates);
+            object
+        });
         let connect = self.connect.as_ref().map(|connect| {
             let mut object = side(connect, "latency_us");
             object["service_us"] = histogram_json(&connect.service);
@@ -186,7 +215,7 @@ impl Outcome {
             "environment": self.environment,
             "produce": produce,
             "lateness": self.lates.as_ref().map(lateness_json),
-            "consume": self.consume.as_ref().map(|consume| side(consume, "end_to_end_us")),
+            "consume": consume,
             "replay": replay,
             "connect": connect,
             "check": self.found.map(found_json),

@@ -97,7 +97,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         unsent: ran.unsent,
         lates: ran.lates.filter(|_| !plan.closed()),
         consume: ran.consume,
-        readers: plan.readers,
+        readers: ran.readers,
         replay: ran.replay.map(|side| Replayed {
             side,
             laps: ran.laps.iter().map(|laps| laps.count).sum(),

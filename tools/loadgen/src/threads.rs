@@ -13,11 +13,12 @@ use crate::hlog::Log;
 use crate::lateness::Lates;
 use crate::plan::Plan;
 use crate::read::{ReadPlan, Seen, read};
+use crate::report::Kept;
 use crate::schedule::Window;
 use crate::stats::{CONNECT, Interval, SERVICE, Side};
 use crate::tell::tell;
 use crate::watch::{Group, Watch, Watched, tags};
-use crate::write::{Desk, WritePlan};
+use crate::write::{Desk, WritePlan, lock};
 use serde_json::Value;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,8 @@ pub struct Ran {
     pub lates: Option<Lates>,
     /// The readers at the tail together.
     pub consume: Option<Side>,
+    /// What each of them kept up with.
+    pub readers: Vec<Kept>,
     /// Of each of them.
     pub seen: Vec<Seen>,
     /// The cold readers together.
@@ -207,6 +210,7 @@ impl Threads<'_> {
         let mut sums = watched.sums.iter();
         Ran {
             produce: merged(sides.produce, &mut sums),
+            readers: sides.consume.iter().map(|side| Kept::of(&lock(side))).collect(),
             consume: merged(sides.consume, &mut sums),
             replay: merged(sides.replay, &mut sums),
             connect: merged(sides.connect, &mut sums),

@@ -6,9 +6,8 @@
 
 use crate::check::Found;
 use crate::lateness::Lates;
-use crate::report::Outcome;
+use crate::report::{Kept, Outcome};
 use crate::schedule::{kept_rate, per_second, rate_is_held};
-use crate::stats::Side;
 use crate::units::format_duration;
 use std::time::Duration;
 
@@ -38,16 +37,16 @@ impl Outcome {
 
     /// Of the records, or of the connections.
     fn written_rate(&self) -> Option<f64> {
-        self.produce.as_ref().or(self.connect.as_ref()).map(|side| self.achieved(side))
+        self.produce.as_ref().or(self.connect.as_ref()).map(|side| self.achieved(Kept::of(side)))
     }
 
-    /// Of one reader, in the mean.
+    /// Of the slowest reader: each gets all records, and in a mean one that stands still would be hidden by those that do not.
     fn reader_rate(&self) -> Option<f64> {
-        self.consume.as_ref().map(|side| self.achieved(side) / self.readers.max(1) as f64)
+        self.readers.iter().map(|kept| self.achieved(*kept)).reduce(f64::min)
     }
 
-    fn achieved(&self, side: &Side) -> f64 {
-        self.rate(side).max(kept_rate(side.measured_records, self.window, side.last_done_ns))
+    fn achieved(&self, kept: Kept) -> f64 {
+        self.rate_of(kept.done_records).max(kept_rate(kept.measured_records, self.window, kept.last_done_ns))
     }
 
     /// Whether too many records were sent late by the generator's own fault.
@@ -153,6 +152,7 @@ mod tests {
     use super::*;
     use crate::lateness::Late;
     use crate::schedule::SECOND_NS;
+    use crate::stats::Side;
     use crate::tests::{outcome, side};
 
     #[test]
@@ -231,10 +231,12 @@ mod tests {
     #[test]
     fn each_of_several_readers_has_to_keep_the_rate() {
         let mut outcome = outcome(Some(100), Some(side(1000, 1)), Some(side(4000, 1)));
-        outcome.readers = 4;
+        outcome.readers = vec![Kept::of(&side(1000, 1)); 4];
         assert_eq!(outcome.exit_code(), 0);
-        outcome.readers = 5;
+        outcome.readers[2] = Kept::of(&side(400, 1));
         assert_eq!(outcome.exit_code(), EXIT_RATE);
+        assert!(outcome.alarms()[0].contains("40 of 100"), "the slowest counts, not the mean of 85: {:?}", outcome.alarms());
+        assert_eq!(outcome.json()["consume"]["records_per_s_of_readers"][2], 40.0);
     }
 
     #[test]
