@@ -88,6 +88,11 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// As if so many more had come, at once.
+    pub fn with(self, more: u64) -> Kept {
+        Kept { done_records: self.done_records + more, measured_records: self.measured_records + more, ..self }
+    }
+
     /// Of one side.
     pub fn of(side: &Side) -> Kept {
         Kept { done_records: side.done_records, measured_records: side.measured_records, last_done_ns: side.last_done_ns }

@@ -105,6 +105,8 @@ pub struct Side {
     pub acked: u64,
     /// Failed, warm-up included.
     pub failed: u64,
+    /// Of them: intended for the measured part, and failed by their own fault (too large), not for want of time or a connection.
+    pub measured_refused: u64,
     /// Sentences of the failures and how often; bounded, since a sentence may carry numbers.
     pub errors: BTreeMap<String, u64>,
 }
@@ -126,6 +128,7 @@ impl Side {
             records: 0,
             acked: 0,
             failed: 0,
+            measured_refused: 0,
             errors: BTreeMap::new(),
         }
     }
@@ -152,6 +155,7 @@ impl Side {
         self.records += other.records;
         self.acked += other.acked;
         self.failed += other.failed;
+        self.measured_refused += other.measured_refused;
         for (sentence, count) in &other.errors {
             *self.errors.entry(sentence.clone()).or_default() += count;
         }

@@ -8,6 +8,7 @@ use crate::check::Found;
 use crate::lateness::Lates;
 use crate::report::{Kept, Outcome};
 use crate::schedule::{kept_rate, per_second, rate_is_held};
+use crate::stats::Side;
 use crate::units::format_duration;
 use std::time::Duration;
 
@@ -20,11 +21,25 @@ pub const EXIT_RATE: u8 = 3;
 const LATE_SHARE_MAX: f64 = 0.01;
 
 impl Outcome {
-    /// The achieved rate when it is too low; where there are readers, of each of them too. Either measure will do: throughput is wrong
-    /// by a record or two in a short run at a low rate, the rate kept up with is wrong when answers take long but come steadily.
+    /// The achieved rate when it is too low; where there are readers, the slowest's too: each gets all records, and a mean would hide one
+    /// that stands still. Either measure will do: throughput is wrong by a record or two in a short run at a low rate, the rate kept up
+    /// with is wrong when answers take long but come steadily.
     pub fn rate_missed(&self) -> Option<f64> {
-        let lowest = self.written_rate().into_iter().chain(self.reader_rate()).fold(f64::INFINITY, f64::min);
+        let lowest = self.lowest_rate(0);
         (!rate_is_held(lowest, self.due_rate()?)).then_some(lowest)
+    }
+
+    /// The lowest rate of writers and readers, had `more` records of the measured part completed at once.
+    fn lowest_rate(&self, more: u64) -> f64 {
+        let written = self.written().map(Kept::of);
+        written.iter().chain(&self.readers).map(|kept| self.achieved(kept.with(more))).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Whether the rate was missed only because records were refused: then their failure is told, and nobody was too slow. What failed
+    /// for want of time does not count, since that may be slowness.
+    fn failures_explain(&self) -> bool {
+        let refused = self.written().map_or(0, |side| side.measured_refused);
+        refused > 0 && self.due_rate().is_some_and(|due| rate_is_held(self.lowest_rate(refused), due))
     }
 
     /// The asked rate; where arrivals are random, what became due in the measured part, since a few hundred records of a Poisson process
@@ -37,12 +52,11 @@ impl Outcome {
 
     /// Of the records, or of the connections.
     fn written_rate(&self) -> Option<f64> {
-        self.produce.as_ref().or(self.connect.as_ref()).map(|side| self.achieved(Kept::of(side)))
+        self.written().map(|side| self.achieved(Kept::of(side)))
     }
 
-    /// Of the slowest reader: each gets all records, and in a mean one that stands still would be hidden by those that do not.
-    fn reader_rate(&self) -> Option<f64> {
-        self.readers.iter().map(|kept| self.achieved(*kept)).reduce(f64::min)
+    fn written(&self) -> Option<&Side> {
+        self.produce.as_ref().or(self.connect.as_ref())
     }
 
     fn achieved(&self, kept: Kept) -> f64 {
@@ -125,7 +139,8 @@ impl Outcome {
         if let Some(cause) = &self.log_error {
             alarms.push(format!("THE INTERVAL LOG IS NOT COMPLETE: {cause}"));
         }
-        if let (Some(rate), Some(asked), None) = (self.rate_missed(), self.asked_rate, &self.vanished) {
+        let missed = self.rate_missed().filter(|_| self.vanished.is_none() && !self.failures_explain());
+        if let (Some(rate), Some(asked)) = (missed, self.asked_rate) {
             alarms.push(format!(
                 "THE RATE WAS NOT REACHED: {rate:.0} of {asked} {}/s ({:.1} %, {} records due were never sent); {}; the latencies below are those of an overload, lower --rate to measure this server",
                 if self.connect.is_some() { "connections" } else { "records" },
@@ -152,7 +167,6 @@ mod tests {
     use super::*;
     use crate::lateness::Late;
     use crate::schedule::SECOND_NS;
-    use crate::stats::Side;
     use crate::tests::{outcome, side};
 
     #[test]
@@ -214,6 +228,25 @@ mod tests {
         ] {
             let sentence = told(lates, produced, consumed);
             assert!(sentence.starts_with("THE RATE WAS NOT REACHED: 50 of 100") && sentence.contains(part), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_failures_explain_has_no_bottleneck() {
+        let of = |written: u64, measured_refused: u64, read: Option<u64>| {
+            let mut outcome = outcome(Some(100), Some(side(written, 1)), read.map(|records| side(records, 1)));
+            let side = outcome.produce.as_mut().unwrap();
+            // Warm-up included there are more.
+            (side.failed, side.measured_refused) = (measured_refused + 100, measured_refused);
+            (outcome.exit_code(), outcome.alarms().join("; "))
+        };
+        for (written, refused, read) in [(0, 1000, None), (500, 500, None), (500, 500, Some(500))] {
+            let (code, told) = of(written, refused, read);
+            assert!(code == EXIT_FAILED && told.contains("COULD NOT BE WRITTEN") && !told.contains("RATE"), "{told}");
+        }
+        for (written, refused, read) in [(500, 0, None), (500, 1, None), (500, 400, None), (999, 1, Some(500))] {
+            let (code, told) = of(written, refused, read);
+            assert!(code == EXIT_FAILED && told.contains("THE RATE WAS NOT REACHED"), "{told}");
         }
     }
 

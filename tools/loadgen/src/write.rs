@@ -320,6 +320,7 @@ impl Writer {
             answers.any = true;
             if let Some(error) = &delivery.error {
                 side.failed += 1;
+                side.measured_refused += u64::from(answer.measured && !is_connection(error));
                 side.interval.errors += 1;
                 side.count_error(&error.to_string());
                 excused.push((answer.stream, answer.sequence));
