@@ -52,6 +52,8 @@ pub struct Outcome {
     pub connect: Option<Side>,
     /// What the check found.
     pub found: Option<Found>,
+    /// Records that were to be read (`--until-end`) and were not when the time was over.
+    pub left: u64,
     /// Why it could not be checked.
     pub unverified: Option<String>,
     /// A line per second.
@@ -223,6 +225,7 @@ impl Outcome {
             "consume": consume,
             "replay": replay,
             "connect": connect,
+            "left": self.left,
             "check": self.found.map(found_json),
             "not_checked": self.unverified,
             "histograms": histograms,

@@ -105,6 +105,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         }),
         connect: ran.connect,
         found,
+        left: ran.seen.iter().map(|seen| seen.left).sum(),
         unverified,
         series: ran.series,
         vanished,

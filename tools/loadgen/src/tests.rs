@@ -63,6 +63,7 @@ pub fn outcome(asked: Option<u64>, produce: Option<Side>, consume: Option<Side>)
         replay: None,
         connect: None,
         found: None,
+        left: 0,
         unverified: None,
         series: Vec::new(),
         vanished: None,

@@ -133,6 +133,9 @@ impl Outcome {
                 alarms.push(format!("{} {what}", side.failed));
             }
         }
+        if self.left > 0 {
+            alarms.push(format!("THE END WAS NOT REACHED: {} records before it were not read (--until-end); raise --duration", self.left));
+        }
         if let Some(cause) = &self.unverified {
             alarms.push(format!("WHAT WAS WRITTEN COULD NOT BE READ BACK: {cause}"));
         }
@@ -297,6 +300,15 @@ mod tests {
         lost.found = Some(Found { received: 10, lost: 1, ..Found::default() });
         assert_eq!(lost.exit_code(), EXIT_FAILED);
         assert!(lost.text().contains("1 lost"));
+    }
+
+    #[test]
+    fn an_end_that_was_not_reached_is_loud_and_no_failure() {
+        let mut outcome = outcome(None, None, Some(side(10, 1000)));
+        outcome.left = 7;
+        assert_eq!(outcome.exit_code(), 0);
+        assert!(outcome.text().contains("!!! THE END WAS NOT REACHED: 7 records"), "{}", outcome.text());
+        assert_eq!(outcome.json()["left"], 7);
     }
 
     #[test]
