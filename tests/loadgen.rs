@@ -70,6 +70,17 @@ fn every_mode_runs_and_checks_what_it_reads() {
 }
 
 #[test]
+fn what_weak_levels_acknowledge_is_read_back_whole() {
+    let node = Node::start();
+    // Of 40 such runs 4 called records lost that were committed a moment after their answers.
+    for level in ["leader", "replicated", "leader", "replicated", "leader", "replicated"] {
+        let arguments = format!("produce --topic t --rate 5000 --duration 200ms --warmup 0s --size 100 --late-max 10s --level {level}");
+        let report = good(loadgen(&node, &arguments, &[]));
+        assert!(count(&report, "check", "received") >= count(&report, "produce", "acked"), "{level}: {report}");
+    }
+}
+
+#[test]
 fn files_are_written_that_others_read() {
     let node = Node::start();
     let dir = temp_dir("loadgen");
