@@ -7,6 +7,8 @@ mod common;
 use common::tool::{Ran, program, run, tramctl};
 use common::{Node, Options, temp_dir};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -150,6 +152,57 @@ fn a_node_that_stands_still_is_in_the_latency_and_one_that_goes_away_ends_the_ru
     assert_eq!(vanished.code, 1, "{}", vanished.stderr);
     assert!(vanished.stderr.contains("vanished"), "{}", vanished.stderr);
     assert!(vanished.json()["ended_early"].is_string(), "it tells what it had until then");
+}
+
+#[test]
+fn a_node_that_stands_still_ends_a_run_that_waits_for_no_answer() {
+    let node = Node::start();
+    good(loadgen(&node, "produce --topic t --rate 500 --duration 200ms --warmup 0s --size 100", &[]));
+    // Silence is no fault where the node answers.
+    let silent = loadgen(&node, "consume --topic t --from latest --duration 1s --warmup 0s --timeout 400ms", &[]);
+    assert_eq!(silent.code, 0, "{silent:?}");
+    let runs = ["consume --topic t --from earliest", "produce --topic t --level none --rate 100 --size 100"]
+        .map(|arguments| Running::start(&node, &format!("{arguments} --duration 60s --warmup 0s --timeout 1s"), &[]));
+    node.process.signal("STOP");
+    for running in runs {
+        let ran = running.wait();
+        assert!(ran.code == 1 && ran.stderr.contains("the server vanished"), "{ran:?}");
+        assert!(ran.json()["ended_early"].is_string(), "it tells what it had until then: {}", ran.text());
+    }
+    node.process.signal("CONT");
+}
+
+/// The load generator under way: its first progress line has come, so records have, too.
+struct Running {
+    child: Child,
+    progress: BufReader<ChildStderr>,
+    told: String,
+}
+
+impl Running {
+    fn start(node: &Node, arguments: &str, more: &[&str]) -> Running {
+        let mut child = Command::new(program("tramline-loadgen"))
+            .args(arguments.split_whitespace())
+            .args(["--server", &node.server(), "--json", "-"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the generator starts");
+        let mut progress = BufReader::new(child.stderr.take().expect("piped"));
+        let mut told = String::new();
+        progress.read_line(&mut told).expect("a second goes by");
+        Running { child, progress, told }
+    }
+
+    /// Waits for its end.
+    fn wait(self) -> Ran {
+        let Running { child, mut progress, told: mut stderr } = self;
+        progress.read_to_string(&mut stderr).expect("its sentences");
+        let output = child.wait_with_output().expect("the end of our own child");
+        Ran { code: output.status.code().unwrap_or(-1), stdout: output.stdout, stderr }
+    }
 }
 
 /// Waits until a topic has records.

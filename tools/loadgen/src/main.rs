@@ -10,6 +10,7 @@
 //! scenario -> args, load, ranges -> plan -> run -> threads -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client
 //!                                                           +-> read:  client's consumer -> payload -> check
 //!                                                           +-> cold, churn: readers from the beginning, connections
+//!                                                           +-> asker: is the server still there
 //!                                                           +-> watch: a look each second -> progress, hlog
 //! what was written -> verify -> check
 //! stats, lateness, check -> verdict, report: table, JSON, hgrm -> saved -+-> plot -> chart
@@ -22,6 +23,7 @@
 
 mod args;
 mod arrivals;
+mod asker;
 mod chart;
 mod check;
 mod churn;

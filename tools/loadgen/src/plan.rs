@@ -5,6 +5,7 @@
 //! Not here: threads and the broker (`run.rs`).
 
 use crate::args::{Common, From, Level, Mode, Read, name_of};
+use crate::asker::Asks;
 use crate::environment::build_warning;
 use crate::files::check_distinct;
 use crate::load::{Churn, Load, Pacing};
@@ -125,6 +126,15 @@ impl<'a> Plan<'a> {
     /// Whether records wait for answers.
     pub fn closed(&self) -> bool {
         self.load.is_some_and(|load| load.closed)
+    }
+
+    /// When the server has to be asked whether it is there, since the run's own answers would not show it.
+    pub fn asks(&self) -> Asks {
+        match self.load {
+            Some(load) if load.level == Level::None => Asks::Always,
+            None if self.readers > 0 => Asks::WhenSilent,
+            Some(_) | None => Asks::Never,
+        }
     }
 
     /// What a progress line calls the measured part.
@@ -262,6 +272,20 @@ mod tests {
             ("churn --rate 5", &["connect", "service"]),
         ] {
             assert_eq!(Plan::of(&mode(line)).latencies(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_server_is_asked_where_no_answer_is_due() {
+        for (line, expected) in [
+            ("consume", Asks::WhenSilent),
+            ("produce --closed --level none", Asks::Always),
+            ("both --closed --level none", Asks::Always),
+            ("produce --closed", Asks::Never),
+            ("fanout --rate 5", Asks::Never),
+            ("churn --rate 5", Asks::Never),
+        ] {
+            assert_eq!(Plan::of(&mode(line)).asks(), expected, "{line}");
         }
     }
 

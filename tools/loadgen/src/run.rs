@@ -5,6 +5,7 @@
 
 use crate::args::{Common, From, Read};
 use crate::arrivals::Shape;
+use crate::asker::Asker;
 use crate::check::Found;
 use crate::churn::{ChurnPlan, Target};
 use crate::clock::Clock;
@@ -49,6 +50,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
     let reading = reading(&client, plan, &topic, window, run_number).map_err(|error| error.to_string())?;
     let cold = cold(plan, window);
     let churning = churning(&client, plan, window, run_number, seed)?;
+    let asker = Asker::new(plan.asks(), config(plan.common), &plan.common.topic, plan.common.timeout)?;
     let mut warnings = plan.early_warnings(topic.partitions);
     let mut log_file = hlog.map(OutputFile::begin).transpose()?.map(|file| LineWriter::with_capacity(LINE_BYTES_MAX, file));
     let mut serializer = V2DeflateSerializer::new();
@@ -58,7 +60,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         None => None,
     };
     let log = log.transpose().map_err(|cause| format!("the interval log cannot be begun: {cause}"))?;
-    let threads = Threads { plan, client: &client, clock, window };
+    let threads = Threads { plan, client: &client, asker: asker.as_ref(), clock, window };
     let wanted = writing.as_ref().zip(before.as_deref()).map(|(writing, before)| wanted(plan, writing, before));
     let ran = threads.run(Work { writing, reading, cold, churning }, log);
 

@@ -4,6 +4,7 @@
 //! before anything is reported. The calling thread only waits and prints, so it measures nothing and disturbs little.
 //! Not here: what is prepared for them and what is made of it (`run.rs`).
 
+use crate::asker::Asker;
 use crate::churn::{ChurnPlan, Churned, churn};
 use crate::clock::Clock;
 use crate::cold::{ColdPlan, Laps, go_round};
@@ -44,6 +45,8 @@ pub struct Threads<'a> {
     pub plan: &'a Plan<'a>,
     /// For producers and cold readers.
     pub client: &'a Client,
+    /// Asks the server where the threads' own answers would not show that it is gone.
+    pub asker: Option<&'a Asker<'a>>,
     /// The clock of the run.
     pub clock: Clock,
     /// The measured part.
@@ -110,7 +113,12 @@ impl Threads<'_> {
         let stop = &AtomicBool::new(false);
         let (ended_sender, ended) = channel::<()>();
         let (told, tells): (Vec<_>, Vec<_>) = reading.iter().map(|_| channel::<Arc<Done>>()).unzip();
-        let (written, seen, laps, churned, watched) = std::thread::scope(|scope| {
+        let ((written, seen, laps, churned, watched), gone) = std::thread::scope(|scope| {
+            let (over, running) = channel::<()>();
+            let asking = self.asker.map(|asker| {
+                let read = || sides.consume.iter().map(|side| lock(side).records).sum();
+                scope.spawn(move || asker.watch(self.clock, read, stop, &running))
+            });
             let mut threads = 0..;
             // Each thread holds the other end of `ended`, so that the watch ends with the last one.
             let mut next = || (ended_sender.clone(), threads.next().and_then(|thread| common.cpu_of(thread)));
@@ -170,9 +178,12 @@ impl Threads<'_> {
                 .collect();
             drop(ended_sender);
             let watched = self.watch(&sides, log.as_mut(), &ended);
-            (joined(writers), joined(readers), joined(cold), joined(churning), watched)
+            drop(over);
+            let gone = joined(asking.into_iter().collect()).into_iter().flatten().next();
+            ((joined(writers), joined(readers), joined(cold), joined(churning), watched), gone)
         });
-        self.gather(sides, written, seen, laps, churned, watched)
+        let ran = self.gather(sides, written, seen, laps, churned, watched);
+        Ran { vanished: ran.vanished.or(gone), ..ran }
     }
 
     fn gather(
