@@ -20,7 +20,7 @@ use tramline_client::wire::kind::Kind;
 service time is completion minus the actual send. Rates are records per second, MB are 10^6 bytes of values.\n\
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
 3 the achieved rate is below 99 % of the asked one, or more than 1 % of the records were sent late (--late-max) by the generator's own \
-fault.\n\
+fault; 130 or 143 ended by SIGINT or SIGTERM, with a report of what was measured until then (a second signal ends it at once).\n\
 tramline-loadgen --scenario FILE takes the mode from the file, too.")]
 pub struct Cli {
     /// What to do.

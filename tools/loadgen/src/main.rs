@@ -4,7 +4,7 @@
 //! (`compare.rs`). Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
 //! or to a file; a run that could begin always ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed,
 //! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached, or the generator
-//! itself was late.
+//! itself was late, 130 and 143 ended by SIGINT and SIGTERM.
 //!
 //! ```text
 //! scenario -> args, load, ranges -> plan -> run -> threads -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client
@@ -37,6 +37,7 @@ mod files;
 mod flow;
 mod hgrm;
 mod hlog;
+mod interrupt;
 mod lateness;
 mod lines;
 mod load;
@@ -74,6 +75,7 @@ mod zipf;
 use args::{Cli, Command, Common, Compare};
 use clap::{CommandFactory, Parser};
 use files::OutputFile;
+use interrupt::Interrupt;
 use plan::Plan;
 use report::{CLOSED_LOOP, Outcome};
 use saved::Saved;
@@ -116,8 +118,10 @@ fn parse() -> Cli {
 
 fn measure(plan: &Plan<'_>) -> Result<u8, String> {
     let common = plan.common;
+    // Before there are files that an end without a report would leave empty.
+    let interrupt = Interrupt::listen()?;
     let (files, hlog) = Files::open(common, &plan.latencies())?;
-    let outcome = run::run(plan, hlog)?;
+    let outcome = run::run(plan, hlog, &interrupt)?;
     for alarm in outcome.alarms() {
         tell(alarm);
     }

@@ -6,6 +6,7 @@
 
 use crate::check::Found;
 use crate::encoded::encode;
+use crate::interrupt::Signal;
 use crate::lateness::Lates;
 use crate::schedule::{Window, per_second};
 use crate::stats::{ACK, CONNECT, E2E, Interval, PERCENTILES, SERVICE, Side, histogram_json, percentile_us, round_us};
@@ -60,6 +61,8 @@ pub struct Outcome {
     pub series: Vec<Value>,
     /// Why the run ended early.
     pub vanished: Option<String>,
+    /// The signal that ended it, or the reading back after it.
+    pub signal: Option<Signal>,
     /// What makes the numbers doubtful.
     pub warnings: Vec<String>,
     /// What each random choice was drawn from.

@@ -67,6 +67,7 @@ pub fn outcome(asked: Option<u64>, produce: Option<Side>, consume: Option<Side>)
         unverified: None,
         series: Vec::new(),
         vanished: None,
+        signal: None,
         warnings: Vec::new(),
         seeds: json!({}),
         log_error: None,

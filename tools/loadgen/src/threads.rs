@@ -47,6 +47,8 @@ pub struct Threads<'a> {
     pub client: &'a Client,
     /// Asks the server where the threads' own answers would not show that it is gone.
     pub asker: Option<&'a Asker<'a>>,
+    /// Set when the run has to end.
+    pub stop: &'a AtomicBool,
     /// The clock of the run.
     pub clock: Clock,
     /// The measured part.
@@ -110,7 +112,7 @@ impl Threads<'_> {
             connect: sides(churning.as_ref().map_or(0, |churning| churning.churn.threads)),
         };
         let (common, has_writers) = (self.plan.common, writing.is_some());
-        let stop = &AtomicBool::new(false);
+        let stop = self.stop;
         let (ended_sender, ended) = channel::<()>();
         let (told, tells): (Vec<_>, Vec<_>) = reading.iter().map(|_| channel::<Arc<Done>>()).unzip();
         let ((written, seen, laps, churned, watched), gone) = std::thread::scope(|scope| {

@@ -97,8 +97,11 @@ impl Outcome {
         [self.found, replayed].into_iter().flatten().reduce(std::ops::Add::add)
     }
 
-    /// The exit code: failures before a missed rate.
+    /// The exit code: who ended it, then failures, then a missed rate.
     pub fn exit_code(&self) -> u8 {
+        if let Some(signal) = self.signal {
+            return signal.exit_code();
+        }
         let failed = self.sides().any(|side| side.failed > 0);
         let bad = self.all_found().is_some_and(|found| !found.good());
         if self.vanished.is_some() || self.log_error.is_some() || self.unverified.is_some() || failed || bad {

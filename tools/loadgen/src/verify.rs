@@ -9,6 +9,7 @@
 
 use crate::check::{Checker, Found};
 use crate::crew::Done;
+use crate::interrupt::{Interrupt, Signal};
 use crate::payload;
 use crate::read::expect;
 use crate::tell::say;
@@ -60,17 +61,17 @@ pub fn ends(client: &Client, topic: &str) -> Result<Vec<u64>, String> {
 }
 
 /// Reads back and checks.
-pub fn read_back(client: &Client, wanted: &Wanted<'_>, done: &[Arc<Done>]) -> Result<Found, Unverified> {
+pub fn read_back(client: &Client, wanted: &Wanted<'_>, done: &[Arc<Done>], interrupt: &Interrupt) -> Result<Found, Unverified> {
     refuse_dropped(client, wanted)?;
     let mut checker = checker(wanted, done);
-    let ends = || ends(client, wanted.topic).map_err(Unverified::Failed);
+    let ends = || refuse_interrupted(interrupt).and_then(|()| ends(client, wanted.topic).map_err(Unverified::Failed));
     follow(wanted, &mut checker, ends, |parts, checker| {
         if !wanted.quiet {
             let records: u64 = parts.iter().map(|(_, from, to)| to - from).sum();
             say(format_args!("reading back {records} records of {} partitions to check them", parts.len()));
         }
         for some in parts.chunks(PARTITIONS_MAX) {
-            if !read_some(client, wanted, some, checker)? {
+            if !read_some(client, wanted, some, checker, interrupt)? {
                 return Ok(false);
             }
         }
@@ -120,6 +121,11 @@ fn checker(wanted: &Wanted<'_>, done: &[Arc<Done>]) -> Checker {
     checker
 }
 
+fn refuse_interrupted(interrupt: &Interrupt) -> Result<(), Unverified> {
+    let ended = |signal: Signal| Unverified::Failed(format!("ended by {} before all was read", signal.name()));
+    interrupt.signal().map_or(Ok(()), |signal| Err(ended(signal)))
+}
+
 fn refuse_dropped(client: &Client, wanted: &Wanted<'_>) -> Result<(), Unverified> {
     let asked: Vec<(u32, At)> = (0..wanted.before.len() as u32).map(|partition| (partition, At::Earliest)).collect();
     let earliest = client.list_offsets(wanted.topic, &asked).map_err(|error| Unverified::Failed(error.to_string()))?;
@@ -134,7 +140,13 @@ fn refuse_dropped(client: &Client, wanted: &Wanted<'_>) -> Result<(), Unverified
 }
 
 /// False when nothing came for the time-out, and the rest is lost.
-fn read_some(client: &Client, wanted: &Wanted<'_>, parts: &[(u32, u64, u64)], checker: &mut Checker) -> Result<bool, Unverified> {
+fn read_some(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    parts: &[(u32, u64, u64)],
+    checker: &mut Checker,
+    interrupt: &Interrupt,
+) -> Result<bool, Unverified> {
     let failed = |error: tramline_client::Error| Unverified::Failed(error.to_string());
     let config = ConsumerConfig { credit_bytes: CREDIT_BYTES, ..ConsumerConfig::default() };
     let mut consumer = client.consumer(config).map_err(failed)?;
@@ -150,6 +162,7 @@ fn read_some(client: &Client, wanted: &Wanted<'_>, parts: &[(u32, u64, u64)], ch
     let mut last_new = Instant::now();
     let mut polls = 0u32;
     while !left.is_empty() {
+        refuse_interrupted(interrupt)?;
         let count = consumer
             .poll(POLL_MAX, |view| {
                 let end = parts.binary_search_by_key(&view.partition, |part| part.0).map_or(0, |place| parts[place].2);
