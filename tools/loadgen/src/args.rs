@@ -17,7 +17,8 @@ use tramline_client::wire::kind::Kind;
 #[command(name = "tramline-loadgen", version, max_term_width = 110)]
 #[command(about = "Load generator of the Tramline message broker: constant rate or closed loop, checked payloads, honest percentiles")]
 #[command(after_help = "Latency is completion minus the INTENDED time of a record, so a stall counts for every record it delayed; \
-service time is completion minus the actual send. Rates are records per second, MB are 10^6 bytes of values.\n\
+service time is completion minus the time at which its batch was put on the wire. Rates are records per second, MB are 10^6 bytes of \
+values.\n\
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
 3 the achieved rate is below 99 % of the asked one, or more than 1 % of the records were sent late (--late-max) by the generator's own \
 fault; 130 or 143 ended by SIGINT or SIGTERM, with a report of what was measured until then (a second signal ends it at once).\n\
@@ -219,7 +220,7 @@ pub struct Common {
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hgrm: Option<String>,
     /// Write an HdrHistogram interval log (V2, nanoseconds) while the run goes on, a line per second and latency, with the tags
-    /// ack (from the intended time), service (from the send), e2e (end to end) and connect
+    /// ack (from the intended time), service (from the wire), e2e (end to end) and connect
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hlog: Option<String>,
     /// Draw the percentile curves and the seconds into this SVG file
