@@ -333,8 +333,8 @@ impl Common {
         self.hgrm.as_ref().map(|_| "--hgrm").or(self.hlog.as_ref().map(|_| "--hlog"))
     }
 
-    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it. A pipe or a device gets all of them, one after
-    /// the other: beside it would be a file that nobody asked for, as in `/dev/null.service`.
+    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it. A pipe or a device gets all of them, one
+    /// after the other: beside it would be a file that nobody asked for, as in `/dev/null.service`.
     pub fn hgrm_files(&self, tags: &[&'static str]) -> Vec<(&'static str, String)> {
         let Some(path) = &self.hgrm else { return Vec::new() };
         let in_one = is_special(path);

@@ -1,8 +1,8 @@
-//! Asks the server whether it is still there, where the run itself would not see it: a reader alone (silence may mean that nobody writes), and
-//! records at level none (what the kernel took counts as done, and a server that stands still takes for a while what the kernel sends).
+//! Asks the server whether it is still there, where the run itself would not see it: a reader alone (silence may mean that nobody writes),
+//! and records at level none (what the kernel took counts as done, and it takes for a while what a server that stands still does not read).
 //!
 //! A thread and a connection of its own, so that a question delays no record and no answer. Times, in parts of `--timeout`: silence is
-//! looked for every eighth, asked about after a half, and the answer has three eighths: so a server that stops is noticed within the time-out.
+//! looked for every eighth, asked about after a half, and the answer has three eighths: a server that stops is noticed within the whole.
 //! Invariants: where records come, a reader's server is not asked, since one that is too busy to answer is no vanished one; with level none
 //! it is asked all the time, and once more at the end.
 //! Not here: writers at other levels, whose answers tell (`vanish.rs`).
@@ -45,7 +45,8 @@ impl<'a> Asker<'a> {
         Ok(Some(Asker { client, topic, asks, timeout }))
     }
 
-    /// Watches until nobody holds the other end of `over`; `read` counts what was read. Stops the run when the server does not answer, and says why.
+    /// Watches until nobody holds the other end of `over`; `read` counts what was read. Stops the run when the server does not answer, and
+    /// says why.
     pub fn watch(&self, clock: Clock, read: impl Fn() -> u64, stop: &AtomicBool, over: &Receiver<()>) -> Option<String> {
         let mut silence = Silence::new(self.asks, self.timeout.as_nanos() as u64, clock.now_ns());
         loop {

@@ -37,8 +37,8 @@ pub fn text(names: [&str; 2], a: &Saved, b: &Saved) -> String {
     text
 }
 
-/// A line with text from a report or a file's name, without control characters: it must neither play with the terminal nor look like a line of
-/// this program's own.
+/// A line with text from a report or a file's name, without control characters: it must neither play with the terminal nor look like a
+/// line of this program's own.
 fn line(text: &mut String, content: &str) {
     text.extend(content.chars().map(|c| if c.is_control() { '?' } else { c }));
     text.push('\n');

@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM: the first ends the run with a report of what was measured, a second one the process at once.
 //!
-//! Invariants: the first signal only sets marks that all threads look at anyway, so a run ends as it does when a server vanishes; before the threads
-//! begin (connecting, at most seconds) it is kept for them, and the run ends right after it began.
+//! Invariants: the first signal only sets marks that all threads look at anyway, so a run ends as it does when a server vanishes; before
+//! the threads begin (connecting, at most seconds) it is kept for them, and the run ends right after it began.
 //! Not here: what the report says of it (`verdict.rs`). Without a run (`compare`, `sink`) signals do what they do to any process.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
