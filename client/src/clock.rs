@@ -23,6 +23,11 @@ impl Clock {
         Clock { origin: Instant::now(), anchor_mono_us: 0, anchor_utc_us: utc_us() }
     }
 
+    /// The time from which monotonic microseconds are counted.
+    pub(crate) fn origin(&self) -> Instant {
+        self.origin
+    }
+
     #[inline]
     pub(crate) fn now(&mut self) -> Now {
         let mono_us = self.origin.elapsed().as_micros() as u64;

@@ -223,6 +223,11 @@ impl Producer {
         self.pump.core.metrics
     }
 
+    /// The time from which [`Delivery::first_sent_us`] is counted.
+    pub fn started(&self) -> Instant {
+        self.pump.clock.origin()
+    }
+
     /// The number of partitions of a topic, as the producer knows it.
     pub fn partitions(&mut self, topic: &str) -> Result<u32, Error> {
         let found = match self.pump.core.topic(topic) {

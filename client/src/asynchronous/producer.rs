@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Timer, asked};
 use crate::client::{Shared, existing_topic};
@@ -148,6 +148,11 @@ impl Producer {
     /// What it has done so far.
     pub fn metrics(&self) -> ProducerMetrics {
         self.pump.core.metrics
+    }
+
+    /// As [`crate::Producer::started`].
+    pub fn started(&self) -> Instant {
+        self.pump.clock.origin()
     }
 
     /// The number of partitions of a topic, looked up when it is not known.

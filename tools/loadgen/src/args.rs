@@ -4,7 +4,7 @@
 //! other file looks at the raw options.
 //! Not here: options of the writing side (`load.rs`), ranges (`ranges.rs`).
 
-use crate::files::tagged;
+use crate::files::{is_special, tagged};
 use crate::load::{Churn, Load};
 use crate::ranges;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,10 +17,11 @@ use tramline_client::wire::kind::Kind;
 #[command(name = "tramline-loadgen", version, max_term_width = 110)]
 #[command(about = "Load generator of the Tramline message broker: constant rate or closed loop, checked payloads, honest percentiles")]
 #[command(after_help = "Latency is completion minus the INTENDED time of a record, so a stall counts for every record it delayed; \
-service time is completion minus the actual send. Rates are records per second, MB are 10^6 bytes of values.\n\
+service time is completion minus the time at which its batch was put on the wire. Rates are records per second, MB are 10^6 bytes of \
+values.\n\
 Exit code: 0 good; 1 the server vanished, records failed, or the check found loss, duplicates, reorder or change; 2 wrong usage; \
 3 the achieved rate is below 99 % of the asked one, or more than 1 % of the records were sent late (--late-max) by the generator's own \
-fault.\n\
+fault; 130 or 143 ended by SIGINT or SIGTERM, with a report of what was measured until then (a second signal ends it at once).\n\
 tramline-loadgen --scenario FILE takes the mode from the file, too.")]
 pub struct Cli {
     /// What to do.
@@ -49,7 +50,7 @@ pub struct Sink {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: String,
     /// Pin to this core [0 to 1023]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..1024))]
+    #[arg(long, value_name = "N", value_parser = ranges::core)]
     pub cpu: Option<u16>,
     /// Spin instead of sleeping while waiting
     #[arg(long)]
@@ -184,7 +185,7 @@ pub struct Both {
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// Take options from this TOML file: its keys are their names, mode = "both" names the mode; the command line wins
-    #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
+    #[arg(long, value_name = "FILE", value_parser = ranges::input_name)]
     pub scenario: Option<String>,
     /// Address of a node; several are separated by commas
     #[arg(long, env = "TRAMLINE_SERVER", default_value = "127.0.0.1:7410", value_name = "HOST:PORT", value_parser = ranges::servers)]
@@ -208,17 +209,18 @@ pub struct Common {
     #[arg(long)]
     pub busy_poll: bool,
     /// Pin the threads to these cores in turn (1,2), the writing threads first, then the readers [0 to 1023]
-    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1, value_parser = clap::value_parser!(u16).range(0..1024))]
+    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1, value_parser = ranges::core)]
     pub cpu: Vec<u16>,
     /// Write the report as JSON to this file, or to standard output with - (instead of the table)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = ranges::file_or_output)]
     pub json: Option<String>,
     /// Write the percentile distribution in HdrHistogram's text form (milliseconds): end to end when there is a reader, else
-    /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm)
+    /// acknowledgements. The other latencies go to files beside it, with their name before the extension (run.service.hgrm), or behind it
+    /// where FILE is a pipe or a device
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hgrm: Option<String>,
     /// Write an HdrHistogram interval log (V2, nanoseconds) while the run goes on, a line per second and latency, with the tags
-    /// ack (from the intended time), service (from the send), e2e (end to end) and connect
+    /// ack (from the intended time), service (from the wire), e2e (end to end) and connect
     #[arg(long, value_name = "FILE", value_parser = ranges::file_name)]
     pub hlog: Option<String>,
     /// Draw the percentile curves and the seconds into this SVG file
@@ -331,10 +333,12 @@ impl Common {
         self.hgrm.as_ref().map(|_| "--hgrm").or(self.hlog.as_ref().map(|_| "--hlog"))
     }
 
-    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it.
+    /// The `.hgrm` files: the main latency (the first tag) in the named one, the others beside it. A pipe or a device gets all of them, one
+    /// after the other: beside it would be a file that nobody asked for, as in `/dev/null.service`.
     pub fn hgrm_files(&self, tags: &[&'static str]) -> Vec<(&'static str, String)> {
         let Some(path) = &self.hgrm else { return Vec::new() };
-        let named = |(index, tag): (usize, &&'static str)| (*tag, if index == 0 { path.clone() } else { tagged(path, tag) });
+        let in_one = is_special(path);
+        let named = |(index, tag): (usize, &&'static str)| (*tag, if index == 0 || in_one { path.clone() } else { tagged(path, tag) });
         tags.iter().enumerate().map(named).collect()
     }
 
@@ -344,7 +348,9 @@ impl Common {
         let single =
             [("--json", self.json.as_ref().filter(|path| *path != "-")), ("--hlog", self.hlog.as_ref()), ("--plot", self.plot.as_ref())];
         outputs.extend(single.into_iter().filter_map(|(option, path)| Some((option, path?.clone()))));
-        outputs.extend(self.hgrm_files(tags).into_iter().map(|(_, path)| ("--hgrm", path)));
+        let mut tables: Vec<String> = self.hgrm_files(tags).into_iter().map(|(_, path)| path).collect();
+        tables.dedup();
+        outputs.extend(tables.into_iter().map(|path| ("--hgrm", path)));
         outputs
     }
 }
@@ -407,18 +413,27 @@ mod tests {
             ("produce --rate 5 --arrivals gauss", "constant, poisson, bursts"),
             ("produce --rate 5 --burst 0", "1 to 1000000"),
             ("produce --rate 5 --seed x", "--seed"),
+            ("produce --rate 5 --seed=-1", "'-1' is no seed; allowed is 0 to 18446744073709551615"),
+            ("produce --rate 5 --seed=18446744073709551616", "allowed is 0 to 18446744073709551615"),
             ("produce --closed --partitions 0", "1 to 100000"),
             ("produce --closed --duration 99ms", "100ms to 24h"),
             ("produce --closed --duration 10", "unit"),
             ("produce --closed --warmup 2h", "0s to 1h"),
             ("produce --closed --timeout 0s", "100ms to 10m"),
-            ("produce --closed --cpu 1024", "1024"),
+            ("produce --closed --cpu 1024", "0 to 1023"),
+            ("produce --closed --cpu=NaN", "'NaN' is no number of a core; allowed is 0 to 1023"),
+            ("produce --closed --cpu=", "0 to 1023"),
+            ("produce --closed --cpu=1,", "0 to 1023"),
+            ("sink --listen h:1 --cpu=-1", "0 to 1023"),
             ("produce --closed --level most", "leader_durable"),
             ("produce --closed --server x", "HOST:PORT"),
             ("produce --closed --linger 11s", "0s to 10s"),
             ("produce --closed --hgrm -", "name a file"),
             ("produce --closed --hlog -", "name a file"),
             ("produce --closed --plot=", "must not be empty"),
+            ("produce --closed --json=", "must not be empty"),
+            ("produce --closed --records=", "must not be empty"),
+            ("produce --closed --scenario=", "must not be empty"),
             ("produce --closed --disk /nonexistent", "not a directory"),
             ("compare a.json", "B.json"),
             ("compare a.json -", "name a file"),
@@ -437,6 +452,16 @@ mod tests {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_device_gets_all_tables_and_a_file_one() {
+        for (path, expected) in [("/dev/null", ["/dev/null", "/dev/null"]), ("run.hgrm", ["run.hgrm", "run.service.hgrm"])] {
+            let Mode::Produce(produce) = mode(&format!("produce --rate 5 --hgrm {path}")) else { panic!("not produce") };
+            let files = produce.common.hgrm_files(&["ack", "service"]);
+            assert_eq!(files.iter().map(|(_, path)| path.as_str()).collect::<Vec<_>>(), expected);
+            assert!(crate::files::check_distinct(&[], &produce.common.outputs(&["ack", "service"])).is_ok(), "{path}");
         }
     }
 

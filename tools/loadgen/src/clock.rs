@@ -24,6 +24,11 @@ impl Clock {
         self.origin.elapsed().as_nanos() as u64
     }
 
+    /// Nanoseconds of the run at an instant; zero before the beginning.
+    pub fn ns_of(&self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
     /// UTC nanoseconds of a time of the run.
     pub fn utc_ns(&self, run_ns: u64) -> i64 {
         self.origin_utc_ns.saturating_add_unsigned(run_ns)

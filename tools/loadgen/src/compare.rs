@@ -1,7 +1,8 @@
 //! `compare A.json B.json`: quantiles and rates of two reports with their ratios, and what makes the comparison doubtful.
 //!
 //! Invariants: what differs between the runs is said before the numbers; a closed loop is called so; quantiles come from the
-//! reports' histograms, so both are read with the same steps. Ratios are B divided by A: above one, B is slower or faster carrying.
+//! reports' histograms, so both are read with the same steps; text of a report is shown without control characters. Ratios are B divided
+//! by A: above one, B is slower or faster carrying.
 //! Not here: a verdict. Whether a difference is noise, only more runs can tell.
 
 use crate::report::CLOSED_LOOP;
@@ -21,19 +22,26 @@ const ENVIRONMENT_SHOWN: [&str; 1] = ["commit"];
 pub fn text(names: [&str; 2], a: &Saved, b: &Saved) -> String {
     let mut text = String::new();
     for (letter, name, run) in [("A", names[0], a), ("B", names[1], b)] {
-        let _ = writeln!(text, "{letter}  {name}: {}", run.heading());
+        line(&mut text, &format!("{letter}  {name}: {}", run.heading()));
         let parameters = run.get("parameters");
         let (server, topic, commit) = (shown(&parameters["server"]), shown(&parameters["topic"]), shown(&run.get("environment")["commit"]));
-        let _ = writeln!(text, "   server {server}, topic {topic}, load generator's commit {commit}");
+        line(&mut text, &format!("   server {server}, topic {topic}, load generator's commit {commit}"));
     }
     for warning in warnings(a, b) {
-        let _ = writeln!(text, "{warning}");
+        line(&mut text, &warning);
     }
     for (tag, _) in METRICS {
         latencies(&mut text, tag, a, b);
     }
     rates(&mut text, a, b);
     text
+}
+
+/// A line with text from a report or a file's name, without control characters: it must neither play with the terminal nor look like a
+/// line of this program's own.
+fn line(text: &mut String, content: &str) {
+    text.extend(content.chars().map(|c| if c.is_control() { '?' } else { c }));
+    text.push('\n');
 }
 
 /// What makes the comparison doubtful, the worst first.
@@ -202,6 +210,20 @@ mod tests {
         ] {
             assert!(text.find(part).is_some_and(|at| at < text.find("latency us").unwrap()), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn control_characters_of_a_report_do_not_reach_the_terminal() {
+        let (a, mut b) = (value("open", 100), value("open", 100));
+        let bad = "\u{1b}[2J\rx\n!!! forged\u{9b}";
+        for name in ["heading", "mode"] {
+            b[name] = json!(bad);
+        }
+        (b["alarms"], b["warnings"]) = (json!([bad]), json!([bad]));
+        (b["parameters"]["server"], b["parameters"]["size"], b["parameters"][bad]) = (json!(bad), json!(bad), json!(1));
+        let text = compared(a, b);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("?[2J?x?!!! forged?") && !text.contains("\n!!! forged"), "{text}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ struct Crew {
 impl Crew {
     fn hire(&mut self, client: &Client, desk: &mut Desk<'_>, numbers: Range<u64>) -> Result<(), String> {
         for number in numbers {
-            let mut writer = Writer::new(client, desk.plan, number, desk.clock.now_ns())?;
+            let mut writer = Writer::new(client, desk.plan, number, desk.clock)?;
             let due_ns = writer.due_ns().unwrap_or(0);
             self.waiting.push(Reverse((due_ns, self.writers.len())));
             self.writers.push(writer);

@@ -1,12 +1,13 @@
 //! The files a run writes: opened before it begins, filled when there is something to write.
 //!
 //! Invariants: what cannot be opened is told before the run; an older file of that name keeps its content until there is a new
-//! one; a run that could not begin leaves no empty file behind.
+//! one; a run that could not begin leaves no empty file behind; no output is another one's file, or one that the run reads.
 //! Not here: what stands in them (`report.rs`, `hgrm.rs`, `hlog.rs`, `plot.rs`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 /// A file that will be written.
 pub struct OutputFile {
@@ -80,21 +81,66 @@ pub fn tagged(path: &str, tag: &str) -> String {
     whole.with_file_name(name).to_string_lossy().into_owned()
 }
 
-/// Refuses two outputs in one file, each given as its option and path.
-pub fn check_distinct(outputs: &[(&'static str, String)]) -> Result<(), String> {
-    let absolute = |path: &str| std::path::absolute(path).ok();
-    for (index, (option, path)) in outputs.iter().enumerate() {
-        if let Some((other, _)) = outputs[..index].iter().find(|(_, earlier)| absolute(earlier) == absolute(path)) {
+/// Which file a path means, whatever leads to it.
+#[derive(Debug, PartialEq, Eq)]
+enum Identity {
+    /// It is there: device and number on it, and whether writing replaces its content (not that of a pipe or a device).
+    There { device: u64, inode: u64, is_regular: bool },
+    /// It is not there yet: its name in its directory, links followed.
+    New(PathBuf),
+}
+
+/// Links in a row that are followed by hand; the kernel gives up after 40 as well.
+const LINKS_MAX: usize = 40;
+
+impl Identity {
+    fn of(path: &str) -> Identity {
+        if let Ok(found) = std::fs::metadata(path) {
+            return Identity::There { device: found.dev(), inode: found.ino(), is_regular: found.is_file() };
+        }
+        let mut path = PathBuf::from(path);
+        for _ in 0..LINKS_MAX {
+            // A link to a file that is not there yet: opening makes that file.
+            let Ok(target) = std::fs::read_link(&path) else { break };
+            path = path.parent().unwrap_or(Path::new("")).join(target);
+        }
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let folder = path.parent().and_then(|folder| std::fs::canonicalize(folder).ok());
+        Identity::New(folder.zip(path.file_name()).map_or(path.clone(), |(folder, name)| folder.join(name)))
+    }
+
+    fn is_regular(&self) -> bool {
+        matches!(self, Identity::There { is_regular: true, .. })
+    }
+}
+
+/// Refuses two outputs in one file, and an output in a file that is read; each is given as its option and path.
+pub fn check_distinct(inputs: &[(&'static str, String)], outputs: &[(&'static str, String)]) -> Result<(), String> {
+    let read: Vec<(&str, Identity)> = inputs.iter().map(|(option, path)| (*option, Identity::of(path))).collect();
+    let mut written: Vec<(&str, Identity)> = Vec::new();
+    for (option, path) in outputs {
+        let file = Identity::of(path);
+        if let Some((other, _)) = written.iter().find(|(_, earlier)| *earlier == file) {
             return Err(format!("{other} and {option} would both write {path}; name two files"));
         }
+        if let Some((input, _)) = read.iter().find(|(_, input)| input.is_regular() && *input == file) {
+            return Err(format!("{option} would overwrite {path}, which is read ({input}); name another file"));
+        }
+        written.push((option, file));
     }
     Ok(())
+}
+
+/// Whether a path leads to something that is no regular file, such as a pipe or a device.
+pub fn is_special(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_file_keeps_its_content_until_there_is_new_content() {
@@ -132,8 +178,35 @@ mod tests {
 
     #[test]
     fn one_file_for_two_outputs_is_refused() {
-        let both = |a: &str, b: &str| check_distinct(&[("--json", a.to_owned()), ("--hlog", b.to_owned())]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let both = |a: &str, b: &str| check_distinct(&[], &[("--json", a.to_owned()), ("--hlog", b.to_owned())]);
         assert!(both("a", "b").is_ok());
         assert!(both("a", "./a").unwrap_err().contains("--json and --hlog"));
+        symlink("new", path("to-new")).unwrap();
+        symlink("to-new", path("to-to-new")).unwrap();
+        assert!(both(&path("new"), &path("to-to-new")).is_err(), "a link to a file that is not there yet");
+        fs::write(path("new"), "").unwrap();
+        assert!(both(&path("to-new"), &path("new")).is_err());
+        fs::hard_link(path("new"), path("same")).unwrap();
+        assert!(both(&path("same"), &path("new")).is_err(), "two names of one file");
+        symlink(".", path("folder")).unwrap();
+        assert!(both(&path("folder/x"), &path("x")).is_err(), "a link in the way");
+        assert!(both(&path("x"), &path("same")).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_read_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        fs::write(path("lines"), "x").unwrap();
+        symlink("lines", path("link")).unwrap();
+        let of = |input: &str, output: &str| check_distinct(&[("--records", input.to_owned())], &[("--json", output.to_owned())]);
+        for (input, output) in [("lines", "lines"), ("link", "lines"), ("lines", "link")] {
+            let told = of(&path(input), &path(output)).unwrap_err();
+            assert!(told.contains("--json would overwrite") && told.contains("(--records)"), "{told}");
+        }
+        assert!(of(&path("lines"), &path("other")).is_ok());
+        assert!(of("/dev/null", "/dev/null").is_ok(), "a device keeps nothing that could be lost");
     }
 }

@@ -38,7 +38,7 @@ pub struct Next {
 pub struct Answered {
     /// Answer minus intended time.
     pub latency_ns: u64,
-    /// Answer minus actual send.
+    /// Answer minus the time at which its batch was put on the wire.
     pub service_ns: u64,
     /// Whether the record was intended for the measured part.
     pub measured: bool,
@@ -53,7 +53,6 @@ pub struct Answered {
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     intended_ns: u64,
-    sent_ns: u64,
     sequence: u64,
     stream: u32,
     size: u32,
@@ -150,7 +149,7 @@ impl Flow {
         let place = self.sequences.of(pick.stream);
         let sequence = *place;
         *place += 1;
-        let slot = Slot { intended_ns, sent_ns: now_ns, sequence, stream: pick.stream, size: pick.size, used: true };
+        let slot = Slot { intended_ns, sequence, stream: pick.stream, size: pick.size, used: true };
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[index as usize] = slot;
@@ -180,13 +179,14 @@ impl Flow {
         }
     }
 
-    /// An answer, good or bad, came at `now_ns`. None: there is no such record without an answer.
+    /// An answer, good or bad, came at `now_ns` to a record that was put on the wire at `sent_ns`, if it got so far. None: there is no such
+    /// record without an answer.
     #[inline]
-    pub fn answered(&mut self, tag: u64, now_ns: u64) -> Option<Answered> {
+    pub fn answered(&mut self, tag: u64, now_ns: u64, sent_ns: Option<u64>) -> Option<Answered> {
         let slot = self.release(tag)?;
         Some(Answered {
             latency_ns: now_ns.saturating_sub(slot.intended_ns),
-            service_ns: now_ns.saturating_sub(slot.sent_ns),
+            service_ns: now_ns.saturating_sub(sent_ns.unwrap_or(slot.intended_ns)),
             measured: self.window.contains(slot.intended_ns),
             stream: slot.stream,
             sequence: slot.sequence,
@@ -255,9 +255,11 @@ mod tests {
     fn a_stall_is_in_the_latency_of_each_record_it_delayed() {
         let mut flow = open(1000, 1, 10);
         let tags: Vec<u64> = (0..3).map(|_| flow.next(2_000_000).tag).collect();
-        let answers: Vec<(u64, u64)> =
-            tags.iter().map(|&tag| flow.answered(tag, 52_000_000).unwrap()).map(|a| (a.latency_ns, a.service_ns)).collect();
-        assert_eq!(answers, [(52_000_000, 50_000_000), (51_000_000, 50_000_000), (50_000_000, 50_000_000)]);
+        // The first was on the wire when the server stopped, the others waited in the client until it went on.
+        let sent_ns = [2_000_000, 51_000_000, 51_500_000].map(Some);
+        let answered = tags.iter().zip(sent_ns).map(|(&tag, sent_ns)| flow.answered(tag, 52_000_000, sent_ns).unwrap());
+        let answers: Vec<(u64, u64)> = answered.map(|a| (a.latency_ns, a.service_ns)).collect();
+        assert_eq!(answers, [(52_000_000, 50_000_000), (51_000_000, 1_000_000), (50_000_000, 500_000)]);
     }
 
     #[test]
@@ -282,10 +284,10 @@ mod tests {
     fn only_records_intended_for_the_window_are_measured() {
         let mut flow = open(1, 1, 1);
         let (warm_up, measured) = (flow.next(0), flow.next(SECOND_NS));
-        assert!(!flow.answered(warm_up.tag, 2 * SECOND_NS).unwrap().measured);
-        assert!(flow.answered(measured.tag, 2 * SECOND_NS).unwrap().measured);
-        assert_eq!(flow.answered(measured.tag, 2 * SECOND_NS), None, "an answer counts once");
-        assert_eq!(flow.answered(999, 0), None);
+        assert!(!flow.answered(warm_up.tag, 2 * SECOND_NS, None).unwrap().measured);
+        assert!(flow.answered(measured.tag, 2 * SECOND_NS, None).unwrap().measured);
+        assert_eq!(flow.answered(measured.tag, 2 * SECOND_NS, None), None, "an answer counts once");
+        assert_eq!(flow.answered(999, 0, None), None);
     }
 
     #[test]
@@ -295,10 +297,10 @@ mod tests {
         let tags: Vec<u64> = (0..10).map(|_| flow.next(7).tag).collect();
         assert_eq!(flow.ready(8), 0);
         for &tag in &tags[..4] {
-            flow.answered(tag, 9);
+            flow.answered(tag, 9, None);
         }
         assert_eq!(flow.ready(9), 0, "four are not a run");
-        flow.answered(tags[4], 9);
+        flow.answered(tags[4], 9, None);
         assert_eq!(flow.ready(9), 5);
         assert_eq!(flow.ready(SECOND_NS), 0, "the time is over");
         assert_eq!((closed(1, 64).ready(0), closed(100, 64).ready(0)), (1, 64));
@@ -353,8 +355,8 @@ mod tests {
     fn what_never_got_an_answer_is_known() {
         let mut flow = closed(10, 1);
         let given: Vec<Next> = (0..4).map(|_| flow.next(0)).collect();
-        flow.answered(given[1].tag, 1);
-        flow.answered(given[2].tag, 1);
+        flow.answered(given[1].tag, 1, None);
+        flow.answered(given[2].tag, 1, None);
         let mut rest: Vec<(u32, u64)> = flow.unanswered().collect();
         rest.sort();
         assert_eq!(rest, [(0, 0), (1, 1)]);

@@ -34,8 +34,9 @@ pub struct Pacing {
     /// the exit code is 3 [0s to 10s]
     #[arg(long, default_value = "1ms", value_parser = ranges::linger)]
     pub late_max: Duration,
-    /// What random arrivals, keys, sizes and values are drawn from; the report has it [default: another one each time]
-    #[arg(long, value_name = "N")]
+    /// What random arrivals, keys, sizes and values are drawn from; the report has it [0 to 2^64 - 1; default: another one
+    /// each time]
+    #[arg(long, value_name = "N", value_parser = ranges::seed)]
     pub seed: Option<u64>,
 }
 
@@ -97,7 +98,7 @@ pub struct Load {
     #[arg(long, default_value = "0.5", value_name = "SHARE", value_parser = ranges::share)]
     pub compressible: f64,
     /// Send the lines of this file, round and round, each behind a stamp of 48 bytes; .gz is unpacked [at most 1 GiB]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "compressible"])]
+    #[arg(long, value_name = "FILE", value_parser = ranges::input_name, conflicts_with_all = ["size", "compressible"])]
     pub records: Option<String>,
     /// A batch closes at this many bytes [128 to 8MiB]
     #[arg(long, default_value = "64KiB", value_parser = ranges::batch_bytes)]

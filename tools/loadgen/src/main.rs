@@ -4,12 +4,13 @@
 //! (`compare.rs`). Invariants: progress and alarms go to standard error, the report to standard output (table, or JSON with `--json -`)
 //! or to a file; a run that could begin always ends with a report, also when the server vanished. Exit codes: 0 good, 1 failed,
 //! 2 wrong usage (also a file to compare that is no report), 3 the asked rate was not reached, or the generator
-//! itself was late.
+//! itself was late, 130 and 143 ended by SIGINT and SIGTERM.
 //!
 //! ```text
 //! scenario -> args, load, ranges -> plan -> run -> threads -+-> crew -> write: arrivals, pick -> flow -> payload, lines -> client
 //!                                                           +-> read:  client's consumer -> payload -> check
 //!                                                           +-> cold, churn: readers from the beginning, connections
+//!                                                           +-> asker: is the server still there
 //!                                                           +-> watch: a look each second -> progress, hlog
 //! what was written -> verify -> check
 //! stats, lateness, check -> verdict, report: table, JSON, hgrm -> saved -+-> plot -> chart
@@ -18,8 +19,11 @@
 //! ```
 //! Not here: the protocol (crate `tramline-client`), comparison with the machine's limits (`bench/`).
 
+#![deny(clippy::print_stderr)] // it panics where standard error cannot be written; `tell.rs` does not
+
 mod args;
 mod arrivals;
+mod asker;
 mod chart;
 mod check;
 mod churn;
@@ -33,6 +37,7 @@ mod files;
 mod flow;
 mod hgrm;
 mod hlog;
+mod interrupt;
 mod lateness;
 mod lines;
 mod load;
@@ -53,6 +58,7 @@ mod schedule;
 mod session;
 mod sink;
 mod stats;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -69,11 +75,13 @@ mod zipf;
 use args::{Cli, Command, Common, Compare};
 use clap::{CommandFactory, Parser};
 use files::OutputFile;
+use interrupt::Interrupt;
 use plan::Plan;
 use report::{CLOSED_LOOP, Outcome};
 use saved::Saved;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use tell::tell;
 use verdict::EXIT_FAILED;
 
 /// Exit code of wrong usage, as clap has it.
@@ -90,7 +98,7 @@ fn main() -> ExitCode {
         Command::Sink(options) => sink::serve(&options).map_err(|sentence| (EXIT_FAILED, sentence)),
     };
     let code = done.unwrap_or_else(|(code, sentence)| {
-        eprintln!("tramline-loadgen: {sentence}");
+        tell(sentence);
         code
     });
     ExitCode::from(code)
@@ -102,7 +110,7 @@ fn parse() -> Cli {
     let (args, file) = scenario::expand(&Cli::command(), std::env::args_os().collect()).unwrap_or_else(usage);
     Cli::try_parse_from(args).unwrap_or_else(|error| {
         if let Some(file) = file.filter(|_| error.use_stderr()) {
-            eprintln!("tramline-loadgen: with the options of {file}:");
+            tell(format_args!("with the options of {file}:"));
         }
         error.exit()
     })
@@ -110,10 +118,12 @@ fn parse() -> Cli {
 
 fn measure(plan: &Plan<'_>) -> Result<u8, String> {
     let common = plan.common;
+    // Before there are files that an end without a report would leave empty.
+    let interrupt = Interrupt::listen()?;
     let (files, hlog) = Files::open(common, &plan.latencies())?;
-    let outcome = run::run(plan, hlog)?;
+    let outcome = run::run(plan, hlog, &interrupt)?;
     for alarm in outcome.alarms() {
-        eprintln!("tramline-loadgen: {alarm}");
+        tell(alarm);
     }
     let json = outcome.json();
     // The table first: what a full disk does to the files must not take it away.
@@ -126,9 +136,9 @@ fn measure(plan: &Plan<'_>) -> Result<u8, String> {
 fn compare(compare: &Compare) -> Result<u8, (u8, String)> {
     let usage = |sentence| (EXIT_USAGE, sentence);
     let (a, b) = (Saved::load(&compare.a).map_err(usage)?, Saved::load(&compare.b).map_err(usage)?);
-    let mut names = vec![("A", compare.a.clone())];
-    names.extend(compare.plot.iter().map(|path| ("--plot", path.clone())));
-    files::check_distinct(&names).map_err(usage)?;
+    let inputs = [("A", compare.a.clone()), ("B", compare.b.clone())];
+    let outputs: Vec<_> = compare.plot.iter().map(|path| ("--plot", path.clone())).collect();
+    files::check_distinct(&inputs, &outputs).map_err(usage)?;
     let failed = |sentence| (EXIT_FAILED, sentence);
     let plot = compare.plot.as_deref().map(|path| OutputFile::open("--plot", path)).transpose().map_err(failed)?;
     print(&compare::text([&compare.a, &compare.b], &a, &b)).map_err(failed)?;

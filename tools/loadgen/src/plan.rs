@@ -5,6 +5,7 @@
 //! Not here: threads and the broker (`run.rs`).
 
 use crate::args::{Common, From, Level, Mode, Read, name_of};
+use crate::asker::Asks;
 use crate::environment::build_warning;
 use crate::files::check_distinct;
 use crate::load::{Churn, Load, Pacing};
@@ -92,7 +93,7 @@ impl<'a> Plan<'a> {
         if let Some(option) = plan.common.needs_latency().filter(|_| tags.is_empty()) {
             return Err(format!("{option} needs a latency, and reading what was written long ago has none; use --from latest"));
         }
-        check_distinct(&plan.common.outputs(&tags))?;
+        check_distinct(&plan.inputs(), &plan.common.outputs(&tags))?;
         let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         for cpu in &plan.common.cpu {
             if !cores.contains(&usize::from(*cpu)) {
@@ -102,6 +103,13 @@ impl<'a> Plan<'a> {
         }
         plan.values = plan.load.map(Load::values).transpose()?;
         Ok(plan)
+    }
+
+    /// The files that are read, each with the option that names it.
+    fn inputs(&self) -> Vec<(&'static str, String)> {
+        let records = self.load.and_then(|load| load.records.clone());
+        let named = [("--scenario", self.common.scenario.clone()), ("--records", records)];
+        named.into_iter().filter_map(|(option, path)| Some((option, path?))).collect()
     }
 
     /// The three times of the run.
@@ -118,6 +126,15 @@ impl<'a> Plan<'a> {
     /// Whether records wait for answers.
     pub fn closed(&self) -> bool {
         self.load.is_some_and(|load| load.closed)
+    }
+
+    /// When the server has to be asked whether it is there, since the run's own answers would not show it.
+    pub fn asks(&self) -> Asks {
+        match self.load {
+            Some(load) if load.level == Level::None => Asks::Always,
+            None if self.readers > 0 => Asks::WhenSilent,
+            Some(_) | None => Asks::Never,
+        }
     }
 
     /// What a progress line calls the measured part.
@@ -255,6 +272,20 @@ mod tests {
             ("churn --rate 5", &["connect", "service"]),
         ] {
             assert_eq!(Plan::of(&mode(line)).latencies(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_server_is_asked_where_no_answer_is_due() {
+        for (line, expected) in [
+            ("consume", Asks::WhenSilent),
+            ("produce --closed --level none", Asks::Always),
+            ("both --closed --level none", Asks::Always),
+            ("produce --closed", Asks::Never),
+            ("fanout --rate 5", Asks::Never),
+            ("churn --rate 5", Asks::Never),
+        ] {
+            assert_eq!(Plan::of(&mode(line)).asks(), expected, "{line}");
         }
     }
 

@@ -10,6 +10,9 @@ use crate::units::{parse_duration_in, parse_servers};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What an empty file name is told.
+pub const NO_NAME: &str = "a file name must not be empty";
+
 /// Addresses of nodes.
 pub fn servers(text: &str) -> Result<String, String> {
     parse_servers(text).map(|_| text.to_owned())
@@ -18,10 +21,33 @@ pub fn servers(text: &str) -> Result<String, String> {
 /// A file to write; not standard output.
 pub fn file_name(text: &str) -> Result<String, String> {
     match text {
-        "" => Err("a file name must not be empty".to_owned()),
+        "" => Err(NO_NAME.to_owned()),
         "-" => Err("only --json writes to standard output; name a file".to_owned()),
         name => Ok(name.to_owned()),
     }
+}
+
+/// A file to write, or `-`, standard output.
+pub fn file_or_output(text: &str) -> Result<String, String> {
+    if text == "-" { Ok(text.to_owned()) } else { file_name(text) }
+}
+
+/// A file to read: any name, since the shell may have given it a pipe's.
+pub fn input_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err(NO_NAME.to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// Number of a core.
+pub fn core(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(core) if core < 1024 => Ok(core),
+        _ => Err(format!("'{text}' is no number of a core; allowed is 0 to 1023")),
+    }
+}
+
+/// What random choices are drawn from. Without suffixes: it is a name rather than a quantity.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("'{text}' is no seed; allowed is 0 to {}", u64::MAX))
 }
 
 /// A directory that exists.

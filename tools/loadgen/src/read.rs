@@ -51,6 +51,8 @@ pub struct ReadPlan<'a> {
 pub struct Seen {
     /// What the check found.
     pub found: Found,
+    /// Records before the ends of the plan that were not read.
+    pub left: u64,
     /// Why it ended early.
     pub vanished: Option<String>,
     /// When it ended, nanoseconds of the run.
@@ -73,6 +75,7 @@ pub fn read(
     let vanished = drive(&mut consumer, plan, clock, side, stop, writers, &mut checker).err();
     Seen {
         found: checker.found(),
+        left: left(&plan.ends, |partition| consumer.position(plan.topic, partition)),
         vanished,
         ended_ns: clock.now_ns(),
         cpu_ns: thread_cpu_ns().zip(cpu_before).map_or(0, |(after, before)| after - before),
@@ -200,4 +203,21 @@ fn poll(consumer: &mut Consumer, plan: &ReadPlan<'_>, clock: Clock, side: &Mutex
 /// Whether all partitions that are still read have reached these ends; false without ends.
 fn at(consumer: &Consumer, topic: &str, ends: &[(u32, u64)]) -> bool {
     !ends.is_empty() && ends.iter().all(|&(partition, end)| consumer.position(topic, partition).is_none_or(|position| position >= end))
+}
+
+/// Offsets between these positions and the ends; of a partition that is not read any more, none.
+fn left(ends: &[(u32, u64)], position: impl Fn(u32) -> Option<u64>) -> u64 {
+    ends.iter().map(|&(partition, end)| position(partition).map_or(0, |position| end.saturating_sub(position))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_before_the_ends_is_counted() {
+        let position = |partition| [Some(5), Some(20), None].get(partition as usize).copied().flatten();
+        assert_eq!(left(&[(0, 12), (1, 10), (2, 8)], position), 7, "past its end, or given up, is not left");
+        assert_eq!(left(&[], position), 0);
+    }
 }

@@ -6,6 +6,7 @@
 
 use crate::check::Found;
 use crate::encoded::encode;
+use crate::interrupt::Signal;
 use crate::lateness::Lates;
 use crate::schedule::{Window, per_second};
 use crate::stats::{ACK, CONNECT, E2E, Interval, PERCENTILES, SERVICE, Side, histogram_json, percentile_us, round_us};
@@ -44,20 +45,24 @@ pub struct Outcome {
     pub lates: Option<Lates>,
     /// The reading side, all readers together.
     pub consume: Option<Side>,
-    /// Number of readers, each of which gets all records.
-    pub readers: u64,
+    /// Of each reader, each of which gets all records.
+    pub readers: Vec<Kept>,
     /// The cold readers.
     pub replay: Option<Replayed>,
     /// The connections of a churn.
     pub connect: Option<Side>,
     /// What the check found.
     pub found: Option<Found>,
+    /// Records that were to be read (`--until-end`) and were not when the time was over.
+    pub left: u64,
     /// Why it could not be checked.
     pub unverified: Option<String>,
     /// A line per second.
     pub series: Vec<Value>,
     /// Why the run ended early.
     pub vanished: Option<String>,
+    /// The signal that ended it, or the reading back after it.
+    pub signal: Option<Signal>,
     /// What makes the numbers doubtful.
     pub warnings: Vec<String>,
     /// What each random choice was drawn from.
@@ -74,6 +79,29 @@ pub struct Replayed {
     pub laps: u64,
     /// What the checks of all laps found.
     pub found: Found,
+}
+
+/// What one reader kept up with, in the measured part.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Records that came in the measured part.
+    pub done_records: u64,
+    /// Records that were intended for the measured part.
+    pub measured_records: u64,
+    /// When the last of them came.
+    pub last_done_ns: u64,
+}
+
+impl Kept {
+    /// As if so many more had come, at once.
+    pub fn with(self, more: u64) -> Kept {
+        Kept { done_records: self.done_records + more, measured_records: self.measured_records + more, ..self }
+    }
+
+    /// Of one side.
+    pub fn of(side: &Side) -> Kept {
+        Kept { done_records: side.done_records, measured_records: side.measured_records, last_done_ns: side.last_done_ns }
+    }
 }
 
 /// One kind of latency of the run.
@@ -128,7 +156,12 @@ impl Outcome {
 
     /// Throughput of the measured part.
     pub fn rate(&self, side: &Side) -> f64 {
-        per_second(side.done_records, self.window.length_ns())
+        self.rate_of(side.done_records)
+    }
+
+    /// So many records as throughput of the measured part.
+    pub fn rate_of(&self, records: u64) -> f64 {
+        per_second(records, self.window.length_ns())
     }
 
     fn mb_per_s(&self, side: &Side) -> f64 {
@@ -162,6 +195,12 @@ impl Outcome {
             object["check"] = found_json(replay.found);
             object
         });
+        let consume = self.consume.as_ref().map(|consume| {
+            let mut object = side(consume, "end_to_end_us");
+            let rates: Vec<f64> = self.readers.iter().map(|kept| round(self.rate_of(kept.done_records))).collect();
+            object["records_per_s_of_readers"] = json!(rates);
+            object
+        });
         let connect = self.connect.as_ref().map(|connect| {
             let mut object = side(connect, "latency_us");
             object["service_us"] = histogram_json(&connect.service);
@@ -186,9 +225,10 @@ impl Outcome {
             "environment": self.environment,
             "produce": produce,
             "lateness": self.lates.as_ref().map(lateness_json),
-            "consume": self.consume.as_ref().map(|consume| side(consume, "end_to_end_us")),
+            "consume": consume,
             "replay": replay,
             "connect": connect,
+            "left": self.left,
             "check": self.found.map(found_json),
             "not_checked": self.unverified,
             "histograms": histograms,

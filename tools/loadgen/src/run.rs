@@ -5,6 +5,7 @@
 
 use crate::args::{Common, From, Read};
 use crate::arrivals::Shape;
+use crate::asker::Asker;
 use crate::check::Found;
 use crate::churn::{ChurnPlan, Target};
 use crate::clock::Clock;
@@ -12,6 +13,7 @@ use crate::cold::ColdPlan;
 use crate::environment::environment;
 use crate::files::OutputFile;
 use crate::hlog::{LINE_BYTES_MAX, Log, remarks};
+use crate::interrupt::Interrupt;
 use crate::open_files;
 use crate::plan::Plan;
 use crate::read::ReadPlan;
@@ -36,7 +38,7 @@ struct Topic {
 }
 
 /// Runs and gives the outcome, or the reason why it could not begin. `hlog` gets the interval log.
-pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String> {
+pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>, interrupt: &Interrupt) -> Result<Outcome, String> {
     let client = Client::connect(config(plan.common)).map_err(|error| error.to_string())?;
     let topic = topic(&client, plan.common)?;
     let run_number =
@@ -49,6 +51,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
     let reading = reading(&client, plan, &topic, window, run_number).map_err(|error| error.to_string())?;
     let cold = cold(plan, window);
     let churning = churning(&client, plan, window, run_number, seed)?;
+    let asker = Asker::new(plan.asks(), config(plan.common), &plan.common.topic, plan.common.timeout)?;
     let mut warnings = plan.early_warnings(topic.partitions);
     let mut log_file = hlog.map(OutputFile::begin).transpose()?.map(|file| LineWriter::with_capacity(LINE_BYTES_MAX, file));
     let mut serializer = V2DeflateSerializer::new();
@@ -58,15 +61,17 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         None => None,
     };
     let log = log.transpose().map_err(|cause| format!("the interval log cannot be begun: {cause}"))?;
-    let threads = Threads { plan, client: &client, clock, window };
+    let threads = Threads { plan, client: &client, asker: asker.as_ref(), stop: interrupt.stop(), clock, window };
     let wanted = writing.as_ref().zip(before.as_deref()).map(|(writing, before)| wanted(plan, writing, before));
     let ran = threads.run(Work { writing, reading, cold, churning }, log);
 
     warnings.extend(ran.warnings);
-    let vanished = ran.vanished;
+    // Asked now: a signal during reading back ends that, and not the run.
+    let vanished = interrupt.signal().map(|signal| format!("ended by {}", signal.name())).or(ran.vanished);
     let mut window = window;
     if vanished.is_some() || plan.mode == "consume" {
-        // After a vanished server's last answer nothing was measured but the waiting for it.
+        // After a vanished server's last answer nothing was measured but the waiting for it; a signal ends the writing, and what was under
+        // way is still answered.
         let last_ns =
             [&ran.produce, &ran.consume, &ran.replay, &ran.connect].into_iter().flatten().map(|side| side.last_done_ns).max().unwrap_or(0);
         let end_ns = if vanished.is_some() { last_ns } else { ran.ended_ns };
@@ -76,13 +81,17 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
     parameters["started_unix_s"] = json!(clock.started_unix_s());
     let (mut found, mut unverified) = (None, None);
     if let (Some(wanted), None) = (&wanted, &vanished) {
-        match verify::read_back(&client, wanted, &ran.done) {
+        match verify::read_back(&client, wanted, &ran.done, interrupt) {
             Ok(all) => found = Some(all),
             Err(Unverified::Dropped(warning)) => warnings.push(warning),
             Err(Unverified::Failed(cause)) => unverified = Some(cause),
         }
     }
-    let found = found.or_else(|| ran.seen.iter().map(|seen| seen.found).reduce(std::ops::Add::add));
+    let mut found = found.or_else(|| ran.seen.iter().map(|seen| seen.found).reduce(std::ops::Add::add));
+    if let (Some(found), true) = (&mut found, vanished.is_some()) {
+        // Readers did not wait for it.
+        found.lost = 0;
+    }
     Ok(Outcome {
         mode: plan.mode,
         parameters,
@@ -97,7 +106,7 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         unsent: ran.unsent,
         lates: ran.lates.filter(|_| !plan.closed()),
         consume: ran.consume,
-        readers: plan.readers,
+        readers: ran.readers,
         replay: ran.replay.map(|side| Replayed {
             side,
             laps: ran.laps.iter().map(|laps| laps.count).sum(),
@@ -105,9 +114,11 @@ pub fn run(plan: &Plan<'_>, hlog: Option<OutputFile>) -> Result<Outcome, String>
         }),
         connect: ran.connect,
         found,
+        left: ran.seen.iter().map(|seen| seen.left).sum(),
         unverified,
         series: ran.series,
         vanished,
+        signal: interrupt.signal(),
         warnings,
     })
 }

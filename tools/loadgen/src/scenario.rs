@@ -12,6 +12,7 @@
 //! over those it cannot be used with (`--closed` over `rate`); a key that is no option is refused, never ignored.
 //! Not here: what the options mean.
 
+use crate::ranges::NO_NAME;
 use clap::{ArgAction, ArgMatches, Command, parser::ValueSource};
 use std::ffi::OsString;
 use toml::{Table, Value};
@@ -20,7 +21,7 @@ use toml::{Table, Value};
 const MODE: &str = "mode";
 /// The option that names the file.
 const OPTION: &str = "--scenario";
-/// Longest file; what is longer is none.
+/// Longest file; what is longer is none. A file has some 40 keys, so this leaves room for much explanation.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The arguments with those of the scenario file in front of the given ones, and the file's name; as they are where none is named. `args`
@@ -34,10 +35,17 @@ pub fn expand(command: &Command, args: Vec<OsString>) -> Result<(Vec<OsString>, 
 
 fn read(path: &str) -> Result<String, String> {
     use std::io::Read as _;
+    if path.is_empty() {
+        return Err(format!("{OPTION}: {NO_NAME}"));
+    }
     let unreadable = |cause: std::io::Error| format!("{path} ({OPTION}) cannot be read: {cause}");
-    let mut text = String::new();
-    std::fs::File::open(path).map_err(unreadable)?.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
+    let mut text = Vec::new();
+    // One byte more than allowed: what stops at the limit looks whole, and options behind it would be left out in silence.
+    std::fs::File::open(path).map_err(unreadable)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("{path} ({OPTION}) is longer than any scenario; allowed is {} MiB", FILE_BYTES_MAX >> 20));
+    }
+    String::from_utf8(text).map_err(|cause| format!("{path} ({OPTION}) is no text: {cause}"))
 }
 
 /// The file that the arguments name.
@@ -205,6 +213,20 @@ mod tests {
         assert_eq!((produce.load.pacing.rate, produce.load.size.max), (Some(20_000), 200));
         let error = parse("mode = \"produce\"\nrate = 0").unwrap_err().to_string();
         assert!(error.contains("1 to 100000000"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_cut() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let of_bytes = |bytes: u64| std::fs::write(path, "#".repeat(bytes as usize)).unwrap();
+        of_bytes(FILE_BYTES_MAX);
+        assert_eq!(read(path).unwrap().len() as u64, FILE_BYTES_MAX);
+        of_bytes(FILE_BYTES_MAX + 1);
+        let told = read(path).unwrap_err();
+        assert!(told.contains("longer than any scenario; allowed is 1 MiB") && told.contains(path), "{told}");
+        std::fs::write(path, [0xff]).unwrap();
+        assert!(read(path).unwrap_err().contains("is no text"));
     }
 
     #[test]

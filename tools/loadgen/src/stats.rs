@@ -34,7 +34,7 @@ pub struct Interval {
     pub unmeasured: Histogram<u64>,
     /// Completion minus intended time of the measured ones, where the side has it.
     pub latency: Histogram<u64>,
-    /// Completion minus actual send of the measured ones; stays empty on the reading side.
+    /// Completion minus the time on the wire of the measured ones; stays empty on the reading side.
     pub service: Histogram<u64>,
 }
 
@@ -97,7 +97,7 @@ pub struct Side {
     pub last_done_ns: u64,
     /// Completion minus intended time, measured part: the sum of the seconds, empty until [`Side::add_seconds`].
     pub latency: Histogram<u64>,
-    /// Completion minus actual send, likewise; stays empty on the reading side.
+    /// Completion minus the time on the wire, likewise; stays empty on the reading side.
     pub service: Histogram<u64>,
     /// All records sent (or received), warm-up included.
     pub records: u64,
@@ -105,6 +105,8 @@ pub struct Side {
     pub acked: u64,
     /// Failed, warm-up included.
     pub failed: u64,
+    /// Of them: intended for the measured part, and failed by their own fault (too large), not for want of time or a connection.
+    pub measured_refused: u64,
     /// Sentences of the failures and how often; bounded, since a sentence may carry numbers.
     pub errors: BTreeMap<String, u64>,
 }
@@ -126,6 +128,7 @@ impl Side {
             records: 0,
             acked: 0,
             failed: 0,
+            measured_refused: 0,
             errors: BTreeMap::new(),
         }
     }
@@ -152,6 +155,7 @@ impl Side {
         self.records += other.records;
         self.acked += other.acked;
         self.failed += other.failed;
+        self.measured_refused += other.measured_refused;
         for (sentence, count) in &other.errors {
             *self.errors.entry(sentence.clone()).or_default() += count;
         }
@@ -166,7 +170,7 @@ impl Side {
 
 /// Acknowledgement minus intended time (in a closed loop: minus send, which is the same there).
 pub const ACK: &str = "ack";
-/// Acknowledgement minus actual send.
+/// Acknowledgement minus the time at which the record's batch was put on the wire.
 pub const SERVICE: &str = "service";
 /// Answer to the one request of a connection minus the time at which the connection was due.
 pub const CONNECT: &str = "connect";

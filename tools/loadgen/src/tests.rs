@@ -3,7 +3,7 @@
 use crate::args::{Cli, Command, Mode};
 use crate::lateness::Lates;
 use crate::load::Load;
-use crate::report::Outcome;
+use crate::report::{Kept, Outcome};
 use crate::schedule::{SECOND_NS, Window};
 use crate::stats::{Side, record};
 use clap::Parser;
@@ -58,14 +58,16 @@ pub fn outcome(asked: Option<u64>, produce: Option<Side>, consume: Option<Side>)
         produce,
         unsent: 0,
         lates: asked.map(|_| Lates::new(1_000_000)),
-        readers: u64::from(consume.is_some()),
+        readers: consume.iter().map(Kept::of).collect(),
         consume,
         replay: None,
         connect: None,
         found: None,
+        left: 0,
         unverified: None,
         series: Vec::new(),
         vanished: None,
+        signal: None,
         warnings: Vec::new(),
         seeds: json!({}),
         log_error: None,

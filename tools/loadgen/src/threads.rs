@@ -4,6 +4,7 @@
 //! before anything is reported. The calling thread only waits and prints, so it measures nothing and disturbs little.
 //! Not here: what is prepared for them and what is made of it (`run.rs`).
 
+use crate::asker::Asker;
 use crate::churn::{ChurnPlan, Churned, churn};
 use crate::clock::Clock;
 use crate::cold::{ColdPlan, Laps, go_round};
@@ -13,10 +14,12 @@ use crate::hlog::Log;
 use crate::lateness::Lates;
 use crate::plan::Plan;
 use crate::read::{ReadPlan, Seen, read};
+use crate::report::Kept;
 use crate::schedule::Window;
 use crate::stats::{CONNECT, Interval, SERVICE, Side};
+use crate::tell::tell;
 use crate::watch::{Group, Watch, Watched, tags};
-use crate::write::{Desk, WritePlan};
+use crate::write::{Desk, WritePlan, lock};
 use serde_json::Value;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +45,10 @@ pub struct Threads<'a> {
     pub plan: &'a Plan<'a>,
     /// For producers and cold readers.
     pub client: &'a Client,
+    /// Asks the server where the threads' own answers would not show that it is gone.
+    pub asker: Option<&'a Asker<'a>>,
+    /// Set when the run has to end.
+    pub stop: &'a AtomicBool,
     /// The clock of the run.
     pub clock: Clock,
     /// The measured part.
@@ -58,6 +65,8 @@ pub struct Ran {
     pub lates: Option<Lates>,
     /// The readers at the tail together.
     pub consume: Option<Side>,
+    /// What each of them kept up with.
+    pub readers: Vec<Kept>,
     /// Of each of them.
     pub seen: Vec<Seen>,
     /// The cold readers together.
@@ -103,10 +112,15 @@ impl Threads<'_> {
             connect: sides(churning.as_ref().map_or(0, |churning| churning.churn.threads)),
         };
         let (common, has_writers) = (self.plan.common, writing.is_some());
-        let stop = &AtomicBool::new(false);
+        let stop = self.stop;
         let (ended_sender, ended) = channel::<()>();
         let (told, tells): (Vec<_>, Vec<_>) = reading.iter().map(|_| channel::<Arc<Done>>()).unzip();
-        let (written, seen, laps, churned, watched) = std::thread::scope(|scope| {
+        let ((written, seen, laps, churned, watched), gone) = std::thread::scope(|scope| {
+            let (over, running) = channel::<()>();
+            let asking = self.asker.map(|asker| {
+                let read = || sides.consume.iter().map(|side| lock(side).records).sum();
+                scope.spawn(move || asker.watch(self.clock, read, stop, &running))
+            });
             let mut threads = 0..;
             // Each thread holds the other end of `ended`, so that the watch ends with the last one.
             let mut next = || (ended_sender.clone(), threads.next().and_then(|thread| common.cpu_of(thread)));
@@ -166,9 +180,12 @@ impl Threads<'_> {
                 .collect();
             drop(ended_sender);
             let watched = self.watch(&sides, log.as_mut(), &ended);
-            (joined(writers), joined(readers), joined(cold), joined(churning), watched)
+            drop(over);
+            let gone = joined(asking.into_iter().collect()).into_iter().flatten().next();
+            ((joined(writers), joined(readers), joined(cold), joined(churning), watched), gone)
         });
-        self.gather(sides, written, seen, laps, churned, watched)
+        let ran = self.gather(sides, written, seen, laps, churned, watched);
+        Ran { vanished: ran.vanished.or(gone), ..ran }
     }
 
     fn gather(
@@ -206,6 +223,7 @@ impl Threads<'_> {
         let mut sums = watched.sums.iter();
         Ran {
             produce: merged(sides.produce, &mut sums),
+            readers: sides.consume.iter().map(|side| Kept::of(&lock(side))).collect(),
             consume: merged(sides.consume, &mut sums),
             replay: merged(sides.replay, &mut sums),
             connect: merged(sides.connect, &mut sums),
@@ -267,6 +285,6 @@ fn pin(cpu: Option<usize>) {
     if let Some(id) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id })
     {
-        eprintln!("tramline-loadgen: the kernel refused to bind a thread to core {id}; going on unbound");
+        tell(format_args!("the kernel refused to bind a thread to core {id}; going on unbound"));
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::check::Found;
 use crate::lateness::Lates;
-use crate::report::Outcome;
+use crate::report::{Kept, Outcome};
 use crate::schedule::{kept_rate, per_second, rate_is_held};
 use crate::stats::Side;
 use crate::units::format_duration;
@@ -21,11 +21,25 @@ pub const EXIT_RATE: u8 = 3;
 const LATE_SHARE_MAX: f64 = 0.01;
 
 impl Outcome {
-    /// The achieved rate when it is too low; where there are readers, of each of them too. Either measure will do: throughput is wrong
-    /// by a record or two in a short run at a low rate, the rate kept up with is wrong when answers take long but come steadily.
+    /// The achieved rate when it is too low; where there are readers, the slowest's too: each gets all records, and a mean would hide one
+    /// that stands still. Either measure will do: throughput is wrong by a record or two in a short run at a low rate, the rate kept up
+    /// with is wrong when answers take long but come steadily.
     pub fn rate_missed(&self) -> Option<f64> {
-        let lowest = self.written_rate().into_iter().chain(self.reader_rate()).fold(f64::INFINITY, f64::min);
+        let lowest = self.lowest_rate(0);
         (!rate_is_held(lowest, self.due_rate()?)).then_some(lowest)
+    }
+
+    /// The lowest rate of writers and readers, had `more` records of the measured part completed at once.
+    fn lowest_rate(&self, more: u64) -> f64 {
+        let written = self.written().map(Kept::of);
+        written.iter().chain(&self.readers).map(|kept| self.achieved(kept.with(more))).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Whether the rate was missed only because records were refused: then their failure is told, and nobody was too slow. What failed
+    /// for want of time does not count, since that may be slowness.
+    fn failures_explain(&self) -> bool {
+        let refused = self.written().map_or(0, |side| side.measured_refused);
+        refused > 0 && self.due_rate().is_some_and(|due| rate_is_held(self.lowest_rate(refused), due))
     }
 
     /// The asked rate; where arrivals are random, what became due in the measured part, since a few hundred records of a Poisson process
@@ -38,16 +52,15 @@ impl Outcome {
 
     /// Of the records, or of the connections.
     fn written_rate(&self) -> Option<f64> {
-        self.produce.as_ref().or(self.connect.as_ref()).map(|side| self.achieved(side))
+        self.written().map(|side| self.achieved(Kept::of(side)))
     }
 
-    /// Of one reader, in the mean.
-    fn reader_rate(&self) -> Option<f64> {
-        self.consume.as_ref().map(|side| self.achieved(side) / self.readers.max(1) as f64)
+    fn written(&self) -> Option<&Side> {
+        self.produce.as_ref().or(self.connect.as_ref())
     }
 
-    fn achieved(&self, side: &Side) -> f64 {
-        self.rate(side).max(kept_rate(side.measured_records, self.window, side.last_done_ns))
+    fn achieved(&self, kept: Kept) -> f64 {
+        self.rate_of(kept.done_records).max(kept_rate(kept.measured_records, self.window, kept.last_done_ns))
     }
 
     /// Whether too many records were sent late by the generator's own fault.
@@ -84,8 +97,11 @@ impl Outcome {
         [self.found, replayed].into_iter().flatten().reduce(std::ops::Add::add)
     }
 
-    /// The exit code: failures before a missed rate.
+    /// The exit code: who ended it, then failures, then a missed rate.
     pub fn exit_code(&self) -> u8 {
+        if let Some(signal) = self.signal {
+            return signal.exit_code();
+        }
         let failed = self.sides().any(|side| side.failed > 0);
         let bad = self.all_found().is_some_and(|found| !found.good());
         if self.vanished.is_some() || self.log_error.is_some() || self.unverified.is_some() || failed || bad {
@@ -120,13 +136,17 @@ impl Outcome {
                 alarms.push(format!("{} {what}", side.failed));
             }
         }
+        if self.left > 0 {
+            alarms.push(format!("THE END WAS NOT REACHED: {} records before it were not read (--until-end); raise --duration", self.left));
+        }
         if let Some(cause) = &self.unverified {
             alarms.push(format!("WHAT WAS WRITTEN COULD NOT BE READ BACK: {cause}"));
         }
         if let Some(cause) = &self.log_error {
             alarms.push(format!("THE INTERVAL LOG IS NOT COMPLETE: {cause}"));
         }
-        if let (Some(rate), Some(asked), None) = (self.rate_missed(), self.asked_rate, &self.vanished) {
+        let missed = self.rate_missed().filter(|_| self.vanished.is_none() && !self.failures_explain());
+        if let (Some(rate), Some(asked)) = (missed, self.asked_rate) {
             alarms.push(format!(
                 "THE RATE WAS NOT REACHED: {rate:.0} of {asked} {}/s ({:.1} %, {} records due were never sent); {}; the latencies below are those of an overload, lower --rate to measure this server",
                 if self.connect.is_some() { "connections" } else { "records" },
@@ -218,6 +238,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_failures_explain_has_no_bottleneck() {
+        let of = |written: u64, measured_refused: u64, read: Option<u64>| {
+            let mut outcome = outcome(Some(100), Some(side(written, 1)), read.map(|records| side(records, 1)));
+            let side = outcome.produce.as_mut().unwrap();
+            // Warm-up included there are more.
+            (side.failed, side.measured_refused) = (measured_refused + 100, measured_refused);
+            (outcome.exit_code(), outcome.alarms().join("; "))
+        };
+        for (written, refused, read) in [(0, 1000, None), (500, 500, None), (500, 500, Some(500))] {
+            let (code, told) = of(written, refused, read);
+            assert!(code == EXIT_FAILED && told.contains("COULD NOT BE WRITTEN") && !told.contains("RATE"), "{told}");
+        }
+        for (written, refused, read) in [(500, 0, None), (500, 1, None), (500, 400, None), (999, 1, Some(500))] {
+            let (code, told) = of(written, refused, read);
+            assert!(code == EXIT_FAILED && told.contains("THE RATE WAS NOT REACHED"), "{told}");
+        }
+    }
+
+    #[test]
     fn random_arrivals_are_held_against_what_became_due() {
         let mut outcome = outcome(Some(100), Some(side(950, 1)), None);
         outcome.lates = lates(Late { all_ns: 0, own_ns: 0 }, 950, 0);
@@ -231,10 +270,12 @@ mod tests {
     #[test]
     fn each_of_several_readers_has_to_keep_the_rate() {
         let mut outcome = outcome(Some(100), Some(side(1000, 1)), Some(side(4000, 1)));
-        outcome.readers = 4;
+        outcome.readers = vec![Kept::of(&side(1000, 1)); 4];
         assert_eq!(outcome.exit_code(), 0);
-        outcome.readers = 5;
+        outcome.readers[2] = Kept::of(&side(400, 1));
         assert_eq!(outcome.exit_code(), EXIT_RATE);
+        assert!(outcome.alarms()[0].contains("40 of 100"), "the slowest counts, not the mean of 85: {:?}", outcome.alarms());
+        assert_eq!(outcome.json()["consume"]["records_per_s_of_readers"][2], 40.0);
     }
 
     #[test]
@@ -262,6 +303,15 @@ mod tests {
         lost.found = Some(Found { received: 10, lost: 1, ..Found::default() });
         assert_eq!(lost.exit_code(), EXIT_FAILED);
         assert!(lost.text().contains("1 lost"));
+    }
+
+    #[test]
+    fn an_end_that_was_not_reached_is_loud_and_no_failure() {
+        let mut outcome = outcome(None, None, Some(side(10, 1000)));
+        outcome.left = 7;
+        assert_eq!(outcome.exit_code(), 0);
+        assert!(outcome.text().contains("!!! THE END WAS NOT REACHED: 7 records"), "{}", outcome.text());
+        assert_eq!(outcome.json()["left"], 7);
     }
 
     #[test]

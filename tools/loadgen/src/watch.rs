@@ -9,6 +9,7 @@ use crate::hlog::{Log, wanted};
 use crate::report::{progress_json, progress_line};
 use crate::schedule::{SECOND_NS, Window};
 use crate::stats::{ACK, E2E, Interval, SERVICE, Side};
+use crate::tell::{say, tell};
 use crate::write::lock;
 use serde_json::Value;
 use std::io::Write;
@@ -114,7 +115,7 @@ impl<W: Write> Watch<'_, '_, W> {
                     continue;
                 }
                 if let Err(cause) = log.interval(tag, histogram, from_ns, end_ns) {
-                    eprintln!("tramline-loadgen: the interval log ends here: {cause}");
+                    tell(format_args!("the interval log ends here: {cause}"));
                     *error = Some(cause);
                     self.log = None;
                     return;
@@ -135,7 +136,7 @@ impl<W: Write> Watch<'_, '_, W> {
             "drain"
         };
         if !self.quiet && !over {
-            eprintln!("{}", progress_line(second, phase, &shown, elapsed_s));
+            say(progress_line(second, phase, &shown, elapsed_s));
         }
         let mut line = progress_json(second, phase, &shown, elapsed_s);
         line["end_s"] = (now_ns as f64 / 1e9).into();

@@ -200,6 +200,8 @@ pub struct Turn {
 pub struct Writer {
     run: u64,
     producer: Producer,
+    /// Beginning of the producer's own clock, nanoseconds of the run.
+    started_ns: u64,
     flow: Flow,
     lateness: Lateness,
     vanish: Vanish,
@@ -210,13 +212,15 @@ pub struct Writer {
 
 impl Writer {
     /// Number `writer` of all. Connects when it sends for the first time.
-    pub fn new(client: &Client, plan: &WritePlan<'_>, writer: u64, now_ns: u64) -> Result<Writer, String> {
+    pub fn new(client: &Client, plan: &WritePlan<'_>, writer: u64, clock: Clock) -> Result<Writer, String> {
+        let producer = client.producer(plan.producer_config()).map_err(|error| error.to_string())?;
         Ok(Writer {
             run: plan.first_run.wrapping_add(writer),
-            producer: client.producer(plan.producer_config()).map_err(|error| error.to_string())?,
+            started_ns: clock.ns_of(producer.started()),
+            producer,
             flow: plan.flow(writer),
             lateness: Lateness::default(),
-            vanish: Vanish::new(plan.timeout.as_nanos() as u64, now_ns),
+            vanish: Vanish::new(plan.timeout.as_nanos() as u64, clock.now_ns()),
             excused: Vec::new(),
             ended: false,
         })
@@ -311,15 +315,17 @@ impl Writer {
     fn take_answers(&mut self, desk: &mut Desk<'_>, done_ns: u64) -> Answers {
         let mut answers = Answers::default();
         let mut guard = None;
-        let Writer { producer, flow, excused, vanish, .. } = self;
+        let Writer { producer, flow, excused, vanish, started_ns, .. } = self;
         let window = desk.plan.window;
         let in_window = window.contains(done_ns);
         producer.drain(|delivery| {
             let side: &mut Side = guard.get_or_insert_with(|| lock(desk.side));
-            let Some(answer) = flow.answered(delivery.tag, done_ns) else { return };
+            let sent_ns = delivery.first_sent_us.map(|sent_us| *started_ns + sent_us * 1_000);
+            let Some(answer) = flow.answered(delivery.tag, done_ns, sent_ns) else { return };
             answers.any = true;
             if let Some(error) = &delivery.error {
                 side.failed += 1;
+                side.measured_refused += u64::from(answer.measured && !is_connection(error));
                 side.interval.errors += 1;
                 side.count_error(&error.to_string());
                 excused.push((answer.stream, answer.sequence));

@@ -39,6 +39,8 @@ fn wrong_usage_is_exit_code_two_with_a_sentence() {
         ("produce --closed --disk /nonexistent", "not a directory"),
         ("produce --closed --json same --hlog ./same", "--json and --hlog would both write"),
         ("produce --rate 1 --hgrm run --plot run.service", "--plot and --hgrm would both write"),
+        ("produce --closed --json=", "a file name must not be empty"),
+        ("--scenario=", "a file name must not be empty"),
         ("consume --hgrm x", "--hgrm needs a latency"),
         ("consume --hlog x", "use --from latest"),
         ("replay", "--rate"),
@@ -197,7 +199,32 @@ fn what_is_no_report_is_refused_with_exit_code_two() {
     let output = loadgen(&format!("compare {0} {0} --plot /nonexistent/p.svg", report("open")));
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("/nonexistent/p.svg") && output.stdout.is_empty());
-    let copy = write("copy.json", &std::fs::read_to_string(report("open")).expect("a report"));
-    let output = loadgen(&format!("compare {copy} {} --plot {copy}", report("open")));
-    assert_eq!(output.status.code(), Some(2), "a plot must not overwrite what it is drawn from");
+}
+
+#[test]
+fn no_file_that_is_read_is_overwritten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let open = std::fs::read_to_string(report("open")).expect("a report");
+    std::fs::write(path("copy.json"), &open).expect("written");
+    std::os::unix::fs::symlink("copy.json", path("link.json")).expect("a link");
+    std::fs::write(path("lines"), "a line\n").expect("written");
+    std::fs::write(path("sc.toml"), "mode = \"produce\"\nclosed = true\n").expect("written");
+    let (copy, link, lines, scenario, other) = (path("copy.json"), path("link.json"), path("lines"), path("sc.toml"), report("open"));
+    for args in [
+        format!("compare {copy} {other} --plot {copy}"),
+        format!("compare {other} {copy} --plot {copy}"),
+        format!("compare {other} {copy} --plot {link}"),
+        format!("produce --closed --records {lines} --json {lines}"),
+        format!("--scenario {scenario} --hlog {scenario}"),
+        format!("produce --closed --json {copy} --hlog {link}"),
+    ] {
+        // Nothing listens there: what is not refused ends with exit code 1.
+        let server = if args.starts_with("compare") { String::new() } else { format!("--server {}", dead_address()) };
+        let output = loadgen(&format!("{args} {server}"));
+        assert_eq!(output.status.code(), Some(2), "{args}: {}", text(&output.stderr));
+    }
+    assert_eq!(std::fs::read_to_string(&copy).expect("still there"), open);
+    let output = loadgen(&format!("compare {copy} {copy} --plot {}", path("new.svg")));
+    assert_eq!(output.status.code(), Some(0), "one report may be compared with itself");
 }

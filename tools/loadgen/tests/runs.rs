@@ -170,6 +170,63 @@ fn a_sink_that_goes_away_ends_the_run_with_what_was_measured() {
 }
 
 #[test]
+fn a_standard_error_that_cannot_be_written_costs_no_report() {
+    let sink = Sink::start("");
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full");
+    // A progress line after a second, and the alarm of a missed rate at the end.
+    for args in
+        ["produce --rate 100 --no-verify --duration 1100ms", "produce --rate 100M --buffer-bytes 1MiB --no-verify --duration 100ms --quiet"]
+    {
+        let output = Command::new(BINARY)
+            .args(args.split_whitespace())
+            .args(["--server", &sink.address, "--warmup", "0s", "--late-max", "10s", "--json", "-"])
+            .stderr(full())
+            .output()
+            .expect("the binary runs");
+        let ran = Ran::of(args, output);
+        assert!(matches!(ran.code, Some(0 | 3)), "{args}: {:?}", ran.code);
+        assert!(ran.count("produce", "acked") > 0, "{args}");
+    }
+    let output = Command::new(BINARY).args("produce --closed --json /nonexistent/out".split_whitespace()).stderr(full()).output();
+    assert_eq!(output.expect("the binary runs").status.code(), Some(1));
+}
+
+#[test]
+fn a_stall_is_in_the_latency_of_all_it_delayed_and_in_the_service_time_of_what_was_on_the_wire() {
+    let sink = Sink::start("");
+    let child = Command::new(BINARY)
+        .args(
+            "produce --rate 200 --in-flight 1 --size 100 --no-verify --duration 3s --warmup 0s --late-max 10s --json -".split_whitespace(),
+        )
+        .args(["--server", &sink.address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("the binary runs");
+    let signal = |name: &str| {
+        let done = Command::new("kill").args(["-s", name, &sink.child.id().to_string()]).status().expect("kill runs");
+        assert!(done.success(), "{name}");
+    };
+    let mut progress = BufReader::new(child.stderr.take().expect("piped"));
+    let mut told = String::new();
+    // From one progress line to the next it stands still: 1 s of 3.
+    progress.read_line(&mut told).expect("a second goes by");
+    signal("STOP");
+    progress.read_line(&mut told).expect("another one");
+    signal("CONT");
+    std::io::Read::read_to_string(&mut progress, &mut told).expect("it ends");
+    let output = child.wait_with_output().expect("it ends");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let us =
+        |name: &str, quantile: &str| report["produce"][name][quantile].as_f64().unwrap_or_else(|| panic!("{name} {quantile}: {report}"));
+    // A third of the records is evenly late by 0 to 1 s.
+    assert!(us("latency_us", "p90") > 300_000.0 && us("latency_us", "max") > 600_000.0, "{}", report["produce"]);
+    // One batch was on the wire, with what was taken between two turns.
+    assert!(us("service_us", "max") > 600_000.0 && us("service_us", "p90") < 200_000.0, "{}", report["produce"]);
+    assert_eq!(report["produce"]["failed"], 0);
+}
+
+#[test]
 fn connections_come_and_go_at_a_rate() {
     let sink = Sink::start("");
     let ran = sink.run("churn --rate 200 --threads 2 --partitions 3 --late-max 10s --duration 500ms");

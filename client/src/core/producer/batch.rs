@@ -57,6 +57,8 @@ pub(crate) struct Sealed {
     /// What it counts against `buffer_bytes` (its uncompressed size).
     pub held_bytes: usize,
     pub stamp: Stamp,
+    /// When the first byte of its first request went to the socket, monotonic microseconds. Set once, whatever is sent again.
+    pub first_sent_us: Option<u64>,
 }
 
 impl Sealed {
@@ -79,6 +81,7 @@ pub(crate) struct Done {
     pub base_offset: Option<u64>,
     pub level: Level,
     pub error: Option<Arc<Error>>,
+    pub first_sent_us: Option<u64>,
 }
 
 /// Buffers to use again. At most this many of each kind are kept; in steady state far fewer are free at a time.
@@ -135,7 +138,7 @@ impl Pool {
         let tags = std::mem::replace(&mut open.tags, self.tags.pop().unwrap_or_default());
         let deadline_us = open.opened_us.saturating_add(timeout_us);
         self.put_open(open);
-        Sealed { bytes, tags, part, seq, deadline_us, held_bytes, stamp: Stamp::Missing }
+        Sealed { bytes, tags, part, seq, deadline_us, held_bytes, stamp: Stamp::Missing, first_sent_us: None }
     }
 
     /// Takes a batch's bytes back.

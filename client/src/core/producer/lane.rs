@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::batch::Sealed;
 use crate::core::cluster::Owner;
-use crate::core::{Alive, Backoff, Conn};
+use crate::core::{Alive, Backoff, Conn, Now};
 use crate::error::Error;
 
 /// A request sent (or queued for sending) and unanswered.
@@ -19,6 +19,8 @@ pub(crate) struct InFlight {
     pub end: u64,
     /// The connection is given up when there is no answer by then, monotonic microseconds.
     pub deadline_us: u64,
+    /// Whether its first byte went to the socket: then its batches know when.
+    pub on_wire: bool,
 }
 
 /// See the module's page.
@@ -72,6 +74,20 @@ impl Lane {
             silent: false,
             last_error: None,
             spare: Vec::new(),
+        }
+    }
+
+    /// Notes when the batches of requests went to the socket whose first byte is among those written until now.
+    pub(crate) fn mark_sent(&mut self, now: Now) {
+        let written = self.conn.out().written();
+        // Bytes go in order, so those that were not marked yet are the last ones.
+        for request in self.window.iter_mut().rev().take_while(|request| !request.on_wire) {
+            if request.start < written {
+                request.on_wire = true;
+                for batch in &mut request.batches {
+                    batch.first_sent_us.get_or_insert(now.mono_us);
+                }
+            }
         }
     }
 

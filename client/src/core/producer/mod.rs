@@ -106,6 +106,10 @@ pub struct Delivery<'a> {
     pub level: Level,
     /// Why it was not acknowledged.
     pub error: Option<&'a Error>,
+    /// When the first bytes of its batch were first given to the kernel, microseconds after
+    /// [`Producer::started`](crate::Producer::started). Until then it waited in the producer, for a full batch or for room in the window
+    /// of requests; what is sent again keeps the first time. `None` when it never got so far.
+    pub first_sent_us: Option<u64>,
 }
 
 /// See the module's page.
@@ -413,7 +417,7 @@ impl ProducerCore {
             for (number, &tag) in done.tags.iter().enumerate() {
                 let offset = done.base_offset.map(|base| base + number as u64);
                 let error = done.error.as_deref();
-                each(Delivery { tag, topic, partition: part.index, offset, level: done.level, error });
+                each(Delivery { tag, topic, partition: part.index, offset, level: done.level, error, first_sent_us: done.first_sent_us });
             }
             self.deliveries_waiting -= done.tags.len();
             self.pool.put_tags(done.tags);

@@ -189,7 +189,7 @@ impl ProducerCore {
                 self.metrics.batches_sent += batches.len() as u64;
                 self.metrics.bytes_sent += batches.iter().map(|batch| batch.bytes.len() as u64).sum::<u64>();
                 // The broker gives up at `deadline_us` and says so; a second more, and the connection is what is broken.
-                lane.window.push_back(InFlight { correlation, batches, start, end, deadline_us: deadline_us + 1_000_000 });
+                lane.window.push_back(InFlight { correlation, batches, start, end, deadline_us: deadline_us + 1_000_000, on_wire: false });
                 lane.alive.on_sent(now);
             }
             Err(oversized) => {

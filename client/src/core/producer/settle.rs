@@ -196,8 +196,9 @@ impl ProducerCore {
         self.list(id);
     }
 
-    /// Bytes were written to a lane's socket: requests at level `none` end here.
+    /// Bytes were written to a lane's socket: batches learn when they were sent, and requests at level `none` end here.
     pub(crate) fn on_written(&mut self, lane: usize, now: Now) {
+        self.lanes[lane].mark_sent(now);
         if self.config.level != Level::None {
             return;
         }
@@ -222,6 +223,7 @@ impl ProducerCore {
     /// A lane could not connect, or lost its connection. `error` is told with the records it costs.
     pub(super) fn on_lost(&mut self, lane_index: usize, error: Error, now: Now) {
         let lane = &mut self.lanes[lane_index];
+        lane.mark_sent(now);
         let was_idle = lane.open && lane.window.is_empty() && lane.ready.is_empty() && self.nameless.is_empty();
         let written = lane.conn.out().written();
         let mut window = std::mem::take(&mut lane.window);
@@ -366,7 +368,7 @@ impl ProducerCore {
     }
 
     pub(super) fn finish(&mut self, batch: Sealed, base_offset: Option<u64>, level: Level, error: Option<Arc<Error>>) {
-        let Sealed { bytes, tags, part, held_bytes, .. } = batch;
+        let Sealed { bytes, tags, part, held_bytes, first_sent_us, .. } = batch;
         self.held_bytes -= held_bytes;
         self.records_outstanding -= tags.len();
         self.deliveries_waiting += tags.len();
@@ -375,7 +377,7 @@ impl ProducerCore {
             Some(_) => self.metrics.records_failed += tags.len() as u64,
         }
         self.pool.put_bytes(bytes);
-        self.done.push_back(Done { tags, part, base_offset, level, error });
+        self.done.push_back(Done { tags, part, base_offset, level, error, first_sent_us });
     }
 }
 

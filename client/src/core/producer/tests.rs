@@ -3,6 +3,7 @@
 //! Tests of what only an idempotent producer does are in `idempotence`; those of what one without idempotence does say so with `plain`.
 
 mod idempotence;
+mod sent;
 
 use proptest::prelude::*;
 use tramline_wire::codec::Codec;
@@ -89,8 +90,15 @@ impl Rig {
         moved
     }
 
-    /// Turns until nothing moves.
+    /// Turns until nothing moves, and takes what came of it.
     fn turn(&mut self) {
+        self.turn_quietly();
+        let told = &mut self.told;
+        self.core.drain(|delivery| told.push((delivery.tag, delivery.partition, delivery.offset, delivery.error.cloned())));
+    }
+
+    /// Turns until nothing moves.
+    fn turn_quietly(&mut self) {
         loop {
             let now = self.now();
             self.core.step(now);
@@ -103,8 +111,6 @@ impl Rig {
                 break;
             }
         }
-        let told = &mut self.told;
-        self.core.drain(|delivery| told.push((delivery.tag, delivery.partition, delivery.offset, delivery.error.cloned())));
     }
 
     /// Turns while time goes on, until all records have their fate.
