@@ -475,3 +475,18 @@ fn a_dead_address_does_not_stall_the_other_partitions_of_a_busy_polling_producer
     assert!(longest < LONG / 4, "one turn took {longest:?}");
     assert!(producer.outstanding() > 0, "the record for the dead address waits");
 }
+
+#[test]
+fn a_broker_that_talks_without_an_end_and_sends_no_record_does_not_keep_the_caller() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    consumer.assign("t", 0, Start::Offset(0)).expect("assigned");
+    server.broker().chatter_bytes = 2 << 30;
+    for timeout in [Duration::from_millis(30), Duration::ZERO] {
+        assert_eq!(consumer.poll(timeout, |_| {}).expect("nothing came"), 0);
+    }
+    assert!(server.broker().chatter_bytes > 0, "it came back when the flood was over, not when the time was");
+    server.broker().chatter_bytes = 0;
+}
