@@ -82,6 +82,11 @@ impl Client {
     }
 }
 
+/// Turns within one poll of a future: then the runtime's thread goes to the others, whatever still comes. Some sixteen times a
+/// socket's buffer, so that a busy stream pays for it once per megabyte; without a bound one chatty broker keeps timers and every
+/// other task of the thread from running.
+const TURNS_PER_POLL: usize = 16;
+
 /// Runs something that blocks. An error when the runtime is going down.
 async fn blocking<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {
     match tokio::task::spawn_blocking(run).await {
