@@ -124,6 +124,13 @@ impl ConsumerCore {
                         }
                     }
                     if entry.error.is_ok() {
+                        // Offsets may be passed over of which there is nothing to hand out (compaction, control batches), but none that is not there yet.
+                        if entry.next_offset > part.position.max(entry.committed_end) {
+                            let (next, end) = (entry.next_offset, entry.committed_end);
+                            let message =
+                                format!("it goes on at offset {next} of topic {topic:?} partition {}, which ends at {end}", part.index);
+                            return Err(Error::protocol(address, message));
+                        }
                         part.position = part.position.max(entry.next_offset);
                         part.log_start = entry.log_start;
                         part.committed_end = Some(entry.committed_end);

@@ -1,5 +1,7 @@
 //! The consumer's core against a broker in memory: positions, credit, bad batches, refusals, lost connections.
 
+mod hostile;
+
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;
