@@ -119,8 +119,12 @@ pub(crate) struct Lane {
     pub backoff: Backoff,
     /// Correlation of the live stream.
     pub stream: Option<u64>,
-    /// The stream has to be started again: partitions or positions changed.
+    /// The stream has to be started again: partitions or positions changed, or it ended.
     pub dirty: bool,
+    /// Not before this time, monotonic microseconds: set when it is the broker's doing that streams end.
+    pub start_at_us: u64,
+    /// A position moved since the stream was started: the waits between streams begin at the shortest again.
+    pub moved: bool,
     /// Credit used up since the last grant.
     pub used_bytes: u64,
     /// When some was used last, monotonic microseconds.
@@ -305,6 +309,8 @@ impl ConsumerCore {
                     backoff,
                     stream: None,
                     dirty: false,
+                    start_at_us: 0,
+                    moved: false,
                     used_bytes: 0,
                     used_at_us: 0,
                     alive: Alive::default(),

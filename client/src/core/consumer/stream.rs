@@ -29,7 +29,7 @@ impl ConsumerCore {
             if !self.lanes[lane].open {
                 continue;
             }
-            if self.lanes[lane].dirty {
+            if self.lanes[lane].dirty && self.lanes[lane].start_at_us <= now.mono_us {
                 self.start_stream(lane, now);
             }
             self.grant_credit(lane, now);
@@ -59,6 +59,7 @@ impl ConsumerCore {
     fn start_stream(&mut self, lane_index: usize, now: Now) {
         let lane = &mut self.lanes[lane_index];
         lane.dirty = false;
+        lane.moved = false;
         lane.used_bytes = 0;
         lane.alive.on_sent(now);
         if let Some(stream) = lane.stream.take() {
@@ -251,6 +252,9 @@ impl ConsumerCore {
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.open {
                 next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));
+                if lane.dirty {
+                    next = next.min(lane.start_at_us);
+                }
                 if lane.used_bytes > 0 && lane.stream.is_some() {
                     next = next.min(lane.used_at_us.saturating_add(GRANT_AFTER_US));
                 }

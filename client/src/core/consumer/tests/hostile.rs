@@ -94,3 +94,55 @@ fn the_next_offset_cannot_be_behind_the_end() {
         assert_eq!(rig.core.position("t", 0), Some(0));
     }
 }
+
+/// How many fetches a second brings when each is answered like this.
+fn fetches_in_a_second(rig: &mut Rig, mut answer_one: impl FnMut(&mut Rig)) -> u64 {
+    let before = rig.core.metrics.streams_started;
+    let end_us = rig.now_us + 1_000_000;
+    while rig.now_us < end_us {
+        let now = rig.now();
+        rig.core.step(now);
+        while rig.core.lanes[0].stream.is_some() && !rig.core.lanes[0].dirty {
+            answer_one(rig);
+        }
+        rig.now_us = rig.core.next_step_us(rig.now()).clamp(rig.now_us + 1, end_us);
+    }
+    rig.core.metrics.streams_started - before
+}
+
+#[test]
+fn streams_that_end_without_a_record_are_started_again_after_a_wait() {
+    let (mut rig, uid) = reading();
+    let fetches = fetches_in_a_second(&mut rig, |rig| {
+        answer(rig, 0, &[], &[]).expect("allowed");
+    });
+    assert!((5..=25).contains(&fetches), "{fetches} fetches with no entry");
+    let fetches = fetches_in_a_second(&mut rig, |rig| {
+        answer(rig, 0, &[entry(uid, &[], 0, 0)], &[]).expect("allowed");
+    });
+    assert!((4..=25).contains(&fetches), "{fetches} fetches with an entry that says nothing");
+    // One that lets the partition pass, and one whose data is for nobody.
+    let refused = FetchResult { error: ErrorCode::NotReady, ..entry(uid, &[], 0, 0) };
+    let fetches = fetches_in_a_second(&mut rig, |rig| {
+        answer(rig, 0, &[entry(uid, &[], 0, 0), refused], &[]).expect("allowed");
+    });
+    assert!((4..=25).contains(&fetches), "{fetches} fetches with an entry and a refusal of it");
+    let stray = tampered(&mut rig, uid, &[b"a"], |_| {});
+    let fetches = fetches_in_a_second(&mut rig, |rig| {
+        answer(rig, FLAG_MORE, &[entry(uid + 1000, &stray, 0, 0)], &stray).expect("allowed");
+    });
+    assert!((4..=25).contains(&fetches), "{fetches} fetches with data for nobody");
+    // A stream that brought something is started again at once, and so is what the caller changes.
+    let payload = tampered(&mut rig, uid, &[b"a"], |bytes| bytes[80..88].fill(0));
+    rig.now_us += 300_000;
+    let now = rig.now();
+    rig.core.step(now);
+    answer(&mut rig, 0, &[entry(uid, &payload, 1, 1)], &payload).expect("a record");
+    assert_eq!(rig.offsets(), [0]);
+    rig.core.step(now);
+    assert!(rig.core.lanes[0].stream.is_some());
+    rig.assign(0, 0);
+    let started = rig.core.metrics.streams_started;
+    rig.core.step(now);
+    assert_eq!(rig.core.metrics.streams_started, started + 1);
+}
