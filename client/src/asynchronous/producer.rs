@@ -66,8 +66,9 @@ impl Producer {
         }
         let name = topic.to_string();
         let metadata = asked(&self.shared, move |shared| {
-            let metadata = shared.metadata(&[&name])?;
+            let mut metadata = shared.metadata(&[&name])?;
             existing_topic(&metadata, &name)?;
+            metadata.keep_topics(&[&name]);
             Ok(metadata)
         })
         .await?;

@@ -216,7 +216,8 @@ impl Links {
                 if !peer.is_open() && peer.on_received(conn)?.is_some() {
                     self.router.on_open(self.request_timeout_us, now);
                 }
-                if let Some(metadata) = self.router.on_received()? {
+                if let Some(mut metadata) = self.router.on_received()? {
+                    metadata.keep_topics(&core.topic_names());
                     core.learn(&metadata, now);
                     self.count_opening();
                 }

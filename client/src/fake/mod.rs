@@ -72,6 +72,8 @@ pub(crate) struct FakeBroker {
     /// Ports of the shards; partitions go to shards in turn.
     pub shard_ports: Vec<u16>,
     pub view_epoch: u64,
+    /// Metadata tells all topics, whichever were asked for.
+    pub tells_all: bool,
     pub keepalive_ms: u32,
     pub expiry_ms: u32,
     /// The newest producer id given out.
@@ -105,6 +107,7 @@ impl FakeBroker {
             next_of_refusals: String::new(),
             shard_ports: vec![7411],
             view_epoch: 1,
+            tells_all: false,
             keepalive_ms: 0,
             expiry_ms: 3_600_000,
             producer_id: 0,
@@ -338,7 +341,7 @@ impl FakeBroker {
         let request = MetadataRequest::decode(frame.meta).expect("decodes");
         let (port, shard_ports) = self.nodes();
         let nodes = [Node { node: 1, host: "127.0.0.1", port, shard_ports: List::of(&shard_ports) }];
-        let asked: Vec<&str> = match request.topics.is_empty() {
+        let asked: Vec<&str> = match self.tells_all || request.topics.is_empty() {
             true => self.topics.iter().map(|topic| topic.name.as_str()).collect(),
             false => request.topics.iter().collect(),
         };
