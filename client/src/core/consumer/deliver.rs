@@ -105,7 +105,7 @@ impl ConsumerCore {
                         stray |= part.paused && !payload.is_empty(); // as above; it is fetched again from its position
                         continue;
                     }
-                    let topic = topics[part.topic as usize].as_str();
+                    let topic = topics[part.topic as usize].name.as_str();
                     let (before, began_at) = (delivered.records, part.position);
                     let read = read_entry(part, topic, payload, decompressor, config, sink, &mut delivered.records);
                     metrics.records += (delivered.records - before) as u64;

@@ -159,10 +159,24 @@ impl ConsumerCore {
         self.wish.want(now);
     }
 
+    /// A lane's connection was closed because nothing is read over it any more.
+    pub(super) fn on_unused(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        lane.open = false;
+        lane.connecting = false;
+        lane.conn.reset();
+        lane.stream = None;
+        lane.used_bytes = 0;
+    }
+
     /// Takes over a newer view: partitions may have a new owner, or be gone.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
         self.wish.on_learned(None);
         self.metrics.metadata_refreshes += 1;
+        if let Err(error) = super::check_owners(metadata) {
+            self.errors.push_back(error);
+            return;
+        }
         if !self.cluster.learn(metadata) {
             return;
         }
@@ -171,7 +185,7 @@ impl ConsumerCore {
                 continue;
             }
             let part = &self.parts[id];
-            let Some(topic) = metadata.topic(&self.topics[part.topic as usize]) else { continue };
+            let Some(topic) = metadata.topic(&self.topics[part.topic as usize].name) else { continue };
             if !topic.error.is_ok() {
                 self.entry_failed(id, topic.error, None, now);
                 continue;
@@ -179,11 +193,8 @@ impl ConsumerCore {
             match topic.partitions.get(part.index as usize) {
                 Some(found) if found.uid == part.uid => {
                     let lane = self.lane_of(Owner::from(found));
-                    let part = &mut self.parts[id];
-                    if part.lane != lane {
-                        self.lanes[part.lane].dirty = true;
-                        self.lanes[lane].dirty = true;
-                        part.lane = lane;
+                    if self.parts[id].lane != lane {
+                        self.move_to(id, lane);
                     }
                 }
                 // Another topic of the same name: its offsets mean other records.
@@ -214,7 +225,7 @@ impl ConsumerCore {
         }
         let source = Error::Refused { request: "read".to_string(), code, retriable: code.retriable(), message: String::new(), next: None };
         self.errors.push_back(Error::Partition {
-            topic: self.topics[part.topic as usize].clone(),
+            topic: self.topics[part.topic as usize].name.clone(),
             partition: part.index,
             offset: part.position,
             resume,

@@ -1,7 +1,9 @@
 //! The consumer's core against a broker that lies: offsets, sizes, streams and views that cannot be true.
 
 use super::*;
-use crate::core::consumer::{Delivered, RecordView};
+use crate::config::Config;
+use crate::core::consumer::{Delivered, OWNERS_MAX, RecordView};
+use crate::core::links::Links;
 use tramline_wire::batch::{LeaderStamp, mark_producer, stamp_leader};
 use tramline_wire::fetch::{FetchReplyWriter, FetchResult};
 use tramline_wire::frame::{self, FLAG_MORE, FLAG_REPLY};
@@ -145,4 +147,88 @@ fn streams_that_end_without_a_record_are_started_again_after_a_wait() {
     let started = rig.core.metrics.streams_started;
     rig.core.step(now);
     assert_eq!(rig.core.metrics.streams_started, started + 1);
+}
+
+#[test]
+fn places_of_unassigned_partitions_are_used_again() {
+    let (mut rig, uids) = Rig::new(ConsumerConfig::default(), 3);
+    uids.iter().for_each(|uid| rig.put_numbered(*uid, 1));
+    rig.assign(0, 0);
+    for _ in 0..100 {
+        rig.assign(1, 0);
+        rig.assign(2, 1);
+        assert!(rig.core.unassign("t", 1) && rig.core.unassign("t", 2));
+        rig.assign(1, 1);
+        assert!(rig.core.unassign("t", 1) && !rig.core.unassign("t", 1));
+    }
+    assert_eq!((rig.core.parts.len(), rig.core.lanes.len()), (3, 1));
+    rig.assign(1, 0);
+    rig.assign(2, 0);
+    rig.turn();
+    let mut partitions: Vec<u32> = rig.got.iter().map(|got| got.0).collect();
+    partitions.sort_unstable();
+    assert_eq!(partitions, [0, 1, 2]);
+}
+
+#[test]
+fn a_topic_without_partitions_is_not_asked_for_and_its_place_is_the_next_ones() {
+    let (mut rig, uids) = Rig::new(ConsumerConfig::default(), 2);
+    let one = rig.broker.view().topics[0].partitions[0];
+    for round in 0..50 {
+        let names = [round, round + 100].map(|number| format!("topic {number}"));
+        for (name, uid) in names.iter().zip(&uids) {
+            rig.core.assign(name, &crate::types::PartitionMetadata { uid: *uid, ..one }, 0);
+        }
+        assert_eq!(Lanes::topic_names(&rig.core), names);
+        assert_eq!(rig.core.assigned().collect::<Vec<_>>(), [(names[0].as_str(), 0), (names[1].as_str(), 0)]);
+        assert!(rig.core.unassign(&names[1], 0) && rig.core.unassign(&names[0], 0));
+        assert_eq!(rig.core.position(&names[0], 0), None);
+    }
+    assert_eq!((rig.core.topics.len(), rig.core.parts.len()), (2, 2));
+    assert!(Lanes::topic_names(&rig.core).is_empty());
+}
+
+#[test]
+fn a_partition_that_moves_with_every_view_has_one_connection() {
+    let (mut rig, _) = Rig::new(ConsumerConfig::default(), 1);
+    let mut links = Links::new(&Config::default());
+    rig.assign(0, 0);
+    for round in 0..200u32 {
+        let mut view = rig.broker.view();
+        view.view_epoch = 10 + u64::from(round);
+        view.nodes[0].id = round;
+        view.topics[0].partitions[0].leader_node = round;
+        rig.broker.node = round;
+        let now = rig.now();
+        rig.core.learn(&view, now);
+        links.step(&mut rig.core, now);
+        while let Some((key, _)) = links.next_dial() {
+            if round % 3 == 2 {
+                continue; // it is still being dialled when the next view comes
+            }
+            links.on_dialled(&mut rig.core, key);
+            carry(links.conn(&mut rig.core, key), &mut rig.broker, round + 1);
+            links.on_received(&mut rig.core, key, now).expect("the node that was looked for answers");
+        }
+        let lanes = &rig.core.lanes;
+        assert_eq!(lanes.iter().filter(|lane| lane.open).count(), usize::from(round % 3 != 2));
+        assert!(lanes.len() <= 3, "{} lanes in round {round}", lanes.len());
+        assert!(lanes.iter().all(|lane| lane.open || lane.conn.recv_bytes() == 0), "memory without a connection");
+    }
+}
+
+#[test]
+fn a_view_with_more_owners_than_can_be_is_refused() {
+    let (mut rig, _) = Rig::new(ConsumerConfig::default(), 1);
+    rig.assign(0, 0);
+    let mut view = rig.broker.view();
+    view.view_epoch += 1;
+    let one = view.topics[0].partitions[0];
+    let many = |count: usize| (0..count as u32).map(|number| crate::types::PartitionMetadata { leader_node: number, index: number, ..one });
+    for (owners, is_taken) in [(OWNERS_MAX, true), (OWNERS_MAX + 1, false)] {
+        view.topics[0].partitions = many(owners).collect();
+        let now = rig.now();
+        rig.core.learn(&view, now);
+        assert_eq!(rig.core.take_error().is_none(), is_taken, "{owners} owners");
+    }
 }
