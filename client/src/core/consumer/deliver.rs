@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use tramline_wire::batch::{BatchError, BatchView, Batches};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchReply, FetchResult};
+use tramline_wire::frame::FrameError;
 
 use super::{ConsumerCore, Lane, Part, RecordView, State};
 use crate::config::ConsumerConfig;
@@ -75,6 +76,13 @@ impl ConsumerCore {
             let (frame, length) = match conn.peek() {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(delivered),
+                Err(FrameError::FrameTooLarge { bytes, max }) => {
+                    let message = format!("it sent a frame of {bytes} bytes, at most {max} are accepted: raise frame_bytes_max");
+                    let error = Error::protocol(address, message);
+                    // Told at once, not when it has lasted: the next connection brings the same frame.
+                    errors.push_back(error.clone());
+                    return Err(error);
+                }
                 Err(error) => return Err(Error::protocol(address, error.to_string())),
             };
             let live = *stream == Some(frame.header.correlation);

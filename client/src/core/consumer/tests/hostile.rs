@@ -232,3 +232,23 @@ fn a_view_with_more_owners_than_can_be_is_refused() {
         assert_eq!(rig.core.take_error().is_none(), is_taken, "{owners} owners");
     }
 }
+
+#[test]
+fn a_frame_above_the_limit_is_told_at_once_with_the_setting() {
+    let (mut rig, _) = reading();
+    rig.core = ConsumerCore::new(ConsumerConfig::default(), 30_000_000, 5_000_000, 1000, 0).expect("a valid configuration");
+    rig.assign(0, 0);
+    let now = rig.now();
+    rig.core.on_connected(0, "fake:1", 0, now);
+    rig.core.step(now);
+    let mut out = Vec::new();
+    let start = frame::begin_frame(&mut out, Kind::Fetch.as_u8(), 1, FLAG_REPLY | FLAG_MORE, rig.core.lanes[0].stream.expect("a stream"));
+    frame::finish_frame(&mut out, start, 2000).expect("within the protocol");
+    let conn = rig.core.conn(0);
+    conn.room()[..out.len()].copy_from_slice(&out);
+    conn.received(out.len());
+    let lost = rig.core.deliver(0, now, &mut |_: &RecordView<'_>| ControlFlow::Continue(())).expect_err("the connection is of no use");
+    rig.core.on_lost(0, lost, now);
+    let told = rig.core.take_error().expect("told").to_string();
+    assert!(["2000", "1000", "frame_bytes_max"].iter().all(|word| told.contains(word)), "{told}");
+}
