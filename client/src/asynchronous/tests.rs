@@ -93,7 +93,7 @@ fn a_future_dropped_at_any_await_loses_and_repeats_nothing() {
         producer.drain(|delivery| failed += u32::from(delivery.error.is_some()));
         assert_eq!(failed, 0);
 
-        let mut consumer = client.consumer(ConsumerConfig { credit_bytes: 3000, ..ConsumerConfig::default() }).expect("a consumer");
+        let mut consumer = client.consumer(ConsumerConfig { credit_bytes: 4096, ..ConsumerConfig::default() }).expect("a consumer");
         consumer.assign_all("t", Start::Earliest).await.expect("assigned");
         let mut read: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut count = 0;

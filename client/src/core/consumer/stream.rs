@@ -74,7 +74,8 @@ impl ConsumerCore {
         let config = &self.config;
         let started = lane.conn.request(Kind::Fetch, |meta| {
             let mode = FetchMode::Streaming;
-            let mut writer = FetchRequestWriter::begin(meta, mode, config.max_wait_ms, config.min_bytes, config.credit_bytes);
+            // A wait and the least bytes are for one-shot fetches: of a stream they are not looked at.
+            let mut writer = FetchRequestWriter::begin(meta, mode, 0, 0, config.credit_bytes);
             for part in parts.iter().filter(reading) {
                 let entry = FetchEntry { partition_uid: part.uid, offset: part.position, max_bytes: config.partition_bytes_max };
                 writer.push(meta, &entry);
