@@ -10,7 +10,7 @@
 //!
 //! let mut producer = client.producer(ProducerConfig::default())?;
 //! producer.send(&Record { topic: "greetings", value: Some(b"hello"), ..Record::default() }).await?;
-//! producer.flush().await?;
+//! producer.flush().await;
 //! producer.drain(|delivery| println!("{:?} {:?}", delivery.offset, delivery.error));
 //!
 //! let mut consumer = client.consumer(ConsumerConfig::default())?;
