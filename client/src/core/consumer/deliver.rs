@@ -77,11 +77,9 @@ impl ConsumerCore {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(delivered),
                 Err(FrameError::FrameTooLarge { bytes, max }) => {
-                    let message = format!("it sent a frame of {bytes} bytes, at most {max} are accepted: raise frame_bytes_max");
-                    let error = Error::protocol(address, message);
                     // Told at once, not when it has lasted: the next connection brings the same frame.
-                    errors.push_back(error.clone());
-                    return Err(error);
+                    errors.push_back(too_large(address, bytes, max));
+                    return Err(too_large(address, bytes, max));
                 }
                 Err(error) => return Err(Error::protocol(address, error.to_string())),
             };
@@ -137,18 +135,8 @@ impl ConsumerCore {
                         }
                     }
                     if entry.error.is_ok() {
-                        // Offsets may be passed over of which there is nothing to hand out (compaction, control batches), but none
-                        // that is not there yet.
-                        if entry.next_offset > part.position.max(entry.committed_end) {
-                            let (next, end) = (entry.next_offset, entry.committed_end);
-                            let message =
-                                format!("it goes on at offset {next} of topic {topic:?} partition {}, which ends at {end}", part.index);
-                            return Err(Error::protocol(address, message));
-                        }
-                        part.position = part.position.max(entry.next_offset);
-                        part.log_start = entry.log_start;
-                        part.committed_end = Some(entry.committed_end);
-                        part.failing_since_us = None;
+                        go_on(part, &entry, topic).map_err(|message| Error::protocol(address, message))?;
+                        *moved |= part.position > began_at;
                     } else {
                         failed.push((id, entry.error, resume_at(&entry)));
                     }
@@ -201,6 +189,28 @@ impl Lane {
         }
         self.dirty = true;
     }
+}
+
+fn too_large(address: &str, bytes: u64, max: u32) -> Error {
+    Error::protocol(address, format!("it sent a frame of {bytes} bytes, at most {max} are accepted: raise frame_bytes_max"))
+}
+
+/// Takes over what an entry without an error says of its partition; a sentence when that cannot be.
+#[inline]
+fn go_on(part: &mut Part, entry: &FetchResult, topic: &str) -> Result<(), String> {
+    // Offsets may be passed over of which there is nothing to hand out (compaction, control batches), but none that is not there yet.
+    if entry.next_offset > part.position.max(entry.committed_end) {
+        let FetchResult { next_offset, committed_end, .. } = entry;
+        return Err(format!(
+            "it goes on at offset {next_offset} of topic {topic:?} partition {}, which ends at {committed_end}",
+            part.index
+        ));
+    }
+    part.position = part.position.max(entry.next_offset);
+    part.log_start = entry.log_start;
+    part.committed_end = Some(entry.committed_end);
+    part.failing_since_us = None;
+    Ok(())
 }
 
 /// Where reading may go on, for errors that a seek can get past.
