@@ -3,7 +3,7 @@
 //! Blocking calls of the administrative connection, for the blocking consumer and its asynchronous twin alike. Not here: reading.
 
 use crate::client::{Shared, existing_topic};
-use crate::core::consumer::ConsumerCore;
+use crate::core::consumer::{ConsumerCore, check_owners};
 use crate::error::Error;
 use crate::types::{At, Metadata, PartitionMetadata, Start};
 
@@ -30,6 +30,7 @@ impl Shared {
     /// Where to begin in these partitions of a topic, all when `None`; two requests in all, however many they are.
     pub(crate) fn assignment(&self, topic: &str, partitions: Option<&[u32]>, start: Start) -> Result<Assignment, Error> {
         let metadata = self.metadata(&[topic])?;
+        check_owners(&metadata)?;
         let found = &existing_topic(&metadata, topic)?.partitions;
         let all: Vec<u32> = (0..found.len() as u32).collect();
         let partitions = partitions.unwrap_or(&all);

@@ -61,6 +61,12 @@ pub(crate) fn seed() -> u64 {
     utc_us() as u64 ^ u64::from(std::process::id()) << 40
 }
 
+/// The moment after so long; some thirty years from now where the clock has none so late.
+pub(crate) fn deadline(after: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(1_000_000_000))
+}
+
 /// Microseconds of a duration, saturating.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
@@ -69,6 +75,12 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_without_an_end_has_a_deadline() {
+        assert!(deadline(Duration::MAX) > Instant::now() + Duration::from_secs(900_000_000));
+        assert!(deadline(Duration::ZERO) <= Instant::now());
+    }
 
     #[test]
     fn both_times_go_forward_together() {

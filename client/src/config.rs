@@ -1,7 +1,9 @@
 //! Settings of the client, the producer and the consumer, with units, defaults and the reason of each number.
 //!
 //! Plain structs with public fields and a `Default`; `..Default::default()` keeps callers short. Checked once, when the
-//! client, producer or consumer is made.
+//! client, producer or consumer is made: `bounds` has the ranges with their reasons.
+
+mod bounds;
 
 use std::time::Duration;
 
@@ -9,24 +11,23 @@ use tramline_wire::batch::Limits;
 use tramline_wire::codec::Codec;
 use tramline_wire::level::Level;
 
-use crate::error::Error;
 use crate::partitioner::Partitioner;
 
 /// Settings of a [`Client`](crate::Client), inherited by its producers and consumers.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Addresses to learn the cluster from, `host:port`; the first that answers is used.
+    /// Addresses to learn the cluster from, `host:port`; the first that answers is used. 1 to 64.
     pub servers: Vec<String>,
-    /// Name told to the broker at hello (it shows in the broker's logs and connection lists).
+    /// Name told to the broker at hello (it shows in the broker's logs and connection lists). At most 255 bytes.
     pub client_name: String,
-    /// Longest wait for one TCP connection and its hello.
+    /// Longest wait for one TCP connection and its hello: 10 ms to 5 min. Default 5 s.
     pub connect_timeout: Duration,
     /// How long a producer's or consumer's request may go unanswered before its connection is given up; what it carried is then sent again, within
     /// [`ProducerConfig::delivery_timeout`]. Default 5 s, some ten times the worst flush of a healthy disk: shorter takes slowness for death, longer
-    /// keeps records waiting for a node that is gone without a word.
+    /// keeps records waiting for a node that is gone without a word. 100 ms to 10 min.
     pub request_timeout: Duration,
     /// Longest time for one call with all its retries: administration, looking up a topic; and after so long a consumer tells what keeps it from
-    /// reading. Default 30 s.
+    /// reading. Default 30 s; 100 ms to 1 h.
     pub call_timeout: Duration,
     /// Spin on non-blocking sockets instead of sleeping in poll(2): saves some 60 us per round trip and costs a core.
     pub busy_poll: bool,
@@ -34,7 +35,9 @@ pub struct Config {
     /// never yields on the core that took the disk's interrupt holds the kernel's flush worker back until the next tick,
     /// and a durable ack then takes 4 ms instead of 0.1 ms.
     pub yield_when_empty: bool,
-    /// Largest frame accepted from a broker (header excluded). Bounds the receive buffer of every connection.
+    /// Largest frame accepted from a broker (header excluded). Bounds the receive buffer of every connection. Has to hold the largest
+    /// batch of the topics that are read: 2 MiB, which is enough for topics as they come, to 17 MiB, the default, which is all that the
+    /// protocol allows.
     pub frame_bytes_max: u32,
 }
 
@@ -67,26 +70,6 @@ impl Config {
             _ => Config::default(),
         }
     }
-
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.servers.is_empty() {
-            return Err(Error::config("no server address: give at least one host:port"));
-        }
-        if self.frame_bytes_max < 64 * 1024 {
-            return Err(Error::config("frame_bytes_max is below 64 KiB, less than one fetch frame may need: raise it"));
-        }
-        let timeouts =
-            [("connect_timeout", self.connect_timeout), ("request_timeout", self.request_timeout), ("call_timeout", self.call_timeout)];
-        timeouts.into_iter().try_for_each(|(name, timeout)| check_timeout(name, timeout))
-    }
-}
-
-/// Timeouts are between a millisecond, below which a thread may not even have run, and a day, above which they are a mistake of units.
-fn check_timeout(name: &str, timeout: Duration) -> Result<(), Error> {
-    if (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&timeout) {
-        return Ok(());
-    }
-    Err(Error::config(&format!("{name} must be between 1 ms and 24 h, it is {timeout:?}")))
 }
 
 /// What a broker accepts of records and batches with its settings as they come.
@@ -109,22 +92,24 @@ pub struct ProducerConfig {
     /// at level `none`, a record whose answer was lost fails with [`Error::OutcomeUnknown`] and is not sent again.
     pub idempotent: bool,
     /// How long a record may take from `send` to its fate, attempts and waits included. At most half of the node's `producer.expiry`, for as long as it
-    /// remembers what it stored; a producer that asks for more is told so with its first records.
+    /// remembers what it stored; a producer that asks for more is told so with its first records. 10 ms to 12 h.
     pub delivery_timeout: Duration,
-    /// A batch closes when it holds this many bytes (before compression). A larger record travels alone.
+    /// A batch closes when it holds this many bytes (before compression). A larger record travels alone. 1 to `limits.batch_bytes_max`.
     pub batch_bytes: usize,
     /// How long a batch may wait for more records once the window has room. 0: it goes out at the next
-    /// [`poll`](crate::Producer::poll); batches still grow by themselves while the window is full.
+    /// [`poll`](crate::Producer::poll); batches still grow by themselves while the window is full. At most half of
+    /// `delivery_timeout`, and 60 s.
     pub linger_us: u64,
     /// Requests sent and unanswered per connection (one connection per owner, that is per node and shard). Of one partition an idempotent producer has
-    /// five batches under way at most, whatever this says: the broker remembers as many.
+    /// five batches under way at most, whatever this says: the broker remembers as many. 1 to 1,024.
     pub max_in_flight: usize,
     /// Compression of values and headers, per batch.
     pub compression: Codec,
-    /// Bytes of records held by the producer: open, waiting and in flight. When reached, `send` waits.
+    /// Bytes of records held by the producer: open, waiting and in flight. When reached, `send` waits. `batch_bytes` to 64 GiB; below
+    /// some three batches it is one at a time.
     pub buffer_bytes: usize,
     /// Most bytes of batches in one request, which may carry batches of several partitions of one shard. Bounded by the
-    /// broker's frame limit as well.
+    /// broker's frame limit as well. 1 to 14 MiB; a batch above it travels alone.
     pub request_bytes: usize,
     /// How the partition is chosen for records that name none.
     pub partitioner: Partitioner,
@@ -151,65 +136,22 @@ impl Default for ProducerConfig {
     }
 }
 
-impl ProducerConfig {
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.batch_bytes == 0 || self.batch_bytes > self.limits.batch_bytes_max as usize {
-            let message = format!("batch_bytes must be between 1 and limits.batch_bytes_max, {}", self.limits.batch_bytes_max);
-            return Err(Error::config(&message));
-        }
-        check_timeout("delivery_timeout", self.delivery_timeout)?;
-        if u128::from(self.linger_us) >= self.delivery_timeout.as_micros() {
-            return Err(Error::config("linger_us must be below delivery_timeout, else no record is ever sent"));
-        }
-        if self.max_in_flight == 0 {
-            return Err(Error::config("max_in_flight must be at least 1"));
-        }
-        if self.buffer_bytes < self.batch_bytes {
-            return Err(Error::config("buffer_bytes must hold at least one batch: raise it to batch_bytes or more"));
-        }
-        if self.request_bytes == 0 {
-            return Err(Error::config("request_bytes must be at least 1"));
-        }
-        Ok(())
-    }
-}
-
 /// Settings of a [`Consumer`](crate::Consumer).
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
-    /// Bytes of batches the broker may send ahead of what was consumed, per connection. More is granted when half is used.
+    /// Bytes of batches the broker may send ahead of what was consumed, per connection. More is granted when half is used. 4 KiB to 1 GiB.
     pub credit_bytes: u32,
-    /// Longest time the broker holds a fetch that has less than `min_bytes`.
-    pub max_wait_ms: u32,
-    /// The broker answers as soon as it has this many bytes. 1: at once.
-    pub min_bytes: u32,
-    /// Most bytes of one partition in one reply.
+    /// Most bytes of one partition in one reply, from where on the others have their turn: 4 KiB to 16 MiB.
     pub partition_bytes_max: u32,
     /// Check the crc32c of every batch's header and body (about 45 us per MiB).
     pub verify_checksums: bool,
     /// Largest uncompressed size accepted for one batch's values. A batch that declares more is refused before anything is
-    /// allocated for it.
+    /// allocated for it. 1 KiB to 1 GiB.
     pub batch_values_bytes_max: u32,
 }
 
 impl Default for ConsumerConfig {
     fn default() -> ConsumerConfig {
-        ConsumerConfig {
-            credit_bytes: 1 << 20,
-            max_wait_ms: 500,
-            min_bytes: 1,
-            partition_bytes_max: 128 * 1024,
-            verify_checksums: true,
-            batch_values_bytes_max: 64 << 20,
-        }
-    }
-}
-
-impl ConsumerConfig {
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.credit_bytes == 0 || self.partition_bytes_max == 0 {
-            return Err(Error::config("credit_bytes and partition_bytes_max must be above zero, else nothing can be sent"));
-        }
-        Ok(())
+        ConsumerConfig { credit_bytes: 1 << 20, partition_bytes_max: 128 * 1024, verify_checksums: true, batch_values_bytes_max: 64 << 20 }
     }
 }

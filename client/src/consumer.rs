@@ -97,7 +97,8 @@ impl Consumer {
 
     /// As [`poll`](Self::poll), but stops after the record for which `each` says `Break`; the next poll goes on after it.
     pub fn poll_until(&mut self, timeout: Duration, mut each: impl FnMut(&RecordView<'_>) -> ControlFlow<()>) -> Result<usize, Error> {
-        let mut deadline = None;
+        let start = self.pump.clock.now();
+        let deadline_us = start.mono_us.saturating_add(micros(timeout));
         loop {
             // Told before more is handed out: partitions that flow must not keep one that stopped from being heard.
             if let Some(error) = self.pump.core.take_error() {
@@ -111,14 +112,13 @@ impl Consumer {
             if self.pump.core.has_error() {
                 continue;
             }
-            if progress {
-                continue;
-            }
-            let deadline_us = *deadline.get_or_insert_with(|| now.mono_us.saturating_add(micros(timeout)));
+            // Also while bytes come: a broker that talks and sends no record must not keep the caller.
             if now.mono_us >= deadline_us {
                 return Ok(0);
             }
-            self.wait(Duration::from_micros(deadline_us - now.mono_us), now)?;
+            if !progress {
+                self.wait(Duration::from_micros(deadline_us - now.mono_us), now)?;
+            }
         }
     }
 

@@ -348,7 +348,7 @@ fn a_raw_connection_sends_and_receives_frames() {
         conn.queue_frame(Kind::Ping, 0, *correlation, &[], &[]).expect("queued");
     }
     for correlation in correlations {
-        let frame = conn.recv_frame(LONG).expect("an answer").expect("in time");
+        let frame = conn.recv_frame(Duration::MAX).expect("an answer").expect("in time");
         assert_eq!((frame.header.correlation, frame.header.is_reply()), (correlation, true));
     }
     assert!(conn.recv_frame(Duration::from_millis(5)).expect("nothing more").is_none());
@@ -474,4 +474,39 @@ fn a_dead_address_does_not_stall_the_other_partitions_of_a_busy_polling_producer
     }
     assert!(longest < LONG / 4, "one turn took {longest:?}");
     assert!(producer.outstanding() > 0, "the record for the dead address waits");
+}
+
+#[test]
+fn a_broker_that_talks_without_an_end_and_sends_no_record_does_not_keep_the_caller() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    consumer.assign("t", 0, Start::Offset(0)).expect("assigned");
+    server.broker().chatter_bytes = 2 << 30;
+    for timeout in [Duration::from_millis(30), Duration::ZERO] {
+        assert_eq!(consumer.poll(timeout, |_| {}).expect("nothing came"), 0);
+    }
+    assert!(server.broker().chatter_bytes > 0, "it came back when the flood was over, not when the time was");
+    server.broker().chatter_bytes = 0;
+}
+
+#[test]
+fn a_connection_over_which_nothing_is_read_is_closed_and_opened_again_when_it_is_needed() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 2, &[], false).expect("created");
+    fill(&client, "t", 1000);
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    consumer.assign_all("t", Start::Earliest).expect("assigned");
+    assert_eq!(consumer.read_to_end(LONG, |_| {}).expect("read"), 1000);
+    let of_the_second = consumer.position("t", 1).expect("assigned") as usize;
+    for opened in [2, 3] {
+        assert_eq!(consumer.metrics().connections_opened, opened);
+        assert!(consumer.unassign("t", 1));
+        assert_eq!(consumer.poll(Duration::ZERO, |_| {}).expect("a turn"), 0);
+        consumer.assign("t", 1, Start::Earliest).expect("assigned");
+        assert_eq!(consumer.read_to_end(LONG, |record| assert_eq!(record.partition, 1)).expect("read"), of_the_second);
+    }
+    assert_eq!(consumer.metrics().connections_lost, 0);
 }

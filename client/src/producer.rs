@@ -136,8 +136,9 @@ impl Producer {
 
     #[cold]
     fn look_up(&mut self, topic: &str) -> Result<u32, SendError> {
-        let metadata = self.shared.metadata(&[topic])?;
+        let mut metadata = self.shared.metadata(&[topic])?;
         existing_topic(&metadata, topic)?;
+        metadata.keep_topics(&[topic]);
         let now = self.pump.clock.now();
         self.pump.core.learn(&metadata, now);
         match self.pump.core.topic(topic) {

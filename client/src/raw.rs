@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tramline_wire::frame::{self, Frame};
 use tramline_wire::kind::Kind;
 
+use crate::clock::deadline;
 use crate::config::Config;
 use crate::error::Error;
 use crate::link::{HelloInfo, Link, closed_by_peer};
@@ -37,6 +38,7 @@ pub struct RawConn {
 impl RawConn {
     /// Opens a TCP connection and says nothing. Of `config`, the timeouts, the polling mode and the frame limit count.
     pub fn connect(address: &str, config: &Config) -> Result<RawConn, Error> {
+        config.check()?;
         let link = Link::dial(address, config, 64 * 1024)?;
         Ok(RawConn { link, config: config.clone(), lent: 0 })
     }
@@ -50,7 +52,7 @@ impl RawConn {
 
     /// Says hello.
     pub fn hello(&mut self) -> Result<HelloInfo, Error> {
-        let deadline = Instant::now() + self.config.connect_timeout;
+        let deadline = deadline(self.config.connect_timeout);
         self.link.hello(&self.config, deadline)
     }
 
@@ -94,7 +96,7 @@ impl RawConn {
 
     /// Sends what is queued; returns when the kernel has all of it.
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.link.flush_all(Instant::now() + self.config.call_timeout)
+        self.link.flush_all(deadline(self.config.call_timeout))
     }
 
     /// Sends as much of what is queued as the kernel takes now; returns whether it was all.
@@ -109,7 +111,7 @@ impl RawConn {
     /// side's closing is an [`Error::Io`].
     pub fn recv_frame(&mut self, timeout: Duration) -> Result<Option<Frame<'_>>, Error> {
         self.release();
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         let length = loop {
             match self.link.conn.peek() {
                 Ok(Some((_, length))) => break length,

@@ -18,6 +18,11 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Leaves out topics nobody asked for: who keeps what a broker names can be filled with names.
+    pub(crate) fn keep_topics(&mut self, asked: &[impl AsRef<str>]) {
+        self.topics.retain(|topic| asked.iter().any(|name| name.as_ref() == topic.name));
+    }
+
     /// The topic of this name, if it was asked for.
     pub fn topic(&self, name: &str) -> Option<&TopicMetadata> {
         self.topics.iter().find(|topic| topic.name == name)

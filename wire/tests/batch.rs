@@ -215,6 +215,15 @@ fn what_is_above_a_limit_is_refused_by_builder_and_validation_alike() {
 }
 
 #[test]
+fn a_record_that_fits_into_no_batch_is_told_which_limit_of_a_batch_it_is_above() {
+    let push = |limits| BatchBuilder::new(limits).push(&NewRecord { value: Some(&[7; 100]), ..NewRecord::default() });
+    let small_batch = Limits { batch_bytes_max: 200, ..Limits::default() };
+    assert_eq!(push(small_batch), Err(PushRefused::TooLarge { what: "batch bytes", size: 112 + 12 + 100, max: 200 }));
+    let small_values = Limits { values_bytes_max: 99, ..Limits::default() };
+    assert_eq!(push(small_values), Err(PushRefused::TooLarge { what: "values bytes of a batch", size: 100, max: 99 }));
+}
+
+#[test]
 fn compression_that_does_not_pay_is_left_out_and_its_error_changes_nothing() {
     let mut builder = BatchBuilder::new(Limits::default());
     builder.push(&NewRecord { value: Some(b"value"), ..NewRecord::default() }).expect("fits");

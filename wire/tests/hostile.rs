@@ -5,6 +5,10 @@ mod common;
 use common::{samples, walk};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use tramline_wire::batch::{
+    BATCH_COMPACTED, BATCH_HEADER_BYTES, BatchBuilder, BatchError, BatchView, INDEX_ENTRY_BYTES, LeaderStamp, Limits as BatchLimits,
+    NewRecord, ProducerMark, mark_producer, stamp_leader, validate,
+};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::FetchRequest;
 use tramline_wire::frame::{self, FrameError, Limits, Need};
@@ -139,6 +143,81 @@ fn an_error_reply_decodes_and_long_messages_are_cut() {
     let body = ErrorBody::decode(frame.meta).expect("body");
     assert_eq!((body.code(), body.retriable, body.next), (Some(ErrorCode::NotLeader), true, "host:1"));
     assert_eq!(body.message.len(), 4096);
+}
+
+/// A stored batch of four records without optional fields, changed, and with both checksums mended.
+fn stored(deltas: [u16; 4], flags: u16, last_offset_delta: u32, base_offset: u64) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(BatchLimits::default());
+    for _ in 0..4 {
+        builder.push(&NewRecord { value: Some(b"v"), ..NewRecord::default() }).expect("fits");
+    }
+    let mut bytes = Vec::new();
+    builder.finish_plain(&mut bytes, ProducerMark::default());
+    bytes[8..10].copy_from_slice(&flags.to_le_bytes());
+    bytes[16..20].copy_from_slice(&last_offset_delta.to_le_bytes());
+    for (entry, delta) in bytes[BATCH_HEADER_BYTES..].chunks_mut(INDEX_ENTRY_BYTES).zip(deltas) {
+        entry[2..4].copy_from_slice(&delta.to_le_bytes());
+    }
+    mark_producer(&mut bytes, ProducerMark::default());
+    stamp_leader(&mut bytes, &LeaderStamp { partition_uid: 1, base_offset, term: 1, append_time_us: 0 });
+    bytes
+}
+
+/// Offsets of the records until the end or the first error, and that.
+fn offsets(bytes: &[u8]) -> (Vec<u64>, Option<BatchError>) {
+    let mut offsets = Vec::new();
+    let view = match BatchView::parse(bytes) {
+        Ok(view) => view,
+        Err(error) => return (offsets, Some(error)),
+    };
+    assert_eq!((view.verify_header(), view.verify_body()), (Ok(()), Ok(())));
+    for record in view.records(view.stored_values()) {
+        match record {
+            Ok(record) => offsets.push(record.offset),
+            Err(error) => return (offsets, Some(error)),
+        }
+    }
+    (offsets, None)
+}
+
+#[test]
+fn a_readers_walk_gives_offsets_that_grow_within_the_batch_or_an_error() {
+    /// Deltas of the index, the header's last one, and what the walk gives.
+    type Case = ([u16; 4], u32, (&'static [u64], Option<BatchError>));
+    let bad = |record, delta| Some(BatchError::BadOffsetDelta { record, delta });
+    let cases: [Case; 5] = [
+        ([0, 1, 2, 3], 3, (&[10, 11, 12, 13], None)),
+        ([10, 1, 2, 3], 3, (&[], bad(0, 10))),
+        ([0, 0, 2, 3], 3, (&[10], bad(1, 0))),
+        ([0, 1, 3, 2], 3, (&[10, 11], bad(2, 3))),
+        ([0, 1, 2, 65_535], 3, (&[10, 11, 12], bad(3, 65_535))),
+    ];
+    for (deltas, last, (expected, error)) in cases {
+        assert_eq!(offsets(&stored(deltas, 0, last, 10)), (expected.to_vec(), error), "{deltas:?}");
+    }
+    let compacted: [Case; 5] = [
+        ([0, 1, 2, 3], 3, (&[10, 11, 12, 13], None)),
+        ([2, 5, 6, 9], 12, (&[12, 15, 16, 19], None)),
+        ([2, 5, 5, 9], 9, (&[12, 15], bad(2, 5))),
+        ([2, 5, 4, 9], 9, (&[12, 15], bad(2, 4))),
+        ([6, 7, 8, 9], 8, (&[16, 17, 18], bad(3, 9))),
+    ];
+    for (deltas, last, (expected, error)) in compacted {
+        assert_eq!(offsets(&stored(deltas, BATCH_COMPACTED, last, 10)), (expected.to_vec(), error), "compacted {deltas:?}");
+    }
+    // A node refuses the same from a producer, who may not say that a batch is compacted.
+    let mut produced = stored([0, 1, 3, 2], 0, 3, 0);
+    produced[68..BATCH_HEADER_BYTES].fill(0);
+    assert_eq!(validate(&produced, &BatchLimits::default()).map_err(|error| error.code()), Err(ErrorCode::BadBatch));
+}
+
+#[test]
+fn a_base_offset_that_leaves_no_offsets_is_refused_by_the_header() {
+    let highest = u64::MAX - 4;
+    assert_eq!(offsets(&stored([0, 1, 2, 3], 0, 3, highest)), ((highest..u64::MAX).collect(), None));
+    for base_offset in [highest + 1, u64::MAX] {
+        assert_eq!(offsets(&stored([0, 1, 2, 3], 0, 3, base_offset)), (Vec::new(), Some(BatchError::BadBaseOffset { base_offset })));
+    }
 }
 
 /// The meta of a sample.

@@ -264,23 +264,25 @@ typedef struct {
     uint64_t id;
 } tramline_client_t;
 
-/** Settings of a client; its producers and consumers inherit them. Timeouts are between 1 ms and 24 h. */
+/** Settings of a client; its producers and consumers inherit them. A value outside of its range is refused (TRAMLINE_E_ARGUMENT). */
 typedef struct {
     /** sizeof(tramline_client_options_t). */
     size_t struct_size;
-    /** Shown in the broker's logs, NUL-terminated, cut at 255 bytes. NULL: "tramline-client". */
+    /** Shown in the broker's logs, NUL-terminated, at most 255 bytes. NULL: "tramline-client". */
     const char *client_name;
-    /** Longest wait for one TCP connection and its hello. Default 5 s. */
+    /** Longest wait for one TCP connection and its hello: 10 ms to 5 min. Default 5 s. */
     uint64_t connect_timeout_us;
-    /** How long a request of a producer or consumer may go unanswered before its connection is given up. Default 5 s. */
+    /** How long a request of a producer or consumer may go unanswered before its connection is given up: 100 ms to 10 min. Default 5 s. */
     uint64_t request_timeout_us;
-    /** Longest time for one call of administration with all its retries; after so long a consumer tells what keeps it from reading. Default 30 s. */
+    /** Longest time for one call of administration with all its retries; after so long a consumer tells what keeps it from reading.
+     *  100 ms to 1 h. Default 30 s. */
     uint64_t call_timeout_us;
     /** 1: spin on the sockets instead of sleeping in poll(2); saves some 60 us per round trip and costs a core. Default 0. */
     uint32_t busy_poll;
     /** 1: while spinning, sched_yield after each look that finds nothing (0.3 us); leave it on unless the core is isolated. Default 1. */
     uint32_t yield_when_empty;
-    /** Largest frame accepted from a broker, in bytes, at least 65,536. Bounds the receive buffer of every connection. Default 17 MiB. */
+    /** Largest frame accepted from a broker, in bytes: 2 MiB (enough for topics as they come) to 17 MiB (all that the protocol allows,
+     *  the default). Bounds the receive buffer of every connection. */
     uint32_t frame_bytes_max;
     /** 0. */
     uint32_t reserved;
@@ -418,17 +420,19 @@ enum {
 typedef struct {
     /** sizeof(tramline_producer_options_t). */
     size_t struct_size;
-    /** Longest time from send to a record's fate, retries included: 1 ms to 24 h. Default 30 s. At most half of the node's `producer.expiry`. */
+    /** Longest time from send to a record's fate, retries included: 10 ms to 12 h. Default 30 s. At most half of the node's
+     *  `producer.expiry`. */
     uint64_t delivery_timeout_us;
     /** A batch closes when it holds this many bytes: 1 to limit_batch_bytes. Default 65,536. A larger record travels alone. */
     uint64_t batch_bytes;
-    /** How long a batch may wait for more records once it could be sent: 0 (at the next call) to below delivery_timeout_us. Default 0. */
+    /** How long a batch may wait for more records once it could be sent: 0 (at the next call) to half of delivery_timeout_us, at most
+     *  60 s. Default 0. */
     uint64_t linger_us;
-    /** Requests sent and unanswered per connection, at least 1. Default 5. */
+    /** Requests sent and unanswered per connection: 1 to 1,024. Default 5. */
     uint64_t max_in_flight;
-    /** Bytes of records held, sent ones included, until they are acknowledged; at least batch_bytes. Default 32 MiB. */
+    /** Bytes of records held, sent ones included, until they are acknowledged: batch_bytes to 64 GiB. Default 32 MiB. */
     uint64_t buffer_bytes;
-    /** Most bytes of batches in one request, at least 1. Default 1 MiB. */
+    /** Most bytes of batches in one request: 1 to 14 MiB; a batch above it travels alone. Default 1 MiB. */
     uint64_t request_bytes;
     /** TRAMLINE_LEVEL_... . Default TRAMLINE_LEVEL_DURABLE. */
     uint32_t level;
@@ -439,17 +443,17 @@ typedef struct {
     /** TRAMLINE_PARTITIONER_... . Default TRAMLINE_PARTITIONER_HASH. */
     uint32_t partitioner;
     /** The broker's limits, by which send refuses a record that would be refused there. Raise them together with the broker's settings.
-     *  Bytes of a batch. Default 4 MiB. */
+     *  Bytes of a batch: 1 KiB to 14 MiB. Default 4 MiB. */
     uint32_t limit_batch_bytes;
-    /** Bytes of a batch's values before compression. Default 16 MiB. */
+    /** Bytes of a batch's values before compression: 1 KiB to 64 MiB. Default 16 MiB. */
     uint32_t limit_values_bytes;
-    /** Bytes of a record: key, value and headers. Default 1 MiB. */
+    /** Bytes of a record: key, value and headers: 1 to below limit_batch_bytes. Default 1 MiB. */
     uint32_t limit_record_bytes;
-    /** Bytes of a key. Default 4,096. */
+    /** Bytes of a key: at most 65,535. Default 4,096. */
     uint32_t limit_key_bytes;
-    /** Headers of a record. Default 64. */
+    /** Headers of a record: at most 65,535. Default 64. */
     uint32_t limit_headers;
-    /** Bytes of a record's headers. Default 65,536. */
+    /** Bytes of a record's headers: at most limit_record_bytes. Default 65,536. */
     uint32_t limit_headers_bytes;
 } tramline_producer_options_t;
 
@@ -720,17 +724,13 @@ enum {
 typedef struct {
     /** sizeof(tramline_consumer_options_t). */
     size_t struct_size;
-    /** Bytes of batches that the broker may send ahead of what was handed out, per connection, at least 1. Default 1 MiB. */
+    /** Bytes of batches that the broker may send ahead of what was handed out, per connection: 4 KiB to 1 GiB. Default 1 MiB. */
     uint32_t credit_bytes;
-    /** Longest time in milliseconds that the broker holds back less than min_bytes. Default 500. */
-    uint32_t max_wait_ms;
-    /** The broker answers as soon as it has this many bytes. Default 1: at once. */
-    uint32_t min_bytes;
-    /** Most bytes of one partition in one reply, at least 1. Default 131,072. */
+    /** Most bytes of one partition in one reply, from where on the others have their turn: 4 KiB to 16 MiB. Default 131,072. */
     uint32_t partition_bytes_max;
     /** 1: check the checksums of every batch (some 45 us per MiB). Default 1. */
     uint32_t verify_checksums;
-    /** Largest uncompressed size of a batch's values that is accepted, in bytes. Default 64 MiB. */
+    /** Largest uncompressed size of a batch's values that is accepted, in bytes: 1 KiB to 1 GiB. Default 64 MiB. */
     uint32_t batch_values_bytes_max;
 } tramline_consumer_options_t;
 

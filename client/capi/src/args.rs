@@ -271,15 +271,7 @@ mod tests {
     }
 
     fn options(struct_size: usize) -> ConsumerOptions {
-        ConsumerOptions {
-            struct_size,
-            credit_bytes: 1,
-            max_wait_ms: 2,
-            min_bytes: 3,
-            partition_bytes_max: 4,
-            verify_checksums: 1,
-            batch_values_bytes_max: 6,
-        }
+        ConsumerOptions { struct_size, credit_bytes: 1, partition_bytes_max: 3, verify_checksums: 1, batch_values_bytes_max: 4 }
     }
 
     /// A struct of a newer header: what is known, and one more field.
@@ -293,8 +285,8 @@ mod tests {
             // SAFETY: the sizes are those of what is pointed at, or refused before.
             unsafe { sized((&raw const *newer).cast::<ConsumerOptions>(), "options") }
         };
-        assert_eq!(read(&Newer(options(size), 1)).map(|options| options.min_bytes), Ok(3));
-        assert_eq!(read(&Newer(options(size + 8), 0)).map(|options| options.min_bytes), Ok(3));
+        assert_eq!(read(&Newer(options(size), 1)).map(|options| options.partition_bytes_max), Ok(3));
+        assert_eq!(read(&Newer(options(size + 8), 0)).map(|options| options.partition_bytes_max), Ok(3));
         refused(read(&Newer(options(size + 8), 1)), "does not know");
         refused(read(&Newer(options(size - 1), 0)), "struct_size");
         refused(read(&Newer(options(0), 0)), "struct_size");

@@ -48,12 +48,6 @@ pub fn check_reserved(reserved: u32) -> Result<(), Failure> {
 fn config(servers: &str, options: ClientOptions) -> Result<Config, Failure> {
     check_reserved(options.reserved)?;
     let mut config = Config::new(servers);
-    for server in &config.servers {
-        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
-            return Err(Failure::argument(format!("{server:?} is no server: give host:port, several separated by commas")));
-        }
-    }
     if !options.client_name.is_null() {
         // SAFETY: the caller of connect says that it is NUL-terminated.
         config.client_name = unsafe { args::text(options.client_name, "client_name")? }.to_string();

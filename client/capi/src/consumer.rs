@@ -28,8 +28,6 @@ fn defaults() -> ConsumerOptions {
     ConsumerOptions {
         struct_size: size_of::<ConsumerOptions>(),
         credit_bytes: config.credit_bytes,
-        max_wait_ms: config.max_wait_ms,
-        min_bytes: config.min_bytes,
         partition_bytes_max: config.partition_bytes_max,
         verify_checksums: u32::from(config.verify_checksums),
         batch_values_bytes_max: config.batch_values_bytes_max,
@@ -39,8 +37,6 @@ fn defaults() -> ConsumerOptions {
 fn config(options: ConsumerOptions) -> Result<ConsumerConfig, Failure> {
     Ok(ConsumerConfig {
         credit_bytes: options.credit_bytes,
-        max_wait_ms: options.max_wait_ms,
-        min_bytes: options.min_bytes,
         partition_bytes_max: options.partition_bytes_max,
         verify_checksums: args::flag(options.verify_checksums, "verify_checksums")?,
         batch_values_bytes_max: options.batch_values_bytes_max,

@@ -9,8 +9,9 @@
 //! call takes the lock for as long as it uses the object, and whoever comes meanwhile is told that it is busy.
 //!
 //! Invariants:
-//! - A number is given out once. A slot's generation rises with each object; a slot that has used up its generations is not used again.
-//! - A stale number is refused by looking at the slot's generation: no memory of the closed object is touched.
+//! - A number is given out once. A slot's generation rises when its object goes; a slot that has used up its generations is not used again.
+//! - A stale number is refused by looking at the slot's generation: no memory of the closed object is touched, and its lock is left
+//!   alone, so that nobody's use of the next object there is told to be busy.
 //! - After a panic in the middle of an object it is broken: every use is refused until it is closed.
 //!
 //! Clients are shared between threads: their table hands out clones of an `Arc` and its locks are held for nanoseconds, so it waits for them.
@@ -58,7 +59,7 @@ const CHUNKS: usize = 1024;
 
 const SLOTS_MAX: u32 = CHUNK_SLOTS * CHUNKS as u32;
 
-/// The last generation of a slot: 24 bits.
+/// The last generation that a handle has: 24 bits.
 const GENERATION_MAX: u32 = (1 << 24) - 1;
 
 #[derive(Debug)]
@@ -70,7 +71,8 @@ struct Entry<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// Of the object here, or of the last one. Changes only under the lock of `entry`.
+    /// Of the object here, or of the next one; from 1 on, and above `GENERATION_MAX` when the slot is used up. Changes only under the
+    /// lock of `entry`.
     generation: AtomicU32,
     entry: Mutex<Entry<T>>,
 }
@@ -109,16 +111,15 @@ impl<T> Table<T> {
     pub fn insert(&self, value: T) -> Result<u64, Failure> {
         let index = self.take_slot()?;
         let chunk = self.chunks[(index / CHUNK_SLOTS) as usize].get_or_init(|| {
-            let empty = |_| Slot { generation: AtomicU32::new(0), entry: Mutex::new(Entry { value: None, broken: false }) };
+            let empty = |_| Slot { generation: AtomicU32::new(1), entry: Mutex::new(Entry { value: None, broken: false }) };
             (0..CHUNK_SLOTS).map(empty).collect()
         });
         let slot = &chunk[(index % CHUNK_SLOTS) as usize];
         // Waits for nobody longer than it takes to see that a number is stale.
         let mut entry = unpoisoned(slot.entry.lock());
-        let generation = slot.generation.load(Ordering::Relaxed) + 1;
+        let generation = slot.generation.load(Ordering::Relaxed);
         assert!(entry.value.is_none() && generation <= GENERATION_MAX, "slot {index} is in use or used up");
         *entry = Entry { value: Some(value), broken: false };
-        slot.generation.store(generation, Ordering::Release);
         Ok((self.kind as u64) << 56 | u64::from(generation) << 32 | u64::from(index))
     }
 
@@ -157,7 +158,10 @@ impl<T> Table<T> {
     fn take_found(&self, (slot, generation): Found<'_, T>) -> Result<T, Failure> {
         let mut entry = self.lock(slot)?;
         let same = slot.generation.load(Ordering::Relaxed) == generation;
-        entry.value.take_if(|_| same).ok_or_else(|| self.closed())
+        let value = entry.value.take_if(|_| same).ok_or_else(|| self.closed())?;
+        // While the lock is held and before the slot is free: from now on `find` refuses this handle, whatever the slot is used for.
+        slot.generation.store(generation + 1, Ordering::Release);
+        Ok(value)
     }
 
     fn take_slot(&self) -> Result<u32, Failure> {

@@ -163,8 +163,6 @@ c_structs! {
     "tramline_consumer_options_t" ConsumerOptions {
         /** Bytes of the struct as the caller knows it. */ struct_size: usize,
         /** Bytes. */ credit_bytes: u32,
-        /** Milliseconds. */ max_wait_ms: u32,
-        /** Bytes. */ min_bytes: u32,
         /** Bytes. */ partition_bytes_max: u32,
         /** 0 or 1. */ verify_checksums: u32,
         /** Bytes. */ batch_values_bytes_max: u32,

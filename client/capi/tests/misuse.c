@@ -181,10 +181,10 @@ static void servers(const char *server, const char *other, const char *closed) {
     OK(tramline_client_options_defaults(&options, sizeof options));
     THAT(options.struct_size == sizeof options && options.connect_timeout_us == 5000000);
     options.connect_timeout_us = 999;
-    EXPECT(tramline_client_connect(server, &options, &client), TRAMLINE_E_ARGUMENT, "connect_timeout must be between 1 ms and 24 h");
+    EXPECT(tramline_client_connect(server, &options, &client), TRAMLINE_E_ARGUMENT, "connect_timeout must be between 10ms and 300s");
     OK(tramline_client_options_defaults(&options, sizeof options));
     options.call_timeout_us = TRAMLINE_FOREVER_US;
-    EXPECT(tramline_client_connect(server, &options, &client), TRAMLINE_E_ARGUMENT, "call_timeout must be between 1 ms and 24 h");
+    EXPECT(tramline_client_connect(server, &options, &client), TRAMLINE_E_ARGUMENT, "call_timeout must be between 100ms and 3600s");
     OK(tramline_client_options_defaults(&options, sizeof options));
     options.busy_poll = 2;
     EXPECT(tramline_client_connect(server, &options, &client), TRAMLINE_E_ARGUMENT, "busy_poll is 2");
@@ -263,11 +263,14 @@ static void producers(tramline_client_t client) {
     BAD(idempotent, 2, "idempotent is 2");
     BAD(batch_bytes, 0, "batch_bytes must be between 1 and");
     BAD(batch_bytes, UINT64_MAX, "batch_bytes must be between 1 and");
-    BAD(buffer_bytes, 1, "buffer_bytes must hold at least one batch");
+    BAD(buffer_bytes, 1, "buffer_bytes (at least batch_bytes) must be between 65536 and");
     BAD(max_in_flight, 0, "max_in_flight");
     BAD(request_bytes, 0, "request_bytes");
     BAD(delivery_timeout_us, 0, "delivery_timeout");
     BAD(linger_us, UINT64_MAX, "linger_us");
+    BAD(linger_us, 15000001, "linger_us (at most half of delivery_timeout)");
+    BAD(limit_values_bytes, 0, "limits.values_bytes_max must be between 1024 and");
+    BAD(limit_record_bytes, UINT32_MAX, "limits.record_bytes_max");
     BAD(struct_size, 1, "struct_size 1");
 
     OK(tramline_producer_options_defaults(&options, sizeof options));

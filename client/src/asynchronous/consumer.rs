@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Timer, asked};
+use super::{TURNS_PER_POLL, Timer, asked};
 use crate::client::Shared;
 use crate::config::ConsumerConfig;
 use crate::core::consumer::RecordView;
@@ -86,7 +86,7 @@ impl Consumer {
         each: &mut impl FnMut(&RecordView<'_>) -> ControlFlow<()>,
     ) -> Poll<Result<usize, Error>> {
         self.set_wakers(context);
-        loop {
+        for _ in 0..TURNS_PER_POLL {
             if let Some(error) = self.pump.core.take_error() {
                 return Poll::Ready(Err(error));
             }
@@ -105,6 +105,8 @@ impl Consumer {
                 return Poll::Pending;
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// As [`crate::Consumer::read_to_end`], for as long as it takes.

@@ -10,7 +10,7 @@
 //!
 //! let mut producer = client.producer(ProducerConfig::default())?;
 //! producer.send(&Record { topic: "greetings", value: Some(b"hello"), ..Record::default() }).await?;
-//! producer.flush().await?;
+//! producer.flush().await;
 //! producer.drain(|delivery| println!("{:?} {:?}", delivery.offset, delivery.error));
 //!
 //! let mut consumer = client.consumer(ConsumerConfig::default())?;
@@ -81,6 +81,11 @@ impl Client {
         Consumer::new(self.blocking.share(), config)
     }
 }
+
+/// Turns within one poll of a future: then the runtime's thread goes to the others, whatever still comes. Some sixteen times a
+/// socket's buffer, so that a busy stream pays for it once per megabyte; without a bound one chatty broker keeps timers and every
+/// other task of the thread from running.
+const TURNS_PER_POLL: usize = 16;
 
 /// Runs something that blocks. An error when the runtime is going down.
 async fn blocking<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {

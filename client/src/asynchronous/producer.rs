@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Timer, asked};
+use super::{TURNS_PER_POLL, Timer, asked};
 use crate::client::{Shared, existing_topic};
 use crate::config::ProducerConfig;
 use crate::core::producer::Delivery;
@@ -33,23 +33,16 @@ impl Producer {
     /// Copies a record into the open batch of its partition; waits for room when the buffer is full. Dropped while it waits, the record is not taken.
     pub async fn send(&mut self, record: &Record<'_>) -> Result<(), SendError> {
         let topic = self.look_up(record.topic).await?;
+        match self.pump.offer(topic, record) {
+            Err(SendError::BufferFull { .. }) => {}
+            result => return result,
+        }
         poll_fn(|context| {
-            self.set_wakers(context);
-            match self.pump.offer(topic, record) {
-                Err(SendError::BufferFull { .. }) => {}
-                result => return Poll::Ready(result),
-            }
             self.pump.core.flush(); // whatever is open has to go out, else nothing may ever make room
-            loop {
-                self.turn(context);
-                match self.pump.offer(topic, record) {
-                    Err(SendError::BufferFull { .. }) => {}
-                    result => return Poll::Ready(result),
-                }
-                if !self.is_over(context) {
-                    return Poll::Pending;
-                }
-            }
+            self.turn_until(context, |pump| match pump.offer(topic, record) {
+                Err(SendError::BufferFull { .. }) => None,
+                result => Some(result),
+            })
         })
         .await
     }
@@ -73,8 +66,9 @@ impl Producer {
         }
         let name = topic.to_string();
         let metadata = asked(&self.shared, move |shared| {
-            let metadata = shared.metadata(&[&name])?;
+            let mut metadata = shared.metadata(&[&name])?;
             existing_topic(&metadata, &name)?;
+            metadata.keep_topics(&[&name]);
             Ok(metadata)
         })
         .await?;
@@ -87,16 +81,10 @@ impl Producer {
     /// Sends what is due and receives acknowledgements until a delivery waits in [`drain`](Self::drain) or nothing is outstanding; returns how many wait.
     pub async fn drive(&mut self) -> usize {
         poll_fn(|context| {
-            self.set_wakers(context);
-            loop {
-                self.turn(context);
-                if self.pump.core.deliveries_waiting() > 0 || self.pump.core.records_outstanding() == 0 {
-                    return Poll::Ready(self.pump.core.deliveries_waiting());
-                }
-                if !self.is_over(context) {
-                    return Poll::Pending;
-                }
-            }
+            self.turn_until(context, |pump| {
+                let waiting = pump.core.deliveries_waiting();
+                (waiting > 0 || pump.core.records_outstanding() == 0).then_some(waiting)
+            })
         })
         .await
     }
@@ -105,17 +93,8 @@ impl Producer {
     /// `delivery_timeout` is over at the latest.
     pub async fn flush(&mut self) {
         poll_fn(|context| {
-            self.set_wakers(context);
-            loop {
-                self.pump.core.flush();
-                self.turn(context);
-                if self.pump.core.records_outstanding() == 0 {
-                    return Poll::Ready(());
-                }
-                if !self.is_over(context) {
-                    return Poll::Pending;
-                }
-            }
+            self.pump.core.flush();
+            self.turn_until(context, |pump| (pump.core.records_outstanding() == 0).then_some(()))
         })
         .await;
     }
@@ -165,22 +144,27 @@ impl Producer {
         self.pump.driver.sockets().for_each(|socket| socket.set_waker(context.waker()));
     }
 
-    /// Turns until nothing moves. Sockets that were opened on the way get the waker for the next turn.
-    fn turn(&mut self, context: &Context<'_>) {
-        loop {
+    /// Turns until `done` says so, until nothing moves and nothing is due, or for as long as one poll may take; woken in time for the
+    /// next turn.
+    fn turn_until<R>(&mut self, context: &mut Context<'_>, mut done: impl FnMut(&mut ProducerPump<AsyncSocket>) -> Option<R>) -> Poll<R> {
+        self.set_wakers(context);
+        for _ in 0..TURNS_PER_POLL {
             let now = self.pump.clock.now();
             let moved = self.pump.turn(now);
-            self.set_wakers(context);
-            if !moved && !self.pump.driver.take_opened() {
-                return;
+            self.set_wakers(context); // sockets that were opened on the way have none
+            if let Some(result) = done(&mut self.pump) {
+                return Poll::Ready(result);
+            }
+            if moved || self.pump.driver.take_opened() {
+                continue;
+            }
+            let now = self.pump.clock.now();
+            let after = Duration::from_micros(self.pump.next_step_us(now).saturating_sub(now.mono_us));
+            if !self.timer.is_over(after, context) {
+                return Poll::Pending;
             }
         }
-    }
-
-    /// Whether the next turn is due already; else the task is woken when it is.
-    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        let now = self.pump.clock.now();
-        let after = Duration::from_micros(self.pump.next_step_us(now).saturating_sub(now.mono_us));
-        self.timer.is_over(after, context)
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }

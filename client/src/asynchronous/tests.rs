@@ -93,7 +93,7 @@ fn a_future_dropped_at_any_await_loses_and_repeats_nothing() {
         producer.drain(|delivery| failed += u32::from(delivery.error.is_some()));
         assert_eq!(failed, 0);
 
-        let mut consumer = client.consumer(ConsumerConfig { credit_bytes: 3000, ..ConsumerConfig::default() }).expect("a consumer");
+        let mut consumer = client.consumer(ConsumerConfig { credit_bytes: 4096, ..ConsumerConfig::default() }).expect("a consumer");
         consumer.assign_all("t", Start::Earliest).await.expect("assigned");
         let mut read: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut count = 0;
@@ -167,5 +167,30 @@ fn what_cannot_be_sent_is_refused() {
         let Err(SendError::Client(error)) = producer.send(&record).await else { panic!("taken") };
         assert_eq!(error.code(), Some(ErrorCode::UnknownTopic));
         assert_eq!(producer.drive().await, 0);
+    });
+}
+
+#[test]
+fn a_broker_that_talks_without_an_end_does_not_keep_the_runtimes_thread() {
+    const SHORT: Duration = Duration::from_millis(30);
+    let server = FakeServer::start();
+    run(async {
+        let client = connect(&server, 1).await;
+        let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+        consumer.assign("t", 0, Start::Offset(0)).await.expect("assigned");
+        server.broker().chatter_bytes = 2 << 30;
+        assert!(tokio::time::timeout(SHORT, consumer.poll(|_| {})).await.is_err());
+        assert!(server.broker().chatter_bytes > 0, "the timer was heard when the flood was over");
+        drop(consumer);
+
+        let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+        server.broker().holds_acks = true;
+        producer.send(&Record { topic: "t", value: Some(b"v"), ..Record::default() }).await.expect("taken");
+        assert!(tokio::time::timeout(SHORT, producer.flush()).await.is_err());
+        assert!(tokio::time::timeout(SHORT, producer.drive()).await.is_err());
+        assert!(server.broker().chatter_bytes > 0, "the timer was heard when the flood was over");
+        server.broker().chatter_bytes = 0;
+        server.broker().release(1);
+        producer.flush().await;
     });
 }

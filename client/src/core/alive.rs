@@ -12,6 +12,9 @@ use super::Now;
 /// A ping after so long without a word: with the wait for its answer, a dead peer is noticed within some 20 s, for four small frames per minute.
 const PING_AFTER_US: u64 = 15_000_000;
 
+/// No broker is pinged more often, whatever it asks for: a `keepalive_ms` of 1 is a mistake, and a thousand frames a second for nothing.
+const KEEPALIVE_US_MIN: u64 = 1_000_000;
+
 /// See the module's page. All times monotonic microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Alive {
@@ -26,7 +29,11 @@ pub(crate) struct Alive {
 impl Alive {
     /// The connection was opened.
     pub(crate) fn opened(keepalive_ms: u32, now: Now) -> Alive {
-        Alive { keepalive_us: u64::from(keepalive_ms) * 1000, sent_us: now.mono_us, heard_us: now.mono_us, pinged_us: None }
+        let keepalive_us = match keepalive_ms {
+            0 => 0,
+            asked_ms => (u64::from(asked_ms) * 1000).max(KEEPALIVE_US_MIN),
+        };
+        Alive { keepalive_us, sent_us: now.mono_us, heard_us: now.mono_us, pinged_us: None }
     }
 
     /// A request was queued.
@@ -91,5 +98,14 @@ mod tests {
         assert_eq!(alive.ping_at_us(), 3_500_000);
         alive.on_heard(at(3_000_000));
         assert_eq!(alive.ping_at_us(), 3_500_000, "what it says is no word of ours");
+    }
+
+    #[test]
+    fn a_broker_that_wants_to_hear_all_the_time_does_so_each_second() {
+        for keepalive_ms in [1, 999, 1_000] {
+            assert_eq!(Alive::opened(keepalive_ms, at(0)).ping_at_us(), 1_000_000, "{keepalive_ms}");
+        }
+        assert_eq!(Alive::opened(1_001, at(0)).ping_at_us(), 1_001_000);
+        assert_eq!(Alive::opened(u32::MAX, at(0)).ping_at_us(), PING_AFTER_US);
     }
 }

@@ -95,14 +95,15 @@ impl Decompressor {
         values_len: u32,
         values_bytes_max: u32,
     ) -> Result<&'a [u8], CodecError> {
-        if codec == Codec::None {
-            return Ok(stored);
-        }
+        // Whatever the codec: who sets the maximum sizes what comes behind by it.
         if values_len > values_bytes_max {
             let message = format!(
                 "the batch declares {values_len} bytes of values, at most {values_bytes_max} are accepted (batch_values_bytes_max)"
             );
             return Err(CodecError { message });
+        }
+        if codec == Codec::None {
+            return Ok(stored);
         }
         let wanted = values_len as usize;
         if self.values.len() < wanted {
@@ -168,6 +169,13 @@ mod tests {
             assert!(decompressor.decompress(codec, &[0; 100], u32::MAX, 1 << 20).is_err());
             assert_eq!(decompressor.values.len(), 0);
         }
+    }
+
+    #[test]
+    fn the_maximum_holds_for_values_that_are_not_compressed_too() {
+        let mut decompressor = Decompressor::new();
+        assert!(decompressor.decompress(Codec::None, &[0; 100], 100, 99).is_err());
+        assert_eq!(decompressor.decompress(Codec::None, &[0; 100], 100, 100).map(<[u8]>::len), Ok(100));
     }
 
     #[test]

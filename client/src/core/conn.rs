@@ -55,6 +55,12 @@ impl Conn {
         self.recv.received(count);
     }
 
+    /// Bytes of its receive buffer.
+    #[cfg(test)]
+    pub(crate) fn recv_bytes(&self) -> usize {
+        self.recv.capacity()
+    }
+
     /// An unused correlation id.
     pub(crate) fn next_correlation(&mut self) -> u64 {
         let correlation = self.next_correlation;

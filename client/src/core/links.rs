@@ -18,7 +18,7 @@ use crate::types::Metadata;
 
 /// A core that talks to owners, as seen from its connections.
 pub(crate) trait Lanes {
-    /// Number of lanes; they are counted from 0 and never go away.
+    /// Number of lanes; they are counted from 0 and never go away. One that is unused may be another owner's later.
     fn lane_count(&self) -> usize;
     /// Bytes of a lane.
     fn conn(&mut self, lane: usize) -> &mut Conn;
@@ -32,6 +32,12 @@ pub(crate) trait Lanes {
     fn topic_names(&self) -> Vec<String>;
     /// Whether a lane needs a connection, has none and none is being opened.
     fn wants_connection(&self, lane: usize, now: Now) -> bool;
+    /// Whether a lane needs no connection any more, so that one that it has is to be closed.
+    fn is_unused(&self, _lane: usize) -> bool {
+        false
+    }
+    /// Its connection was closed, or is not being opened any more.
+    fn on_unused(&mut self, _lane: usize) {}
     /// A connection is being opened.
     fn on_connecting(&mut self, lane: usize);
     /// It is open.
@@ -101,7 +107,9 @@ impl Links {
             self.ask_metadata(core, now);
         }
         for lane in 0..core.lane_count() {
-            if core.wants_connection(lane, now) {
+            if core.is_unused(lane) {
+                self.close_unused(core, lane);
+            } else if core.wants_connection(lane, now) {
                 self.open(core, lane, now);
             }
         }
@@ -133,9 +141,9 @@ impl Links {
     #[cold]
     fn open(&mut self, core: &mut impl Lanes, lane: usize, now: Now) {
         while self.peers.len() <= lane {
-            let owner = core.owner(self.peers.len());
-            self.peers.push(Peer::new(Some(owner.node)));
+            self.peers.push(Peer::new(None));
         }
+        self.peers[lane].expect_node(core.owner(lane).node);
         core.on_connecting(lane);
         if self.peers[lane].begin(core.cluster().addresses(core.owner(lane)), &self.greeting, now) {
             self.dials = true;
@@ -143,6 +151,15 @@ impl Links {
             core.on_lost(lane, Error::config("the owner's node is not in the cluster's metadata"), now);
         }
         self.count_opening();
+    }
+
+    #[inline]
+    fn close_unused(&mut self, core: &mut impl Lanes, lane: usize) {
+        if let Some(peer) = self.peers.get_mut(lane).filter(|peer| !peer.is_closed()) {
+            peer.close();
+            core.on_unused(lane);
+            self.count_opening();
+        }
     }
 
     #[cold]
@@ -216,7 +233,8 @@ impl Links {
                 if !peer.is_open() && peer.on_received(conn)?.is_some() {
                     self.router.on_open(self.request_timeout_us, now);
                 }
-                if let Some(metadata) = self.router.on_received()? {
+                if let Some(mut metadata) = self.router.on_received()? {
+                    metadata.keep_topics(&core.topic_names());
                     core.learn(&metadata, now);
                     self.count_opening();
                 }

@@ -55,6 +55,11 @@ impl Peer {
         Peer { stage: Stage::Closed, address: String::new(), rest: Vec::new(), node }
     }
 
+    /// The node that has to answer from now on: the lane may have been another's.
+    pub(crate) fn expect_node(&mut self, node: u32) {
+        self.node = Some(node);
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.stage == Stage::Closed
     }

@@ -1,8 +1,9 @@
 //! Bytes that came from a socket and wait to be read as frames.
 //!
-//! One flat buffer, `[start, end)` unread. It grows by doubling, only when it is full, and never beyond the frame limit
-//! plus one header: a peer that declares a large frame costs what it really sends. Frames are read in place; what is left
-//! of the last, incomplete one is moved to the front when the room behind it runs out (at most once per fill).
+//! One flat buffer, `[start, end)` unread. It is made when there is something to receive and given back by `clear`, so a lane
+//! without a connection costs none. It grows by doubling, only when it is full, and never beyond the frame limit plus one
+//! header: a peer that declares a large frame costs what it really sends. Frames are read in place; what is left of the last,
+//! incomplete one is moved to the front when the room behind it runs out (at most once per fill).
 //!
 //! Not here: what a frame looks like (the caller says how many bytes it wants).
 
@@ -12,14 +13,15 @@ pub struct RecvBuf {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    bytes_first: usize,
     bytes_max: usize,
 }
 
 impl RecvBuf {
-    /// An empty buffer of `bytes_first` bytes that may grow to `bytes_max`.
+    /// An empty buffer that begins with `bytes_first` bytes and may grow to `bytes_max`.
     pub fn new(bytes_first: usize, bytes_max: usize) -> RecvBuf {
         let bytes_max = bytes_max.max(64);
-        RecvBuf { bytes: vec![0; bytes_first.clamp(64, bytes_max)], start: 0, end: 0, bytes_max }
+        RecvBuf { bytes: Vec::new(), start: 0, end: 0, bytes_first: bytes_first.clamp(64, bytes_max), bytes_max }
     }
 
     /// The unread bytes.
@@ -52,7 +54,7 @@ impl RecvBuf {
             self.end = unread;
         }
         if self.end == self.bytes.len() && self.bytes.len() < self.bytes_max {
-            let grown = (self.bytes.len() * 2).min(self.bytes_max);
+            let grown = (self.bytes.len() * 2).clamp(self.bytes_first, self.bytes_max);
             self.bytes.resize(grown, 0);
         }
         &mut self.bytes[self.end..]
@@ -64,10 +66,9 @@ impl RecvBuf {
         self.end += count;
     }
 
-    /// Drops what is unread: the connection is gone.
+    /// Drops what is unread, and the memory: the connection is gone.
     pub fn clear(&mut self) {
-        self.start = 0;
-        self.end = 0;
+        *self = RecvBuf { bytes: Vec::new(), start: 0, end: 0, ..*self };
     }
 
     /// Bytes allocated.
@@ -94,6 +95,19 @@ mod tests {
         buf.received(72);
         assert_eq!(buf.room(1 << 30).len(), 0);
         assert_eq!(buf.capacity(), 200);
+    }
+
+    #[test]
+    fn there_is_memory_only_while_there_is_something_to_receive() {
+        let mut buf = RecvBuf::new(64, 200);
+        assert_eq!((buf.capacity(), buf.unread().len()), (0, 0));
+        buf.room(0);
+        buf.received(64);
+        buf.room(0);
+        assert_eq!(buf.capacity(), 128);
+        buf.clear();
+        assert_eq!((buf.capacity(), buf.unread().len()), (0, 0));
+        assert_eq!(buf.room(0).len(), 64);
     }
 
     proptest! {

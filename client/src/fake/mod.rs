@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tramline_wire::batch::{self, Batches, LeaderStamp, Limits as BatchLimits};
 use tramline_wire::error::ErrorCode;
-use tramline_wire::fetch::{FetchCancelReply, FetchCancelRequest, FetchCreditRequest};
+use tramline_wire::fetch::{FetchCancelReply, FetchCancelRequest, FetchCreditRequest, FetchReplyWriter};
 use tramline_wire::frame::{self, Frame, Limits, Need};
 use tramline_wire::hello::{HelloReply, HelloRequest, Node};
 use tramline_wire::kind::Kind;
@@ -72,6 +72,8 @@ pub(crate) struct FakeBroker {
     /// Ports of the shards; partitions go to shards in turn.
     pub shard_ports: Vec<u16>,
     pub view_epoch: u64,
+    /// Metadata tells all topics, whichever were asked for.
+    pub tells_all: bool,
     pub keepalive_ms: u32,
     pub expiry_ms: u32,
     /// The newest producer id given out.
@@ -87,6 +89,8 @@ pub(crate) struct FakeBroker {
     pub seen: Vec<(u32, Kind, usize)>,
     /// Largest credit outstanding of any stream after sending.
     pub overdrawn: bool,
+    /// Bytes of empty replies that connections with a stream, or with a produce request that got no answer, are still flooded with.
+    pub chatter_bytes: u64,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
     inboxes: BTreeMap<u32, Vec<u8>>,
@@ -103,6 +107,7 @@ impl FakeBroker {
             next_of_refusals: String::new(),
             shard_ports: vec![7411],
             view_epoch: 1,
+            tells_all: false,
             keepalive_ms: 0,
             expiry_ms: 3_600_000,
             producer_id: 0,
@@ -112,6 +117,7 @@ impl FakeBroker {
             refuse_requests: VecDeque::new(),
             seen: Vec::new(),
             overdrawn: false,
+            chatter_bytes: 0,
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
             inboxes: BTreeMap::new(),
@@ -210,6 +216,29 @@ impl FakeBroker {
     pub(crate) fn take_output(&mut self, conn: u32) -> Vec<u8> {
         self.advance_streams(conn);
         self.outboxes.remove(&conn).unwrap_or_default()
+    }
+
+    /// What a connection hears while it is flooded: whole replies that say nothing. Empty: nothing.
+    pub(crate) fn chatter(&mut self, conn: u32) -> Vec<u8> {
+        if self.chatter_bytes == 0 {
+            return Vec::new();
+        }
+        let stream = self.streams.iter().find(|stream| stream.conn == conn).map(|stream| stream.header.correlation);
+        let mut one = Vec::new();
+        let start = match stream {
+            Some(stream) => frame::begin_frame(&mut one, Kind::Fetch.as_u8(), 1, frame::FLAG_REPLY | frame::FLAG_MORE, stream),
+            None if self.held.iter().any(|(held, _)| *held == conn) => {
+                frame::begin_frame(&mut one, Kind::Ping.as_u8(), 1, frame::FLAG_REPLY, u64::MAX)
+            }
+            None => return Vec::new(),
+        };
+        if stream.is_some() {
+            FetchReplyWriter::begin(&mut one, 0).finish(&mut one);
+        }
+        frame::finish_frame(&mut one, start, 0).expect("within the limits");
+        let chatter = one.repeat(65_536 / one.len());
+        self.chatter_bytes = self.chatter_bytes.saturating_sub(chatter.len() as u64);
+        chatter
     }
 
     /// Sends the oldest held answers.
@@ -312,7 +341,7 @@ impl FakeBroker {
         let request = MetadataRequest::decode(frame.meta).expect("decodes");
         let (port, shard_ports) = self.nodes();
         let nodes = [Node { node: 1, host: "127.0.0.1", port, shard_ports: List::of(&shard_ports) }];
-        let asked: Vec<&str> = match request.topics.is_empty() {
+        let asked: Vec<&str> = match self.tells_all || request.topics.is_empty() {
             true => self.topics.iter().map(|topic| topic.name.as_str()).collect(),
             false => request.topics.iter().collect(),
         };

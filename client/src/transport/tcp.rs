@@ -41,7 +41,7 @@ pub(crate) enum Received {
 /// Connects to `host:port`, trying each of its addresses until one answers or the time is over.
 pub(crate) fn dial(address: &str, timeout: Duration) -> Result<Socket, Error> {
     let failed = |source| Error::io("cannot connect to", address, source);
-    let deadline = Instant::now() + timeout;
+    let deadline = crate::clock::deadline(timeout);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in address.to_socket_addrs().map_err(failed)? {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -88,13 +88,15 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 fn connect(global: &Global) -> Result<Client, Failure> {
+    // The client's own lowest: a call is several requests. Who says less does not want to wait, and hardly does.
+    let timeout = global.timeout.max(Duration::from_millis(100));
     let config = Config {
         servers: global.server.0.clone(),
         client_name: "tramctl".to_owned(),
         // A dead address among several shall not use up the time of the living ones.
-        connect_timeout: global.timeout.min(Duration::from_secs(5)),
-        request_timeout: global.timeout.min(Config::default().request_timeout),
-        call_timeout: global.timeout,
+        connect_timeout: timeout.min(Duration::from_secs(5)),
+        request_timeout: timeout.min(Config::default().request_timeout),
+        call_timeout: timeout,
         ..Config::default()
     };
     Ok(Client::connect(config)?)

@@ -88,7 +88,7 @@ pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCo
 
 fn config(options: &Produce, delivery_timeout: Duration) -> ProducerConfig {
     ProducerConfig {
-        delivery_timeout,
+        delivery_timeout: delivery_timeout.max(Duration::from_millis(10)), // the client's lowest
         level: match options.level {
             Level::None => tramline_client::Level::None,
             Level::Leader => tramline_client::Level::Leader,

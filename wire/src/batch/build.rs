@@ -133,10 +133,7 @@ impl BatchBuilder {
             || values_len > self.limits.values_bytes_max as u64
             || self.record_count == RECORDS_MAX
         {
-            if self.is_empty() {
-                return Err(PushRefused::TooLarge { what: "batch bytes", size: batch_bytes, max: self.limits.batch_bytes_max });
-            }
-            return Err(PushRefused::Full);
+            return Err(if self.is_empty() { alone_too_large(batch_bytes, values_len, &self.limits) } else { PushRefused::Full });
         }
         if self.is_empty() {
             self.first_timestamp_us = record.timestamp_us;
@@ -358,6 +355,15 @@ impl Sizes {
         }
         Ok(())
     }
+}
+
+/// Which limit a record is above that fits into no batch although it is within those of a record.
+#[cold]
+fn alone_too_large(batch_bytes: u64, values_len: u64, limits: &Limits) -> PushRefused {
+    if batch_bytes > u64::from(limits.batch_bytes_max) {
+        return PushRefused::TooLarge { what: "batch bytes", size: batch_bytes, max: limits.batch_bytes_max };
+    }
+    PushRefused::TooLarge { what: "values bytes of a batch", size: values_len, max: limits.values_bytes_max }
 }
 
 fn put_short(to: &mut Vec<u8>, bytes: &[u8]) {

@@ -45,6 +45,11 @@ pub enum BatchError {
         /// The header's record count.
         record_count: u32,
     },
+    /// The base offset is so high that the records' offsets do not exist.
+    BadBaseOffset {
+        /// The header's value.
+        base_offset: u64,
+    },
     /// index_len, values_len and body_len do not fit together.
     BadLengths {
         /// The header's value.
@@ -176,6 +181,9 @@ impl fmt::Display for BatchError {
             BatchError::BadRecordCount(count) => write!(f, "a batch has 1 to {} records, not {count}", super::RECORDS_MAX),
             BatchError::BadLastOffsetDelta { last_offset_delta, record_count } => {
                 write!(f, "last offset delta {last_offset_delta} does not fit {record_count} records")
+            }
+            BatchError::BadBaseOffset { base_offset } => {
+                write!(f, "the base offset {base_offset} leaves no offsets for the records")
             }
             BatchError::BadLengths { body_len, index_len, values_len } => {
                 write!(f, "the lengths of body ({body_len}), index ({index_len}) and values ({values_len}) do not fit together")

@@ -1,7 +1,7 @@
 //! A batch's header: reading it, checksums, the leader's stamp, and walking concatenated batches.
 //!
-//! Invariants: a `BatchView` is exactly one batch long; its lengths, codec, flags and counts fit together. Checksums and
-//! records are checked only when asked for.
+//! Invariants: a `BatchView` is exactly one batch long; its lengths, codec, flags and counts fit together, and its offsets into
+//! a u64. Checksums and records are checked only when asked for.
 //! Not here: the record index (`record.rs`).
 
 use super::build::ProducerMark;
@@ -72,6 +72,10 @@ impl<'a> BatchView<'a> {
         };
         if !delta_fits {
             return Err(BatchError::BadLastOffsetDelta { last_offset_delta, record_count });
+        }
+        // The offset after the last record has to exist, too: positions are counted on from it.
+        if view.base_offset() > u64::MAX - (u64::from(last_offset_delta) + 1) {
+            return Err(BatchError::BadBaseOffset { base_offset: view.base_offset() });
         }
         let (body_len, index_len, values_len) = (view.body_len(), view.index_len(), view.values_len());
         let index_fits = index_len <= body_len && index_len as u64 >= record_count as u64 * INDEX_ENTRY_BYTES as u64;
@@ -172,11 +176,11 @@ impl<'a> BatchView<'a> {
     }
     /// Offset of the last record.
     pub fn last_offset(&self) -> u64 {
-        self.base_offset().saturating_add(self.last_offset_delta() as u64)
+        self.base_offset() + u64::from(self.last_offset_delta())
     }
     /// Offset after the last record.
     pub fn next_offset(&self) -> u64 {
-        self.last_offset().saturating_add(1)
+        self.last_offset() + 1
     }
     /// The timestamp that retention and lookups by time count with.
     pub fn effective_newest_us(&self) -> i64 {

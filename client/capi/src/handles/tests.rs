@@ -93,6 +93,18 @@ fn a_slot_that_is_used_again_between_the_look_and_the_lock_is_not_taken_for_the_
 }
 
 #[test]
+fn a_closed_handle_is_refused_without_the_lock_of_its_slot() {
+    let table = Table::new(Kind::Producer);
+    let closed = table.insert(1).expect("room");
+    assert_eq!(status(table.close(closed)), 0);
+    let slot = &table.chunks[0].get().expect("made by the insert")[0];
+    // As by an insert of another thread that has not come to its end, or by a call on the object that it put there.
+    let _held = slot.entry.lock().expect("not poisoned");
+    assert_eq!(status(get(&table, closed)), E_HANDLE);
+    assert_eq!(status(table.close(closed)), E_HANDLE);
+}
+
+#[test]
 fn a_panic_breaks_the_object_and_only_it() {
     let table = Table::new(Kind::Producer);
     let (one, other) = (table.insert(1).expect("room"), table.insert(2).expect("room"));
@@ -142,7 +154,7 @@ fn a_slot_whose_generations_are_used_up_is_not_used_again() {
     let first = table.insert(1).expect("room");
     let slot = &table.chunks[0].get().expect("made by the insert")[0];
     assert_eq!(status(table.close(first)), 0);
-    slot.generation.store(GENERATION_MAX - 1, Ordering::Relaxed);
+    slot.generation.store(GENERATION_MAX, Ordering::Relaxed);
     let last = table.insert(2).expect("room");
     assert_eq!((last as u32, (last >> 32) as u32 & GENERATION_MAX), (0, GENERATION_MAX));
     assert_eq!(get(&table, last), Ok(2));

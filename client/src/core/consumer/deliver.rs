@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use tramline_wire::batch::{BatchError, BatchView, Batches};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchReply, FetchResult};
+use tramline_wire::frame::FrameError;
 
 use super::{ConsumerCore, Lane, Part, RecordView, State};
 use crate::config::ConsumerConfig;
@@ -50,8 +51,8 @@ impl BadBatch {
 
 /// What a frame was, copied out so that the connection is free again.
 enum Seen {
-    /// Data of the live stream, all handed out. `ended`: the stream is over.
-    Data { payload_bytes: usize, ended: bool },
+    /// Data of the live stream, all handed out. `ended`: the stream is over. `stray`: some is for partitions that are not read any more.
+    Data { payload_bytes: usize, ended: bool, stray: bool },
     /// The live stream was refused.
     Refused(Error),
     /// Late data of an old stream, or an answer nobody waits for.
@@ -71,10 +72,15 @@ impl ConsumerCore {
         loop {
             let mut failed: Vec<(usize, ErrorCode, Option<u64>)> = Vec::new();
             let ConsumerCore { lanes, parts, by_uid, topics, decompressor, config, errors, metrics, .. } = self;
-            let Lane { conn, stream, address, dirty, .. } = &mut lanes[lane_index];
+            let Lane { conn, stream, address, dirty, moved, .. } = &mut lanes[lane_index];
             let (frame, length) = match conn.peek() {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(delivered),
+                Err(FrameError::FrameTooLarge { bytes, max }) => {
+                    // Told at once, not when it has lasted: the next connection brings the same frame.
+                    errors.push_back(too_large(address, bytes, max));
+                    return Err(too_large(address, bytes, max));
+                }
                 Err(error) => return Err(Error::protocol(address, error.to_string())),
             };
             let live = *stream == Some(frame.header.correlation);
@@ -91,23 +97,28 @@ impl ConsumerCore {
                 Seen::Other
             } else {
                 let undecodable = |error| Error::protocol(address, format!("its reply to fetch does not decode: {error}"));
+                let mut stray = false;
                 let reply = FetchReply::decode(frame.meta).map_err(undecodable)?;
                 for (entry, payload) in reply.parts(frame.payload).map_err(undecodable)? {
                     let Some(&id) = by_uid.get(&entry.partition_uid) else {
                         // Not read any more. The stream goes on without a word as long as nothing comes for it: the
                         // commonest reason to stop reading is that there is nothing more.
-                        *dirty |= !payload.is_empty();
+                        stray |= !payload.is_empty();
                         continue;
                     };
                     let part = &mut parts[id];
                     if part.lane != lane_index || !part.is_read() {
-                        *dirty |= part.paused && !payload.is_empty(); // as above; it is fetched again from its position
+                        stray |= part.paused && !payload.is_empty(); // as above; it is fetched again from its position
                         continue;
                     }
-                    let topic = topics[part.topic as usize].as_str();
-                    let before = delivered.records;
+                    let topic = topics[part.topic as usize].name.as_str();
+                    let (before, began_at) = (delivered.records, part.position);
                     let read = read_entry(part, topic, payload, decompressor, config, sink, &mut delivered.records);
                     metrics.records += (delivered.records - before) as u64;
+                    if part.position > began_at {
+                        *moved = true;
+                        part.backoff.reset();
+                    }
                     match read {
                         Ok(ControlFlow::Continue(())) => {}
                         Ok(ControlFlow::Break(())) => {
@@ -124,39 +135,42 @@ impl ConsumerCore {
                         }
                     }
                     if entry.error.is_ok() {
-                        part.position = part.position.max(entry.next_offset);
-                        part.log_start = entry.log_start;
-                        part.committed_end = Some(entry.committed_end);
-                        part.failing_since_us = None;
-                        part.backoff.reset();
+                        go_on(part, &entry, topic).map_err(|message| Error::protocol(address, message))?;
+                        *moved |= part.position > began_at;
                     } else {
                         failed.push((id, entry.error, resume_at(&entry)));
                     }
                 }
-                Seen::Data { payload_bytes: frame.payload.len(), ended: !frame.header.has_more() }
+                Seen::Data { payload_bytes: frame.payload.len(), ended: !frame.header.has_more(), stray }
             };
             conn.consume(length);
             self.lanes[lane_index].alive.on_heard(now);
-            self.after_frame(lane_index, seen, now);
+            let refused = !failed.is_empty();
             for (id, code, resume) in failed {
                 self.entry_failed(id, code, resume, now);
             }
+            self.after_frame(lane_index, seen, refused, now);
         }
     }
 
-    fn after_frame(&mut self, lane_index: usize, seen: Seen, now: Now) {
+    /// `refused`: a partition has its own wait now, so the stream that goes on without it needs none.
+    fn after_frame(&mut self, lane_index: usize, seen: Seen, refused: bool, now: Now) {
         let lane = &mut self.lanes[lane_index];
         match seen {
-            Seen::Data { payload_bytes, ended } => {
+            Seen::Data { payload_bytes, ended, stray } => {
                 lane.used_bytes += payload_bytes as u64;
                 self.metrics.bytes_received += payload_bytes as u64;
                 self.metrics.replies_received += 1;
                 lane.used_at_us = now.mono_us;
                 lane.failing_since_us = None;
-                lane.backoff.reset();
+                if lane.moved {
+                    lane.backoff.reset();
+                }
                 if ended {
                     lane.stream = None;
-                    lane.dirty = true;
+                }
+                if ended || stray {
+                    lane.start_again(refused, now);
                 }
                 self.grant_credit(lane_index, now);
             }
@@ -164,6 +178,39 @@ impl ConsumerCore {
             Seen::Other => {}
         }
     }
+}
+
+impl Lane {
+    /// The broker is the reason for another stream. When the last one moved no position, nor does it lack a partition that waits for
+    /// itself, the next may end like it: without a wait, a broker that answers each fetch with nothing is asked as often as it answers.
+    fn start_again(&mut self, refused: bool, now: Now) {
+        if !self.moved && !refused && !self.dirty {
+            self.start_at_us = now.mono_us.saturating_add(self.backoff.next_us());
+        }
+        self.dirty = true;
+    }
+}
+
+fn too_large(address: &str, bytes: u64, max: u32) -> Error {
+    Error::protocol(address, format!("it sent a frame of {bytes} bytes, at most {max} are accepted: raise frame_bytes_max"))
+}
+
+/// Takes over what an entry without an error says of its partition; a sentence when that cannot be.
+#[inline]
+fn go_on(part: &mut Part, entry: &FetchResult, topic: &str) -> Result<(), String> {
+    // Offsets may be passed over of which there is nothing to hand out (compaction, control batches), but none that is not there yet.
+    if entry.next_offset > part.position.max(entry.committed_end) {
+        let FetchResult { next_offset, committed_end, .. } = entry;
+        return Err(format!(
+            "it goes on at offset {next_offset} of topic {topic:?} partition {}, which ends at {committed_end}",
+            part.index
+        ));
+    }
+    part.position = part.position.max(entry.next_offset);
+    part.log_start = entry.log_start;
+    part.committed_end = Some(entry.committed_end);
+    part.failing_since_us = None;
+    Ok(())
 }
 
 /// Where reading may go on, for errors that a seek can get past.

@@ -28,6 +28,12 @@ impl Lanes for ConsumerCore {
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         ConsumerCore::wants_connection(self, lane, now)
     }
+    fn is_unused(&self, lane: usize) -> bool {
+        self.lanes[lane].assigned == 0
+    }
+    fn on_unused(&mut self, lane: usize) {
+        ConsumerCore::on_unused(self, lane);
+    }
     fn on_connecting(&mut self, lane: usize) {
         self.lanes[lane].connecting = true;
     }
@@ -38,7 +44,7 @@ impl Lanes for ConsumerCore {
         ConsumerCore::on_lost(self, lane, error, now);
     }
     fn topic_names(&self) -> Vec<String> {
-        self.topics.clone()
+        self.topics.iter().filter(|topic| topic.assigned > 0).map(|topic| topic.name.clone()).collect()
     }
     fn learn(&mut self, metadata: &Metadata, now: Now) {
         ConsumerCore::learn(self, metadata, now);

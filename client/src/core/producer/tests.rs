@@ -3,6 +3,7 @@
 //! Tests of what only an idempotent producer does are in `idempotence`; those of what one without idempotence does say so with `plain`.
 
 mod idempotence;
+mod offsets;
 mod sent;
 
 use proptest::prelude::*;
