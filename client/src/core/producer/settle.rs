@@ -24,9 +24,20 @@ use crate::error::Error;
 
 /// What a frame said, copied out so that the connection is free again.
 enum Answer {
-    Produced { correlation: u64, results: Vec<ProduceResult>, level: Level, throttle_ms: u32 },
-    Named { correlation: u64, reply: InitProducerReply },
-    Refused { correlation: u64, error: Error },
+    /// The results are in the caller's list.
+    Produced {
+        correlation: u64,
+        level: Level,
+        throttle_ms: u32,
+    },
+    Named {
+        correlation: u64,
+        reply: InitProducerReply,
+    },
+    Refused {
+        correlation: u64,
+        error: Error,
+    },
     Other,
 }
 
@@ -35,24 +46,17 @@ impl ProducerCore {
     /// ([`on_lost`](Self::on_lost)).
     pub(crate) fn on_received(&mut self, lane: usize, now: Now) -> Result<(), Error> {
         let mut results = std::mem::take(&mut self.results);
-        loop {
-            let answer = match next_answer(&mut self.lanes[lane], &mut results) {
-                Ok(Some(answer)) => answer,
-                Ok(None) => break,
-                Err(error) => {
-                    self.results = results;
-                    return Err(error);
-                }
-            };
+        let outcome = self.take_answers(lane, &mut results, now);
+        self.results = results;
+        outcome
+    }
+
+    fn take_answers(&mut self, lane: usize, results: &mut Vec<ProduceResult>, now: Now) -> Result<(), Error> {
+        while let Some(answer) = next_answer(&mut self.lanes[lane], results)? {
             self.lanes[lane].alive.on_heard(now);
             match answer {
-                Answer::Produced { correlation, results: found, level, throttle_ms } => {
-                    let outcome = self.on_produced(lane, correlation, &found, level, throttle_ms, now);
-                    results = found;
-                    if let Err(error) = outcome {
-                        self.results = results;
-                        return Err(error);
-                    }
+                Answer::Produced { correlation, level, throttle_ms } => {
+                    self.on_produced(lane, correlation, results, level, throttle_ms, now)?;
                 }
                 Answer::Refused { correlation, error } => match self.lanes[lane].take_in_flight(correlation) {
                     Some(request) => self.on_refused(lane, request.batches, error, now),
@@ -62,13 +66,12 @@ impl ProducerCore {
                 },
                 Answer::Named { correlation, reply } => {
                     if self.is_identity_request(lane, correlation) {
-                        self.on_identity(&reply, now);
+                        self.on_identity(lane, &reply, now)?;
                     }
                 }
                 Answer::Other => {}
             }
         }
-        self.results = results;
         Ok(())
     }
 
@@ -399,8 +402,7 @@ fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Opti
                 let reply = ProduceReply::decode(frame.meta).map_err(|error| undecodable("produce", error))?;
                 results.clear();
                 results.extend(reply.results.iter());
-                let results = std::mem::take(results);
-                Answer::Produced { correlation, results, level: reply.level_reached, throttle_ms: reply.throttle_ms }
+                Answer::Produced { correlation, level: reply.level_reached, throttle_ms: reply.throttle_ms }
             } else {
                 Answer::Other
             };

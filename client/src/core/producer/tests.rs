@@ -1,7 +1,9 @@
 //! The producer's core against a broker in memory: order, windows, refusals, lost connections, time.
 //!
-//! Tests of what only an idempotent producer does are in `idempotence`; those of what one without idempotence does say so with `plain`.
+//! Tests of what only an idempotent producer does are in `idempotence`, those of what one without idempotence does say so with `plain`; peers that
+//! break the protocol's rules are in `broken_rules`.
 
+mod broken_rules;
 mod idempotence;
 
 use proptest::prelude::*;

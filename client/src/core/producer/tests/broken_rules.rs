@@ -1,0 +1,53 @@
+//! The producer against peers that break the protocol's rules: what they say is not believed, and costs one connection at most.
+
+use tramline_wire::frame;
+use tramline_wire::kind::Kind;
+use tramline_wire::producer::InitProducerReply;
+
+use super::super::identity::Identity;
+use super::Rig;
+use crate::config::ProducerConfig;
+use crate::error::Error;
+
+impl Rig {
+    /// Connects, and queues what is due; nothing of it is written.
+    fn queue(&mut self) {
+        let now = self.now();
+        self.core.step(now);
+        self.connect();
+        self.core.fill_windows(now);
+    }
+
+    /// A reply that the broker did not write arrives.
+    fn hear(&mut self, lane: usize, kind: Kind, correlation: u64, meta: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let start = frame::begin_frame(&mut bytes, kind.as_u8(), kind.version(), frame::FLAG_REPLY, correlation);
+        meta(&mut bytes);
+        frame::finish_frame(&mut bytes, start, 0).expect("within the limits");
+        let now = self.now();
+        let conn = self.core.conn(lane);
+        conn.room()[..bytes.len()].copy_from_slice(&bytes);
+        conn.received(bytes.len());
+        self.core.on_received(lane, now)
+    }
+}
+
+fn is_protocol(result: &Result<(), Error>) -> bool {
+    matches!(result, Err(Error::Protocol { .. }))
+}
+
+#[test]
+fn an_id_that_is_none_costs_its_connection_and_no_record() {
+    for (producer_id, batches_kept) in [(0, 5), (7, 0)] {
+        let (mut rig, uids) = Rig::new(ProducerConfig::default(), 1);
+        rig.push_batch(0, b"v", 1);
+        rig.queue();
+        let Identity::Asked { correlation, .. } = rig.core.identity else { panic!("not asked: {:?}", rig.core.identity) };
+        let reply = InitProducerReply { producer_id, batches_kept, expiry_ms: 3_600_000 };
+        let heard = rig.hear(0, Kind::InitProducer, correlation, |out| reply.encode(out));
+        assert!(is_protocol(&heard), "{heard:?}");
+        rig.lose(0);
+        rig.turn_until_done();
+        assert_eq!((rig.failed().len(), rig.broker.values(uids[0]).len()), (0, 1));
+    }
+}
