@@ -53,6 +53,8 @@ pub(crate) struct Part {
     pub last_error: Option<Arc<Error>>,
     /// A refusal came that calls for a wait before the next attempt; a lost connection has its lane's wait.
     pub wants_pause: bool,
+    /// Times that its batches got new numbers since one was stored.
+    pub renumbered: u32,
     /// Whether it stands in its lane's ready list.
     pub listed: bool,
     /// Whether it waits for an id instead.
@@ -83,6 +85,7 @@ impl Part {
             backoff,
             last_error: None,
             wants_pause: false,
+            renumbered: 0,
             listed: false,
             nameless: false,
             sequence: Sequence::default(),

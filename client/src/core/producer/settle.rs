@@ -106,6 +106,7 @@ impl ProducerCore {
             let meaning = Meaning::of(result.error);
             if meaning == Meaning::Stored {
                 part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+                part.renumbered = 0;
                 let mut is_current = true;
                 if let Stamp::Marked(marked) = &batch.stamp {
                     part.sequence.on_stored(marked, batch.seq);
@@ -333,13 +334,22 @@ impl ProducerCore {
             if part.queue.is_empty() && part.open.as_ref().is_some_and(|open| over(open.opened_us)) {
                 self.seal(id);
             }
-            while self.parts[id as usize].queue.front().is_some_and(|batch| batch.deadline_us <= now.mono_us) {
-                let Some(batch) = self.parts[id as usize].queue.pop_front() else { break };
-                let error = self.too_late(id);
-                self.give_up(batch, Arc::new(error));
+            if self.expire_queue(id, now) {
                 self.list(id);
             }
         }
+    }
+
+    /// Gives up the waiting batches of a partition whose time is over; returns whether there were any.
+    pub(super) fn expire_queue(&mut self, id: u32, now: Now) -> bool {
+        let mut found = false;
+        while self.parts[id as usize].queue.front().is_some_and(|batch| batch.deadline_us <= now.mono_us) {
+            let Some(batch) = self.parts[id as usize].queue.pop_front() else { break };
+            let error = self.too_late(id);
+            self.give_up(batch, Arc::new(error));
+            found = true;
+        }
+        found
     }
 
     fn is_overdue(&self, lane_index: usize, now: Now) -> bool {

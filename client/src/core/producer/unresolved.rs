@@ -118,15 +118,7 @@ impl ProducerCore {
                     }
                 }
                 Verdict::Renumber { fenced } => {
-                    let used = part.sequence.id();
-                    part.sequence.renumber(fenced);
-                    part.queue.iter_mut().filter(|batch| batch.is_marked()).for_each(|batch| batch.stamp = Stamp::Missing);
-                    self.metrics.epochs_raised += 1;
-                    if part.sequence.id() == 0 {
-                        self.drop_identity(used, now);
-                    } else {
-                        pause = false;
-                    }
+                    pause = self.renumber(id, fenced, now);
                     break;
                 }
             }
@@ -136,6 +128,25 @@ impl ProducerCore {
         if pause {
             self.delayed.push(id);
         }
+    }
+
+    /// None of a partition's batches is stored: all get new numbers, but for those whose time is over. Returns whether there has to be a pause before they
+    /// are sent: not the first time, as what the broker has forgotten it takes at once; but one that misses something whatever it gets would be asked
+    /// without end.
+    fn renumber(&mut self, id: u32, fenced: bool, now: Now) -> bool {
+        let part = &mut self.parts[id as usize];
+        let used = part.sequence.id();
+        part.sequence.renumber(fenced);
+        part.queue.iter_mut().filter(|batch| batch.is_marked()).for_each(|batch| batch.stamp = Stamp::Missing);
+        let in_vain = part.renumbered > 0;
+        part.renumbered = part.renumbered.saturating_add(1);
+        let has_id = part.sequence.id() != 0;
+        self.metrics.epochs_raised += 1;
+        if !has_id {
+            self.drop_identity(used, now);
+        }
+        self.expire_queue(id, now);
+        in_vain || !has_id
     }
 
     /// What was sent to a partition of a deleted topic, when one of the same name took its place: what is not stored there starts anew here, what may be is

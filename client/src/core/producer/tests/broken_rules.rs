@@ -1,5 +1,6 @@
 //! The producer against peers that break the protocol's rules: what they say is not believed, and costs one connection at most.
 
+use tramline_wire::error::ErrorCode;
 use tramline_wire::frame;
 use tramline_wire::kind::Kind;
 use tramline_wire::producer::InitProducerReply;
@@ -49,5 +50,26 @@ fn an_id_that_is_none_costs_its_connection_and_no_record() {
         rig.lose(0);
         rig.turn_until_done();
         assert_eq!((rig.failed().len(), rig.broker.values(uids[0]).len()), (0, 1));
+    }
+}
+
+#[test]
+fn a_broker_that_misses_something_for_ever_gets_the_delivery_timeout_and_no_storm() {
+    for code in [ErrorCode::OutOfSequence, ErrorCode::ProducerFenced] {
+        let config = ProducerConfig { delivery_timeout: std::time::Duration::from_secs(1), ..ProducerConfig::default() };
+        let (mut rig, uids) = Rig::new(config, 1);
+        rig.push_batch(0, b"v", 1);
+        rig.broker.log(uids[0]).refusals.extend([code; 5_000]);
+        while rig.core.records_outstanding() > 0 {
+            assert!(rig.now_us < 1_500_000, "no fate: {:?}", rig.core.metrics);
+            // One turn as the pump does it, and a millisecond of round trip.
+            rig.queue();
+            rig.carry();
+            rig.core.fill_windows(rig.now());
+            rig.now_us += 1_000;
+        }
+        rig.turn();
+        assert!(matches!(&rig.told[0].3, Some(Error::Timeout { last: Some(last), .. }) if last.code() == Some(code)), "{:?}", rig.told);
+        assert!(rig.core.metrics.requests_sent < 40, "{} requests in a second", rig.core.metrics.requests_sent);
     }
 }
