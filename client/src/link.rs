@@ -103,55 +103,69 @@ impl Link {
         let start = self.conn.out().queued();
         let correlation = self.conn.request(kind, encode).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
         self.touch();
+        let error = match self.await_reply(what, correlation, deadline) {
+            Ok(()) => return self.take_reply(what, decode),
+            Err(error) => error,
+        };
+        let sent = self.conn.out().written() > start;
+        Err(match (effect, &error) {
+            // The connection was refused before the request could be told apart.
+            (_, Error::Refused { .. }) | (Effect::Repeatable, _) => error,
+            (Effect::Once, _) if sent => self.unknown(what, &error),
+            (Effect::Once, _) => error,
+        })
+    }
+
+    /// Moves bytes both ways until the reply is there, whole. The time counts at each turn: a peer that always has something else to say is as good as
+    /// one that says nothing.
+    fn await_reply(&mut self, what: &str, correlation: u64, deadline: Instant) -> Result<(), Error> {
+        let mut is_late = false;
         loop {
             let address = self.socket.address();
             match self.conn.peek() {
-                Ok(Some((frame, length))) => {
-                    if frame.header.correlation == correlation {
-                        let result = read_reply(what, address, &frame, decode);
-                        self.conn.consume(length);
-                        return result;
-                    }
-                    if frame.header.correlation == 0 && frame.header.is_error() {
-                        // A refusal of the connection itself, before it could be told apart by request.
-                        return Err(refusal(what, address, frame.meta));
-                    }
-                    self.conn.consume(length); // a late reply to a request given up on
-                    continue;
+                Ok(Some((frame, _))) if frame.header.correlation == correlation => return Ok(()),
+                Ok(Some((frame, _))) if frame.header.correlation == 0 && frame.header.is_error() => {
+                    // A refusal of the connection itself, before it could be told apart by request.
+                    return Err(refusal(what, address, frame.meta));
                 }
+                // A request that was given up on took its connection with it, so this is no late reply either.
+                Ok(Some(_)) => return Err(Error::protocol(address, "it answered something that was not asked")),
+                Ok(None) if is_late => return Err(self.late(what, Instant::now())),
                 Ok(None) => {}
                 Err(error) => return Err(Error::protocol(address, error.to_string())),
             }
-            if let Err(error) = self.exchange(what, deadline) {
-                let sent = self.conn.out().written() > start;
-                return Err(match effect {
-                    Effect::Once if sent => Error::OutcomeUnknown {
-                        request: what.to_string(),
-                        address: self.socket.address().to_string(),
-                        reason: error.to_string(),
-                    },
-                    Effect::Once | Effect::Repeatable => error,
-                });
+            self.socket.flush(&mut self.conn).map_err(|source| self.failed("cannot send to", source))?;
+            let came = match self.socket.fill(&mut self.conn) {
+                Ok(Received::Some(_)) => true,
+                Ok(Received::Empty) => false,
+                Ok(Received::Closed) => return Err(self.failed("cannot receive from", closed_by_peer())),
+                Err(source) => return Err(self.failed("cannot receive from", source)),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            // What came with the last read is still looked at.
+            is_late = left.is_zero();
+            if !came && !is_late {
+                self.wait(!self.conn.out().is_empty(), left)?;
             }
         }
     }
 
-    /// Moves bytes both ways until some have come.
-    fn exchange(&mut self, what: &str, deadline: Instant) -> Result<(), Error> {
-        loop {
-            self.socket.flush(&mut self.conn).map_err(|source| self.failed("cannot send to", source))?;
-            match self.socket.fill(&mut self.conn) {
-                Ok(Received::Some(_)) => return Ok(()),
-                Ok(Received::Empty) => {}
-                Ok(Received::Closed) => return Err(self.failed("cannot receive from", closed_by_peer())),
-                Err(source) => return Err(self.failed("cannot receive from", source)),
+    /// The reply that [`await_reply`](Self::await_reply) saw.
+    fn take_reply<R>(&mut self, what: &str, decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>) -> Result<R, Error> {
+        let address = self.socket.address();
+        match self.conn.peek() {
+            Ok(Some((frame, length))) => {
+                let result = read_reply(what, address, &frame, decode);
+                self.conn.consume(length);
+                result
             }
-            let now = Instant::now();
-            if now >= deadline {
-                return Err(self.late(what, now));
-            }
-            self.wait(!self.conn.out().is_empty(), deadline - now)?;
+            Ok(None) => Err(Error::protocol(address, "its reply is gone")),
+            Err(error) => Err(Error::protocol(address, error.to_string())),
         }
+    }
+
+    fn unknown(&self, what: &str, error: &Error) -> Error {
+        Error::OutcomeUnknown { request: what.to_string(), address: self.socket.address().to_string(), reason: error.to_string() }
     }
 
     /// Waits for bytes, or for room to write; when spinning, only yields.
@@ -277,3 +291,6 @@ fn cut(text: &str, bytes_max: usize) -> &str {
     }
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,19 @@ pub(crate) struct FakeTopic {
     pub partitions: Vec<u64>,
 }
 
+/// Answers in the broker's place, where a test wants a peer that breaks the rules: the bytes to send (none: silence), or `None` for what the broker would
+/// answer.
+#[derive(Default)]
+pub(crate) struct Script(Option<Box<Answer>>);
+
+type Answer = dyn FnMut(&Frame<'_>) -> Option<Vec<u8>> + Send;
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Script").field(&self.0.is_some()).finish()
+    }
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub(crate) struct FakeBroker {
@@ -87,6 +100,7 @@ pub(crate) struct FakeBroker {
     pub seen: Vec<(u32, Kind, usize)>,
     /// Largest credit outstanding of any stream after sending.
     pub overdrawn: bool,
+    script: Script,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
     inboxes: BTreeMap<u32, Vec<u8>>,
@@ -112,6 +126,7 @@ impl FakeBroker {
             refuse_requests: VecDeque::new(),
             seen: Vec::new(),
             overdrawn: false,
+            script: Script::default(),
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
             inboxes: BTreeMap::new(),
@@ -220,10 +235,24 @@ impl FakeBroker {
         }
     }
 
+    /// From now on this is asked first.
+    pub(crate) fn answer_with(&mut self, script: impl FnMut(&Frame<'_>) -> Option<Vec<u8>> + Send + 'static) {
+        self.script = Script(Some(Box::new(script)));
+    }
+
+    /// How many requests of a kind came.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.seen.iter().filter(|seen| seen.1 == kind).count()
+    }
+
     fn handle(&mut self, conn: u32, frame: &Frame<'_>) {
         let kind = frame.header.kind().expect("a known kind");
         self.seen.push((conn, kind, frame.payload.len()));
         let mut out = Vec::new();
+        if let Some(bytes) = self.script.0.as_mut().and_then(|script| script(frame)) {
+            self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
+            return;
+        }
         if let Some(at) = self.refuse_requests.iter().position(|(refused, _)| *refused == kind) {
             let (_, code) = self.refuse_requests.remove(at).expect("found");
             frame::write_error(
@@ -502,6 +531,31 @@ fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
         }
     }
     (log.next_offset, -1)
+}
+
+/// The bytes of one frame.
+pub(crate) fn frame_of(kind: Kind, flags: u16, correlation: u64, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    let start = frame::begin_frame(&mut out, kind.as_u8(), kind.version(), flags, correlation);
+    meta(&mut out);
+    frame::finish_frame(&mut out, start, payload.len()).expect("within the limits");
+    out.extend_from_slice(payload);
+    out
+}
+
+/// The reply to a frame, with this meta.
+pub(crate) fn reply_to(frame: &Frame<'_>, meta: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    reply(&mut out, frame, meta);
+    out
+}
+
+/// The refusal of a frame.
+pub(crate) fn refusal_of(frame: &Frame<'_>, code: ErrorCode) -> Vec<u8> {
+    let Frame { header, .. } = frame;
+    let mut out = Vec::new();
+    frame::write_error(&mut out, header.kind, header.version, header.correlation, code, "as the test asked", "");
+    out
 }
 
 fn reply(out: &mut Vec<u8>, frame: &Frame<'_>, body: impl FnOnce(&mut Vec<u8>)) {

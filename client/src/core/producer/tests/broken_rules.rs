@@ -1,7 +1,7 @@
 //! The producer against peers that break the protocol's rules: what they say is not believed, and costs one connection at most.
 
 use tramline_wire::error::ErrorCode;
-use tramline_wire::frame;
+use tramline_wire::frame::FLAG_REPLY;
 use tramline_wire::kind::Kind;
 use tramline_wire::producer::InitProducerReply;
 
@@ -9,6 +9,7 @@ use super::super::identity::Identity;
 use super::Rig;
 use crate::config::ProducerConfig;
 use crate::error::Error;
+use crate::fake::frame_of;
 
 impl Rig {
     /// Connects, and queues what is due; nothing of it is written.
@@ -21,10 +22,7 @@ impl Rig {
 
     /// A reply that the broker did not write arrives.
     fn hear(&mut self, lane: usize, kind: Kind, correlation: u64, meta: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
-        let mut bytes = Vec::new();
-        let start = frame::begin_frame(&mut bytes, kind.as_u8(), kind.version(), frame::FLAG_REPLY, correlation);
-        meta(&mut bytes);
-        frame::finish_frame(&mut bytes, start, 0).expect("within the limits");
+        let bytes = frame_of(kind, FLAG_REPLY, correlation, &[], meta);
         let now = self.now();
         let conn = self.core.conn(lane);
         conn.room()[..bytes.len()].copy_from_slice(&bytes);

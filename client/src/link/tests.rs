@@ -1,0 +1,58 @@
+//! Blocking calls against peers that break the protocol's rules, over real sockets.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tramline_wire::frame::{FLAG_REPLY, HEADER_BYTES};
+use tramline_wire::kind::Kind;
+
+use crate::fake::frame_of;
+use crate::fake::tcp::FakeServer;
+use crate::{Client, Config, Error};
+
+/// Short, because tests wait for it.
+const SHORT: Duration = Duration::from_millis(100);
+
+fn connect(server: &FakeServer) -> Client {
+    Client::connect(Config { call_timeout: SHORT, ..server.config() }).expect("the fake broker answers")
+}
+
+/// A port where whoever connects gets a frame that does not end, byte by byte.
+fn dripping() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        let frame = frame_of(Kind::Hello, FLAG_REPLY, 1, &vec![0; 16 << 20], |_| {});
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.set_nodelay(true);
+            let (head, rest) = frame.split_at(HEADER_BYTES);
+            // Ends when the other side has had enough, which is what is tested.
+            let _ = stream.write_all(head).and_then(|()| rest.chunks(1).try_for_each(|byte| stream.write_all(byte)));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_peer_that_never_stops_talking_gets_no_more_time_than_one_that_is_silent() {
+    let config = Config { connect_timeout: SHORT, ..Config::new(&dripping()) };
+    let error = Client::connect(config).expect_err("no hello came");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+}
+
+#[test]
+fn a_reply_to_what_was_not_asked_ends_the_connection() {
+    for correlation in [0, 1, 999] {
+        let server = FakeServer::start();
+        let client = connect(&server);
+        server.broker().answer_with(move |frame| {
+            (frame.header.kind() == Some(Kind::Ping)).then(|| frame_of(Kind::Ping, FLAG_REPLY, correlation, &[], |_| {}))
+        });
+        let error = client.ping().expect_err("not an answer");
+        assert!(matches!(error, Error::Protocol { .. }), "{error}");
+        server.broker().answer_with(|_| None);
+        client.ping().expect("on a new connection");
+        assert_eq!(server.broker().count(Kind::Hello), 2);
+    }
+}
