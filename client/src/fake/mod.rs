@@ -4,6 +4,7 @@
 //! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
 
 pub(crate) mod marks;
+mod script;
 mod streams;
 pub(crate) mod tcp;
 
@@ -29,6 +30,8 @@ use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartit
 
 use crate::types::{Metadata, TopicMetadata};
 use marks::{BATCHES_KEPT, Check, Marks};
+use script::{Script, reply};
+pub(crate) use script::{frame_of, refusal_of, reply_to};
 use streams::Stream;
 
 /// One partition.
@@ -59,19 +62,6 @@ pub(crate) struct FakeTopic {
     pub partitions: Vec<u64>,
 }
 
-/// Answers in the broker's place, where a test wants a peer that breaks the rules: the bytes to send (none: silence), or `None` for what the broker would
-/// answer.
-#[derive(Default)]
-pub(crate) struct Script(Option<Box<Answer>>);
-
-type Answer = dyn FnMut(&Frame<'_>) -> Option<Vec<u8>> + Send;
-
-impl std::fmt::Debug for Script {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Script").field(&self.0.is_some()).finish()
-    }
-}
-
 /// See the module's page.
 #[derive(Debug)]
 pub(crate) struct FakeBroker {
@@ -100,6 +90,9 @@ pub(crate) struct FakeBroker {
     pub seen: Vec<(u32, Kind, usize)>,
     /// Largest credit outstanding of any stream after sending.
     pub overdrawn: bool,
+    /// A larger batch, and a batch with a larger record, is refused.
+    pub batch_bytes_max: usize,
+    pub record_bytes_max: u64,
     script: Script,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
@@ -126,6 +119,8 @@ impl FakeBroker {
             refuse_requests: VecDeque::new(),
             seen: Vec::new(),
             overdrawn: false,
+            batch_bytes_max: usize::MAX,
+            record_bytes_max: u64::MAX,
             script: Script::default(),
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
@@ -237,7 +232,7 @@ impl FakeBroker {
 
     /// From now on this is asked first.
     pub(crate) fn answer_with(&mut self, script: impl FnMut(&Frame<'_>) -> Option<Vec<u8>> + Send + 'static) {
-        self.script = Script(Some(Box::new(script)));
+        self.script = Script::new(script);
     }
 
     /// How many requests of a kind came.
@@ -249,7 +244,7 @@ impl FakeBroker {
         let kind = frame.header.kind().expect("a known kind");
         self.seen.push((conn, kind, frame.payload.len()));
         let mut out = Vec::new();
-        if let Some(bytes) = self.script.0.as_mut().and_then(|script| script(frame)) {
+        if let Some(bytes) = self.script.answer(frame) {
             self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
             return;
         }
@@ -459,7 +454,7 @@ impl FakeBroker {
                 results.push(refused(ErrorCode::UnknownPartition));
                 continue;
             };
-            let code = log.refusals.pop_front().unwrap_or(ErrorCode::Ok);
+            let code = log.refusals.pop_front().unwrap_or_else(|| size_of_batch(bytes, self.batch_bytes_max, self.record_bytes_max));
             if !code.is_ok() {
                 results.push(refused(code));
                 continue;
@@ -520,6 +515,18 @@ impl Log {
     }
 }
 
+/// Whether a batch and its records are within the limits.
+fn size_of_batch(bytes: &[u8], batch_bytes_max: usize, record_bytes_max: u64) -> ErrorCode {
+    let batch = batch::BatchView::parse(bytes).expect("a batch");
+    if bytes.len() > batch_bytes_max {
+        ErrorCode::BatchTooLarge
+    } else if batch.index().any(|entry| entry.expect("an entry").record_bytes() > record_bytes_max) {
+        ErrorCode::RecordTooLarge
+    } else {
+        ErrorCode::Ok
+    }
+}
+
 fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
     for batch in Batches::new(&log.bytes) {
         let batch = batch.expect("a stored batch");
@@ -531,37 +538,6 @@ fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
         }
     }
     (log.next_offset, -1)
-}
-
-/// The bytes of one frame.
-pub(crate) fn frame_of(kind: Kind, flags: u16, correlation: u64, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    let start = frame::begin_frame(&mut out, kind.as_u8(), kind.version(), flags, correlation);
-    meta(&mut out);
-    frame::finish_frame(&mut out, start, payload.len()).expect("within the limits");
-    out.extend_from_slice(payload);
-    out
-}
-
-/// The reply to a frame, with this meta.
-pub(crate) fn reply_to(frame: &Frame<'_>, meta: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    reply(&mut out, frame, meta);
-    out
-}
-
-/// The refusal of a frame.
-pub(crate) fn refusal_of(frame: &Frame<'_>, code: ErrorCode) -> Vec<u8> {
-    let Frame { header, .. } = frame;
-    let mut out = Vec::new();
-    frame::write_error(&mut out, header.kind, header.version, header.correlation, code, "as the test asked", "");
-    out
-}
-
-fn reply(out: &mut Vec<u8>, frame: &Frame<'_>, body: impl FnOnce(&mut Vec<u8>)) {
-    let start = frame::begin_reply(out, &frame.header, 0);
-    body(out);
-    frame::finish_frame(out, start, 0).expect("within the limits");
 }
 
 /// Carries bytes between a core's connection and the broker, both ways; returns whether any moved.

@@ -43,6 +43,9 @@ impl Stamp {
     }
 }
 
+/// How far apart the places of two batches are: a piece has its batch's place plus the number of its first record, which is below this.
+pub(crate) const SEQ_STEP: u64 = tramline_wire::batch::RECORDS_MAX as u64 + 1;
+
 /// A batch that is closed: ready for the wire but for its stamp.
 #[derive(Debug)]
 pub(crate) struct Sealed {
@@ -50,13 +53,15 @@ pub(crate) struct Sealed {
     pub tags: Vec<u64>,
     /// Index of its partition in the core.
     pub part: u32,
-    /// Number of this batch within its partition and producer: the order to keep.
+    /// Place of this batch within its partition and producer: the order to keep. Batches are [`SEQ_STEP`] apart, so that pieces find a place in between.
     pub seq: u64,
     /// When its time is over, monotonic microseconds.
     pub deadline_us: u64,
     /// What it counts against `buffer_bytes` (its uncompressed size).
     pub held_bytes: usize,
     pub stamp: Stamp,
+    /// The broker refused it for its size, or for that of a record in it: it goes on in pieces (`cut`).
+    pub is_too_large: bool,
 }
 
 impl Sealed {
@@ -135,7 +140,7 @@ impl Pool {
         let tags = std::mem::replace(&mut open.tags, self.tags.pop().unwrap_or_default());
         let deadline_us = open.opened_us.saturating_add(timeout_us);
         self.put_open(open);
-        Sealed { bytes, tags, part, seq, deadline_us, held_bytes, stamp: Stamp::Missing }
+        Sealed { bytes, tags, part, seq, deadline_us, held_bytes, stamp: Stamp::Missing, is_too_large: false }
     }
 
     /// Takes a batch's bytes back.

@@ -8,6 +8,7 @@
 //! | file | job |
 //! |---|---|
 //! | `batch` | open, sealed and done batches, and the pool of their buffers |
+//! | `cut` | batches that are too large for the broker, in pieces |
 //! | `part` | one partition: the rule that keeps order |
 //! | `sequence` | its numbers, when idempotent: marks, epochs, what answers mean |
 //! | `unresolved` | batches that were sent and have no fate: again, anew, or given up |
@@ -23,6 +24,7 @@
 //! batches and stays below `buffer_bytes` plus one record.
 
 mod batch;
+mod cut;
 mod identity;
 mod lane;
 mod lanes;
@@ -78,6 +80,9 @@ struct Topic {
     sticky: u32,
     /// Next partition in turn.
     next_in_turn: u32,
+    /// What new partitions begin with, see `Part`: what was learnt about the topic's limit.
+    batch_bytes: usize,
+    refused_bytes: usize,
     /// Set when the broker says the topic is gone.
     gone: bool,
 }
@@ -250,7 +255,18 @@ impl ProducerCore {
                 self.topic_index.insert(metadata.name.clone(), topic);
                 let sticky = self.seed % (metadata.partitions.len() as u32).max(1);
                 let name = metadata.name.clone();
-                self.topics.push(Topic { name, uid: metadata.uid, parts: Vec::new(), sticky, next_in_turn: sticky, gone: false });
+                let (batch_bytes, refused_bytes) = (self.config.batch_bytes, usize::MAX);
+                let parts = Vec::new();
+                self.topics.push(Topic {
+                    name,
+                    uid: metadata.uid,
+                    parts,
+                    sticky,
+                    next_in_turn: sticky,
+                    batch_bytes,
+                    refused_bytes,
+                    gone: false,
+                });
                 topic
             }
         };
@@ -258,6 +274,9 @@ impl ProducerCore {
         known.gone = false;
         let recreated = known.uid != metadata.uid;
         known.uid = metadata.uid;
+        if recreated {
+            self.forget_batch_limit(topic);
+        }
         for partition in &metadata.partitions {
             let place = partition.index as usize;
             let known = &mut self.topics[topic as usize];
@@ -266,8 +285,10 @@ impl ProducerCore {
             }
             if place == known.parts.len() {
                 known.parts.push(self.parts.len() as u32);
+                let (batch_bytes, refused_bytes) = (known.batch_bytes, known.refused_bytes);
                 let backoff = self.backoff();
-                self.parts.push(Part::new(topic, partition.index, partition.uid, partition.term, backoff));
+                let part = Part::new(topic, partition.index, partition.uid, partition.term, batch_bytes, backoff);
+                self.parts.push(Part { refused_bytes, ..part });
             }
             let id = self.topics[topic as usize].parts[place];
             let part = &mut self.parts[id as usize];
@@ -369,6 +390,9 @@ impl ProducerCore {
         lane.payload_bytes_max = payload_max;
         lane.alive = Alive::opened(keepalive_ms, now);
         lane.last_error = None;
+        for part in self.parts.iter_mut().filter(|part| part.lane as usize == lane_index) {
+            part.batch_bytes = part.batch_bytes.min(payload_max);
+        }
         self.metrics.connections_opened += 1;
         self.clear_trouble(Source::Lane(lane_index));
     }

@@ -121,12 +121,9 @@ impl ProducerCore {
             if part.queue.is_empty() && part.due {
                 self.seal(id);
             }
+            self.fit_first(id, self.lanes[lane_index].payload_bytes_max);
             let part = &mut self.parts[id as usize];
             let Some(batch_bytes) = part.queue.front().map(|batch| batch.bytes.len()) else { continue };
-            if batch_bytes > self.lanes[lane_index].payload_bytes_max {
-                self.fail_oversized(id, now);
-                continue;
-            }
             if bytes > 0 && bytes + batch_bytes > bytes_max {
                 // Sealing may have listed it again at the end; its turn is first in the next request.
                 if !part.listed {
@@ -152,15 +149,6 @@ impl ProducerCore {
         }
         self.queue_request(lane_index, batches, now);
         true
-    }
-
-    /// Gives back the first batch of a partition, which is above what the broker takes in one frame.
-    fn fail_oversized(&mut self, id: u32, now: Now) {
-        let part = &mut self.parts[id as usize];
-        let Some(batch) = part.queue.pop_front() else { return };
-        let message = format!("its batch has {} bytes, more than the broker takes in one frame (frame.max.bytes)", batch.bytes.len());
-        self.give_up(batch, Arc::new(Error::InvalidRecord { message }));
-        self.after_answer(id, now);
     }
 
     fn queue_request(&mut self, lane_index: usize, batches: Vec<Sealed>, now: Now) {

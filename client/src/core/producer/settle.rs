@@ -167,6 +167,9 @@ impl ProducerCore {
         if matches!(code, ErrorCode::NotLeader | ErrorCode::UnknownPartition | ErrorCode::ShuttingDown) {
             self.wish.want(now);
         }
+        if batch.can_be_cut(code) && now.mono_us < batch.deadline_us {
+            return self.refuse_too_large(batch, code, error);
+        }
         let meaning = Meaning::of(code);
         self.metrics.refusals += u64::from(meaning == Meaning::NotNow);
         if batch.is_marked() {
@@ -192,6 +195,7 @@ impl ProducerCore {
             self.settle_marked(id, now);
         } else if part.in_flight == 0 && !part.refused.is_empty() {
             let failed = part.settle_refused(now);
+            self.cut_refused(id);
             self.delayed.push(id);
             for (batch, error) in failed {
                 self.finish(batch, None, Level::None, Some(error));

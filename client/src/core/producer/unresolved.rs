@@ -102,6 +102,7 @@ impl ProducerCore {
             part.queue.push_front(batch);
         }
         self.leave_old_partition(id);
+        self.cut_refused(id);
         let mut pause = std::mem::take(&mut self.parts[id as usize].wants_pause);
         loop {
             let part = &mut self.parts[id as usize];
