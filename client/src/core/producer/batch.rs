@@ -53,6 +53,8 @@ pub(crate) struct Sealed {
     pub tags: Vec<u64>,
     /// Index of its partition in the core.
     pub part: u32,
+    /// The partition's uid as of the newest request with it: the answer has to name it. 0: not sent yet.
+    pub sent_uid: u64,
     /// Place of this batch within its partition and producer: the order to keep. Batches are [`SEQ_STEP`] apart, so that pieces find a place in between.
     pub seq: u64,
     /// When its time is over, monotonic microseconds.
@@ -140,7 +142,7 @@ impl Pool {
         let tags = std::mem::replace(&mut open.tags, self.tags.pop().unwrap_or_default());
         let deadline_us = open.opened_us.saturating_add(timeout_us);
         self.put_open(open);
-        Sealed { bytes, tags, part, seq, deadline_us, held_bytes, stamp: Stamp::Missing, is_too_large: false }
+        Sealed { bytes, tags, part, sent_uid: 0, seq, deadline_us, held_bytes, stamp: Stamp::Missing, is_too_large: false }
     }
 
     /// Takes a batch's bytes back.

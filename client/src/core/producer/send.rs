@@ -151,8 +151,8 @@ impl ProducerCore {
         true
     }
 
-    fn queue_request(&mut self, lane_index: usize, batches: Vec<Sealed>, now: Now) {
-        let parts = &self.parts;
+    fn queue_request(&mut self, lane_index: usize, mut batches: Vec<Sealed>, now: Now) {
+        batches.iter_mut().for_each(|batch| batch.sent_uid = self.parts[batch.part as usize].uid);
         let lane = &mut self.lanes[lane_index];
         // A marked batch can be sent again, so silence is met early. Any other has one attempt, which gets all of its time. A second, because less than
         // the disk's worst flush would turn slowness into failures.
@@ -165,7 +165,7 @@ impl ProducerCore {
         let meta = |out: &mut Vec<u8>| {
             let mut writer = ProduceRequestWriter::begin(out, level, timeout_ms);
             for batch in &batches {
-                let entry = ProduceEntry { partition_uid: parts[batch.part as usize].uid, batch_len: batch.bytes.len() as u32 };
+                let entry = ProduceEntry { partition_uid: batch.sent_uid, batch_len: batch.bytes.len() as u32 };
                 writer.push(out, &entry);
             }
             writer.finish(out);

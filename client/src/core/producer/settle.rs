@@ -85,8 +85,7 @@ impl ProducerCore {
         now: Now,
     ) -> Result<(), Error> {
         let Some(request) = self.lanes[lane].take_in_flight(correlation) else { return Ok(()) };
-        if results.len() != request.batches.len() {
-            let message = format!("it answered {} of {} batches", results.len(), request.batches.len());
+        if let Some(message) = mismatch(&request.batches, results) {
             let error = Error::protocol(&self.lanes[lane].address, message);
             self.unanswered(lane, request.batches, true, &Arc::new(error.clone()), now);
             return Err(error);
@@ -394,6 +393,15 @@ impl ProducerCore {
         self.pool.put_bytes(bytes);
         self.done.push_back(Done { tags, part, base_offset, level, error });
     }
+}
+
+/// What is wrong with the results of a request, if they are not those of its batches, one by one.
+fn mismatch(batches: &[Sealed], results: &[ProduceResult]) -> Option<String> {
+    if results.len() != batches.len() {
+        return Some(format!("it answered {} of {} batches", results.len(), batches.len()));
+    }
+    let (batch, result) = batches.iter().zip(results).find(|(batch, result)| batch.sent_uid != result.partition_uid)?;
+    Some(format!("it answered about partition uid {} where a batch for {} was sent", result.partition_uid, batch.sent_uid))
 }
 
 /// Reads the next answer of a connection.

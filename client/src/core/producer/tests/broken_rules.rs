@@ -3,10 +3,12 @@
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::FLAG_REPLY;
 use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::produce::{ProduceReplyWriter, ProduceResult};
 use tramline_wire::producer::InitProducerReply;
 
 use super::super::identity::Identity;
-use super::Rig;
+use super::{Rig, plain};
 use crate::config::ProducerConfig;
 use crate::error::Error;
 use crate::fake::frame_of;
@@ -29,6 +31,30 @@ impl Rig {
         conn.received(bytes.len());
         self.core.on_received(lane, now)
     }
+}
+
+/// The results of a request at level durable.
+fn results(of: &[ProduceResult], level: Level) -> impl FnOnce(&mut Vec<u8>) {
+    move |out| {
+        let mut writer = ProduceReplyWriter::begin(out, level, 0);
+        of.iter().for_each(|result| writer.push(out, result));
+        writer.finish(out);
+    }
+}
+
+fn stored_at(partition_uid: u64, base_offset: u64) -> ProduceResult {
+    ProduceResult { partition_uid, error: ErrorCode::Ok, base_offset, append_time_us: 5, durable_end: base_offset + 1 }
+}
+
+/// A rig with one batch written and not answered, and the correlation of its request. The broker has it.
+fn written(config: ProducerConfig) -> (Rig, u64, u64) {
+    let (mut rig, uids) = Rig::new(config, 1);
+    rig.broker.holds_acks = true;
+    rig.push_batch(0, b"v", 1);
+    rig.turn();
+    rig.broker.holds_acks = false;
+    let correlation = rig.core.lanes[0].window[0].correlation;
+    (rig, uids[0], correlation)
 }
 
 fn is_protocol(result: &Result<(), Error>) -> bool {
@@ -69,5 +95,23 @@ fn a_broker_that_misses_something_for_ever_gets_the_delivery_timeout_and_no_stor
         rig.turn();
         assert!(matches!(&rig.told[0].3, Some(Error::Timeout { last: Some(last), .. }) if last.code() == Some(code)), "{:?}", rig.told);
         assert!(rig.core.metrics.requests_sent < 40, "{} requests in a second", rig.core.metrics.requests_sent);
+    }
+}
+
+#[test]
+fn an_answer_about_another_partition_is_none() {
+    for answer in [vec![stored_at(42, 0)], vec![], vec![stored_at(42, 0); 2]] {
+        let (mut rig, uid, correlation) = written(ProducerConfig::default());
+        let heard = rig.hear(0, Kind::Produce, correlation, results(&answer, Level::Durable));
+        assert!(is_protocol(&heard), "{heard:?}");
+        rig.lose(0);
+        rig.turn_until_done();
+        assert_eq!((rig.told[0].2, rig.broker.values(uid).len()), (Some(0), 1), "sent again, and stored once");
+
+        let (mut rig, _, correlation) = written(plain());
+        assert!(is_protocol(&rig.hear(0, Kind::Produce, correlation, results(&answer, Level::Durable))));
+        rig.lose(0);
+        rig.turn_until_done();
+        assert!(rig.told[0].3.as_ref().is_some_and(Error::outcome_unknown), "{:?}", rig.told);
     }
 }
