@@ -102,7 +102,9 @@ impl ProducerCore {
             if result.partition_uid == part.uid {
                 part.durable_end = part.durable_end.max(result.durable_end);
             }
-            let meaning = Meaning::of(result.error);
+            // Stored, but not as safely as was asked for: as good as a level that was not reached in time.
+            let error = if result.error.is_ok() && level < self.config.level { ErrorCode::TimedOut } else { result.error };
+            let meaning = Meaning::of(error);
             if meaning == Meaning::Stored {
                 part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
                 part.renumbered = 0;
@@ -125,8 +127,11 @@ impl ProducerCore {
                 }
                 self.finish(batch, offset, level, None);
             } else {
-                let error = self.refusal_of(id, result.error);
-                self.refuse_or_fail(batch, result.error, Arc::new(error), now);
+                let refusal = match result.error.is_ok() {
+                    true => self.below_level(lane, id, level),
+                    false => self.refusal_of(id, error),
+                };
+                self.refuse_or_fail(batch, error, Arc::new(refusal), now);
             }
             self.after_answer(id, now);
         }
@@ -143,6 +148,15 @@ impl ProducerCore {
             retriable: code.retriable(),
             message: String::new(),
             next: None,
+        }
+    }
+
+    fn below_level(&self, lane: usize, id: u32, level: Level) -> Error {
+        let part = &self.parts[id as usize];
+        Error::OutcomeUnknown {
+            request: format!("append to topic {:?} partition {}", self.topics[part.topic as usize].name, part.index),
+            address: self.lanes[lane].address.clone(),
+            reason: format!("it answered for level {level}, {} was asked for", self.config.level),
         }
     }
 

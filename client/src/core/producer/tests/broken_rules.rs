@@ -115,3 +115,19 @@ fn an_answer_about_another_partition_is_none() {
         assert!(rig.told[0].3.as_ref().is_some_and(Error::outcome_unknown), "{:?}", rig.told);
     }
 }
+
+#[test]
+fn an_acknowledgement_below_the_level_that_was_asked_for_leaves_the_outcome_unknown() {
+    let (mut rig, uid, correlation) = written(ProducerConfig::default());
+    let answer = [stored_at(uid, 0)];
+    rig.hear(0, Kind::Produce, correlation, results(&answer, Level::Leader)).expect("within the protocol");
+    assert!(rig.core.trouble().is_some_and(|error| error.to_string().contains("level leader, durable was asked for")));
+    rig.turn_until_done();
+    assert_eq!((rig.told[0].2, rig.broker.values(uid).len()), (Some(0), 1), "asked again");
+
+    let (mut rig, uid, correlation) = written(plain());
+    let answer = [stored_at(uid, 0)];
+    rig.hear(0, Kind::Produce, correlation, results(&answer, Level::None)).expect("within the protocol");
+    rig.turn_until_done();
+    assert!(rig.told[0].3.as_ref().is_some_and(Error::outcome_unknown), "{:?}", rig.told);
+}
