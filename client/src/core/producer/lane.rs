@@ -75,6 +75,12 @@ impl Lane {
         }
     }
 
+    /// Whether the request of this correlation was written whole, if there is one.
+    pub(crate) fn is_written(&self, correlation: u64) -> bool {
+        let written = self.conn.out().written();
+        self.window.iter().find(|request| request.correlation == correlation).is_none_or(|request| request.end <= written)
+    }
+
     /// Takes the request of this correlation out of the window. Answers mostly come in order, so it is the first.
     pub(crate) fn take_in_flight(&mut self, correlation: u64) -> Option<InFlight> {
         let at = self.window.iter().position(|request| request.correlation == correlation)?;

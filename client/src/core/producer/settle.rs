@@ -55,11 +55,19 @@ impl ProducerCore {
         while let Some(answer) = next_answer(&mut self.lanes[lane], results)? {
             self.lanes[lane].alive.on_heard(now);
             match answer {
+                Answer::Produced { correlation, .. } if !self.lanes[lane].is_written(correlation) => return Err(self.too_early(lane)),
                 Answer::Produced { correlation, level, throttle_ms } => {
                     self.on_produced(lane, correlation, results, level, throttle_ms, now)?;
                 }
                 Answer::Refused { correlation, error } => match self.lanes[lane].take_in_flight(correlation) {
-                    Some(request) => self.on_refused(lane, request.batches, error, now),
+                    Some(request) => {
+                        let is_written = request.end <= self.lanes[lane].conn.out().written();
+                        self.on_refused(lane, request.batches, error, now);
+                        // A node may refuse what it sees of a request and close. Should it not, the rest would stay in the queue and grow there.
+                        if !is_written {
+                            return Err(self.too_early(lane));
+                        }
+                    }
                     None if self.is_identity_request(lane, correlation) => self.on_identity_refused(error, now),
                     None if correlation == 0 => return Err(error), // of the connection itself
                     None => {}
@@ -73,6 +81,10 @@ impl ProducerCore {
             }
         }
         Ok(())
+    }
+
+    fn too_early(&self, lane: usize) -> Error {
+        Error::protocol(&self.lanes[lane].address, "it answered a request that was not sent whole")
     }
 
     fn on_produced(

@@ -1,7 +1,7 @@
 //! The producer against peers that break the protocol's rules: what they say is not believed, and costs one connection at most.
 
 use tramline_wire::error::ErrorCode;
-use tramline_wire::frame::FLAG_REPLY;
+use tramline_wire::frame::{FLAG_REPLY, write_error};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 use tramline_wire::produce::{ProduceReplyWriter, ProduceResult};
@@ -22,12 +22,24 @@ impl Rig {
         self.core.fill_windows(now);
     }
 
+    /// The request of this correlation is refused.
+    fn refuse_early(&mut self, correlation: u64) -> Result<(), Error> {
+        let kind = Kind::Produce;
+        let mut bytes = Vec::new();
+        write_error(&mut bytes, kind.as_u8(), kind.version(), correlation, ErrorCode::Overloaded, "not now", "");
+        self.receive(0, &bytes)
+    }
+
     /// A reply that the broker did not write arrives.
     fn hear(&mut self, lane: usize, kind: Kind, correlation: u64, meta: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
         let bytes = frame_of(kind, FLAG_REPLY, correlation, &[], meta);
+        self.receive(lane, &bytes)
+    }
+
+    fn receive(&mut self, lane: usize, bytes: &[u8]) -> Result<(), Error> {
         let now = self.now();
         let conn = self.core.conn(lane);
-        conn.room()[..bytes.len()].copy_from_slice(&bytes);
+        conn.room()[..bytes.len()].copy_from_slice(bytes);
         conn.received(bytes.len());
         self.core.on_received(lane, now)
     }
@@ -130,4 +142,22 @@ fn an_acknowledgement_below_the_level_that_was_asked_for_leaves_the_outcome_unkn
     rig.hear(0, Kind::Produce, correlation, results(&answer, Level::None)).expect("within the protocol");
     rig.turn_until_done();
     assert!(rig.told[0].3.as_ref().is_some_and(Error::outcome_unknown), "{:?}", rig.told);
+}
+
+#[test]
+fn an_answer_to_what_was_not_sent_whole_ends_the_connection() {
+    for answered_ok in [true, false] {
+        let (mut rig, uids) = Rig::new(plain(), 1);
+        rig.push_batch(0, &[1; 60_000], 1);
+        rig.queue();
+        let correlation = rig.core.lanes[0].window[0].correlation;
+        let heard = match answered_ok {
+            true => rig.hear(0, Kind::Produce, correlation, results(&[stored_at(uids[0], 0)], Level::Durable)),
+            false => rig.refuse_early(correlation),
+        };
+        assert!(is_protocol(&heard), "{heard:?}");
+        rig.lose(0);
+        rig.turn_until_done();
+        assert_eq!((rig.failed().len(), rig.broker.values(uids[0]).len()), (0, 1), "nothing of it can be stored, so it is sent again");
+    }
 }
