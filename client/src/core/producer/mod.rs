@@ -91,6 +91,8 @@ struct Topic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Lane(usize),
+    /// The pause that a lane's broker asked for.
+    Throttle(usize),
     Part(u32),
     Identity,
     Metadata,

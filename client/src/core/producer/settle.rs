@@ -22,6 +22,9 @@ use super::{ProducerCore, Source};
 use crate::core::Now;
 use crate::error::Error;
 
+/// The longest pause for one answer: 10 s. A node under pressure asks for milliseconds; whoever asks for more is wrong, or wants to stop the producer.
+const THROTTLE_US_MAX: u64 = 10_000_000;
+
 /// What a frame said, copied out so that the connection is free again.
 enum Answer {
     /// The results are in the caller's list.
@@ -103,9 +106,7 @@ impl ProducerCore {
             return Err(error);
         }
         self.lanes[lane].backoff.reset();
-        let throttle_us = u64::from(throttle_ms) * 1000;
-        self.lanes[lane].pause_until_us = now.mono_us + throttle_us;
-        self.metrics.throttled_us += throttle_us;
+        self.throttle(lane, u64::from(throttle_ms) * 1000, now);
         let mut batches = request.batches;
         for (batch, result) in batches.drain(..).zip(results) {
             let id = batch.part;
@@ -149,6 +150,25 @@ impl ProducerCore {
         }
         self.lanes[lane].spare.push(batches);
         Ok(())
+    }
+
+    /// The broker asks for a pause. It gets one that leaves the records a chance; that it wanted more is told.
+    fn throttle(&mut self, lane: usize, asked_us: u64, now: Now) {
+        let pause_us = asked_us.min(self.delivery_timeout_us / 2).min(THROTTLE_US_MAX);
+        self.lanes[lane].pause_until_us = now.mono_us.saturating_add(pause_us);
+        self.metrics.throttled_us += pause_us;
+        if pause_us < asked_us {
+            let error = Error::Refused {
+                request: "append more batches for now".to_string(),
+                code: ErrorCode::Overloaded,
+                retriable: true,
+                message: format!("it asked for a pause of {} ms; this producer waits for {} ms", asked_us / 1000, pause_us / 1000),
+                next: None,
+            };
+            self.trouble = Some((Source::Throttle(lane), Arc::new(error)));
+        } else if self.trouble.is_some() {
+            self.clear_trouble(Source::Throttle(lane));
+        }
     }
 
     fn refusal_of(&self, id: u32, code: ErrorCode) -> Error {

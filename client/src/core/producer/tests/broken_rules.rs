@@ -47,8 +47,12 @@ impl Rig {
 
 /// The results of a request at level durable.
 fn results(of: &[ProduceResult], level: Level) -> impl FnOnce(&mut Vec<u8>) {
-    move |out| {
-        let mut writer = ProduceReplyWriter::begin(out, level, 0);
+    throttled(of, level, 0)
+}
+
+fn throttled(of: &[ProduceResult], level: Level, throttle_ms: u32) -> impl FnOnce(&mut Vec<u8>) {
+    move |out: &mut Vec<u8>| {
+        let mut writer = ProduceReplyWriter::begin(out, level, throttle_ms);
         of.iter().for_each(|result| writer.push(out, result));
         writer.finish(out);
     }
@@ -159,5 +163,27 @@ fn an_answer_to_what_was_not_sent_whole_ends_the_connection() {
         rig.lose(0);
         rig.turn_until_done();
         assert_eq!((rig.failed().len(), rig.broker.values(uids[0]).len()), (0, 1), "nothing of it can be stored, so it is sent again");
+    }
+}
+
+#[test]
+fn a_pause_of_seven_weeks_is_cut_to_what_the_records_can_bear_and_told() {
+    for (delivery_timeout_ms, longest_us) in [(700, 350_000), (60_000, 10_000_000)] {
+        let delivery_timeout = std::time::Duration::from_millis(delivery_timeout_ms);
+        let (mut rig, uid, correlation) = written(ProducerConfig { delivery_timeout, ..ProducerConfig::default() });
+        let answer = [stored_at(uid, 0)];
+        rig.hear(0, Kind::Produce, correlation, throttled(&answer, Level::Durable, u32::MAX)).expect("within the protocol");
+        let from_us = rig.now_us;
+        rig.push_batch(0, b"next", 2);
+        rig.turn();
+        assert!(rig.core.trouble().is_some_and(|error| error.to_string().contains("a pause of 4294967295 ms")));
+        assert_eq!(rig.core.metrics.throttled_us, longest_us);
+        rig.now_us = from_us + longest_us - 1;
+        rig.turn();
+        assert_eq!(rig.produce_requests(), 1);
+        rig.now_us += 1;
+        rig.push_batch(0, b"and next", 3);
+        rig.turn();
+        assert_eq!((rig.failed().len(), rig.told.len(), rig.core.trouble().is_some()), (0, 3, false));
     }
 }
