@@ -92,6 +92,10 @@ impl ProducerCore {
         {
             part.due = false;
             self.pool.put_open(open);
+            // It was the newest that was opened. Left there, its entry would stay until the next poll.
+            if self.opened.back().is_some_and(|(of, seq, _)| (*of, *seq) == (id, part.next_seq)) {
+                self.opened.pop_back();
+            }
         }
         PushError::Send(match refused {
             PushRefused::TooLarge { what, size, max } => SendError::RecordTooLarge { what, size, max },

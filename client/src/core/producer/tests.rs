@@ -195,6 +195,16 @@ fn a_record_above_the_limit_is_refused_and_costs_no_other() {
 }
 
 #[test]
+fn records_that_are_refused_leave_nothing_behind() {
+    let (mut rig, _) = Rig::new(ProducerConfig::default(), 2);
+    rig.push(Some(1), b"stays open", 1).expect("taken");
+    for _ in 0..1000 {
+        assert!(rig.push(Some(0), &vec![0; 2 << 20], 2).is_err());
+    }
+    assert_eq!((rig.core.opened.len(), rig.core.held_bytes()), (1, 112 + 12 + 10));
+}
+
+#[test]
 fn a_batch_above_the_brokers_frame_limit_is_given_back() {
     let (mut rig, uids) = Rig::new(ProducerConfig::default(), 1);
     rig.push_batch(0, &vec![0; 200_000], 1);
