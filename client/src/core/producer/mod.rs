@@ -171,6 +171,7 @@ impl ProducerCore {
         let limits: Limits = config.limits;
         let marks = config.idempotent && config.level != Level::None;
         let delivery_timeout_us = micros(config.delivery_timeout);
+        let pool = Pool::new(limits, config.batch_bytes, config.buffer_bytes);
         Ok(ProducerCore {
             config,
             request_timeout_us,
@@ -182,7 +183,7 @@ impl ProducerCore {
             nameless: Vec::new(),
             frame_bytes_max,
             compressor,
-            pool: Pool::new(limits),
+            pool,
             cluster: ClusterView::default(),
             topics: Vec::new(),
             topic_index: HashMap::new(),

@@ -205,6 +205,22 @@ fn records_that_are_refused_leave_nothing_behind() {
 }
 
 #[test]
+fn large_records_leave_no_large_buffers_behind() {
+    let config = ProducerConfig { buffer_bytes: 4 << 20, ..ProducerConfig::default() };
+    let (mut rig, _) = Rig::new(config, 100);
+    for large in 0..100 {
+        for partition in 0..100 {
+            // A large one to another buffer each time.
+            let bytes = if partition == large { 900_000 } else { 100 };
+            rig.push(Some(partition), &vec![1; bytes], 0).expect("taken");
+        }
+        rig.turn_until_done();
+    }
+    let kept_bytes = rig.core.pool.kept_bytes();
+    assert!(kept_bytes > 0 && kept_bytes < 1 << 20, "{kept_bytes} bytes are kept");
+}
+
+#[test]
 fn a_batch_above_the_brokers_frame_limit_is_given_back() {
     let (mut rig, uids) = Rig::new(ProducerConfig::default(), 1);
     rig.push_batch(0, &vec![0; 200_000], 1);
