@@ -7,7 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tramline_wire::error::{ErrorBody, ErrorCode};
-use tramline_wire::frame::Frame;
+use tramline_wire::frame::{FLAG_MORE, Frame};
 use tramline_wire::hello::{HelloReply, HelloRequest};
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::DecodeError;
@@ -84,9 +84,8 @@ impl Link {
     /// Says hello on a fresh connection.
     pub(crate) fn hello(&mut self, config: &Config, deadline: Instant) -> Result<HelloInfo, Error> {
         let encode = |meta: &mut Vec<u8>| write_hello(&config.client_name, meta);
-        let info = self.call("say hello", Kind::Hello, Effect::Repeatable, encode, deadline, read_hello)?;
-        info.check_version(self.socket.address())?;
-        Ok(info)
+        let hello = self.call("say hello", Kind::Hello, Effect::Repeatable, encode, deadline, read_hello)?;
+        hello.accept(self.socket.address())
     }
 
     /// Sends a request and waits for its reply. An error other than [`Error::Refused`] leaves the link unusable. `effect` says
@@ -104,7 +103,7 @@ impl Link {
         let correlation = self.conn.request(kind, encode).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
         self.touch();
         let error = match self.await_reply(what, correlation, deadline) {
-            Ok(()) => return self.take_reply(what, decode),
+            Ok(()) => return self.take_reply(what, kind, decode),
             Err(error) => error,
         };
         let sent = self.conn.out().written() > start;
@@ -151,11 +150,11 @@ impl Link {
     }
 
     /// The reply that [`await_reply`](Self::await_reply) saw.
-    fn take_reply<R>(&mut self, what: &str, decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>) -> Result<R, Error> {
+    fn take_reply<R>(&mut self, what: &str, kind: Kind, decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>) -> Result<R, Error> {
         let address = self.socket.address();
         match self.conn.peek() {
             Ok(Some((frame, length))) => {
-                let result = read_reply(what, address, &frame, decode);
+                let result = read_reply(what, address, kind, &frame, decode);
                 self.conn.consume(length);
                 result
             }
@@ -222,10 +221,18 @@ pub(crate) fn write_hello(client_name: &str, meta: &mut Vec<u8>) {
     .encode(meta);
 }
 
+/// The answer to a hello, as it came.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    info: HelloInfo,
+    /// Authentication mechanisms that it offers, when it wants one.
+    wanted: Option<String>,
+}
+
 /// Reads the answer to a hello.
-pub(crate) fn read_hello(meta: &[u8]) -> Result<HelloInfo, DecodeError> {
+pub(crate) fn read_hello(meta: &[u8]) -> Result<Hello, DecodeError> {
     let reply = HelloReply::decode(meta)?;
-    Ok(HelloInfo {
+    let info = HelloInfo {
         protocol: reply.protocol,
         cluster_id: reply.cluster_id,
         node: reply.node,
@@ -234,16 +241,36 @@ pub(crate) fn read_hello(meta: &[u8]) -> Result<HelloInfo, DecodeError> {
         keepalive_ms: reply.keepalive_ms,
         idle_timeout_ms: reply.idle_timeout_ms,
         nodes: reply.nodes.iter().map(Node::from).collect(),
-    })
+    };
+    let wanted = (!reply.challenge.is_empty()).then(|| reply.mechanisms.iter().collect::<Vec<&str>>().join(", "));
+    Ok(Hello { info, wanted })
 }
 
-impl HelloInfo {
-    pub(crate) fn check_version(&self, address: &str) -> Result<(), Error> {
-        if (PROTOCOL_MIN..=PROTOCOL_MAX).contains(&self.protocol) {
-            return Ok(());
+/// What a node accepts in one frame at least: the protocol's limit before hello, and the least that a node can be set to.
+const FRAME_BYTES_MIN: u32 = 64 << 10;
+
+impl Hello {
+    /// What the broker told, if this client can go on with it.
+    pub(crate) fn accept(self, address: &str) -> Result<HelloInfo, Error> {
+        let HelloInfo { protocol, frame_bytes_max, .. } = self.info;
+        if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&protocol) {
+            let message = format!("it chose protocol version {protocol}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}");
+            return Err(Error::protocol(address, message));
         }
-        let message = format!("it chose protocol version {}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}", self.protocol);
-        Err(Error::protocol(address, message))
+        if frame_bytes_max < FRAME_BYTES_MIN {
+            let message = format!("it takes frames of {frame_bytes_max} bytes, every node takes {FRAME_BYTES_MIN}");
+            return Err(Error::protocol(address, message));
+        }
+        match self.wanted {
+            None => Ok(self.info),
+            Some(mechanisms) => Err(Error::Refused {
+                request: "say hello".to_string(),
+                code: ErrorCode::Unauthenticated,
+                retriable: false,
+                message: format!("{address} wants authentication ({mechanisms}), which this client cannot do"),
+                next: None,
+            }),
+        }
     }
 }
 
@@ -251,10 +278,11 @@ pub(crate) fn closed_by_peer() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed the connection")
 }
 
-/// Takes a reply apart: an error frame becomes [`Error::Refused`].
+/// Takes the one reply to a request of this kind apart: an error frame becomes [`Error::Refused`].
 pub(crate) fn read_reply<R>(
     what: &str,
     address: &str,
+    kind: Kind,
     frame: &Frame<'_>,
     decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>,
 ) -> Result<R, Error> {
@@ -263,6 +291,9 @@ pub(crate) fn read_reply<R>(
     }
     if frame.header.is_error() {
         return Err(refusal(what, address, frame.meta));
+    }
+    if frame.header.kind() != Some(kind) || frame.header.flags & FLAG_MORE != 0 || !frame.payload.is_empty() {
+        return Err(Error::protocol(address, format!("its reply to {what} is none: kind, flags or payload are another request's")));
     }
     decode(frame.meta).map_err(|error| Error::protocol(address, format!("its reply to {what} does not decode: {error}")))
 }

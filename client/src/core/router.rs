@@ -80,7 +80,8 @@ impl Router {
         let (metadata, length) = match self.conn.peek() {
             Ok(None) => return Ok(None),
             Ok(Some((frame, length))) if frame.header.correlation == correlation || frame.header.is_error() => {
-                let read = read_reply("get metadata", address, &frame, |meta| MetadataReply::decode(meta).map(Metadata::from));
+                let decode = |meta: &[u8]| MetadataReply::decode(meta).map(Metadata::from);
+                let read = read_reply("get metadata", address, Kind::Metadata, &frame, decode);
                 (read?, length)
             }
             Ok(Some(_)) => return Err(Error::protocol(address, "it answered something that was not asked")),

@@ -4,11 +4,14 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use tramline_wire::frame::{FLAG_REPLY, HEADER_BYTES};
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::{FLAG_MORE, FLAG_REPLY, HEADER_BYTES};
+use tramline_wire::hello::HelloReply;
 use tramline_wire::kind::Kind;
+use tramline_wire::prim::List;
 
-use crate::fake::frame_of;
 use crate::fake::tcp::FakeServer;
+use crate::fake::{frame_of, reply_to};
 use crate::{Client, Config, Error};
 
 /// Short, because tests wait for it.
@@ -54,5 +57,60 @@ fn a_reply_to_what_was_not_asked_ends_the_connection() {
         server.broker().answer_with(|_| None);
         client.ping().expect("on a new connection");
         assert_eq!(server.broker().count(Kind::Hello), 2);
+    }
+}
+
+#[test]
+fn a_reply_of_another_kind_or_with_more_to_come_or_with_a_payload_is_no_success() {
+    for (kind, flags, payload) in
+        [(Kind::Ping, FLAG_REPLY, &b""[..]), (Kind::DeleteTopic, FLAG_REPLY | FLAG_MORE, b""), (Kind::DeleteTopic, FLAG_REPLY, b"what")]
+    {
+        let server = FakeServer::start();
+        let client = connect(&server);
+        server.broker().answer_with(move |frame| {
+            let is_asked = frame.header.kind() == Some(Kind::DeleteTopic);
+            is_asked.then(|| frame_of(kind, flags, frame.header.correlation, payload, |_| {}))
+        });
+        let error = client.delete_topic("t").expect_err("nothing was deleted");
+        assert!(matches!(error, Error::Protocol { .. }), "{error}");
+    }
+}
+
+/// What connecting says to a node that answers hello so.
+fn greeted_with(frame_max: u32, challenge: &'static [u8]) -> Error {
+    let server = FakeServer::start();
+    server.broker().answer_with(move |frame| {
+        let reply = HelloReply {
+            protocol: 1,
+            feature_level: 1,
+            cluster_id: [7; 16],
+            node: 1,
+            shard: 0,
+            frame_max,
+            fetch_frame: 0,
+            keepalive_ms: 0,
+            idle_timeout_ms: 0,
+            apis: List::default(),
+            mechanisms: List::of(&["scram"]),
+            challenge,
+            nodes: List::default(),
+        };
+        Some(reply_to(frame, |out| reply.encode(out)))
+    });
+    Client::connect(server.config()).expect_err("it cannot go on")
+}
+
+#[test]
+fn a_node_that_wants_authentication_is_told_as_such() {
+    let error = greeted_with(8 << 20, b"prove it");
+    assert_eq!(error.code(), Some(ErrorCode::Unauthenticated));
+    assert!(error.to_string().contains("wants authentication (scram)"), "{error}");
+}
+
+#[test]
+fn a_node_that_takes_less_than_every_node_does_is_none() {
+    for frame_max in [0, (64 << 10) - 1] {
+        let error = greeted_with(frame_max, b"");
+        assert!(matches!(error, Error::Protocol { .. }), "{error}");
     }
 }
