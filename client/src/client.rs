@@ -304,7 +304,8 @@ impl Shared {
                 let message = format!("it answered {} of {} offsets", answers.len(), queries.len());
                 return Err(Error::protocol("the broker", message));
             }
-            for (&(place, _), answer) in questions.iter().zip(answers) {
+            for (&(place, query), answer) in questions.iter().zip(answers) {
+                check_answered(query.partition_uid, answer.partition_uid)?;
                 let found = &mut found[place];
                 if !answer.error.is_ok() {
                     return Err(Error::Refused {
@@ -419,6 +420,14 @@ pub(crate) fn existing_topic<'a>(metadata: &'a Metadata, name: &str) -> Result<&
         }),
         None => Err(Error::protocol("the broker", format!("its metadata does not mention topic {name:?}"))),
     }
+}
+
+/// Answers come in the order of the questions; one about another partition is none.
+pub(crate) fn check_answered(asked_uid: u64, answered_uid: u64) -> Result<(), Error> {
+    if asked_uid == answered_uid {
+        return Ok(());
+    }
+    Err(Error::protocol("the broker", format!("it answered about partition uid {answered_uid} where {asked_uid} was asked about")))
 }
 
 fn wire_at(at: At) -> Result<i64, Error> {

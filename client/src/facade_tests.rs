@@ -7,7 +7,11 @@ use std::time::Duration;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
+use tramline_wire::offsets::{ListOffsetsReply, OffsetAnswer};
+use tramline_wire::prim::List;
+use tramline_wire::trim::{TrimAnswer, TrimPartitionsReply};
 
+use crate::fake::reply_to;
 use crate::fake::tcp::FakeServer;
 use crate::{At, Before, Client, Codec, Config, ConsumerConfig, Error, ProducerConfig, RawConn, Record, SendError, Start};
 
@@ -273,6 +277,26 @@ fn offsets_are_listed() {
     assert_eq!(found.iter().map(|found| found.offset).collect::<Vec<_>>(), [0, 10, 4]);
     assert_eq!(found[2].timestamp_us, Some(4));
     assert!(matches!(client.list_offsets("t", &[(5, At::Latest)]), Err(Error::NoSuchPartition { partition: 5, .. })));
+}
+
+#[test]
+fn answers_about_other_partitions_are_not_taken() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    server.broker().answer_with(|frame| match frame.header.kind() {
+        Some(Kind::ListOffsets) => {
+            let answers = [OffsetAnswer { partition_uid: 77, error: ErrorCode::Ok, offset: 1234, timestamp_us: -1 }];
+            Some(reply_to(frame, |out| ListOffsetsReply { entries: List::of(&answers) }.encode(out)))
+        }
+        Some(Kind::TrimPartitions) => {
+            let answers = [TrimAnswer { partition_uid: 77, error: ErrorCode::Ok, log_start: 7, committed_end: 9 }];
+            Some(reply_to(frame, |out| TrimPartitionsReply { entries: List::of(&answers) }.encode(out)))
+        }
+        _ => None,
+    });
+    assert!(matches!(client.list_offsets("t", &[(0, At::Latest)]), Err(Error::Protocol { .. })));
+    assert!(matches!(client.trim_topic("t", Before::Latest, &[]), Err(Error::Protocol { .. })));
 }
 
 #[test]

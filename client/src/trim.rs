@@ -12,7 +12,7 @@ use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, pause};
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_answered, pause};
 use crate::core::Backoff;
 use crate::error::Error;
 use crate::link::Effect;
@@ -109,6 +109,7 @@ impl Shared {
                 return Err(Error::protocol("the broker", format!("it answered {} of {} trims", answers.len(), entries.len())));
             }
             for (&(place, entry), answer) in of_request.iter().zip(answers) {
+                check_answered(entry.partition_uid, answer.partition_uid)?;
                 let told = &mut trimmed[place];
                 if !answer.error.is_ok() {
                     let past_end = (answer.error == ErrorCode::OffsetOutOfRange).then(|| past_end(entry.before, answer.committed_end));
