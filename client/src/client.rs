@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tramline_wire::kind::Kind;
-use tramline_wire::metadata::{MetadataReply, MetadataRequest};
+use tramline_wire::metadata::MetadataRequest;
 use tramline_wire::offsets::{self, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer, OffsetQuery};
 use tramline_wire::prim::{DecodeError, List};
 use tramline_wire::storage::{DescribeStorageReply, DescribeStorageRequest};
 use tramline_wire::topics::{
     AlterTopicReply, AlterTopicRequest, CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest,
-    DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicReply, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
+    DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
 };
 
 use crate::config::{Config, ConsumerConfig, ProducerConfig};
@@ -167,13 +167,7 @@ impl Client {
         check_lengths(name, &[])?;
         let request = DescribeTopicRequest { name };
         let what = format!("describe topic {name:?}");
-        self.shared.call(
-            &what,
-            Kind::DescribeTopic,
-            Effect::Repeatable,
-            |meta| request.encode(meta),
-            |meta| DescribeTopicReply::decode(meta).map(TopicDescription::from),
-        )
+        self.shared.call(&what, Kind::DescribeTopic, Effect::Repeatable, |meta| request.encode(meta), TopicDescription::read)
     }
 
     /// All settings a topic can have, with units, ranges and defaults.
@@ -246,13 +240,7 @@ impl Shared {
             check_lengths(topic, &[])?;
         }
         let request = MetadataRequest { topics: List::of(topics) };
-        self.call(
-            "get metadata",
-            Kind::Metadata,
-            Effect::Repeatable,
-            |meta| request.encode(meta),
-            |meta| MetadataReply::decode(meta).map(Metadata::from),
-        )
+        self.call("get metadata", Kind::Metadata, Effect::Repeatable, |meta| request.encode(meta), Metadata::read)
     }
 
     /// Metadata of one topic that has to exist.

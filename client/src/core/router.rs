@@ -7,7 +7,7 @@
 //! Not here: when metadata is due and what it means (the cores).
 
 use tramline_wire::kind::Kind;
-use tramline_wire::metadata::{MetadataReply, MetadataRequest};
+use tramline_wire::metadata::MetadataRequest;
 use tramline_wire::prim::List;
 
 use super::peer::{Greeting, Peer};
@@ -80,8 +80,7 @@ impl Router {
         let (metadata, length) = match self.conn.peek() {
             Ok(None) => return Ok(None),
             Ok(Some((frame, length))) if frame.header.correlation == correlation || frame.header.is_error() => {
-                let decode = |meta: &[u8]| MetadataReply::decode(meta).map(Metadata::from);
-                let read = read_reply("get metadata", address, Kind::Metadata, &frame, decode);
+                let read = read_reply("get metadata", address, Kind::Metadata, &frame, Metadata::read);
                 (read?, length)
             }
             Ok(Some(_)) => return Err(Error::protocol(address, "it answered something that was not asked")),

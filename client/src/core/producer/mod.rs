@@ -283,9 +283,6 @@ impl ProducerCore {
         for partition in &metadata.partitions {
             let place = partition.index as usize;
             let known = &mut self.topics[topic as usize];
-            if place > known.parts.len() {
-                break; // partitions come in order of index; a gap is a broken reply, and what follows is not used
-            }
             if place == known.parts.len() {
                 known.parts.push(self.parts.len() as u32);
                 let (batch_bytes, refused_bytes) = (known.batch_bytes, known.refused_bytes);
