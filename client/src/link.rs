@@ -89,7 +89,8 @@ impl Link {
     }
 
     /// Sends a request and waits for its reply. An error other than [`Error::Refused`] leaves the link unusable. `effect` says
-    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`].
+    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`], and so is a refusal that says
+    /// that it may have been done.
     pub(crate) fn call<R>(
         &mut self,
         what: &str,
@@ -102,17 +103,16 @@ impl Link {
         let start = self.conn.out().queued();
         let correlation = self.conn.request(kind, encode).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
         self.touch();
-        let error = match self.await_reply(what, correlation, deadline) {
-            Ok(()) => return self.take_reply(what, kind, decode),
+        let error = match self.await_reply(what, correlation, deadline).and_then(|()| self.take_reply(what, kind, decode)) {
+            Ok(result) => return Ok(result),
             Err(error) => error,
         };
         let sent = self.conn.out().written() > start;
-        Err(match (effect, &error) {
-            // The connection was refused before the request could be told apart.
-            (_, Error::Refused { .. }) | (Effect::Repeatable, _) => error,
-            (Effect::Once, _) if sent => self.unknown(what, &error),
-            (Effect::Once, _) => error,
-        })
+        let may_be_done = match &error {
+            Error::Refused { code, .. } => matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal),
+            _ => sent,
+        };
+        Err(if effect == Effect::Once && may_be_done { self.unknown(what, &error) } else { error })
     }
 
     /// Moves bytes both ways until the reply is there, whole. The time counts at each turn: a peer that always has something else to say is as good as
