@@ -32,6 +32,9 @@ use crate::types::{
 /// Most partitions named in one request for offsets or trims: a quarter of the broker's default limit (`entries.max`).
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: usize = 1024;
 
+/// Most nodes that are tried when none of the configured servers answers. In a cluster that lives one of so many does.
+const NODES_TRIED_MAX: usize = 16;
+
 /// A connection to a cluster. Cheap to share between threads by reference; see the crate's page for examples.
 #[derive(Debug)]
 pub struct Client {
@@ -58,7 +61,7 @@ impl Client {
     /// does so by calling again.
     pub fn connect(config: Config) -> Result<Client, Error> {
         config.check()?;
-        let (link, hello) = open_first(&config, None, &[])?;
+        let (link, hello) = open_first(&config, None, &[], None)?;
         let admin = Admin { link: Some(link), hello, preferred: None };
         Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
     }
@@ -357,7 +360,7 @@ impl Shared {
         let mut link = match reusable {
             Some(link) => link,
             None => {
-                let (link, hello) = open_first(&self.config, admin.preferred.as_deref(), &admin.hello.nodes)?;
+                let (link, hello) = open_first(&self.config, admin.preferred.as_deref(), &admin.hello.nodes, Some(deadline))?;
                 admin.hello = hello;
                 link
             }
@@ -371,18 +374,26 @@ impl Shared {
     }
 }
 
-/// Opens a connection to the first address that answers: the preferred one, the configured ones, the nodes known.
-fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node]) -> Result<(Link, HelloInfo), Error> {
-    let known: Vec<String> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
+/// Opens a connection to the first address that answers: the preferred one, the configured ones, some of the nodes known. Each gets `connect_timeout`, or what
+/// is left until the deadline.
+fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node], deadline: Option<Instant>) -> Result<(Link, HelloInfo), Error> {
+    let known: Vec<String> = nodes.iter().take(NODES_TRIED_MAX).map(Node::address).collect();
     let addresses = preferred.into_iter().chain(config.servers.iter().map(String::as_str)).chain(known.iter().map(String::as_str));
     let mut first_error = None;
     for address in addresses {
-        match Link::open(address, config) {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
+        match Link::open(address, config, left.map_or(config.connect_timeout, |left| left.min(config.connect_timeout))) {
             Ok(opened) => return Ok(opened),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    Err(first_error.unwrap_or_else(|| Error::config("no server address: give at least one host:port")))
+    Err(first_error.unwrap_or_else(|| match deadline {
+        Some(_) => Error::Timeout { doing: "connecting".to_string(), after: config.call_timeout, last: None },
+        None => Error::config("no server address: give at least one host:port"),
+    }))
 }
 
 /// Sleeps before the next attempt; gives up with the last error when the time would be over.

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tramline_wire::error::ErrorCode;
+use tramline_wire::hello::{HelloReply, Node};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 use tramline_wire::offsets::{ListOffsetsReply, OffsetAnswer};
 use tramline_wire::prim::List;
 use tramline_wire::trim::{TrimAnswer, TrimPartitionsReply};
 
-use crate::fake::reply_to;
 use crate::fake::tcp::FakeServer;
+use crate::fake::{refusal_of, reply_to};
 use crate::{At, Before, Client, Codec, Config, ConsumerConfig, Error, ProducerConfig, RawConn, Record, SendError, Start};
 
 /// Longer than anything here takes; a test that fails waits for it, none that passes does.
@@ -472,6 +473,43 @@ fn dead_end() -> (std::os::fd::OwnedFd, std::net::TcpStream, u16) {
     let address = probe.local_addr().expect("an address");
     let taken = std::net::TcpStream::connect(address).expect("the one place");
     (listener, taken, address.port())
+}
+
+#[test]
+fn a_call_has_its_time_however_many_nodes_are_dead() {
+    let (_listener, _taken, port) = dead_end();
+    let server = FakeServer::start();
+    let mut is_first = true;
+    server.broker().answer_with(move |frame| {
+        // The first hello names nodes that swallow what is sent to them; later ones are refused, so that those are tried.
+        if !std::mem::take(&mut is_first) {
+            return Some(refusal_of(frame, ErrorCode::NotReady));
+        }
+        let node = Node { node: 2, host: "127.0.0.1", port, shard_ports: List::default() };
+        let nodes = vec![node; 1000];
+        let reply = HelloReply {
+            protocol: 1,
+            feature_level: 1,
+            cluster_id: [7; 16],
+            node: 1,
+            shard: 0,
+            frame_max: 8 << 20,
+            fetch_frame: 0,
+            keepalive_ms: 0,
+            idle_timeout_ms: 0,
+            apis: List::default(),
+            mechanisms: List::default(),
+            challenge: &[],
+            nodes: List::of(&nodes),
+        };
+        Some(reply_to(frame, |out| reply.encode(out)))
+    });
+    let config = Config { connect_timeout: LONG, call_timeout: Duration::from_millis(50), ..server.config() };
+    let client = Client::connect(config).expect("the first hello");
+    let start = std::time::Instant::now();
+    let error = client.ping().expect_err("nobody answers");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -67,16 +67,16 @@ pub(crate) fn wait_mode(config: &Config) -> WaitMode {
 
 impl Link {
     /// Connects, without hello.
-    pub(crate) fn dial(address: &str, config: &Config, recv_bytes_first: usize) -> Result<Link, Error> {
-        let socket = dial(address, config.connect_timeout)?;
+    pub(crate) fn dial(address: &str, config: &Config, timeout: Duration, recv_bytes_first: usize) -> Result<Link, Error> {
+        let socket = dial(address, timeout)?;
         let conn = Conn::new(recv_bytes_first, config.frame_bytes_max);
         Ok(Link { socket, conn, mode: wait_mode(config), last_used: Instant::now() })
     }
 
-    /// Connects and says hello.
-    pub(crate) fn open(address: &str, config: &Config) -> Result<(Link, HelloInfo), Error> {
-        let deadline = Instant::now() + config.connect_timeout;
-        let mut link = Link::dial(address, config, RECV_BYTES_FIRST)?;
+    /// Connects and says hello, both within this time.
+    pub(crate) fn open(address: &str, config: &Config, timeout: Duration) -> Result<(Link, HelloInfo), Error> {
+        let deadline = Instant::now() + timeout;
+        let mut link = Link::dial(address, config, timeout, RECV_BYTES_FIRST)?;
         let hello = link.hello(config, deadline)?;
         Ok((link, hello))
     }
