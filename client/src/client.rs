@@ -167,10 +167,15 @@ impl Client {
 
     /// One topic with its settings and partitions.
     pub fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
+        self.describe_topic_until(name, self.shared.deadline())
+    }
+
+    pub(crate) fn describe_topic_until(&self, name: &str, deadline: Instant) -> Result<TopicDescription, Error> {
         check_lengths(name, &[])?;
         let request = DescribeTopicRequest { name };
         let what = format!("describe topic {name:?}");
-        self.shared.call(&what, Kind::DescribeTopic, Effect::Repeatable, |meta| request.encode(meta), TopicDescription::read)
+        let encode = |meta: &mut Vec<u8>| request.encode(meta);
+        self.shared.call_until(deadline, &what, Kind::DescribeTopic, Effect::Repeatable, encode, TopicDescription::read)
     }
 
     /// All settings a topic can have, with units, ranges and defaults.
@@ -201,15 +206,16 @@ impl Client {
 
     /// Offsets of partitions of a topic, in the order asked.
     pub fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
-        self.shared.list_offsets(topic, asked)
+        self.shared.list_offsets(topic, asked, self.shared.deadline())
     }
 
     /// The offset after the last committed record of every partition, in order of partition: where reading "until the end as
     /// it is now" stops.
     pub fn end_offsets(&self, topic: &str) -> Result<Vec<PartitionOffset>, Error> {
-        let partitions = self.shared.topic(topic)?.partitions.len() as u32;
+        let deadline = self.shared.deadline();
+        let partitions = self.shared.topic(topic, deadline)?.partitions.len() as u32;
         let asked: Vec<(u32, At)> = (0..partitions).map(|partition| (partition, At::Latest)).collect();
-        self.shared.list_offsets(topic, &asked)
+        self.shared.list_offsets(topic, &asked, deadline)
     }
 
     /// Asks for a sign of life; returns the round trip's time.
@@ -237,27 +243,35 @@ impl Shared {
         self.admin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the time of a call that begins now is over. One that takes several requests has one deadline for all of them.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.config.call_timeout
+    }
+
     /// Metadata of these topics (all, when empty).
     pub(crate) fn metadata(&self, topics: &[&str]) -> Result<Metadata, Error> {
+        self.metadata_until(topics, self.deadline())
+    }
+
+    pub(crate) fn metadata_until(&self, topics: &[&str], deadline: Instant) -> Result<Metadata, Error> {
         for topic in topics {
             check_lengths(topic, &[])?;
         }
         let request = MetadataRequest { topics: List::of(topics) };
-        self.call("get metadata", Kind::Metadata, Effect::Repeatable, |meta| request.encode(meta), Metadata::read)
+        self.call_until(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, |meta| request.encode(meta), Metadata::read)
     }
 
     /// Metadata of one topic that has to exist.
-    pub(crate) fn topic(&self, name: &str) -> Result<TopicMetadata, Error> {
-        let metadata = self.metadata(&[name])?;
+    pub(crate) fn topic(&self, name: &str, deadline: Instant) -> Result<TopicMetadata, Error> {
+        let metadata = self.metadata_until(&[name], deadline)?;
         existing_topic(&metadata, name).cloned()
     }
 
-    pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
+    pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)], deadline: Instant) -> Result<Vec<PartitionOffset>, Error> {
         let what = format!("list offsets of topic {topic:?}");
-        let deadline = Instant::now() + self.config.call_timeout;
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
-            let partitions = self.topic(topic)?.partitions;
+            let partitions = self.topic(topic, deadline)?.partitions;
             // A request goes to one owner, so the questions are sorted by owner.
             let mut by_owner: BTreeMap<(u32, u16), Vec<(usize, OffsetQuery)>> = BTreeMap::new();
             for (place, &(partition, at)) in asked.iter().enumerate() {
@@ -269,7 +283,7 @@ impl Shared {
                 let query = OffsetQuery { partition_uid: found.uid, at: wire_at(at)? };
                 by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, query));
             }
-            match self.try_list_offsets(&what, asked, by_owner.values()) {
+            match self.try_list_offsets(&what, asked, by_owner.values(), deadline) {
                 Err(error) if error.retriable() => pause(&what, &mut backoff, deadline, &self.config, error)?,
                 result => return result,
             }
@@ -281,6 +295,7 @@ impl Shared {
         what: &str,
         asked: &[(u32, At)],
         by_owner: impl Iterator<Item = &'a Vec<(usize, OffsetQuery)>>,
+        deadline: Instant,
     ) -> Result<Vec<PartitionOffset>, Error> {
         let mut found: Vec<PartitionOffset> =
             asked.iter().map(|&(partition, _)| PartitionOffset { partition, offset: 0, timestamp_us: None }).collect();
@@ -288,7 +303,7 @@ impl Shared {
             let queries: Vec<OffsetQuery> = questions.iter().map(|(_, query)| *query).collect();
             let request = ListOffsetsRequest { entries: List::of(&queries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let answers: Vec<OffsetAnswer> = self.call(what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
+            let answers: Vec<OffsetAnswer> = self.call_until(deadline, what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
                 Ok(ListOffsetsReply::decode(meta)?.entries.iter().collect())
             })?;
             if answers.len() != queries.len() {
@@ -323,7 +338,19 @@ impl Shared {
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
-        let deadline = Instant::now() + self.config.call_timeout;
+        self.call_until(self.deadline(), what, kind, effect, encode, decode)
+    }
+
+    /// As [`call`](Self::call), as one of several under one deadline.
+    pub(crate) fn call_until<R>(
+        &self,
+        deadline: Instant,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: impl Fn(&mut Vec<u8>),
+        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
             // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.

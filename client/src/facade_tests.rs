@@ -463,6 +463,35 @@ fn a_consumer_reads_to_the_end_as_it_was_and_leaves_out_what_is_paused() {
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
 }
 
+#[test]
+fn a_call_that_asks_many_owners_has_one_time_for_all() {
+    let server = FakeServer::start();
+    {
+        let mut broker = server.broker();
+        broker.shard_ports = vec![broker.port; 50];
+    }
+    let call_timeout = Duration::from_millis(300);
+    let client = Client::connect(Config { call_timeout, ..server.config() }).expect("connects");
+    client.create_topic("t", 50, &[], false).expect("created");
+    // Each answer takes a time that each owner's request has and all together do not.
+    server.broker().answer_with(move |frame| {
+        if matches!(frame.header.kind(), Some(Kind::ListOffsets | Kind::TrimPartitions)) {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < call_timeout / 10 {
+                std::thread::yield_now();
+            }
+        }
+        None
+    });
+    assert!(matches!(client.end_offsets("t"), Err(Error::Timeout { .. })));
+    assert!(matches!(client.trim_topic("t", Before::Latest, &[]), Err(Error::Timeout { .. })));
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    assert!(matches!(consumer.assign_all("t", Start::Earliest), Err(Error::Timeout { .. })));
+    for kind in [Kind::ListOffsets, Kind::TrimPartitions] {
+        assert!(server.broker().count(kind) < 30, "{kind:?} was asked of most owners");
+    }
+}
+
 /// A port where a connection neither opens nor fails: its queue of one place is taken.
 fn dead_end() -> (std::os::fd::OwnedFd, std::net::TcpStream, u16) {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
