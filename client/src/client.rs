@@ -258,7 +258,8 @@ impl Shared {
             check_lengths(topic, &[])?;
         }
         let request = MetadataRequest { topics: List::of(topics) };
-        self.call_until(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, |meta| request.encode(meta), Metadata::read)
+        let encode = |meta: &mut Vec<u8>| request.encode(meta);
+        self.call_of_cluster(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, encode, Metadata::read)
     }
 
     /// Metadata of one topic that has to exist.
@@ -351,6 +352,19 @@ impl Shared {
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
+        self.call_of_cluster(deadline, what, kind, effect, encode, |_, meta| decode(meta))
+    }
+
+    /// As [`call_until`](Self::call_until), where the answer means something only with the identity of the cluster that gave it.
+    fn call_of_cluster<R>(
+        &self,
+        deadline: Instant,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: impl Fn(&mut Vec<u8>),
+        decode: impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
             // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
@@ -379,7 +393,7 @@ impl Shared {
         effect: Effect,
         encode: &impl Fn(&mut Vec<u8>),
         deadline: Instant,
-        decode: &impl Fn(&[u8]) -> Result<R, DecodeError>,
+        decode: &impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
         // The broker may have closed the connection meanwhile; noticing before the request is sent saves a request with an
         // unknown outcome.
@@ -392,7 +406,8 @@ impl Shared {
                 link
             }
         };
-        let result = link.call(what, kind, effect, encode, deadline, decode);
+        let cluster_id = admin.hello.cluster_id;
+        let result = link.call(what, kind, effect, encode, deadline, |meta| decode(cluster_id, meta));
         match &result {
             Ok(_) | Err(Error::Refused { .. }) => admin.link = Some(link),
             Err(_) => admin.preferred = None,

@@ -10,6 +10,8 @@ use tramline_wire::{hello, metadata, topics};
 /// A reply to [`Client::metadata`](crate::Client::metadata): who owns what, as of `view_epoch`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
+    /// Identity of the cluster that answered; `view_epoch` counts within it.
+    pub cluster_id: [u8; 16],
     /// Rises with every change of the cluster's metadata.
     pub view_epoch: u64,
     /// The nodes and their addresses.
@@ -248,12 +250,12 @@ impl From<hello::Node<'_>> for Node {
 }
 
 impl Metadata {
-    /// Reads a reply. Everything behind this takes a partition's place in its topic for its number, and its uid for its own, so both are checked here.
-    pub(crate) fn read(meta: &[u8]) -> Result<Metadata, DecodeError> {
+    /// Reads a reply of this cluster. Everything behind this takes a partition's place in its topic for its number, and its uid for its own, so both are checked here.
+    pub(crate) fn read(cluster_id: [u8; 16], meta: &[u8]) -> Result<Metadata, DecodeError> {
         let reply = metadata::MetadataReply::decode(meta)?;
         let topics: Vec<TopicMetadata> = reply.topics.iter().map(TopicMetadata::from).collect();
         topics.iter().try_for_each(|topic| check_places(topic.partitions.iter().map(|partition| (partition.index, partition.uid))))?;
-        Ok(Metadata { view_epoch: reply.view_epoch, nodes: reply.nodes.iter().map(Node::from).collect(), topics })
+        Ok(Metadata { cluster_id, view_epoch: reply.view_epoch, nodes: reply.nodes.iter().map(Node::from).collect(), topics })
     }
 }
 
@@ -369,7 +371,7 @@ mod tests {
             let topics = [metadata::TopicMeta { error: ErrorCode::Ok, name: "t", topic_uid: 4, partitions: List::of(&partitions) }];
             let mut meta = Vec::new();
             metadata::MetadataReply { view_epoch: 1, nodes: List::default(), topics: List::of(&topics) }.encode(&mut meta);
-            assert_eq!(Metadata::read(&meta).is_ok(), is_good, "{places:?}");
+            assert_eq!(Metadata::read([7; 16], &meta).is_ok(), is_good, "{places:?}");
 
             let partitions: Vec<_> = places.iter().map(|&(index, uid)| info(index, uid)).collect();
             let (settings, partitions) = (List::default(), List::of(&partitions));

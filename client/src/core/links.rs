@@ -30,6 +30,10 @@ pub(crate) trait Lanes {
     fn wish(&mut self) -> &mut MetadataWish;
     /// Names of the topics in use.
     fn topic_names(&self) -> Vec<String>;
+    /// Whether a lane's open connection is of no use any more.
+    fn is_given_up(&self, _lane: usize) -> bool {
+        false
+    }
     /// Whether a lane needs a connection, has none and none is being opened.
     fn wants_connection(&self, lane: usize, now: Now) -> bool;
     /// A connection is being opened.
@@ -101,6 +105,9 @@ impl Links {
             self.ask_metadata(core, now);
         }
         for lane in 0..core.lane_count() {
+            if core.is_given_up(lane) {
+                self.on_failed(core, Key::Lane(lane), Error::config("nothing is sent to this owner any more"), now);
+            }
             if core.wants_connection(lane, now) {
                 self.open(core, lane, now);
             }
@@ -207,14 +214,19 @@ impl Links {
             Key::Lane(lane) => {
                 let peer = &mut self.peers[lane];
                 if let Some(hello) = peer.on_received(core.conn(lane))? {
+                    if core.cluster().is_other(&hello.cluster_id) {
+                        return Err(peer.refuse("it belongs to another cluster than the one that was known"));
+                    }
                     core.on_connected(lane, peer.address(), &hello, now);
                     self.count_opening();
                 }
             }
             Key::Router => {
                 let Router { peer, conn, .. } = &mut self.router;
-                if !peer.is_open() && peer.on_received(conn)?.is_some() {
-                    self.router.on_open(self.request_timeout_us, now);
+                if !peer.is_open()
+                    && let Some(hello) = peer.on_received(conn)?
+                {
+                    self.router.on_open(hello.cluster_id, self.request_timeout_us, now);
                 }
                 if let Some(metadata) = self.router.on_received()? {
                     core.learn(&metadata, now);

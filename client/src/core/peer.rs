@@ -126,8 +126,13 @@ impl Peer {
             return Err(Error::protocol(&self.address, message));
         }
         self.stage = Stage::Open;
-        self.rest.clear();
         Ok(Some(info))
+    }
+
+    /// Whoever has just answered is not the one that was looked for: the attempt failed, and is told as such by whoever gets this error.
+    pub(crate) fn refuse(&mut self, message: &str) -> Error {
+        self.stage = Stage::Greeting { correlation: 0, until_us: 0 };
+        Error::protocol(&self.address, message)
     }
 
     /// The attempt failed: goes on with the next address, if there is one; false: closed.

@@ -32,12 +32,14 @@ pub(crate) struct Router {
     /// The request under way, and until when it may be.
     asked: Option<(u64, u64)>,
     topics: Vec<String>,
+    /// Of the node that answers.
+    cluster_id: [u8; 16],
 }
 
 impl Router {
     pub(crate) fn new(servers: Vec<String>, frame_bytes_max: u32) -> Router {
         let conn = Conn::new(RECV_BYTES_FIRST, frame_bytes_max);
-        Router { peer: Peer::new(None), conn, servers, next: None, last: None, asked: None, topics: Vec::new() }
+        Router { peer: Peer::new(None), conn, servers, next: None, last: None, asked: None, topics: Vec::new(), cluster_id: [0; 16] }
     }
 
     /// Whether it is free to ask.
@@ -65,7 +67,8 @@ impl Router {
     }
 
     /// The connection is open: asks.
-    pub(crate) fn on_open(&mut self, request_timeout_us: u64, now: Now) {
+    pub(crate) fn on_open(&mut self, cluster_id: [u8; 16], request_timeout_us: u64, now: Now) {
+        self.cluster_id = cluster_id;
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         let request = MetadataRequest { topics: List::of(&names) };
         if let Ok(correlation) = self.conn.request(Kind::Metadata, |meta| request.encode(meta)) {
@@ -80,7 +83,7 @@ impl Router {
         let (metadata, length) = match self.conn.peek() {
             Ok(None) => return Ok(None),
             Ok(Some((frame, length))) if frame.header.correlation == correlation || frame.header.is_error() => {
-                let read = read_reply("get metadata", address, Kind::Metadata, &frame, Metadata::read);
+                let read = read_reply("get metadata", address, Kind::Metadata, &frame, |meta| Metadata::read(self.cluster_id, meta));
                 (read?, length)
             }
             Ok(Some(_)) => return Err(Error::protocol(address, "it answered something that was not asked")),

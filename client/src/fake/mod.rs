@@ -69,6 +69,7 @@ pub(crate) struct FakeBroker {
     pub logs: BTreeMap<u64, Log>,
     pub port: u16,
     /// Told at hello.
+    pub cluster_id: [u8; 16],
     pub node: u32,
     /// The better address in refusals of whole requests.
     pub next_of_refusals: String,
@@ -106,6 +107,7 @@ impl FakeBroker {
             topics: Vec::new(),
             logs: BTreeMap::new(),
             port: 7410,
+            cluster_id: [7; 16],
             node: 1,
             next_of_refusals: String::new(),
             shard_ports: vec![7411],
@@ -162,7 +164,7 @@ impl FakeBroker {
             let meta = TopicMeta { error: ErrorCode::Ok, name: &topic.name, topic_uid: topic.uid, partitions: List::of(&partitions) };
             TopicMetadata::from(meta)
         });
-        Metadata { view_epoch: self.view_epoch, nodes: vec![node], topics: topics.collect() }
+        Metadata { cluster_id: self.cluster_id, view_epoch: self.view_epoch, nodes: vec![node], topics: topics.collect() }
     }
 
     /// Values of all records of a partition, uncompressed ones only.
@@ -317,7 +319,7 @@ impl FakeBroker {
         let body = HelloReply {
             protocol: 1,
             feature_level: 1,
-            cluster_id: [7; 16],
+            cluster_id: self.cluster_id,
             node: self.node,
             shard: 0,
             frame_max: 8 << 20,

@@ -256,6 +256,51 @@ fn another_node_at_the_owners_address_is_not_taken() {
 }
 
 #[test]
+fn a_node_that_was_set_up_anew_is_another_cluster_and_gets_what_comes() {
+    let mut world = World::new();
+    (0..40).for_each(|_| world.broker.view_epoch += 1);
+    world.send(1);
+    world.run(1_000);
+    assert!(world.is_done());
+    // The same topic, with the same uids, in a cluster whose epochs and producer ids begin again; another producer got the first id there.
+    let mut anew = FakeBroker::new();
+    anew.create("t", 1);
+    (anew.cluster_id, anew.producer_id) = ([8; 16], 1);
+    world.broker = anew;
+    for place in world.sockets.keys().copied().collect::<Vec<_>>() {
+        world.fail(place, std::io::ErrorKind::ConnectionReset);
+    }
+    world.send(2);
+    world.turn_once();
+    for _ in 0..200 {
+        if world.core.trouble().is_some_and(|error| error.to_string().contains("another cluster answers than before")) {
+            break;
+        }
+        if !world.turn_once() {
+            world.now_us = world.core.next_step_us(world.now()).min(world.links.next_step_us()).max(world.now_us + 1);
+        }
+    }
+    assert!(world.core.trouble().is_some_and(|error| error.to_string().contains("another cluster")), "{:?}", world.core.trouble());
+    world.run(1_000_000);
+    assert!(world.is_done() && world.core.trouble().is_none(), "{:?}", world.told);
+    let uid = world.broker.topics[0].partitions[0];
+    assert_eq!((world.broker.values(uid).len(), world.broker.producer_id), (1, 2), "under an id of that cluster");
+}
+
+#[test]
+fn one_view_with_an_epoch_that_nothing_follows_does_not_stop_a_producer_for_good() {
+    let mut world = World::new();
+    let mut wrong = world.broker.view();
+    wrong.view_epoch = u64::MAX;
+    wrong.topics[0].partitions[0].uid += 1000;
+    let now = world.now();
+    Lanes::learn(&mut world.core, &wrong, now);
+    world.send(1);
+    world.run(20_000_000);
+    assert!(world.is_done(), "{:?}", world.told);
+}
+
+#[test]
 fn a_metadata_request_that_is_not_answered_goes_to_the_next() {
     let mut world = World::new();
     world.send(1);

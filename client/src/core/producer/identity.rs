@@ -38,7 +38,7 @@ impl ProducerCore {
     pub(super) fn maybe_ask_identity(&mut self, lane_index: usize, now: Now) {
         let lane = &mut self.lanes[lane_index];
         let Identity::Wanted { at_us } = self.identity else { return };
-        if at_us > now.mono_us || !lane.open {
+        if at_us > now.mono_us || !lane.open || lane.given_up {
             return;
         }
         // A request without fields cannot be above a limit.

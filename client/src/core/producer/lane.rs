@@ -30,6 +30,8 @@ pub(crate) struct Lane {
     pub conn: Conn,
     /// Whether a socket is connected and said hello.
     pub open: bool,
+    /// Its connection leads to where nothing is sent any more: it is to be closed.
+    pub given_up: bool,
     /// A connection is being opened.
     pub connecting: bool,
     /// Not before this time, after a failure.
@@ -60,6 +62,7 @@ impl Lane {
             address: String::new(),
             conn,
             open: false,
+            given_up: false,
             connecting: false,
             connect_at_us: 0,
             backoff,

@@ -26,6 +26,10 @@ impl Lanes for ProducerCore {
     fn wish(&mut self) -> &mut MetadataWish {
         &mut self.wish
     }
+    fn is_given_up(&self, lane: usize) -> bool {
+        let lane = &self.lanes[lane];
+        lane.open && lane.given_up
+    }
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         ProducerCore::wants_connection(self, lane, now)
     }

@@ -44,7 +44,7 @@ use tramline_wire::batch::Limits;
 use tramline_wire::level::Level;
 use tramline_wire::produce::ProduceResult;
 
-use super::cluster::{ClusterView, Owner};
+use super::cluster::{ClusterView, Learned, Owner};
 use super::codec::Compressor;
 use super::wish::MetadataWish;
 use super::{Alive, Backoff, Conn, Now};
@@ -96,6 +96,8 @@ enum Source {
     Part(u32),
     Identity,
     Metadata,
+    /// Another cluster took the place of the one that was known.
+    Cluster,
 }
 
 /// The fate of one record.
@@ -236,8 +238,14 @@ impl ProducerCore {
         self.wish.on_learned(Some(now.mono_us.saturating_add(METADATA_AGE_US_MAX)));
         self.metrics.metadata_refreshes += 1;
         self.clear_trouble(Source::Metadata);
-        if !self.cluster.learn(metadata) {
-            return;
+        let learned = self.cluster.learn_at(metadata, now);
+        match learned {
+            Learned::Older => return,
+            Learned::Newer => {}
+            Learned::Lower | Learned::OtherCluster => self.parts.iter_mut().for_each(|part| part.term = 0),
+        }
+        if learned == Learned::OtherCluster {
+            self.leave_old_cluster(now);
         }
         for topic in &metadata.topics {
             if topic.error.is_ok() {

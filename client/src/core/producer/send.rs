@@ -101,7 +101,7 @@ impl ProducerCore {
     /// Queues one request, if the window has room and something is ready.
     fn build_request(&mut self, lane_index: usize, now: Now) -> bool {
         let lane = &mut self.lanes[lane_index];
-        let room = lane.open && lane.window.len() < self.config.max_in_flight && lane.pause_until_us <= now.mono_us;
+        let room = lane.open && !lane.given_up && lane.window.len() < self.config.max_in_flight && lane.pause_until_us <= now.mono_us;
         if !room || lane.ready.is_empty() {
             return false;
         }

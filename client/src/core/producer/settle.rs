@@ -123,8 +123,10 @@ impl ProducerCore {
                 part.renumbered = 0;
                 let mut is_current = true;
                 if let Stamp::Marked(marked) = &batch.stamp {
-                    part.sequence.on_stored(marked, batch.seq);
                     is_current = marked.uid == part.uid;
+                    if is_current {
+                        part.sequence.on_stored(marked, batch.seq);
+                    }
                 }
                 if is_current {
                     part.probing = !part.refused.is_empty();
@@ -137,6 +139,7 @@ impl ProducerCore {
                 self.metrics.duplicates_too_old += u64::from(offset.is_none());
                 if self.trouble.is_some() {
                     self.clear_trouble(Source::Part(id));
+                    self.clear_trouble(Source::Cluster);
                 }
                 self.finish(batch, offset, level, None);
             } else {
@@ -279,6 +282,7 @@ impl ProducerCore {
         let written = lane.conn.out().written();
         let mut window = std::mem::take(&mut lane.window);
         lane.open = false;
+        lane.given_up = false;
         lane.connecting = false;
         lane.silent = false;
         lane.conn.reset();

@@ -14,7 +14,7 @@ use tramline_wire::level::Level;
 
 use super::batch::{Sealed, Stamp};
 use super::identity::Identity;
-use super::sequence::{Meaning, Readiness, Verdict};
+use super::sequence::{Meaning, Readiness, Sequence, Verdict};
 use super::{ProducerCore, Source};
 use crate::core::Now;
 use crate::error::Error;
@@ -163,7 +163,7 @@ impl ProducerCore {
         for mut batch in std::mem::take(&mut part.queue) {
             if is_old(&batch) && batch.is_in_doubt() {
                 let topic = &self.topics[self.parts[id as usize].topic as usize].name;
-                let message = format!("topic {topic:?} was deleted, and one of the same name created");
+                let message = format!("topic {topic:?} is another one by now, of the same name");
                 self.give_up(batch, Arc::new(Error::config(&message)));
             } else {
                 if is_old(&batch) {
@@ -173,6 +173,34 @@ impl ProducerCore {
             }
         }
         self.parts[id as usize].queue = kept;
+    }
+
+    /// The cluster is another one, so nothing that is known of partitions, numbers and the id holds, also where a uid is the same: what has a mark is of a
+    /// partition that is gone.
+    pub(super) fn leave_old_cluster(&mut self, now: Now) {
+        self.identity = Identity::Wanted { at_us: now.mono_us };
+        let disown = |batch: &mut Sealed| {
+            if let Stamp::Marked(marked) = &mut batch.stamp {
+                marked.uid = 0; // never a partition's
+            }
+        };
+        for lane in &mut self.lanes {
+            lane.given_up = lane.open;
+            lane.window.iter_mut().flat_map(|request| &mut request.batches).for_each(disown);
+        }
+        for id in 0..self.parts.len() as u32 {
+            let part = &mut self.parts[id as usize];
+            part.queue.iter_mut().for_each(disown);
+            part.refused.iter_mut().for_each(|(batch, _)| disown(batch));
+            part.sequence = Sequence::default();
+            part.probing = true;
+            part.durable_end = 0;
+            if part.in_flight == 0 && self.marks {
+                self.settle_marked(id, now);
+            }
+        }
+        let error = Error::config("another cluster answers than before (a node that was set up anew?): records go there from now on");
+        self.trouble = Some((Source::Cluster, Arc::new(error)));
     }
 
     /// Ends a batch that will not be sent any more. `error` is why; told as it is when the batch is not stored, else as the reason of a doubt.
