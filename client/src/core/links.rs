@@ -18,7 +18,7 @@ use crate::types::Metadata;
 
 /// A core that talks to owners, as seen from its connections.
 pub(crate) trait Lanes {
-    /// Number of lanes; they are counted from 0 and never go away.
+    /// Number of lanes; they are counted from 0 and never go away, but may get another owner while they are closed.
     fn lane_count(&self) -> usize;
     /// Bytes of a lane.
     fn conn(&mut self, lane: usize) -> &mut Conn;
@@ -140,9 +140,10 @@ impl Links {
     #[cold]
     fn open(&mut self, core: &mut impl Lanes, lane: usize, now: Now) {
         while self.peers.len() <= lane {
-            let owner = core.owner(self.peers.len());
-            self.peers.push(Peer::new(Some(owner.node)));
+            self.peers.push(Peer::new(None));
         }
+        // A lane may have another owner than the last time.
+        self.peers[lane].look_for(core.owner(lane).node);
         core.on_connecting(lane);
         if self.peers[lane].begin(core.cluster().addresses(core.owner(lane)), &self.greeting, now) {
             self.dials = true;

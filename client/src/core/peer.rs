@@ -55,6 +55,11 @@ impl Peer {
         Peer { stage: Stage::Closed, address: String::new(), rest: Vec::new(), node }
     }
 
+    /// From now on this node has to answer.
+    pub(crate) fn look_for(&mut self, node: u32) {
+        self.node = Some(node);
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.stage == Stage::Closed
     }

@@ -256,6 +256,27 @@ fn another_node_at_the_owners_address_is_not_taken() {
 }
 
 #[test]
+fn a_connection_to_an_owner_without_partitions_is_closed_and_its_place_used_again() {
+    let mut world = World::new();
+    world.send(1);
+    world.run(1_000);
+    for (round, node) in (2..20).enumerate() {
+        world.broker.node = node;
+        let mut view = world.broker.view();
+        view.view_epoch += 1 + round as u64;
+        view.nodes[0].id = node;
+        view.topics[0].partitions[0].leader_node = node;
+        let now = world.now();
+        Lanes::learn(&mut world.core, &view, now);
+        world.send(u64::from(node));
+        world.run(1_000_000);
+    }
+    assert!(world.is_done(), "{:?}", world.told);
+    assert_eq!(world.told.len(), 19);
+    assert!(world.core.lane_count() <= 2 && world.sockets.len() <= 2, "{} lanes", world.core.lane_count());
+}
+
+#[test]
 fn a_node_that_was_set_up_anew_is_another_cluster_and_gets_what_comes() {
     let mut world = World::new();
     (0..40).for_each(|_| world.broker.view_epoch += 1);

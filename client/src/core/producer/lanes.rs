@@ -27,8 +27,7 @@ impl Lanes for ProducerCore {
         &mut self.wish
     }
     fn is_given_up(&self, lane: usize) -> bool {
-        let lane = &self.lanes[lane];
-        lane.open && lane.given_up
+        self.lanes[lane].is_useless()
     }
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         ProducerCore::wants_connection(self, lane, now)

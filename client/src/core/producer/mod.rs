@@ -330,19 +330,35 @@ impl ProducerCore {
         }
     }
 
-    fn move_to_owner(&mut self, id: u32, owner: Owner) {
-        let lane = match self.lanes.iter().position(|lane| lane.owner == owner) {
-            Some(lane) => lane as u32,
+    fn lane_to(&mut self, owner: Owner) -> u32 {
+        if let Some(lane) = self.lanes.iter().position(|lane| lane.owner == owner) {
+            return lane as u32;
+        }
+        let backoff = self.backoff();
+        let lane = match self.lanes.iter().position(Lane::is_free) {
+            Some(lane) => {
+                self.clear_trouble(Source::Lane(lane));
+                self.lanes[lane].reuse(owner, backoff);
+                lane
+            }
             None => {
-                let backoff = self.backoff();
                 self.lanes.push(Lane::new(owner, Conn::new(RECV_BYTES_FIRST, self.frame_bytes_max), backoff));
-                self.lanes.len() as u32 - 1
+                self.lanes.len() - 1
             }
         };
+        lane as u32
+    }
+
+    fn move_to_owner(&mut self, id: u32, owner: Owner) {
+        let lane = self.lane_to(owner);
         let part = &mut self.parts[id as usize];
         if part.lane != lane {
             // What flies towards the old owner has to be answered before the new one gets anything.
             part.probing = true;
+            if part.lane != NO_LANE {
+                self.lanes[part.lane as usize].partitions -= 1;
+            }
+            self.lanes[lane as usize].partitions += 1;
             part.lane = lane;
             part.listed = false;
         }

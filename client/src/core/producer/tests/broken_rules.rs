@@ -187,3 +187,18 @@ fn a_pause_of_seven_weeks_is_cut_to_what_the_records_can_bear_and_told() {
         assert_eq!((rig.failed().len(), rig.told.len(), rig.core.trouble().is_some()), (0, 3, false));
     }
 }
+
+#[test]
+fn owners_without_end_cost_no_lanes_without_end() {
+    let (mut rig, _) = Rig::new(ProducerConfig::default(), 2);
+    for round in 0..500u32 {
+        let mut view = rig.broker.view();
+        view.view_epoch = 10 + u64::from(round);
+        for (partition, node) in view.topics[0].partitions.iter_mut().zip([round, 1000 + round]) {
+            (partition.leader_node, partition.term) = (node, 10 + u64::from(round));
+        }
+        let now = rig.now();
+        rig.core.learn(&view, now);
+    }
+    assert!(rig.core.lanes.len() <= 4, "{} lanes for two partitions", rig.core.lanes.len());
+}
