@@ -101,9 +101,10 @@ impl ClusterView {
         }
     }
 
-    /// The common address of each node.
-    pub(crate) fn node_addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(Node::address).collect()
+    /// The common addresses of so many nodes at most, from number `first` on (counted round): a view may have any number of them.
+    pub(crate) fn some_addresses(&self, first: usize, count_max: usize) -> Vec<String> {
+        let count = self.nodes.len();
+        (0..count.min(count_max)).map(|place| self.nodes[(first % count + place) % count].address()).collect()
     }
 
     /// Addresses of an owner, best first. Empty when the node is unknown.
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(learned, [Learned::Older; 4]);
         assert_eq!(cluster.learn_at(&view(3, "right", &[]), at(10_999_999)), Learned::Older, "answers enough, but not for long enough");
         assert_eq!(cluster.learn_at(&view(3, "right", &[]), at(11_000_000)), Learned::Lower);
-        assert_eq!(cluster.node_addresses(), ["right:7410"]);
+        assert_eq!(cluster.some_addresses(0, 9), ["right:7410"]);
         // One that is not lower ends the row.
         assert_eq!(cluster.learn_at(&view(2, "old", &[]), at(12_000_000)), Learned::Older);
         assert_eq!(cluster.learn_at(&view(3, "right", &[]), at(13_000_000)), Learned::Newer);
@@ -164,7 +165,7 @@ mod tests {
         let mut cluster = ClusterView::default();
         assert!(cluster.learn(&view(3, "this", &[])) && !cluster.is_other(&[0; 16]) && cluster.is_other(&[9; 16]));
         assert_eq!(cluster.learn_at(&other, Now { mono_us: 1, utc_us: 0 }), Learned::OtherCluster);
-        assert_eq!(cluster.node_addresses(), ["other:7410"]);
+        assert_eq!(cluster.some_addresses(0, 9), ["other:7410"]);
         assert!(!cluster.is_other(&[9; 16]));
     }
 
@@ -172,7 +173,7 @@ mod tests {
     fn an_ipv6_host_gets_brackets() {
         let mut cluster = ClusterView::default();
         assert!(cluster.learn(&view(1, "::1", &[7411, 0])));
-        assert_eq!(cluster.node_addresses(), ["[::1]:7410"]);
+        assert_eq!(cluster.some_addresses(0, 9), ["[::1]:7410"]);
         assert_eq!(cluster.addresses(Owner { node: 1, shard: 0 }), ["[::1]:7411", "[::1]:7410"]);
         // A shard without a port of its own is found at the common one.
         assert_eq!(cluster.addresses(Owner { node: 1, shard: 1 }), ["[::1]:7410"]);

@@ -130,7 +130,7 @@ impl Links {
         if !self.router.is_idle() {
             self.router.close();
         }
-        if !self.router.ask(topics, core.cluster().node_addresses(), &self.greeting, now) {
+        if !self.router.ask(topics, core.cluster(), &self.greeting, now) {
             core.metadata_failed(Error::config("no server address: give at least one host:port"), now);
         }
         self.dials = true;
@@ -227,9 +227,9 @@ impl Links {
                 if !peer.is_open()
                     && let Some(hello) = peer.on_received(conn)?
                 {
-                    self.router.on_open(hello.cluster_id, self.request_timeout_us, now);
+                    self.router.on_open(hello.cluster_id, self.request_timeout_us, now)?;
                 }
-                if let Some(metadata) = self.router.on_received()? {
+                if let Some(metadata) = self.router.on_received(self.request_timeout_us, now)? {
                     core.learn(&metadata, now);
                     self.count_opening();
                 }
