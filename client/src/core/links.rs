@@ -7,6 +7,8 @@
 //! Invariants: a lane's core hears `on_connected` once per connection, and then `on_lost` once; one that could not be opened at any of its addresses is told
 //! as lost, too. A dead address costs its own lane time and no other: nothing here waits.
 
+use std::hash::{Hash, Hasher};
+
 use super::cluster::{ClusterView, Owner};
 use super::peer::{Greeting, Peer};
 use super::router::Router;
@@ -79,6 +81,8 @@ pub(crate) struct Links {
     router: Router,
     /// By lane.
     peers: Vec<Peer>,
+    /// Of the newest answer: who owns what.
+    owners: u64,
     /// Something may be to be dialled.
     dials: bool,
     /// Attempts under way, the router's included: while there are none, `step` has nothing to look after.
@@ -93,6 +97,7 @@ impl Links {
             request_timeout_us: crate::clock::micros(config.request_timeout),
             router: Router::new(config.servers.clone(), config.frame_bytes_max),
             peers: Vec::new(),
+            owners: 0,
             dials: false,
             opening: 0,
         }
@@ -231,6 +236,9 @@ impl Links {
                 }
                 if let Some(metadata) = self.router.on_received(self.request_timeout_us, now)? {
                     core.learn(&metadata, now);
+                    let owners = hash_of_owners(&metadata);
+                    core.wish().on_answered(self.owners != owners, now);
+                    self.owners = owners;
                     self.count_opening();
                 }
             }
@@ -277,6 +285,15 @@ impl Links {
         }
         self.peers.iter().map(Peer::until_us).fold(self.router.until_us(), u64::min)
     }
+}
+
+/// Tells answers apart in which some partition has another owner. Two that differ and look alike cost a wait, no more.
+fn hash_of_owners(metadata: &Metadata) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for partition in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
+        (partition.uid, partition.leader_node, partition.leader_shard).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -245,6 +245,21 @@ fn a_refusal_that_names_an_address_is_followed() {
 }
 
 #[test]
+fn not_leader_without_end_is_no_storm_of_questions() {
+    let mut world = World::new();
+    let uid = world.broker.topics[0].partitions[0];
+    world.broker.log(uid).refusals.extend([ErrorCode::NotLeader; 2_000]);
+    world.send(1);
+    world.run(10_000_000);
+    // 1.3 s until the wait is a second, then one per second.
+    let asked = world.asked_metadata();
+    assert!((10..20).contains(&asked), "asked {asked} times in 10 s");
+    world.broker.log(uid).refusals.clear();
+    world.run(300_000);
+    assert!(world.is_done());
+}
+
+#[test]
 fn another_node_at_the_owners_address_is_not_taken() {
     let mut world = World::new();
     world.broker.node = 2;
