@@ -2,8 +2,8 @@
 //!
 //! Administrative requests share one connection behind a lock; producers and consumers open their own. A retriable
 //! refusal or a broken connection is tried again with growing waits until `call_timeout` is over, at the address the
-//! broker named if it named one. Creating and deleting are not repeated after their request was sent and got no answer, or one that says that it may have been
-//! done (`timed_out`, `storage_failed`, `internal`): whether they took effect is then unknown, and the error says so.
+//! broker named if it named one. Creating and deleting are not repeated after their request was sent and got no answer, or one that says
+//! that it may have been done (`timed_out`, `storage_failed`, `internal`): whether they took effect is then unknown, and the error says so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -416,8 +416,8 @@ impl Shared {
     }
 }
 
-/// Opens a connection to the first address that answers: the preferred one, the configured ones, some of the nodes known. Each gets `connect_timeout`, or what
-/// is left until the deadline.
+/// Opens a connection to the first address that answers: the preferred one, the configured ones, some of the nodes known. Each gets
+/// `connect_timeout`, or what is left until the deadline.
 fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node], deadline: Option<Instant>) -> Result<(Link, HelloInfo), Error> {
     let known: Vec<String> = nodes.iter().take(NODES_TRIED_MAX).map(Node::address).collect();
     let addresses = preferred.into_iter().chain(config.servers.iter().map(String::as_str)).chain(known.iter().map(String::as_str));

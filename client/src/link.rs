@@ -89,8 +89,8 @@ impl Link {
     }
 
     /// Sends a request and waits for its reply. An error other than [`Error::Refused`] leaves the link unusable. `effect` says
-    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`], and so is a refusal that says
-    /// that it may have been done.
+    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`], and so is a
+    /// refusal that says that it may have been done.
     pub(crate) fn call<R>(
         &mut self,
         what: &str,
@@ -115,8 +115,8 @@ impl Link {
         Err(if effect == Effect::Once && may_be_done { self.unknown(what, &error) } else { error })
     }
 
-    /// Moves bytes both ways until the reply is there, whole. The time counts at each turn: a peer that always has something else to say is as good as
-    /// one that says nothing.
+    /// Moves bytes both ways until the reply is there, whole. The time counts at each turn: a peer that always has something else to say is
+    /// as good as one that says nothing.
     fn await_reply(&mut self, what: &str, correlation: u64, deadline: Instant) -> Result<(), Error> {
         let mut is_late = false;
         loop {

@@ -21,8 +21,8 @@ use crate::transport::{Driver, Received, Slot, Wire};
 /// noticed while nothing is lost. In a busy exchange the extra system call (0.3 us) is saved.
 pub(crate) const SILENCE_US: u64 = 1000;
 
-/// Reads for an overdue answer. A window's answers are some 200 KiB at most (five requests of 1,024 batches, 40 bytes each), which is 13 reads of the first
-/// receive buffer.
+/// Reads for an overdue answer. A window's answers are some 200 KiB at most (five requests of 1,024 batches, 40 bytes each), which is 13
+/// reads of the first receive buffer.
 const OVERDUE_READS: usize = 64;
 
 /// Reads per lane and turn of a consumer: bounds how long one busy lane keeps the others waiting.
@@ -126,8 +126,8 @@ fn exchange<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, n
     Ok(progress)
 }
 
-/// An answer is overdue. Where the caller was away for long it may lie in the socket behind others, so what is there is read first; but not without end, as a
-/// peer can talk for ever and not answer.
+/// An answer is overdue. Where the caller was away for long it may lie in the socket behind others, so what is there is read first; but not
+/// without end, as a peer can talk for ever and not answer.
 #[cold]
 fn await_overdue<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, now: Now) -> Result<(), Error> {
     for _ in 0..OVERDUE_READS {

@@ -250,7 +250,8 @@ impl From<hello::Node<'_>> for Node {
 }
 
 impl Metadata {
-    /// Reads a reply of this cluster. Everything behind this takes a partition's place in its topic for its number, and its uid for its own, so both are checked here.
+    /// Reads a reply of this cluster. Everything behind this takes a partition's place in its topic for its number, and its uid for its
+    /// own, so both are checked here.
     pub(crate) fn read(cluster_id: [u8; 16], meta: &[u8]) -> Result<Metadata, DecodeError> {
         let reply = metadata::MetadataReply::decode(meta)?;
         let topics: Vec<TopicMetadata> = reply.topics.iter().map(TopicMetadata::from).collect();

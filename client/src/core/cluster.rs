@@ -4,13 +4,15 @@
 //! hop inside the node; if that port cannot be reached (a firewall, a port mapping) at the node's common port, where any
 //! shard takes the connection and passes requests on.
 //!
-//! A view is replaced by one with the same or a higher epoch; by one of another cluster (a node that was set up anew at the same address, whose epochs begin
-//! again); and by a lower one when nothing else was heard for long: one answer that was wrong must not stop its client for good.
+//! A view is replaced by one with the same or a higher epoch; by one of another cluster (a node that was set up anew at the same address,
+//! whose epochs begin again); and by a lower one when nothing else was heard for long: one answer that was wrong must not stop its client
+//! for good.
 
 use super::Now;
 use crate::types::{Metadata, Node, PartitionMetadata};
 
-/// So many answers in a row with an epoch below the known one, over so long, are believed. Nodes that lag behind the newest view catch up within a second.
+/// So many answers in a row with an epoch below the known one, over so long, are believed. Nodes that lag behind the newest view catch up
+/// within a second.
 const LOWER_ANSWERS_MIN: u32 = 5;
 const LOWER_TIME_US_MIN: u64 = 10_000_000;
 

@@ -1,9 +1,9 @@
 //! Newer metadata, over a connection of its own: whom to ask, when to go on to the next one.
 //!
-//! Asked first: the address that a refusal named (`next`), the one that answered last, some of the nodes known, the configured servers; 16 addresses at most per
-//! attempt, and other nodes at the next. Names that are too many for a request, or for its reply, are asked for in parts, over one connection. The connection
-//! is opened for one answer and closed after it: metadata is asked for when something moved, and every five minutes else, so an open connection would
-//! mostly cost pings.
+//! Asked first: the address that a refusal named (`next`), the one that answered last, some of the nodes known, the configured servers; 16
+//! addresses at most per attempt, and other nodes at the next. Names that are too many for a request, or for its reply, are asked for in
+//! parts, over one connection. The connection is opened for one answer and closed after it: metadata is asked for when something moved, and
+//! every five minutes else, so an open connection would mostly cost pings.
 //!
 //! Not here: when metadata is due and what it means (the cores).
 

@@ -1,7 +1,8 @@
 //! When a producer or a consumer wants metadata, and from where: what its core notes and its connections (`links`) take.
 //!
-//! Invariants: nothing is due while metadata is being got; after a failure there is a wait, longer each time, that a wish does not shorten; and after an answer,
-//! too, longer each time that it brought nothing new: a node that goes on saying `not_leader` would else be asked as fast as it answers.
+//! Invariants: nothing is due while metadata is being got; after a failure there is a wait, longer each time, that a wish does not shorten;
+//! and after an answer, too, longer each time that it brought nothing new: a node that goes on saying `not_leader` would else be asked as
+//! fast as it answers.
 //!
 //! Not here: getting it (`router`), whose metadata it is (`cluster`).
 
@@ -23,7 +24,8 @@ pub(crate) struct MetadataWish {
     answered_wait_us: u64,
 }
 
-/// The wait after an answer: 10 ms, in which a leader that was just chosen gets known; doubled up to 1 s, which bounds what is lost after a long failover.
+/// The wait after an answer: 10 ms, in which a leader that was just chosen gets known; doubled up to 1 s, which bounds what is lost after a
+/// long failover.
 const ANSWERED_WAIT_US_MIN: u64 = 10_000;
 const ANSWERED_WAIT_US_MAX: u64 = 1_000_000;
 
@@ -82,7 +84,8 @@ impl MetadataWish {
         self.backoff.reset();
     }
 
-    /// After [`on_learned`](Self::on_learned): it is not wanted again at once. `brought_news`: some partition has another owner than before.
+    /// After [`on_learned`](Self::on_learned): it is not wanted again at once. `brought_news`: some partition has another owner than
+    /// before.
     pub(super) fn on_answered(&mut self, brought_news: bool, now: Now) {
         if brought_news {
             self.answered_wait_us = ANSWERED_WAIT_US_MIN;

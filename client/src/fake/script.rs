@@ -4,8 +4,8 @@ use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::{self, Frame};
 use tramline_wire::kind::Kind;
 
-/// Answers in the broker's place, where a test wants a peer that breaks the rules: the bytes to send (none: silence), or `None` for what the broker would
-/// answer.
+/// Answers in the broker's place, where a test wants a peer that breaks the rules: the bytes to send (none: silence), or `None` for what
+/// the broker would answer.
 #[derive(Default)]
 pub(crate) struct Script(Option<Box<Answer>>);
 

@@ -68,7 +68,8 @@ pub(crate) struct Sealed {
     pub part: u32,
     /// The partition's uid as of the newest request with it: the answer has to name it. 0: not sent yet.
     pub sent_uid: u64,
-    /// Place of this batch within its partition and producer: the order to keep. Batches are [`SEQ_STEP`] apart, so that pieces find a place in between.
+    /// Place of this batch within its partition and producer: the order to keep. Batches are [`SEQ_STEP`] apart, so that pieces find a
+    /// place in between.
     pub seq: u64,
     /// When its time is over, monotonic microseconds.
     pub deadline_us: u64,
@@ -104,8 +105,8 @@ pub(crate) struct Done {
 /// Buffers to use again: at most so many of each kind. In steady state far fewer are free at a time.
 const KEPT_MAX: usize = 256;
 
-/// Buffers to use again. What is above two batches is let go, as one large record per buffer would else stay for ever; all together take no more than the
-/// producer may hold.
+/// Buffers to use again. What is above two batches is let go, as one large record per buffer would else stay for ever; all together take no
+/// more than the producer may hold.
 #[derive(Debug)]
 pub(crate) struct Pool {
     limits: Limits,

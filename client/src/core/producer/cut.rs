@@ -1,12 +1,13 @@
 //! Batches that are too large for the broker, in pieces.
 //!
-//! How large a batch may be is the topic's (`batch.max.bytes`, and `record.max.bytes` for a record) and the node's (`frame.max.bytes`), and a producer asks for
-//! neither: its own limits are the defaults. So a batch can be refused whose records are fine, each for itself. It is cut in halves, down to one record,
-//! which fails alone. The topic's batches are closed at half of what was refused from then on, for this producer's life or until the topic is another
-//! one: a limit that was raised meanwhile costs smaller batches and nothing else.
+//! How large a batch may be is the topic's (`batch.max.bytes`, and `record.max.bytes` for a record) and the node's (`frame.max.bytes`), and
+//! a producer asks for neither: its own limits are the defaults. So a batch can be refused whose records are fine, each for itself. It is
+//! cut in halves, down to one record, which fails alone. The topic's batches are closed at half of what was refused from then on, for this
+//! producer's life or until the topic is another one: a limit that was raised meanwhile costs smaller batches and nothing else.
 //!
-//! A batch that is cut is one that was given up, as far as its mark goes: its pieces, and all behind it, get new numbers in the next epoch. That may be done
-//! because every copy of it was refused, so it is not stored, and what is behind it in the same epoch is not either. One of which a copy is in doubt is not cut.
+//! A batch that is cut is one that was given up, as far as its mark goes: its pieces, and all behind it, get new numbers in the next epoch.
+//! That may be done because every copy of it was refused, so it is not stored, and what is behind it in the same epoch is not either. One
+//! of which a copy is in doubt is not cut.
 //!
 //! Not here: refusals that pass (`settle`, `unresolved`).
 
@@ -72,8 +73,8 @@ impl ProducerCore {
         }
     }
 
-    /// Sees to it that the first batch of a queue is one that the node and the topic take, as far as is known. `node_bytes_max`: what the node takes in a
-    /// frame.
+    /// Sees to it that the first batch of a queue is one that the node and the topic take, as far as is known. `node_bytes_max`: what the
+    /// node takes in a frame.
     #[inline]
     pub(super) fn fit_first(&mut self, id: u32, node_bytes_max: usize) {
         loop {

@@ -61,8 +61,8 @@ impl ProducerCore {
         matches!(self.identity, Identity::Asked { lane: asked, correlation: known, .. } if asked == lane && known == correlation)
     }
 
-    /// An id came. An error means that it is none, and that its connection has to be given up: marks without an id, or a window without room,
-    /// are nothing that a node of this protocol asks for.
+    /// An id came. An error means that it is none, and that its connection has to be given up: marks without an id, or a window without
+    /// room, are nothing that a node of this protocol asks for.
     pub(super) fn on_identity(&mut self, lane: usize, reply: &InitProducerReply, now: Now) -> Result<(), Error> {
         let InitProducerReply { producer_id, batches_kept, .. } = *reply;
         if producer_id == 0 || batches_kept == 0 {

@@ -22,7 +22,8 @@ use super::{ProducerCore, Source};
 use crate::core::Now;
 use crate::error::Error;
 
-/// The longest pause for one answer: 10 s. A node under pressure asks for milliseconds; whoever asks for more is wrong, or wants to stop the producer.
+/// The longest pause for one answer: 10 s. A node under pressure asks for milliseconds; whoever asks for more is wrong, or wants to stop
+/// the producer.
 const THROTTLE_US_MAX: u64 = 10_000_000;
 
 /// What a frame said, copied out so that the connection is free again.
@@ -66,7 +67,8 @@ impl ProducerCore {
                     Some(request) => {
                         let is_written = request.end <= self.lanes[lane].conn.out().written();
                         self.on_refused(lane, request.batches, error, now);
-                        // A node may refuse what it sees of a request and close. Should it not, the rest would stay in the queue and grow there.
+                        // A node may refuse what it sees of a request and close. Should it not, the rest would stay in the queue and grow
+                        // there.
                         if !is_written {
                             return Err(self.too_early(lane));
                         }

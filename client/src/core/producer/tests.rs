@@ -1,7 +1,7 @@
 //! The producer's core against a broker in memory: order, windows, refusals, lost connections, time.
 //!
-//! Tests of what only an idempotent producer does are in `idempotence`, those of what one without idempotence does say so with `plain`; peers that
-//! break the protocol's rules are in `broken_rules`, batches that are too large in `cut`.
+//! Tests of what only an idempotent producer does are in `idempotence`, those of what one without idempotence does say so with `plain`;
+//! peers that break the protocol's rules are in `broken_rules`, batches that are too large in `cut`.
 
 mod broken_rules;
 mod cut;

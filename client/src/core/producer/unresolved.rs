@@ -131,9 +131,9 @@ impl ProducerCore {
         }
     }
 
-    /// None of a partition's batches is stored: all get new numbers, but for those whose time is over. Returns whether there has to be a pause before they
-    /// are sent: not the first time, as what the broker has forgotten it takes at once; but one that misses something whatever it gets would be asked
-    /// without end.
+    /// None of a partition's batches is stored: all get new numbers, but for those whose time is over. Returns whether there has to be a
+    /// pause before they are sent: not the first time, as what the broker has forgotten it takes at once; but one that misses something
+    /// whatever it gets would be asked without end.
     fn renumber(&mut self, id: u32, fenced: bool, now: Now) -> bool {
         let part = &mut self.parts[id as usize];
         let used = part.sequence.id();
@@ -175,8 +175,8 @@ impl ProducerCore {
         self.parts[id as usize].queue = kept;
     }
 
-    /// The cluster is another one, so nothing that is known of partitions, numbers and the id holds, also where a uid is the same: what has a mark is of a
-    /// partition that is gone.
+    /// The cluster is another one, so nothing that is known of partitions, numbers and the id holds, also where a uid is the same: what has
+    /// a mark is of a partition that is gone.
     pub(super) fn leave_old_cluster(&mut self, now: Now) {
         self.identity = Identity::Wanted { at_us: now.mono_us };
         let disown = |batch: &mut Sealed| {
