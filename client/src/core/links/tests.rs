@@ -324,6 +324,27 @@ fn a_node_that_was_set_up_anew_is_another_cluster_and_gets_what_comes() {
 }
 
 #[test]
+fn an_open_connection_to_the_cluster_that_was_is_not_used_for_the_one_that_is() {
+    let mut world = World::new();
+    world.send(1);
+    world.run(1_000);
+    let mut anew = FakeBroker::new();
+    anew.create("t", 1);
+    (anew.cluster_id, anew.producer_id) = ([8; 16], 1);
+    let now = world.now();
+    // Told by metadata, while the old connection lives and more is to be sent.
+    world.send(2);
+    Lanes::learn(&mut world.core, &anew.view(), now);
+    assert!(world.core.trouble().is_some_and(|error| error.to_string().contains("another cluster")));
+    let old = std::mem::replace(&mut world.broker, anew);
+    world.run(1_000_000);
+    assert!(world.is_done(), "{:?}", world.told);
+    let uid = old.topics[0].partitions[0];
+    assert_eq!((old.values(uid).len(), world.broker.values(uid).len(), world.broker.producer_id), (1, 1, 2));
+    assert_eq!(world.dialled, [SHARD, SHARD]);
+}
+
+#[test]
 fn one_view_with_an_epoch_that_nothing_follows_does_not_stop_a_producer_for_good() {
     let mut world = World::new();
     let mut wrong = world.broker.view();

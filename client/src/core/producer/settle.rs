@@ -280,7 +280,8 @@ impl ProducerCore {
     /// A lane could not connect, or lost its connection. `error` is told with the records it costs.
     pub(super) fn on_lost(&mut self, lane_index: usize, error: Error, now: Now) {
         let lane = &mut self.lanes[lane_index];
-        let was_idle = lane.open && lane.window.is_empty() && lane.ready.is_empty() && self.nameless.is_empty();
+        // Nor does it matter to anybody when it was closed because it leads to where nothing is sent any more.
+        let was_idle = lane.is_useless() || lane.open && lane.window.is_empty() && lane.ready.is_empty() && self.nameless.is_empty();
         let written = lane.conn.out().written();
         let mut window = std::mem::take(&mut lane.window);
         lane.open = false;
