@@ -29,7 +29,8 @@ impl Assignment {
 impl Shared {
     /// Where to begin in these partitions of a topic, all when `None`; two requests in all, however many they are.
     pub(crate) fn assignment(&self, topic: &str, partitions: Option<&[u32]>, start: Start) -> Result<Assignment, Error> {
-        let metadata = self.metadata(&[topic])?;
+        let deadline = self.deadline();
+        let metadata = self.metadata_until(&[topic], deadline)?;
         check_owners(&metadata)?;
         let found = &existing_topic(&metadata, topic)?.partitions;
         let all: Vec<u32> = (0..found.len() as u32).collect();
@@ -53,7 +54,7 @@ impl Shared {
             Start::Time(us) => At::Time(us),
         };
         let asked: Vec<(u32, At)> = partitions.iter().map(|&partition| (partition, at)).collect();
-        let offsets = if asked.is_empty() { Vec::new() } else { self.list_offsets(topic, &asked)? };
+        let offsets = if asked.is_empty() { Vec::new() } else { self.list_offsets(topic, &asked, deadline)? };
         let positions = wanted.into_iter().zip(offsets).map(|(partition, found)| (partition, found.offset)).collect();
         Ok(Assignment { topic: topic.to_string(), metadata, positions })
     }
@@ -61,11 +62,12 @@ impl Shared {
     /// The committed end of each of these partitions: topic, partition, offset; in order.
     pub(crate) fn ends_of(&self, mut assigned: Vec<(String, u32)>) -> Result<Vec<(String, u32, u64)>, Error> {
         assigned.sort_unstable();
+        let deadline = self.deadline();
         let mut ends = Vec::with_capacity(assigned.len());
         for of_topic in assigned.chunk_by(|one, other| one.0 == other.0) {
             let topic = of_topic[0].0.as_str();
             let asked: Vec<(u32, At)> = of_topic.iter().map(|(_, partition)| (*partition, At::Latest)).collect();
-            let found = self.list_offsets(topic, &asked)?;
+            let found = self.list_offsets(topic, &asked, deadline)?;
             ends.extend(found.into_iter().map(|end| (topic.to_string(), end.partition, end.offset)));
         }
         Ok(ends)

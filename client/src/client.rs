@@ -2,21 +2,21 @@
 //!
 //! Administrative requests share one connection behind a lock; producers and consumers open their own. A retriable
 //! refusal or a broken connection is tried again with growing waits until `call_timeout` is over, at the address the
-//! broker named if it named one. Creating and deleting are not repeated after their request was sent: whether they took
-//! effect is then unknown, and the error says so.
+//! broker named if it named one. Creating and deleting are not repeated after their request was sent and got no answer, or one that says
+//! that it may have been done (`timed_out`, `storage_failed`, `internal`): whether they took effect is then unknown, and the error says so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tramline_wire::kind::Kind;
-use tramline_wire::metadata::{MetadataReply, MetadataRequest};
+use tramline_wire::metadata::MetadataRequest;
 use tramline_wire::offsets::{self, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer, OffsetQuery};
 use tramline_wire::prim::{DecodeError, List};
 use tramline_wire::storage::{DescribeStorageReply, DescribeStorageRequest};
 use tramline_wire::topics::{
     AlterTopicReply, AlterTopicRequest, CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest,
-    DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicReply, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
+    DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
 };
 
 use crate::config::{Config, ConsumerConfig, ProducerConfig};
@@ -31,6 +31,9 @@ use crate::types::{
 
 /// Most partitions named in one request for offsets or trims: a quarter of the broker's default limit (`entries.max`).
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: usize = 1024;
+
+/// Most nodes that are tried when none of the configured servers answers. In a cluster that lives one of so many does.
+const NODES_TRIED_MAX: usize = 16;
 
 /// A connection to a cluster. Cheap to share between threads by reference; see the crate's page for examples.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Client {
     /// does so by calling again.
     pub fn connect(config: Config) -> Result<Client, Error> {
         config.check()?;
-        let (link, hello) = open_first(&config, None, &[])?;
+        let (link, hello) = open_first(&config, None, &[], None)?;
         let admin = Admin { link: Some(link), hello, preferred: None };
         Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
     }
@@ -164,16 +167,15 @@ impl Client {
 
     /// One topic with its settings and partitions.
     pub fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
+        self.describe_topic_until(name, self.shared.deadline())
+    }
+
+    pub(crate) fn describe_topic_until(&self, name: &str, deadline: Instant) -> Result<TopicDescription, Error> {
         check_lengths(name, &[])?;
         let request = DescribeTopicRequest { name };
         let what = format!("describe topic {name:?}");
-        self.shared.call(
-            &what,
-            Kind::DescribeTopic,
-            Effect::Repeatable,
-            |meta| request.encode(meta),
-            |meta| DescribeTopicReply::decode(meta).map(TopicDescription::from),
-        )
+        let encode = |meta: &mut Vec<u8>| request.encode(meta);
+        self.shared.call_until(deadline, &what, Kind::DescribeTopic, Effect::Repeatable, encode, TopicDescription::read)
     }
 
     /// All settings a topic can have, with units, ranges and defaults.
@@ -204,15 +206,16 @@ impl Client {
 
     /// Offsets of partitions of a topic, in the order asked.
     pub fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
-        self.shared.list_offsets(topic, asked)
+        self.shared.list_offsets(topic, asked, self.shared.deadline())
     }
 
     /// The offset after the last committed record of every partition, in order of partition: where reading "until the end as
     /// it is now" stops.
     pub fn end_offsets(&self, topic: &str) -> Result<Vec<PartitionOffset>, Error> {
-        let partitions = self.shared.topic(topic)?.partitions.len() as u32;
+        let deadline = self.shared.deadline();
+        let partitions = self.shared.topic(topic, deadline)?.partitions.len() as u32;
         let asked: Vec<(u32, At)> = (0..partitions).map(|partition| (partition, At::Latest)).collect();
-        self.shared.list_offsets(topic, &asked)
+        self.shared.list_offsets(topic, &asked, deadline)
     }
 
     /// Asks for a sign of life; returns the round trip's time.
@@ -240,33 +243,36 @@ impl Shared {
         self.admin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the time of a call that begins now is over. One that takes several requests has one deadline for all of them.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.config.call_timeout
+    }
+
     /// Metadata of these topics (all, when empty).
     pub(crate) fn metadata(&self, topics: &[&str]) -> Result<Metadata, Error> {
+        self.metadata_until(topics, self.deadline())
+    }
+
+    pub(crate) fn metadata_until(&self, topics: &[&str], deadline: Instant) -> Result<Metadata, Error> {
         for topic in topics {
             check_lengths(topic, &[])?;
         }
         let request = MetadataRequest { topics: List::of(topics) };
-        self.call(
-            "get metadata",
-            Kind::Metadata,
-            Effect::Repeatable,
-            |meta| request.encode(meta),
-            |meta| MetadataReply::decode(meta).map(Metadata::from),
-        )
+        let encode = |meta: &mut Vec<u8>| request.encode(meta);
+        self.call_of_cluster(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, encode, Metadata::read)
     }
 
     /// Metadata of one topic that has to exist.
-    pub(crate) fn topic(&self, name: &str) -> Result<TopicMetadata, Error> {
-        let metadata = self.metadata(&[name])?;
+    pub(crate) fn topic(&self, name: &str, deadline: Instant) -> Result<TopicMetadata, Error> {
+        let metadata = self.metadata_until(&[name], deadline)?;
         existing_topic(&metadata, name).cloned()
     }
 
-    pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)]) -> Result<Vec<PartitionOffset>, Error> {
+    pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)], deadline: Instant) -> Result<Vec<PartitionOffset>, Error> {
         let what = format!("list offsets of topic {topic:?}");
-        let deadline = Instant::now() + self.config.call_timeout;
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
-            let partitions = self.topic(topic)?.partitions;
+            let partitions = self.topic(topic, deadline)?.partitions;
             // A request goes to one owner, so the questions are sorted by owner.
             let mut by_owner: BTreeMap<(u32, u16), Vec<(usize, OffsetQuery)>> = BTreeMap::new();
             for (place, &(partition, at)) in asked.iter().enumerate() {
@@ -278,7 +284,7 @@ impl Shared {
                 let query = OffsetQuery { partition_uid: found.uid, at: wire_at(at)? };
                 by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, query));
             }
-            match self.try_list_offsets(&what, asked, by_owner.values()) {
+            match self.try_list_offsets(&what, asked, by_owner.values(), deadline) {
                 Err(error) if error.retriable() => pause(&what, &mut backoff, deadline, &self.config, error)?,
                 result => return result,
             }
@@ -290,6 +296,7 @@ impl Shared {
         what: &str,
         asked: &[(u32, At)],
         by_owner: impl Iterator<Item = &'a Vec<(usize, OffsetQuery)>>,
+        deadline: Instant,
     ) -> Result<Vec<PartitionOffset>, Error> {
         let mut found: Vec<PartitionOffset> =
             asked.iter().map(|&(partition, _)| PartitionOffset { partition, offset: 0, timestamp_us: None }).collect();
@@ -297,14 +304,15 @@ impl Shared {
             let queries: Vec<OffsetQuery> = questions.iter().map(|(_, query)| *query).collect();
             let request = ListOffsetsRequest { entries: List::of(&queries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let answers: Vec<OffsetAnswer> = self.call(what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
+            let answers: Vec<OffsetAnswer> = self.call_until(deadline, what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
                 Ok(ListOffsetsReply::decode(meta)?.entries.iter().collect())
             })?;
             if answers.len() != queries.len() {
                 let message = format!("it answered {} of {} offsets", answers.len(), queries.len());
                 return Err(Error::protocol("the broker", message));
             }
-            for (&(place, _), answer) in questions.iter().zip(answers) {
+            for (&(place, query), answer) in questions.iter().zip(answers) {
+                check_answered(query.partition_uid, answer.partition_uid)?;
                 let found = &mut found[place];
                 if !answer.error.is_ok() {
                     return Err(Error::Refused {
@@ -331,7 +339,32 @@ impl Shared {
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
-        let deadline = Instant::now() + self.config.call_timeout;
+        self.call_until(self.deadline(), what, kind, effect, encode, decode)
+    }
+
+    /// As [`call`](Self::call), as one of several under one deadline.
+    pub(crate) fn call_until<R>(
+        &self,
+        deadline: Instant,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: impl Fn(&mut Vec<u8>),
+        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
+        self.call_of_cluster(deadline, what, kind, effect, encode, |_, meta| decode(meta))
+    }
+
+    /// As [`call_until`](Self::call_until), where the answer means something only with the identity of the cluster that gave it.
+    fn call_of_cluster<R>(
+        &self,
+        deadline: Instant,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        encode: impl Fn(&mut Vec<u8>),
+        decode: impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
             // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
@@ -360,7 +393,7 @@ impl Shared {
         effect: Effect,
         encode: &impl Fn(&mut Vec<u8>),
         deadline: Instant,
-        decode: &impl Fn(&[u8]) -> Result<R, DecodeError>,
+        decode: &impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
         // The broker may have closed the connection meanwhile; noticing before the request is sent saves a request with an
         // unknown outcome.
@@ -368,12 +401,13 @@ impl Shared {
         let mut link = match reusable {
             Some(link) => link,
             None => {
-                let (link, hello) = open_first(&self.config, admin.preferred.as_deref(), &admin.hello.nodes)?;
+                let (link, hello) = open_first(&self.config, admin.preferred.as_deref(), &admin.hello.nodes, Some(deadline))?;
                 admin.hello = hello;
                 link
             }
         };
-        let result = link.call(what, kind, effect, encode, deadline, decode);
+        let cluster_id = admin.hello.cluster_id;
+        let result = link.call(what, kind, effect, encode, deadline, |meta| decode(cluster_id, meta));
         match &result {
             Ok(_) | Err(Error::Refused { .. }) => admin.link = Some(link),
             Err(_) => admin.preferred = None,
@@ -382,18 +416,26 @@ impl Shared {
     }
 }
 
-/// Opens a connection to the first address that answers: the preferred one, the configured ones, the nodes known.
-fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node]) -> Result<(Link, HelloInfo), Error> {
-    let known: Vec<String> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
+/// Opens a connection to the first address that answers: the preferred one, the configured ones, some of the nodes known. Each gets
+/// `connect_timeout`, or what is left until the deadline.
+fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node], deadline: Option<Instant>) -> Result<(Link, HelloInfo), Error> {
+    let known: Vec<String> = nodes.iter().take(NODES_TRIED_MAX).map(Node::address).collect();
     let addresses = preferred.into_iter().chain(config.servers.iter().map(String::as_str)).chain(known.iter().map(String::as_str));
     let mut first_error = None;
     for address in addresses {
-        match Link::open(address, config) {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
+        match Link::open(address, config, left.map_or(config.connect_timeout, |left| left.min(config.connect_timeout))) {
             Ok(opened) => return Ok(opened),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    Err(first_error.unwrap_or_else(|| Error::config("no server address: give at least one host:port")))
+    Err(first_error.unwrap_or_else(|| match deadline {
+        Some(_) => Error::Timeout { doing: "connecting".to_string(), after: config.call_timeout, last: None },
+        None => Error::config("no server address: give at least one host:port"),
+    }))
 }
 
 /// Sleeps before the next attempt; gives up with the last error when the time would be over.
@@ -419,6 +461,14 @@ pub(crate) fn existing_topic<'a>(metadata: &'a Metadata, name: &str) -> Result<&
         }),
         None => Err(Error::protocol("the broker", format!("its metadata does not mention topic {name:?}"))),
     }
+}
+
+/// Answers come in the order of the questions; one about another partition is none.
+pub(crate) fn check_answered(asked_uid: u64, answered_uid: u64) -> Result<(), Error> {
+    if asked_uid == answered_uid {
+        return Ok(());
+    }
+    Err(Error::protocol("the broker", format!("it answered about partition uid {answered_uid} where {asked_uid} was asked about")))
 }
 
 fn wire_at(at: At) -> Result<i64, Error> {

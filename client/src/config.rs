@@ -74,9 +74,9 @@ impl Config {
 
 /// What a broker accepts of records and batches with its settings as they come.
 pub const BROKER_LIMITS: Limits = Limits {
-    batch_bytes_max: 4 << 20,
+    batch_bytes_max: 1_048_576, // a topic's batch.max.bytes as it is created by default; the node's is 4 MiB
     values_bytes_max: 16 << 20,
-    record_bytes_max: 1 << 20,
+    record_bytes_max: 1_000_000, // record.max.bytes, the same
     key_bytes_max: 4 << 10,
     headers_max: 64,
     headers_bytes_max: 64 << 10,

@@ -5,10 +5,15 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tramline_wire::error::ErrorCode;
+use tramline_wire::hello::{HelloReply, Node};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
+use tramline_wire::offsets::{ListOffsetsReply, OffsetAnswer};
+use tramline_wire::prim::List;
+use tramline_wire::trim::{TrimAnswer, TrimPartitionsReply};
 
 use crate::fake::tcp::FakeServer;
+use crate::fake::{refusal_of, reply_to};
 use crate::{At, Before, Client, Codec, Config, ConsumerConfig, Error, ProducerConfig, RawConn, Record, SendError, Start};
 
 /// Longer than anything here takes; a test that fails waits for it, none that passes does.
@@ -276,6 +281,26 @@ fn offsets_are_listed() {
 }
 
 #[test]
+fn answers_about_other_partitions_are_not_taken() {
+    let server = FakeServer::start();
+    let client = connect(&server);
+    client.create_topic("t", 1, &[], false).expect("created");
+    server.broker().answer_with(|frame| match frame.header.kind() {
+        Some(Kind::ListOffsets) => {
+            let answers = [OffsetAnswer { partition_uid: 77, error: ErrorCode::Ok, offset: 1234, timestamp_us: -1 }];
+            Some(reply_to(frame, |out| ListOffsetsReply { entries: List::of(&answers) }.encode(out)))
+        }
+        Some(Kind::TrimPartitions) => {
+            let answers = [TrimAnswer { partition_uid: 77, error: ErrorCode::Ok, log_start: 7, committed_end: 9 }];
+            Some(reply_to(frame, |out| TrimPartitionsReply { entries: List::of(&answers) }.encode(out)))
+        }
+        _ => None,
+    });
+    assert!(matches!(client.list_offsets("t", &[(0, At::Latest)]), Err(Error::Protocol { .. })));
+    assert!(matches!(client.trim_topic("t", Before::Latest, &[]), Err(Error::Protocol { .. })));
+}
+
+#[test]
 fn topics_are_trimmed_by_owner_and_not_at_all_where_a_partition_does_not_reach_that_far() {
     let server = FakeServer::start();
     let client = connect(&server);
@@ -438,6 +463,35 @@ fn a_consumer_reads_to_the_end_as_it_was_and_leaves_out_what_is_paused() {
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
 }
 
+#[test]
+fn a_call_that_asks_many_owners_has_one_time_for_all() {
+    let server = FakeServer::start();
+    {
+        let mut broker = server.broker();
+        broker.shard_ports = vec![broker.port; 50];
+    }
+    let call_timeout = Duration::from_millis(300);
+    let client = Client::connect(Config { call_timeout, ..server.config() }).expect("connects");
+    client.create_topic("t", 50, &[], false).expect("created");
+    // Each answer takes a time that each owner's request has and all together do not.
+    server.broker().answer_with(move |frame| {
+        if matches!(frame.header.kind(), Some(Kind::ListOffsets | Kind::TrimPartitions)) {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < call_timeout / 10 {
+                std::thread::yield_now();
+            }
+        }
+        None
+    });
+    assert!(matches!(client.end_offsets("t"), Err(Error::Timeout { .. })));
+    assert!(matches!(client.trim_topic("t", Before::Latest, &[]), Err(Error::Timeout { .. })));
+    let mut consumer = client.consumer(ConsumerConfig::default()).expect("a consumer");
+    assert!(matches!(consumer.assign_all("t", Start::Earliest), Err(Error::Timeout { .. })));
+    for kind in [Kind::ListOffsets, Kind::TrimPartitions] {
+        assert!(server.broker().count(kind) < 30, "{kind:?} was asked of most owners");
+    }
+}
+
 /// A port where a connection neither opens nor fails: its queue of one place is taken.
 fn dead_end() -> (std::os::fd::OwnedFd, std::net::TcpStream, u16) {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
@@ -448,6 +502,43 @@ fn dead_end() -> (std::os::fd::OwnedFd, std::net::TcpStream, u16) {
     let address = probe.local_addr().expect("an address");
     let taken = std::net::TcpStream::connect(address).expect("the one place");
     (listener, taken, address.port())
+}
+
+#[test]
+fn a_call_has_its_time_however_many_nodes_are_dead() {
+    let (_listener, _taken, port) = dead_end();
+    let server = FakeServer::start();
+    let mut is_first = true;
+    server.broker().answer_with(move |frame| {
+        // The first hello names nodes that swallow what is sent to them; later ones are refused, so that those are tried.
+        if !std::mem::take(&mut is_first) {
+            return Some(refusal_of(frame, ErrorCode::NotReady));
+        }
+        let node = Node { node: 2, host: "127.0.0.1", port, shard_ports: List::default() };
+        let nodes = vec![node; 1000];
+        let reply = HelloReply {
+            protocol: 1,
+            feature_level: 1,
+            cluster_id: [7; 16],
+            node: 1,
+            shard: 0,
+            frame_max: 8 << 20,
+            fetch_frame: 0,
+            keepalive_ms: 0,
+            idle_timeout_ms: 0,
+            apis: List::default(),
+            mechanisms: List::default(),
+            challenge: &[],
+            nodes: List::of(&nodes),
+        };
+        Some(reply_to(frame, |out| reply.encode(out)))
+    });
+    let config = Config { connect_timeout: LONG, call_timeout: Duration::from_millis(100), ..server.config() };
+    let client = Client::connect(config).expect("the first hello");
+    let start = std::time::Instant::now();
+    let error = client.ping().expect_err("nobody answers");
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -250,11 +250,12 @@ impl Shared {
         let what = format!("fetch offsets of group {group:?}");
         let asked: Vec<(u32, ())> = partitions.iter().map(|partition| (*partition, ())).collect();
         let mut found = vec![None; partitions.len()];
-        self.by_owner(&what, topic, &asked, |of_request| {
+        self.by_owner(&what, topic, &asked, |of_request, deadline| {
             let entries: Vec<_> =
                 of_request.iter().map(|(_, partition_uid, ())| OffsetAsk { partition_uid: *partition_uid, assignment_epoch: 0 }).collect();
             let request = FetchOffsetsRequest { group_uid, entries: List::of(&entries) };
-            let told = self.call(
+            let told = self.call_until(
+                deadline,
                 &what,
                 Kind::FetchOffsets,
                 Effect::Repeatable,
@@ -287,11 +288,12 @@ impl Shared {
                 .copied()
                 .ok_or_else(|| Error::protocol("the broker", format!("it did not grant partition uid {uid} of topic {topic:?}")))
         };
-        self.by_owner(what, topic, offsets, |of_request| {
+        self.by_owner(what, topic, offsets, |of_request, deadline| {
             let asks = of_request.iter().map(|(_, uid, _)| Ok(OffsetAsk { partition_uid: *uid, assignment_epoch: epoch_of(uid)? }));
             let asks: Vec<_> = asks.collect::<Result<_, Error>>()?;
             let claim = FetchOffsetsRequest { group_uid, entries: List::of(&asks) };
-            let told = self.call(
+            let told = self.call_until(
+                deadline,
                 what,
                 Kind::FetchOffsets,
                 Effect::Repeatable,
@@ -309,7 +311,8 @@ impl Shared {
                 })
                 .collect();
             let commit = CommitOffsetsRequest { group_uid, entries: List::of(&commits) };
-            let told = self.call(
+            let told = self.call_until(
+                deadline,
                 what,
                 Kind::CommitOffsets,
                 Effect::Repeatable,
@@ -326,12 +329,12 @@ impl Shared {
         what: &str,
         topic: &str,
         wanted: &[(u32, T)],
-        mut each: impl FnMut(&[Placed<T>]) -> Result<(), Error>,
+        mut each: impl FnMut(&[Placed<T>], Instant) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let deadline = Instant::now() + self.config.call_timeout;
+        let deadline = self.deadline();
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
-            let partitions = self.topic(topic)?.partitions;
+            let partitions = self.topic(topic, deadline)?.partitions;
             let mut by_owner: BTreeMap<(u32, u16), Vec<Placed<T>>> = BTreeMap::new();
             for (place, (partition, carried)) in wanted.iter().enumerate() {
                 let found: &PartitionMetadata = partitions.get(*partition as usize).ok_or_else(|| Error::NoSuchPartition {
@@ -342,7 +345,7 @@ impl Shared {
                 by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, found.uid, *carried));
             }
             let mut requests = by_owner.values().flat_map(|of_owner| of_owner.chunks(PARTITIONS_PER_REQUEST_MAX));
-            match requests.try_for_each(&mut each) {
+            match requests.try_for_each(|of_request| each(of_request, deadline)) {
                 Err(error) if error.retriable() => pause(what, &mut backoff, deadline, &self.config, error)?,
                 result => return result,
             }

@@ -7,7 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tramline_wire::error::{ErrorBody, ErrorCode};
-use tramline_wire::frame::Frame;
+use tramline_wire::frame::{FLAG_MORE, Frame};
 use tramline_wire::hello::{HelloReply, HelloRequest};
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::DecodeError;
@@ -67,16 +67,16 @@ pub(crate) fn wait_mode(config: &Config) -> WaitMode {
 
 impl Link {
     /// Connects, without hello.
-    pub(crate) fn dial(address: &str, config: &Config, recv_bytes_first: usize) -> Result<Link, Error> {
-        let socket = dial(address, config.connect_timeout)?;
+    pub(crate) fn dial(address: &str, config: &Config, timeout: Duration, recv_bytes_first: usize) -> Result<Link, Error> {
+        let socket = dial(address, timeout)?;
         let conn = Conn::new(recv_bytes_first, config.frame_bytes_max);
         Ok(Link { socket, conn, mode: wait_mode(config), last_used: Instant::now() })
     }
 
-    /// Connects and says hello.
-    pub(crate) fn open(address: &str, config: &Config) -> Result<(Link, HelloInfo), Error> {
-        let deadline = Instant::now() + config.connect_timeout;
-        let mut link = Link::dial(address, config, RECV_BYTES_FIRST)?;
+    /// Connects and says hello, both within this time.
+    pub(crate) fn open(address: &str, config: &Config, timeout: Duration) -> Result<(Link, HelloInfo), Error> {
+        let deadline = Instant::now() + timeout;
+        let mut link = Link::dial(address, config, timeout, RECV_BYTES_FIRST)?;
         let hello = link.hello(config, deadline)?;
         Ok((link, hello))
     }
@@ -84,13 +84,13 @@ impl Link {
     /// Says hello on a fresh connection.
     pub(crate) fn hello(&mut self, config: &Config, deadline: Instant) -> Result<HelloInfo, Error> {
         let encode = |meta: &mut Vec<u8>| write_hello(&config.client_name, meta);
-        let info = self.call("say hello", Kind::Hello, Effect::Repeatable, encode, deadline, read_hello)?;
-        info.check_version(self.socket.address())?;
-        Ok(info)
+        let hello = self.call("say hello", Kind::Hello, Effect::Repeatable, encode, deadline, read_hello)?;
+        hello.accept(self.socket.address())
     }
 
     /// Sends a request and waits for its reply. An error other than [`Error::Refused`] leaves the link unusable. `effect` says
-    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`].
+    /// whether doing the request twice differs from doing it once: then silence after sending is [`Error::OutcomeUnknown`], and so is a
+    /// refusal that says that it may have been done.
     pub(crate) fn call<R>(
         &mut self,
         what: &str,
@@ -103,55 +103,68 @@ impl Link {
         let start = self.conn.out().queued();
         let correlation = self.conn.request(kind, encode).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
         self.touch();
+        let error = match self.await_reply(what, correlation, deadline).and_then(|()| self.take_reply(what, kind, decode)) {
+            Ok(result) => return Ok(result),
+            Err(error) => error,
+        };
+        let sent = self.conn.out().written() > start;
+        let may_be_done = match &error {
+            Error::Refused { code, .. } => matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal),
+            _ => sent,
+        };
+        Err(if effect == Effect::Once && may_be_done { self.unknown(what, &error) } else { error })
+    }
+
+    /// Moves bytes both ways until the reply is there, whole. The time counts at each turn: a peer that always has something else to say is
+    /// as good as one that says nothing.
+    fn await_reply(&mut self, what: &str, correlation: u64, deadline: Instant) -> Result<(), Error> {
+        let mut is_late = false;
         loop {
             let address = self.socket.address();
             match self.conn.peek() {
-                Ok(Some((frame, length))) => {
-                    if frame.header.correlation == correlation {
-                        let result = read_reply(what, address, &frame, decode);
-                        self.conn.consume(length);
-                        return result;
-                    }
-                    if frame.header.correlation == 0 && frame.header.is_error() {
-                        // A refusal of the connection itself, before it could be told apart by request.
-                        return Err(refusal(what, address, frame.meta));
-                    }
-                    self.conn.consume(length); // a late reply to a request given up on
-                    continue;
+                Ok(Some((frame, _))) if frame.header.correlation == correlation => return Ok(()),
+                Ok(Some((frame, _))) if frame.header.correlation == 0 && frame.header.is_error() => {
+                    // A refusal of the connection itself, before it could be told apart by request.
+                    return Err(refusal(what, address, frame.meta));
                 }
+                // A request that was given up on took its connection with it, so this is no late reply either.
+                Ok(Some(_)) => return Err(Error::protocol(address, "it answered something that was not asked")),
+                Ok(None) if is_late => return Err(self.late(what, Instant::now())),
                 Ok(None) => {}
                 Err(error) => return Err(Error::protocol(address, error.to_string())),
             }
-            if let Err(error) = self.exchange(what, deadline) {
-                let sent = self.conn.out().written() > start;
-                return Err(match effect {
-                    Effect::Once if sent => Error::OutcomeUnknown {
-                        request: what.to_string(),
-                        address: self.socket.address().to_string(),
-                        reason: error.to_string(),
-                    },
-                    Effect::Once | Effect::Repeatable => error,
-                });
+            self.socket.flush(&mut self.conn).map_err(|source| self.failed("cannot send to", source))?;
+            let came = match self.socket.fill(&mut self.conn) {
+                Ok(Received::Some(_)) => true,
+                Ok(Received::Empty) => false,
+                Ok(Received::Closed) => return Err(self.failed("cannot receive from", closed_by_peer())),
+                Err(source) => return Err(self.failed("cannot receive from", source)),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            // What came with the last read is still looked at.
+            is_late = left.is_zero();
+            if !came && !is_late {
+                self.wait(!self.conn.out().is_empty(), left)?;
             }
         }
     }
 
-    /// Moves bytes both ways until some have come.
-    fn exchange(&mut self, what: &str, deadline: Instant) -> Result<(), Error> {
-        loop {
-            self.socket.flush(&mut self.conn).map_err(|source| self.failed("cannot send to", source))?;
-            match self.socket.fill(&mut self.conn) {
-                Ok(Received::Some(_)) => return Ok(()),
-                Ok(Received::Empty) => {}
-                Ok(Received::Closed) => return Err(self.failed("cannot receive from", closed_by_peer())),
-                Err(source) => return Err(self.failed("cannot receive from", source)),
+    /// The reply that [`await_reply`](Self::await_reply) saw.
+    fn take_reply<R>(&mut self, what: &str, kind: Kind, decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>) -> Result<R, Error> {
+        let address = self.socket.address();
+        match self.conn.peek() {
+            Ok(Some((frame, length))) => {
+                let result = read_reply(what, address, kind, &frame, decode);
+                self.conn.consume(length);
+                result
             }
-            let now = Instant::now();
-            if now >= deadline {
-                return Err(self.late(what, now));
-            }
-            self.wait(!self.conn.out().is_empty(), deadline - now)?;
+            Ok(None) => Err(Error::protocol(address, "its reply is gone")),
+            Err(error) => Err(Error::protocol(address, error.to_string())),
         }
+    }
+
+    fn unknown(&self, what: &str, error: &Error) -> Error {
+        Error::OutcomeUnknown { request: what.to_string(), address: self.socket.address().to_string(), reason: error.to_string() }
     }
 
     /// Waits for bytes, or for room to write; when spinning, only yields.
@@ -208,10 +221,18 @@ pub(crate) fn write_hello(client_name: &str, meta: &mut Vec<u8>) {
     .encode(meta);
 }
 
+/// The answer to a hello, as it came.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    info: HelloInfo,
+    /// Authentication mechanisms that it offers, when it wants one.
+    wanted: Option<String>,
+}
+
 /// Reads the answer to a hello.
-pub(crate) fn read_hello(meta: &[u8]) -> Result<HelloInfo, DecodeError> {
+pub(crate) fn read_hello(meta: &[u8]) -> Result<Hello, DecodeError> {
     let reply = HelloReply::decode(meta)?;
-    Ok(HelloInfo {
+    let info = HelloInfo {
         protocol: reply.protocol,
         cluster_id: reply.cluster_id,
         node: reply.node,
@@ -220,16 +241,36 @@ pub(crate) fn read_hello(meta: &[u8]) -> Result<HelloInfo, DecodeError> {
         keepalive_ms: reply.keepalive_ms,
         idle_timeout_ms: reply.idle_timeout_ms,
         nodes: reply.nodes.iter().map(Node::from).collect(),
-    })
+    };
+    let wanted = (!reply.challenge.is_empty()).then(|| reply.mechanisms.iter().collect::<Vec<&str>>().join(", "));
+    Ok(Hello { info, wanted })
 }
 
-impl HelloInfo {
-    pub(crate) fn check_version(&self, address: &str) -> Result<(), Error> {
-        if (PROTOCOL_MIN..=PROTOCOL_MAX).contains(&self.protocol) {
-            return Ok(());
+/// What a node accepts in one frame at least: the protocol's limit before hello, and the least that a node can be set to.
+const FRAME_BYTES_MIN: u32 = 64 << 10;
+
+impl Hello {
+    /// What the broker told, if this client can go on with it.
+    pub(crate) fn accept(self, address: &str) -> Result<HelloInfo, Error> {
+        let HelloInfo { protocol, frame_bytes_max, .. } = self.info;
+        if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&protocol) {
+            let message = format!("it chose protocol version {protocol}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}");
+            return Err(Error::protocol(address, message));
         }
-        let message = format!("it chose protocol version {}, this client speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}", self.protocol);
-        Err(Error::protocol(address, message))
+        if frame_bytes_max < FRAME_BYTES_MIN {
+            let message = format!("it takes frames of {frame_bytes_max} bytes, every node takes {FRAME_BYTES_MIN}");
+            return Err(Error::protocol(address, message));
+        }
+        match self.wanted {
+            None => Ok(self.info),
+            Some(mechanisms) => Err(Error::Refused {
+                request: "say hello".to_string(),
+                code: ErrorCode::Unauthenticated,
+                retriable: false,
+                message: format!("{address} wants authentication ({mechanisms}), which this client cannot do"),
+                next: None,
+            }),
+        }
     }
 }
 
@@ -237,10 +278,11 @@ pub(crate) fn closed_by_peer() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed the connection")
 }
 
-/// Takes a reply apart: an error frame becomes [`Error::Refused`].
+/// Takes the one reply to a request of this kind apart: an error frame becomes [`Error::Refused`].
 pub(crate) fn read_reply<R>(
     what: &str,
     address: &str,
+    kind: Kind,
     frame: &Frame<'_>,
     decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>,
 ) -> Result<R, Error> {
@@ -249,6 +291,9 @@ pub(crate) fn read_reply<R>(
     }
     if frame.header.is_error() {
         return Err(refusal(what, address, frame.meta));
+    }
+    if frame.header.kind() != Some(kind) || frame.header.flags & FLAG_MORE != 0 || !frame.payload.is_empty() {
+        return Err(Error::protocol(address, format!("its reply to {what} is none: kind, flags or payload are another request's")));
     }
     decode(frame.meta).map_err(|error| Error::protocol(address, format!("its reply to {what} does not decode: {error}")))
 }
@@ -277,3 +322,6 @@ fn cut(text: &str, bytes_max: usize) -> &str {
     }
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests;

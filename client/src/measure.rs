@@ -82,6 +82,7 @@ pub fn producer_ns_per_record(config: ProducerConfig, value: &[u8], records: u64
 fn metadata() -> Metadata {
     let partition = PartitionMetadata { index: 0, uid: 1, group: 1, leader_node: 1, leader_shard: 0, term: 1 };
     Metadata {
+        cluster_id: [0; 16],
         view_epoch: 1,
         nodes: vec![Node { id: 1, host: "measure".to_owned(), port: 1, shard_ports: vec![1] }],
         topics: vec![TopicMetadata { error: ErrorCode::Ok, name: TOPIC.to_owned(), uid: 1, partitions: vec![partition] }],

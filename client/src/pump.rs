@@ -21,6 +21,10 @@ use crate::transport::{Driver, Received, Slot, Wire};
 /// noticed while nothing is lost. In a busy exchange the extra system call (0.3 us) is saved.
 pub(crate) const SILENCE_US: u64 = 1000;
 
+/// Reads for an overdue answer. A window's answers are some 200 KiB at most (five requests of 1,024 batches, 40 bytes each), which is 13
+/// reads of the first receive buffer.
+const OVERDUE_READS: usize = 64;
+
 /// Reads per lane and turn of a consumer: bounds how long one busy lane keeps the others waiting.
 const READS_PER_TURN: usize = 4;
 
@@ -115,11 +119,27 @@ fn exchange<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, n
         slot.socket.flush(core.conn(lane)).map_err(|source| failed(slot, "cannot send to", source))?;
         core.on_written(lane, now);
         progress = true;
-    } else if core.is_silent(lane, now) {
-        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
-        return Err(failed(slot, "cannot receive from", source));
+    }
+    if core.is_silent(lane, now) {
+        await_overdue(slot, core, lane, now)?;
     }
     Ok(progress)
+}
+
+/// An answer is overdue. Where the caller was away for long it may lie in the socket behind others, so what is there is read first; but not
+/// without end, as a peer can talk for ever and not answer.
+#[cold]
+fn await_overdue<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, now: Now) -> Result<(), Error> {
+    for _ in 0..OVERDUE_READS {
+        if !receive(slot, core, lane, now)? || !core.is_silent(lane, now) {
+            break;
+        }
+    }
+    if core.is_silent(lane, now) {
+        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
+        return Err(Error::io("cannot receive from", slot.socket.address(), source));
+    }
+    Ok(())
 }
 
 /// One read; returns whether anything came.
@@ -246,3 +266,6 @@ fn read_lane<S: Wire>(
     }
     Ok((all, progress))
 }
+
+#[cfg(test)]
+mod tests;

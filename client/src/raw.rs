@@ -39,7 +39,7 @@ impl RawConn {
     /// Opens a TCP connection and says nothing. Of `config`, the timeouts, the polling mode and the frame limit count.
     pub fn connect(address: &str, config: &Config) -> Result<RawConn, Error> {
         config.check()?;
-        let link = Link::dial(address, config, 64 * 1024)?;
+        let link = Link::dial(address, config, config.connect_timeout, 64 * 1024)?;
         Ok(RawConn { link, config: config.clone(), lent: 0 })
     }
 

@@ -12,7 +12,7 @@ use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, pause};
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_answered, pause};
 use crate::core::Backoff;
 use crate::error::Error;
 use crate::link::Effect;
@@ -24,7 +24,8 @@ impl Client {
     /// is freed later. Partitions that begin at or above `before` stay as they are. An offset above the committed end of one of them is
     /// refused, and nothing is dropped. After any other error some of them may have been trimmed; asking again is harmless.
     pub fn trim_topic(&self, name: &str, before: Before, partitions: &[u32]) -> Result<Vec<TrimmedPartition>, Error> {
-        let described = self.describe_topic(name)?.partitions;
+        let deadline = self.shared().deadline();
+        let described = self.describe_topic_until(name, deadline)?.partitions;
         let chosen: Vec<u32> = if partitions.is_empty() { (0..described.len() as u32).collect() } else { partitions.to_vec() };
         let count = described.len() as u32;
         if let Some(&partition) = chosen.iter().find(|&&partition| partition >= count) {
@@ -42,7 +43,7 @@ impl Client {
             Before::Offset(offset) => wanted.iter_mut().for_each(|wanted| wanted.before = offset),
             Before::Time(us) => {
                 let asked: Vec<(u32, At)> = chosen.iter().map(|&partition| (partition, At::Time(us))).collect();
-                let found = self.list_offsets(name, &asked)?;
+                let found = self.shared().list_offsets(name, &asked, deadline)?;
                 // What was committed a moment ago bounds it: a topic can show records that are not committed yet.
                 wanted.iter_mut().zip(found).for_each(|(wanted, found)| wanted.before = wanted.before.min(found.offset));
             }
@@ -54,7 +55,7 @@ impl Client {
             let what = format!("trim topic {name:?}");
             return Err(refused(&what, too_short.partition, ErrorCode::OffsetOutOfRange, past_end(too_short.before, end)));
         }
-        self.shared().trim(name, &wanted)
+        self.shared().trim(name, &wanted, deadline)
     }
 }
 
@@ -68,12 +69,11 @@ struct Wanted {
 }
 
 impl Shared {
-    fn trim(&self, topic: &str, wanted: &[Wanted]) -> Result<Vec<TrimmedPartition>, Error> {
+    fn trim(&self, topic: &str, wanted: &[Wanted], deadline: Instant) -> Result<Vec<TrimmedPartition>, Error> {
         let what = format!("trim topic {topic:?}");
-        let deadline = Instant::now() + self.config.call_timeout;
         let mut backoff = Backoff::seeded(crate::clock::seed());
         loop {
-            let partitions = self.topic(topic)?.partitions;
+            let partitions = self.topic(topic, deadline)?.partitions;
             // A request goes to one owner, so the entries are sorted by owner.
             let mut by_owner: BTreeMap<(u32, u16), Vec<(usize, TrimEntry)>> = BTreeMap::new();
             for (place, wanted) in wanted.iter().enumerate() {
@@ -82,7 +82,7 @@ impl Shared {
                 let entry = TrimEntry { partition_uid: wanted.uid, before: wanted.before };
                 by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, entry));
             }
-            match self.try_trim(&what, wanted, by_owner.values()) {
+            match self.try_trim(&what, wanted, by_owner.values(), deadline) {
                 Err(error) if error.retriable() => pause(&what, &mut backoff, deadline, &self.config, error)?,
                 result => return result,
             }
@@ -94,6 +94,7 @@ impl Shared {
         what: &str,
         wanted: &[Wanted],
         by_owner: impl Iterator<Item = &'a Vec<(usize, TrimEntry)>>,
+        deadline: Instant,
     ) -> Result<Vec<TrimmedPartition>, Error> {
         let mut trimmed: Vec<TrimmedPartition> =
             wanted.iter().map(|wanted| TrimmedPartition { partition: wanted.partition, log_start: 0, committed_end: 0 }).collect();
@@ -102,13 +103,14 @@ impl Shared {
             let request = TrimPartitionsRequest { entries: List::of(&entries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
             // The same offsets again drop nothing more.
-            let answers: Vec<TrimAnswer> = self.call(what, Kind::TrimPartitions, Effect::Repeatable, encode, |meta| {
+            let answers: Vec<TrimAnswer> = self.call_until(deadline, what, Kind::TrimPartitions, Effect::Repeatable, encode, |meta| {
                 Ok(TrimPartitionsReply::decode(meta)?.entries.iter().collect())
             })?;
             if answers.len() != entries.len() {
                 return Err(Error::protocol("the broker", format!("it answered {} of {} trims", answers.len(), entries.len())));
             }
             for (&(place, entry), answer) in of_request.iter().zip(answers) {
+                check_answered(entry.partition_uid, answer.partition_uid)?;
                 let told = &mut trimmed[place];
                 if !answer.error.is_ok() {
                     let past_end = (answer.error == ErrorCode::OffsetOutOfRange).then(|| past_end(entry.before, answer.committed_end));

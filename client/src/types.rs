@@ -3,12 +3,15 @@
 //! Plain data, copied out of the wire's borrowed views once per request: administration is off the hot path.
 
 use tramline_wire::error::ErrorCode;
+use tramline_wire::prim::DecodeError;
 pub use tramline_wire::storage::{DiskStage, ShardStorage};
 use tramline_wire::{hello, metadata, topics};
 
 /// A reply to [`Client::metadata`](crate::Client::metadata): who owns what, as of `view_epoch`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
+    /// Identity of the cluster that answered; `view_epoch` counts within it.
+    pub cluster_id: [u8; 16],
     /// Rises with every change of the cluster's metadata.
     pub view_epoch: u64,
     /// The nodes and their addresses.
@@ -251,13 +254,34 @@ impl From<hello::Node<'_>> for Node {
     }
 }
 
-impl From<metadata::MetadataReply<'_>> for Metadata {
-    fn from(reply: metadata::MetadataReply<'_>) -> Metadata {
-        Metadata {
-            view_epoch: reply.view_epoch,
-            nodes: reply.nodes.iter().map(Node::from).collect(),
-            topics: reply.topics.iter().map(TopicMetadata::from).collect(),
+impl Metadata {
+    /// Reads a reply of this cluster. Everything behind this takes a partition's place in its topic for its number, and its uid for its
+    /// own, so both are checked here.
+    pub(crate) fn read(cluster_id: [u8; 16], meta: &[u8]) -> Result<Metadata, DecodeError> {
+        let reply = metadata::MetadataReply::decode(meta)?;
+        let topics: Vec<TopicMetadata> = reply.topics.iter().map(TopicMetadata::from).collect();
+        topics.iter().try_for_each(|topic| check_places(topic.partitions.iter().map(|partition| (partition.index, partition.uid))))?;
+        Ok(Metadata { cluster_id, view_epoch: reply.view_epoch, nodes: reply.nodes.iter().map(Node::from).collect(), topics })
+    }
+}
+
+/// Whether partitions stand in order of their numbers, and have uids of their own.
+fn check_places(partitions: impl Iterator<Item = (u32, u64)>) -> Result<(), DecodeError> {
+    let unknown = |what, value| Err(DecodeError::UnknownValue { what, value, code: ErrorCode::Malformed });
+    let mut uids = Vec::new();
+    for (place, (index, uid)) in (0u32..).zip(partitions) {
+        if index != place {
+            return unknown("partition number in this place", u64::from(index));
         }
+        uids.push(uid);
+    }
+    uids.sort_unstable();
+    if uids.first() == Some(&0) {
+        return unknown("partition uid", 0);
+    }
+    match uids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => unknown("second partition with the uid", pair[0]),
+        None => Ok(()),
     }
 }
 
@@ -275,8 +299,11 @@ impl From<metadata::TopicMeta<'_>> for TopicMetadata {
     }
 }
 
-impl From<topics::DescribeTopicReply<'_>> for TopicDescription {
-    fn from(reply: topics::DescribeTopicReply<'_>) -> TopicDescription {
+impl TopicDescription {
+    /// Reads a reply, with the same checks as [`Metadata::read`].
+    pub(crate) fn read(meta: &[u8]) -> Result<TopicDescription, DecodeError> {
+        let reply = topics::DescribeTopicReply::decode(meta)?;
+        check_places(reply.partitions.iter().map(|partition| (partition.index, partition.uid)))?;
         let settings = reply.settings.iter().map(|setting| TopicSetting {
             key: setting.key.to_string(),
             value: setting.value.to_string(),
@@ -293,13 +320,13 @@ impl From<topics::DescribeTopicReply<'_>> for TopicDescription {
             bytes: partition.bytes,
             segments: partition.segments,
         });
-        TopicDescription {
+        Ok(TopicDescription {
             uid: reply.topic_uid,
             name: reply.name.to_string(),
             created_us: reply.created_us,
             settings: settings.collect(),
             partitions: partitions.collect(),
-        }
+        })
     }
 }
 
@@ -313,6 +340,50 @@ impl From<topics::OptionItem<'_>> for OptionDescription {
             min: option.min.to_string(),
             max: option.max.to_string(),
             doc: option.doc.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tramline_wire::prim::List;
+
+    #[test]
+    fn partitions_have_their_places_and_their_own_uids() {
+        let partition = |index, uid| metadata::PartitionMeta { index, uid, group: 1, leader_node: 1, leader_shard: 0, term: 1 };
+        let info = |index, uid| topics::PartitionInfo {
+            index,
+            uid,
+            group: 1,
+            node: 1,
+            shard: 0,
+            log_start: 0,
+            committed_end: 0,
+            bytes: 0,
+            segments: 0,
+        };
+        let table: [(&[(u32, u64)], bool); 7] = [
+            (&[], true),
+            (&[(0, 9)], true),
+            (&[(0, 9), (1, 5), (2, 7)], true),
+            (&[(7, 9)], false),
+            (&[(1, 9), (0, 5)], false),
+            (&[(0, 9), (1, 0)], false),
+            (&[(0, 9), (1, 5), (2, 9)], false),
+        ];
+        for (places, is_good) in table {
+            let partitions: Vec<_> = places.iter().map(|&(index, uid)| partition(index, uid)).collect();
+            let topics = [metadata::TopicMeta { error: ErrorCode::Ok, name: "t", topic_uid: 4, partitions: List::of(&partitions) }];
+            let mut meta = Vec::new();
+            metadata::MetadataReply { view_epoch: 1, nodes: List::default(), topics: List::of(&topics) }.encode(&mut meta);
+            assert_eq!(Metadata::read([7; 16], &meta).is_ok(), is_good, "{places:?}");
+
+            let partitions: Vec<_> = places.iter().map(|&(index, uid)| info(index, uid)).collect();
+            let (settings, partitions) = (List::default(), List::of(&partitions));
+            let mut meta = Vec::new();
+            topics::DescribeTopicReply { topic_uid: 4, name: "t", created_us: 0, settings, partitions }.encode(&mut meta);
+            assert_eq!(TopicDescription::read(&meta).is_ok(), is_good, "{places:?}");
         }
     }
 }

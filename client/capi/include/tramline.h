@@ -443,11 +443,11 @@ typedef struct {
     /** TRAMLINE_PARTITIONER_... . Default TRAMLINE_PARTITIONER_HASH. */
     uint32_t partitioner;
     /** The broker's limits, by which send refuses a record that would be refused there. Raise them together with the broker's settings.
-     *  Bytes of a batch: 1 KiB to 14 MiB. Default 4 MiB. */
+     *  Bytes of a batch: 1 KiB to 14 MiB. Default 1,048,576. */
     uint32_t limit_batch_bytes;
     /** Bytes of a batch's values before compression: 1 KiB to 64 MiB. Default 16 MiB. */
     uint32_t limit_values_bytes;
-    /** Bytes of a record: key, value and headers: 1 to below limit_batch_bytes. Default 1 MiB. */
+    /** Bytes of a record: key, value and headers: 1 to below limit_batch_bytes. Default 1,000,000. */
     uint32_t limit_record_bytes;
     /** Bytes of a key: at most 65,535. Default 4,096. */
     uint32_t limit_key_bytes;

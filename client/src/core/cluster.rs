@@ -4,9 +4,17 @@
 //! hop inside the node; if that port cannot be reached (a firewall, a port mapping) at the node's common port, where any
 //! shard takes the connection and passes requests on.
 //!
-//! Invariant: a view is replaced only by one with the same or a higher epoch.
+//! A view is replaced by one with the same or a higher epoch; by one of another cluster (a node that was set up anew at the same address,
+//! whose epochs begin again); and by a lower one when nothing else was heard for long: one answer that was wrong must not stop its client
+//! for good.
 
+use super::Now;
 use crate::types::{Metadata, Node, PartitionMetadata};
+
+/// So many answers in a row with an epoch below the known one, over so long, are believed. Nodes that lag behind the newest view catch up
+/// within a second.
+const LOWER_ANSWERS_MIN: u32 = 5;
+const LOWER_TIME_US_MIN: u64 = 10_000_000;
 
 /// The shard that leads a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,29 +31,82 @@ impl From<&PartitionMetadata> for Owner {
     }
 }
 
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Learned {
+    /// Not taken: an older view.
+    Older,
+    /// Taken.
+    Newer,
+    /// Taken although its epoch is lower: what is known of terms is of no use.
+    Lower,
+    /// Taken, and of another cluster: nothing else that is known holds there.
+    OtherCluster,
+}
+
+/// Answers with a lower epoch, in a row.
+#[derive(Debug, Clone, Copy)]
+struct Lower {
+    count: u32,
+    since_us: u64,
+}
+
 /// Addresses of the nodes, as of the newest view seen.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClusterView {
+    /// Identity of the cluster, once there was an answer.
+    cluster_id: Option<[u8; 16]>,
     epoch: u64,
     nodes: Vec<Node>,
+    lower: Option<Lower>,
 }
 
 impl ClusterView {
-    /// Takes over the nodes of a newer view; returns whether it was new enough.
+    /// Takes over the nodes of a newer view; returns whether it was new enough. Without the time, lower epochs are never believed.
     pub(crate) fn learn(&mut self, metadata: &Metadata) -> bool {
-        if metadata.view_epoch < self.epoch {
-            return false;
+        let is_new = metadata.view_epoch >= self.epoch || self.is_other(&metadata.cluster_id);
+        if is_new {
+            self.take(metadata);
         }
+        is_new
+    }
+
+    /// Takes over the nodes of a view that is newer, or has to be believed.
+    pub(crate) fn learn_at(&mut self, metadata: &Metadata, now: Now) -> Learned {
+        let learned = if self.is_other(&metadata.cluster_id) {
+            Learned::OtherCluster
+        } else if metadata.view_epoch >= self.epoch {
+            Learned::Newer
+        } else {
+            let lower = self.lower.get_or_insert(Lower { count: 0, since_us: now.mono_us });
+            lower.count = lower.count.saturating_add(1);
+            if lower.count < LOWER_ANSWERS_MIN || now.mono_us.saturating_sub(lower.since_us) < LOWER_TIME_US_MIN {
+                return Learned::Older;
+            }
+            Learned::Lower
+        };
+        self.take(metadata);
+        learned
+    }
+
+    /// Whether this is the identity of another cluster than the one that is known.
+    pub(crate) fn is_other(&self, cluster_id: &[u8; 16]) -> bool {
+        self.cluster_id.is_some_and(|known| known != *cluster_id)
+    }
+
+    fn take(&mut self, metadata: &Metadata) {
+        self.cluster_id = Some(metadata.cluster_id);
         self.epoch = metadata.view_epoch;
+        self.lower = None;
         if !metadata.nodes.is_empty() {
             self.nodes.clone_from(&metadata.nodes);
         }
-        true
     }
 
-    /// The common address of each node.
-    pub(crate) fn node_addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(Node::address).collect()
+    /// The common addresses of so many nodes at most, from number `first` on (counted round): a view may have any number of them.
+    pub(crate) fn some_addresses(&self, first: usize, count_max: usize) -> Vec<String> {
+        let count = self.nodes.len();
+        (0..count.min(count_max)).map(|place| self.nodes[(first % count + place) % count].address()).collect()
     }
 
     /// Addresses of an owner, best first. Empty when the node is unknown.
@@ -63,7 +124,7 @@ mod tests {
 
     fn view(epoch: u64, host: &str, shard_ports: &[u16]) -> Metadata {
         let node = Node { id: 1, host: host.to_string(), port: 7410, shard_ports: shard_ports.to_vec() };
-        Metadata { view_epoch: epoch, nodes: vec![node], topics: Vec::new() }
+        Metadata { view_epoch: epoch, nodes: vec![node], ..Metadata::default() }
     }
 
     #[test]
@@ -84,10 +145,37 @@ mod tests {
     }
 
     #[test]
+    fn lower_epochs_are_believed_after_some_answers_and_some_time() {
+        let at = |mono_us| Now { mono_us, utc_us: 0 };
+        let mut cluster = ClusterView::default();
+        assert_eq!(cluster.learn_at(&view(u64::MAX, "wrong", &[]), at(0)), Learned::Newer);
+        let learned = [1, 2, 3, 4].map(|second| cluster.learn_at(&view(3, "right", &[]), at(second * 1_000_000)));
+        assert_eq!(learned, [Learned::Older; 4]);
+        assert_eq!(cluster.learn_at(&view(3, "right", &[]), at(10_999_999)), Learned::Older, "answers enough, but not for long enough");
+        assert_eq!(cluster.learn_at(&view(3, "right", &[]), at(11_000_000)), Learned::Lower);
+        assert_eq!(cluster.some_addresses(0, 9), ["right:7410"]);
+        // One that is not lower ends the row.
+        assert_eq!(cluster.learn_at(&view(2, "old", &[]), at(12_000_000)), Learned::Older);
+        assert_eq!(cluster.learn_at(&view(3, "right", &[]), at(13_000_000)), Learned::Newer);
+        let learned = [31, 32, 33, 34].map(|second| cluster.learn_at(&view(2, "old", &[]), at(second * 1_000_000)));
+        assert_eq!(learned, [Learned::Older; 4]);
+    }
+
+    #[test]
+    fn another_cluster_has_a_view_of_its_own() {
+        let other = Metadata { cluster_id: [9; 16], ..view(1, "other", &[]) };
+        let mut cluster = ClusterView::default();
+        assert!(cluster.learn(&view(3, "this", &[])) && !cluster.is_other(&[0; 16]) && cluster.is_other(&[9; 16]));
+        assert_eq!(cluster.learn_at(&other, Now { mono_us: 1, utc_us: 0 }), Learned::OtherCluster);
+        assert_eq!(cluster.some_addresses(0, 9), ["other:7410"]);
+        assert!(!cluster.is_other(&[9; 16]));
+    }
+
+    #[test]
     fn an_ipv6_host_gets_brackets() {
         let mut cluster = ClusterView::default();
         assert!(cluster.learn(&view(1, "::1", &[7411, 0])));
-        assert_eq!(cluster.node_addresses(), ["[::1]:7410"]);
+        assert_eq!(cluster.some_addresses(0, 9), ["[::1]:7410"]);
         assert_eq!(cluster.addresses(Owner { node: 1, shard: 0 }), ["[::1]:7411", "[::1]:7410"]);
         // A shard without a port of its own is found at the common one.
         assert_eq!(cluster.addresses(Owner { node: 1, shard: 1 }), ["[::1]:7410"]);

@@ -7,6 +7,8 @@
 //! Invariants: a lane's core hears `on_connected` once per connection, and then `on_lost` once; one that could not be opened at any of its addresses is told
 //! as lost, too. A dead address costs its own lane time and no other: nothing here waits.
 
+use std::hash::{Hash, Hasher};
+
 use super::cluster::{ClusterView, Owner};
 use super::peer::{Greeting, Peer};
 use super::router::Router;
@@ -30,6 +32,10 @@ pub(crate) trait Lanes {
     fn wish(&mut self) -> &mut MetadataWish;
     /// Names of the topics in use.
     fn topic_names(&self) -> Vec<String>;
+    /// Whether a lane's open connection is of no use any more.
+    fn is_given_up(&self, _lane: usize) -> bool {
+        false
+    }
     /// Whether a lane needs a connection, has none and none is being opened.
     fn wants_connection(&self, lane: usize, now: Now) -> bool;
     /// Whether a lane needs no connection any more, so that one that it has is to be closed.
@@ -81,6 +87,8 @@ pub(crate) struct Links {
     router: Router,
     /// By lane.
     peers: Vec<Peer>,
+    /// Of the newest answer: who owns what.
+    owners: u64,
     /// Something may be to be dialled.
     dials: bool,
     /// Attempts under way, the router's included: while there are none, `step` has nothing to look after.
@@ -95,6 +103,7 @@ impl Links {
             request_timeout_us: crate::clock::micros(config.request_timeout),
             router: Router::new(config.servers.clone(), config.frame_bytes_max),
             peers: Vec::new(),
+            owners: 0,
             dials: false,
             opening: 0,
         }
@@ -109,7 +118,12 @@ impl Links {
         for lane in 0..core.lane_count() {
             if core.is_unused(lane) {
                 self.close_unused(core, lane);
-            } else if core.wants_connection(lane, now) {
+                continue;
+            }
+            if core.is_given_up(lane) {
+                self.on_failed(core, Key::Lane(lane), Error::config("nothing is sent to this owner any more"), now);
+            }
+            if core.wants_connection(lane, now) {
                 self.open(core, lane, now);
             }
         }
@@ -131,7 +145,7 @@ impl Links {
         if !self.router.is_idle() {
             self.router.close();
         }
-        if !self.router.ask(topics, core.cluster().node_addresses(), &self.greeting, now) {
+        if !self.router.ask(topics, core.cluster(), &self.greeting, now) {
             core.metadata_failed(Error::config("no server address: give at least one host:port"), now);
         }
         self.dials = true;
@@ -224,18 +238,26 @@ impl Links {
             Key::Lane(lane) => {
                 let peer = &mut self.peers[lane];
                 if let Some(hello) = peer.on_received(core.conn(lane))? {
+                    if core.cluster().is_other(&hello.cluster_id) {
+                        return Err(peer.refuse("it belongs to another cluster than the one that was known"));
+                    }
                     core.on_connected(lane, peer.address(), &hello, now);
                     self.count_opening();
                 }
             }
             Key::Router => {
                 let Router { peer, conn, .. } = &mut self.router;
-                if !peer.is_open() && peer.on_received(conn)?.is_some() {
-                    self.router.on_open(self.request_timeout_us, now);
+                if !peer.is_open()
+                    && let Some(hello) = peer.on_received(conn)?
+                {
+                    self.router.on_open(hello.cluster_id, self.request_timeout_us, now)?;
                 }
-                if let Some(mut metadata) = self.router.on_received()? {
+                if let Some(mut metadata) = self.router.on_received(self.request_timeout_us, now)? {
                     metadata.keep_topics(&core.topic_names());
                     core.learn(&metadata, now);
+                    let owners = hash_of_owners(&metadata);
+                    core.wish().on_answered(self.owners != owners, now);
+                    self.owners = owners;
                     self.count_opening();
                 }
             }
@@ -282,6 +304,15 @@ impl Links {
         }
         self.peers.iter().map(Peer::until_us).fold(self.router.until_us(), u64::min)
     }
+}
+
+/// Tells answers apart in which some partition has another owner. Two that differ and look alike cost a wait, no more.
+fn hash_of_owners(metadata: &Metadata) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for partition in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
+        (partition.uid, partition.leader_node, partition.leader_shard).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl Peer {
     /// Bytes arrived before the hello was answered. An error: this address will not do.
     pub(crate) fn on_received(&mut self, conn: &mut Conn) -> Result<Option<HelloInfo>, Error> {
         let Stage::Greeting { correlation, .. } = self.stage else { return Ok(None) };
-        let (info, length) = match conn.peek() {
+        let (hello, length) = match conn.peek() {
             Ok(None) => return Ok(None),
             Ok(Some((frame, _))) if frame.header.correlation == 0 && frame.header.is_error() => {
                 return Err(refusal("say hello", &self.address, frame.meta));
@@ -119,11 +119,11 @@ impl Peer {
             Ok(Some((frame, _))) if frame.header.correlation != correlation => {
                 return Err(Error::protocol(&self.address, "it answered something else than hello"));
             }
-            Ok(Some((frame, length))) => (read_reply("say hello", &self.address, &frame, read_hello)?, length),
+            Ok(Some((frame, length))) => (read_reply("say hello", &self.address, Kind::Hello, &frame, read_hello)?, length),
             Err(error) => return Err(Error::protocol(&self.address, error.to_string())),
         };
         conn.consume(length);
-        info.check_version(&self.address)?;
+        let info = hello.accept(&self.address)?;
         if let Some(node) = self.node
             && node != info.node
         {
@@ -131,8 +131,13 @@ impl Peer {
             return Err(Error::protocol(&self.address, message));
         }
         self.stage = Stage::Open;
-        self.rest.clear();
         Ok(Some(info))
+    }
+
+    /// Whoever has just answered is not the one that was looked for: the attempt failed, and is told as such by whoever gets this error.
+    pub(crate) fn refuse(&mut self, message: &str) -> Error {
+        self.stage = Stage::Greeting { correlation: 0, until_us: 0 };
+        Error::protocol(&self.address, message)
     }
 
     /// The attempt failed: goes on with the next address, if there is one; false: closed.

@@ -1,6 +1,8 @@
 //! When a producer or a consumer wants metadata, and from where: what its core notes and its connections (`links`) take.
 //!
-//! Invariants: nothing is due while metadata is being got; after a failure there is a wait, longer each time, that a wish does not shorten.
+//! Invariants: nothing is due while metadata is being got; after a failure there is a wait, longer each time, that a wish does not shorten;
+//! and after an answer, too, longer each time that it brought nothing new: a node that goes on saying `not_leader` would else be asked as
+//! fast as it answers.
 //!
 //! Not here: getting it (`router`), whose metadata it is (`cluster`).
 
@@ -18,12 +20,26 @@ pub(crate) struct MetadataWish {
     /// A better address, named by a refusal.
     redirect: Option<String>,
     backoff: Backoff,
+    /// The wait after the next answer that brings nothing new.
+    answered_wait_us: u64,
 }
+
+/// The wait after an answer: 10 ms, in which a leader that was just chosen gets known; doubled up to 1 s, which bounds what is lost after a
+/// long failover.
+const ANSWERED_WAIT_US_MIN: u64 = 10_000;
+const ANSWERED_WAIT_US_MAX: u64 = 1_000_000;
 
 impl MetadataWish {
     /// Nothing is wanted yet. `seed`: of the waits between attempts.
     pub(crate) fn seeded(seed: u64) -> MetadataWish {
-        MetadataWish { at_us: None, is_asked: false, not_before_us: 0, redirect: None, backoff: Backoff::seeded(seed) }
+        MetadataWish {
+            at_us: None,
+            is_asked: false,
+            not_before_us: 0,
+            redirect: None,
+            backoff: Backoff::seeded(seed),
+            answered_wait_us: ANSWERED_WAIT_US_MIN,
+        }
     }
 
     /// It is wanted now.
@@ -68,6 +84,16 @@ impl MetadataWish {
         self.backoff.reset();
     }
 
+    /// After [`on_learned`](Self::on_learned): it is not wanted again at once. `brought_news`: some partition has another owner than
+    /// before.
+    pub(super) fn on_answered(&mut self, brought_news: bool, now: Now) {
+        if brought_news {
+            self.answered_wait_us = ANSWERED_WAIT_US_MIN;
+        }
+        self.not_before_us = now.mono_us.saturating_add(self.answered_wait_us);
+        self.answered_wait_us = (self.answered_wait_us * 2).min(ANSWERED_WAIT_US_MAX);
+    }
+
     /// It could not be got: it is tried again after a wait.
     pub(crate) fn on_failed(&mut self, now: Now) {
         self.is_asked = false;
@@ -107,5 +133,19 @@ mod tests {
         assert!(wish.is_due(at(2_000)), "the failures are forgotten, and the earlier wish counts");
         wish.on_taken(&[]);
         assert_eq!(wish.next_us(), u64::MAX, "nothing to ask for");
+    }
+
+    #[test]
+    fn after_an_answer_there_is_a_wait_that_grows_while_nothing_new_comes() {
+        let mut wish = MetadataWish::seeded(1);
+        let mut waits = |brought_news: bool| {
+            wish.on_learned(None);
+            wish.on_answered(brought_news, at(1_000));
+            wish.want(at(1_000));
+            wish.next_us() - 1_000
+        };
+        let waited: Vec<u64> = [true, false, false, false, false, false, false, false, false, true, false].map(&mut waits).to_vec();
+        let expected = [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 640_000, 1_000_000, 1_000_000, 10_000, 20_000];
+        assert_eq!(waited, expected);
     }
 }

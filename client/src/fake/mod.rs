@@ -4,6 +4,7 @@
 //! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
 
 pub(crate) mod marks;
+mod script;
 mod streams;
 pub(crate) mod tcp;
 
@@ -29,6 +30,8 @@ use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartit
 
 use crate::types::{Metadata, TopicMetadata};
 use marks::{BATCHES_KEPT, Check, Marks};
+use script::{Script, reply};
+pub(crate) use script::{frame_of, refusal_of, reply_to};
 use streams::Stream;
 
 /// One partition.
@@ -66,6 +69,7 @@ pub(crate) struct FakeBroker {
     pub logs: BTreeMap<u64, Log>,
     pub port: u16,
     /// Told at hello.
+    pub cluster_id: [u8; 16],
     pub node: u32,
     /// The better address in refusals of whole requests.
     pub next_of_refusals: String,
@@ -91,6 +95,10 @@ pub(crate) struct FakeBroker {
     pub overdrawn: bool,
     /// Bytes of empty replies that connections with a stream, or with a produce request that got no answer, are still flooded with.
     pub chatter_bytes: u64,
+    /// A larger batch, and a batch with a larger record, is refused.
+    pub batch_bytes_max: usize,
+    pub record_bytes_max: u64,
+    script: Script,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
     inboxes: BTreeMap<u32, Vec<u8>>,
@@ -103,6 +111,7 @@ impl FakeBroker {
             topics: Vec::new(),
             logs: BTreeMap::new(),
             port: 7410,
+            cluster_id: [7; 16],
             node: 1,
             next_of_refusals: String::new(),
             shard_ports: vec![7411],
@@ -118,6 +127,9 @@ impl FakeBroker {
             seen: Vec::new(),
             overdrawn: false,
             chatter_bytes: 0,
+            batch_bytes_max: usize::MAX,
+            record_bytes_max: u64::MAX,
+            script: Script::default(),
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
             inboxes: BTreeMap::new(),
@@ -158,7 +170,7 @@ impl FakeBroker {
             let meta = TopicMeta { error: ErrorCode::Ok, name: &topic.name, topic_uid: topic.uid, partitions: List::of(&partitions) };
             TopicMetadata::from(meta)
         });
-        Metadata { view_epoch: self.view_epoch, nodes: vec![node], topics: topics.collect() }
+        Metadata { cluster_id: self.cluster_id, view_epoch: self.view_epoch, nodes: vec![node], topics: topics.collect() }
     }
 
     /// Values of all records of a partition, uncompressed ones only.
@@ -249,10 +261,24 @@ impl FakeBroker {
         }
     }
 
+    /// From now on this is asked first.
+    pub(crate) fn answer_with(&mut self, script: impl FnMut(&Frame<'_>) -> Option<Vec<u8>> + Send + 'static) {
+        self.script = Script::new(script);
+    }
+
+    /// How many requests of a kind came.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.seen.iter().filter(|seen| seen.1 == kind).count()
+    }
+
     fn handle(&mut self, conn: u32, frame: &Frame<'_>) {
         let kind = frame.header.kind().expect("a known kind");
         self.seen.push((conn, kind, frame.payload.len()));
         let mut out = Vec::new();
+        if let Some(bytes) = self.script.answer(frame) {
+            self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
+            return;
+        }
         if let Some(at) = self.refuse_requests.iter().position(|(refused, _)| *refused == kind) {
             let (_, code) = self.refuse_requests.remove(at).expect("found");
             frame::write_error(
@@ -322,7 +348,7 @@ impl FakeBroker {
         let body = HelloReply {
             protocol: 1,
             feature_level: 1,
-            cluster_id: [7; 16],
+            cluster_id: self.cluster_id,
             node: self.node,
             shard: 0,
             frame_max: 8 << 20,
@@ -459,7 +485,7 @@ impl FakeBroker {
                 results.push(refused(ErrorCode::UnknownPartition));
                 continue;
             };
-            let code = log.refusals.pop_front().unwrap_or(ErrorCode::Ok);
+            let code = log.refusals.pop_front().unwrap_or_else(|| size_of_batch(bytes, self.batch_bytes_max, self.record_bytes_max));
             if !code.is_ok() {
                 results.push(refused(code));
                 continue;
@@ -520,6 +546,18 @@ impl Log {
     }
 }
 
+/// Whether a batch and its records are within the limits.
+fn size_of_batch(bytes: &[u8], batch_bytes_max: usize, record_bytes_max: u64) -> ErrorCode {
+    let batch = batch::BatchView::parse(bytes).expect("a batch");
+    if bytes.len() > batch_bytes_max {
+        ErrorCode::BatchTooLarge
+    } else if batch.index().any(|entry| entry.expect("an entry").record_bytes() > record_bytes_max) {
+        ErrorCode::RecordTooLarge
+    } else {
+        ErrorCode::Ok
+    }
+}
+
 fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
     for batch in Batches::new(&log.bytes) {
         let batch = batch.expect("a stored batch");
@@ -531,12 +569,6 @@ fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
         }
     }
     (log.next_offset, -1)
-}
-
-fn reply(out: &mut Vec<u8>, frame: &Frame<'_>, body: impl FnOnce(&mut Vec<u8>)) {
-    let start = frame::begin_reply(out, &frame.header, 0);
-    body(out);
-    frame::finish_frame(out, start, 0).expect("within the limits");
 }
 
 /// Carries bytes between a core's connection and the broker, both ways; returns whether any moved.

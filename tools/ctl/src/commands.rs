@@ -369,6 +369,7 @@ mod tests {
                 uid: 3,
                 partitions: vec![PartitionMetadata { index: 0, uid: 9, group: 2, leader_node: 1, leader_shard: 1, term: 6 }],
             }],
+            ..Metadata::default()
         };
         let text = cluster_text(&metadata);
         assert!(text.contains("7411,7412") && text.contains("TOPIC  PARTITION"), "{text}");

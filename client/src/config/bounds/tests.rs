@@ -56,7 +56,7 @@ fn a_producers_settings_have_bounds() {
         &["delivery_timeout", "10ms and 43200s"],
     );
     let batch: Set<usize> = |config, bytes| config.batch_bytes = bytes;
-    check(batch, all, [1, 4 << 20], &[0, (4 << 20) + 1, usize::MAX], &["batch_bytes must be between 1 and 4194304"]);
+    check(batch, all, [1, 1 << 20], &[0, (1 << 20) + 1, usize::MAX], &["batch_bytes must be between 1 and 1048576"]);
     let linger: Set<u64> = |config, us| config.linger_us = us;
     check(linger, all, [0, 15_000_000], &[15_000_001, u64::MAX], &["linger_us", "delivery_timeout", "15000000"]);
     let linger: Set<u64> = |config, us| (config.linger_us, config.delivery_timeout) = (us, MS(3_600_000));
@@ -80,10 +80,10 @@ fn a_producers_limits_have_bounds() {
             "limits.batch_bytes_max",
         ),
         (|limits, bytes| limits.values_bytes_max = bytes, [1 << 10, 64 << 20], &[0, 1023, (64 << 20) + 1], "limits.values_bytes_max"),
-        (|limits, bytes| limits.record_bytes_max = bytes, [64 << 10, (4 << 20) - 1], &[0, 4 << 20, u32::MAX], "limits.record_bytes_max"),
+        (|limits, bytes| limits.record_bytes_max = bytes, [64 << 10, (1 << 20) - 1], &[0, 1 << 20, u32::MAX], "limits.record_bytes_max"),
         (|limits, bytes| limits.key_bytes_max = bytes, [0, 65_535], &[65_536, u32::MAX], "limits.key_bytes_max"),
         (|limits, count| limits.headers_max = count, [0, 65_535], &[65_536, u32::MAX], "limits.headers_max"),
-        (|limits, bytes| limits.headers_bytes_max = bytes, [0, 1 << 20], &[(1 << 20) + 1], "limits.headers_bytes_max"),
+        (|limits, bytes| limits.headers_bytes_max = bytes, [0, 1_000_000], &[1_000_001], "limits.headers_bytes_max"),
         (|limits, bytes| limits.id_bytes_max = bytes, [0, 65_535], &[65_536, u32::MAX], "limits.id_bytes_max"),
     ];
     for (set, good, bad, name) in cases {

@@ -11,7 +11,7 @@ use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchEntry, F
 use tramline_wire::kind::Kind;
 
 use super::{ConsumerCore, State};
-use crate::core::cluster::Owner;
+use crate::core::cluster::{Learned, Owner};
 use crate::core::{Alive, Now};
 use crate::error::Error;
 use crate::types::Metadata;
@@ -178,7 +178,7 @@ impl ConsumerCore {
             self.errors.push_back(error);
             return;
         }
-        if !self.cluster.learn(metadata) {
+        if self.cluster.learn_at(metadata, now) == Learned::Older {
             return;
         }
         for id in 0..self.parts.len() {

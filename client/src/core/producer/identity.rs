@@ -38,7 +38,7 @@ impl ProducerCore {
     pub(super) fn maybe_ask_identity(&mut self, lane_index: usize, now: Now) {
         let lane = &mut self.lanes[lane_index];
         let Identity::Wanted { at_us } = self.identity else { return };
-        if at_us > now.mono_us || !lane.open {
+        if at_us > now.mono_us || !lane.open || lane.given_up {
             return;
         }
         // A request without fields cannot be above a limit.
@@ -61,7 +61,14 @@ impl ProducerCore {
         matches!(self.identity, Identity::Asked { lane: asked, correlation: known, .. } if asked == lane && known == correlation)
     }
 
-    pub(super) fn on_identity(&mut self, reply: &InitProducerReply, now: Now) {
+    /// An id came. An error means that it is none, and that its connection has to be given up: marks without an id, or a window without
+    /// room, are nothing that a node of this protocol asks for.
+    pub(super) fn on_identity(&mut self, lane: usize, reply: &InitProducerReply, now: Now) -> Result<(), Error> {
+        let InitProducerReply { producer_id, batches_kept, .. } = *reply;
+        if producer_id == 0 || batches_kept == 0 {
+            let message = format!("it gave out the producer id {producer_id}, of which it keeps {batches_kept} batches; both are above 0");
+            return Err(Error::protocol(&self.lanes[lane].address, message));
+        }
         let half_expiry = Duration::from_millis(u64::from(reply.expiry_ms) / 2);
         if self.config.delivery_timeout > half_expiry {
             let message = format!(
@@ -69,13 +76,15 @@ impl ProducerCore {
                  or raise the node's producer.expiry to twice of it",
                 self.config.delivery_timeout
             );
-            return self.on_identity_refused(Error::config(&message), now);
+            self.on_identity_refused(Error::config(&message), now);
+            return Ok(());
         }
-        self.identity = Identity::Known { id: reply.producer_id };
+        self.identity = Identity::Known { id: producer_id };
         self.identity_backoff.reset();
-        self.in_flight_max = u32::from(reply.batches_kept).max(1);
+        self.in_flight_max = u32::from(batches_kept);
         self.clear_trouble(Source::Identity);
         self.release_nameless();
+        Ok(())
     }
 
     /// No id, for now. What waits for it fails when asking again would not help.

@@ -32,6 +32,10 @@ pub(crate) struct Lane {
     pub conn: Conn,
     /// Whether a socket is connected and said hello.
     pub open: bool,
+    /// Partitions that it leads to. Without any it is closed, and its place is used again.
+    pub partitions: u32,
+    /// Its connection leads to where nothing is sent any more: it is to be closed.
+    pub given_up: bool,
     /// A connection is being opened.
     pub connecting: bool,
     /// Not before this time, after a failure.
@@ -62,6 +66,8 @@ impl Lane {
             address: String::new(),
             conn,
             open: false,
+            partitions: 0,
+            given_up: false,
             connecting: false,
             connect_at_us: 0,
             backoff,
@@ -89,6 +95,33 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Takes the place of one that leads to nothing. Its connection's correlations go on.
+    pub(crate) fn reuse(&mut self, owner: Owner, backoff: Backoff) {
+        self.owner = owner;
+        self.backoff = backoff;
+        self.connect_at_us = 0;
+        self.pause_until_us = 0;
+        self.last_error = None;
+        self.address.clear();
+        self.ready.clear();
+    }
+
+    /// Whether it leads to nothing, and nobody waits for it.
+    pub(crate) fn is_free(&self) -> bool {
+        self.partitions == 0 && !self.open && !self.connecting
+    }
+
+    /// Whether its connection is of no use any more.
+    pub(crate) fn is_useless(&self) -> bool {
+        self.open && (self.given_up || self.partitions == 0 && self.window.is_empty())
+    }
+
+    /// Whether the request of this correlation was written whole, if there is one.
+    pub(crate) fn is_written(&self, correlation: u64) -> bool {
+        let written = self.conn.out().written();
+        self.window.iter().find(|request| request.correlation == correlation).is_none_or(|request| request.end <= written)
     }
 
     /// Takes the request of this correlation out of the window. Answers mostly come in order, so it is the first.

@@ -26,6 +26,9 @@ impl Lanes for ProducerCore {
     fn wish(&mut self) -> &mut MetadataWish {
         &mut self.wish
     }
+    fn is_given_up(&self, lane: usize) -> bool {
+        self.lanes[lane].is_useless()
+    }
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         ProducerCore::wants_connection(self, lane, now)
     }

@@ -8,6 +8,7 @@
 //! | file | job |
 //! |---|---|
 //! | `batch` | open, sealed and done batches, and the pool of their buffers |
+//! | `cut` | batches that are too large for the broker, in pieces |
 //! | `part` | one partition: the rule that keeps order |
 //! | `sequence` | its numbers, when idempotent: marks, epochs, what answers mean |
 //! | `unresolved` | batches that were sent and have no fate: again, anew, or given up |
@@ -23,6 +24,7 @@
 //! batches and stays below `buffer_bytes` plus one record.
 
 mod batch;
+mod cut;
 mod identity;
 mod lane;
 mod lanes;
@@ -42,7 +44,7 @@ use tramline_wire::batch::Limits;
 use tramline_wire::level::Level;
 use tramline_wire::produce::ProduceResult;
 
-use super::cluster::{ClusterView, Owner};
+use super::cluster::{ClusterView, Learned, Owner};
 use super::codec::Compressor;
 use super::wish::MetadataWish;
 use super::{Alive, Backoff, Conn, Now};
@@ -78,6 +80,9 @@ struct Topic {
     sticky: u32,
     /// Next partition in turn.
     next_in_turn: u32,
+    /// What new partitions begin with, see `Part`: what was learnt about the topic's limit.
+    batch_bytes: usize,
+    refused_bytes: usize,
     /// Set when the broker says the topic is gone.
     gone: bool,
 }
@@ -86,9 +91,13 @@ struct Topic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Lane(usize),
+    /// The pause that a lane's broker asked for.
+    Throttle(usize),
     Part(u32),
     Identity,
     Metadata,
+    /// Another cluster took the place of the one that was known.
+    Cluster,
 }
 
 /// The fate of one record.
@@ -168,6 +177,7 @@ impl ProducerCore {
         let limits: Limits = config.limits;
         let marks = config.idempotent && config.level != Level::None;
         let delivery_timeout_us = micros(config.delivery_timeout);
+        let pool = Pool::new(limits, config.batch_bytes, config.buffer_bytes);
         Ok(ProducerCore {
             config,
             request_timeout_us,
@@ -179,7 +189,7 @@ impl ProducerCore {
             nameless: Vec::new(),
             frame_bytes_max,
             compressor,
-            pool: Pool::new(limits),
+            pool,
             cluster: ClusterView::default(),
             topics: Vec::new(),
             topic_index: HashMap::new(),
@@ -232,8 +242,14 @@ impl ProducerCore {
         self.wish.on_learned(Some(now.mono_us.saturating_add(METADATA_AGE_US_MAX)));
         self.metrics.metadata_refreshes += 1;
         self.clear_trouble(Source::Metadata);
-        if !self.cluster.learn(metadata) {
-            return;
+        let learned = self.cluster.learn_at(metadata, now);
+        match learned {
+            Learned::Older => return,
+            Learned::Newer => {}
+            Learned::Lower | Learned::OtherCluster => self.parts.iter_mut().for_each(|part| part.term = 0),
+        }
+        if learned == Learned::OtherCluster {
+            self.leave_old_cluster(now);
         }
         for topic in &metadata.topics {
             if topic.error.is_ok() {
@@ -254,7 +270,18 @@ impl ProducerCore {
                 self.topic_index.insert(metadata.name.clone(), topic);
                 let sticky = self.seed % (metadata.partitions.len() as u32).max(1);
                 let name = metadata.name.clone();
-                self.topics.push(Topic { name, uid: metadata.uid, parts: Vec::new(), sticky, next_in_turn: sticky, gone: false });
+                let (batch_bytes, refused_bytes) = (self.config.batch_bytes, usize::MAX);
+                let parts = Vec::new();
+                self.topics.push(Topic {
+                    name,
+                    uid: metadata.uid,
+                    parts,
+                    sticky,
+                    next_in_turn: sticky,
+                    batch_bytes,
+                    refused_bytes,
+                    gone: false,
+                });
                 topic
             }
         };
@@ -262,16 +289,18 @@ impl ProducerCore {
         known.gone = false;
         let recreated = known.uid != metadata.uid;
         known.uid = metadata.uid;
+        if recreated {
+            self.forget_batch_limit(topic);
+        }
         for partition in &metadata.partitions {
             let place = partition.index as usize;
             let known = &mut self.topics[topic as usize];
-            if place > known.parts.len() {
-                break; // partitions come in order of index; a gap is a broken reply, and what follows is not used
-            }
             if place == known.parts.len() {
                 known.parts.push(self.parts.len() as u32);
+                let (batch_bytes, refused_bytes) = (known.batch_bytes, known.refused_bytes);
                 let backoff = self.backoff();
-                self.parts.push(Part::new(topic, partition.index, partition.uid, partition.term, backoff));
+                let part = Part::new(topic, partition.index, partition.uid, partition.term, batch_bytes, backoff);
+                self.parts.push(Part { refused_bytes, ..part });
             }
             let id = self.topics[topic as usize].parts[place];
             let part = &mut self.parts[id as usize];
@@ -305,19 +334,35 @@ impl ProducerCore {
         }
     }
 
-    fn move_to_owner(&mut self, id: u32, owner: Owner) {
-        let lane = match self.lanes.iter().position(|lane| lane.owner == owner) {
-            Some(lane) => lane as u32,
+    fn lane_to(&mut self, owner: Owner) -> u32 {
+        if let Some(lane) = self.lanes.iter().position(|lane| lane.owner == owner) {
+            return lane as u32;
+        }
+        let backoff = self.backoff();
+        let lane = match self.lanes.iter().position(Lane::is_free) {
+            Some(lane) => {
+                self.clear_trouble(Source::Lane(lane));
+                self.lanes[lane].reuse(owner, backoff);
+                lane
+            }
             None => {
-                let backoff = self.backoff();
                 self.lanes.push(Lane::new(owner, Conn::new(RECV_BYTES_FIRST, self.frame_bytes_max), backoff));
-                self.lanes.len() as u32 - 1
+                self.lanes.len() - 1
             }
         };
+        lane as u32
+    }
+
+    fn move_to_owner(&mut self, id: u32, owner: Owner) {
+        let lane = self.lane_to(owner);
         let part = &mut self.parts[id as usize];
         if part.lane != lane {
             // What flies towards the old owner has to be answered before the new one gets anything.
             part.probing = true;
+            if part.lane != NO_LANE {
+                self.lanes[part.lane as usize].partitions -= 1;
+            }
+            self.lanes[lane as usize].partitions += 1;
             part.lane = lane;
             part.listed = false;
         }
@@ -373,6 +418,9 @@ impl ProducerCore {
         lane.payload_bytes_max = payload_max;
         lane.alive = Alive::opened(keepalive_ms, now);
         lane.last_error = None;
+        for part in self.parts.iter_mut().filter(|part| part.lane as usize == lane_index) {
+            part.batch_bytes = part.batch_bytes.min(payload_max);
+        }
         self.metrics.connections_opened += 1;
         self.clear_trouble(Source::Lane(lane_index));
     }

@@ -35,6 +35,10 @@ pub(crate) struct Part {
     pub open: Option<Open>,
     /// The open batch has waited long enough: it goes with the next request that has room.
     pub due: bool,
+    /// An open batch is closed at this size: the producer's `batch_bytes`, or less where the broker takes less.
+    pub batch_bytes: usize,
+    /// The smallest batch that the broker refused for its size, as it travels.
+    pub refused_bytes: usize,
     /// Sealed and not sent, in order of `seq`.
     pub queue: VecDeque<Sealed>,
     /// Batches sent and unanswered.
@@ -53,6 +57,8 @@ pub(crate) struct Part {
     pub last_error: Option<Arc<Error>>,
     /// A refusal came that calls for a wait before the next attempt; a lost connection has its lane's wait.
     pub wants_pause: bool,
+    /// Times that its batches got new numbers since one was stored.
+    pub renumbered: u32,
     /// Whether it stands in its lane's ready list.
     pub listed: bool,
     /// Whether it waits for an id instead.
@@ -64,7 +70,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn new(topic: u32, index: u32, uid: u64, term: u64, backoff: Backoff) -> Part {
+    pub(crate) fn new(topic: u32, index: u32, uid: u64, term: u64, batch_bytes: usize, backoff: Backoff) -> Part {
         Part {
             topic,
             index,
@@ -73,6 +79,8 @@ impl Part {
             lane: NO_LANE,
             open: None,
             due: false,
+            batch_bytes,
+            refused_bytes: usize::MAX,
             queue: VecDeque::new(),
             in_flight: 0,
             probing: true,
@@ -83,6 +91,7 @@ impl Part {
             backoff,
             last_error: None,
             wants_pause: false,
+            renumbered: 0,
             listed: false,
             nameless: false,
             sequence: Sequence::default(),

@@ -3,6 +3,7 @@
 use tramline_wire::batch::{Attributes, NewRecord, PushRefused};
 
 use super::ProducerCore;
+use super::batch::SEQ_STEP;
 use super::part::NO_LANE;
 use crate::core::Now;
 use crate::error::{Error, SendError};
@@ -32,7 +33,7 @@ impl ProducerCore {
         }
         let mut sealed = false;
         let is_open = match &self.parts[id as usize].open {
-            Some(open) if open.builder.batch_bytes() + estimate > self.config.batch_bytes => {
+            Some(open) if open.builder.batch_bytes() + estimate > self.parts[id as usize].batch_bytes => {
                 self.seal(id);
                 sealed = true;
                 false
@@ -76,7 +77,7 @@ impl ProducerCore {
         self.held_bytes += after - before;
         self.records_outstanding += 1;
         self.metrics.records_taken += 1;
-        if after < self.config.batch_bytes {
+        if after < part.batch_bytes {
             return Ok(false);
         }
         self.seal(id);
@@ -91,6 +92,10 @@ impl ProducerCore {
         {
             part.due = false;
             self.pool.put_open(open);
+            // It was the newest that was opened. Left there, its entry would stay until the next poll.
+            if self.opened.back().is_some_and(|(of, seq, _)| (*of, *seq) == (id, part.next_seq)) {
+                self.opened.pop_back();
+            }
         }
         PushError::Send(match refused {
             PushRefused::TooLarge { what, size, max } => SendError::RecordTooLarge { what, size, max },
@@ -144,7 +149,7 @@ impl ProducerCore {
             return;
         }
         let seq = part.next_seq;
-        part.next_seq += 1;
+        part.next_seq += SEQ_STEP;
         let sealed = self.pool.seal(open, &mut self.compressor, id, seq, self.delivery_timeout_us);
         part.queue.push_back(sealed);
         let topic = &mut self.topics[part.topic as usize];

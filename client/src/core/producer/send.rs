@@ -101,7 +101,7 @@ impl ProducerCore {
     /// Queues one request, if the window has room and something is ready.
     fn build_request(&mut self, lane_index: usize, now: Now) -> bool {
         let lane = &mut self.lanes[lane_index];
-        let room = lane.open && lane.window.len() < self.config.max_in_flight && lane.pause_until_us <= now.mono_us;
+        let room = lane.open && !lane.given_up && lane.window.len() < self.config.max_in_flight && lane.pause_until_us <= now.mono_us;
         if !room || lane.ready.is_empty() {
             return false;
         }
@@ -121,12 +121,9 @@ impl ProducerCore {
             if part.queue.is_empty() && part.due {
                 self.seal(id);
             }
+            self.fit_first(id, self.lanes[lane_index].payload_bytes_max);
             let part = &mut self.parts[id as usize];
             let Some(batch_bytes) = part.queue.front().map(|batch| batch.bytes.len()) else { continue };
-            if batch_bytes > self.lanes[lane_index].payload_bytes_max {
-                self.fail_oversized(id, now);
-                continue;
-            }
             if bytes > 0 && bytes + batch_bytes > bytes_max {
                 // Sealing may have listed it again at the end; its turn is first in the next request.
                 if !part.listed {
@@ -154,17 +151,8 @@ impl ProducerCore {
         true
     }
 
-    /// Gives back the first batch of a partition, which is above what the broker takes in one frame.
-    fn fail_oversized(&mut self, id: u32, now: Now) {
-        let part = &mut self.parts[id as usize];
-        let Some(batch) = part.queue.pop_front() else { return };
-        let message = format!("its batch has {} bytes, more than the broker takes in one frame (frame.max.bytes)", batch.bytes.len());
-        self.give_up(batch, Arc::new(Error::InvalidRecord { message }));
-        self.after_answer(id, now);
-    }
-
-    fn queue_request(&mut self, lane_index: usize, batches: Vec<Sealed>, now: Now) {
-        let parts = &self.parts;
+    fn queue_request(&mut self, lane_index: usize, mut batches: Vec<Sealed>, now: Now) {
+        batches.iter_mut().for_each(|batch| batch.sent_uid = self.parts[batch.part as usize].uid);
         let lane = &mut self.lanes[lane_index];
         // A marked batch can be sent again, so silence is met early. Any other has one attempt, which gets all of its time. A second, because less than
         // the disk's worst flush would turn slowness into failures.
@@ -177,7 +165,7 @@ impl ProducerCore {
         let meta = |out: &mut Vec<u8>| {
             let mut writer = ProduceRequestWriter::begin(out, level, timeout_ms);
             for batch in &batches {
-                let entry = ProduceEntry { partition_uid: parts[batch.part as usize].uid, batch_len: batch.bytes.len() as u32 };
+                let entry = ProduceEntry { partition_uid: batch.sent_uid, batch_len: batch.bytes.len() as u32 };
                 writer.push(out, &entry);
             }
             writer.finish(out);

@@ -23,11 +23,26 @@ use super::{ProducerCore, Source};
 use crate::core::Now;
 use crate::error::Error;
 
+/// The longest pause for one answer: 10 s. A node under pressure asks for milliseconds; whoever asks for more is wrong, or wants to stop
+/// the producer.
+const THROTTLE_US_MAX: u64 = 10_000_000;
+
 /// What a frame said, copied out so that the connection is free again.
 enum Answer {
-    Produced { correlation: u64, results: Vec<ProduceResult>, level: Level, throttle_ms: u32 },
-    Named { correlation: u64, reply: InitProducerReply },
-    Refused { correlation: u64, error: Error },
+    /// The results are in the caller's list.
+    Produced {
+        correlation: u64,
+        level: Level,
+        throttle_ms: u32,
+    },
+    Named {
+        correlation: u64,
+        reply: InitProducerReply,
+    },
+    Refused {
+        correlation: u64,
+        error: Error,
+    },
     Other,
 }
 
@@ -36,41 +51,46 @@ impl ProducerCore {
     /// ([`on_lost`](Self::on_lost)).
     pub(crate) fn on_received(&mut self, lane: usize, now: Now) -> Result<(), Error> {
         let mut results = std::mem::take(&mut self.results);
-        loop {
-            let answer = match next_answer(&mut self.lanes[lane], &mut results) {
-                Ok(Some(answer)) => answer,
-                Ok(None) => break,
-                Err(error) => {
-                    self.results = results;
-                    return Err(error);
-                }
-            };
+        let outcome = self.take_answers(lane, &mut results, now);
+        self.results = results;
+        outcome
+    }
+
+    fn take_answers(&mut self, lane: usize, results: &mut Vec<ProduceResult>, now: Now) -> Result<(), Error> {
+        while let Some(answer) = next_answer(&mut self.lanes[lane], results)? {
             self.lanes[lane].alive.on_heard(now);
             match answer {
-                Answer::Produced { correlation, results: found, level, throttle_ms } => {
-                    let outcome = self.on_produced(lane, correlation, &found, level, throttle_ms, now);
-                    results = found;
-                    if let Err(error) = outcome {
-                        self.results = results;
-                        return Err(error);
-                    }
+                Answer::Produced { correlation, .. } if !self.lanes[lane].is_written(correlation) => return Err(self.too_early(lane)),
+                Answer::Produced { correlation, level, throttle_ms } => {
+                    self.on_produced(lane, correlation, results, level, throttle_ms, now)?;
                 }
                 Answer::Refused { correlation, error } => match self.lanes[lane].take_in_flight(correlation) {
-                    Some(request) => self.on_refused(lane, request.batches, error, now),
+                    Some(request) => {
+                        let is_written = request.end <= self.lanes[lane].conn.out().written();
+                        self.on_refused(lane, request.batches, error, now);
+                        // A node may refuse what it sees of a request and close. Should it not, the rest would stay in the queue and grow
+                        // there.
+                        if !is_written {
+                            return Err(self.too_early(lane));
+                        }
+                    }
                     None if self.is_identity_request(lane, correlation) => self.on_identity_refused(error, now),
                     None if correlation == 0 => return Err(error), // of the connection itself
                     None => {}
                 },
                 Answer::Named { correlation, reply } => {
                     if self.is_identity_request(lane, correlation) {
-                        self.on_identity(&reply, now);
+                        self.on_identity(lane, &reply, now)?;
                     }
                 }
                 Answer::Other => {}
             }
         }
-        self.results = results;
         Ok(())
+    }
+
+    fn too_early(&self, lane: usize) -> Error {
+        Error::protocol(&self.lanes[lane].address, "it answered a request that was not sent whole")
     }
 
     fn on_produced(
@@ -83,16 +103,13 @@ impl ProducerCore {
         now: Now,
     ) -> Result<(), Error> {
         let Some(request) = self.lanes[lane].take_in_flight(correlation) else { return Ok(()) };
-        if results.len() != request.batches.len() {
-            let message = format!("it answered {} of {} batches", results.len(), request.batches.len());
+        if let Some(message) = mismatch(&request.batches, results) {
             let error = Error::protocol(&self.lanes[lane].address, message);
             self.unanswered(lane, request.batches, true, &Arc::new(error.clone()), now);
             return Err(error);
         }
         self.lanes[lane].backoff.reset();
-        let throttle_us = u64::from(throttle_ms) * 1000;
-        self.lanes[lane].pause_until_us = now.mono_us + throttle_us;
-        self.metrics.throttled_us += throttle_us;
+        self.throttle(lane, u64::from(throttle_ms) * 1000, now);
         let mut batches = request.batches;
         for (batch, result) in batches.drain(..).zip(results) {
             let id = batch.part;
@@ -101,13 +118,18 @@ impl ProducerCore {
             if result.partition_uid == part.uid {
                 part.durable_end = part.durable_end.max(result.durable_end);
             }
-            let meaning = Meaning::of(result.error);
+            // Stored, but not as safely as was asked for: as good as a level that was not reached in time.
+            let error = if result.error.is_ok() && level < self.config.level { ErrorCode::TimedOut } else { result.error };
+            let meaning = Meaning::of(error);
             if meaning == Meaning::Stored {
                 part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+                part.renumbered = 0;
                 let mut is_current = true;
                 if let Stamp::Marked(marked) = &batch.stamp {
-                    part.sequence.on_stored(marked, batch.seq);
                     is_current = marked.uid == part.uid;
+                    if is_current {
+                        part.sequence.on_stored(marked, batch.seq);
+                    }
                 }
                 if is_current {
                     part.probing = !part.refused.is_empty();
@@ -120,16 +142,39 @@ impl ProducerCore {
                 self.metrics.duplicates_too_old += u64::from(offset.is_none());
                 if self.trouble.is_some() {
                     self.clear_trouble(Source::Part(id));
+                    self.clear_trouble(Source::Cluster);
                 }
                 self.finish(batch, offset, level, None);
             } else {
-                let error = self.refusal_of(id, result.error);
-                self.refuse_or_fail(batch, result.error, Arc::new(error), now);
+                let refusal = match result.error.is_ok() {
+                    true => self.below_level(lane, id, level),
+                    false => self.refusal_of(id, error),
+                };
+                self.refuse_or_fail(batch, error, Arc::new(refusal), now);
             }
             self.after_answer(id, now);
         }
         self.lanes[lane].spare.push(batches);
         Ok(())
+    }
+
+    /// The broker asks for a pause. It gets one that leaves the records a chance; that it wanted more is told.
+    fn throttle(&mut self, lane: usize, asked_us: u64, now: Now) {
+        let pause_us = asked_us.min(self.delivery_timeout_us / 2).min(THROTTLE_US_MAX);
+        self.lanes[lane].pause_until_us = now.mono_us.saturating_add(pause_us);
+        self.metrics.throttled_us += pause_us;
+        if pause_us < asked_us {
+            let error = Error::Refused {
+                request: "append more batches for now".to_string(),
+                code: ErrorCode::Overloaded,
+                retriable: true,
+                message: format!("it asked for a pause of {} ms; this producer waits for {} ms", asked_us / 1000, pause_us / 1000),
+                next: None,
+            };
+            self.trouble = Some((Source::Throttle(lane), Arc::new(error)));
+        } else if self.trouble.is_some() {
+            self.clear_trouble(Source::Throttle(lane));
+        }
     }
 
     fn refusal_of(&self, id: u32, code: ErrorCode) -> Error {
@@ -141,6 +186,15 @@ impl ProducerCore {
             retriable: code.retriable(),
             message: String::new(),
             next: None,
+        }
+    }
+
+    fn below_level(&self, lane: usize, id: u32, level: Level) -> Error {
+        let part = &self.parts[id as usize];
+        Error::OutcomeUnknown {
+            request: format!("append to topic {:?} partition {}", self.topics[part.topic as usize].name, part.index),
+            address: self.lanes[lane].address.clone(),
+            reason: format!("it answered for level {level}, {} was asked for", self.config.level),
         }
     }
 
@@ -163,6 +217,9 @@ impl ProducerCore {
     fn refuse_or_fail(&mut self, batch: Sealed, code: ErrorCode, error: Arc<Error>, now: Now) {
         if matches!(code, ErrorCode::NotLeader | ErrorCode::UnknownPartition | ErrorCode::ShuttingDown) {
             self.wish.want(now);
+        }
+        if batch.can_be_cut(code) && now.mono_us < batch.deadline_us {
+            return self.refuse_too_large(batch, code, error);
         }
         let meaning = Meaning::of(code);
         self.metrics.refusals += u64::from(meaning == Meaning::NotNow);
@@ -189,6 +246,7 @@ impl ProducerCore {
             self.settle_marked(id, now);
         } else if part.in_flight == 0 && !part.refused.is_empty() {
             let failed = part.settle_refused(now);
+            self.cut_refused(id);
             self.delayed.push(id);
             for (batch, error) in failed {
                 self.finish(batch, None, Level::None, Some(error));
@@ -225,10 +283,12 @@ impl ProducerCore {
     pub(super) fn on_lost(&mut self, lane_index: usize, error: Error, now: Now) {
         let lane = &mut self.lanes[lane_index];
         lane.mark_sent(now);
-        let was_idle = lane.open && lane.window.is_empty() && lane.ready.is_empty() && self.nameless.is_empty();
+        // Nor does it matter to anybody when it was closed because it leads to where nothing is sent any more.
+        let was_idle = lane.is_useless() || lane.open && lane.window.is_empty() && lane.ready.is_empty() && self.nameless.is_empty();
         let written = lane.conn.out().written();
         let mut window = std::mem::take(&mut lane.window);
         lane.open = false;
+        lane.given_up = false;
         lane.connecting = false;
         lane.silent = false;
         lane.conn.reset();
@@ -333,13 +393,22 @@ impl ProducerCore {
             if part.queue.is_empty() && part.open.as_ref().is_some_and(|open| over(open.opened_us)) {
                 self.seal(id);
             }
-            while self.parts[id as usize].queue.front().is_some_and(|batch| batch.deadline_us <= now.mono_us) {
-                let Some(batch) = self.parts[id as usize].queue.pop_front() else { break };
-                let error = self.too_late(id);
-                self.give_up(batch, Arc::new(error));
+            if self.expire_queue(id, now) {
                 self.list(id);
             }
         }
+    }
+
+    /// Gives up the waiting batches of a partition whose time is over; returns whether there were any.
+    pub(super) fn expire_queue(&mut self, id: u32, now: Now) -> bool {
+        let mut found = false;
+        while self.parts[id as usize].queue.front().is_some_and(|batch| batch.deadline_us <= now.mono_us) {
+            let Some(batch) = self.parts[id as usize].queue.pop_front() else { break };
+            let error = self.too_late(id);
+            self.give_up(batch, Arc::new(error));
+            found = true;
+        }
+        found
     }
 
     fn is_overdue(&self, lane_index: usize, now: Now) -> bool {
@@ -382,6 +451,15 @@ impl ProducerCore {
     }
 }
 
+/// What is wrong with the results of a request, if they are not those of its batches, one by one.
+fn mismatch(batches: &[Sealed], results: &[ProduceResult]) -> Option<String> {
+    if results.len() != batches.len() {
+        return Some(format!("it answered {} of {} batches", results.len(), batches.len()));
+    }
+    let (batch, result) = batches.iter().zip(results).find(|(batch, result)| batch.sent_uid != result.partition_uid)?;
+    Some(format!("it answered about partition uid {} where a batch for {} was sent", result.partition_uid, batch.sent_uid))
+}
+
 /// Reads the next answer of a connection.
 fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Option<Answer>, Error> {
     let Lane { conn, address, .. } = lane;
@@ -406,8 +484,7 @@ fn next_answer(lane: &mut Lane, results: &mut Vec<ProduceResult>) -> Result<Opti
                 }
                 results.clear();
                 results.extend(reply.results.iter());
-                let results = std::mem::take(results);
-                Answer::Produced { correlation, results, level: reply.level_reached, throttle_ms: reply.throttle_ms }
+                Answer::Produced { correlation, level: reply.level_reached, throttle_ms: reply.throttle_ms }
             } else {
                 Answer::Other
             };

@@ -1,7 +1,10 @@
 //! The producer's core against a broker in memory: order, windows, refusals, lost connections, time.
 //!
-//! Tests of what only an idempotent producer does are in `idempotence`; those of what one without idempotence does say so with `plain`.
+//! Tests of what only an idempotent producer does are in `idempotence`, those of what one without idempotence does say so with `plain`;
+//! peers that break the protocol's rules are in `broken_rules`, batches that are too large in `cut`.
 
+mod broken_rules;
+mod cut;
 mod idempotence;
 mod offsets;
 mod sent;
@@ -196,6 +199,32 @@ fn a_record_above_the_limit_is_refused_and_costs_no_other() {
     rig.push(None, b"good too", 3).expect("taken");
     rig.turn_until_done();
     assert_eq!(rig.broker.values(uids[0]).len(), 2);
+}
+
+#[test]
+fn records_that_are_refused_leave_nothing_behind() {
+    let (mut rig, _) = Rig::new(ProducerConfig::default(), 2);
+    rig.push(Some(1), b"stays open", 1).expect("taken");
+    for _ in 0..1000 {
+        assert!(rig.push(Some(0), &vec![0; 2 << 20], 2).is_err());
+    }
+    assert_eq!((rig.core.opened.len(), rig.core.held_bytes()), (1, 112 + 12 + 10));
+}
+
+#[test]
+fn large_records_leave_no_large_buffers_behind() {
+    let config = ProducerConfig { buffer_bytes: 4 << 20, ..ProducerConfig::default() };
+    let (mut rig, _) = Rig::new(config, 100);
+    for large in 0..100 {
+        for partition in 0..100 {
+            // A large one to another buffer each time.
+            let bytes = if partition == large { 900_000 } else { 100 };
+            rig.push(Some(partition), &vec![1; bytes], 0).expect("taken");
+        }
+        rig.turn_until_done();
+    }
+    let kept_bytes = rig.core.pool.kept_bytes();
+    assert!(kept_bytes > 0 && kept_bytes < 1 << 20, "{kept_bytes} bytes are kept");
 }
 
 #[test]

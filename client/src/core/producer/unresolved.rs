@@ -14,7 +14,7 @@ use tramline_wire::level::Level;
 
 use super::batch::{Sealed, Stamp};
 use super::identity::Identity;
-use super::sequence::{Meaning, Readiness, Verdict};
+use super::sequence::{Meaning, Readiness, Sequence, Verdict};
 use super::{ProducerCore, Source};
 use crate::core::Now;
 use crate::error::Error;
@@ -102,6 +102,7 @@ impl ProducerCore {
             part.queue.push_front(batch);
         }
         self.leave_old_partition(id);
+        self.cut_refused(id);
         let mut pause = std::mem::take(&mut self.parts[id as usize].wants_pause);
         loop {
             let part = &mut self.parts[id as usize];
@@ -118,15 +119,7 @@ impl ProducerCore {
                     }
                 }
                 Verdict::Renumber { fenced } => {
-                    let used = part.sequence.id();
-                    part.sequence.renumber(fenced);
-                    part.queue.iter_mut().filter(|batch| batch.is_marked()).for_each(|batch| batch.stamp = Stamp::Missing);
-                    self.metrics.epochs_raised += 1;
-                    if part.sequence.id() == 0 {
-                        self.drop_identity(used, now);
-                    } else {
-                        pause = false;
-                    }
+                    pause = self.renumber(id, fenced, now);
                     break;
                 }
             }
@@ -136,6 +129,25 @@ impl ProducerCore {
         if pause {
             self.delayed.push(id);
         }
+    }
+
+    /// None of a partition's batches is stored: all get new numbers, but for those whose time is over. Returns whether there has to be a
+    /// pause before they are sent: not the first time, as what the broker has forgotten it takes at once; but one that misses something
+    /// whatever it gets would be asked without end.
+    fn renumber(&mut self, id: u32, fenced: bool, now: Now) -> bool {
+        let part = &mut self.parts[id as usize];
+        let used = part.sequence.id();
+        part.sequence.renumber(fenced);
+        part.queue.iter_mut().filter(|batch| batch.is_marked()).for_each(|batch| batch.stamp = Stamp::Missing);
+        let in_vain = part.renumbered > 0;
+        part.renumbered = part.renumbered.saturating_add(1);
+        let has_id = part.sequence.id() != 0;
+        self.metrics.epochs_raised += 1;
+        if !has_id {
+            self.drop_identity(used, now);
+        }
+        self.expire_queue(id, now);
+        in_vain || !has_id
     }
 
     /// What was sent to a partition of a deleted topic, when one of the same name took its place: what is not stored there starts anew here, what may be is
@@ -151,7 +163,7 @@ impl ProducerCore {
         for mut batch in std::mem::take(&mut part.queue) {
             if is_old(&batch) && batch.is_in_doubt() {
                 let topic = &self.topics[self.parts[id as usize].topic as usize].name;
-                let message = format!("topic {topic:?} was deleted, and one of the same name created");
+                let message = format!("topic {topic:?} is another one by now, of the same name");
                 self.give_up(batch, Arc::new(Error::config(&message)));
             } else {
                 if is_old(&batch) {
@@ -161,6 +173,34 @@ impl ProducerCore {
             }
         }
         self.parts[id as usize].queue = kept;
+    }
+
+    /// The cluster is another one, so nothing that is known of partitions, numbers and the id holds, also where a uid is the same: what has
+    /// a mark is of a partition that is gone.
+    pub(super) fn leave_old_cluster(&mut self, now: Now) {
+        self.identity = Identity::Wanted { at_us: now.mono_us };
+        let disown = |batch: &mut Sealed| {
+            if let Stamp::Marked(marked) = &mut batch.stamp {
+                marked.uid = 0; // never a partition's
+            }
+        };
+        for lane in &mut self.lanes {
+            lane.given_up = lane.open;
+            lane.window.iter_mut().flat_map(|request| &mut request.batches).for_each(disown);
+        }
+        for id in 0..self.parts.len() as u32 {
+            let part = &mut self.parts[id as usize];
+            part.queue.iter_mut().for_each(disown);
+            part.refused.iter_mut().for_each(|(batch, _)| disown(batch));
+            part.sequence = Sequence::default();
+            part.probing = true;
+            part.durable_end = 0;
+            if part.in_flight == 0 && self.marks {
+                self.settle_marked(id, now);
+            }
+        }
+        let error = Error::config("another cluster answers than before (a node that was set up anew?): records go there from now on");
+        self.trouble = Some((Source::Cluster, Arc::new(error)));
     }
 
     /// Ends a batch that will not be sent any more. `error` is why; told as it is when the batch is not stored, else as the reason of a doubt.

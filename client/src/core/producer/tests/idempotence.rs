@@ -531,6 +531,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(ErrorCode::NotReady),
         1 => Just(ErrorCode::TimedOut),
         1 => Just(ErrorCode::BadBatch),
+        1 => Just(ErrorCode::BatchTooLarge),
         2 => Just(ErrorCode::Ok),
     ];
     prop_oneof![
