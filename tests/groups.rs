@@ -122,13 +122,13 @@ impl Member {
     }
 }
 
-/// A node of two shards with a topic of 100 records, half of a line each, and where its partitions are.
+/// A node of two shards with a topic of 600 records, and where its partitions are.
 fn node_with_records() -> (Node, BTreeMap<u64, u16>) {
     let node = Node::with(Options::shards(2));
     let server = node.server();
     tramctl(&server, &["topic", "create", "t", "--partitions", &PARTITIONS.to_string()]).ok();
     let lines: String = (0..600).map(|number| format!("line {number}\n")).collect();
-    tramctl_with_input(&server, &["produce", "t"], lines.as_bytes()).ok();
+    tramctl_with_input(&server, &["produce", "t", "--key-field", "2", "--delimiter", " "], lines.as_bytes()).ok();
     let client = Client::connect(Config::new(&server)).unwrap();
     let topic = client.describe_topic("t").unwrap();
     let shards = topic.partitions.iter().map(|partition| (partition.uid, partition.shard)).collect();
