@@ -1,12 +1,14 @@
-//! Payloads of control entries: commands on the metadata, its snapshot, lists of trims, hard states; as bytes, and as archives with bytes changed
+//! Payloads of control entries: commands on the metadata, its snapshot, trims, offsets and members of consumer groups, hard states; as bytes, and as archives with bytes changed
 //! under an envelope that checks. And what a state machine makes of commands that it is given in any order.
 #![no_main]
 
 use tramline::control::{Command, State};
-use tramline::ids::{LogIndex, PartitionUid};
+use tramline::ids::{LogIndex, MemberId, PartitionUid, SubscriptionUid};
 use tramline::log::HardState;
 use tramline::log::envelope;
 use tramline::partition::{Trim, decode_trims, encode_trims};
+use tramline::subscription::membership::{self, CHANGE_SCHEMA, Durable, Group, Join};
+use tramline::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes, encode_notes};
 use tramline_fuzz::{Input, blocks};
 
 const COMMAND: u16 = 16;
@@ -20,6 +22,18 @@ fn decode(bytes: &[u8]) {
     }
     if let Ok(trims) = decode_trims(bytes) {
         assert_eq!(decode_trims(&encode_trims(&trims)), Ok(trims));
+    }
+    if let Ok(notes) = decode_notes(bytes) {
+        let again: Vec<_> = encode_notes(&notes).iter().flat_map(|(payload, _)| decode_notes(payload).expect("own notes")).collect();
+        assert_eq!(again, notes);
+        let mut offsets = Offsets::default();
+        notes.iter().for_each(|note| offsets.apply(note));
+    }
+    if let Ok((uid, changes)) = membership::decode(bytes) {
+        let mut durable = Durable::new(1);
+        if durable.apply(&changes).is_ok() {
+            resume(uid, &durable);
+        }
     }
     if let Ok(state) = State::restore(bytes) {
         same_after_restore(&state);
@@ -36,8 +50,57 @@ fn same_after_restore(state: &State) {
     assert_eq!(again.snapshot(), snapshot, "a snapshot of a restored snapshot");
 }
 
+/// What was read is written as records that give the same group, and a group goes on from it.
+fn resume(uid: SubscriptionUid, durable: &Durable) {
+    let mut again = Durable::new(1);
+    for payload in membership::encode(uid, &durable.snapshot()) {
+        let (same, changes) = membership::decode(&payload).expect("own records");
+        assert_eq!(same, uid);
+        again.apply(&changes).expect("records of a group that is");
+    }
+    assert_eq!(&again, durable, "a snapshot of a restored group");
+    let mut changes = Vec::new();
+    let mut group = Group::resume(uid, again, 0);
+    group.on_partitions_changed(&|_, out| out.extend((1..5).map(PartitionUid)), &|partition| partition.0 < 5, &mut changes);
+    group.expire(u64::MAX, &|_, _| {}, &mut changes);
+}
+
+/// The records of a group with some members.
+fn members(input: &mut Input<'_>) -> Vec<u8> {
+    let mut group = Group::new(SubscriptionUid(7), 1 + input.number(3));
+    let mut changes = Vec::new();
+    let partitions_of = |_: &str, out: &mut Vec<PartitionUid>| out.extend((1..5).map(PartitionUid));
+    for member in 0..1 + input.below(3) {
+        let instance = ["a", "b", "c"][member];
+        let join = Join {
+            instance: input.flag().then_some(instance),
+            client: "fuzz",
+            topics: &["t", "u"],
+            session_timeout_ms: 6_000,
+            assignor: Default::default(),
+            only_if_empty: false,
+        };
+        let _refused = group.join(0, &join, &partitions_of, &mut changes);
+        let _unknown = group.leave(0, MemberId(input.number(0)), None, false, &partitions_of, &mut changes);
+    }
+    let payloads = membership::encode(SubscriptionUid(7), &changes);
+    payloads.into_iter().next().expect("somebody has joined")
+}
+
+fn note(input: &mut Input<'_>) -> OffsetNote {
+    OffsetNote {
+        partition: PartitionUid(input.short()),
+        subscription: SubscriptionUid(input.short()),
+        epoch: input.number(0),
+        kind: if input.flag() { NoteKind::Claim } else { NoteKind::Commit },
+        offset: input.number(0),
+        committed_us: input.number(0) as i64,
+        metadata: String::from_utf8_lossy(input.bytes(40)).into(),
+    }
+}
+
 fn sealed(schema: u16, payload: &[u8]) -> Vec<u8> {
-    let version = if schema == SNAPSHOT { 2 } else { 1 };
+    let version = if schema == SNAPSHOT { 3 } else { 1 };
     let mut bytes = envelope::seal(schema, version, payload).to_vec();
     bytes.extend_from_slice(payload);
     bytes
@@ -56,7 +119,9 @@ fn command(input: &mut Input<'_>) -> Command {
         };
         (0..input.below(3)).map(|_| pair(input)).collect()
     };
-    match input.byte() % 6 {
+    match input.byte() % 8 {
+        6 => Command::CreateGroup { name: name(input), created_us: input.number(0) as i64 },
+        7 => Command::DeleteGroup { name: name(input), uid: input.number(1) },
         5 => Command::ReserveProducerIds { count: input.number(1) as u32, from: input.number(0) },
         0 => Command::RegisterNode { node: input.number(1) as u32, shards: input.below(4) as u16, groups_per_shard: input.below(6) as u16 },
         1 | 2 => Command::CreateTopic {
@@ -93,7 +158,7 @@ fn apply(mut input: Input<'_>) {
 
 /// A real payload with bytes of its archive changed, the envelope made to fit.
 fn forge(mut input: Input<'_>) {
-    let schema = [COMMAND, SNAPSHOT, TRIMS][input.below(3)];
+    let schema = [COMMAND, SNAPSHOT, TRIMS, OFFSETS_SCHEMA, CHANGE_SCHEMA][input.below(5)];
     let payload = match schema {
         COMMAND => command(&mut input).encode(),
         SNAPSHOT => {
@@ -103,6 +168,8 @@ fn forge(mut input: Input<'_>) {
             }
             state.snapshot()
         }
+        OFFSETS_SCHEMA => encode_notes(&[note(&mut input), note(&mut input)]).remove(0).0,
+        CHANGE_SCHEMA => members(&mut input),
         _ => encode_trims(&[Trim { uid: PartitionUid(input.short()), log_start: input.number(0) }]),
     };
     let mut archive = payload[32..].to_vec();
@@ -121,7 +188,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     match input.byte() % 8 {
         0 => decode(input.rest()),
         1 => {
-            let schema = [COMMAND, SNAPSHOT, TRIMS][input.below(3)];
+            let schema = [COMMAND, SNAPSHOT, TRIMS, OFFSETS_SCHEMA, CHANGE_SCHEMA][input.below(5)];
             decode(&sealed(schema, input.rest()));
         }
         2..=4 => apply(input),
