@@ -256,8 +256,8 @@ impl Shard {
         }
         self.unclaimed.drain().for_each(|(_, partition)| self.retention.on_partition_dropped(&partition));
         let epoch = view.epoch;
-        self.view = view;
-        self.adopt_groups(now, effects);
+        let before = std::mem::replace(&mut self.view, view);
+        self.adopt_groups(now, &before, effects);
         if self.seat.is_some() {
             self.on_view_in_force(self.id, epoch, effects);
         } else {

@@ -15,12 +15,12 @@ use super::acks::Acks;
 use super::mesh::GroupStatus;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::ApiError;
-use crate::control::View;
+use crate::control::{TopicView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, MemberId, PartitionUid, SubscriptionUid};
 use crate::subscription::Offsets;
 use crate::subscription::membership::{self, Change, Durable, Group, MembershipError};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -142,10 +142,9 @@ impl MemberCare {
             let members = home.group.members().count() as u32;
             status.insert(*uid, GroupStatus { uid: *uid, members, active_us: home.active_us });
         }
-        for (_, progress) in offsets.iter() {
-            let uid = progress.subscription;
+        for (uid, committed_us) in offsets.last_commits() {
             let of_group = status.entry(uid).or_insert(GroupStatus { uid, members: 0, active_us: 0 });
-            of_group.active_us = of_group.active_us.max(progress.committed_us);
+            of_group.active_us = of_group.active_us.max(committed_us);
         }
         status.into_values().collect()
     }
@@ -260,6 +259,20 @@ fn heartbeat_meta(group: &Group, member: MemberId, epoch: u64) -> Vec<u8> {
     let mut meta = Vec::new();
     reply.encode(&mut meta);
     meta
+}
+
+/// Topics that came, went, or have other partitions than before.
+fn changed_topics<'a>(before: &'a View, now: &'a View) -> BTreeSet<&'a str> {
+    let is_same = |a: &TopicView, b: &TopicView| a.uid == b.uid && a.partitions.len() == b.partitions.len();
+    let differs = |topic: &&TopicView, other: &View| !other.topic(&topic.name).is_some_and(|found| is_same(topic, found));
+    let gone = before.topics().iter().filter(|topic| differs(topic, now));
+    gone.chain(now.topics().iter().filter(|topic| differs(topic, before))).map(|topic| topic.name.as_str()).collect()
+}
+
+/// Whether a topic or a consumer group of `before` is not there any more.
+fn is_anything_gone(before: &View, now: &View) -> bool {
+    let lacks_topic = |topic: &TopicView| now.topic(&topic.name).is_none_or(|found| found.uid != topic.uid);
+    before.topics().iter().any(lacks_topic) || before.groups().iter().any(|group| now.group_by_uid(group.uid).is_none())
 }
 
 /// Appends the partitions of the topic with this name, if there is one.
@@ -383,16 +396,20 @@ impl Shard {
         Ok(Taken::Yes)
     }
 
-    /// A new view: groups that are gone are forgotten, found ones begin, and what topics have changes who owns what.
-    pub(super) fn adopt_groups(&mut self, now: Now, effects: &mut Effects) {
-        self.drop_offsets_of_the_gone();
+    /// A new view has taken the place of `before`: groups that are gone are forgotten, found ones begin, and what topics have now changes who owns what.
+    pub(super) fn adopt_groups(&mut self, now: Now, before: &View, effects: &mut Effects) {
         let view = Arc::clone(&self.view);
+        if is_anything_gone(before, &view) || before.epoch == 0 {
+            self.drop_offsets_of_the_gone();
+        }
         let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| g.node == self.node && g.shard == self.id);
+        let mut changed = Vec::new();
         for (uid, mut durable) in std::mem::take(&mut self.members.unclaimed) {
             if let Some(place) = is_mine(uid) {
                 durable.raise_epoch(epoch_of(now));
                 let group = Group::resume(uid, durable, now.mono_us);
                 self.members.homes.insert(uid, Home { active_us: now.utc_us, ..Home::new(place.home, group) });
+                changed.push(uid);
             }
         }
         let gone: Vec<_> = self.members.homes.keys().copied().filter(|uid| is_mine(*uid).is_none()).collect();
@@ -403,11 +420,16 @@ impl Shard {
             let callers = home.answers.into_iter().map(|answer| answer.caller).chain(home.parked.into_values().map(|parked| parked.caller));
             callers.for_each(|caller| effects.refuse(&caller, ErrorCode::UnknownGroup, "", ""));
         }
+        // To compute who is to have what is work (some ms for 10,000 partitions): for those alone that read one of these topics.
+        let topics = changed_topics(before, &view);
+        let reads_one = |home: &Home| home.group.members().any(|m| m.topics.iter().any(|topic| topics.contains(topic.as_str())));
+        changed.extend(self.members.homes.iter().filter(|(_, home)| !topics.is_empty() && reads_one(home)).map(|(uid, _)| *uid));
+        changed.sort_unstable();
+        changed.dedup();
         let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(&view, name, out);
         let exists = |uid: PartitionUid| view.find_partition(uid).is_some();
-        let uids: Vec<_> = self.members.homes.keys().copied().collect();
-        for uid in uids {
-            let home = self.members.homes.get_mut(&uid).expect("listed above");
+        for uid in changed {
+            let home = self.members.homes.get_mut(&uid).expect("at home");
             home.group.on_partitions_changed(&partitions_of, &exists, &mut home.changes);
             self.members.touch(now, uid);
         }

@@ -16,6 +16,7 @@
 
 use crate::ids::{IdMap, PartitionUid, SubscriptionUid};
 use crate::log::envelope::{self, EnvelopeError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use tramline_wire::group::{OFFSET_METADATA_BYTES_MAX, OFFSET_NONE};
@@ -191,6 +192,8 @@ pub struct Offsets {
     by_partition: IdMap<PartitionUid, Vec<Progress>>,
     count: usize,
     metadata_bytes: usize,
+    /// When each group committed something last, UTC microseconds: asked for each minute, when nobody can wait for a walk over everything.
+    last_commits: BTreeMap<SubscriptionUid, i64>,
 }
 
 impl Offsets {
@@ -218,6 +221,11 @@ impl Offsets {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// When each group that has committed something did so last, UTC microseconds.
+    pub fn last_commits(&self) -> impl Iterator<Item = (SubscriptionUid, i64)> {
+        self.last_commits.iter().map(|(subscription, at_us)| (*subscription, *at_us))
     }
 
     /// Everything that is remembered, by partition and then by group.
@@ -258,6 +266,9 @@ impl Offsets {
         if note.kind == NoteKind::Claim {
             return;
         }
+        let last_us = self.last_commits.entry(note.subscription).or_insert(note.committed_us);
+        *last_us = (*last_us).max(note.committed_us);
+        let progress = self.entry(note.partition, note.subscription);
         let is_none = note.offset == OFFSET_NONE;
         progress.offset = note.offset;
         progress.committed_us = if is_none { 0 } else { note.committed_us };
@@ -279,14 +290,17 @@ impl Offsets {
 
     /// Forgets everything that is not kept: of partitions and groups that are gone.
     pub fn retain(&mut self, mut is_kept: impl FnMut(PartitionUid, SubscriptionUid) -> bool) {
+        let mut left = BTreeSet::new();
         let (mut count, mut metadata_bytes) = (0, 0);
         self.by_partition.retain(|uid, list| {
             list.retain(|progress| is_kept(*uid, progress.subscription));
             count += list.len();
+            left.extend(list.iter().map(|progress| progress.subscription));
             metadata_bytes += list.iter().map(|progress| progress.metadata.len()).sum::<usize>();
             !list.is_empty()
         });
         (self.count, self.metadata_bytes) = (count, metadata_bytes);
+        self.last_commits.retain(|subscription, _| left.contains(subscription));
     }
 }
 
