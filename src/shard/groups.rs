@@ -32,6 +32,8 @@ use tramline_wire::prim::List;
 
 /// Answers that wait for the log: from here on requests have to wait until they are taken in.
 const ANSWERS_MAX: usize = 10_000;
+/// Members of all groups at home on a shard: some 1 KB each with their topics, and a heartbeat every few seconds.
+const SHARD_MEMBERS_MAX: usize = 20_000;
 /// How long a group that is to be deleted takes no members, in microseconds: far longer than the metadata need for it.
 const RETIRED_US: u64 = 30_000_000;
 
@@ -65,8 +67,6 @@ struct Home {
     /// The block of its last records.
     last_block: BlockSeq,
     parked: BTreeMap<MemberId, Parked>,
-    /// Until then nobody joins: the group is being deleted.
-    retired_until_us: u64,
     /// When somebody was a member last, UTC microseconds.
     active_us: i64,
 }
@@ -81,7 +81,6 @@ impl Home {
             answers: Vec::new(),
             last_block: BlockSeq(0),
             parked: BTreeMap::new(),
-            retired_until_us: 0,
             active_us: 0,
         }
     }
@@ -128,6 +127,8 @@ pub(super) struct MemberCare {
     answer_count: usize,
     /// Never later than the earliest deadline of all groups.
     next_deadline_us: u64,
+    /// Groups that are being deleted: until then nobody joins.
+    retired_until_us: BTreeMap<SubscriptionUid, u64>,
 }
 
 impl MemberCare {
@@ -139,7 +140,7 @@ impl MemberCare {
     pub(super) fn status(&self, offsets: &Offsets) -> Vec<GroupStatus> {
         let mut status: BTreeMap<SubscriptionUid, GroupStatus> = BTreeMap::new();
         for (uid, home) in &self.homes {
-            let members = home.group.members().count() as u32;
+            let members = home.group.member_count() as u32;
             status.insert(*uid, GroupStatus { uid: *uid, members, active_us: home.active_us });
         }
         for (uid, committed_us) in offsets.last_commits() {
@@ -162,17 +163,20 @@ impl MemberCare {
 
     /// Whether the group has no member; then it takes none for a while.
     pub(super) fn retire(&mut self, now: Now, uid: SubscriptionUid) -> bool {
-        let Some(home) = self.homes.get_mut(&uid) else { return true };
-        let is_empty = home.group.is_empty();
+        let is_empty = self.homes.get(&uid).is_none_or(|home| home.group.is_empty());
         if is_empty {
-            home.retired_until_us = now.mono_us + RETIRED_US;
+            self.retired_until_us.insert(uid, now.mono_us + RETIRED_US);
         }
         is_empty
     }
 
+    fn is_retired(&self, now: Now, uid: SubscriptionUid) -> bool {
+        self.retired_until_us.get(&uid).is_some_and(|until_us| now.mono_us < *until_us)
+    }
+
     /// Members of all groups at home here.
     pub(super) fn member_count(&self) -> usize {
-        self.homes.values().map(|home| home.group.members().count()).sum()
+        self.homes.values().map(|home| home.group.member_count()).sum()
     }
 
     /// Groups that are at home here.
@@ -316,11 +320,15 @@ impl Shard {
             return Ok(Taken::Blocked);
         }
         let place = self.view.group_by_uid(uid).expect("known");
-        let first_epoch = epoch_of(now);
-        let home = self.members.homes.entry(uid).or_insert_with(|| Home::new(place.home, Group::new(uid, first_epoch)));
-        if now.mono_us < home.retired_until_us {
+        if self.members.is_retired(now, uid) {
             return Err(ApiError::new(ErrorCode::UnknownGroup, format!("group {:?} is being deleted: find it again", place.name)));
         }
+        if self.members.member_count() >= SHARD_MEMBERS_MAX {
+            let message = format!("shard {} is home to {SHARD_MEMBERS_MAX} members of consumer groups, its limit", self.id);
+            return Err(ApiError::new(ErrorCode::LimitExceeded, message));
+        }
+        let first_epoch = epoch_of(now);
+        let home = self.members.homes.entry(uid).or_insert_with(|| Home::new(place.home, Group::new(uid, first_epoch)));
         let topics: Vec<&str> = request.topics.iter().collect();
         let join = membership::Join {
             instance: instance_of(request.instance),
@@ -412,6 +420,7 @@ impl Shard {
                 changed.push(uid);
             }
         }
+        self.members.retired_until_us.retain(|uid, until_us| now.mono_us < *until_us && view.group_by_uid(*uid).is_some());
         let gone: Vec<_> = self.members.homes.keys().copied().filter(|uid| is_mine(*uid).is_none()).collect();
         for uid in gone {
             let home = self.members.homes.remove(&uid).expect("listed above");

@@ -376,6 +376,17 @@ fn a_group_is_deleted_with_its_offsets_once_nobody_is_in_it() {
 }
 
 #[test]
+fn nobody_joins_a_group_that_is_being_deleted() {
+    let (mut world, _, group) = world_with(1, &[]);
+    let deleted = world.request(Kind::DeleteGroup, &[], |out| DeleteGroupRequest { name: "g" }.encode(out));
+    ask_join(&mut world, group, JoinFlags::default(), "", &["t"]);
+    assert_eq!(world.reply_error(), ErrorCode::UnknownGroup, "the metadata have not changed yet");
+    world.settle();
+    DeleteGroupReply::decode(&world.reply_to(deleted)).unwrap();
+    assert_eq!(find(&mut world, "g"), FindGroupReply { created: true, group_uid: group + 1, node: 1, shard: 0 });
+}
+
+#[test]
 fn topics_that_come_and_go_change_who_owns_what() {
     let (mut world, uids, group) = world_with(2, &[]);
     let mut member = join(&mut world, group, "", &["t", "later"]);

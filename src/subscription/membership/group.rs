@@ -126,6 +126,11 @@ impl Group {
         self.durable.members.is_empty()
     }
 
+    /// How many members it has.
+    pub fn member_count(&self) -> usize {
+        self.durable.members.len()
+    }
+
     /// Those of its members, or of the last one it had; `None` before the first.
     pub fn settings(&self) -> Option<Settings> {
         self.durable.settings
