@@ -163,7 +163,14 @@ enum {
     /** The producer has gone on with a higher epoch: this batch was given up. */
     TRAMLINE_CODE_PRODUCER_FENCED = 35,
     /** The batch was stored before, so long ago that its offset is not remembered: take it as stored. */
-    TRAMLINE_CODE_DUPLICATE_TOO_OLD = 36
+    TRAMLINE_CODE_DUPLICATE_TOO_OLD = 36,
+    TRAMLINE_CODE_UNKNOWN_GROUP = 37,
+    TRAMLINE_CODE_INVALID_GROUP_NAME = 38,
+    TRAMLINE_CODE_GROUP_NOT_EMPTY = 39,
+    TRAMLINE_CODE_UNKNOWN_MEMBER = 40,
+    TRAMLINE_CODE_MEMBER_FENCED = 41,
+    TRAMLINE_CODE_STALE_ASSIGNMENT = 42,
+    TRAMLINE_CODE_GROUP_SETTINGS_DIFFER = 43
 };
 
 /** Bytes of tramline_error_t.topic, its NUL included. */
