@@ -15,12 +15,14 @@ use tramline_wire::group::{
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_lengths, pause};
+use crate::client::{Client, Shared, check_lengths, pause};
 use crate::core::Backoff;
 use crate::error::Error;
 use crate::link::Effect;
 use crate::types::PartitionMetadata;
 
+/// Partitions of one request for offsets: with the longest texts (4,096 bytes each) the reply still fits.
+const OFFSETS_PER_REQUEST_MAX: usize = 200;
 /// Who moves a group's offsets holds it for so long at most, in milliseconds, should it die in between.
 const SEEK_SESSION_MS: u32 = 10_000;
 
@@ -344,7 +346,7 @@ impl Shared {
                 })?;
                 by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, found.uid, *carried));
             }
-            let mut requests = by_owner.values().flat_map(|of_owner| of_owner.chunks(PARTITIONS_PER_REQUEST_MAX));
+            let mut requests = by_owner.values().flat_map(|of_owner| of_owner.chunks(OFFSETS_PER_REQUEST_MAX));
             match requests.try_for_each(|of_request| each(of_request, deadline)) {
                 Err(error) if error.retriable() => pause(what, &mut backoff, deadline, &self.config, error)?,
                 result => return result,

@@ -5,7 +5,7 @@ use crate::control::{GroupView, View};
 use crate::ids::SubscriptionUid;
 use crate::shard::mesh::{GroupProgress, GroupStatus};
 use crate::subscription::membership::{Group, MemberView, MembershipError};
-use crate::subscription::{FETCH_ENTRIES_MAX, OffsetRefused};
+use crate::subscription::{NOTE_BYTES, OffsetRefused};
 use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::group::{
@@ -14,21 +14,31 @@ use tramline_wire::group::{
 };
 use tramline_wire::prim::List;
 
-fn check_count(count: usize) -> Result<(), ApiError> {
-    match count {
-        1..=FETCH_ENTRIES_MAX => Ok(()),
-        _ => {
-            let message = format!("a request names 1 to {FETCH_ENTRIES_MAX} partitions, not {count}");
-            Err(ApiError::new(ErrorCode::InvalidRequest, message))
-        }
+/// Bytes of notes that one request may put into the log, so that they fit an empty block of any setting.
+const NOTES_BYTES_MAX: usize = 48 << 10;
+
+/// A request of so many partitions, with so many bytes of metadata in all, finds room at once or not at all.
+fn check_size(count: usize, metadata_bytes: usize) -> Result<(), ApiError> {
+    if count == 0 {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, "a request names at least one partition"));
     }
+    let bytes = count * NOTE_BYTES + metadata_bytes;
+    if bytes > NOTES_BYTES_MAX {
+        let message = format!(
+            "{count} partitions with {metadata_bytes} bytes of metadata are too much for one request: {NOTE_BYTES} bytes for each and its metadata \
+             have to stay within {NOTES_BYTES_MAX}; name fewer at once"
+        );
+        return Err(ApiError::new(ErrorCode::LimitExceeded, message));
+    }
+    Ok(())
 }
 
 /// Decodes and checks a commit.
 pub fn commit(meta: &[u8]) -> Result<CommitOffsetsRequest<'_>, ApiError> {
     let request = CommitOffsetsRequest::decode(meta)?;
-    check_count(request.entries.len())?;
-    match request.entries.iter().map(|entry| entry.metadata.len()).max() {
+    let lengths = || request.entries.iter().map(|entry| entry.metadata.len());
+    check_size(request.entries.len(), lengths().sum())?;
+    match lengths().max() {
         Some(longest) if longest > OFFSET_METADATA_BYTES_MAX => {
             let message = format!("the metadata of an offset has 0 to {OFFSET_METADATA_BYTES_MAX} bytes, not {longest}");
             Err(ApiError::new(ErrorCode::InvalidRequest, message))
@@ -40,8 +50,21 @@ pub fn commit(meta: &[u8]) -> Result<CommitOffsetsRequest<'_>, ApiError> {
 /// Decodes and checks a question for offsets.
 pub fn fetch(meta: &[u8]) -> Result<FetchOffsetsRequest<'_>, ApiError> {
     let request = FetchOffsetsRequest::decode(meta)?;
-    check_count(request.entries.len())?;
+    check_size(request.entries.len(), 0)?;
     Ok(request)
+}
+
+/// Partitions that the list of a member may have, so that it fits one reply.
+pub const MEMBER_PARTITIONS_MAX: usize = 60_000;
+
+/// Checks that all partitions of a member's topics could be told to it at once.
+pub fn check_topics(view: &View, topics: &[&str]) -> Result<(), ApiError> {
+    let count: usize = topics.iter().filter_map(|topic| view.topic(topic)).map(|topic| topic.partitions.len()).sum();
+    if count > MEMBER_PARTITIONS_MAX {
+        let message = format!("the topics of a member have at most {MEMBER_PARTITIONS_MAX} partitions, not {count}: make more groups");
+        return Err(ApiError::new(ErrorCode::LimitExceeded, message));
+    }
+    Ok(())
 }
 
 /// The code of an offset that was refused.
@@ -55,13 +78,13 @@ pub fn offset_code(refused: OffsetRefused) -> ErrorCode {
 impl From<&MembershipError> for ApiError {
     fn from(error: &MembershipError) -> ApiError {
         let code = match error {
-            MembershipError::UnknownMember => ErrorCode::UnknownMember,
+            // The epoch it names was told with records that damage took: it has nothing that the group knows of.
+            MembershipError::UnknownMember | MembershipError::EpochAhead { .. } => ErrorCode::UnknownMember,
             MembershipError::Fenced => ErrorCode::MemberFenced,
             MembershipError::MixedSettings { .. } => ErrorCode::GroupSettingsDiffer,
             MembershipError::GroupNotEmpty | MembershipError::Busy => ErrorCode::GroupNotEmpty,
             MembershipError::TooManyMembers => ErrorCode::LimitExceeded,
-            MembershipError::EpochAhead { .. }
-            | MembershipError::TopicCount(_)
+            MembershipError::TopicCount(_)
             | MembershipError::TopicNameBytes(_)
             | MembershipError::InstanceBytes(_)
             | MembershipError::ClientBytes(_)

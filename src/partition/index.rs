@@ -271,8 +271,8 @@ impl Index {
         };
         let before_us = at.checked_sub(1).map_or(run.newest_ts_us, |before| self.runs[before].newest_ts_us.min(run.newest_ts_us));
         let (all, passed) = (run.end_offset - run.first_offset, offset.max(run.first_offset) - run.first_offset);
-        let share = i128::from(run.newest_ts_us - before_us) * i128::from(passed) / i128::from(all.max(1));
-        Some(before_us + share as i64)
+        let share = (i128::from(run.newest_ts_us) - i128::from(before_us)) * i128::from(passed) / i128::from(all.max(1));
+        Some(before_us.saturating_add(share as i64))
     }
 
     /// Runs, oldest first.

@@ -304,7 +304,7 @@ fn progress(now: Now, partition: &Partition, known: Option<&Progress>) -> GroupP
         log_start,
         committed_end: end,
         lag_bytes: if lag == 0 { 0 } else { partition.index.bytes_from(from) },
-        lag_ms: oldest_us.map_or(0, |oldest_us| u64::try_from((now.utc_us - oldest_us) / 1000).unwrap_or(0)),
+        lag_ms: oldest_us.map_or(0, |oldest_us| u64::try_from(now.utc_us.saturating_sub(oldest_us) / 1000).unwrap_or(0)),
         drain_ms: if lag == 0 { Some(0) } else { known.and_then(|known| known.drain_ms(lag)) },
     }
 }

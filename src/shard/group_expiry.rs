@@ -3,7 +3,7 @@
 //! Every minute (or a quarter of `group.expiry`, if that is shorter) all shards are asked when each group was last active: a member heard of, an offset
 //! committed. What was active nowhere for `group.expiry` is deleted as if somebody had asked for it, so a member that joins meanwhile keeps it.
 //!
-//! Invariant: a group is asked for once per look; one that is younger than `group.expiry`, or that this node has not watched for so long, stays.
+//! Invariants: one that is younger than `group.expiry`, or that this node has not watched for so long, stays; a look deletes a few.
 //!
 //! Not here: how a group is deleted (`gathers.rs`).
 
@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 
 /// How often is looked, in microseconds.
 const LOOK_US: u64 = 60_000_000;
+
+/// Groups deleted after one look at most: each is a question to its home, and these are bounded for everybody.
+const LOOK_DELETES_MAX: usize = 32;
 
 /// The look that is under way, or when the next begins.
 #[derive(Debug, Default)]
@@ -61,13 +64,12 @@ impl Shard {
         }
         let before_us = now.utc_us.saturating_sub_unsigned(self.settings.group_expiry_us);
         let is_idle = |uid: SubscriptionUid, created_us: i64| {
-            let known_us = active.get(&uid).copied().unwrap_or(i64::MIN);
-            // A group without a trace was created and never used, or its members left before this node was started.
-            let last_us = if known_us > i64::MIN { known_us.max(created_us) } else { created_us.max(watches_since_us) };
-            last_us < before_us
+            // Who was a member before this node was started, and came back to nothing that is known, is not known either.
+            let known_us = active.get(&uid).copied().unwrap_or(0);
+            known_us.max(created_us).max(watches_since_us) < before_us
         };
-        let idle: Vec<String> =
-            self.view.groups().iter().filter(|group| is_idle(group.uid, group.created_us)).map(|group| group.name.clone()).collect();
+        let idle = self.view.groups().iter().filter(|group| is_idle(group.uid, group.created_us)).take(LOOK_DELETES_MAX);
+        let idle: Vec<String> = idle.map(|group| group.name.clone()).collect();
         for name in idle {
             tracing::info!(group = name, "a consumer group that nobody has used for group.expiry is deleted");
             if self.retire_group(now, None, &name, effects).is_ok() {

@@ -14,7 +14,7 @@
 use super::acks::Acks;
 use super::mesh::GroupStatus;
 use super::shard::{Phase, Shard, Taken};
-use crate::api::ApiError;
+use crate::api::{self, ApiError};
 use crate::control::{TopicView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, MemberId, PartitionUid, SubscriptionUid};
@@ -69,6 +69,10 @@ struct Home {
     parked: BTreeMap<MemberId, Parked>,
     /// When somebody was a member last, UTC microseconds.
     active_us: i64,
+    /// As it stands in `MemberCare::deadlines`.
+    deadline_us: u64,
+    /// Whether it stands in `MemberCare::dirty`.
+    is_dirty: bool,
 }
 
 impl Home {
@@ -82,6 +86,8 @@ impl Home {
             last_block: BlockSeq(0),
             parked: BTreeMap::new(),
             active_us: 0,
+            deadline_us: u64::MAX,
+            is_dirty: false,
         }
     }
 
@@ -125,8 +131,8 @@ pub(super) struct MemberCare {
     dirty: Vec<SubscriptionUid>,
     /// Answers in all homes that wait for the log, and those in `waiting`.
     answer_count: usize,
-    /// Never later than the earliest deadline of all groups.
-    next_deadline_us: u64,
+    /// When something is to be done for a group without an event, earliest first; each group that has such a time once.
+    deadlines: BTreeSet<(u64, SubscriptionUid)>,
     /// Groups that are being deleted: until then nobody joins.
     retired_until_us: BTreeMap<SubscriptionUid, u64>,
 }
@@ -193,7 +199,7 @@ impl MemberCare {
 
     /// The time until which nothing is to be done without an event.
     pub(super) fn next_deadline_us(&self) -> u64 {
-        self.next_deadline_us
+        self.deadlines.first().map_or(u64::MAX, |(deadline_us, _)| *deadline_us)
     }
 
     /// Whether records wait for room in the log.
@@ -225,7 +231,7 @@ impl MemberCare {
         callers.iter().for_each(|caller| effects.refuse(caller, ErrorCode::StorageFailed, reason, ""));
         self.answer_count = 0;
         self.dirty.clear();
-        self.next_deadline_us = u64::MAX;
+        self.deadlines.clear();
     }
 
     /// Something of `uid` was decided: its answers and records go on their way with the end of the turn.
@@ -234,8 +240,15 @@ impl MemberCare {
         let before = home.answers.len();
         home.wake(now);
         self.answer_count += home.answers.len() - before;
-        self.next_deadline_us = self.next_deadline_us.min(home.next_deadline_us());
-        if !self.dirty.contains(&uid) {
+        let deadline_us = home.next_deadline_us();
+        if deadline_us != home.deadline_us {
+            self.deadlines.remove(&(home.deadline_us, uid));
+            home.deadline_us = deadline_us;
+            if deadline_us != u64::MAX {
+                self.deadlines.insert((deadline_us, uid));
+            }
+        }
+        if !std::mem::replace(&mut home.is_dirty, true) {
             self.dirty.push(uid);
         }
     }
@@ -323,13 +336,15 @@ impl Shard {
         if self.members.is_retired(now, uid) {
             return Err(ApiError::new(ErrorCode::UnknownGroup, format!("group {:?} is being deleted: find it again", place.name)));
         }
-        if self.members.member_count() >= SHARD_MEMBERS_MAX {
+        let topics: Vec<&str> = request.topics.iter().collect();
+        api::groups::check_topics(&self.view, &topics)?;
+        let comes_back = self.members.of(uid).is_some_and(|group| group.has_instance(request.instance));
+        if self.members.member_count() >= SHARD_MEMBERS_MAX && !comes_back {
             let message = format!("shard {} is home to {SHARD_MEMBERS_MAX} members of consumer groups, its limit", self.id);
             return Err(ApiError::new(ErrorCode::LimitExceeded, message));
         }
         let first_epoch = epoch_of(now);
         let home = self.members.homes.entry(uid).or_insert_with(|| Home::new(place.home, Group::new(uid, first_epoch)));
-        let topics: Vec<&str> = request.topics.iter().collect();
         let join = membership::Join {
             instance: instance_of(request.instance),
             client: request.client,
@@ -340,12 +355,13 @@ impl Shard {
         };
         let view = &self.view;
         let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
-        let member = home.group.join(now.mono_us, &join, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
+        let joined = home.group.join(now.mono_us, &join, &partitions_of, &mut home.changes);
+        home.active_us = now.utc_us;
+        let member = joined.map_err(|error| ApiError::from(&error))?;
         let (epoch, partitions) = granted(&home.group, member);
         let mut meta = Vec::new();
         JoinGroupReply { member_id: member.0, epoch, partitions: List::of(&partitions) }.encode(&mut meta);
         home.answers.push(Answer { caller, meta });
-        home.active_us = now.utc_us;
         self.members.answer_count += 1;
         self.metrics.counters.group_joins += 1;
         self.members.touch(now, uid);
@@ -358,14 +374,16 @@ impl Shard {
         if self.members.answer_count >= ANSWERS_MAX {
             return Ok(Taken::Blocked);
         }
+        let topics: Vec<&str> = request.topics.iter().collect();
+        api::groups::check_topics(&self.view, &topics)?;
         let Some(home) = self.members.homes.get_mut(&uid) else { return Err(ApiError::from(&MembershipError::UnknownMember)) };
         let member = MemberId(request.member_id);
-        let topics: Vec<&str> = request.topics.iter().collect();
         let timeout_ms = home.group.settings().map_or(0, |settings| settings.session_timeout_ms);
         let heartbeat = membership::Heartbeat {
             instance: instance_of(request.instance),
             acked_epoch: request.epoch,
-            wait_ms: request.wait_ms.min(timeout_ms / 3),
+            // Nothing else may come over the connection meanwhile: it must not be taken for an idle one.
+            wait_ms: request.wait_ms.min(timeout_ms / 3).min((self.settings.connection_idle_timeout_us / 2000) as u32),
             topics: request.flags.has(HeartbeatFlags::TOPICS).then_some(topics.as_slice()),
         };
         let view = &self.view;
@@ -425,6 +443,7 @@ impl Shard {
         for uid in gone {
             let home = self.members.homes.remove(&uid).expect("listed above");
             self.members.dirty.retain(|dirty| *dirty != uid);
+            self.members.deadlines.remove(&(home.deadline_us, uid));
             self.members.answer_count -= home.answers.len();
             let callers = home.answers.into_iter().map(|answer| answer.caller).chain(home.parked.into_values().map(|parked| parked.caller));
             callers.for_each(|caller| effects.refuse(&caller, ErrorCode::UnknownGroup, "", ""));
@@ -447,19 +466,15 @@ impl Shard {
 
     /// Members whose sessions are over are dropped, and heartbeats whose time is over answered.
     pub(super) fn on_group_deadline(&mut self, now: Now) {
-        if now.mono_us < self.members.next_deadline_us || self.failure().is_some() {
+        // A node that goes down drops nobody: sessions begin anew with the next start.
+        if self.phase != Phase::Serving {
             return;
         }
         let view = Arc::clone(&self.view);
         let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(&view, name, out);
-        self.members.next_deadline_us = u64::MAX;
-        let uids: Vec<_> = self.members.homes.keys().copied().collect();
-        for uid in uids {
-            let home = self.members.homes.get_mut(&uid).expect("listed above");
-            if now.mono_us < home.next_deadline_us() {
-                self.members.next_deadline_us = self.members.next_deadline_us.min(home.next_deadline_us());
-                continue;
-            }
+        let due: Vec<_> = self.members.deadlines.iter().take_while(|(at_us, _)| *at_us <= now.mono_us).map(|(_, uid)| *uid).collect();
+        for uid in due {
+            let home = self.members.homes.get_mut(&uid).expect("who has a deadline is at home");
             let dropped = home.group.expire(now.mono_us, &partitions_of, &mut home.changes);
             if !dropped.is_empty() {
                 tracing::info!(shard = self.id.0, group = uid.0, members = ?dropped, "members of a consumer group were not heard of and are dropped");
@@ -488,6 +503,7 @@ impl Shard {
     /// Whether all of one group is in the log.
     fn write_group(&mut self, now: Now, uid: SubscriptionUid, effects: &mut Effects) -> bool {
         let home = self.members.homes.get_mut(&uid).expect("a dirty group is at home");
+        home.is_dirty = false;
         let changes = std::mem::take(&mut home.changes);
         home.payloads.extend(membership::encode(uid, &changes));
         let replica_group = home.replica_group;
@@ -512,6 +528,7 @@ impl Shard {
             tracing::warn!(shard = self.id.0, group = uid.0, "members of a consumer group cannot be written: {}", error.message);
         }
         if !home.payloads.is_empty() {
+            home.is_dirty = true;
             self.members.dirty.push(uid);
             return false;
         }

@@ -92,7 +92,14 @@ impl OffsetCare {
         while self.waiting.front().is_some_and(|front| acks.is_committed(front.groups, front.block)) {
             let waiting = self.waiting.pop_front().expect("looked at above");
             self.waiting_entries -= waiting.outcomes.len();
-            reply(&waiting.caller, waiting.asked, waiting.subscription, &waiting.outcomes, &self.table, effects);
+            let mut outcomes = waiting.outcomes;
+            // What was written is known now, unless its partition or group was deleted meanwhile.
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.error.is_ok()) {
+                if self.table.find(outcome.uid, waiting.subscription).is_none() {
+                    outcome.error = ErrorCode::TopicDeleted;
+                }
+            }
+            reply(&waiting.caller, waiting.asked, waiting.subscription, &outcomes, &self.table, effects);
         }
     }
 

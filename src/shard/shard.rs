@@ -431,6 +431,9 @@ impl Shard {
         self.close_blocks(now, effects);
         if !self.deferred.is_empty() {
             self.answer_deferred(now, effects);
+            if self.members.has_unwritten() {
+                self.write_groups(now, effects);
+            }
             self.close_blocks(now, effects);
         }
         if self.sessions.has_work() {

@@ -23,7 +23,7 @@ use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims}
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable};
 use crate::subscription::{OFFSETS_SCHEMA, Offsets, decode_notes};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -361,8 +361,6 @@ struct Controls {
     trims: Vec<(GroupId, Trim)>,
     offsets: Offsets,
     members: BTreeMap<SubscriptionUid, Durable>,
-    /// Groups whose members damage took.
-    spoiled: BTreeSet<SubscriptionUid>,
 }
 
 /// Takes in the checkpoint's notes, then what stands in the log behind it. A payload that is damaged is told with the other damage: an offset goes back
@@ -392,21 +390,18 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
 
 fn restore_members(recovered: &Recovered, controls: &mut Controls, payload: &[u8]) -> Result<(), StartFailure> {
     let (uid, changes) = membership::decode(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
-    if controls.spoiled.contains(&uid) {
-        return Ok(());
-    }
     let durable = controls.members.entry(uid).or_insert_with(|| Durable::new(1));
-    match durable.apply(&changes) {
-        Ok(()) => Ok(()),
-        // A payload before this one is lost. Who was a member is not known any more: everybody joins again, with epochs above all before.
-        Err(error) if !recovered.damage.is_empty() || !recovered.lost.is_empty() => {
-            tracing::error!(group = uid.0, "members of a consumer group are lost with damaged blocks ({error}): they have to join again");
-            controls.members.remove(&uid);
-            controls.spoiled.insert(uid);
-            Ok(())
-        }
-        Err(error) => Err(StartFailure::Group(format!("group {uid}: {error}"))),
+    let Err(error) = durable.apply(&changes) else { return Ok(()) };
+    if recovered.damage.is_empty() && recovered.lost.is_empty() {
+        return Err(StartFailure::Group(format!("group {uid}: {error}")));
     }
+    // A payload before this one is lost. Who was a member is not known any more: they join again, with epochs above all before. What stands behind it and
+    // makes sense by itself is theirs who did.
+    tracing::error!(group = uid.0, "members of a consumer group are lost with damaged blocks ({error}): they have to join again");
+    let mut fresh = Durable::new(1);
+    let is_whole = fresh.apply(&changes).is_ok();
+    controls.members.insert(uid, if is_whole { fresh } else { Durable::new(1) });
+    Ok(())
 }
 
 fn batch_ref(batch: &RecoveredBatch) -> BatchRef {

@@ -24,7 +24,9 @@ mod sessions;
 
 pub use cursor::Cursor;
 pub use lookup::{LookupAnswer, LookupEntry};
-pub use offsets::{NoteKind, OFFSETS_SCHEMA, OffsetNote, OffsetRefused, Offsets, Progress, StoredOffsetsError, decode_notes, encode_notes};
+pub use offsets::{
+    NOTE_BYTES, NoteKind, OFFSETS_SCHEMA, OffsetNote, OffsetRefused, Offsets, Progress, StoredOffsetsError, decode_notes, encode_notes,
+};
 pub use session::{FetchStart, Mode};
 pub use sessions::{DamageFound, Reading, Sessions};
 

@@ -25,7 +25,7 @@ use tramline_wire::group::{OFFSET_METADATA_BYTES_MAX, OFFSET_NONE};
 pub const OFFSETS_SCHEMA: u16 = 19;
 const OFFSETS_VERSION: u16 = 1;
 /// Bytes of a note before its metadata.
-const NOTE_BYTES: usize = 44;
+pub const NOTE_BYTES: usize = 44;
 /// Bytes of notes in one payload of the log, unless one note is larger: fits a block of any setting.
 const PAYLOAD_BYTES_MAX: usize = 4096;
 /// (partition, group) pairs that a shard remembers: some 150 bytes each here, in the checkpoint 100, so 75 MB.

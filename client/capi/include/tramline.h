@@ -164,12 +164,19 @@ enum {
     TRAMLINE_CODE_PRODUCER_FENCED = 35,
     /** The batch was stored before, so long ago that its offset is not remembered: take it as stored. */
     TRAMLINE_CODE_DUPLICATE_TOO_OLD = 36,
+    /** No such consumer group: check the name, or find the group with the flag that creates it. */
     TRAMLINE_CODE_UNKNOWN_GROUP = 37,
+    /** Not a valid name of a consumer group. */
     TRAMLINE_CODE_INVALID_GROUP_NAME = 38,
+    /** The group has members: stop them first, or wait until their sessions time out. */
     TRAMLINE_CODE_GROUP_NOT_EMPTY = 39,
+    /** The group does not know this member, or has dropped it: give up its partitions and join again. */
     TRAMLINE_CODE_UNKNOWN_MEMBER = 40,
+    /** Another process has joined under this member's instance name. */
     TRAMLINE_CODE_MEMBER_FENCED = 41,
+    /** The partition belongs to a later owner: give it up, and commit nothing for it. */
     TRAMLINE_CODE_STALE_ASSIGNMENT = 42,
+    /** All members of a group have one assignor and one session timeout. */
     TRAMLINE_CODE_GROUP_SETTINGS_DIFFER = 43
 };
 

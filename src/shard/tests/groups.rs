@@ -376,6 +376,32 @@ fn a_group_is_deleted_with_its_offsets_once_nobody_is_in_it() {
 }
 
 #[test]
+fn a_request_for_offsets_is_no_larger_than_what_the_log_takes_at_once() {
+    let (mut world, uids, group) = world_with(1, &[]);
+    let entries = |count: usize| vec![(uids[0], 0, 0); count];
+    assert_eq!(commit(&mut world, group, &entries(1000)), vec![ErrorCode::Ok; 1000]);
+    // 44 bytes each, and four of text.
+    ask_commit(&mut world, group, &entries(1025));
+    assert_eq!(world.reply_error(), ErrorCode::LimitExceeded);
+    ask_commit(&mut world, group, &[]);
+    assert_eq!(world.reply_error(), ErrorCode::InvalidRequest);
+    let long = "x".repeat(OFFSET_METADATA_BYTES_MAX + 1);
+    let entries = [OffsetCommit { partition_uid: uids[0], assignment_epoch: 0, offset: 0, metadata: &long }];
+    world.request(Kind::CommitOffsets, &[], |out| CommitOffsetsRequest { group_uid: group, entries: List::of(&entries) }.encode(out));
+    assert_eq!(world.reply_error(), ErrorCode::InvalidRequest);
+}
+
+#[test]
+fn a_member_that_tells_an_epoch_that_nobody_gave_it_joins_again() {
+    let (mut world, _, group) = world_with(1, &[]);
+    let mut member = join(&mut world, group, "", &["t"]);
+    member.epoch += 1;
+    ask_heartbeat(&mut world, &member, "", 0);
+    world.settle();
+    assert_eq!(world.reply_error(), ErrorCode::UnknownMember);
+}
+
+#[test]
 fn nobody_joins_a_group_that_is_being_deleted() {
     let (mut world, _, group) = world_with(1, &[]);
     let deleted = world.request(Kind::DeleteGroup, &[], |out| DeleteGroupRequest { name: "g" }.encode(out));

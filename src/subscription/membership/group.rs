@@ -131,6 +131,11 @@ impl Group {
         self.durable.members.len()
     }
 
+    /// Whether a static member of this name is in the group.
+    pub fn has_instance(&self, instance: &str) -> bool {
+        self.durable.by_instance(instance).is_some()
+    }
+
     /// Those of its members, or of the last one it had; `None` before the first.
     pub fn settings(&self) -> Option<Settings> {
         self.durable.settings
