@@ -70,7 +70,7 @@ pub struct Durable {
 /// Records that no group can have written. The state is of no use afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreError {
-    /// A list that does not open with the group's epoch.
+    /// A list that does not open with the group's epoch, or with one that no group comes to.
     NoEpoch,
     /// The group's settings are missing, and there are members.
     NoSettings,
@@ -214,6 +214,10 @@ impl Durable {
         let mut is_known = false;
         for change in changes {
             if let Change::Group { epoch, settings } = change {
+                // They are microseconds since 1970, and a few more: half of the range leaves room to go on.
+                if *epoch > u64::MAX / 2 {
+                    return Err(RestoreError::NoEpoch);
+                }
                 is_known = *epoch < self.epoch;
                 if !is_known {
                     (self.epoch, self.settings) = (*epoch, *settings);

@@ -185,3 +185,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_epoch_that_no_group_comes_to_is_refused() {
+    for (epoch, is_right) in [(u64::MAX / 2, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)] {
+        assert_eq!(Durable::new(1).apply(&[group(epoch)]).is_ok(), is_right, "{epoch}");
+    }
+}
