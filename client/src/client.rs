@@ -5,7 +5,6 @@
 //! broker named if it named one. Creating and deleting are not repeated after their request was sent and got no answer, or one that says
 //! that it may have been done (`timed_out`, `storage_failed`, `internal`): whether they took effect is then unknown, and the error says so.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -24,6 +23,7 @@ use crate::consumer::Consumer;
 use crate::core::Backoff;
 use crate::error::Error;
 use crate::link::{Effect, HelloInfo, Link};
+use crate::owners::{Wanted, answered, refused};
 use crate::producer::Producer;
 use crate::types::{
     At, CreatedTopic, Metadata, Node, NodeStorage, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary,
@@ -270,63 +270,27 @@ impl Shared {
 
     pub(crate) fn list_offsets(&self, topic: &str, asked: &[(u32, At)], deadline: Instant) -> Result<Vec<PartitionOffset>, Error> {
         let what = format!("list offsets of topic {topic:?}");
-        let mut backoff = Backoff::seeded(crate::clock::seed());
-        loop {
-            let partitions = self.topic(topic, deadline)?.partitions;
-            // A request goes to one owner, so the questions are sorted by owner.
-            let mut by_owner: BTreeMap<(u32, u16), Vec<(usize, OffsetQuery)>> = BTreeMap::new();
-            for (place, &(partition, at)) in asked.iter().enumerate() {
-                let found = partitions.get(partition as usize).ok_or_else(|| Error::NoSuchPartition {
-                    topic: topic.to_string(),
-                    partition,
-                    partitions: partitions.len() as u32,
-                })?;
-                let query = OffsetQuery { partition_uid: found.uid, at: wire_at(at)? };
-                by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, query));
-            }
-            match self.try_list_offsets(&what, asked, by_owner.values(), deadline) {
-                Err(error) if error.retriable() => pause(&what, &mut backoff, deadline, &self.config, error)?,
-                result => return result,
-            }
-        }
-    }
-
-    fn try_list_offsets<'a>(
-        &self,
-        what: &str,
-        asked: &[(u32, At)],
-        by_owner: impl Iterator<Item = &'a Vec<(usize, OffsetQuery)>>,
-        deadline: Instant,
-    ) -> Result<Vec<PartitionOffset>, Error> {
+        let wanted = asked.iter().map(|&(partition, at)| Ok(Wanted { partition, uid: None, asked: wire_at(at)? }));
+        let wanted = wanted.collect::<Result<Vec<Wanted<i64>>, Error>>()?;
         let mut found: Vec<PartitionOffset> =
             asked.iter().map(|&(partition, _)| PartitionOffset { partition, offset: 0, timestamp_us: None }).collect();
-        for questions in by_owner.flat_map(|of_owner| of_owner.chunks(PARTITIONS_PER_REQUEST_MAX)) {
-            let queries: Vec<OffsetQuery> = questions.iter().map(|(_, query)| *query).collect();
+        self.by_owner(&what, topic, &wanted, PARTITIONS_PER_REQUEST_MAX, deadline, |questions| {
+            let queries: Vec<OffsetQuery> = questions.iter().map(|q| OffsetQuery { partition_uid: q.uid, at: q.asked }).collect();
             let request = ListOffsetsRequest { entries: List::of(&queries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let answers: Vec<OffsetAnswer> = self.call_until(deadline, what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
+            let answers: Vec<OffsetAnswer> = self.call_until(deadline, &what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
                 Ok(ListOffsetsReply::decode(meta)?.entries.iter().collect())
             })?;
-            if answers.len() != queries.len() {
-                let message = format!("it answered {} of {} offsets", answers.len(), queries.len());
-                return Err(Error::protocol("the broker", message));
-            }
-            for (&(place, query), answer) in questions.iter().zip(answers) {
-                check_answered(query.partition_uid, answer.partition_uid)?;
-                let found = &mut found[place];
+            for (question, answer) in answered(questions, answers, |answer| answer.partition_uid)? {
                 if !answer.error.is_ok() {
-                    return Err(Error::Refused {
-                        request: format!("{what} partition {}", found.partition),
-                        code: answer.error,
-                        retriable: answer.error.retriable(),
-                        message: String::new(),
-                        next: None,
-                    });
+                    return Err(refused(&what, question.partition, answer.error, String::new()));
                 }
+                let found = &mut found[question.place];
                 found.offset = answer.offset;
                 found.timestamp_us = (answer.timestamp_us != offsets::TIMESTAMP_UNKNOWN).then_some(answer.timestamp_us);
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
     }
 
@@ -461,14 +425,6 @@ pub(crate) fn existing_topic<'a>(metadata: &'a Metadata, name: &str) -> Result<&
         }),
         None => Err(Error::protocol("the broker", format!("its metadata does not mention topic {name:?}"))),
     }
-}
-
-/// Answers come in the order of the questions; one about another partition is none.
-pub(crate) fn check_answered(asked_uid: u64, answered_uid: u64) -> Result<(), Error> {
-    if asked_uid == answered_uid {
-        return Ok(());
-    }
-    Err(Error::protocol("the broker", format!("it answered about partition uid {answered_uid} where {asked_uid} was asked about")))
 }
 
 fn wire_at(at: At) -> Result<i64, Error> {

@@ -15,11 +15,10 @@ use tramline_wire::group::{
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 
-use crate::client::{Client, Shared, check_lengths, pause};
-use crate::core::Backoff;
+use crate::client::{Client, Shared, check_lengths};
 use crate::error::Error;
 use crate::link::Effect;
-use crate::types::PartitionMetadata;
+use crate::owners::{Placed, Wanted, answered, refused};
 
 /// Partitions of one request for offsets: with the longest texts (4,096 bytes each) the reply still fits.
 const OFFSETS_PER_REQUEST_MAX: usize = 200;
@@ -237,9 +236,6 @@ impl Client {
     }
 }
 
-/// A partition of a request with what it carries, and its place among those asked for.
-type Placed<T> = (usize, u64, T);
-
 impl Shared {
     fn find_group(&self, name: &str, flags: FindGroupFlags) -> Result<u64, Error> {
         check_lengths(name, &[])?;
@@ -250,28 +246,40 @@ impl Shared {
 
     fn committed_offsets(&self, group: &str, group_uid: u64, topic: &str, partitions: &[u32]) -> Result<Vec<Option<u64>>, Error> {
         let what = format!("fetch offsets of group {group:?}");
-        let asked: Vec<(u32, ())> = partitions.iter().map(|partition| (*partition, ())).collect();
+        let wanted: Vec<_> = partitions.iter().map(|partition| Wanted { partition: *partition, uid: None, asked: () }).collect();
         let mut found = vec![None; partitions.len()];
-        self.by_owner(&what, topic, &asked, |of_request, deadline| {
-            let entries: Vec<_> =
-                of_request.iter().map(|(_, partition_uid, ())| OffsetAsk { partition_uid: *partition_uid, assignment_epoch: 0 }).collect();
-            let request = FetchOffsetsRequest { group_uid, entries: List::of(&entries) };
-            let told = self.call_until(
-                deadline,
-                &what,
-                Kind::FetchOffsets,
-                Effect::Repeatable,
-                |meta| request.encode(meta),
-                |meta| {
-                    Ok(FetchOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error, e.offset)).collect::<Vec<_>>())
-                },
-            )?;
-            check_answers(&what, of_request, told.iter().map(|(uid, error, _)| (*uid, *error)))?;
-            for ((place, ..), (.., offset)) in of_request.iter().zip(told) {
-                found[*place] = (offset != OFFSET_NONE).then_some(offset);
+        let deadline = self.deadline();
+        self.by_owner(&what, topic, &wanted, OFFSETS_PER_REQUEST_MAX, deadline, |questions| {
+            let asks: Vec<_> = questions.iter().map(|q| OffsetAsk { partition_uid: q.uid, assignment_epoch: 0 }).collect();
+            for (place, offset) in self.fetch_offsets(&what, group_uid, questions, &asks, deadline)? {
+                found[place] = offset;
             }
             Ok(())
         })?;
+        Ok(found)
+    }
+
+    /// One request for offsets: by place the offset of each partition.
+    fn fetch_offsets<T>(
+        &self,
+        what: &str,
+        group_uid: u64,
+        questions: &[Placed<T>],
+        asks: &[OffsetAsk],
+        deadline: Instant,
+    ) -> Result<Vec<(usize, Option<u64>)>, Error> {
+        let request = FetchOffsetsRequest { group_uid, entries: List::of(asks) };
+        let encode = |meta: &mut Vec<u8>| request.encode(meta);
+        let told = self.call_until(deadline, what, Kind::FetchOffsets, Effect::Repeatable, encode, |meta| {
+            Ok(FetchOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error, e.offset)).collect::<Vec<_>>())
+        })?;
+        let mut found = Vec::with_capacity(told.len());
+        for (question, (_, error, offset)) in answered(questions, told, |(uid, ..)| *uid)? {
+            if !error.is_ok() {
+                return Err(refused(what, question.partition, error, String::new()));
+            }
+            found.push((question.place, (offset != OFFSET_NONE).then_some(offset)));
+        }
         Ok(found)
     }
 
@@ -284,90 +292,34 @@ impl Shared {
         offsets: &[(u32, u64)],
         epochs: &BTreeMap<u64, u64>,
     ) -> Result<(), Error> {
-        let epoch_of = |uid: &u64| {
-            epochs
-                .get(uid)
-                .copied()
-                .ok_or_else(|| Error::protocol("the broker", format!("it did not grant partition uid {uid} of topic {topic:?}")))
+        let ask = |uid: u64| match epochs.get(&uid) {
+            Some(epoch) => Ok(OffsetAsk { partition_uid: uid, assignment_epoch: *epoch }),
+            None => Err(Error::protocol("the broker", format!("it did not grant partition uid {uid} of topic {topic:?}"))),
         };
-        self.by_owner(what, topic, offsets, |of_request, deadline| {
-            let asks = of_request.iter().map(|(_, uid, _)| Ok(OffsetAsk { partition_uid: *uid, assignment_epoch: epoch_of(uid)? }));
-            let asks: Vec<_> = asks.collect::<Result<_, Error>>()?;
-            let claim = FetchOffsetsRequest { group_uid, entries: List::of(&asks) };
-            let told = self.call_until(
-                deadline,
-                what,
-                Kind::FetchOffsets,
-                Effect::Repeatable,
-                |meta| claim.encode(meta),
-                |meta| Ok(FetchOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error)).collect::<Vec<_>>()),
-            )?;
-            check_answers(what, of_request, told.into_iter())?;
-            let commits = of_request.iter().zip(&asks);
-            let commits: Vec<_> = commits
-                .map(|((_, _, offset), ask)| OffsetCommit {
-                    partition_uid: ask.partition_uid,
-                    assignment_epoch: ask.assignment_epoch,
-                    offset: *offset,
-                    metadata: "",
-                })
-                .collect();
-            let commit = CommitOffsetsRequest { group_uid, entries: List::of(&commits) };
-            let told = self.call_until(
-                deadline,
-                what,
-                Kind::CommitOffsets,
-                Effect::Repeatable,
-                |meta| commit.encode(meta),
-                |meta| Ok(CommitOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error)).collect::<Vec<_>>()),
-            )?;
-            check_answers(what, of_request, told.into_iter())
+        let wanted: Vec<_> =
+            offsets.iter().map(|(partition, offset)| Wanted { partition: *partition, uid: None, asked: *offset }).collect();
+        let deadline = self.deadline();
+        self.by_owner(what, topic, &wanted, OFFSETS_PER_REQUEST_MAX, deadline, |questions| {
+            let asks = questions.iter().map(|question| ask(question.uid)).collect::<Result<Vec<_>, Error>>()?;
+            self.fetch_offsets(what, group_uid, questions, &asks, deadline)?;
+            let commit = |(question, ask): (&Placed<u64>, &OffsetAsk)| OffsetCommit {
+                partition_uid: ask.partition_uid,
+                assignment_epoch: ask.assignment_epoch,
+                offset: question.asked,
+                metadata: "",
+            };
+            let commits: Vec<_> = questions.iter().zip(&asks).map(commit).collect();
+            let request = CommitOffsetsRequest { group_uid, entries: List::of(&commits) };
+            let encode = |meta: &mut Vec<u8>| request.encode(meta);
+            let told = self.call_until(deadline, what, Kind::CommitOffsets, Effect::Repeatable, encode, |meta| {
+                Ok(CommitOffsetsReply::decode(meta)?.entries.iter().collect::<Vec<_>>())
+            })?;
+            for (question, committed) in answered(questions, told, |committed| committed.partition_uid)? {
+                if !committed.error.is_ok() {
+                    return Err(refused(what, question.partition, committed.error, String::new()));
+                }
+            }
+            Ok(())
         })
     }
-
-    /// Asks the owners of partitions of a topic, request by request; all of it again where one answers with what may pass.
-    fn by_owner<T: Copy>(
-        &self,
-        what: &str,
-        topic: &str,
-        wanted: &[(u32, T)],
-        mut each: impl FnMut(&[Placed<T>], Instant) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let deadline = self.deadline();
-        let mut backoff = Backoff::seeded(crate::clock::seed());
-        loop {
-            let partitions = self.topic(topic, deadline)?.partitions;
-            let mut by_owner: BTreeMap<(u32, u16), Vec<Placed<T>>> = BTreeMap::new();
-            for (place, (partition, carried)) in wanted.iter().enumerate() {
-                let found: &PartitionMetadata = partitions.get(*partition as usize).ok_or_else(|| Error::NoSuchPartition {
-                    topic: topic.to_string(),
-                    partition: *partition,
-                    partitions: partitions.len() as u32,
-                })?;
-                by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, found.uid, *carried));
-            }
-            let mut requests = by_owner.values().flat_map(|of_owner| of_owner.chunks(OFFSETS_PER_REQUEST_MAX));
-            match requests.try_for_each(|of_request| each(of_request, deadline)) {
-                Err(error) if error.retriable() => pause(what, &mut backoff, deadline, &self.config, error)?,
-                result => return result,
-            }
-        }
-    }
-}
-
-/// Whether the answers are those to the questions, and none is a refusal.
-fn check_answers<T>(what: &str, asked: &[Placed<T>], told: impl ExactSizeIterator<Item = (u64, ErrorCode)>) -> Result<(), Error> {
-    if told.len() != asked.len() {
-        return Err(Error::protocol("the broker", format!("it answered {} of {} partitions", told.len(), asked.len())));
-    }
-    for ((_, uid, _), (told_uid, code)) in asked.iter().zip(told) {
-        if told_uid != *uid {
-            return Err(Error::protocol("the broker", format!("it answered for partition uid {told_uid}, not {uid}")));
-        }
-        if !code.is_ok() {
-            let request = format!("{what}, partition uid {uid}");
-            return Err(Error::Refused { request, code, retriable: code.retriable(), message: String::new(), next: None });
-        }
-    }
-    Ok(())
 }

@@ -76,7 +76,7 @@
 //! # Code map
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer` and `consumer` turn and wait;
-//! `client`, `assign`, `trim`, `groups` are administration, `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
+//! `client`, `assign`, `trim`, `groups` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 
@@ -98,6 +98,7 @@ mod link;
 #[doc(hidden)]
 pub mod measure;
 mod metrics;
+mod owners;
 mod partitioner;
 mod producer;
 mod pump;

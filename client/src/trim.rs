@@ -4,7 +4,6 @@
 //! without dropping what came later; partitions that do not exist or do not reach that far are refused before anything is dropped.
 //! Not here: the connection and its retries (`client.rs`).
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tramline_wire::error::ErrorCode;
@@ -12,10 +11,10 @@ use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_answered, pause};
-use crate::core::Backoff;
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared};
 use crate::error::Error;
 use crate::link::Effect;
+use crate::owners::{Wanted, answered, refused};
 use crate::types::{At, Before, PartitionDescription, TrimmedPartition};
 
 impl Client {
@@ -31,102 +30,62 @@ impl Client {
         if let Some(&partition) = chosen.iter().find(|&&partition| partition >= count) {
             return Err(Error::NoSuchPartition { topic: name.to_string(), partition, partitions: count });
         }
-        let mut wanted: Vec<Wanted> = chosen
+        let mut wanted: Vec<Wanted<u64>> = chosen
             .iter()
             .map(|&partition| {
                 let PartitionDescription { uid, committed_end, .. } = described[partition as usize];
-                Wanted { partition, uid, before: committed_end }
+                Wanted { partition, uid: Some(uid), asked: committed_end }
             })
             .collect();
         match before {
             Before::Latest => {}
-            Before::Offset(offset) => wanted.iter_mut().for_each(|wanted| wanted.before = offset),
+            Before::Offset(offset) => wanted.iter_mut().for_each(|wanted| wanted.asked = offset),
             Before::Time(us) => {
                 let asked: Vec<(u32, At)> = chosen.iter().map(|&partition| (partition, At::Time(us))).collect();
                 let found = self.shared().list_offsets(name, &asked, deadline)?;
                 // What was committed a moment ago bounds it: a topic can show records that are not committed yet.
-                wanted.iter_mut().zip(found).for_each(|(wanted, found)| wanted.before = wanted.before.min(found.offset));
+                wanted.iter_mut().zip(found).for_each(|(wanted, found)| wanted.asked = wanted.asked.min(found.offset));
             }
         }
         // The broker checks each partition for itself; here nothing is dropped when one of them is refused.
         if let Some((too_short, end)) =
-            wanted.iter().map(|w| (w, described[w.partition as usize].committed_end)).find(|(w, end)| w.before > *end)
+            wanted.iter().map(|w| (w, described[w.partition as usize].committed_end)).find(|(w, end)| w.asked > *end)
         {
             let what = format!("trim topic {name:?}");
-            return Err(refused(&what, too_short.partition, ErrorCode::OffsetOutOfRange, past_end(too_short.before, end)));
+            return Err(refused(&what, too_short.partition, ErrorCode::OffsetOutOfRange, past_end(too_short.asked, end)));
         }
         self.shared().trim(name, &wanted, deadline)
     }
 }
 
-/// How far one partition is to be trimmed.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    partition: u32,
-    /// Not found by the number again: a topic of the same name made meanwhile is another one.
-    uid: u64,
-    before: u64,
-}
-
 impl Shared {
-    fn trim(&self, topic: &str, wanted: &[Wanted], deadline: Instant) -> Result<Vec<TrimmedPartition>, Error> {
+    /// Each partition with the offset below which it is trimmed.
+    fn trim(&self, topic: &str, wanted: &[Wanted<u64>], deadline: Instant) -> Result<Vec<TrimmedPartition>, Error> {
         let what = format!("trim topic {topic:?}");
-        let mut backoff = Backoff::seeded(crate::clock::seed());
-        loop {
-            let partitions = self.topic(topic, deadline)?.partitions;
-            // A request goes to one owner, so the entries are sorted by owner.
-            let mut by_owner: BTreeMap<(u32, u16), Vec<(usize, TrimEntry)>> = BTreeMap::new();
-            for (place, wanted) in wanted.iter().enumerate() {
-                let found = partitions.get(wanted.partition as usize).filter(|found| found.uid == wanted.uid);
-                let found = found.ok_or_else(|| refused(&what, wanted.partition, ErrorCode::TopicDeleted, String::new()))?;
-                let entry = TrimEntry { partition_uid: wanted.uid, before: wanted.before };
-                by_owner.entry((found.leader_node, found.leader_shard)).or_default().push((place, entry));
-            }
-            match self.try_trim(&what, wanted, by_owner.values(), deadline) {
-                Err(error) if error.retriable() => pause(&what, &mut backoff, deadline, &self.config, error)?,
-                result => return result,
-            }
-        }
-    }
-
-    fn try_trim<'a>(
-        &self,
-        what: &str,
-        wanted: &[Wanted],
-        by_owner: impl Iterator<Item = &'a Vec<(usize, TrimEntry)>>,
-        deadline: Instant,
-    ) -> Result<Vec<TrimmedPartition>, Error> {
         let mut trimmed: Vec<TrimmedPartition> =
             wanted.iter().map(|wanted| TrimmedPartition { partition: wanted.partition, log_start: 0, committed_end: 0 }).collect();
-        for of_request in by_owner.flat_map(|of_owner| of_owner.chunks(PARTITIONS_PER_REQUEST_MAX)) {
-            let entries: Vec<TrimEntry> = of_request.iter().map(|(_, entry)| *entry).collect();
+        self.by_owner(&what, topic, wanted, PARTITIONS_PER_REQUEST_MAX, deadline, |questions| {
+            let entries: Vec<TrimEntry> = questions.iter().map(|q| TrimEntry { partition_uid: q.uid, before: q.asked }).collect();
             let request = TrimPartitionsRequest { entries: List::of(&entries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
             // The same offsets again drop nothing more.
-            let answers: Vec<TrimAnswer> = self.call_until(deadline, what, Kind::TrimPartitions, Effect::Repeatable, encode, |meta| {
+            let answers: Vec<TrimAnswer> = self.call_until(deadline, &what, Kind::TrimPartitions, Effect::Repeatable, encode, |meta| {
                 Ok(TrimPartitionsReply::decode(meta)?.entries.iter().collect())
             })?;
-            if answers.len() != entries.len() {
-                return Err(Error::protocol("the broker", format!("it answered {} of {} trims", answers.len(), entries.len())));
-            }
-            for (&(place, entry), answer) in of_request.iter().zip(answers) {
-                check_answered(entry.partition_uid, answer.partition_uid)?;
-                let told = &mut trimmed[place];
+            for (question, answer) in answered(questions, answers, |answer| answer.partition_uid)? {
                 if !answer.error.is_ok() {
-                    let past_end = (answer.error == ErrorCode::OffsetOutOfRange).then(|| past_end(entry.before, answer.committed_end));
-                    return Err(refused(what, told.partition, answer.error, past_end.unwrap_or_default()));
+                    let past_end = (answer.error == ErrorCode::OffsetOutOfRange).then(|| past_end(question.asked, answer.committed_end));
+                    return Err(refused(&what, question.partition, answer.error, past_end.unwrap_or_default()));
                 }
+                let told = &mut trimmed[question.place];
                 (told.log_start, told.committed_end) = (answer.log_start, answer.committed_end);
             }
-        }
+            Ok(())
+        })?;
         Ok(trimmed)
     }
 }
 
 fn past_end(before: u64, committed_end: u64) -> String {
     format!("offset {before} is past the committed end: trim before {committed_end} at most, or name only partitions that reach it")
-}
-
-fn refused(what: &str, partition: u32, code: ErrorCode, message: String) -> Error {
-    Error::Refused { request: format!("{what} partition {partition}"), code, retriable: code.retriable(), message, next: None }
 }
