@@ -29,7 +29,7 @@ pub const TOPIC_PARTITIONS_MAX: u64 = 10_000;
 pub const PARTITIONS_MAX: u64 = 100_000;
 const _: () =
     assert!(TOPIC_PARTITIONS_MAX * PARTITION_REPLY_BYTES_MAX + 4096 <= META_BYTES_MAX, "a topic's description has to fit into one meta");
-/// Consumer groups of a cluster: some 100 bytes of metadata each; their list (at most 280 bytes each, mostly 50) has to fit into one meta.
+/// Consumer groups of a cluster: their list (at most 269 bytes each) has to fit into one meta.
 pub const GROUPS_MAX: u64 = 3_500;
 const _: () = assert!(
     GROUPS_MAX * (TOPIC_NAME_BYTES_MAX + 2 + 8 + 4 + 2 + 4) + 4096 <= META_BYTES_MAX,

@@ -12,6 +12,7 @@
 //! Not here: who becomes a member and owns what (subscription/membership/), committed offsets (`offsets.rs`).
 
 use super::acks::Acks;
+use super::in_order::InOrder;
 use super::mesh::GroupStatus;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
@@ -32,7 +33,7 @@ use tramline_wire::prim::List;
 
 /// Answers that wait for the log: from here on requests have to wait until they are taken in.
 const ANSWERS_MAX: usize = 10_000;
-/// Members of all groups at home on a shard: some 1 KB each with their topics, and a heartbeat every few seconds.
+/// Members of all groups at home on a shard. Each costs a heartbeat every few seconds, which walks the held ones of its group.
 const SHARD_MEMBERS_MAX: usize = 20_000;
 /// How long a group that is to be deleted takes no members, in microseconds: far longer than the metadata need for it.
 const RETIRED_US: u64 = 30_000_000;
@@ -112,21 +113,13 @@ impl Home {
     }
 }
 
-/// Answers that are in the order of their blocks.
-#[derive(Debug)]
-struct Waiting {
-    replica_group_bit: u32,
-    block: BlockSeq,
-    answer: Answer,
-}
-
 /// The consumer groups of a shard.
 #[derive(Debug, Default)]
 pub(super) struct MemberCare {
     homes: BTreeMap<SubscriptionUid, Home>,
     /// Groups that a start found and that no view has claimed yet.
     unclaimed: BTreeMap<SubscriptionUid, Durable>,
-    waiting: VecDeque<Waiting>,
+    waiting: InOrder<Answer>,
     /// Groups with something for the log, each once.
     dirty: Vec<SubscriptionUid>,
     /// Answers in all homes that wait for the log, and those in `waiting`.
@@ -214,10 +207,9 @@ impl MemberCare {
 
     /// Sends the answers whose records are committed.
     pub(super) fn release(&mut self, acks: &Acks, effects: &mut Effects) {
-        while self.waiting.front().is_some_and(|front| acks.is_committed(front.replica_group_bit, front.block)) {
-            let waiting = self.waiting.pop_front().expect("looked at above");
+        while let Some(Answer { caller, meta }) = self.waiting.pop(acks) {
             self.answer_count -= 1;
-            send(&waiting.answer, effects);
+            effects.reply(&caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta));
         }
     }
 
@@ -227,7 +219,7 @@ impl MemberCare {
             let parked = std::mem::take(&mut home.parked).into_values().map(|parked| parked.caller);
             home.answers.drain(..).map(|answer| answer.caller).chain(parked).collect::<Vec<_>>()
         });
-        let callers: Vec<Caller> = of_homes.chain(self.waiting.drain(..).map(|waiting| waiting.answer.caller)).collect();
+        let callers: Vec<Caller> = of_homes.chain(self.waiting.drain().map(|answer| answer.caller)).collect();
         callers.iter().for_each(|caller| effects.refuse(caller, ErrorCode::StorageFailed, reason, ""));
         self.answer_count = 0;
         self.dirty.clear();
@@ -252,10 +244,6 @@ impl MemberCare {
             self.dirty.push(uid);
         }
     }
-}
-
-fn send(answer: &Answer, effects: &mut Effects) {
-    effects.reply(&answer.caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&answer.meta));
 }
 
 fn granted(group: &Group, member: MemberId) -> (u64, Vec<GrantedPartition>) {
@@ -292,10 +280,12 @@ fn is_anything_gone(before: &View, now: &View) -> bool {
     before.topics().iter().any(lacks_topic) || before.groups().iter().any(|group| now.group_by_uid(group.uid).is_none())
 }
 
-/// Appends the partitions of the topic with this name, if there is one.
-fn push_partitions(view: &View, name: &str, out: &mut Vec<PartitionUid>) {
-    if let Some(topic) = view.topic(name) {
-        out.extend(topic.partitions.iter().map(|partition| partition.uid));
+/// What tells a group the partitions of a topic.
+fn partitions_in(view: &View) -> impl Fn(&str, &mut Vec<PartitionUid>) {
+    |name, out| {
+        if let Some(topic) = view.topic(name) {
+            out.extend(topic.partitions.iter().map(|partition| partition.uid));
+        }
     }
 }
 
@@ -353,8 +343,7 @@ impl Shard {
             assignor: request.assignor,
             only_if_empty: request.flags.has(JoinFlags::ALONE),
         };
-        let view = &self.view;
-        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
+        let partitions_of = partitions_in(&self.view);
         let joined = home.group.join(now.mono_us, &join, &partitions_of, &mut home.changes);
         home.active_us = now.utc_us;
         let member = joined.map_err(|error| ApiError::from(&error))?;
@@ -386,8 +375,7 @@ impl Shard {
             wait_ms: request.wait_ms.min(timeout_ms / 3).min((self.settings.connection_idle_timeout_us / 2000) as u32),
             topics: request.flags.has(HeartbeatFlags::TOPICS).then_some(topics.as_slice()),
         };
-        let view = &self.view;
-        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
+        let partitions_of = partitions_in(&self.view);
         home.group.heartbeat(now.mono_us, member, &heartbeat, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
         home.active_us = now.utc_us;
         // The one before, if it is still held, has nothing to wait for any more.
@@ -410,8 +398,7 @@ impl Shard {
         }
         let Some(home) = self.members.homes.get_mut(&uid) else { return Err(ApiError::from(&MembershipError::UnknownMember)) };
         let (member, instance) = (MemberId(request.member_id), instance_of(request.instance));
-        let view = &self.view;
-        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(view, name, out);
+        let partitions_of = partitions_in(&self.view);
         let keep = request.flags.has(LeaveFlags::KEEP);
         home.group.leave(now.mono_us, member, instance, keep, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
         let mut meta = Vec::new();
@@ -448,13 +435,13 @@ impl Shard {
             let callers = home.answers.into_iter().map(|answer| answer.caller).chain(home.parked.into_values().map(|parked| parked.caller));
             callers.for_each(|caller| effects.refuse(&caller, ErrorCode::UnknownGroup, "", ""));
         }
-        // To compute who is to have what is work (some ms for 10,000 partitions): for those alone that read one of these topics.
+        // To compute who is to have what goes over all partitions of a group's topics: for those groups alone that read one of these.
         let topics = changed_topics(before, &view);
         let reads_one = |home: &Home| home.group.members().any(|m| m.topics.iter().any(|topic| topics.contains(topic.as_str())));
         changed.extend(self.members.homes.iter().filter(|(_, home)| !topics.is_empty() && reads_one(home)).map(|(uid, _)| *uid));
         changed.sort_unstable();
         changed.dedup();
-        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(&view, name, out);
+        let partitions_of = partitions_in(&view);
         let exists = |uid: PartitionUid| view.find_partition(uid).is_some();
         for uid in changed {
             let home = self.members.homes.get_mut(&uid).expect("at home");
@@ -471,7 +458,7 @@ impl Shard {
             return;
         }
         let view = Arc::clone(&self.view);
-        let partitions_of = |name: &str, out: &mut Vec<PartitionUid>| push_partitions(&view, name, out);
+        let partitions_of = partitions_in(&view);
         let due: Vec<_> = self.members.deadlines.iter().take_while(|(at_us, _)| *at_us <= now.mono_us).map(|(_, uid)| *uid).collect();
         for uid in due {
             let home = self.members.homes.get_mut(&uid).expect("who has a deadline is at home");
@@ -532,10 +519,8 @@ impl Shard {
             self.members.dirty.push(uid);
             return false;
         }
-        let replica_group_bit = self.acks.bit_of(replica_group);
-        let block = last_block.max(self.members.waiting.back().map_or(BlockSeq(0), |last| last.block));
-        let waiting = home.answers.drain(..).map(|answer| Waiting { replica_group_bit, block, answer });
-        self.members.waiting.extend(waiting);
+        let bit = self.acks.bit_of(replica_group);
+        home.answers.drain(..).for_each(|answer| self.members.waiting.push(bit, last_block, answer));
         true
     }
 

@@ -15,6 +15,7 @@ mod expiry;
 mod gathers;
 mod group_expiry;
 mod groups;
+mod in_order;
 pub mod mesh;
 mod offsets;
 mod produce;

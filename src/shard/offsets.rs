@@ -10,6 +10,7 @@
 //! Not here: what a note does to an offset (subscription/offsets.rs), who may own a partition (`groups.rs`).
 
 use super::acks::Acks;
+use super::in_order::InOrder;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
@@ -52,9 +53,6 @@ struct Waiting {
     caller: Caller,
     asked: Asked,
     subscription: SubscriptionUid,
-    block: BlockSeq,
-    /// Groups written to, as `Acks::bit_of`.
-    groups: u32,
     outcomes: Vec<Outcome>,
 }
 
@@ -64,7 +62,7 @@ pub(super) struct OffsetCare {
     pub(super) table: Offsets,
     /// In the order of appending.
     proposed: VecDeque<Proposed>,
-    waiting: VecDeque<Waiting>,
+    waiting: InOrder<Waiting>,
     /// Entries of `waiting`.
     waiting_entries: usize,
 }
@@ -89,8 +87,7 @@ impl OffsetCare {
 
     /// Answers every request whose groups are committed through its block.
     pub(super) fn release(&mut self, acks: &Acks, effects: &mut Effects) {
-        while self.waiting.front().is_some_and(|front| acks.is_committed(front.groups, front.block)) {
-            let waiting = self.waiting.pop_front().expect("looked at above");
+        while let Some(waiting) = self.waiting.pop(acks) {
             self.waiting_entries -= waiting.outcomes.len();
             let mut outcomes = waiting.outcomes;
             // What was written is known now, unless its partition or group was deleted meanwhile.
@@ -107,7 +104,7 @@ impl OffsetCare {
     pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
         self.proposed.clear();
         self.waiting_entries = 0;
-        self.waiting.drain(..).for_each(|waiting| effects.refuse(&waiting.caller, ErrorCode::StorageFailed, reason, ""));
+        self.waiting.drain().for_each(|waiting| effects.refuse(&waiting.caller, ErrorCode::StorageFailed, reason, ""));
     }
 }
 
@@ -249,9 +246,7 @@ impl Shard {
             return Ok(Taken::Yes);
         }
         self.offsets.waiting_entries += outcomes.len();
-        // Others may have been taken in while this one waited for room: replies leave in order.
-        let block = last_block.max(self.offsets.waiting.back().map_or(BlockSeq(0), |last| last.block));
-        self.offsets.waiting.push_back(Waiting { caller, asked, subscription, block, groups, outcomes });
+        self.offsets.waiting.push(groups, last_block, Waiting { caller, asked, subscription, outcomes });
         Ok(Taken::Yes)
     }
 

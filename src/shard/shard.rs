@@ -455,7 +455,9 @@ impl Shard {
         }
         effects.wake_at(self.sessions.next_deadline_us());
         effects.wake_at(self.acks.next_deadline_us());
-        effects.wake_at(self.members.next_deadline_us());
+        if self.phase == Phase::Serving {
+            effects.wake_at(self.members.next_deadline_us());
+        }
         effects.wake_at(self.conns.next_sweep_us());
     }
 

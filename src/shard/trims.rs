@@ -9,6 +9,7 @@
 //! Not here: the payload and what a trim does to a partition (partition/), a start's trims (`start.rs`), freeing (`retention.rs`).
 
 use super::acks::Acks;
+use super::in_order::InOrder;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
@@ -47,9 +48,6 @@ struct Outcome {
 #[derive(Debug)]
 struct Waiting {
     caller: Caller,
-    block: BlockSeq,
-    /// Groups written to, as `Acks::bit_of`.
-    groups: u32,
     outcomes: Vec<Outcome>,
 }
 
@@ -58,7 +56,7 @@ struct Waiting {
 pub(super) struct Trims {
     /// In the order of appending.
     proposed: VecDeque<Proposed>,
-    waiting: VecDeque<Waiting>,
+    waiting: InOrder<Waiting>,
     /// Entries of `waiting`.
     waiting_entries: usize,
 }
@@ -79,8 +77,7 @@ impl Trims {
 
     /// Answers every request whose groups are committed through its block.
     pub(super) fn release(&mut self, acks: &Acks, partitions: &Partitions, effects: &mut Effects) {
-        while self.waiting.front().is_some_and(|front| acks.is_committed(front.groups, front.block)) {
-            let waiting = self.waiting.pop_front().expect("looked at above");
+        while let Some(waiting) = self.waiting.pop(acks) {
             self.waiting_entries -= waiting.outcomes.len();
             reply(&waiting.caller, &waiting.outcomes, partitions, effects);
         }
@@ -90,7 +87,7 @@ impl Trims {
     pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
         self.proposed.clear();
         self.waiting_entries = 0;
-        self.waiting.drain(..).for_each(|waiting| effects.refuse(&waiting.caller, ErrorCode::StorageFailed, reason, ""));
+        self.waiting.drain().for_each(|waiting| effects.refuse(&waiting.caller, ErrorCode::StorageFailed, reason, ""));
     }
 }
 
@@ -123,7 +120,7 @@ impl Shard {
             reply(&caller, &outcomes, &self.partitions, effects);
         } else {
             self.trims.waiting_entries += outcomes.len();
-            self.trims.waiting.push_back(Waiting { caller, block: last_block, groups, outcomes });
+            self.trims.waiting.push(groups, last_block, Waiting { caller, outcomes });
         }
         Ok(Taken::Yes)
     }

@@ -28,7 +28,8 @@ const OFFSETS_VERSION: u16 = 1;
 pub const NOTE_BYTES: usize = 44;
 /// Bytes of notes in one payload of the log, unless one note is larger: fits a block of any setting.
 const PAYLOAD_BYTES_MAX: usize = 4096;
-/// (partition, group) pairs that a shard remembers: some 150 bytes each here, in the checkpoint 100, so 75 MB.
+/// (partition, group) pairs that a shard remembers. Measured with as many, of partitions read by one group, without texts: 165 bytes each here, 44 in the
+/// checkpoint, which takes 96 ms to put together.
 pub const OFFSETS_MAX: usize = 500_000;
 /// Bytes of metadata of all of them together.
 pub const METADATA_BYTES_MAX: usize = 16 << 20;
@@ -282,6 +283,8 @@ impl Offsets {
         let list = self.by_partition.entry(partition).or_default();
         let at = list.iter().position(|progress| progress.subscription == subscription).unwrap_or_else(|| {
             self.count += 1;
+            // Most partitions are read by one group: room for four would be three too many.
+            list.reserve_exact(1);
             list.push(Progress::new(subscription));
             list.len() - 1
         });

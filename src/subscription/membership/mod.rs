@@ -43,10 +43,10 @@ pub use durable::{Durable, RestoreError};
 pub use group::{Grant, Group, MemberView};
 pub use stored::{CHANGE_SCHEMA, Change, PAYLOAD_BYTES_MAX, StoredChangeError, decode, encode};
 
-/// Members of a group, at most. Each change of members costs a pass over members and partitions (some ms for 10,000 partitions), and a
-/// thousand members that join one by one cause a thousand of them. Fewer would exclude groups that exist elsewhere.
+/// Members of a group, at most. Each change of members costs a pass over members and partitions, and a thousand
+/// members that join one by one cause a thousand of them. Fewer would exclude groups that exist elsewhere.
 pub const MEMBERS_MAX: usize = 1_000;
-/// Topics a member names, at most: with `MEMBERS_MAX` members 100,000 names, some MB in memory and in the checkpoint.
+/// Topics a member names, at most: with `MEMBERS_MAX` members 100,000 names, of 249 bytes at most.
 pub const TOPICS_PER_MEMBER_MAX: usize = 100;
 /// Bytes of an instance name, at most: as a topic's, because people make them in the same way (and a length is one byte in the log).
 pub const INSTANCE_BYTES_MAX: usize = TOPIC_NAME_BYTES_MAX as usize;

@@ -1,0 +1,48 @@
+//! What waits for a block: in the order in which it was made, each given back once, when its replica groups are committed through its block.
+//!
+//! Invariant: blocks do not go back, so whoever is behind another one waits at least as long; replies leave in order.
+//!
+//! Not here: what waits (`trims.rs`, `offsets.rs`, `groups.rs`); produce requests, whose results lie in a buffer of their own (`acks.rs`).
+
+use super::acks::Acks;
+use crate::ids::BlockSeq;
+use std::collections::VecDeque;
+
+/// What waits for its block.
+#[derive(Debug)]
+pub(super) struct InOrder<T> {
+    /// (groups as `Acks::bit_of`, block, what waits)
+    queue: VecDeque<(u32, BlockSeq, T)>,
+}
+
+impl<T> Default for InOrder<T> {
+    fn default() -> InOrder<T> {
+        InOrder { queue: VecDeque::new() }
+    }
+}
+
+impl<T> InOrder<T> {
+    /// `item` waits until `groups` are committed through `block`, and until all before it were given back.
+    pub(super) fn push(&mut self, groups: u32, block: BlockSeq, item: T) {
+        let block = block.max(self.queue.back().map_or(BlockSeq(0), |last| last.1));
+        self.queue.push_back((groups, block, item));
+    }
+
+    /// The next one whose wait is over.
+    pub(super) fn pop(&mut self, acks: &Acks) -> Option<T> {
+        let (groups, block, _) = self.queue.front()?;
+        if !acks.is_committed(*groups, *block) {
+            return None;
+        }
+        self.queue.pop_front().map(|(.., item)| item)
+    }
+
+    /// Everything: the log has failed.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.queue.drain(..).map(|(.., item)| item)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
