@@ -19,6 +19,7 @@ mod frames;
 mod lookup;
 pub mod membership;
 mod offsets;
+pub mod queue;
 mod session;
 mod sessions;
 

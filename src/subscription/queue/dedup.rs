@@ -1,0 +1,91 @@
+//! Message ids of the last while: a message whose id came before within the window is a duplicate.
+//!
+//! Times are those at which the broker appended the records: after a start the same ones are found to be duplicates. The window begins with the first
+//! message of an id, a duplicate does not prolong it.
+//!
+//! Not here: what becomes of duplicates (`part.rs`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Ids that one partition of a queue remembers, at most. From there on no further messages are looked at until the window has passed for the oldest.
+pub const DEDUP_IDS_MAX: usize = 1_000_000;
+
+#[derive(Debug)]
+struct Came {
+    at_us: i64,
+    offset: u64,
+    id: Box<[u8]>,
+}
+
+/// The ids of one queue in one partition.
+#[derive(Debug, Default)]
+pub struct Dedup {
+    /// When each id came first, UTC microseconds.
+    first_us: BTreeMap<Box<[u8]>, i64>,
+    /// The same in the order in which they came.
+    in_order: VecDeque<Came>,
+}
+
+impl Dedup {
+    /// Whether one more can be remembered at `at_us`.
+    pub fn has_room(&mut self, at_us: i64, window_us: u64) -> bool {
+        self.forget(at_us, window_us);
+        self.first_us.len() < DEDUP_IDS_MAX
+    }
+
+    /// Whether `id` came before within the window; if not, it has come now.
+    pub fn is_duplicate(&mut self, id: &[u8], offset: u64, at_us: i64, window_us: u64) -> bool {
+        self.forget(at_us, window_us);
+        if window_us == 0 {
+            return false;
+        }
+        if self.first_us.contains_key(id) {
+            return true;
+        }
+        self.note(id, offset, at_us);
+        false
+    }
+
+    /// `id` came at `at_us` with the message at `offset` (from what is stored).
+    pub fn note(&mut self, id: &[u8], offset: u64, at_us: i64) {
+        self.first_us.insert(id.into(), at_us);
+        self.in_order.push_back(Came { at_us, offset, id: id.into() });
+    }
+
+    fn forget(&mut self, now_us: i64, window_us: u64) {
+        while let Some(oldest) = self.in_order.front()
+            && oldest.at_us.saturating_add_unsigned(window_us) <= now_us
+        {
+            self.first_us.remove(&oldest.id);
+            self.in_order.pop_front();
+        }
+    }
+
+    /// All of them, oldest first: offset, time, id.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, i64, &[u8])> {
+        self.in_order.iter().map(|came| (came.offset, came.at_us, came.id.as_ref()))
+    }
+
+    /// Ids that are remembered.
+    pub fn len(&self) -> usize {
+        self.first_us.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_exact_and_begins_with_the_first() {
+        let mut dedup = Dedup::default();
+        assert!(!dedup.is_duplicate(b"a", 1, 1_000, 100));
+        assert!(dedup.is_duplicate(b"a", 2, 1_099, 100));
+        assert!(!dedup.is_duplicate(b"a", 3, 1_100, 100), "the window has passed, and begins anew");
+        assert!(dedup.is_duplicate(b"a", 4, 1_199, 100));
+        assert!(!dedup.is_duplicate(b"b", 5, 1_199, 100));
+        assert!(!dedup.is_duplicate(b"a", 6, 1_200, 100));
+        assert_eq!(dedup.len(), 2);
+        assert!(!dedup.is_duplicate(b"a", 7, 1_201, 0), "no window, no duplicates");
+    }
+}
