@@ -35,6 +35,9 @@ const _: () = assert!(
     GROUPS_MAX * (TOPIC_NAME_BYTES_MAX + 2 + 8 + 4 + 2 + 4) + 4096 <= META_BYTES_MAX,
     "the list of groups has to fit into one meta"
 );
+/// Queues of a cluster: as many as topics. Each costs some 300 bytes of metadata on each node, and work on every shard that has a partition of its topic. Their
+/// list fits into one meta with names of 46 bytes; with longer ones it is refused.
+pub const QUEUES_MAX: u64 = 10_000;
 /// Ids for producers that are taken from the metadata at once. A crash skips what is left of them: at one start a second 2^64 last for 5 * 10^8 years.
 pub const PRODUCER_LEASE_IDS: u32 = 1024;
 /// Batches of a producer that a partition can tell from new ones: as many as a client may have under way in one partition. Kafka's number, for its reason:

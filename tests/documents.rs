@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use tramline::control::TOPIC_SETTINGS;
+use tramline::control::{QUEUE_SETTINGS, Setting, TOPIC_SETTINGS};
 
 /// Compares a file of the repository with what the code makes of it, or writes it when asked to.
 fn compare(name: &str, expected: &str) {
@@ -22,23 +22,31 @@ fn compare(name: &str, expected: &str) {
     );
 }
 
-/// The part of docs/SETTINGS.md that the table in `src/control/settings.rs` says.
-fn topic_settings() -> String {
+/// The part of docs/SETTINGS.md that the tables in `src/control/` say.
+fn settings_of_others() -> String {
     let mut out = String::from(
         "\n## Settings of a topic\n\n\
-         Given with `tramctl topic create NAME --set KEY=VALUE` or `tramctl topic alter`; an empty value goes back to the default. Unknown keys are refused.\n\n\
-         | key | default | value | meaning |\n|---|---|---|---|\n",
+         Given with `tramctl topic create NAME --set KEY=VALUE` or `tramctl topic alter`; an empty value goes back to the default. Unknown keys are refused.\n\n",
     );
-    for setting in TOPIC_SETTINGS {
-        writeln!(out, "| `{}` | {} | {} | {} |", setting.key, setting.default, setting.expected(), setting.doc)
-            .expect("a String takes all");
+    out += &table(TOPIC_SETTINGS);
+    out += "\n## Settings of a queue\n\n\
+            Given when a queue is created or altered; an empty value goes back to the default. Unknown keys are refused.\n\n";
+    out += &table(QUEUE_SETTINGS);
+    out
+}
+
+fn table(settings: &[Setting]) -> String {
+    let mut out = String::from("| key | default | value | meaning |\n|---|---|---|---|\n");
+    for setting in settings {
+        let default = if setting.default.is_empty() { "(empty)" } else { setting.default };
+        writeln!(out, "| `{}` | {default} | {} | {} |", setting.key, setting.expected(), setting.doc).expect("a String takes all");
     }
     out
 }
 
 #[test]
 fn settings_agree_with_their_tables() {
-    compare("docs/SETTINGS.md", &(tramline::config::show::document() + &topic_settings()));
+    compare("docs/SETTINGS.md", &(tramline::config::show::document() + &settings_of_others()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! under an envelope that checks. And what a state machine makes of commands that it is given in any order.
 #![no_main]
 
-use tramline::control::{Command, State};
+use tramline::control::{Command, QueueStart, State};
 use tramline::ids::{LogIndex, MemberId, PartitionUid, SubscriptionUid};
 use tramline::log::HardState;
 use tramline::log::envelope;
@@ -106,7 +106,7 @@ fn note(input: &mut Input<'_>) -> OffsetNote {
 }
 
 fn sealed(schema: u16, payload: &[u8]) -> Vec<u8> {
-    let version = if schema == SNAPSHOT { 3 } else { 1 };
+    let version = if schema == SNAPSHOT { 4 } else { 1 };
     let mut bytes = envelope::seal(schema, version, payload).to_vec();
     bytes.extend_from_slice(payload);
     bytes
@@ -125,7 +125,29 @@ fn command(input: &mut Input<'_>) -> Command {
         };
         (0..input.below(3)).map(|_| pair(input)).collect()
     };
-    match input.byte() % 8 {
+    let queue_settings = |input: &mut Input<'_>| {
+        let pair = |input: &mut Input<'_>| {
+            let (key, value) = match input.byte() % 8 {
+                0 => ("retry.multiplier", ["", "1.5", "2", "0.1", "1.555"][input.below(5)].to_owned()),
+                1 => ("paused", ["", "true", "false", "yes"][input.below(4)].to_owned()),
+                2 => ("max.deliveries", ["", "-1", "3", "0"][input.below(4)].to_owned()),
+                3 => ("no.such", String::new()),
+                _ => ("dead.letter.topic", format!("topic-{}", input.below(6))),
+            };
+            (key.to_owned(), value)
+        };
+        (0..input.below(3)).map(|_| pair(input)).collect()
+    };
+    match input.byte() % 12 {
+        8 | 9 => Command::CreateQueue {
+            name: name(input),
+            topic: name(input),
+            start: [QueueStart::Latest, QueueStart::Earliest, QueueStart::Time(input.number(0) as i64)][input.below(3)],
+            settings: queue_settings(input),
+            created_us: input.number(0) as i64,
+        },
+        10 => Command::AlterQueue { name: name(input), settings: queue_settings(input), altered_us: input.number(0) as i64 },
+        11 => Command::DeleteQueue { name: name(input) },
         6 => Command::CreateGroup { name: name(input), created_us: input.number(0) as i64 },
         7 => Command::DeleteGroup { name: name(input), uid: input.number(1) },
         5 => Command::ReserveProducerIds { count: input.number(1) as u32, from: input.number(0) },

@@ -65,7 +65,11 @@ impl From<&ControlError> for ApiError {
             ControlError::InvalidGroupName(_) => ErrorCode::InvalidGroupName,
             // Who creates a group asks for it to be there, so this is none that a client sees.
             ControlError::GroupExists(_) => ErrorCode::InvalidRequest,
-            ControlError::Setting(SettingError::Unknown(_)) => ErrorCode::UnknownSetting,
+            ControlError::UnknownQueue(_) => ErrorCode::UnknownQueue,
+            ControlError::QueueExists(_) => ErrorCode::QueueExists,
+            ControlError::InvalidQueueName(_) => ErrorCode::InvalidQueueName,
+            ControlError::DeadLetterCircle { .. } => ErrorCode::DeadLetterCircle,
+            ControlError::Setting(SettingError::Unknown { .. }) => ErrorCode::UnknownSetting,
             ControlError::Setting(SettingError::Invalid { .. }) => ErrorCode::InvalidSetting,
             ControlError::Partitions(_) => ErrorCode::InvalidRequest,
             ControlError::Limit(_) => ErrorCode::LimitExceeded,

@@ -1,7 +1,7 @@
 //! Topic administration: requests into commands, views into replies.
 
 use super::ApiError;
-use crate::control::{Command, SettingKind, TOPIC_SETTINGS, TopicView, View};
+use crate::control::{Command, SettingKind, TOPIC_SETTINGS, TopicView, View, decimal};
 use crate::shard::mesh::PartitionStatus;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
@@ -120,6 +120,8 @@ pub fn options(out: &mut Vec<u8>) {
                 ("integer", if unlimited { "-1".to_owned() } else { min.to_string() }, max.to_string())
             }
             SettingKind::Word(words) => ("choice", words.join("|"), String::new()),
+            SettingKind::Decimal { min, max } => ("decimal", decimal(min), decimal(max)),
+            SettingKind::Topic => ("topic", String::new(), String::new()),
         })
         .collect();
     let options: Vec<_> = TOPIC_SETTINGS

@@ -2,6 +2,7 @@
 //!
 //! One type per version; a released version stays readable. The bytes are an rkyv archive inside the project's envelope.
 
+use super::queues::QueueStart;
 use super::stored::{self, StoredError};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -63,6 +64,33 @@ pub enum Command {
         name: String,
         /// Which one of this name: another one is left alone.
         uid: u64,
+    },
+    /// Creates a queue, and its dead-letter topic where that does not exist.
+    CreateQueue {
+        /// Its name, valid by `valid_topic_name`.
+        name: String,
+        /// The name of its topic.
+        topic: String,
+        /// Where it begins.
+        start: QueueStart,
+        /// Explicit settings, valid by `QueueSettings::parse`.
+        settings: Vec<(String, String)>,
+        /// UTC microseconds, chosen by the proposer.
+        created_us: i64,
+    },
+    /// Changes settings of a queue (an empty value goes back to the default), and creates its dead-letter topic where that is named anew and does not exist.
+    AlterQueue {
+        /// Its name.
+        name: String,
+        /// Settings to change.
+        settings: Vec<(String, String)>,
+        /// UTC microseconds, chosen by the proposer: when a dead-letter topic is created.
+        altered_us: i64,
+    },
+    /// Deletes a queue.
+    DeleteQueue {
+        /// Its name.
+        name: String,
     },
 }
 

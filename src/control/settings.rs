@@ -1,10 +1,12 @@
-//! Settings of a topic: one table with unit, range, default and meaning, from which everything else is made (checks,
-//! `tramctl topic options`, the documents).
+//! Settings of topics and queues: a table with unit, range, default and meaning for each, from which everything else is made (checks,
+//! `tramctl topic options`, the documents), and what was set explicitly.
 //!
-//! Not here: settings of a node (`config.rs`).
+//! Not here: the settings of queues themselves (`queue_settings.rs`), settings of a node (`config.rs`).
 
+use super::state::valid_topic_name;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +22,20 @@ pub enum SettingKind {
     },
     /// One of these words.
     Word(&'static [&'static str]),
+    /// A number with at most two decimals in `min..=max`, which are in hundredths.
+    Decimal {
+        /// Least value, in hundredths.
+        min: u32,
+        /// Greatest value, in hundredths.
+        max: u32,
+    },
+    /// The name of a topic, or nothing.
+    Topic,
 }
 
-/// One setting of a topic.
-#[derive(Clone, Copy, Debug)]
-pub struct TopicSetting {
+/// One setting of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
     /// Its key.
     pub key: &'static str,
     /// What values it takes.
@@ -37,44 +48,71 @@ pub struct TopicSetting {
     pub doc: &'static str,
 }
 
+/// Whose settings a table has.
+pub trait SettingTable: 'static {
+    /// Whose, as a sentence names it.
+    const OF: &'static str;
+    /// Every one, in alphabetical order.
+    const TABLE: &'static [Setting];
+}
+
+/// Settings of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfTopic;
+
+impl SettingTable for OfTopic {
+    const OF: &'static str = "topic";
+    const TABLE: &'static [Setting] = TOPIC_SETTINGS;
+}
+
+/// The settings of one topic.
+pub type TopicSettings = Settings<OfTopic>;
+
 /// Every setting of a topic, in alphabetical order.
-pub const TOPIC_SETTINGS: &[TopicSetting] = &[
-    TopicSetting {
+pub const TOPIC_SETTINGS: &[Setting] = &[
+    Setting {
         key: "batch.max.bytes",
         kind: SettingKind::Integer { min: 1024, max: 8 << 20, unlimited: false },
         unit: "bytes",
         default: "1048576",
         doc: "Largest batch that is accepted, header included, as it travels (compressed).",
     },
-    TopicSetting {
+    Setting {
+        key: "queue.retention.ms",
+        kind: SettingKind::Integer { min: 60_000, max: i64::MAX, unlimited: true },
+        unit: "milliseconds",
+        default: "1209600000",
+        doc: "Time that messages which a queue has not settled are kept in any case, also when retention.bytes or retention.ms would have dropped them; and the longest delay of a message. -1: for ever.",
+    },
+    Setting {
         key: "record.max.bytes",
         kind: SettingKind::Integer { min: 1, max: 8 << 20, unlimited: false },
         unit: "bytes",
         default: "1000000",
         doc: "Largest value of a record; for compressed batches the broker sees the declared size.",
     },
-    TopicSetting {
+    Setting {
         key: "retention.bytes",
         kind: SettingKind::Integer { min: 0, max: i64::MAX, unlimited: true },
         unit: "bytes",
         default: "-1",
         doc: "Bytes that each partition keeps, and at most one batch more. Where its records lie together (sorted, or 256 KiB of them in a segment) batch by batch, within some seconds; else all that a full segment has of it goes at once, at most one segment late. -1: no limit.",
     },
-    TopicSetting {
+    Setting {
         key: "retention.ms",
         kind: SettingKind::Integer { min: 0, max: i64::MAX, unlimited: true },
         unit: "milliseconds",
         default: "604800000",
         doc: "Time that records are kept, by the topic's kind of time: a batch goes when its newest record is older and all before it have gone, as exactly as for retention.bytes. -1: for ever.",
     },
-    TopicSetting {
+    Setting {
         key: "timestamp.type",
         kind: SettingKind::Word(&["create", "append"]),
         unit: "",
         default: "create",
         doc: "Which time of a record counts: the producer's (create) or the broker's (append).",
     },
-    TopicSetting {
+    Setting {
         key: "visible.at",
         kind: SettingKind::Word(&["replicated", "leader"]),
         unit: "",
@@ -87,9 +125,18 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingError {
     /// No such setting.
-    Unknown(String),
+    Unknown {
+        /// Whose it would be.
+        of: &'static str,
+        /// The key.
+        key: String,
+        /// Those that there are.
+        table: &'static [Setting],
+    },
     /// A value out of its range.
     Invalid {
+        /// Whose it is.
+        of: &'static str,
         /// The key.
         key: String,
         /// The value.
@@ -102,58 +149,106 @@ pub enum SettingError {
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SettingError::Unknown(key) => {
-                let known: Vec<_> = TOPIC_SETTINGS.iter().map(|s| s.key).collect();
-                write!(f, "unknown topic setting {key:?}; known are {}", known.join(", "))
+            SettingError::Unknown { of, key, table } => {
+                let known: Vec<_> = table.iter().map(|s| s.key).collect();
+                write!(f, "unknown {of} setting {key:?}; known are {}", known.join(", "))
             }
-            SettingError::Invalid { key, value, expected } => write!(f, "topic setting {key}: {value:?} is not {expected}"),
+            SettingError::Invalid { of, key, value, expected } => write!(f, "{of} setting {key}: {value:?} is not {expected}"),
         }
     }
 }
 
 impl std::error::Error for SettingError {}
 
-impl TopicSetting {
+impl Setting {
     /// What values are right, in words.
     pub fn expected(&self) -> String {
         match self.kind {
             SettingKind::Integer { min, max, unlimited } => {
                 let without_limit = if unlimited { ", or -1 for no limit" } else { "" };
-                format!("an integer from {min} to {max} ({}){without_limit}", self.unit)
+                let unit = if self.unit.is_empty() { String::new() } else { format!(" ({})", self.unit) };
+                format!("an integer from {min} to {max}{unit}{without_limit}")
             }
             SettingKind::Word(words) => format!("one of {}", words.join(", ")),
+            SettingKind::Decimal { min, max } => {
+                format!("a number from {} to {} with at most two decimals", decimal(min), decimal(max))
+            }
+            SettingKind::Topic => "the name of a topic, or empty".to_owned(),
         }
     }
 
-    /// The setting with this key.
-    pub fn find(key: &str) -> Option<&'static TopicSetting> {
-        TOPIC_SETTINGS.iter().find(|s| s.key == key)
-    }
-
-    fn check(&self, value: &str) -> Result<(), SettingError> {
+    fn check<T: SettingTable>(&self, value: &str) -> Result<(), SettingError> {
         let right = match self.kind {
             SettingKind::Integer { min, max, unlimited } => {
                 value.parse::<i64>().is_ok_and(|v| (min..=max).contains(&v) || (unlimited && v == -1))
             }
             SettingKind::Word(words) => words.contains(&value),
+            SettingKind::Decimal { min, max } => hundredths(value).is_some_and(|v| (min..=max).contains(&v)),
+            SettingKind::Topic => value.is_empty() || valid_topic_name(value),
         };
         if right {
             return Ok(());
         }
-        Err(SettingError::Invalid { key: self.key.to_owned(), value: value.to_owned(), expected: self.expected() })
+        Err(SettingError::Invalid { of: T::OF, key: self.key.to_owned(), value: value.to_owned(), expected: self.expected() })
     }
 }
 
-/// The settings of one topic: what was set explicitly, the rest by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicSettings {
-    explicit: BTreeMap<String, String>,
+/// A number without sign and with at most two decimals, in hundredths.
+fn hundredths(text: &str) -> Option<u32> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) || fraction.len() > 2 {
+        return None;
+    }
+    let tenfold = if fraction.len() == 1 { 10 } else { 1 };
+    whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(fraction.parse::<u32>().ok()? * tenfold)
 }
 
-impl TopicSettings {
+/// Hundredths as a user writes them.
+pub fn decimal(hundredths: u32) -> String {
+    match hundredths % 100 {
+        0 => format!("{}", hundredths / 100),
+        rest if rest % 10 == 0 => format!("{}.{}", hundredths / 100, rest / 10),
+        rest => format!("{}.{rest:02}", hundredths / 100),
+    }
+}
+
+/// What was set explicitly of a table; the rest holds by default.
+pub struct Settings<T> {
+    explicit: BTreeMap<String, String>,
+    of: PhantomData<T>,
+}
+
+impl<T> Clone for Settings<T> {
+    fn clone(&self) -> Settings<T> {
+        Settings { explicit: self.explicit.clone(), of: PhantomData }
+    }
+}
+
+impl<T> Default for Settings<T> {
+    fn default() -> Settings<T> {
+        Settings { explicit: BTreeMap::new(), of: PhantomData }
+    }
+}
+
+impl<T> PartialEq for Settings<T> {
+    fn eq(&self, other: &Settings<T>) -> bool {
+        self.explicit == other.explicit
+    }
+}
+
+impl<T> Eq for Settings<T> {}
+
+impl<T> fmt::Debug for Settings<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.explicit.fmt(f)
+    }
+}
+
+impl<T: SettingTable> Settings<T> {
     /// Checks and takes explicit settings. Nothing is taken if one of them is wrong.
-    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<TopicSettings, SettingError> {
-        let mut settings = TopicSettings::default();
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Settings<T>, SettingError> {
+        let mut settings = Settings::default();
         settings.change(pairs)?;
         Ok(settings)
     }
@@ -162,12 +257,14 @@ impl TopicSettings {
     pub fn change<'a>(&mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), SettingError> {
         let mut changed = self.explicit.clone();
         for (key, value) in pairs {
-            let setting = TopicSetting::find(key).ok_or_else(|| SettingError::Unknown(key.to_owned()))?;
+            let Some(setting) = find::<T>(key) else {
+                return Err(SettingError::Unknown { of: T::OF, key: key.to_owned(), table: T::TABLE });
+            };
             if value.is_empty() {
                 changed.remove(key);
                 continue;
             }
-            setting.check(value)?;
+            setting.check::<T>(value)?;
             changed.insert(key.to_owned(), value.to_owned());
         }
         self.explicit = changed;
@@ -180,8 +277,8 @@ impl TopicSettings {
     }
 
     /// Every setting with its effective value and whether it was set explicitly.
-    pub fn effective(&self) -> impl Iterator<Item = (&'static TopicSetting, &str, bool)> {
-        TOPIC_SETTINGS.iter().map(|s| match self.explicit.get(s.key) {
+    pub fn effective(&self) -> impl Iterator<Item = (&'static Setting, &str, bool)> {
+        T::TABLE.iter().map(|s| match self.explicit.get(s.key) {
             Some(value) => (s, value.as_str(), true),
             None => (s, s.default, false),
         })
@@ -189,7 +286,7 @@ impl TopicSettings {
 
     /// The effective value of a setting that exists (asserted).
     pub fn word(&self, key: &str) -> &str {
-        let setting = TopicSetting::find(key).expect("a key of the table");
+        let setting = find::<T>(key).expect("a key of the table");
         self.explicit.get(key).map_or(setting.default, String::as_str)
     }
 
@@ -198,4 +295,22 @@ impl TopicSettings {
         let value: i64 = self.word(key).parse().expect("checked when it was set");
         u64::try_from(value).ok()
     }
+
+    /// The effective value, in hundredths, of a decimal setting that exists (asserted).
+    pub fn hundredths(&self, key: &str) -> u32 {
+        hundredths(self.word(key)).expect("checked when it was set")
+    }
+
+    /// The effective value of a setting that is `true` or `false` and exists (asserted).
+    pub fn is_set(&self, key: &str) -> bool {
+        match self.word(key) {
+            "true" => true,
+            "false" => false,
+            other => panic!("setting {key} is {other:?}, neither true nor false"),
+        }
+    }
+}
+
+fn find<T: SettingTable>(key: &str) -> Option<&'static Setting> {
+    T::TABLE.iter().find(|s| s.key == key)
 }

@@ -1,19 +1,21 @@
 //! The state machine: what the cluster is, changed by commands only.
 //!
 //! Invariants: `applied` is the index of the last command taken in (a replay skips what it covers); partitions of a topic are
-//! numbered without holes; every partition's group is one of the registered ones; a snapshot restores to the same state, or is refused.
+//! numbered without holes; every partition's group is one of the registered ones; a queue's topic exists.
+//!
+//! Not here: snapshots (`snapshot.rs`), consumer groups (`subscriptions.rs`), queues (`queues.rs`).
 
 use super::command::Command;
+use super::queue_settings::QueueSettings;
+use super::queues::{Queues, named_dead_letter};
 use super::settings::{SettingError, TopicSettings};
-use super::stored::{self, StoredError};
-use super::subscriptions::{Subscription, Subscriptions};
-use super::view::{GroupView, PartitionView, TopicView, View};
+use super::subscriptions::Subscriptions;
+use super::view::{GroupView, PartitionView, QueueView, TopicView, View};
 use crate::constants::{
     GROUPS_PER_SHARD_MAX, PARTITIONS_MAX, PRODUCER_LEASE_IDS, SHARDS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX,
 };
 use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, SubscriptionUid, TopicUid};
-use rkyv::{Archive, Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,6 +35,19 @@ pub enum ControlError {
     GroupExists(String),
     /// Not a name of a consumer group.
     InvalidGroupName(String),
+    /// No queue of this name.
+    UnknownQueue(String),
+    /// There is one already.
+    QueueExists(String),
+    /// Not a name of a queue.
+    InvalidQueueName(String),
+    /// Dead messages would come back to where they came from.
+    DeadLetterCircle {
+        /// The queue's topic.
+        topic: String,
+        /// Where its dead messages would go.
+        dead_letter: String,
+    },
     /// A setting.
     Setting(SettingError),
     /// A number of partitions that cannot be.
@@ -57,6 +72,19 @@ impl fmt::Display for ControlError {
             ControlError::InvalidGroupName(name) => write!(
                 f,
                 "{name:?} is not a name of a consumer group: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
+            ),
+            ControlError::UnknownQueue(name) => write!(f, "queue {name:?} does not exist"),
+            ControlError::QueueExists(name) => write!(f, "queue {name:?} exists already"),
+            ControlError::InvalidQueueName(name) => write!(
+                f,
+                "{name:?} is not a name of a queue: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
+            ),
+            ControlError::DeadLetterCircle { topic, dead_letter } if topic == dead_letter => {
+                write!(f, "topic {topic:?} cannot be its own dead-letter topic: choose another")
+            }
+            ControlError::DeadLetterCircle { topic, dead_letter } => write!(
+                f,
+                "dead messages of {dead_letter:?} lead back to {topic:?}, by the queues' dead-letter topics: choose another dead-letter topic"
             ),
             ControlError::Setting(cause) => cause.fmt(f),
             ControlError::Partitions(what) | ControlError::Limit(what) => f.write_str(what),
@@ -84,6 +112,12 @@ pub enum Applied {
     GroupCreated(SubscriptionUid),
     /// A consumer group was deleted.
     GroupDeleted,
+    /// A queue was created, with this uid.
+    QueueCreated(SubscriptionUid),
+    /// A queue was altered.
+    QueueAltered,
+    /// A queue was deleted.
+    QueueDeleted,
 }
 
 /// Whether `name` may name a topic.
@@ -92,76 +126,37 @@ pub fn valid_topic_name(name: &str) -> bool {
     !name.is_empty() && name.len() as u64 <= TOPIC_NAME_BYTES_MAX && name.chars().all(right) && !name.chars().all(|c| c == '.')
 }
 
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct NodeV1 {
-    node: u32,
-    shards: u16,
-    groups_per_shard: u16,
-}
-
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct TopicV1 {
-    name: String,
-    uid: u64,
-    created_us: i64,
-    settings: Vec<(String, String)>,
-    /// (uid, group), by number.
-    partitions: Vec<(u64, u32)>,
-}
-
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct ConsumerGroupV1 {
-    name: String,
-    uid: u64,
-    home: u32,
-    created_us: i64,
-}
-
-/// Version 3 of the snapshot: consumer groups came in. (Versions 1 and 2 were never released.)
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct StateV3 {
-    applied: u64,
-    epoch: u64,
-    next_topic_uid: u64,
-    next_partition_uid: u64,
-    next_producer_id: u64,
-    /// In the order in which they registered.
-    nodes: Vec<NodeV1>,
-    topics: Vec<TopicV1>,
-    next_subscription_uid: u64,
-    consumer_groups: Vec<ConsumerGroupV1>,
-}
-
 #[derive(Clone, Debug)]
-struct Topic {
-    uid: TopicUid,
-    created_us: i64,
-    settings: TopicSettings,
-    partitions: Vec<(PartitionUid, GroupId)>,
+pub(super) struct Topic {
+    pub(super) uid: TopicUid,
+    pub(super) created_us: i64,
+    pub(super) settings: TopicSettings,
+    pub(super) partitions: Vec<(PartitionUid, GroupId)>,
 }
 
 /// Where a data group lives.
 #[derive(Clone, Copy, Debug)]
-struct GroupPlace {
-    node: NodeId,
-    shard: ShardId,
-    partitions: u64,
+pub(super) struct GroupPlace {
+    pub(super) node: NodeId,
+    pub(super) shard: ShardId,
+    pub(super) partitions: u64,
 }
 
 /// The metadata of the cluster.
 #[derive(Debug, Default)]
 pub struct State {
-    applied: LogIndex,
-    epoch: u64,
-    next_topic_uid: u64,
-    next_partition_uid: u64,
-    next_producer_id: u64,
+    pub(super) applied: LogIndex,
+    pub(super) epoch: u64,
+    pub(super) next_topic_uid: u64,
+    pub(super) next_partition_uid: u64,
+    pub(super) next_producer_id: u64,
     /// In the order in which they registered, for that gives their groups numbers: (node, shards, groups per shard).
-    nodes: Vec<(NodeId, u16, u16)>,
-    groups: BTreeMap<GroupId, GroupPlace>,
-    topics: BTreeMap<String, Topic>,
-    partition_count: u64,
-    subscriptions: Subscriptions,
+    pub(super) nodes: Vec<(NodeId, u16, u16)>,
+    pub(super) groups: BTreeMap<GroupId, GroupPlace>,
+    pub(super) topics: BTreeMap<String, Topic>,
+    pub(super) partition_count: u64,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) queues: Queues,
 }
 
 impl State {
@@ -188,6 +183,11 @@ impl State {
     /// The consumer group of this name: its uid and the replica group that is its home.
     pub fn group_identity(&self, name: &str) -> Option<(SubscriptionUid, GroupId)> {
         self.subscriptions.find(name).map(|found| (found.uid, found.home))
+    }
+
+    /// The uid of the queue of this name.
+    pub fn queue_identity(&self, name: &str) -> Option<SubscriptionUid> {
+        self.queues.find(name).ok().map(|queue| queue.uid)
     }
 
     /// Whether a node has registered.
@@ -222,9 +222,7 @@ impl State {
                     return Err(ControlError::TopicExists(name.clone()));
                 }
                 TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
-                if self.topics.len() as u64 >= TOPICS_MAX {
-                    return Err(ControlError::Limit(format!("the cluster has {TOPICS_MAX} topics, its limit: delete some first")));
-                }
+                self.check_topic_count()?;
                 if self.groups.is_empty() {
                     return Err(ControlError::NoNodes);
                 }
@@ -251,7 +249,38 @@ impl State {
             Command::CreateGroup { .. } if self.groups.is_empty() => Err(ControlError::NoNodes),
             Command::CreateGroup { name, .. } => self.subscriptions.check_new(name),
             Command::DeleteGroup { name, uid } => self.subscriptions.check_known(name, *uid),
+            Command::CreateQueue { name, .. } if !valid_topic_name(name) => Err(ControlError::InvalidQueueName(name.clone())),
+            Command::CreateQueue { name, topic, settings, .. } => {
+                self.queues.check_new(name)?;
+                self.topic(topic)?;
+                QueueSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
+                self.check_dead_letter(topic, settings)
+            }
+            Command::AlterQueue { name, settings, .. } => {
+                let queue = self.queues.find(name)?;
+                queue.settings.clone().change(pairs(settings)).map_err(ControlError::Setting)?;
+                self.check_dead_letter(&queue.topic_name, settings)
+            }
+            Command::DeleteQueue { name } => self.queues.find(name).map(|_| ()),
         }
+    }
+
+    /// Whether a queue on `topic` may have the dead-letter topic that `settings` name, if they name one, and whether that exists or can be created.
+    fn check_dead_letter(&self, topic: &str, settings: &[(String, String)]) -> Result<(), ControlError> {
+        let Some(name) = named_dead_letter(settings) else { return Ok(()) };
+        self.queues.check_dead_letter(topic, name)?;
+        if self.topics.contains_key(name) {
+            return Ok(());
+        }
+        self.check_topic_count()?;
+        self.check_partitions(0, DEAD_LETTER_PARTITIONS)
+    }
+
+    fn check_topic_count(&self) -> Result<(), ControlError> {
+        if self.topics.len() as u64 >= TOPICS_MAX {
+            return Err(ControlError::Limit(format!("the cluster has {TOPICS_MAX} topics, its limit: delete some first")));
+        }
+        Ok(())
     }
 
     fn topic(&self, name: &str) -> Result<&Topic, ControlError> {
@@ -276,12 +305,8 @@ impl State {
                 Ok(Applied::Node)
             }
             Command::CreateTopic { name, partitions, settings, created_us } => {
-                let uid = TopicUid(self.next_topic_uid);
-                self.next_topic_uid += 1;
                 let settings = TopicSettings::parse(pairs(settings)).expect("checked above");
-                let list = self.place(*partitions);
-                self.topics.insert(name.clone(), Topic { uid, created_us: *created_us, settings, partitions: list });
-                Ok(Applied::Created(uid, *partitions))
+                Ok(Applied::Created(self.create_topic(name, *partitions, settings, *created_us), *partitions))
             }
             Command::AlterTopic { name, partitions, settings } => {
                 let have = self.topics[name].partitions.len() as u32;
@@ -297,6 +322,7 @@ impl State {
                     self.groups.get_mut(group).expect("partitions are in known groups").partitions -= 1;
                 }
                 self.partition_count -= topic.partitions.len() as u64;
+                self.queues.remove_of_topic(topic.uid);
                 Ok(Applied::Deleted)
             }
             Command::ReserveProducerIds { count, from } => {
@@ -312,6 +338,50 @@ impl State {
                 self.subscriptions.delete(name);
                 Ok(Applied::GroupDeleted)
             }
+            Command::CreateQueue { name, topic, start, settings, created_us } => {
+                let found = &self.topics[topic];
+                let uid = self.subscriptions.take_uid();
+                self.queues.put(QueueView {
+                    name: name.clone(),
+                    uid,
+                    topic: found.uid,
+                    topic_name: topic.clone(),
+                    created_us: *created_us,
+                    start: *start,
+                    partitions_at_creation: found.partitions.len() as u32,
+                    settings: QueueSettings::parse(pairs(settings)).expect("checked above"),
+                });
+                self.create_dead_letter(settings, *created_us);
+                Ok(Applied::QueueCreated(uid))
+            }
+            Command::AlterQueue { name, settings, altered_us } => {
+                let mut queue = QueueView::clone(self.queues.find(name).expect("checked above"));
+                queue.settings.change(pairs(settings)).expect("checked above");
+                self.queues.put(queue);
+                self.create_dead_letter(settings, *altered_us);
+                Ok(Applied::QueueAltered)
+            }
+            Command::DeleteQueue { name } => {
+                self.queues.remove(name);
+                Ok(Applied::QueueDeleted)
+            }
+        }
+    }
+
+    fn create_topic(&mut self, name: &str, partitions: u32, settings: TopicSettings, created_us: i64) -> TopicUid {
+        let uid = TopicUid(self.next_topic_uid);
+        self.next_topic_uid += 1;
+        let partitions = self.place(partitions);
+        self.topics.insert(name.to_owned(), Topic { uid, created_us, settings, partitions });
+        uid
+    }
+
+    /// Creates the dead-letter topic that `settings` name, if they name one and it does not exist; `check_dead_letter` has been asked.
+    fn create_dead_letter(&mut self, settings: &[(String, String)], created_us: i64) {
+        if let Some(name) = named_dead_letter(settings)
+            && !self.topics.contains_key(name)
+        {
+            self.create_topic(name, DEAD_LETTER_PARTITIONS, TopicSettings::default(), created_us);
         }
     }
 
@@ -327,7 +397,7 @@ impl State {
         *self.groups.iter().min_by_key(load).expect("a node is registered").0
     }
 
-    fn register(&mut self, node: NodeId, shards: u16, groups_per_shard: u16) {
+    pub(super) fn register(&mut self, node: NodeId, shards: u16, groups_per_shard: u16) {
         // What it has is fixed at its first start, and so is what was registered then.
         if self.has_node(node) {
             return;
@@ -383,100 +453,18 @@ impl State {
             let place = self.groups[&of.home];
             GroupView { name: name.clone(), uid: of.uid, created_us: of.created_us, home: of.home, node: place.node, shard: place.shard }
         });
-        Arc::new(View::new(self.epoch, topics.collect(), groups.collect()))
-    }
-
-    /// The snapshot's bytes, for checkpoints and (later) far replicas.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let nodes = self.nodes.iter().map(|(node, shards, groups)| NodeV1 { node: node.0, shards: *shards, groups_per_shard: *groups });
-        let topics = self.topics.iter().map(|(name, topic)| TopicV1 {
-            name: name.clone(),
-            uid: topic.uid.0,
-            created_us: topic.created_us,
-            settings: topic.settings.explicit().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-            partitions: topic.partitions.iter().map(|(uid, group)| (uid.0, group.0)).collect(),
-        });
-        let consumer_groups = self.subscriptions.iter().map(|(name, of)| ConsumerGroupV1 {
-            name: name.clone(),
-            uid: of.uid.0,
-            home: of.home.0,
-            created_us: of.created_us,
-        });
-        let state = StateV3 {
-            applied: self.applied.0,
-            epoch: self.epoch,
-            next_topic_uid: self.next_topic_uid,
-            next_partition_uid: self.next_partition_uid,
-            next_producer_id: self.next_producer_id,
-            nodes: nodes.collect(),
-            topics: topics.collect(),
-            next_subscription_uid: self.subscriptions.next_uid,
-            consumer_groups: consumer_groups.collect(),
-        };
-        let archive = rkyv::to_bytes::<rkyv::rancor::Error>(&state).expect("serialising plain values into memory cannot fail");
-        stored::seal(stored::SNAPSHOT_SCHEMA, 3, &archive)
-    }
-
-    /// Reads a snapshot; one that says what no state can be is refused.
-    pub fn restore(bytes: &[u8]) -> Result<State, StoredError> {
-        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, 3)?;
-        let stored = rkyv::from_bytes::<StateV3, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
-        let wrong = |what: String| Err(StoredError::Archive(what));
-        let next = [stored.next_topic_uid, stored.next_partition_uid, stored.next_producer_id, stored.next_subscription_uid];
-        let counters = [&[stored.applied, stored.epoch], next.as_slice()].concat();
-        if counters.iter().any(|counter| *counter > COUNTER_MAX) || stored.next_producer_id == 0 {
-            return wrong(format!("counters {counters:?}"));
-        }
-        let mut state = State::new();
-        for node in &stored.nodes {
-            check_node(node.node, node.shards, node.groups_per_shard).map_err(StoredError::archive)?;
-            if state.has_node(NodeId(node.node)) {
-                return wrong(format!("node {} twice", node.node));
-            }
-            state.register(NodeId(node.node), node.shards, node.groups_per_shard);
-        }
-        let mut uids = BTreeSet::new();
-        for topic in stored.topics {
-            let count = topic.partitions.len() as u64;
-            let is_new = topic.partitions.iter().all(|(uid, _)| *uid < stored.next_partition_uid && uids.insert(*uid));
-            if !valid_topic_name(&topic.name) || topic.uid >= stored.next_topic_uid || count > TOPIC_PARTITIONS_MAX || !is_new {
-                return wrong(format!("topic {:?} with uid {} and {count} partitions", topic.name, topic.uid));
-            }
-            let partitions: Vec<_> = topic.partitions.iter().map(|(uid, group)| (PartitionUid(*uid), GroupId(*group))).collect();
-            for (_, group) in &partitions {
-                let place = state.groups.get_mut(group).ok_or_else(|| StoredError::Archive(format!("unknown group {group}")))?;
-                place.partitions += 1;
-            }
-            state.partition_count += count;
-            let settings = TopicSettings::parse(pairs(&topic.settings)).map_err(StoredError::archive)?;
-            let restored = Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, partitions };
-            if state.partition_count > PARTITIONS_MAX || state.topics.insert(topic.name, restored).is_some() {
-                return wrong(format!("more than {PARTITIONS_MAX} partitions, or two topics of one name"));
-            }
-        }
-        state.subscriptions.next_uid = stored.next_subscription_uid;
-        for group in stored.consumer_groups {
-            let is_right = valid_topic_name(&group.name) && state.groups.contains_key(&GroupId(group.home));
-            let (name, uid) = (group.name.clone(), group.uid);
-            let found = Subscription { uid: SubscriptionUid(uid), home: GroupId(group.home), created_us: group.created_us };
-            if !is_right || !state.subscriptions.restore(group.name, found) {
-                return wrong(format!("consumer group {name:?} with uid {uid} at home in replica group {}", group.home));
-            }
-        }
-        state.applied = LogIndex(stored.applied);
-        state.epoch = stored.epoch;
-        state.next_topic_uid = stored.next_topic_uid;
-        state.next_partition_uid = stored.next_partition_uid;
-        state.next_producer_id = stored.next_producer_id;
-        Ok(state)
+        Arc::new(View::new(self.epoch, topics.collect(), groups.collect(), self.queues.iter().map(Arc::clone).collect()))
     }
 }
 
+/// Partitions of a dead-letter topic that a queue creates: dead messages are few, and one partition keeps their order.
+const DEAD_LETTER_PARTITIONS: u32 = 1;
+
 /// Highest that a counter of a snapshot may be: half of what it has room for, so that what is added to it stays a number.
-const COUNTER_MAX: u64 = u64::MAX / 2;
+pub(super) const COUNTER_MAX: u64 = u64::MAX / 2;
 
 /// What a node may say it has: the limits of the settings, since every group costs memory on each replica.
-fn check_node(node: u32, shards: u16, groups_per_shard: u16) -> Result<(), ControlError> {
+pub(super) fn check_node(node: u32, shards: u16, groups_per_shard: u16) -> Result<(), ControlError> {
     let fits = |count: u16, max: u64| (1..=max).contains(&u64::from(count));
     if fits(shards, SHARDS_MAX) && fits(groups_per_shard, GROUPS_PER_SHARD_MAX) {
         return Ok(());
@@ -486,6 +474,6 @@ fn check_node(node: u32, shards: u16, groups_per_shard: u16) -> Result<(), Contr
     )))
 }
 
-fn pairs(list: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn pairs(list: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     list.iter().map(|(k, v)| (k.as_str(), v.as_str()))
 }

@@ -1,6 +1,6 @@
 //! Consumer groups as the metadata know them: that they exist, under which identity, and which replica group is their home.
 //!
-//! Invariants: a uid is given once; homes are spread over shards first and then over a shard's replica groups, as partitions are.
+//! Invariants: a uid is given once, to a group or to a queue; homes are spread over shards first and then over a shard's replica groups, as partitions are.
 //!
 //! Not here: members, assignments and offsets, which live in the replica groups (subscription/).
 
@@ -60,10 +60,16 @@ impl Subscriptions {
         }
     }
 
-    /// Creates one; `check_new` has been asked.
-    pub(super) fn create(&mut self, name: &str, home: GroupId, created_us: i64) -> SubscriptionUid {
+    /// The next uid: consumer groups and queues share them.
+    pub(super) fn take_uid(&mut self) -> SubscriptionUid {
         let uid = SubscriptionUid(self.next_uid);
         self.next_uid += 1;
+        uid
+    }
+
+    /// Creates one; `check_new` has been asked.
+    pub(super) fn create(&mut self, name: &str, home: GroupId, created_us: i64) -> SubscriptionUid {
+        let uid = self.take_uid();
         let taken = self.by_name.insert(name.to_owned(), Subscription { uid, home, created_us });
         assert!(taken.is_none(), "group {name:?} was created twice");
         uid

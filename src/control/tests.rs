@@ -1,5 +1,8 @@
 //! The metadata state machine.
 
+mod queues;
+mod settings;
+
 use super::*;
 use crate::ids::{LogIndex, NodeId};
 use proptest::prelude::*;

@@ -1,7 +1,10 @@
 //! What shards and clients see of the metadata: an immutable copy, published by the one writer at each change.
 
+use super::queue_settings::{DEAD_LETTER_TOPIC, QueueSettings};
+use super::queues::QueueStart;
 use super::settings::TopicSettings;
 use crate::ids::{GroupId, NodeId, PartitionUid, ShardId, SubscriptionUid, TopicUid};
+use std::sync::Arc;
 
 /// A partition and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +53,35 @@ pub struct GroupView {
     pub shard: ShardId,
 }
 
-/// All topics and consumer groups at one moment.
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueView {
+    /// Its name.
+    pub name: String,
+    /// Never reused, also not for a consumer group.
+    pub uid: SubscriptionUid,
+    /// Its topic, which exists.
+    pub topic: TopicUid,
+    /// The name of its topic.
+    pub topic_name: String,
+    /// When it was created, UTC microseconds.
+    pub created_us: i64,
+    /// Where it begins in the partitions that the topic had then.
+    pub start: QueueStart,
+    /// How many those were; in later ones it begins with their first record.
+    pub partitions_at_creation: u32,
+    /// Its settings.
+    pub settings: QueueSettings,
+}
+
+impl QueueView {
+    /// Where its dead messages go. The topic was there when it was named; it may have been deleted since.
+    pub fn dead_letter_topic(&self) -> Option<&str> {
+        Some(self.settings.word(DEAD_LETTER_TOPIC)).filter(|name| !name.is_empty())
+    }
+}
+
+/// All topics, consumer groups and queues at one moment.
 #[derive(Debug, Default)]
 pub struct View {
     /// Rises with each change.
@@ -59,21 +90,31 @@ pub struct View {
     groups: Vec<GroupView>,
     /// (uid, place in `groups`), by uid.
     groups_by_uid: Vec<(SubscriptionUid, u32)>,
+    queues: Vec<Arc<QueueView>>,
+    /// (uid, place in `queues`), by uid.
+    queues_by_uid: Vec<(SubscriptionUid, u32)>,
+    /// (topic, place in `queues`), by topic and then by name.
+    queues_by_topic: Vec<(TopicUid, u32)>,
     /// (uid, topic, number), by uid.
     by_uid: Vec<(PartitionUid, u32, u32)>,
 }
 
 impl View {
-    /// `topics` and `groups` are in order of their names (asserted).
-    pub fn new(epoch: u64, topics: Vec<TopicView>, groups: Vec<GroupView>) -> View {
+    /// `topics`, `groups` and `queues` are in order of their names (asserted).
+    pub fn new(epoch: u64, topics: Vec<TopicView>, groups: Vec<GroupView>, queues: Vec<Arc<QueueView>>) -> View {
         assert!(topics.windows(2).all(|w| w[0].name < w[1].name), "topics in order of names");
         assert!(groups.windows(2).all(|w| w[0].name < w[1].name), "groups in order of names");
+        assert!(queues.windows(2).all(|w| w[0].name < w[1].name), "queues in order of names");
+        let mut queues_by_uid: Vec<_> = queues.iter().enumerate().map(|(at, queue)| (queue.uid, at as u32)).collect();
+        queues_by_uid.sort_unstable();
+        let mut queues_by_topic: Vec<_> = queues.iter().enumerate().map(|(at, queue)| (queue.topic, at as u32)).collect();
+        queues_by_topic.sort_unstable();
         let mut groups_by_uid: Vec<_> = groups.iter().enumerate().map(|(at, group)| (group.uid, at as u32)).collect();
         groups_by_uid.sort_unstable();
         let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
         let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
         by_uid.sort_unstable();
-        View { epoch, topics, groups, groups_by_uid, by_uid }
+        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, queues_by_topic, by_uid }
     }
 
     /// The consumer group of this name.
@@ -90,6 +131,29 @@ impl View {
     /// All consumer groups, by name.
     pub fn groups(&self) -> &[GroupView] {
         &self.groups
+    }
+
+    /// The queue of this name.
+    pub fn queue(&self, name: &str) -> Option<&Arc<QueueView>> {
+        self.queues.binary_search_by(|q| q.name.as_str().cmp(name)).ok().map(|at| &self.queues[at])
+    }
+
+    /// The queue with this uid.
+    pub fn queue_by_uid(&self, uid: SubscriptionUid) -> Option<&Arc<QueueView>> {
+        let at = self.queues_by_uid.binary_search_by_key(&uid, |entry| entry.0).ok()?;
+        Some(&self.queues[self.queues_by_uid[at].1 as usize])
+    }
+
+    /// The queues of a topic, by name.
+    pub fn queues_of_topic(&self, topic: TopicUid) -> impl Iterator<Item = &Arc<QueueView>> {
+        let from = self.queues_by_topic.partition_point(|entry| entry.0 < topic);
+        let of_topic = self.queues_by_topic[from..].iter().take_while(move |entry| entry.0 == topic);
+        of_topic.map(|(_, at)| &self.queues[*at as usize])
+    }
+
+    /// All queues, by name.
+    pub fn queues(&self) -> &[Arc<QueueView>] {
+        &self.queues
     }
 
     /// The topic of this name.

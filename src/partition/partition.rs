@@ -18,6 +18,8 @@ pub struct TopicRules {
     pub retention_ms: Option<u64>,
     /// Bytes a partition keeps; `None` without limit.
     pub retention_bytes: Option<u64>,
+    /// Microseconds that messages which a queue has not settled are kept in any case, and the longest delay of a message; `None` for ever.
+    pub queue_retention_us: Option<u64>,
     /// Whether the broker's append time counts (else the producer's).
     pub append_time: bool,
     /// Whether consumers see records before they are durable.
@@ -33,6 +35,7 @@ impl Default for TopicRules {
         TopicRules {
             retention_ms: None,
             retention_bytes: None,
+            queue_retention_us: None,
             append_time: false,
             visible_at_leader: false,
             record_bytes_max: 1 << 20,

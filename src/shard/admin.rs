@@ -358,6 +358,7 @@ pub(super) fn rules_of(topic: &TopicView) -> TopicRules {
     TopicRules {
         retention_ms: topic.settings.integer("retention.ms"),
         retention_bytes: topic.settings.integer("retention.bytes"),
+        queue_retention_us: topic.settings.integer("queue.retention.ms").map(|ms| ms.saturating_mul(1000)),
         append_time: topic.settings.word("timestamp.type") == "append",
         visible_at_leader: topic.settings.word("visible.at") == "leader",
         record_bytes_max: bytes("record.max.bytes"),

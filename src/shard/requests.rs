@@ -352,6 +352,19 @@ impl Shard {
             Kind::DescribeStorage => expect_empty(frame).map(|()| self.describe_storage(caller, effects)),
             Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
             Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),
+            // What `api::hello::is_answered` leaves out.
+            Kind::CreateQueue
+            | Kind::AlterQueue
+            | Kind::DeleteQueue
+            | Kind::ListQueues
+            | Kind::FindQueue
+            | Kind::DescribeQueue
+            | Kind::Receive
+            | Kind::Settle
+            | Kind::Browse
+            | Kind::Purge
+            | Kind::DeleteMessages
+            | Kind::Redrive => Err(ApiError::of(ErrorCode::UnknownKind)),
             // Said again: harmless, and answered as the first time.
             Kind::Hello => {
                 self.hello(&caller, frame, effects);

@@ -1,5 +1,5 @@
-//! Reading the log: streams within credit, one-shot fetches, look-ups by time; consumer groups: who is a member, and how far was read. (Queues come to
-//! this room later.)
+//! Reading the log: streams within credit, one-shot fetches, look-ups by time; consumer groups: who is a member, and how far was read. Queues:
+//! messages under leases, in `queue/`.
 //!
 //! How a record reaches a consumer: a session has one cursor per partition. A cursor at the tail gets slices of the very
 //! blocks that were written (`log` keeps them in memory); a cursor that is behind reads chunks from the segments, some ahead,

@@ -128,6 +128,28 @@ codes! {
     StaleAssignment = 42, "stale_assignment", false, "the partition belongs to a later owner: give it up, and commit nothing for it";
     /// A member with other settings than the group has.
     GroupSettingsDiffer = 43, "group_settings_differ", false, "all members of a group have one assignor and one session timeout: the message names both";
+    /// No queue of this name or identity.
+    UnknownQueue = 44, "unknown_queue", false, "no such queue: check the name, or create it";
+    /// The name is taken.
+    QueueExists = 45, "queue_exists", false, "a queue of this name exists: choose another name, or ask with if-not-exists";
+    /// The name is not allowed.
+    InvalidQueueName = 46, "invalid_queue_name", false, "this is not a valid name of a queue: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', not only dots";
+    /// No lease with this token (any more).
+    UnknownLease = 47, "unknown_lease", false, "no such lease: the message was settled already, or never leased under this token";
+    /// The lease is over, and nobody else has had the message since.
+    LeaseExpired = 48, "lease_expired", false, "the lease has run out and its message waits for the next delivery: settle sooner, or extend";
+    /// Somebody else has the message now.
+    LeaseLost = 49, "lease_lost", false, "the message was delivered again under a later lease: leave it to its holder";
+    /// The queue went away meanwhile.
+    QueueDeleted = 50, "queue_deleted", false, "the queue was deleted: stop receiving";
+    /// Dead messages would come back to where they came from.
+    DeadLetterCircle = 51, "dead_letter_circle", false, "the dead-letter topic leads back to the queue's own topic: choose another";
+    /// What a message carries for queues is out of range.
+    InvalidAttribute = 52, "invalid_attribute", false, "a priority above 9, a delay or a time to live out of range: the message says which";
+    /// No message of the queue at this offset (any more).
+    UnknownMessage = 53, "unknown_message", false, "the queue has no such message, or it is settled";
+    /// One step that would need several replica groups.
+    NotCoLocated = 54, "not_co_located", false, "what the step names lies in more than one replica group: create the topics with co-locate";
 }
 
 impl ErrorCode {

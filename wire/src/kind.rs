@@ -1,6 +1,6 @@
 //! Request kinds and their versions.
 //!
-//! Invariants: a number is never given to another kind; 41-95 are reserved in ranges (see [`reserved_for`]).
+//! Invariants: a number is never given to another kind; those up to 95 that are none are reserved in ranges (see [`reserved_for`]).
 //! Not here: the bodies.
 
 use std::fmt;
@@ -89,6 +89,30 @@ kinds! {
     DescribeGroup = 39, "DescribeGroup", 1..=1, reply true;
     /// Delete a consumer group.
     DeleteGroup = 40, "DeleteGroup", 1..=1, reply true;
+    /// Create a queue on a topic.
+    CreateQueue = 48, "CreateQueue", 1..=1, reply true;
+    /// Change settings of a queue.
+    AlterQueue = 49, "AlterQueue", 1..=1, reply true;
+    /// Delete a queue.
+    DeleteQueue = 50, "DeleteQueue", 1..=1, reply true;
+    /// Names of all queues.
+    ListQueues = 51, "ListQueues", 1..=1, reply true;
+    /// What a consumer has to know of a queue.
+    FindQueue = 52, "FindQueue", 1..=1, reply true;
+    /// One queue with settings, partitions and numbers.
+    DescribeQueue = 53, "DescribeQueue", 1..=1, reply true;
+    /// Lease messages of a queue.
+    Receive = 54, "Receive", 1..=1, reply true;
+    /// Say what became of leased messages.
+    Settle = 55, "Settle", 1..=1, reply true;
+    /// Look at a queue's messages without leasing them.
+    Browse = 56, "Browse", 1..=1, reply true;
+    /// Settle everything.
+    Purge = 57, "Purge", 1..=1, reply true;
+    /// Settle messages by their offsets.
+    DeleteMessages = 58, "DeleteMessages", 1..=1, reply true;
+    /// Deliver dead messages once more.
+    Redrive = 59, "Redrive", 1..=1, reply true;
 }
 
 impl Kind {
@@ -117,7 +141,7 @@ impl fmt::Display for Kind {
 pub const fn reserved_for(number: u8) -> Option<&'static str> {
     match number {
         41..=47 => Some("consumer groups"),
-        48..=63 => Some("queues"),
+        60..=63 => Some("queues"),
         64..=79 => Some("cluster"),
         80..=95 => Some("transactions"),
         _ => None,

@@ -16,6 +16,7 @@ use tramline_wire::offsets::*;
 use tramline_wire::prim::List;
 use tramline_wire::produce::*;
 use tramline_wire::producer::*;
+use tramline_wire::queue::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -293,6 +294,112 @@ proptest! {
             OffsetFetched { partition_uid: *partition_uid, error: *error, offset: *offset, committed_us: *committed_us, metadata }
         }).collect();
         identity!(FetchOffsetsReply { entries: List::of(&told) });
+    }
+
+    #[test]
+    fn queues(
+        numbers in any::<(u64, u64, i64, u32, bool)>(),
+        names in (text(), text(), text()),
+        owned in vec((text(), text(), any::<bool>()), 0..4),
+        error in code(),
+    ) {
+        let (queue_uid, topic_uid, time_us, number, is_set) = numbers;
+        let (name, topic, consumer) = (names.0.as_str(), names.1.as_str(), names.2.as_str());
+        let pairs: Vec<_> = owned.iter().map(|(key, value, _)| Setting { key, value }).collect();
+        let effective: Vec<_> = owned.iter().map(|(key, value, explicit)| {
+            EffectiveSetting { key, value, origin: if *explicit { Origin::Explicit } else { Origin::Default } }
+        }).collect();
+        let start = *[QueueStart::Latest, QueueStart::Earliest, QueueStart::Time].get(number as usize % 3).expect("three");
+        identity!(CreateQueueRequest {
+            name, topic, flags: CreateQueueFlags(u8::from(is_set) * 2), start, start_us: time_us, settings: List::of(&pairs)
+        });
+        identity!(CreateQueueReply { queue_uid, created: is_set });
+        identity!(AlterQueueRequest { name, settings: List::of(&pairs) });
+        identity!(AlterQueueReply {});
+        identity!(DeleteQueueRequest { name });
+        identity!(DeleteQueueReply {});
+        identity!(ListQueuesRequest {});
+        let items = [QueueItem { name, queue_uid, topic }];
+        identity!(ListQueuesReply { queues: List::of(&items[..usize::from(is_set)]) });
+        identity!(FindQueueRequest { name });
+        identity!(FindQueueReply { queue_uid, topic_uid, topic, visibility_timeout_ms: number, flags: QueueFlags(number as u8 % 4) });
+        identity!(DescribeQueueRequest { name });
+        let partitions = [QueuePartition {
+            partition: number, partition_uid: topic_uid, node: 1, shard: 2, error, settled_to: 3, looked_to: 4, committed_end: 5, ready: 6,
+            leased: 7, delayed: 8, dead: 9, oldest_us: time_us, acked: 10, redelivered: 11, expired: 12, dead_lettered: 13, duplicates: 14,
+            deleted: 15, waiting: number, active: consumer,
+        }];
+        identity!(DescribeQueueReply {
+            queue_uid, name, topic, created_us: time_us, settings: List::of(&effective), partitions: List::of(&partitions)
+        });
+        let state = BrowseState::ALL[number as usize % BrowseState::ALL.len()];
+        identity!(BrowseRequest { queue_uid, partition_uid: topic_uid, from: 7, max_messages: number, state });
+        let browsed = [BrowsedMessage {
+            offset: queue_uid, state: MessageState::ALL[number as usize % MessageState::ALL.len()], priority: number as u8, deliveries: number,
+            lease: topic_uid, until_us: time_us, consumer, reason: topic,
+        }];
+        identity!(BrowseReply { next: topic_uid, end: is_set, messages: List::of(&browsed[..usize::from(is_set)]) });
+    }
+
+    #[test]
+    fn queue_messages(
+        numbers in any::<(u64, u32, u32, u32, u32)>(),
+        consumer in text(),
+        received in vec((any::<u64>(), code(), vec(any::<(u64, u64, u32)>(), 0..4), 0u32..100_000), 0..5),
+        settles in vec((any::<(u64, u64, u64, u32)>(), 0..SettleAction::ALL.len(), text()), 0..6),
+        answers in vec((any::<(u64, u64)>(), code()), 0..6),
+    ) {
+        let (queue_uid, max_messages, max_bytes, wait_ms, visibility_ms) = numbers;
+        let uids: Vec<_> = answers.iter().map(|((uid, _), _)| *uid).collect();
+        let partitions = List::of(&uids);
+        identity!(ReceiveRequest { queue_uid, max_messages, max_bytes, wait_ms, visibility_ms, consumer: &consumer, partitions });
+        let deliveries: Vec<Vec<_>> = received.iter().map(|(_, _, deliveries, _)| {
+            deliveries.iter().map(|(offset, lease, deliveries)| Delivery { offset: *offset, lease: *lease, deliveries: *deliveries }).collect()
+        }).collect();
+        let entries: Vec<_> = received.iter().zip(&deliveries).map(|((partition_uid, error, _, payload_bytes), deliveries)| {
+            Received { partition_uid: *partition_uid, error: *error, payload_bytes: *payload_bytes, deliveries: List::of(deliveries) }
+        }).collect();
+        identity!(ReceiveReply { throttle_ms: wait_ms, entries: List::of(&entries) });
+        let reply = ReceiveReply { throttle_ms: wait_ms, entries: List::of(&entries) };
+        let written = bytes_of(|out| {
+            let mut writer = ReceiveReplyWriter::begin(out, wait_ms);
+            for entry in &entries {
+                writer.entry(out, entry.partition_uid, entry.error);
+                entry.deliveries.iter().for_each(|delivery| writer.delivery(out, &delivery));
+                writer.payload(entry.payload_bytes / 3);
+                writer.payload(entry.payload_bytes - entry.payload_bytes / 3);
+            }
+            assert_eq!((writer.len(), writer.is_empty()), (entries.len(), entries.is_empty()));
+            writer.finish(out);
+        });
+        prop_assert_eq!(written, bytes_of(|out| reply.encode(out)));
+        let payload = vec![0; entries.iter().map(|entry| entry.payload_bytes as usize).sum()];
+        let parts: Vec<_> = reply.parts(&payload).expect("the sizes add up").map(|(entry, bytes)| (entry.payload_bytes, bytes.len())).collect();
+        prop_assert!(parts.iter().all(|(declared, len)| *declared as usize == *len) && parts.len() == entries.len());
+        prop_assert!(reply.parts(&[payload.as_slice(), &[0]].concat()).is_err());
+
+        let settles: Vec<_> = settles.iter().map(|((partition_uid, offset, lease, delay_ms), action, reason)| {
+            let (partition_uid, offset, lease, action) = (*partition_uid, *offset, *lease, SettleAction::ALL[*action]);
+            SettleEntry { partition_uid, offset, lease, action, delay_ms: *delay_ms, reason }
+        }).collect();
+        identity!(SettleRequest { queue_uid, consumer: &consumer, entries: List::of(&settles) });
+        let settled: Vec<_> = answers.iter().map(|((partition_uid, offset), error)| {
+            SettledMessage { partition_uid: *partition_uid, offset: *offset, error: *error }
+        }).collect();
+        identity!(SettleReply { throttle_ms: wait_ms, entries: List::of(&settled) });
+        identity!(DeleteMessagesReply { entries: List::of(&settled) });
+        let messages: Vec<_> = answers.iter().map(|((partition_uid, offset), _)| {
+            MessageAt { partition_uid: *partition_uid, offset: *offset }
+        }).collect();
+        identity!(DeleteMessagesRequest { queue_uid, entries: List::of(&messages) });
+        identity!(PurgeRequest { queue_uid, partitions });
+        let purged: Vec<_> = settled.iter().map(|done| Purged { partition_uid: done.partition_uid, error: done.error, purged: done.offset }).collect();
+        identity!(PurgeReply { entries: List::of(&purged) });
+        identity!(RedriveRequest { queue_uid, flags: RedriveFlags(max_bytes as u8 % 2), max_messages, partitions });
+        let redriven: Vec<_> = settled.iter().map(|done| {
+            Redriven { partition_uid: done.partition_uid, error: done.error, redriven: done.offset }
+        }).collect();
+        identity!(RedriveReply { entries: List::of(&redriven) });
     }
 
     #[test]

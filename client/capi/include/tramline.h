@@ -177,7 +177,29 @@ enum {
     /** The partition belongs to a later owner: give it up, and commit nothing for it. */
     TRAMLINE_CODE_STALE_ASSIGNMENT = 42,
     /** All members of a group have one assignor and one session timeout. */
-    TRAMLINE_CODE_GROUP_SETTINGS_DIFFER = 43
+    TRAMLINE_CODE_GROUP_SETTINGS_DIFFER = 43,
+    /** No such queue: check the name, or create it. */
+    TRAMLINE_CODE_UNKNOWN_QUEUE = 44,
+    /** A queue of this name exists: choose another name, or ask with if-not-exists. */
+    TRAMLINE_CODE_QUEUE_EXISTS = 45,
+    /** Not a valid name of a queue. */
+    TRAMLINE_CODE_INVALID_QUEUE_NAME = 46,
+    /** No such lease: the message was settled already, or never leased under this token. */
+    TRAMLINE_CODE_UNKNOWN_LEASE = 47,
+    /** The lease has run out and its message waits for the next delivery: settle sooner, or extend. */
+    TRAMLINE_CODE_LEASE_EXPIRED = 48,
+    /** The message was delivered again under a later lease: leave it to its holder. */
+    TRAMLINE_CODE_LEASE_LOST = 49,
+    /** The queue was deleted: stop receiving. */
+    TRAMLINE_CODE_QUEUE_DELETED = 50,
+    /** The dead-letter topic leads back to the queue's own topic: choose another. */
+    TRAMLINE_CODE_DEAD_LETTER_CIRCLE = 51,
+    /** A priority above 9, a delay or a time to live out of range: the message says which. */
+    TRAMLINE_CODE_INVALID_ATTRIBUTE = 52,
+    /** The queue has no such message, or it is settled. */
+    TRAMLINE_CODE_UNKNOWN_MESSAGE = 53,
+    /** What the step names lies in more than one replica group: create the topics with co-locate. */
+    TRAMLINE_CODE_NOT_CO_LOCATED = 54
 };
 
 /** Bytes of tramline_error_t.topic, its NUL included. */

@@ -1,5 +1,5 @@
 //! Declaring bodies: a struct's fields in their order on the wire give its encoder and its decoder, so the two cannot
-//! disagree.
+//! disagree; flags and enumerations in the same way.
 //!
 //! Not here: the bodies.
 
@@ -106,3 +106,46 @@ macro_rules! flags {
     };
 }
 pub(crate) use flags;
+
+/// Declares an enumeration of one byte: numbers and names that users see; a number that is not listed is refused as malformed.
+macro_rules! choices {
+    ($(#[$doc:meta])* pub enum $name:ident($what:literal) { $($(#[$vdoc:meta])* $variant:ident = $number:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant = $number,)* }
+
+        impl $name {
+            /// Every one, in order of number.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The name that users see.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            /// The one with this number.
+            pub const fn from_u8(number: u8) -> Option<$name> {
+                match number { $($number => Some($name::$variant),)* _ => None }
+            }
+        }
+
+        impl<'w> $crate::prim::Item<'w> for $name {
+            const BYTES_MIN: usize = 1;
+            #[inline]
+            fn read(from: &mut $crate::prim::Reader<'w>) -> Result<$name, $crate::prim::DecodeError> {
+                let number = from.u8()?;
+                $name::from_u8(number).ok_or($crate::prim::DecodeError::UnknownValue {
+                    what: $what,
+                    value: number as u64,
+                    code: $crate::error::ErrorCode::Malformed,
+                })
+            }
+            #[inline]
+            fn write(&self, to: &mut Vec<u8>) {
+                to.push(*self as u8);
+            }
+        }
+    };
+}
+pub(crate) use choices;

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `mod.rs` | the reader, numbers, strings, reserved bytes, the decode error |
 //! | `list.rs` | lists and their incremental writer |
-//! | `macros.rs` | declaring bodies and flags |
+//! | `macros.rs` | declaring bodies, flags and enumerations |
 //!
 //! Not here: which body has which fields.
 
@@ -21,7 +21,7 @@ mod list;
 mod macros;
 
 pub use list::{List, ListIter, ListWriter};
-pub(crate) use macros::{flags, layout};
+pub(crate) use macros::{choices, flags, layout};
 
 use crate::error::ErrorCode;
 use std::fmt;

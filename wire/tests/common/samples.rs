@@ -136,6 +136,8 @@ macro_rules! push_sample {
     }};
 }
 
+mod queues;
+
 /// All samples, requests and replies.
 pub fn all() -> Vec<Sample> {
     let mut samples = Vec::new();
@@ -352,6 +354,7 @@ pub fn all() -> Vec<Sample> {
         InitProducerReply { producer_id: 0x0102_0304_0506, batches_kept: 5, expiry_ms: 3_600_000 }
     );
     groups(&mut samples);
+    queues::push(&mut samples);
     sample!("ping_request", Ping, REQUEST, PingRequest {});
     sample!("ping_reply", Ping, REPLY, PingReply {});
     sample!(

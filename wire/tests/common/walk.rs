@@ -12,6 +12,7 @@ use tramline_wire::offsets::*;
 use tramline_wire::prim::{Item, List};
 use tramline_wire::produce::*;
 use tramline_wire::producer::*;
+use tramline_wire::queue::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -119,6 +120,55 @@ pub fn metas(meta: &[u8]) -> usize {
     one!(DeleteGroupReply);
     one!(DescribeStorageRequest);
     one!(DescribeStorageReply, body => list(&body.shards, |_| {}));
+    accepted + queue_metas(meta)
+}
+
+/// Decodes `meta` as every body of queues.
+fn queue_metas(meta: &[u8]) -> usize {
+    let mut accepted = 0;
+    macro_rules! one {
+        ($type:ident) => {
+            accepted += $type::decode(meta).is_ok() as usize;
+        };
+        ($type:ident, $body:ident => $walk:expr) => {
+            if let Ok($body) = $type::decode(meta) {
+                accepted += 1;
+                $walk;
+            }
+        };
+    }
+    one!(CreateQueueRequest, body => list(&body.settings, |_| {}));
+    one!(CreateQueueReply);
+    one!(AlterQueueRequest, body => list(&body.settings, |_| {}));
+    one!(AlterQueueReply);
+    one!(DeleteQueueRequest);
+    one!(DeleteQueueReply);
+    one!(ListQueuesRequest);
+    one!(ListQueuesReply, body => list(&body.queues, |_| {}));
+    one!(FindQueueRequest);
+    one!(FindQueueReply);
+    one!(DescribeQueueRequest);
+    one!(DescribeQueueReply, body => {
+        list(&body.settings, |_| {});
+        list(&body.partitions, |_| {});
+    });
+    one!(ReceiveRequest, body => list(&body.partitions, |_| {}));
+    one!(ReceiveReply, body => {
+        list(&body.entries, |entry| list(&entry.deliveries, |_| {}));
+        if let Ok(parts) = body.parts(meta) {
+            parts.for_each(|(_, bytes)| batch(bytes));
+        }
+    });
+    one!(SettleRequest, body => list(&body.entries, |_| {}));
+    one!(SettleReply, body => list(&body.entries, |_| {}));
+    one!(BrowseRequest);
+    one!(BrowseReply, body => list(&body.messages, |_| {}));
+    one!(PurgeRequest, body => list(&body.partitions, |_| {}));
+    one!(PurgeReply, body => list(&body.entries, |_| {}));
+    one!(DeleteMessagesRequest, body => list(&body.entries, |_| {}));
+    one!(DeleteMessagesReply, body => list(&body.entries, |_| {}));
+    one!(RedriveRequest, body => list(&body.partitions, |_| {}));
+    one!(RedriveReply, body => list(&body.entries, |_| {}));
     accepted
 }
 
