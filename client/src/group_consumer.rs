@@ -168,6 +168,11 @@ impl GroupConsumer {
         Ok(())
     }
 
+    /// From now on nothing is committed by itself, also not when it is closed: for whoever met an error while working on what was handed out, and leaves it to others.
+    pub fn stop_auto_commit(&mut self) {
+        self.pump.core.config.auto_commit = false;
+    }
+
     /// As [`Consumer::pause`](crate::Consumer::pause). A partition that is given up and comes back is not paused.
     pub fn pause(&mut self, topic: &str, partition: u32) -> bool {
         self.pump.reader.core.set_paused(topic, partition, true).unwrap_or(false)

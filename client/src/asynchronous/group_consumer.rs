@@ -100,6 +100,11 @@ impl GroupConsumer {
         Ok(())
     }
 
+    /// As [`crate::GroupConsumer::stop_auto_commit`].
+    pub fn stop_auto_commit(&mut self) {
+        self.pump.core.config.auto_commit = false;
+    }
+
     /// As [`crate::GroupConsumer::pause`].
     pub fn pause(&mut self, topic: &str, partition: u32) -> bool {
         self.pump.reader.core.set_paused(topic, partition, true).unwrap_or(false)
