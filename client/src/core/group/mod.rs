@@ -95,6 +95,7 @@ pub(crate) struct GroupCore {
     /// What ended it.
     fatal: Option<Error>,
     closing: Option<bool>,
+    /// When it commits by itself next; 0 before the first step.
     auto_commit_at_us: u64,
     lanes: Vec<Lane>,
     cluster: ClusterView,
@@ -145,6 +146,11 @@ impl GroupCore {
 
     /// Everything that time brings: requests to the home, claims, commits, pings.
     pub(crate) fn step(&mut self, now: Now) {
+        if self.auto_commit_at_us == 0 {
+            // Members that start together do not commit together ever after.
+            let share = u64::from((self.seed as u32).wrapping_mul(0x9e37_79b1));
+            self.auto_commit_at_us = now.mono_us.saturating_add((micros(self.config.auto_commit_interval) * share) >> 32);
+        }
         if self.view.nodes.is_empty() {
             self.wish.want(now);
         }
