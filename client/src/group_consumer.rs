@@ -260,3 +260,6 @@ impl GroupConsumer {
 fn cannot_wait(source: std::io::Error) -> Error {
     Error::io("cannot wait for", "the brokers", source)
 }
+
+#[cfg(test)]
+mod tests;

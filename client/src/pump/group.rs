@@ -138,7 +138,7 @@ impl<S: Wire> GroupPump<S> {
             Some(Commit { topic, partition, offset, metadata: String::new() })
         };
         if self.core.config.auto_commit {
-            self.core.auto_commit(parts.iter().zip(positions).filter_map(of_itself).collect(), now);
+            self.core.commit_news(parts.iter().zip(positions).filter_map(of_itself).collect(), now);
         }
         if !commits.is_empty()
             && let Err(error) = self.core.commit(CommitKind::Auto, &commits, now)

@@ -187,8 +187,9 @@ impl Commits {
         Some(wanted)
     }
 
-    /// Ends what is not in time, and what waits for partitions that are lost.
-    pub(crate) fn expire(&mut self, now: Now) {
+    /// Ends what is not in time; returns whether there was anything.
+    pub(crate) fn expire(&mut self, now: Now) -> bool {
+        let before = self.entries.len();
         let mut at = 0;
         while at < self.entries.len() {
             let entry = &self.entries[at];
@@ -201,6 +202,7 @@ impl Commits {
             let last = entry.last.clone().map(std::sync::Arc::new);
             self.settle(at, Some(Error::Timeout { doing: "committing an offset".to_string(), after, last }));
         }
+        self.entries.len() < before
     }
 
     /// These partitions are another's: what was not sent yet never is.
@@ -216,10 +218,11 @@ impl Commits {
         }
     }
 
-    /// When something is due, monotonic microseconds.
-    pub(crate) fn next_us(&self) -> u64 {
+    /// When something is due later than now, monotonic microseconds.
+    pub(crate) fn next_us(&self, now: Now) -> u64 {
         let ends = self.jobs.values().map(|job| job.until_us);
-        let waits = self.entries.iter().filter(|entry| !entry.asked && entry.not_before_us > 0).map(|entry| entry.not_before_us);
+        // What could go already waits for a connection, not for the time.
+        let waits = self.entries.iter().filter(|entry| !entry.asked && entry.not_before_us > now.mono_us).map(|entry| entry.not_before_us);
         ends.chain(waits).min().unwrap_or(u64::MAX)
     }
 }
@@ -267,7 +270,7 @@ mod tests {
         assert_eq!(commits.on_answer(sent[1].0, Ok(()), at(2)), Some(wanted(2, 20)));
         assert_eq!(commits.on_answer(sent[0].0, Err(refused(ErrorCode::NotReady)), at(2)), None);
         assert!(sendable(&commits, 2).is_empty(), "it waits, and what is behind it with it");
-        let again = sendable(&commits, commits.next_us());
+        let again = sendable(&commits, commits.next_us(at(2)));
         assert_eq!(again, [sent[0]]);
         commits.on_sent(again[0].0);
         assert!(commits.take_done(|_| true).is_none());
@@ -280,7 +283,7 @@ mod tests {
         assert!(commits.on_answer(last[0].0, Err(refused(ErrorCode::StaleAssignment)), at(4)).is_some());
         let done = commits.take_done(|done| done.job == second).expect("done");
         assert_eq!(done.outcomes[0].error.as_ref().and_then(Error::code), Some(ErrorCode::StaleAssignment));
-        assert!(commits.is_idle() && commits.next_us() == u64::MAX);
+        assert!(commits.is_idle() && commits.next_us(at(4)) == u64::MAX);
     }
 
     #[test]

@@ -49,7 +49,7 @@ use crate::config::{Config, GroupConfig, OffsetReset};
 use crate::error::Error;
 use crate::group_listener::{Commit, CommitOutcome, TopicPartition};
 use crate::types::{Metadata, PartitionMetadata};
-use claims::{Claim, Holding};
+use claims::{Claim, Giving, Holding};
 
 /// What the consumer and the application are to be told.
 #[derive(Debug)]
@@ -276,7 +276,13 @@ impl GroupCore {
             wanted.push(Wanted { uid, epoch: holding.epoch, offset, metadata });
         }
         let offered: Vec<(u64, u64)> = wanted.iter().map(|wanted| (wanted.uid, wanted.offset)).collect();
-        let job = self.commits.begin(kind, wanted, now, now.mono_us.saturating_add(self.call_timeout_us))?;
+        // What is on its way out keeps the next owner waiting: not for as long as a caller would.
+        let is_leaving = |wanted: &Wanted| self.holdings.get(&wanted.uid).is_some_and(|holding| holding.giving != Giving::No);
+        let patience_us = match wanted.iter().any(is_leaving) {
+            true => self.call_timeout_us.min(micros(self.config.session_timeout) / 3),
+            false => self.call_timeout_us,
+        };
+        let job = self.commits.begin(kind, wanted, now, now.mono_us.saturating_add(patience_us))?;
         for (uid, offset) in offered {
             if let Some(holding) = self.holdings.get_mut(&uid) {
                 holding.offered = Some(offset);
@@ -291,9 +297,14 @@ impl GroupCore {
         self.config.auto_commit && self.auto_commit_at_us <= now.mono_us && !self.commits.is_running(CommitKind::Auto)
     }
 
-    /// Begins to commit these positions by itself, where they are others than before; the next time is after the interval.
+    /// Begins to commit these positions by itself; the next time is after the interval.
     pub(crate) fn auto_commit(&mut self, positions: Vec<Commit>, now: Now) {
         self.auto_commit_at_us = now.mono_us.saturating_add(micros(self.config.auto_commit_interval));
+        self.commit_news(positions, now);
+    }
+
+    /// Begins to commit these positions, where they are others than before; errors are told later.
+    pub(crate) fn commit_news(&mut self, positions: Vec<Commit>, now: Now) {
         let is_new = |commit: &Commit| {
             let holding = self.uid_of(&commit.topic, commit.partition).and_then(|uid| self.holdings.get(&uid));
             holding.is_some_and(|holding| holding.offered != Some(commit.offset))

@@ -172,12 +172,14 @@ impl GroupCore {
     /// Sends what is due to owners of partitions.
     pub(super) fn send_to_owners(&mut self, now: Now) {
         self.work = false;
-        self.commits.expire(now);
+        if self.commits.expire(now) {
+            self.let_go(now);
+        }
         let mut by_owner: BTreeMap<(u32, u16), Due> = BTreeMap::new();
         let mut uses: BTreeMap<(u32, u16), usize> = BTreeMap::new();
         let places = &self.places;
         let owner_of = |uid: u64| places.get(&uid).map(|(_, place)| (place.leader_node, place.leader_shard));
-        let mut next_us = self.commits.next_us();
+        let mut next_us = self.commits.next_us(now);
         for (uid, holding) in &self.holdings {
             let Some(owner) = owner_of(*uid) else { continue };
             *uses.entry(owner).or_default() += 1;

@@ -286,6 +286,34 @@ fn a_commit_that_is_never_answered_ends_in_time() {
 }
 
 #[test]
+fn a_last_commit_that_is_never_answered_keeps_the_next_owner_waiting_for_a_heartbeat_at_most() {
+    let (mut rig, uids) = Rig::joined(2);
+    rig.holds_revocations = true;
+    rig.broker.answer_with(|frame| (frame.header.kind() == Some(Kind::CommitOffsets)).then(Vec::new));
+    rig.broker.set_list(1, &[(uids[0], 5)]);
+    rig.turn();
+    rig.commit(CommitKind::Auto, &[(1, 10)]);
+    rig.core.released(rig.now());
+    rig.later(9_000_000);
+    assert_ne!(rig.broker.group.members[&1].in_force, rig.broker.group.members[&1].epoch);
+    rig.later(1_100_000);
+    assert_eq!(rig.broker.group.members[&1].in_force, rig.broker.group.members[&1].epoch);
+    assert!(matches!(rig.errors.as_slice(), [Error::Timeout { .. }]), "{:?}", rig.errors);
+}
+
+#[test]
+fn a_commit_ends_in_time_also_where_no_connection_is_to_be_had() {
+    let (mut rig, _) = Rig::joined(1);
+    rig.lose_all_connections();
+    let job = rig.commit(CommitKind::Sync, &[(0, 10)]);
+    rig.core.step(rig.now());
+    assert!(rig.core.next_step_us(rig.now()) <= 1 + 30_000_000, "its end is due");
+    rig.now_us += 30_000_000;
+    rig.core.step(rig.now());
+    assert!(matches!(rig.core.take_job(job).expect("it ends")[0].error, Some(Error::Timeout { .. })));
+}
+
+#[test]
 fn without_a_word_from_the_home_nothing_is_handed_out_after_a_session() {
     let (mut rig, _) = Rig::joined(1);
     assert!(rig.core.may_deliver(rig.now()));
