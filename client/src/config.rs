@@ -1,9 +1,10 @@
 //! Settings of the client, the producer and the consumer, with units, defaults and the reason of each number.
 //!
 //! Plain structs with public fields and a `Default`; `..Default::default()` keeps callers short. Checked once, when the
-//! client, producer or consumer is made: `bounds` has the ranges with their reasons.
+//! client, producer or consumer is made: `bounds` has the ranges with their reasons, `group` the settings of members of groups.
 
 mod bounds;
+mod group;
 
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tramline_wire::codec::Codec;
 use tramline_wire::level::Level;
 
 use crate::partitioner::Partitioner;
+
+pub use group::{GroupConfig, OffsetReset};
 
 /// Settings of a [`Client`](crate::Client), inherited by its producers and consumers.
 #[derive(Debug, Clone)]

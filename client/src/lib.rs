@@ -69,13 +69,18 @@
 //! ([`Error::Corrupt`]) and never handed out. Broken connections and moved partitions are dealt with inside; positions live
 //! in the consumer, so where to start again after a restart is the caller's to remember. Offsets may have gaps.
 //!
+//! # What a member of a group promises
+//!
+//! [`GroupConsumer`]: the members of a consumer group share the partitions of its topics. A partition has one member at a time, one that goes to another is given up in good
+//! order while all others are read on, and where to go on is remembered by the partition itself. Its page has the recipes for *at least once* and *at most once*.
+//!
 //! # Partitions of keys
 //!
 //! [`key_partition`]: FNV-1a, 64 bits, folded, modulo the number of partitions. The same in every client.
 //!
 //! # Code map
 //!
-//! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer` and `consumer` turn and wait;
+//! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer`, `consumer` and `group_consumer` turn and wait;
 //! `client`, `assign`, `trim`, `groups` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
@@ -93,6 +98,8 @@ mod error;
 mod facade_tests;
 #[cfg(test)]
 mod fake;
+mod group_consumer;
+mod group_listener;
 mod groups;
 mod link;
 #[doc(hidden)]
@@ -110,14 +117,17 @@ mod types;
 pub use tramline_wire as wire;
 pub use tramline_wire::codec::Codec;
 pub use tramline_wire::error::ErrorCode;
+pub use tramline_wire::group::Assignor;
 pub use tramline_wire::level::Level;
 
 pub use crate::client::Client;
-pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, ProducerConfig};
+pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, GroupConfig, OffsetReset, ProducerConfig};
 pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
+pub use crate::group_consumer::GroupConsumer;
+pub use crate::group_listener::{Commit, CommitOutcome, GroupListener, Revoked, TopicPartition};
 pub use crate::groups::{GroupDescription, GroupProgress, GroupSummary, MemberDescription};
 pub use crate::link::HelloInfo;
 pub use crate::metrics::{ConsumerMetrics, ProducerMetrics};
