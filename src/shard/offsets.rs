@@ -190,7 +190,7 @@ impl Shard {
     }
 
     /// Checks one note; a right one goes behind `wanted`.
-    fn check_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
+    pub(super) fn check_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
         let checked = match self.readable(note.partition) {
             Err(error) => Err(error.code),
             Ok(slot) => {
@@ -232,14 +232,9 @@ impl Shard {
         for of_group in wanted.chunk_by(|a, b| a.0 == b.0) {
             let group = of_group[0].0;
             let notes: Vec<OffsetNote> = of_group.iter().map(|(_, note)| note.clone()).collect();
-            for (payload, of_payload) in encode_notes(&notes) {
-                // A request that finds no room here is tried again as a whole: what is in the log already is said twice, which changes nothing.
-                let Some(appended) = self.append_payload(now, group, &payload, effects)? else { return Ok(Taken::Blocked) };
-                groups |= self.acks.bit_of(group);
-                last_block = appended.block;
-                let proposed = |note: &OffsetNote| Proposed { group, block: appended.block, note: note.clone() };
-                self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
-            }
+            let Some(block) = self.append_offset_notes(now, group, &notes, effects)? else { return Ok(Taken::Blocked) };
+            groups |= self.acks.bit_of(group);
+            last_block = block;
         }
         if groups == 0 {
             reply(&caller, asked, subscription, &outcomes, &self.offsets.table, effects);
@@ -248,6 +243,25 @@ impl Shard {
         self.offsets.waiting_entries += outcomes.len();
         self.offsets.waiting.push(groups, last_block, Waiting { caller, asked, subscription, outcomes });
         Ok(Taken::Yes)
+    }
+
+    /// Puts notes of one replica group into the log; `None` where there is no room. A request that finds none is tried again as a whole: what is in the log
+    /// already is said twice, which changes nothing.
+    pub(super) fn append_offset_notes(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        notes: &[OffsetNote],
+        effects: &mut Effects,
+    ) -> Result<Option<BlockSeq>, ApiError> {
+        let mut last_block = None;
+        for (payload, of_payload) in encode_notes(notes) {
+            let Some(appended) = self.append_payload(now, group, &payload, effects)? else { return Ok(None) };
+            last_block = Some(appended.block);
+            let proposed = |note: &OffsetNote| Proposed { group, block: appended.block, note: note.clone() };
+            self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
+        }
+        Ok(last_block)
     }
 
     /// Partitions and groups that are gone take their offsets along.
