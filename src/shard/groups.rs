@@ -154,10 +154,9 @@ impl MemberCare {
         self.homes.get(&uid).map(|home| &home.group)
     }
 
-    /// Partitions that members of the group own.
+    /// Partitions that members of the group may own: also those that they were asked to give up.
     pub(super) fn owned(&self, uid: SubscriptionUid) -> Vec<PartitionUid> {
-        let granted = |group: &Group| group.members().flat_map(|member| member.grant.partitions()).map(|(uid, _)| uid).collect();
-        self.of(uid).map(granted).unwrap_or_default()
+        self.of(uid).map(|group| group.owned().collect()).unwrap_or_default()
     }
 
     /// Whether the group has no member; then it takes none for a while.

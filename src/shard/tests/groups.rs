@@ -402,6 +402,17 @@ fn a_member_that_tells_an_epoch_that_nobody_gave_it_joins_again() {
 }
 
 #[test]
+fn a_partition_that_is_to_be_given_up_is_described_as_its_owners() {
+    let (mut world, uids, group) = world_with(2, &[]);
+    let first = join(&mut world, group, "", &["t"]);
+    let second = join(&mut world, group, "", &["t"]);
+    assert!(second.owns.is_empty(), "the first has not given anything up yet");
+    let meta = describe(&mut world, "g");
+    let told: Vec<_> = DescribeGroupReply::decode(&meta).unwrap().partitions.iter().map(|p| (p.uid, p.member_id)).collect();
+    assert_eq!(told, [(uids[0], first.id), (uids[1], first.id)]);
+}
+
+#[test]
 fn nobody_joins_a_group_that_is_being_deleted() {
     let (mut world, _, group) = world_with(1, &[]);
     let deleted = world.request(Kind::DeleteGroup, &[], |out| DeleteGroupRequest { name: "g" }.encode(out));
