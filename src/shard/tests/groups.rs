@@ -402,6 +402,25 @@ fn a_member_that_tells_an_epoch_that_nobody_gave_it_joins_again() {
 }
 
 #[test]
+fn who_looks_and_claims_at_once_is_told_of_both() {
+    let (mut world, uids, group) = world_with(2, &[]);
+    let member = join(&mut world, group, "", &["t"]);
+    // Nobody has ever committed, or claimed, anything of the second partition.
+    let nothing = (ErrorCode::Ok, OFFSET_NONE, String::new());
+    assert_eq!(fetch(&mut world, group, &[member.owns[0], (uids[1], 0)]), [nothing.clone(), nothing]);
+}
+
+#[test]
+fn a_commit_that_meets_the_deletion_of_its_group_says_so() {
+    let (mut world, uids, group) = world_with(1, &[]);
+    let asked = ask_commit(&mut world, group, &[(uids[0], 0, 0)]);
+    ask_delete(&mut world, "g");
+    let meta = world.reply_to(asked);
+    let told: Vec<_> = CommitOffsetsReply::decode(&meta).unwrap().entries.iter().map(|entry| entry.error).collect();
+    assert_eq!(told, [ErrorCode::UnknownGroup], "the topic is there");
+}
+
+#[test]
 fn a_partition_that_is_to_be_given_up_is_described_as_its_owners() {
     let (mut world, uids, group) = world_with(2, &[]);
     let first = join(&mut world, group, "", &["t"]);
