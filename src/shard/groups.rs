@@ -20,7 +20,7 @@ use crate::control::{TopicView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, MemberId, PartitionUid, SubscriptionUid};
 use crate::subscription::Offsets;
-use crate::subscription::membership::{self, Change, Durable, Group, MembershipError};
+use crate::subscription::membership::{self, Change, Durable, Group, MembershipError, RestoreError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -117,8 +117,8 @@ impl Home {
 #[derive(Debug, Default)]
 pub(super) struct MemberCare {
     homes: BTreeMap<SubscriptionUid, Home>,
-    /// Groups that a start found and that no view has claimed yet.
-    unclaimed: BTreeMap<SubscriptionUid, Durable>,
+    /// Groups that a start found and that no view has claimed yet. One whose records make no sense has to be one that was deleted.
+    unclaimed: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>,
     waiting: InOrder<Answer>,
     /// Groups with something for the log, each once.
     dirty: Vec<SubscriptionUid>,
@@ -131,7 +131,7 @@ pub(super) struct MemberCare {
 }
 
 impl MemberCare {
-    pub(super) fn new(found: BTreeMap<SubscriptionUid, Durable>) -> MemberCare {
+    pub(super) fn new(found: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>) -> MemberCare {
         MemberCare { unclaimed: found, ..MemberCare::default() }
     }
 
@@ -185,7 +185,8 @@ impl MemberCare {
     /// What a checkpoint keeps of the groups: the records of each, as they go into the log. Those that are in the log and not durable yet are among
     /// them: they are in it behind what the checkpoint covers, and say the same.
     pub(super) fn snapshot(&self) -> Vec<Vec<u8>> {
-        let homes = self.homes.iter().map(|(uid, home)| (uid, home.group.durable())).chain(&self.unclaimed);
+        let unclaimed = self.unclaimed.iter().filter_map(|(uid, found)| Some((uid, found.as_ref().ok()?)));
+        let homes = self.homes.iter().map(|(uid, home)| (uid, home.group.durable())).chain(unclaimed);
         homes.flat_map(|(uid, durable)| membership::encode(*uid, &durable.snapshot())).collect()
     }
 
@@ -416,8 +417,15 @@ impl Shard {
         }
         let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| g.node == self.node && g.shard == self.id);
         let mut changed = Vec::new();
-        for (uid, mut durable) in std::mem::take(&mut self.members.unclaimed) {
+        for (uid, found) in std::mem::take(&mut self.members.unclaimed) {
             if let Some(place) = is_mine(uid) {
+                let mut durable = match found {
+                    Ok(durable) => durable,
+                    Err(error) => {
+                        let reason = format!("what is stored of consumer group {:?} cannot be read: {error}", place.name);
+                        return self.fail(&reason, effects);
+                    }
+                };
                 durable.raise_epoch(epoch_of(now));
                 let group = Group::resume(uid, durable, now.mono_us);
                 self.members.homes.insert(uid, Home { active_us: now.utc_us, ..Home::new(place.home, group) });

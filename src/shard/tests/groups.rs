@@ -2,6 +2,8 @@
 
 use super::world::{CLIENT, World, produce_results};
 use crate::effects::Event;
+use crate::ids::ShardId;
+use crate::shard::mesh::Message;
 use crate::sim::{Dice, TEARS, Tear};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::group::*;
@@ -399,6 +401,33 @@ fn a_member_that_tells_an_epoch_that_nobody_gave_it_joins_again() {
     ask_heartbeat(&mut world, &member, "", 0);
     world.settle();
     assert_eq!(world.reply_error(), ErrorCode::UnknownMember);
+}
+
+/// What the log says of it behind the checkpoint builds on members that no checkpoint has any more.
+#[test]
+fn a_deleted_group_stops_no_start() {
+    let (mut world, _, group) = world_with(2, &[]);
+    let mut first = join(&mut world, group, "", &["t"]);
+    let mut second = join(&mut world, group, "", &["t"]);
+    heartbeat(&mut world, &mut first);
+    heartbeat(&mut world, &mut first);
+    heartbeat(&mut world, &mut second);
+    assert_eq!((first.owns.len(), second.owns.len()), (1, 1));
+    // Segments are sealed, and their joins with them; retention moves starts, so that an orderly stop writes a checkpoint.
+    world.create_topic("filler", 1, &[("retention.bytes", "16384")]);
+    let filler = world.uids("filler")[0];
+    fill(&mut world, filler, 300);
+    // The first gets what the second had, and goes too.
+    leave(&mut world, &second);
+    leave(&mut world, &first);
+    ask_delete(&mut world, "g");
+    DeleteGroupReply::decode(&world.reply_ok().1).unwrap();
+    assert!(world.shard.owes_checkpoint());
+    let _ = world.step(Event::Mesh { from: ShardId(0), message: Message::Stop });
+    world.settle();
+    assert!(world.shard.has_stopped());
+    let mut world = world.crash(Tear::Nothing, &mut Dice(5));
+    assert_ne!(find(&mut world, "g").group_uid, group);
 }
 
 #[test]
