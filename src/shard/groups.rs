@@ -19,6 +19,7 @@ use crate::api::{self, ApiError};
 use crate::control::{TopicView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, MemberId, PartitionUid, SubscriptionUid};
+use crate::mutants::{Mutant, Mutants};
 use crate::subscription::Offsets;
 use crate::subscription::membership::{self, Change, Durable, Group, MembershipError, RestoreError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +38,9 @@ const ANSWERS_MAX: usize = 10_000;
 const SHARD_MEMBERS_MAX: usize = 20_000;
 /// How long a group that is to be deleted takes no members, in microseconds: far longer than the metadata need for it.
 const RETIRED_US: u64 = 30_000_000;
+
+/// Longer than anybody waits.
+const NEVER_US: u64 = 1 << 40;
 
 /// An answer that is made and may leave once its group's records are durable.
 #[derive(Debug)]
@@ -294,6 +298,11 @@ fn epoch_of(now: Now) -> u64 {
     u64::try_from(now.utc_us).unwrap_or(0).max(1)
 }
 
+/// From when on a session counts.
+fn heard_at(now: Now, mutants: Mutants) -> u64 {
+    if mutants.has(Mutant::KeepSilentMembers) { now.mono_us + NEVER_US } else { now.mono_us }
+}
+
 fn instance_of(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
@@ -333,7 +342,7 @@ impl Shard {
             let message = format!("shard {} is home to {SHARD_MEMBERS_MAX} members of consumer groups, its limit", self.id);
             return Err(ApiError::new(ErrorCode::LimitExceeded, message));
         }
-        let first_epoch = epoch_of(now);
+        let (first_epoch, mutants) = (epoch_of(now), self.log.mutants());
         let home = self.members.homes.entry(uid).or_insert_with(|| Home::new(place.home, Group::new(uid, first_epoch)));
         let join = membership::Join {
             instance: instance_of(request.instance),
@@ -344,7 +353,8 @@ impl Shard {
             only_if_empty: request.flags.has(JoinFlags::ALONE),
         };
         let partitions_of = partitions_in(&self.view);
-        let joined = home.group.join(now.mono_us, &join, &partitions_of, &mut home.changes);
+        let heard_us = heard_at(now, mutants);
+        let joined = home.group.join(heard_us, &join, &partitions_of, &mut home.changes);
         home.active_us = now.utc_us;
         let member = joined.map_err(|error| ApiError::from(&error))?;
         let (epoch, partitions) = granted(&home.group, member);
@@ -366,17 +376,28 @@ impl Shard {
         let topics: Vec<&str> = request.topics.iter().collect();
         api::groups::check_topics(&self.view, &topics)?;
         let Some(home) = self.members.homes.get_mut(&uid) else { return Err(ApiError::from(&MembershipError::UnknownMember)) };
-        let member = MemberId(request.member_id);
+        let mutants = self.log.mutants();
+        let mut member = MemberId(request.member_id);
+        if mutants.has(Mutant::HearReplacedMember)
+            && let Some(other) =
+                home.group.members().find(|other| other.instance.is_some() && other.instance == instance_of(request.instance))
+        {
+            member = other.id;
+        }
         let timeout_ms = home.group.settings().map_or(0, |settings| settings.session_timeout_ms);
         let heartbeat = membership::Heartbeat {
             instance: instance_of(request.instance),
-            acked_epoch: request.epoch,
+            acked_epoch: match mutants.has(Mutant::TakeListAsHeard) {
+                true => home.group.grant(member).map_or(0, |grant| grant.epoch),
+                false => request.epoch,
+            },
             // Nothing else may come over the connection meanwhile: it must not be taken for an idle one.
             wait_ms: request.wait_ms.min(timeout_ms / 3).min((self.settings.connection_idle_timeout_us / 2000) as u32),
             topics: request.flags.has(HeartbeatFlags::TOPICS).then_some(topics.as_slice()),
         };
         let partitions_of = partitions_in(&self.view);
-        home.group.heartbeat(now.mono_us, member, &heartbeat, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
+        let heard_us = heard_at(now, mutants);
+        home.group.heartbeat(heard_us, member, &heartbeat, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
         home.active_us = now.utc_us;
         // The one before, if it is still held, has nothing to wait for any more.
         if let Some(earlier) = home.parked.remove(&member) {
@@ -422,12 +443,14 @@ impl Shard {
                 let mut durable = match found {
                     Ok(durable) => durable,
                     Err(error) => {
-                        let reason = format!("what is stored of consumer group {:?} cannot be read: {error}", place.name);
-                        return self.fail(&reason, effects);
+                        return self.fail(&format!("what is stored of consumer group {:?} cannot be read: {error}", place.name), effects);
                     }
                 };
                 durable.raise_epoch(epoch_of(now));
-                let group = Group::resume(uid, durable, now.mono_us);
+                let mut group = Group::resume(uid, durable, now.mono_us);
+                if self.log.mutants().has(Mutant::DropMembersAtStart) {
+                    let _dropped = group.expire(u64::MAX, &partitions_in(&view), &mut Vec::new());
+                }
                 self.members.homes.insert(uid, Home { active_us: now.utc_us, ..Home::new(place.home, group) });
                 changed.push(uid);
             }
@@ -525,6 +548,12 @@ impl Shard {
             home.is_dirty = true;
             self.members.dirty.push(uid);
             return false;
+        }
+        if self.log.mutants().has(Mutant::TellListEarly) {
+            self.members.answer_count -= home.answers.len();
+            home.answers
+                .drain(..)
+                .for_each(|told| effects.reply(&told.caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&told.meta)));
         }
         let bit = self.acks.bit_of(replica_group);
         home.answers.drain(..).for_each(|answer| self.members.waiting.push(bit, last_block, answer));

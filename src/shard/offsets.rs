@@ -17,8 +17,9 @@ use crate::control::View;
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid, SubscriptionUid};
 use crate::metrics::ShardMetrics;
+use crate::mutants::Mutant;
 use crate::partition::Partitions;
-use crate::subscription::{NoteKind, OffsetNote, Offsets, encode_notes};
+use crate::subscription::{NoteKind, OffsetNote, OffsetRefused, Offsets, encode_notes};
 use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -205,7 +206,11 @@ impl Shard {
                     Err(ErrorCode::OffsetOutOfRange)
                 } else {
                     let group = partition.group;
-                    self.offsets.table.propose(&note).map(|()| group).map_err(api::groups::offset_code)
+                    let taken = match self.offsets.table.propose(&note) {
+                        Err(OffsetRefused::Stale) if self.log.mutants().has(Mutant::TakeStaleCommit) => Ok(()),
+                        taken => taken,
+                    };
+                    taken.map(|()| group).map_err(api::groups::offset_code)
                 }
             }
         };
@@ -247,7 +252,8 @@ impl Shard {
                 self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
             }
         }
-        if groups == 0 {
+        let is_early = asked == Asked::Commit && self.log.mutants().has(Mutant::AckOffsetEarly);
+        if groups == 0 || is_early {
             reply(&caller, asked, subscription, &outcomes, &self.offsets.table, effects);
             return Ok(Taken::Yes);
         }

@@ -145,8 +145,16 @@ impl Shard {
 
     /// What consumer groups have committed and who their members are, as it would stand in the log.
     fn notes(&self) -> Vec<Vec<u8>> {
-        let notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
-        encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot()).collect()
+        let mut notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
+        let mutants = self.log.mutants();
+        if mutants.has(Mutant::ForgetOffsets) {
+            notes.clear();
+        }
+        if mutants.has(Mutant::ForgetTexts) {
+            notes.iter_mut().for_each(|note| note.metadata = Box::default());
+        }
+        let members = if mutants.has(Mutant::ForgetMembers) { Vec::new() } else { self.members.snapshot() };
+        encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(members).collect()
     }
 
     /// A segment is sealed: its runs take the place of the batches in the tails.

@@ -22,7 +22,7 @@ use crate::mutants::Mutant;
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable, RestoreError};
-use crate::subscription::{OFFSETS_SCHEMA, Offsets, decode_notes};
+use crate::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -187,6 +187,9 @@ fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
         units.entry(control.index).or_default().push(Command::decode(&control.payload).map_err(wrong)?);
     }
     for (index, commands) in units {
+        let forgets =
+            |command: &Command| matches!(command, Command::DeleteGroup { .. }) && recovered.log.mutants().has(Mutant::ReviveGroups);
+        let commands: Vec<Command> = commands.into_iter().filter(|command| !forgets(command)).collect();
         // A command that was refused when it was first applied is refused now: nothing to tell.
         let _refusals = state.apply(index, &commands);
     }
@@ -374,7 +377,8 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
         match (envelope::schema_of(payload), group) {
             (Some(OFFSETS_SCHEMA), _) => {
                 let notes = decode_notes(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
-                notes.iter().for_each(|note| controls.offsets.apply(note));
+                let forgets = |note: &&OffsetNote| note.kind == NoteKind::Claim && recovered.log.mutants().has(Mutant::ForgetClaims);
+                notes.iter().filter(|note| !forgets(note)).for_each(|note| controls.offsets.apply(note));
             }
             (Some(CHANGE_SCHEMA), _) => restore_members(recovered, &mut controls, payload)?,
             // Whatever else it is, it is no trim that this program knows.
