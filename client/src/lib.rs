@@ -69,6 +69,13 @@
 //! ([`Error::Corrupt`]) and never handed out. Broken connections and moved partitions are dealt with inside; positions live
 //! in the consumer, so where to start again after a restart is the caller's to remember. Offsets may have gaps.
 //!
+//! # What a queue's consumer promises
+//!
+//! [`QueueConsumer::receive`] leases messages: each is this consumer's until its lease is over, and comes back (to whomever) unless it was settled by then. So a message is
+//! delivered at least once; [`Message::deliveries`] tells how often. [`QueueConsumer::ack`] and the others return when the settlement is on stable storage. A lease belongs to its
+//! [`LeaseToken`], not to the connection: another process can settle it. Nothing is leased ahead of the caller; what a queue's several owners
+//! have to give at the same time is handed out by the next call, or given back.
+//!
 //! # Partitions of keys
 //!
 //! [`key_partition`]: FNV-1a, 64 bits, folded, modulo the number of partitions. The same in every client.
@@ -76,7 +83,8 @@
 //! # Code map
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer` and `consumer` turn and wait;
-//! `client`, `assign`, `trim`, `groups` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
+//! `queue_consumer` and `queue_pump` are the same for a queue's leases;
+//! `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 
@@ -97,31 +105,45 @@ mod groups;
 mod link;
 #[doc(hidden)]
 pub mod measure;
+mod message;
 mod metrics;
 mod owners;
 mod partitioner;
 mod producer;
 mod pump;
+mod queue_consumer;
+mod queue_pump;
+#[cfg(test)]
+mod queue_tests;
+mod queue_types;
+mod queues;
 mod raw;
 mod transport;
 mod trim;
 mod types;
 
 pub use tramline_wire as wire;
+pub use tramline_wire::batch::Attributes;
 pub use tramline_wire::codec::Codec;
 pub use tramline_wire::error::ErrorCode;
 pub use tramline_wire::level::Level;
+pub use tramline_wire::queue::{BrowseState, MessageState};
 
 pub use crate::client::Client;
-pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, ProducerConfig};
+pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, ProducerConfig, QueueConsumerConfig};
 pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
 pub use crate::groups::{GroupDescription, GroupProgress, GroupSummary, MemberDescription};
 pub use crate::link::HelloInfo;
-pub use crate::metrics::{ConsumerMetrics, ProducerMetrics};
+pub use crate::message::{LeaseToken, Message, MessageAttributes, Settle, deliver_after};
+pub use crate::metrics::{ConsumerMetrics, ProducerMetrics, QueueConsumerMetrics};
 pub use crate::partitioner::{Partitioner, fnv1a_64, key_partition};
 pub use crate::producer::{Producer, Record};
+pub use crate::queue_consumer::QueueConsumer;
+pub use crate::queue_types::{
+    BrowsedPage, CreatedQueue, FoundQueue, MessageDescription, QueueDescription, QueuePartitionDescription, QueueSummary,
+};
 pub use crate::raw::RawConn;
 pub use crate::types::*;

@@ -104,6 +104,7 @@ unsafe fn with_record<R>(record: *const NewRecord, each: impl FnOnce(&Record<'_>
         headers: &headers,
         timestamp_us: (given.timestamp_us != TIMESTAMP_NOW).then_some(given.timestamp_us),
         tag: given.tag,
+        ..Record::default()
     })
 }
 

@@ -11,6 +11,7 @@
 //! | `cluster` | who owns which partition, and at which address |
 //! | `producer` | open batches; windows, order, refusals |
 //! | `consumer` | streams, credit, positions, skipping, checksums |
+//! | `queue` | leases of a queue: one Receive per owner, settlements in batches |
 //! | `codec` | compression and bounded decompression |
 //! | `alive` | is the other side still there |
 //! | `backoff` | waits between attempts |
@@ -28,6 +29,7 @@ pub(crate) mod links;
 mod out_queue;
 mod peer;
 pub(crate) mod producer;
+pub(crate) mod queue;
 mod recv_buf;
 mod router;
 mod wish;

@@ -4,6 +4,7 @@
 //! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
 
 pub(crate) mod marks;
+pub(crate) mod queues;
 mod script;
 mod streams;
 pub(crate) mod tcp;
@@ -98,6 +99,7 @@ pub(crate) struct FakeBroker {
     /// A larger batch, and a batch with a larger record, is refused.
     pub batch_bytes_max: usize,
     pub record_bytes_max: u64,
+    pub queues: queues::Queues,
     script: Script,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
@@ -129,6 +131,7 @@ impl FakeBroker {
             chatter_bytes: 0,
             batch_bytes_max: usize::MAX,
             record_bytes_max: u64::MAX,
+            queues: queues::Queues::default(),
             script: Script::default(),
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
@@ -191,6 +194,7 @@ impl FakeBroker {
         self.outboxes.remove(&conn);
         self.inboxes.remove(&conn);
         self.held.retain(|(held, _)| *held != conn);
+        self.queues.disconnect(conn);
     }
 
     /// Bytes arrive on a connection.
@@ -227,6 +231,7 @@ impl FakeBroker {
     /// What is to be sent on a connection.
     pub(crate) fn take_output(&mut self, conn: u32) -> Vec<u8> {
         self.advance_streams(conn);
+        self.advance_receives(conn);
         self.outboxes.remove(&conn).unwrap_or_default()
     }
 
@@ -318,6 +323,10 @@ impl FakeBroker {
                     self.held.push_back((conn, out));
                     return;
                 }
+            }
+            Kind::Receive => self.receive_messages(conn, frame),
+            Kind::FindQueue | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+                self.about_queue(kind, frame, &mut out);
             }
             Kind::Fetch => self.fetch(conn, frame),
             Kind::FetchCredit => {

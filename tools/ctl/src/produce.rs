@@ -254,8 +254,8 @@ impl Sending<'_> {
             key,
             value: Some(line),
             headers: &self.headers,
-            timestamp_us: None,
             tag: self.tally.records,
+            ..Record::default()
         };
         let Err(error) = self.producer.send(&record) else { return Ok(()) };
         self.tally.failed += 1;
