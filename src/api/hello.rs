@@ -33,21 +33,7 @@ pub fn check(meta: &[u8], payload: &[u8]) -> Result<u16, ApiError> {
 
 /// Whether this node answers a kind that the protocol has.
 pub fn is_answered(kind: Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::CreateQueue
-            | Kind::AlterQueue
-            | Kind::DeleteQueue
-            | Kind::ListQueues
-            | Kind::FindQueue
-            | Kind::DescribeQueue
-            | Kind::Receive
-            | Kind::Settle
-            | Kind::Browse
-            | Kind::Purge
-            | Kind::DeleteMessages
-            | Kind::Redrive
-    )
+    !matches!(kind, Kind::DescribeQueue | Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive)
 }
 
 /// Appends the reply.

@@ -2,7 +2,8 @@
 
 use crate::config::Settings;
 use crate::partition::TopicRules;
-use tramline_wire::batch::{BatchError, BatchView, Limits, validate};
+use tramline_wire::batch::{BatchError, BatchView, Limits, validate_and};
+use tramline_wire::queue::PRIORITY_MAX;
 
 /// The limits of a topic on this node.
 pub fn limits(rules: &TopicRules, settings: &Settings) -> Limits {
@@ -22,7 +23,17 @@ pub const VALUES_BYTES_MAX: u32 = 16 << 20;
 /// Longest message group and message id.
 pub const ID_BYTES_MAX: u32 = 256;
 
-/// Everything that is checked of a producer's batch: lengths, flags, codec, checksum, every record.
-pub fn check<'a>(batch: &'a [u8], rules: &TopicRules, settings: &Settings) -> Result<BatchView<'a>, BatchError> {
-    validate(batch, &limits(rules, settings))
+/// Everything that is checked of a producer's batch: lengths, flags, codec, checksum, every record, attributes for queues.
+pub fn check<'a>(batch: &'a [u8], rules: &TopicRules, settings: &Settings, now_us: i64) -> Result<BatchView<'a>, BatchError> {
+    let retention_us = rules.queue_retention_us.map_or(i64::MAX, |us| i64::try_from(us).unwrap_or(i64::MAX));
+    let deliver_at_us_max = now_us.saturating_add(retention_us);
+    validate_and(batch, &limits(rules, settings), |record, attributes| {
+        let check = |what, value: Option<i64>, min, max| match value {
+            Some(value) if value < min || value > max => Err(BatchError::AttributeOutOfRange { record, what, value, min, max }),
+            _ => Ok(()),
+        };
+        check("priority", attributes.priority.map(i64::from), 0, i64::from(PRIORITY_MAX))?;
+        check("delivery time", attributes.deliver_at_us, 0, deliver_at_us_max)?;
+        check("time to live", attributes.ttl_ms.map(i64::from), 1, i64::from(u32::MAX))
+    })
 }

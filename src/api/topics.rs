@@ -51,7 +51,8 @@ pub fn delete(meta: &[u8]) -> Result<Command, ApiError> {
     Ok(Command::DeleteTopic { name: DeleteTopicRequest::decode(meta)?.name.to_owned() })
 }
 
-fn owned(settings: &List<'_, Setting<'_>>) -> Vec<(String, String)> {
+/// Settings as a command has them.
+pub(super) fn owned(settings: &List<'_, Setting<'_>>) -> Vec<(String, String)> {
     settings.iter().map(|s| (s.key.to_owned(), s.value.to_owned())).collect()
 }
 

@@ -21,6 +21,7 @@ use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::group::{DeleteGroupReply, FindGroupFlags, FindGroupReply, FindGroupRequest};
 use tramline_wire::kind::Kind;
+use tramline_wire::queue::{AlterQueueReply, CreateQueueReply, DeleteQueueReply};
 use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply};
 
 /// Commands waiting to be committed, at most.
@@ -58,6 +59,12 @@ enum Answer {
         created: bool,
     },
     GroupDeleted,
+    QueueCreated {
+        uid: u64,
+        created: bool,
+    },
+    QueueAltered,
+    QueueDeleted,
 }
 
 /// Shard 0's seat at group 0.
@@ -102,7 +109,7 @@ impl ControlSeat {
 }
 
 impl Shard {
-    /// Topic administration, on shard 0.
+    /// Administration of topics and queues, on shard 0.
     pub(super) fn administer(&mut self, now: Now, caller: Caller, kind: Kind, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
         match self.try_administer(now, caller, kind, frame, effects) {
             Ok(taken) => taken,
@@ -126,6 +133,12 @@ impl Shard {
                 let create = api::topics::create(frame.meta, now.utc_us)?;
                 (create.command, create.if_not_exists, create.validate_only)
             }
+            Kind::CreateQueue => {
+                let create = api::queues::create(frame.meta, now.utc_us)?;
+                (create.command, create.if_not_exists, create.validate_only)
+            }
+            Kind::AlterQueue => (api::queues::alter(frame.meta, now.utc_us)?, false, false),
+            Kind::DeleteQueue => (api::queues::delete(frame.meta)?, false, false),
             Kind::AlterTopic => (api::topics::alter(frame.meta)?, false, false),
             _ => (api::topics::delete(frame.meta)?, false, false),
         };
@@ -133,21 +146,21 @@ impl Shard {
             return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
         let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
-        match seat.state.check(&command) {
-            Err(ControlError::TopicExists(name)) if if_not_exists => {
-                // It may have come into being a moment ago, and not be known to every shard yet: then this answer waits as the creator's does.
-                let (uid, partitions) = seat.state.topic_identity(&name).unwrap_or((0, 0));
-                let epoch = seat.state.view_epoch();
-                seat.awaiting.push_back(AwaitingView { epoch, caller, answer: Answer::Created { uid, created: false, partitions } });
-                self.answer_awaiting(effects);
-                return Ok(Taken::Yes);
-            }
-            Err(error) => return Err(ApiError::from(&error)),
-            Ok(()) => {}
+        if let Err(error) = seat.state.check(&command) {
+            // It may have come into being a moment ago, and not be known to every shard yet: then this answer waits as the creator's does.
+            let Some(answer) = fine(&error, if_not_exists, &seat.state) else { return Err(ApiError::from(&error)) };
+            let epoch = seat.state.view_epoch();
+            seat.awaiting.push_back(AwaitingView { epoch, caller, answer });
+            self.answer_awaiting(effects);
+            return Ok(Taken::Yes);
         }
         if validate_only {
-            let Command::CreateTopic { partitions, .. } = command else { unreachable!("only creation can be validated") };
-            answer(&caller, Answer::Created { uid: 0, created: false, partitions }, &self.view, effects);
+            let valid = match command {
+                Command::CreateTopic { partitions, .. } => Answer::Created { uid: 0, created: false, partitions },
+                Command::CreateQueue { .. } => Answer::QueueCreated { uid: 0, created: false },
+                other => unreachable!("only creation can be validated: {other:?}"),
+            };
+            answer(&caller, valid, &self.view, effects);
             return Ok(Taken::Yes);
         }
         self.propose(command, Some(caller), if_not_exists)
@@ -203,17 +216,19 @@ impl Shard {
                     (Ok(Applied::GroupDeleted), _) => Answer::GroupDeleted,
                     (Ok(Applied::Created(uid, partitions)), _) => Answer::Created { uid: uid.0, created: true, partitions },
                     (Ok(Applied::Deleted), _) => Answer::Deleted,
+                    (Ok(Applied::QueueCreated(uid)), _) => Answer::QueueCreated { uid: uid.0, created: true },
+                    (Ok(Applied::QueueAltered), _) => Answer::QueueAltered,
+                    (Ok(Applied::QueueDeleted), _) => Answer::QueueDeleted,
                     (Ok(_), _) => Answer::Altered,
-                    (Err(ControlError::TopicExists(_)), Command::CreateTopic { name, .. }) if pending.if_not_exists => {
-                        let (uid, partitions) = seat.state.topic_identity(name).unwrap_or((0, 0));
-                        Answer::Created { uid, created: false, partitions }
-                    }
-                    (Err(error), _) => {
-                        let error = ApiError::from(&error);
-                        self.metrics.count_error(error.code);
-                        effects.refuse(&caller, error.code, &error.message, "");
-                        continue;
-                    }
+                    (Err(error), _) => match fine(&error, pending.if_not_exists, &seat.state) {
+                        Some(answer) => answer,
+                        None => {
+                            let error = ApiError::from(&error);
+                            self.metrics.count_error(error.code);
+                            effects.refuse(&caller, error.code, &error.message, "");
+                            continue;
+                        }
+                    },
                 };
                 seat.awaiting.push_back(AwaitingView { epoch, caller, answer });
             }
@@ -330,6 +345,21 @@ impl Shard {
     }
 }
 
+/// The answer to whom it is fine that what was to be created exists.
+fn fine(error: &ControlError, if_not_exists: bool, state: &State) -> Option<Answer> {
+    match error {
+        ControlError::TopicExists(name) if if_not_exists => {
+            let (uid, partitions) = state.topic_identity(name).unwrap_or((0, 0));
+            Some(Answer::Created { uid, created: false, partitions })
+        }
+        ControlError::QueueExists(name) if if_not_exists => {
+            let uid = state.queue_identity(name).map_or(0, |uid| uid.0);
+            Some(Answer::QueueCreated { uid, created: false })
+        }
+        _ => None,
+    }
+}
+
 fn answer(caller: &Caller, answer: Answer, view: &View, effects: &mut Effects) {
     let mut tell = |write: &mut dyn FnMut(&mut Vec<u8>)| effects.reply(caller, 0, &mut Vec::new(), write);
     match answer {
@@ -338,6 +368,9 @@ fn answer(caller: &Caller, answer: Answer, view: &View, effects: &mut Effects) {
         }
         Answer::Altered => tell(&mut |out| AlterTopicReply {}.encode(out)),
         Answer::Deleted => tell(&mut |out| DeleteTopicReply {}.encode(out)),
+        Answer::QueueCreated { uid, created } => tell(&mut |out| CreateQueueReply { queue_uid: uid, created }.encode(out)),
+        Answer::QueueAltered => tell(&mut |out| AlterQueueReply {}.encode(out)),
+        Answer::QueueDeleted => tell(&mut |out| DeleteQueueReply {}.encode(out)),
         Answer::GroupDeleted => tell(&mut |out| DeleteGroupReply {}.encode(out)),
         Answer::GroupFound { name, created } => match view.group(&name) {
             Some(group) => tell_group(caller, group, created, effects),

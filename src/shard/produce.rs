@@ -156,7 +156,7 @@ impl Shard {
         let (group, rules) = (partition.group, partition.rules);
         let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
         let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
-        let view = api::produce::check(batch, &rules, &self.settings).map_err(|error| NotTaken::Refused(error.code()))?;
+        let view = api::produce::check(batch, &rules, &self.settings, now.utc_us).map_err(|error| NotTaken::Refused(error.code()))?;
         let mark = view.producer();
         if mark.id != 0 {
             match self.check_mark(slot, &view) {

@@ -113,7 +113,7 @@ impl Shard {
         effects.refuse(caller, error.code, &error.message, &error.next);
     }
 
-    /// Requests about partitions belong to the shard of the first one that is known; topic administration and ids to shard 0.
+    /// Requests about partitions belong to the shard of the first one that is known; administration and ids to shard 0.
     fn owner(&self, conn: ConnId, kind: Kind, frame: &Frame<'_>) -> Owner {
         let first = match kind {
             Kind::Produce => ProduceRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
@@ -122,7 +122,15 @@ impl Shard {
             Kind::TrimPartitions => {
                 TrimPartitionsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
             }
-            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic | Kind::InitProducer if self.id != ShardId(0) => {
+            Kind::CreateTopic
+            | Kind::AlterTopic
+            | Kind::DeleteTopic
+            | Kind::CreateQueue
+            | Kind::AlterQueue
+            | Kind::DeleteQueue
+            | Kind::InitProducer
+                if self.id != ShardId(0) =>
+            {
                 return Owner::Shard(ShardId(0));
             }
             Kind::CommitOffsets => {
@@ -315,7 +323,9 @@ impl Shard {
         }
         let result = match kind {
             Kind::Produce => return self.produce(now, caller, frame, effects),
-            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic => return self.administer(now, caller, kind, frame, effects),
+            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic | Kind::CreateQueue | Kind::AlterQueue | Kind::DeleteQueue => {
+                return self.administer(now, caller, kind, frame, effects);
+            }
             Kind::TrimPartitions => return self.trim_partitions(now, caller, frame, effects),
             Kind::FindGroup
             | Kind::JoinGroup
@@ -347,24 +357,20 @@ impl Shard {
                 let view = Arc::clone(&self.view);
                 expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::topics::list(out, &view)))
             }
+            Kind::ListQueues => {
+                let view = Arc::clone(&self.view);
+                expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::queues::list(out, &view)))
+            }
+            Kind::FindQueue => self.find_queue(&caller, frame, effects),
             Kind::DescribeTopic | Kind::DescribeStorage if self.gathers_are_full() => return Taken::Blocked,
             Kind::DescribeTopic => self.describe(caller, frame, effects),
             Kind::DescribeStorage => expect_empty(frame).map(|()| self.describe_storage(caller, effects)),
             Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
             Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),
             // What `api::hello::is_answered` leaves out.
-            Kind::CreateQueue
-            | Kind::AlterQueue
-            | Kind::DeleteQueue
-            | Kind::ListQueues
-            | Kind::FindQueue
-            | Kind::DescribeQueue
-            | Kind::Receive
-            | Kind::Settle
-            | Kind::Browse
-            | Kind::Purge
-            | Kind::DeleteMessages
-            | Kind::Redrive => Err(ApiError::of(ErrorCode::UnknownKind)),
+            Kind::DescribeQueue | Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+                Err(ApiError::of(ErrorCode::UnknownKind))
+            }
             // Said again: harmless, and answered as the first time.
             Kind::Hello => {
                 self.hello(&caller, frame, effects);

@@ -5,6 +5,7 @@ mod expiry;
 mod full_disk;
 mod groups;
 mod producers;
+mod queues;
 mod requests;
 mod trims;
 mod world;

@@ -34,7 +34,9 @@ impl World {
     fn with_topics(topics: &[&str]) -> World {
         let mut world = World { state: State::new(), index: 0 };
         world.apply(register(2, 2)).unwrap();
-        topics.iter().for_each(|name| drop(world.apply(create(name, 3)).unwrap()));
+        for name in topics {
+            world.apply(create(name, 3)).unwrap();
+        }
         world
     }
 

@@ -146,6 +146,19 @@ pub enum BatchError {
         /// Number of the record in the batch.
         record: u32,
     },
+    /// An attribute for queues is out of range.
+    AttributeOutOfRange {
+        /// Number of the record in the batch.
+        record: u32,
+        /// Which.
+        what: &'static str,
+        /// Its value.
+        value: i64,
+        /// The lowest that is accepted.
+        min: i64,
+        /// The highest that is accepted.
+        max: i64,
+    },
 }
 
 impl BatchError {
@@ -158,6 +171,7 @@ impl BatchError {
             BatchError::BatchTooLarge { .. } | BatchError::ValuesTooLarge { .. } => ErrorCode::BatchTooLarge,
             BatchError::BodyChecksum { .. } | BatchError::HeaderChecksum { .. } => ErrorCode::ChecksumMismatch,
             BatchError::RecordTooLarge { .. } => ErrorCode::RecordTooLarge,
+            BatchError::AttributeOutOfRange { .. } => ErrorCode::InvalidAttribute,
             _ => ErrorCode::BadBatch,
         }
     }
@@ -213,6 +227,9 @@ impl fmt::Display for BatchError {
             }
             BatchError::BadValuesLength { declared, actual } => {
                 write!(f, "the index declares {declared} bytes of values, the values section has {actual}")
+            }
+            BatchError::AttributeOutOfRange { record, what, value, min, max } => {
+                write!(f, "record {record} has a {what} of {value}, accepted are {min} to {max}")
             }
             BatchError::BadHeaders { record } => write!(f, "the headers of record {record} are not laid out as specified"),
         }

@@ -30,4 +30,4 @@ pub use build::{BatchBuilder, NewRecord, ProducerMark, PushRefused, mark_produce
 pub use error::BatchError;
 pub use layout::*;
 pub use record::{Attributes, Header, Headers, Index, IndexEntry, RecordView, Records};
-pub use view::{BatchView, Batches, LeaderStamp, mark_append_time, stamp_leader, validate};
+pub use view::{BatchView, Batches, LeaderStamp, mark_append_time, stamp_leader, validate, validate_and};

@@ -345,6 +345,16 @@ impl<'a> BatchView<'a> {
     /// Walks the index and checks everything that can be checked without decompressing: flags, deltas, sizes, sums,
     /// timestamps, and for codec none the headers.
     pub fn validate_records(&self, limits: &Limits) -> Result<(), BatchError> {
+        self.validate_records_and(limits, |_, _| Ok(()))
+    }
+
+    /// The same, and what else `attributes` wants to be true of a record, by its number in the batch, that has a delivery time, a priority or a time to
+    /// live. Records without them cost nothing.
+    pub fn validate_records_and(
+        &self,
+        limits: &Limits,
+        mut attributes: impl FnMut(u32, &Attributes<'_>) -> Result<(), BatchError>,
+    ) -> Result<(), BatchError> {
         if self.values_len() > limits.values_bytes_max {
             return Err(BatchError::ValuesTooLarge { bytes: self.values_len(), max: limits.values_bytes_max });
         }
@@ -376,6 +386,9 @@ impl<'a> BatchView<'a> {
                 continue;
             }
             check_sizes(&entry, record, limits)?;
+            if entry.flags & (RECORD_DELIVER_AT | RECORD_PRIORITY | RECORD_TTL) != 0 {
+                attributes(record, &entry.attributes)?;
+            }
             if entry.is_tombstone() && (entry.value_len != 0 || !tombstones) {
                 return Err(BatchError::BadTombstone { record });
             }

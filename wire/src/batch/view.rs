@@ -7,6 +7,7 @@
 use super::build::ProducerMark;
 use super::error::BatchError;
 use super::layout::*;
+use super::record::Attributes;
 use crate::codec::Codec;
 use std::fmt;
 
@@ -253,13 +254,22 @@ pub(super) fn body_crc(batch: &[u8]) -> u32 {
 
 /// Everything a broker checks of a batch that a producer sent: exact length, limits, producer's flags, checksum, records.
 pub fn validate<'a>(bytes: &'a [u8], limits: &Limits) -> Result<BatchView<'a>, BatchError> {
+    validate_and(bytes, limits, |_, _| Ok(()))
+}
+
+/// The same, and what [`BatchView::validate_records_and`] has to be told.
+pub fn validate_and<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    attributes: impl FnMut(u32, &Attributes<'_>) -> Result<(), BatchError>,
+) -> Result<BatchView<'a>, BatchError> {
     if bytes.len() as u64 > limits.batch_bytes_max as u64 {
         return Err(BatchError::BatchTooLarge { bytes: bytes.len() as u64, max: limits.batch_bytes_max });
     }
     let view = BatchView::parse_exact(bytes)?;
     view.check_from_producer()?;
     view.verify_body()?;
-    view.validate_records(limits)?;
+    view.validate_records_and(limits, attributes)?;
     Ok(view)
 }
 
