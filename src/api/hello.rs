@@ -31,16 +31,10 @@ pub fn check(meta: &[u8], payload: &[u8]) -> Result<u16, ApiError> {
     Ok(protocol)
 }
 
-/// Whether this node answers a kind that the protocol has.
-pub fn is_answered(kind: Kind) -> bool {
-    !matches!(kind, Kind::DescribeQueue | Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive)
-}
-
 /// Appends the reply.
 pub fn reply(out: &mut Vec<u8>, protocol: u16, info: &NodeInfo, shard: ShardId, settings: &Settings) {
     let apis: Vec<_> = Kind::ALL
         .iter()
-        .filter(|kind| is_answered(**kind))
         .map(|kind| {
             let (min, max) = kind.versions();
             ApiVersions { kind: kind.as_u8(), min, max }

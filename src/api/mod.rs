@@ -10,6 +10,7 @@ pub mod list_offsets;
 pub mod metadata;
 pub mod produce;
 pub mod producer;
+pub mod queue_messages;
 pub mod queues;
 pub mod storage;
 pub mod topics;

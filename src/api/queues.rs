@@ -5,7 +5,7 @@
 use super::ApiError;
 use super::topics::{Create, owned};
 use crate::control::{Command, QueueStart, QueueView, View};
-use crate::subscription::queue::rules::QueueRules;
+use crate::subscription::queue::QueueRules;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
 use tramline_wire::queue::{

@@ -41,7 +41,7 @@ impl From<&FooterEntry> for Oldest {
 
 impl Partition {
     /// Whether `oldest` is not kept any more, once `gone_bytes` in front of it are gone: it lies below the start, or all of it is older than the
-    /// topic's retention.ms, or retention.bytes are there without it.
+    /// topic's retention.ms, or retention.bytes are there without it. What a queue has not settled stays up to queue.retention.ms.
     pub fn has_expired(&self, oldest: &Oldest, gone_bytes: u64, utc_us: i64) -> bool {
         let trimmed = oldest.end_offset <= self.log_start();
         let too_old = self.rules.retention_ms.is_some_and(|ms| {
@@ -49,7 +49,13 @@ impl Partition {
             oldest.newest_ts_us.saturating_add(kept_us) < utc_us
         });
         let too_much = self.rules.retention_bytes.is_some_and(|keep| self.index.bytes() - gone_bytes - oldest.bytes >= keep);
-        trimmed || too_old || too_much
+        trimmed || (too_old || too_much) && !self.is_held(oldest, utc_us)
+    }
+
+    /// Whether a queue has not settled all of it, and still may.
+    fn is_held(&self, oldest: &Oldest, utc_us: i64) -> bool {
+        let kept_us = self.rules.queue_retention_us.map_or(i64::MAX, |us| i64::try_from(us).unwrap_or(i64::MAX));
+        oldest.end_offset > self.held_from && oldest.newest_ts_us.saturating_add(kept_us) >= utc_us
     }
 
     /// Whether a look at the batches of the oldest run may find some that are not kept any more. Nothing is known of a run's first batch before the

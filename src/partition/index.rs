@@ -275,6 +275,12 @@ impl Index {
         Some(before_us.saturating_add(share as i64))
     }
 
+    /// The first offset of a run, or of a batch in the tail, that may hold a record of `at_us` or later; `None` where all are older.
+    pub fn first_offset_since(&self, at_us: i64) -> Option<u64> {
+        let run = self.runs.iter().find(|run| run.newest_ts_us >= at_us).map(|run| run.first_offset);
+        run.or_else(|| self.tail().find(|batch| batch.newest_ts_us >= at_us).map(|batch| batch.base_offset))
+    }
+
     /// Runs, oldest first.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter()

@@ -61,6 +61,8 @@ pub struct Partition {
     pub index: Index,
     /// Who produces to it idempotently.
     pub(super) producers: Producers,
+    /// Queues have settled everything below; [`u64::MAX`] without queues. May be behind.
+    pub held_from: u64,
     log_start: u64,
     /// How far up the start is for good. Retention moves the start without a word in the log: until its segment is freed or a
     /// checkpoint says so, a crash brings it back.
@@ -84,6 +86,7 @@ impl Partition {
             rules,
             index: Index::default(),
             producers: Producers::default(),
+            held_from: u64::MAX,
             log_start: 0,
             durable_start: 0,
             next_offset: 0,

@@ -273,6 +273,7 @@ impl Shard {
         let epoch = view.epoch;
         let before = std::mem::replace(&mut self.view, view);
         self.adopt_groups(now, &before, effects);
+        self.adopt_queues(now, &before, effects);
         if self.seat.is_some() {
             self.on_view_in_force(self.id, epoch, effects);
         } else {

@@ -4,7 +4,7 @@
 //!
 //! Not here: changes of the metadata (`admin.rs`), how answers are laid out (api/).
 
-use super::mesh::{GroupProgress, GroupStatus, Message, PartitionStatus};
+use super::mesh::{GroupProgress, GroupStatus, Message, PartitionStatus, QueueStatus};
 use super::shard::{Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::control::{Command, ControlError};
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::group::{DescribeGroupRequest, OFFSET_NONE};
+use tramline_wire::queue::DescribeQueueRequest;
 use tramline_wire::storage::ShardStorage;
 use tramline_wire::topics::DescribeTopicRequest;
 
@@ -66,6 +67,11 @@ enum Found {
     Progress {
         name: String,
         partitions: Vec<GroupProgress>,
+    },
+    /// How one queue stands.
+    Queue {
+        name: String,
+        partitions: Vec<QueueStatus>,
     },
     /// Whether a group has no members, and takes none until this is over.
     Retired {
@@ -209,6 +215,38 @@ impl Shard {
         self.unblock(effects);
     }
 
+    /// Describes a queue with numbers from every shard that has partitions of its topic.
+    pub(super) fn describe_queue(&mut self, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
+        let request = DescribeQueueRequest::decode(frame.meta)?;
+        let view = Arc::clone(&self.view);
+        let Some(queue) = view.queue(request.name) else {
+            return Err(ApiError::from(&ControlError::UnknownQueue(request.name.to_owned())));
+        };
+        let topic = view.topic(&queue.topic_name).expect("a queue's topic exists");
+        let question = self.gathers.next_question();
+        let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
+        let found = Found::Queue { name: queue.name.clone(), partitions: self.queue_status(queue.uid, &on(self.id)) };
+        let mut gather = Gather { question, caller: Some(caller), missing: 0, found };
+        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
+            let partitions = on(to);
+            if !partitions.is_empty() {
+                gather.missing += 1;
+                effects.push(Effect::Mesh { to, message: Message::QueueAsked { question, uid: queue.uid, partitions } });
+            }
+        }
+        self.gathers.open.push(gather);
+        self.finish_gathers(effects);
+        Ok(())
+    }
+
+    pub(super) fn on_queue_status(&mut self, question: u64, partitions: Vec<QueueStatus>, effects: &mut Effects) {
+        if let Some(Found::Queue { partitions: found, .. }) = self.gathers.on_answer(question) {
+            found.extend(partitions);
+        }
+        self.finish_gathers(effects);
+        self.unblock(effects);
+    }
+
     /// Deletes a group, on shard 0: its home says that it has no members and takes none any more, then the metadata forget it. `caller` is `None` for
     /// one that nobody uses.
     pub(super) fn retire_group(&mut self, now: Now, caller: Option<Caller>, name: &str, effects: &mut Effects) -> Result<(), ApiError> {
@@ -266,8 +304,17 @@ impl Shard {
                 }
                 None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
             },
+            (Found::Queue { name, partitions }, Some(caller)) => match (self.view.queue(&name), &self.view) {
+                (Some(queue), view) => {
+                    let topic = view.topic(&queue.topic_name).expect("a queue's topic exists");
+                    effects.reply(caller, 0, &mut Vec::new(), |out| api::queue_messages::describe(out, queue, topic, &partitions));
+                }
+                (None, _) => effects.refuse(caller, ErrorCode::UnknownQueue, "", ""),
+            },
             (Found::Retired { name, uid, is_empty }, _) => self.delete_retired(caller, name, uid, is_empty, effects),
-            (Found::Topic { .. } | Found::Storage(_) | Found::Progress { .. }, None) => unreachable!("clients alone ask for these"),
+            (Found::Topic { .. } | Found::Storage(_) | Found::Progress { .. } | Found::Queue { .. }, None) => {
+                unreachable!("clients alone ask for these")
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 use crate::control::View;
 use crate::ids::{ConnId, PartitionUid, SubscriptionUid};
+use crate::subscription::queue::PartCounts;
 use std::sync::Arc;
 use tramline_wire::frame::FrameHeader;
 use tramline_wire::storage::ShardStorage;
@@ -75,6 +76,35 @@ pub struct GroupProgress {
     pub drain_ms: Option<u64>,
 }
 
+/// How a queue stands in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// The partition.
+    pub uid: PartitionUid,
+    /// All below is settled.
+    pub settled_to: u64,
+    /// All below was looked at.
+    pub looked_to: u64,
+    /// First offset that is not committed.
+    pub committed_end: u64,
+    /// Messages that may be delivered now.
+    pub ready: u64,
+    /// Messages that somebody has.
+    pub leased: u64,
+    /// Messages that wait for their time or their turn.
+    pub delayed: u64,
+    /// Messages that were given up.
+    pub dead: u64,
+    /// Time of the oldest message that is not settled, UTC microseconds; -1 for none.
+    pub oldest_us: i64,
+    /// What was done since the shard started.
+    pub counts: PartCounts,
+    /// Receives that wait, told with the first partition of a shard.
+    pub waiting: u32,
+    /// Who alone receives; empty for nobody.
+    pub holder: Vec<u8>,
+}
+
 /// One message between shards.
 #[derive(Debug)]
 pub enum Message {
@@ -141,6 +171,22 @@ pub enum Message {
         question: u64,
         /// Those that have something here.
         groups: Vec<GroupStatus>,
+    },
+    /// Tell how a queue stands in your partitions.
+    QueueAsked {
+        /// Names the question.
+        question: u64,
+        /// The queue.
+        uid: SubscriptionUid,
+        /// The partitions, all of the shard asked.
+        partitions: Vec<PartitionUid>,
+    },
+    /// The answer.
+    Queue {
+        /// The question.
+        question: u64,
+        /// Those of the partitions that are known.
+        partitions: Vec<QueueStatus>,
     },
     /// Tell how far a group has read your partitions.
     GroupProgressAsked {

@@ -20,6 +20,7 @@ pub mod mesh;
 mod offsets;
 mod produce;
 mod producers;
+mod queue;
 mod queues;
 mod reads;
 mod requests;

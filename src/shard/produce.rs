@@ -191,6 +191,9 @@ impl Shard {
         }
         self.partitions.touch(group, appended.block, slot, placed.end_offset());
         self.urgent |= self.sessions.is_awaited(slot);
+        if self.queues.has_queues_on(uid) {
+            self.show_queues(now, uid, &view, &stamp, &placed);
+        }
         if rules.visible_at_leader && self.visible_at_close.last() != Some(&slot) {
             self.visible_at_close.push(slot);
         }

@@ -6,7 +6,7 @@ use super::shard::Shard;
 use crate::api::{self, ApiError};
 use crate::control::{ControlError, QueueView};
 use crate::effects::{Caller, Effects};
-use crate::subscription::queue::rules::QueueRules;
+use crate::subscription::queue::QueueRules;
 use tramline_wire::frame::Frame;
 use tramline_wire::queue::FindQueueRequest;
 

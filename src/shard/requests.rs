@@ -139,6 +139,9 @@ impl Shard {
             Kind::FetchOffsets => {
                 FetchOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
             }
+            Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+                api::queue_messages::first_partition(kind, frame.meta)
+            }
             Kind::DeleteGroup if self.id != ShardId(0) => return Owner::Shard(ShardId(0)),
             Kind::FindGroup if self.id != ShardId(0) => return self.owner_of_find(frame),
             Kind::JoinGroup => return self.owner_of_group(JoinGroupRequest::decode(frame.meta).map(|r| r.group_uid).ok()),
@@ -228,6 +231,7 @@ impl Shard {
             }
             Message::ConnClosed { conn } => {
                 self.sessions.close_conn(conn, Some(from));
+                self.close_receivers(now, conn, Some(from), effects);
                 self.half_taken.remove(&(conn, Some(from)));
                 self.drop_deferred(from, conn, effects);
                 self.answer_deferred(now, effects);
@@ -253,6 +257,11 @@ impl Shard {
                 let partitions = self.progress_of(now, uid, &owned);
                 effects.push(Effect::Mesh { to: from, message: Message::GroupProgress { question, partitions } });
             }
+            Message::QueueAsked { question, uid, partitions } => {
+                let partitions = self.queue_status(uid, &partitions);
+                effects.push(Effect::Mesh { to: from, message: Message::Queue { question, partitions } });
+            }
+            Message::Queue { question, partitions } => self.on_queue_status(question, partitions, effects),
             Message::GroupProgress { question, partitions } => self.on_group_progress(question, partitions, effects),
             Message::GroupRetireAsked { question, uid } => {
                 let is_retired = self.members.retire(now, uid);
@@ -367,9 +376,14 @@ impl Shard {
             Kind::DescribeStorage => expect_empty(frame).map(|()| self.describe_storage(caller, effects)),
             Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
             Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),
-            // What `api::hello::is_answered` leaves out.
-            Kind::DescribeQueue | Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
-                Err(ApiError::of(ErrorCode::UnknownKind))
+            Kind::DescribeQueue if self.gathers_are_full() => return Taken::Blocked,
+            Kind::DescribeQueue => self.describe_queue(caller, frame, effects),
+            Kind::Browse => self.browse_queue(now, &caller, frame, effects),
+            Kind::Receive | Kind::Settle | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+                match self.answer_for_queue(now, caller, kind, frame, effects) {
+                    Ok(taken) => return taken,
+                    Err(error) => Err(error),
+                }
             }
             // Said again: harmless, and answered as the first time.
             Kind::Hello => {
@@ -408,6 +422,24 @@ impl Shard {
             _ => self.retire_group(now, Some(caller), DeleteGroupRequest::decode(frame.meta)?.name, effects)?,
         }
         Ok(Taken::Yes)
+    }
+
+    /// Answers a request about messages of a queue.
+    fn answer_for_queue(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        kind: Kind,
+        frame: &Frame<'_>,
+        effects: &mut Effects,
+    ) -> Result<Taken, ApiError> {
+        match kind {
+            Kind::Receive => self.receive(now, caller, frame, effects),
+            Kind::Settle => self.settle(now, caller, frame),
+            Kind::Purge => self.purge_queue(now, caller, frame),
+            Kind::DeleteMessages => self.delete_messages(now, caller, frame),
+            _ => self.redrive_queue(now, caller, frame),
+        }
     }
 
     /// Why a partition cannot be had here, and where it could.

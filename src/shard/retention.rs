@@ -165,7 +165,9 @@ impl Shard {
         }
         if let Some(end) = dropped {
             partition.on_dropped(end);
+            let uid = partition.uid;
             self.retention.starts_moved = true;
+            self.untidy_queues(uid);
         }
     }
 }

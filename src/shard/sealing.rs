@@ -40,6 +40,7 @@ impl Shard {
         self.give_producer_ids(now, effects);
         self.expire_producers(now);
         self.expire_groups(now, effects);
+        self.tidy_queues(now);
         self.count_budgets(now);
         self.keep_starts(effects);
         self.sort(now, effects);
@@ -146,7 +147,13 @@ impl Shard {
     /// What consumer groups have committed and who their members are, as it would stand in the log.
     fn notes(&self) -> Vec<Vec<u8>> {
         let notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
-        encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot()).collect()
+        let mut all: Vec<_> = encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot()).collect();
+        let committed_end = |uid| {
+            let found = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).or_else(|| self.unclaimed.get(&uid));
+            found.map(Partition::committed_end)
+        };
+        self.queues.snapshot(committed_end, &mut all);
+        all
     }
 
     /// A segment is sealed: its runs take the place of the batches in the tails.

@@ -13,6 +13,7 @@ use super::mesh::Message;
 use super::offsets::OffsetCare;
 use super::produce::Progress;
 use super::producers::ProducerCare;
+use super::queue::QueueCare;
 use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
@@ -87,6 +88,7 @@ pub struct Shard {
     pub(super) offsets: OffsetCare,
     pub(super) members: MemberCare,
     pub(super) group_expiry: GroupExpiry,
+    pub(super) queues: QueueCare,
     pub(super) sessions: Sessions,
     pub(super) metrics: ShardMetrics,
     /// Something was refused for lack of room: tell the edge when there is some.
@@ -131,11 +133,12 @@ pub(super) struct Parts {
     pub(super) seat: Option<ControlSeat>,
     pub(super) offsets: OffsetCare,
     pub(super) members: MemberCare,
+    pub(super) queues: QueueCare,
 }
 
 impl Shard {
     pub(super) fn assemble(parts: Parts) -> Shard {
-        let Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat, offsets, members } = parts;
+        let Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat, offsets, members, queues } = parts;
         Shard {
             forwards: ForwardBudget::new(settings.shards),
             acks: Acks::new(group_ids.iter().copied()),
@@ -143,6 +146,7 @@ impl Shard {
             offsets,
             members,
             group_expiry: GroupExpiry::default(),
+            queues,
             id,
             node,
             settings,
@@ -208,7 +212,7 @@ impl Shard {
                 self.sessions.on_sent(conn, queued_bytes);
                 self.unblock(effects);
             }
-            Event::Closed { conn } => self.on_closed(conn, effects),
+            Event::Closed { conn } => self.on_closed(now, conn, effects),
             Event::Done { token, outcome } => self.on_done(now, token, outcome, effects),
             Event::Mesh { from, message } => self.on_mesh(now, from, message, effects),
             Event::Deadline => self.on_deadline(now, effects),
@@ -251,6 +255,7 @@ impl Shard {
                 self.half_taken.is_empty()
                     && self.acks.is_empty()
                     && self.members.is_quiet()
+                    && self.queues.is_quiet()
                     && self.sealing.is_none()
                     && !self.owes_checkpoint()
                     && self.log.is_quiet()
@@ -348,10 +353,11 @@ impl Shard {
         effects.push(Effect::Close { conn, reason: "too many connections" });
     }
 
-    fn on_closed(&mut self, conn: ConnId, effects: &mut Effects) {
+    fn on_closed(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(state) = self.conns.close(conn) else { return };
         self.half_taken.remove(&(conn, None));
         self.sessions.close_conn(conn, None);
+        self.close_receivers(now, conn, None, effects);
         if state.forwarded {
             for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
                 effects.push(Effect::Mesh { to: shard, message: Message::ConnClosed { conn } });
@@ -419,31 +425,31 @@ impl Shard {
         self.trims.release(&self.acks, &self.partitions, effects);
         self.offsets.release(&self.acks, effects);
         self.members.release(&self.acks, effects);
+        self.release_queues(now, effects);
         self.maybe_serve(effects);
         commits.clear();
         self.commits = commits;
     }
 
     fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
-        if self.members.has_unwritten() {
-            self.write_groups(now, effects);
-        }
+        self.write_controls(now, effects);
         self.close_blocks(now, effects);
         if !self.deferred.is_empty() {
             self.answer_deferred(now, effects);
-            if self.members.has_unwritten() {
-                self.write_groups(now, effects);
-            }
+            self.write_controls(now, effects);
             self.close_blocks(now, effects);
         }
+        self.look_for_queues();
         if self.sessions.has_work() {
             let conns = &self.conns;
             self.sessions.pump(&self.partitions, &mut self.log, &mut self.slab, effects, |conn| conns.queued_bytes(conn));
             self.after_pump();
+            self.on_collected(now, effects);
             if self.sessions.take_wants_more() {
                 self.urgent = true;
-                self.close_blocks(now, effects);
             }
+            self.write_controls(now, effects);
+            self.close_blocks(now, effects);
         }
         if self.sessions.has_starved() {
             // A millisecond: about the time in which a read or a send gives memory back.
@@ -457,8 +463,21 @@ impl Shard {
         effects.wake_at(self.acks.next_deadline_us());
         if self.phase == Phase::Serving {
             effects.wake_at(self.members.next_deadline_us());
+            effects.wake_at(self.queues.next_deadline_us());
         }
         effects.wake_at(self.conns.next_sweep_us());
+    }
+
+    /// Puts into the open block what consumer groups and queues have to say.
+    fn write_controls(&mut self, now: Now, effects: &mut Effects) {
+        if self.members.has_unwritten() {
+            self.write_groups(now, effects);
+        }
+        self.serve_queues(now, effects);
+        if self.queues.has_unwritten() {
+            self.write_queues(now, effects);
+        }
+        self.release_queues(now, effects);
     }
 
     /// Closes what may be closed. A block in which nobody waits for anything (levels `none` and `leader`) is left open for up to a
@@ -514,6 +533,7 @@ impl Shard {
         self.answer_deferred(now, effects);
         self.acks.on_deadline(now, effects, &mut self.metrics);
         self.on_group_deadline(now);
+        self.on_queue_deadline(now, effects);
         self.sessions.on_deadline(now, &self.partitions, effects);
         let overdue = self.conns.overdue(now, self.settings.connection_idle_timeout_us, self.settings.partial_frame_timeout_us);
         for (conn, why) in overdue {
@@ -547,6 +567,7 @@ impl Shard {
         self.trims.fail_all(effects, reason);
         self.offsets.fail_all(effects, reason);
         self.members.fail_all(effects, reason);
+        self.fail_queues(effects, reason);
         if let Some(seat) = &mut self.seat {
             seat.fail_all(effects, &mut self.metrics, reason);
         }

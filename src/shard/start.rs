@@ -9,6 +9,7 @@
 use super::admin::ControlSeat;
 use super::groups::MemberCare;
 use super::offsets::OffsetCare;
+use super::queue::QueueCare;
 use super::shard::{Parts, Shard, Taken};
 use crate::api::NodeInfo;
 use crate::bytes::Slab;
@@ -22,6 +23,7 @@ use crate::mutants::Mutant;
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable};
+use crate::subscription::queue::{Part, QUEUE_SCHEMA, decode_queue_notes};
 use crate::subscription::{OFFSETS_SCHEMA, Offsets, decode_notes};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,6 +58,8 @@ pub enum StartFailure {
     Trim(String),
     /// Members or committed offsets of a consumer group in the log, or in the checkpoint, cannot be read.
     Group(String),
+    /// Words on a queue in the log or the checkpoint cannot be read.
+    Queue(String),
     /// What the log holds does not follow from what it held before.
     OutOfOrder(String),
     /// The consensus core refused.
@@ -77,6 +81,9 @@ impl fmt::Display for StartFailure {
                     f,
                     "what was trimmed cannot be read: {what}; start the version that wrote it, or run `tramline inspect` on the data directory"
                 )
+            }
+            StartFailure::Queue(what) => {
+                write!(f, "what is stored of a queue cannot be read: {what}; restore the shard's directory from a copy")
             }
             StartFailure::Group(what) => {
                 write!(
@@ -146,6 +153,7 @@ impl Shard {
             seat,
             offsets: OffsetCare::new(controls.offsets),
             members: MemberCare::new(controls.members),
+            queues: QueueCare::new(controls.queues),
         });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
         if shard.settings.sorter_segments > 0 {
@@ -361,6 +369,7 @@ struct Controls {
     trims: Vec<(GroupId, Trim)>,
     offsets: Offsets,
     members: BTreeMap<SubscriptionUid, Durable>,
+    queues: BTreeMap<(SubscriptionUid, PartitionUid), Part>,
 }
 
 /// Takes in the checkpoint's notes, then what stands in the log behind it. A payload that is damaged is told with the other damage: an offset goes back
@@ -375,6 +384,11 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
             (Some(OFFSETS_SCHEMA), _) => {
                 let notes = decode_notes(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
                 notes.iter().for_each(|note| controls.offsets.apply(note));
+            }
+            (Some(QUEUE_SCHEMA), _) => {
+                let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| StartFailure::Queue(error.to_string()))?;
+                let part = controls.queues.entry((queue, partition)).or_default();
+                notes.iter().for_each(|note| part.apply(None, note));
             }
             (Some(CHANGE_SCHEMA), _) => restore_members(recovered, &mut controls, payload)?,
             // Whatever else it is, it is no trim that this program knows.

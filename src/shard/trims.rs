@@ -171,6 +171,9 @@ impl Shard {
     pub(super) fn on_trimmed(&mut self, now: Now) {
         while let Some(slot) = self.trimmed.pop() {
             self.trim(now, slot);
+            if let Some(uid) = self.partitions.get(slot).map(|partition| partition.uid) {
+                self.untidy_queues(uid);
+            }
         }
     }
 }

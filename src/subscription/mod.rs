@@ -14,6 +14,7 @@
 use crate::bytes::PAGE_BYTES;
 
 mod cold;
+mod collect;
 mod cursor;
 mod frames;
 mod lookup;
@@ -23,6 +24,7 @@ pub mod queue;
 mod session;
 mod sessions;
 
+pub use collect::{Collected, CollectedBatch, CollectedPart, Wants};
 pub use cursor::Cursor;
 pub use lookup::{LookupAnswer, LookupEntry};
 pub use offsets::{

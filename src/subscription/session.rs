@@ -1,5 +1,6 @@
 //! One fetch under way: who asked, what it may still send, and its cursors.
 
+use super::collect::Collecting;
 use super::cursor::Cursor;
 use super::frames::Frame;
 use super::lookup::LookupAnswer;
@@ -15,6 +16,8 @@ pub enum Mode {
     Streaming,
     /// A look-up by time: with its one reply.
     Lookup,
+    /// When everything that was asked for is there. There is no reply: the shard itself has asked.
+    Collect,
 }
 
 /// What a fetch asks for.
@@ -54,6 +57,8 @@ pub(super) struct Session {
     /// Look-ups only: answers found so far, by cursor.
     pub(super) answers: Vec<LookupAnswer>,
     pub(super) unanswered: usize,
+    /// Collections only.
+    pub(super) collecting: Option<Box<Collecting>>,
 }
 
 impl Session {

@@ -3,6 +3,7 @@
 //! Invariants: a session stands in the queue at most once; a cursor waits at its partition at most once; a session that is gone
 //! leaves nothing behind but numbers that nobody answers to (numbers are never reused).
 
+use super::collect::{Collected, Collecting, Wants};
 use super::cursor::{Cursor, Next, Owner};
 use super::frames::Frame;
 use super::lookup::{LookupAnswer, LookupEntry, first_record_at};
@@ -10,7 +11,7 @@ use super::session::{FetchStart, Mode, Session};
 use super::{CURSORS_MAX, FETCH_FRAME_BYTES, QUEUE_BYTES_HIGH, SESSIONS_MAX};
 use crate::bytes::{Bytes, Slab};
 use crate::effects::{Caller, Effects, Now};
-use crate::ids::{ConnId, IdMap, SegmentUid, ShardId};
+use crate::ids::{ConnId, IdMap, PartitionUid, SegmentUid, ShardId};
 use crate::log::{Log, ReadError};
 use crate::mutants::Mutant;
 use crate::partition::{Partitions, Slot};
@@ -92,6 +93,7 @@ pub struct Sessions {
     cursors: usize,
     frame: Frame,
     counts: FetchCounts,
+    collected: Vec<Collected>,
 }
 
 fn stream_key(conn: ConnId, via: Option<ShardId>, stream: u64) -> StreamKey {
@@ -128,6 +130,40 @@ impl Sessions {
         self.begin(now, caller, &start, cursors, answers)
     }
 
+    /// Begins a collection of up to `bytes_max` bytes (and the rest of one batch) for the shard itself; it ends among `take_collected`. The caller bounds
+    /// how many are under way.
+    pub fn collect(&mut self, ticket: u64, bytes_max: usize, wanted: Vec<(Slot, PartitionUid, Wants)>) {
+        let (collecting, cursors) = Collecting::new(ticket, bytes_max, wanted);
+        let id = self.next_id;
+        self.next_id += 1;
+        self.cursors += cursors.len();
+        let caller = Caller { conn: ConnId(u64::MAX), via: None, kind: 0, version: 0, correlation: ticket };
+        let mut session = Session {
+            caller,
+            mode: Mode::Collect,
+            credit: i64::MAX,
+            min_bytes: 0,
+            overdue: false,
+            unanswered: cursors.len(),
+            cursors,
+            ready: VecDeque::new(),
+            queued: false,
+            choked: false,
+            holds: false,
+            held: Frame::default(),
+            answers: Vec::new(),
+            collecting: Some(Box::new(collecting)),
+        };
+        (0..session.cursors.len() as u32).for_each(|at| session.make_ready(at));
+        self.by_id.insert(id, session);
+        self.enqueue(id);
+    }
+
+    /// Collections that have ended since the last call.
+    pub fn take_collected(&mut self) -> Vec<Collected> {
+        std::mem::take(&mut self.collected)
+    }
+
     fn begin(
         &mut self,
         now: Now,
@@ -162,6 +198,7 @@ impl Sessions {
             held: Frame::default(),
             answers,
             unanswered,
+            collecting: None,
         };
         if start.mode == Mode::OneShot {
             // What is read beyond the one reply is read for nobody.
@@ -176,7 +213,7 @@ impl Sessions {
                 self.by_stream.insert(key, id);
             }
             Mode::OneShot => self.deadlines.push(Reverse((deadline_us, id))),
-            Mode::Lookup => {}
+            Mode::Lookup | Mode::Collect => {}
         }
         self.by_id.insert(id, session);
         self.enqueue(id);
@@ -348,6 +385,7 @@ impl Sessions {
                 Mode::Streaming => self.turn_of_stream(id, &mut session, reading, &queued_bytes),
                 Mode::OneShot => self.turn_of_one_shot(id, &mut session, reading, &queued_bytes),
                 Mode::Lookup => self.turn_of_lookup(id, &mut session, reading),
+                Mode::Collect => self.turn_of_collection(id, &mut session, reading),
             };
             self.cold_bytes = cold_bytes;
             self.damage = damage;
@@ -484,6 +522,30 @@ impl Sessions {
             return false;
         }
         reply_lookup(&session.caller, &session.answers, reading.effects);
+        true
+    }
+
+    fn turn_of_collection(&mut self, id: u64, session: &mut Session, reading: &mut Reading<'_>) -> bool {
+        let mut collecting = session.collecting.take().expect("a collection");
+        while let Some(at) = session.ready.pop_front() {
+            let cursor = &mut session.cursors[at as usize];
+            cursor.ready = false;
+            match collecting.turn(Owner { session: id, cursor: at }, cursor, reading) {
+                None => session.unanswered -= 1,
+                Some(Next::End) => {
+                    self.wants_more |= reading.partitions.get(cursor.slot).is_some_and(|p| p.next_offset() > cursor.offset);
+                    self.wait_at(id, at, cursor);
+                }
+                Some(Next::Later) => self.later.push_back((id, at)),
+                Some(Next::Starved) => self.starved.push_back((id, at)),
+                Some(Next::Wait | Next::Batch { .. } | Next::Refused { .. }) => {}
+            }
+        }
+        if session.unanswered > 0 {
+            session.collecting = Some(collecting);
+            return false;
+        }
+        self.collected.push(collecting.end());
         true
     }
 

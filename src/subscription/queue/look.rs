@@ -14,6 +14,17 @@ use tramline_wire::batch::{Attributes, BATCH_APPEND_TIME, BATCH_CONTROL, BatchVi
 /// Cells that one partition of a queue has, at most: no further messages are looked at until some are settled.
 pub const CELLS_MAX: usize = 50_000_000;
 
+/// What the leader says of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Offset of its first record.
+    pub base_offset: u64,
+    /// When it was appended, UTC microseconds.
+    pub append_us: i64,
+    /// Its flags, with those of the leader.
+    pub flags: u16,
+}
+
 /// Whether a batch was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a batch that was not looked at comes again"]
@@ -28,16 +39,22 @@ impl Part {
     /// Looks at a batch; what was looked at before is passed over. Panics if it leaves out what was not looked at and is there (asserted by the caller's
     /// order: batches come in order of offset, what is missing between them is lost or compacted).
     pub fn look(&mut self, now: Now, rules: &QueueRules, batch: &BatchView<'_>) -> Looked {
-        let (base, end) = (batch.base_offset(), batch.base_offset() + u64::from(batch.last_offset_delta()) + 1);
+        let stamp = Stamp { base_offset: batch.base_offset(), append_us: batch.append_time_us(), flags: batch.flags() };
+        self.look_stamped(now, rules, batch, stamp)
+    }
+
+    /// The same for a batch that has just been appended, whose own header is not stamped.
+    pub fn look_stamped(&mut self, now: Now, rules: &QueueRules, batch: &BatchView<'_>, stamp: Stamp) -> Looked {
+        let (base, end) = (stamp.base_offset, stamp.base_offset + u64::from(batch.last_offset_delta()) + 1);
         if end <= self.looked_to {
             return Looked::Done;
         }
-        if self.cells.len() >= CELLS_MAX || !self.dedup.has_room(batch.append_time_us(), rules.dedup_window_us) {
+        if self.cells.len() >= CELLS_MAX || !self.dedup.has_room(stamp.append_us, rules.dedup_window_us) {
             return Looked::Full;
         }
-        if batch.flags() & BATCH_CONTROL == 0 {
-            let append_us = batch.append_time_us();
-            let has_append_time = batch.flags() & BATCH_APPEND_TIME != 0;
+        if stamp.flags & BATCH_CONTROL == 0 {
+            let append_us = stamp.append_us;
+            let has_append_time = stamp.flags & BATCH_APPEND_TIME != 0;
             // Checked when it was taken in, or when it came back from the disk.
             for entry in batch.index().map_while(Result::ok) {
                 let offset = base + u64::from(entry.offset_delta);

@@ -272,6 +272,27 @@ pub fn encode_queue_notes(
     }
 }
 
+/// One payload for the log with as many of the `notes` as fit, and at least one; how many those are. Panics without a note.
+pub fn encode_some_notes<'a>(
+    partition: PartitionUid,
+    queue: SubscriptionUid,
+    notes: impl IntoIterator<Item = &'a QueueNote>,
+) -> (Vec<u8>, usize) {
+    let mut list = Vec::with_capacity(256);
+    list.extend_from_slice(&partition.0.to_le_bytes());
+    list.extend_from_slice(&queue.0.to_le_bytes());
+    let mut count = 0;
+    for note in notes {
+        if count > 0 && list.len() + NOTE_BYTES + note.text.len() + note.more.len() > PAYLOAD_BYTES_MAX {
+            break;
+        }
+        write_note(&mut list, note);
+        count += 1;
+    }
+    assert!(count > 0, "a payload without a note");
+    (sealed(&list), count)
+}
+
 fn sealed(list: &[u8]) -> Vec<u8> {
     let mut bytes = envelope::seal(QUEUE_SCHEMA, QUEUE_VERSION, list).to_vec();
     bytes.extend_from_slice(list);

@@ -300,6 +300,11 @@ impl Part {
         dead.len() as u64
     }
 
+    /// Messages that `consumer` has under a lease.
+    pub fn leased_by(&self, consumer: &[u8]) -> u32 {
+        self.consumers.leased(consumer)
+    }
+
     /// How often a message was delivered, and its consumer's name.
     pub fn told(&self, offset: u64) -> Option<(State, u16, &[u8])> {
         self.cells.get(offset).map(|cell| (cell.state, cell.deliveries, self.consumers.name(cell.consumer)))

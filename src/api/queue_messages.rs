@@ -1,0 +1,200 @@
+//! Messages of queues: what is checked of requests about them, and how a queue is told.
+//!
+//! Not here: queues by name (`queues.rs`).
+
+use super::ApiError;
+use crate::control::{QueueView, TopicView};
+use crate::shard::mesh::QueueStatus;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::prim::{List, ListIter};
+use tramline_wire::queue::{
+    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, DescribeQueueReply, PurgeRequest, QUEUE_MESSAGES_MAX,
+    QueuePartition, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleRequest, TIME_NONE_US,
+};
+use tramline_wire::topics::{EffectiveSetting, Origin};
+
+/// Entries of one request, at most.
+const ENTRIES_MAX: usize = 4096;
+/// Lengths of a lease, in milliseconds: those of the setting `visibility.timeout.ms`.
+const LEASE_MS: std::ops::RangeInclusive<u32> = 100..=43_200_000;
+/// The longest delay of a nack, in milliseconds: that of the setting `retry.max.ms`.
+const DELAY_MS_MAX: u32 = 86_400_000;
+
+fn invalid(message: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, message)
+}
+
+fn check_count(what: &str, count: usize) -> Result<(), ApiError> {
+    if count == 0 || count > ENTRIES_MAX {
+        return Err(invalid(format!("a request names 1 to {ENTRIES_MAX} {what}, not {count}")));
+    }
+    Ok(())
+}
+
+fn check_messages(count: u32) -> Result<(), ApiError> {
+    if count == 0 || count > QUEUE_MESSAGES_MAX {
+        return Err(invalid(format!("a request asks for 1 to {QUEUE_MESSAGES_MAX} messages, not {count}")));
+    }
+    Ok(())
+}
+
+fn check_consumer(consumer: &str) -> Result<(), ApiError> {
+    if consumer.len() > CONSUMER_BYTES_MAX {
+        return Err(invalid(format!("a consumer's name has at most {CONSUMER_BYTES_MAX} bytes, not {}", consumer.len())));
+    }
+    Ok(())
+}
+
+fn check_lease(ms: u32) -> Result<(), ApiError> {
+    if !LEASE_MS.contains(&ms) {
+        let message = format!("a lease lasts {} to {} ms, not {ms}", LEASE_MS.start(), LEASE_MS.end());
+        return Err(ApiError::new(ErrorCode::InvalidAttribute, message));
+    }
+    Ok(())
+}
+
+/// Decodes and checks a receive.
+pub fn receive(meta: &[u8]) -> Result<ReceiveRequest<'_>, ApiError> {
+    let request = ReceiveRequest::decode(meta)?;
+    check_count("partitions", request.partitions.len())?;
+    check_messages(request.max_messages)?;
+    check_consumer(request.consumer)?;
+    if request.max_bytes == 0 {
+        return Err(invalid("a receive allows at least one byte: set max_bytes".to_owned()));
+    }
+    if request.visibility_ms != 0 {
+        check_lease(request.visibility_ms)?;
+    }
+    Ok(request)
+}
+
+/// Decodes and checks what becomes of leased messages.
+pub fn settle(meta: &[u8]) -> Result<SettleRequest<'_>, ApiError> {
+    let request = SettleRequest::decode(meta)?;
+    check_count("leases", request.entries.len())?;
+    check_consumer(request.consumer)?;
+    for entry in request.entries.iter() {
+        let has_reason = matches!(entry.action, SettleAction::Nack | SettleAction::Reject);
+        if !has_reason && !entry.reason.is_empty() {
+            return Err(invalid(format!("a reason goes with nack and reject, not with {}", entry.action.name())));
+        }
+        if entry.reason.len() > REASON_BYTES_MAX {
+            return Err(invalid(format!("a reason has at most {REASON_BYTES_MAX} bytes, not {}", entry.reason.len())));
+        }
+        match entry.action {
+            SettleAction::Extend => check_lease(entry.delay_ms)?,
+            SettleAction::Nack if entry.delay_ms != DELAY_BY_POLICY && entry.delay_ms > DELAY_MS_MAX => {
+                let message = format!("a message that failed waits at most {DELAY_MS_MAX} ms, not {}", entry.delay_ms);
+                return Err(ApiError::new(ErrorCode::InvalidAttribute, message));
+            }
+            SettleAction::Nack => {}
+            action if entry.delay_ms != 0 => {
+                return Err(invalid(format!("a delay goes with nack and extend, not with {}", action.name())));
+            }
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+/// Decodes and checks a browse.
+pub fn browse(meta: &[u8]) -> Result<BrowseRequest, ApiError> {
+    let request = BrowseRequest::decode(meta)?;
+    check_messages(request.max_messages)?;
+    Ok(request)
+}
+
+/// Decodes and checks a purge.
+pub fn purge(meta: &[u8]) -> Result<PurgeRequest<'_>, ApiError> {
+    let request = PurgeRequest::decode(meta)?;
+    check_count("partitions", request.partitions.len())?;
+    Ok(request)
+}
+
+/// Decodes and checks a deletion of messages.
+pub fn delete(meta: &[u8]) -> Result<DeleteMessagesRequest<'_>, ApiError> {
+    let request = DeleteMessagesRequest::decode(meta)?;
+    check_count("messages", request.entries.len())?;
+    Ok(request)
+}
+
+/// Decodes and checks a redrive.
+pub fn redrive(meta: &[u8]) -> Result<RedriveRequest<'_>, ApiError> {
+    let request = RedriveRequest::decode(meta)?;
+    check_count("partitions", request.partitions.len())?;
+    Ok(request)
+}
+
+/// The first partition that a request about messages names, for finding its shard; `None` where it does not decode.
+pub fn first_partition(kind: tramline_wire::kind::Kind, meta: &[u8]) -> Option<u64> {
+    use tramline_wire::kind::Kind;
+    let first = |list: List<'_, u64>| -> Option<u64> {
+        let mut all: ListIter<'_, u64> = list.iter();
+        all.next()
+    };
+    match kind {
+        Kind::Receive => ReceiveRequest::decode(meta).ok().and_then(|request| first(request.partitions)),
+        Kind::Purge => PurgeRequest::decode(meta).ok().and_then(|request| first(request.partitions)),
+        Kind::Redrive => RedriveRequest::decode(meta).ok().and_then(|request| first(request.partitions)),
+        Kind::Settle => SettleRequest::decode(meta).ok().and_then(|request| request.entries.iter().next()).map(|entry| entry.partition_uid),
+        Kind::DeleteMessages => {
+            DeleteMessagesRequest::decode(meta).ok().and_then(|request| request.entries.iter().next()).map(|entry| entry.partition_uid)
+        }
+        Kind::Browse => BrowseRequest::decode(meta).ok().map(|request| request.partition_uid),
+        _ => None,
+    }
+}
+
+/// Appends all that is known of a queue; of a partition that no shard has told of there are no numbers.
+pub fn describe(out: &mut Vec<u8>, queue: &QueueView, topic: &TopicView, status: &[QueueStatus]) {
+    let settings: Vec<_> = queue
+        .settings
+        .effective()
+        .map(|(setting, value, explicit)| EffectiveSetting {
+            key: setting.key,
+            value,
+            origin: if explicit { Origin::Explicit } else { Origin::Default },
+        })
+        .collect();
+    let none = QueueStatus { oldest_us: TIME_NONE_US, ..QueueStatus::default() };
+    let partitions: Vec<_> = topic
+        .partitions
+        .iter()
+        .map(|place| {
+            let found = status.iter().find(|status| status.uid == place.uid);
+            let of = found.unwrap_or(&none);
+            QueuePartition {
+                partition: place.number,
+                partition_uid: place.uid.0,
+                node: place.node.0,
+                shard: place.shard.0,
+                error: if found.is_some() { ErrorCode::Ok } else { ErrorCode::NotReady },
+                settled_to: of.settled_to,
+                looked_to: of.looked_to,
+                committed_end: of.committed_end,
+                ready: of.ready,
+                leased: of.leased,
+                delayed: of.delayed,
+                dead: of.dead,
+                oldest_us: of.oldest_us,
+                acked: of.counts.acked,
+                redelivered: of.counts.redelivered,
+                expired: of.counts.expired,
+                dead_lettered: of.counts.dead_lettered,
+                duplicates: of.counts.duplicates,
+                deleted: of.counts.deleted,
+                waiting: of.waiting,
+                active: std::str::from_utf8(&of.holder).unwrap_or(""),
+            }
+        })
+        .collect();
+    DescribeQueueReply {
+        queue_uid: queue.uid.0,
+        name: &queue.name,
+        topic: &queue.topic_name,
+        created_us: queue.created_us,
+        settings: List::of(&settings),
+        partitions: List::of(&partitions),
+    }
+    .encode(out);
+}

@@ -1,0 +1,448 @@
+//! All queues of a shard: their parts, what of them has to be written, and when something is due.
+//!
+//! Invariants: a note reaches the log in the order in which its part made it; nobody is told anything before the notes behind it are committed; what is
+//! ready, due or behind is known without a walk over all parts.
+//!
+//! Not here: requests (`receiving.rs`, `settling.rs`, `telling.rs`), batches (`looking.rs`).
+
+use super::super::in_order::InOrder;
+use super::super::queues::rules_of_queue;
+use super::super::shard::{Phase, Shard};
+use super::receiving::{Filling, Receive};
+use super::settling::Settled;
+use crate::control::{QueueStart, QueueView, View};
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{BlockSeq, ConnId, GroupId, IdMap, PartitionUid, ShardId, SubscriptionUid};
+use crate::partition::{Partition, Slot};
+use crate::subscription::queue::{Kind, Part, QueueNote, QueueRules, SNAPSHOT_BYTES_MAX, encode_queue_notes, encode_some_notes};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
+
+/// Names a part: a queue and a partition.
+pub(super) type PartKey = (SubscriptionUid, PartitionUid);
+
+/// Notes that wait for room in the log: from here on requests that would add some have to wait.
+const PENDING_MAX: usize = 65_536;
+/// Messages that one turn deals with when they are due, per part: about half a millisecond.
+const DUE_AT_ONCE: usize = 1_000;
+
+/// One queue in one partition of this shard.
+#[derive(Debug)]
+pub(super) struct PartHere {
+    pub(super) part: Part,
+    pub(super) slot: Slot,
+    pub(super) group: GroupId,
+    /// Its place in `QueueCare::due`.
+    due_us: u64,
+    /// Batches are being read for it.
+    pub(super) is_looking: bool,
+    /// How far its partition went when this shard began to serve it: what was there then is looked at before anything is delivered, so that priorities and
+    /// groups hold over a restart.
+    pub(super) look_first_to: u64,
+}
+
+/// Who alone receives from an exclusive queue, for now.
+#[derive(Clone, Debug)]
+pub(super) struct Holder {
+    pub(super) consumer: Box<[u8]>,
+    pub(super) conn: (ConnId, Option<ShardId>),
+    pub(super) heard_us: u64,
+}
+
+/// One queue that has parts on this shard.
+#[derive(Debug)]
+pub(super) struct QueueHere {
+    pub(super) view: Arc<QueueView>,
+    pub(super) rules: QueueRules,
+    /// Receivers, in the order in which they came.
+    pub(super) waiting: VecDeque<Receive>,
+    /// Parts that have something to deliver.
+    pub(super) ready: BTreeSet<PartitionUid>,
+    /// The part that was delivered from last: the others go first.
+    pub(super) last_served: PartitionUid,
+    pub(super) holder: Option<Holder>,
+}
+
+/// A note that has to reach the log.
+#[derive(Debug)]
+struct Pending {
+    key: PartKey,
+    group: GroupId,
+    note: QueueNote,
+}
+
+/// Somebody who waits until what was pending when he came is committed.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    /// Messages that were leased: the collection of this ticket.
+    Leases(u64),
+    /// A reply.
+    Answer(Caller, Settled),
+}
+
+/// All queues of a shard.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct QueueCare {
+    pub(super) queues: BTreeMap<SubscriptionUid, QueueHere>,
+    pub(super) parts: BTreeMap<PartKey, PartHere>,
+    /// Queues of each partition.
+    pub(super) by_partition: IdMap<PartitionUid, Vec<SubscriptionUid>>,
+    /// Found at the start, before a view told what they are.
+    unclaimed: BTreeMap<PartKey, Part>,
+    due: BTreeSet<(u64, PartKey)>,
+    /// Ends of the waits of receivers: (time, queue, receive).
+    pub(super) waits: BTreeSet<(u64, SubscriptionUid, u64)>,
+    /// Parts with batches that were not looked at.
+    pub(super) behind: BTreeSet<PartKey>,
+    /// Queues with something to deliver and somebody who waits, perhaps.
+    pub(super) hungry: BTreeSet<SubscriptionUid>,
+    /// Parts with purged messages to drop.
+    untidy: BTreeSet<PartKey>,
+    pending: VecDeque<Pending>,
+    /// Whoever came while something was pending: the number of notes made by then.
+    unwritten: VecDeque<(u64, Awaited)>,
+    awaiting: InOrder<Awaited>,
+    notes_made: u64,
+    notes_written: u64,
+    /// Groups (as `Acks::bit_of`) and last block of what was written since the last one in `unwritten` was served.
+    written: (u32, BlockSeq),
+    pub(super) fillings: BTreeMap<u64, Filling>,
+    /// Looks under way, by their tickets.
+    pub(super) looks: BTreeMap<u64, PartKey>,
+    pub(super) next_ticket: u64,
+    /// The part whose partition was told last what to hold.
+    held_last: PartKey,
+}
+
+impl QueueCare {
+    pub(in crate::shard) fn new(found: BTreeMap<PartKey, Part>) -> QueueCare {
+        QueueCare { unclaimed: found, ..QueueCare::default() }
+    }
+
+    /// Whether a partition has queues.
+    pub(in crate::shard) fn has_queues_on(&self, uid: PartitionUid) -> bool {
+        !self.by_partition.is_empty() && self.by_partition.contains_key(&uid)
+    }
+
+    /// Whether there is room for more notes.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending.len() < PENDING_MAX
+    }
+
+    /// Whether nobody waits for a block.
+    pub(in crate::shard) fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.unwritten.is_empty() && self.awaiting.is_empty() && self.fillings.is_empty()
+    }
+
+    /// Whether somebody waits for notes to be written, if only for none.
+    pub(in crate::shard) fn has_unwritten(&self) -> bool {
+        !self.pending.is_empty() || !self.unwritten.is_empty()
+    }
+
+    /// When something has to be done next, on the monotonic clock.
+    pub(in crate::shard) fn next_deadline_us(&self) -> u64 {
+        let due_us = self.due.first().map_or(u64::MAX, |(at_us, _)| *at_us);
+        due_us.min(self.waits.first().map_or(u64::MAX, |(at_us, ..)| *at_us))
+    }
+
+    /// Notes that a part has made.
+    pub(super) fn say(&mut self, key: PartKey, notes: Vec<QueueNote>) {
+        let Some(here) = self.parts.get(&key) else { return };
+        self.notes_made += notes.len() as u64;
+        self.pending.extend(notes.into_iter().map(|note| Pending { key, group: here.group, note }));
+    }
+
+    /// Tells `awaited` when all notes made so far are committed.
+    pub(super) fn wait_for_notes(&mut self, awaited: Awaited) {
+        self.unwritten.push_back((self.notes_made, awaited));
+    }
+
+    /// A part has changed: is there something to deliver, and when is something due?
+    pub(super) fn refresh(&mut self, now: Now, key: PartKey) {
+        let Some(here) = self.parts.get_mut(&key) else { return };
+        let Some(queue) = self.queues.get_mut(&key.0) else { return };
+        if here.part.has_ready(&queue.rules) && here.part.looked_to() >= here.look_first_to {
+            if queue.ready.insert(key.1) || !queue.waiting.is_empty() {
+                self.hungry.insert(key.0);
+            }
+        } else {
+            queue.ready.remove(&key.1);
+        }
+        let due_us = here.part.next_due_us(now);
+        if due_us != here.due_us {
+            self.due.remove(&(here.due_us, key));
+            here.due_us = due_us;
+            if due_us != u64::MAX {
+                self.due.insert((due_us, key));
+            }
+        }
+    }
+
+    /// What a checkpoint keeps.
+    pub(in crate::shard) fn snapshot(&self, committed_end: impl Fn(PartitionUid) -> Option<u64>, out: &mut Vec<Vec<u8>>) {
+        let known = self.parts.iter().map(|(key, here)| (key, &here.part)).chain(self.unclaimed.iter());
+        for ((queue, partition), part) in known {
+            let Some(end) = committed_end(*partition) else { continue };
+            if part.has_begun() {
+                encode_queue_notes(*partition, *queue, part.snapshot(end), SNAPSHOT_BYTES_MAX, |payload| out.push(payload));
+            }
+        }
+    }
+
+    fn forget(&mut self, key: PartKey) {
+        if let Some(here) = self.parts.remove(&key) {
+            self.due.remove(&(here.due_us, key));
+        }
+        self.behind.remove(&key);
+        self.untidy.remove(&key);
+        if let Some(queue) = self.queues.get_mut(&key.0) {
+            queue.ready.remove(&key.1);
+        }
+        if let Some(list) = self.by_partition.get_mut(&key.1) {
+            list.retain(|queue| *queue != key.0);
+            if list.is_empty() {
+                self.by_partition.remove(&key.1);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// A new view: queues come, change and go.
+    pub(in crate::shard) fn adopt_queues(&mut self, now: Now, before: &View, effects: &mut Effects) {
+        let view = Arc::clone(&self.view);
+        let gone: Vec<_> = self.queues.queues.keys().copied().filter(|uid| view.queue_by_uid(*uid).is_none()).collect();
+        for uid in gone {
+            self.drop_queue(uid, effects);
+        }
+        let gone: Vec<_> =
+            self.queues.parts.iter().filter(|((_, uid), _)| self.partitions.slot(*uid).is_none()).map(|(key, _)| *key).collect();
+        gone.into_iter().for_each(|key| self.queues.forget(key));
+        for queue in view.queues() {
+            self.adopt_queue(now, &view, queue);
+        }
+        if before.epoch == 0 && !self.queues.unclaimed.is_empty() {
+            tracing::info!(shard = self.id.0, parts = self.queues.unclaimed.len(), "dropped what is left of deleted queues");
+            self.queues.unclaimed.clear();
+        }
+    }
+
+    fn adopt_queue(&mut self, now: Now, view: &View, queue: &Arc<QueueView>) {
+        let uid = queue.uid;
+        let Some(topic) = view.topic(&queue.topic_name) else { return };
+        let known = self.queues.queues.get(&uid);
+        let is_new_to_us = known.is_none_or(|known| !Arc::ptr_eq(&known.view, queue) && *known.view != **queue);
+        let here: Vec<_> =
+            topic.partitions.iter().filter(|place| self.partitions.slot(place.uid).is_some()).map(|place| place.uid).collect();
+        if here.is_empty() {
+            return;
+        }
+        if is_new_to_us {
+            let rules = rules_of_queue(queue);
+            let fresh = || QueueHere {
+                view: Arc::clone(queue),
+                rules,
+                waiting: VecDeque::new(),
+                ready: BTreeSet::new(),
+                last_served: PartitionUid(0),
+                holder: None,
+            };
+            let known = self.queues.queues.entry(uid).or_insert_with(fresh);
+            (known.view, known.rules) = (Arc::clone(queue), rules);
+        }
+        for partition in here {
+            let key = (uid, partition);
+            if !self.queues.parts.contains_key(&key) {
+                self.begin_part(now, key, queue);
+            }
+            if is_new_to_us {
+                self.queues.refresh(now, key);
+            }
+        }
+        self.queues.hungry.insert(uid);
+    }
+
+    fn begin_part(&mut self, now: Now, key: PartKey, queue: &QueueView) {
+        let slot = self.partitions.slot(key.1).expect("a partition of this shard");
+        let partition = self.partitions.get(slot).expect("a uid's slot is filled");
+        let found = self.queues.unclaimed.remove(&key).filter(Part::has_begun);
+        let is_found = found.is_some();
+        let mut part = found.unwrap_or_default();
+        let look_first_to = if is_found { partition.next_offset() } else { 0 };
+        let begin = (!is_found).then(|| begin_note(queue, partition));
+        if let Some(begin) = &begin {
+            part.apply(Some(now), begin);
+        }
+        part.resume(now);
+        let here = PartHere { part, slot, group: partition.group, due_us: u64::MAX, is_looking: false, look_first_to };
+        self.queues.parts.insert(key, here);
+        self.queues.by_partition.entry(key.1).or_default().push(key.0);
+        self.queues.behind.insert(key);
+        self.queues.say(key, begin.into_iter().collect());
+        self.queues.refresh(now, key);
+        self.hold(key.1);
+    }
+
+    /// The queue was deleted: whoever waits is told.
+    fn drop_queue(&mut self, uid: SubscriptionUid, effects: &mut Effects) {
+        let keys: Vec<_> = self.queues.parts.range((uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX))).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.queues.forget(key);
+            self.hold(key.1);
+        }
+        self.queues.hungry.remove(&uid);
+        let Some(queue) = self.queues.queues.remove(&uid) else { return };
+        for receive in queue.waiting {
+            self.queues.waits.remove(&(receive.deadline_us, uid, receive.id));
+            effects.refuse(&receive.caller, ErrorCode::QueueDeleted, "", "");
+        }
+    }
+
+    /// Puts what is pending into the open block, as far as there is room.
+    pub(in crate::shard) fn write_queues(&mut self, now: Now, effects: &mut Effects) {
+        if self.phase != Phase::Serving && self.phase != Phase::Stopping {
+            return;
+        }
+        while let Some(first) = self.queues.pending.front() {
+            let (key, group) = (first.key, first.group);
+            let of_part = self.queues.pending.iter().take_while(|pending| pending.key == key).map(|pending| &pending.note);
+            // Payload by payload, so that what is written is not written again when the next one finds no room.
+            let (payload, written) = encode_some_notes(key.1, key.0, of_part);
+            match self.append_payload(now, group, &payload, effects) {
+                Ok(Some(appended)) => {
+                    self.queues.pending.drain(..written);
+                    self.queues.notes_written += written as u64;
+                    self.queues.written.0 |= self.acks.bit_of(group);
+                    self.queues.written.1 = self.queues.written.1.max(appended.block);
+                    self.queues.move_written();
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    // The log has failed: the shard stops with its own reason.
+                    tracing::error!(shard = self.id.0, "words on a queue could not be written: {}", error.message);
+                    return;
+                }
+            }
+        }
+        self.queues.move_written();
+    }
+
+    /// Tells those whose notes are committed.
+    pub(in crate::shard) fn release_queues(&mut self, now: Now, effects: &mut Effects) {
+        while let Some(awaited) = self.queues.awaiting.pop(&self.acks) {
+            match awaited {
+                Awaited::Leases(ticket) => self.on_leases_durable(now, ticket, effects),
+                Awaited::Answer(caller, settled) => settled.reply(&caller, effects),
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(in crate::shard) fn on_queue_deadline(&mut self, now: Now, effects: &mut Effects) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        while let Some((_, key)) = self.queues.due.first().copied().filter(|(at_us, _)| *at_us <= now.mono_us) {
+            if !self.queues.has_room() {
+                effects.wake_at(now.mono_us + 1000);
+                break;
+            }
+            let rules = self.queues.queues[&key.0].rules;
+            let mut notes = Vec::new();
+            self.queues.parts.get_mut(&key).expect("due parts exist").part.on_due(now, &rules, DUE_AT_ONCE, &mut notes);
+            let is_busy = notes.len() >= DUE_AT_ONCE / 2;
+            self.queues.say(key, notes);
+            self.queues.refresh(now, key);
+            if is_busy {
+                effects.wake_at(0);
+                break;
+            }
+        }
+        self.end_waits(now, effects);
+    }
+
+    /// Drops some of what was purged or is gone from the partitions: one part's share each turn. And tells one partition how far its queues are.
+    pub(in crate::shard) fn tidy_queues(&mut self, now: Now) {
+        if !self.queues.by_partition.is_empty() {
+            self.hold_next();
+        }
+        if let Some(key) = self.queues.untidy.pop_first()
+            && let Some(here) = self.queues.parts.get_mut(&key)
+        {
+            let log_start = self.partitions.get(here.slot).map_or(0, Partition::log_start);
+            let has_more = here.part.drop_below(now, log_start) | here.part.tidy();
+            if has_more {
+                self.queues.untidy.insert(key);
+            }
+            self.queues.refresh(now, key);
+        }
+    }
+
+    /// What the queues of a partition have not settled is kept for them.
+    fn hold(&mut self, uid: PartitionUid) {
+        let queues = self.queues.by_partition.get(&uid);
+        let settled_to = queues.and_then(|list| list.iter().map(|queue| self.queues.parts[&(*queue, uid)].part.settled_to()).min());
+        if let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get_mut(slot)) {
+            partition.held_from = settled_to.unwrap_or(u64::MAX);
+        }
+    }
+
+    fn hold_next(&mut self) {
+        let after = self.queues.held_last;
+        let next = self.queues.parts.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)).next();
+        let key = next.or_else(|| self.queues.parts.first_key_value()).map(|(key, _)| *key);
+        if let Some(key) = key {
+            self.queues.held_last = key;
+            self.hold(key.1);
+        }
+    }
+
+    /// Records of a partition are gone, or messages were purged: to be tidied up.
+    pub(in crate::shard) fn untidy_queues(&mut self, uid: PartitionUid) {
+        if let Some(queues) = self.queues.by_partition.get(&uid) {
+            self.queues.untidy.extend(queues.iter().map(|queue| (*queue, uid)));
+        }
+    }
+
+    /// The log has failed: nobody hears whether what he did holds.
+    pub(in crate::shard) fn fail_queues(&mut self, effects: &mut Effects, reason: &str) {
+        self.queues.pending.clear();
+        let waiting = self.queues.unwritten.drain(..).map(|(_, awaited)| awaited).chain(self.queues.awaiting.drain());
+        for awaited in waiting {
+            if let Awaited::Answer(caller, _) = awaited {
+                effects.refuse(&caller, ErrorCode::StorageFailed, reason, "");
+            }
+        }
+        for (_, filling) in std::mem::take(&mut self.queues.fillings) {
+            effects.refuse(&filling.receive.caller, ErrorCode::StorageFailed, reason, "");
+        }
+        for queue in self.queues.queues.values_mut() {
+            queue.waiting.drain(..).for_each(|receive| effects.refuse(&receive.caller, ErrorCode::StorageFailed, reason, ""));
+        }
+        self.queues.waits.clear();
+    }
+}
+
+impl QueueCare {
+    /// Whoever waited for notes that are all written now waits for their block.
+    fn move_written(&mut self) {
+        while self.unwritten.front().is_some_and(|(notes, _)| *notes <= self.notes_written) {
+            let (_, awaited) = self.unwritten.pop_front().expect("looked at above");
+            let (groups, block) = self.written;
+            self.awaiting.push(groups, block, awaited);
+        }
+    }
+}
+
+/// Where a queue begins in a partition.
+fn begin_note(queue: &QueueView, partition: &Partition) -> QueueNote {
+    let is_later = partition.number >= queue.partitions_at_creation;
+    let (offset, at_us) = match queue.start {
+        _ if is_later => (partition.log_start(), i64::MIN),
+        QueueStart::Earliest => (partition.log_start(), i64::MIN),
+        QueueStart::Latest => (partition.next_offset(), i64::MIN),
+        QueueStart::Time(at_us) => (partition.index.first_offset_since(at_us).unwrap_or(partition.next_offset()), at_us),
+    };
+    QueueNote { at_us, ..QueueNote::new(Kind::Begin, offset) }
+}

@@ -1,0 +1,129 @@
+//! Looking at batches: at once when they are appended, else read from the log.
+//!
+//! Invariants: a part looks at batches in order, each once; what it cannot read is passed over and told; a part whose partition has batches that it has not
+//! looked at stands in `behind`, unless it is looking.
+//!
+//! Not here: what is seen (subscription/queue/look.rs).
+
+use super::super::shard::{Phase, Shard};
+use super::care::PartKey;
+use crate::effects::{Effects, Now};
+use crate::ids::PartitionUid;
+use crate::partition::BatchRef;
+use crate::subscription::queue::{Looked, Stamp};
+use crate::subscription::{Collected, Wants};
+use tramline_wire::batch::{BATCH_APPEND_TIME, BatchView, LeaderStamp};
+
+/// Parts for which batches are being read, at most.
+const LOOKING_MAX: usize = 4;
+/// Bytes that one look reads: of small records a tenth of a millisecond's work.
+const LOOK_BYTES: usize = 256 << 10;
+/// Tickets of looks have this bit; those of receives do not.
+const LOOK_TICKET: u64 = 1 << 63;
+
+impl Shard {
+    /// A batch was appended: queues that have looked at everything before it look at it now.
+    pub(in crate::shard) fn show_queues(
+        &mut self,
+        now: Now,
+        uid: PartitionUid,
+        view: &BatchView<'_>,
+        stamp: &LeaderStamp,
+        placed: &BatchRef,
+    ) {
+        let has_append_time = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).is_some_and(|p| p.rules.append_time);
+        let Some(queues) = self.queues.by_partition.get(&uid).cloned() else { return };
+        let flags = if has_append_time { view.flags() | BATCH_APPEND_TIME } else { view.flags() };
+        for queue in queues {
+            let key = (queue, uid);
+            let rules = self.queues.queues[&queue].rules;
+            let here = self.queues.parts.get_mut(&key).expect("queues of a partition have a part");
+            if here.part.looked_to() == placed.base_offset && !here.is_looking {
+                let stamp = Stamp { base_offset: stamp.base_offset, append_us: stamp.append_time_us, flags };
+                if here.part.look_stamped(now, &rules, view, stamp) == Looked::Done {
+                    self.queues.refresh(now, key);
+                    continue;
+                }
+            }
+            self.queues.behind.insert(key);
+        }
+    }
+
+    /// Begins to read for parts that are behind. Once in each turn.
+    pub(in crate::shard) fn look_for_queues(&mut self) {
+        if self.queues.behind.is_empty() || self.phase != Phase::Serving {
+            return;
+        }
+        let mut looking = self.queues.looks.len();
+        // In turns: whoever has looked goes to the end.
+        let keys: Vec<PartKey> = self.queues.behind.iter().copied().collect();
+        for key in keys {
+            if looking >= LOOKING_MAX {
+                return;
+            }
+            let here = &self.queues.parts[&key];
+            let (slot, from) = (here.slot, here.part.looked_to());
+            let Some(partition) = self.partitions.get(slot) else { continue };
+            if here.is_looking {
+                continue;
+            }
+            let from = from.max(partition.log_start());
+            if from >= partition.visible_end() {
+                if from >= partition.next_offset() {
+                    self.queues.behind.remove(&key);
+                }
+                continue;
+            }
+            let ticket = self.queues.next_look(key);
+            self.queues.parts.get_mut(&key).expect("just seen").is_looking = true;
+            self.sessions.collect(ticket, LOOK_BYTES, vec![(slot, key.1, Wants::From(from))]);
+            looking += 1;
+        }
+    }
+
+    /// Batches that were asked for are at hand.
+    pub(in crate::shard) fn on_collected(&mut self, now: Now, effects: &mut Effects) {
+        for collected in self.sessions.take_collected() {
+            if collected.ticket & LOOK_TICKET == 0 {
+                self.on_collected_for_receive(now, collected, effects);
+            } else {
+                self.on_look(now, collected);
+            }
+        }
+    }
+
+    fn on_look(&mut self, now: Now, collected: Collected) {
+        let Some(key) = self.queues.looks.remove(&collected.ticket) else { return };
+        let Some(here) = self.queues.parts.get_mut(&key) else { return };
+        here.is_looking = false;
+        let rules = self.queues.queues[&key.0].rules;
+        let Some(partition) = self.partitions.get(here.slot) else { return };
+        let found = &collected.parts[0];
+        // What lies below was trimmed or has expired.
+        here.part.look_past(now, partition.log_start());
+        let mut missing = found.missing.iter().peekable();
+        for batch in &found.batches {
+            while let Some((range, _)) = missing.next_if(|(range, _)| range.end <= batch.base_offset) {
+                here.part.look_past(now, range.end);
+            }
+            let Ok(view) = BatchView::parse(batch.bytes.as_slice()) else { continue };
+            if here.part.look(now, &rules, &view) == Looked::Full {
+                // The rest is read again when there is room.
+                return self.queues.refresh(now, key);
+            }
+        }
+        for (range, _) in missing.filter(|(range, _)| range.end != u64::MAX) {
+            here.part.look_past(now, range.end);
+        }
+        self.queues.refresh(now, key);
+    }
+}
+
+impl super::care::QueueCare {
+    fn next_look(&mut self, key: PartKey) -> u64 {
+        let ticket = self.next_ticket | LOOK_TICKET;
+        self.next_ticket += 1;
+        self.looks.insert(ticket, key);
+        ticket
+    }
+}

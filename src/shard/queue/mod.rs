@@ -1,0 +1,15 @@
+//! Queues on this shard: who waits for messages, what is leased, and what of it stands in the log.
+//!
+//! How a message goes: a batch is appended and looked at (`looking.rs`) -> whoever waits is given leases (`receiving.rs`), whose notes go into the same
+//! open block (`care.rs`) -> the block is durable, the batches are at hand -> the reply. Settling (`settling.rs`) goes the same way: state, note, block,
+//! reply.
+//!
+//! Not here: what becomes of a message (subscription/queue), queues by name (`shard/queues.rs`).
+
+mod care;
+mod looking;
+mod receiving;
+mod settling;
+mod telling;
+
+pub(super) use care::QueueCare;

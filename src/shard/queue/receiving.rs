@@ -1,0 +1,403 @@
+//! Receiving: from the request to the reply, over a wait, leases, their block, and the batches.
+//!
+//! Invariants: a receive is answered once, with messages whose leases are durable; messages that were leased and do not fit, or whose connection is gone,
+//! are released; receivers of a queue are served in the order in which they came.
+//!
+//! Not here: which messages (subscription/queue), reading (subscription/collect).
+
+use super::super::shard::{Phase, Shard, Taken};
+use super::care::{Awaited, Holder};
+use crate::api::{self, ApiError};
+use crate::bytes::Bytes;
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{ConnId, PartitionUid, ShardId, SubscriptionUid};
+use crate::subscription::queue::{Kind, Wanted};
+use crate::subscription::{Collected, CollectedPart, Wants};
+use std::ops::Bound;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::queue::{Delivery, ReceiveReplyWriter};
+
+/// Receives that wait on one shard, at most.
+const RECEIVES_MAX: usize = 20_000;
+/// Receives whose messages are leased and on their way, at most.
+const FILLINGS_MAX: usize = 1_000;
+/// Among the waits: not a receive's, but the time at which the holder of an exclusive queue may lose it.
+const HOLDER: u64 = u64::MAX;
+/// Payload of one reply, at most, unless one batch is larger.
+const RECEIVE_BYTES_MAX: u32 = 1 << 20;
+
+/// A receive that waits for messages.
+#[derive(Debug)]
+pub(super) struct Receive {
+    pub(super) id: u64,
+    pub(super) caller: Caller,
+    consumer: Box<[u8]>,
+    max_messages: u32,
+    max_bytes: u32,
+    lease_ms: u32,
+    pub(super) deadline_us: u64,
+    /// In order.
+    partitions: Vec<PartitionUid>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leased {
+    offset: u64,
+    deliveries: u16,
+    lease: u64,
+}
+
+/// A receive that has its messages: their leases are being written, and their batches read.
+#[derive(Debug)]
+pub(super) struct Filling {
+    pub(super) receive: Receive,
+    queue: SubscriptionUid,
+    /// In the order of their delivery.
+    leased: Vec<(PartitionUid, Vec<Leased>)>,
+    is_durable: bool,
+    collected: Option<Collected>,
+    /// Its connection is gone.
+    is_orphaned: bool,
+}
+
+impl Shard {
+    pub(in crate::shard) fn receive(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        frame: &Frame<'_>,
+        effects: &mut Effects,
+    ) -> Result<Taken, ApiError> {
+        let request = api::queue_messages::receive(frame.meta)?;
+        let uid = self.known_queue(request.queue_uid)?;
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
+        }
+        let mut partitions: Vec<_> = request.partitions.iter().map(PartitionUid).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let mut refused = Vec::new();
+        partitions.retain(|partition| {
+            let error = match self.readable(*partition) {
+                Err(error) => Some(error.code),
+                Ok(_) => (!self.queues.parts.contains_key(&(uid, *partition))).then_some(ErrorCode::UnknownPartition),
+            };
+            refused.extend(error.map(|error| (*partition, error)));
+            error.is_none()
+        });
+        if !refused.is_empty() {
+            // What can be received from the others comes with the next request.
+            effects.reply(&caller, 0, &mut Vec::new(), |out| {
+                let mut writer = ReceiveReplyWriter::begin(out, 0);
+                refused.iter().for_each(|(partition, error)| writer.entry(out, partition.0, *error));
+                writer.finish(out);
+            });
+            return Ok(Taken::Yes);
+        }
+        if self.queues.waits.len() >= RECEIVES_MAX {
+            return Err(ApiError::new(ErrorCode::LimitExceeded, "the shard has as many waiting receivers as it may have: close some"));
+        }
+        let queue = self.queues.queues.get_mut(&uid).expect("it has parts here");
+        let lease_ms = if request.visibility_ms == 0 { (queue.rules.visibility_timeout_us / 1000) as u32 } else { request.visibility_ms };
+        let id = self.queues.next_ticket;
+        self.queues.next_ticket += 1;
+        let receive = Receive {
+            id,
+            caller,
+            consumer: request.consumer.as_bytes().into(),
+            max_messages: request.max_messages,
+            max_bytes: request.max_bytes.min(RECEIVE_BYTES_MAX),
+            lease_ms,
+            deadline_us: now.mono_us.saturating_add(u64::from(request.wait_ms) * 1000),
+            partitions,
+        };
+        if let Some(holder) = &mut queue.holder
+            && holder.consumer == receive.consumer
+        {
+            (holder.heard_us, holder.conn) = (now.mono_us, (caller.conn, caller.via));
+        }
+        self.queues.waits.insert((receive.deadline_us, uid, id));
+        queue.waiting.push_back(receive);
+        self.queues.hungry.insert(uid);
+        Ok(Taken::Yes)
+    }
+
+    /// The queue that a request names.
+    pub(super) fn known_queue(&self, uid: u64) -> Result<SubscriptionUid, ApiError> {
+        let uid = SubscriptionUid(uid);
+        match self.view.queue_by_uid(uid) {
+            Some(_) => Ok(uid),
+            None => Err(ApiError::new(ErrorCode::UnknownQueue, format!("no queue has the uid {uid}: it was deleted, or never created"))),
+        }
+    }
+
+    /// Gives whoever waits what there is. Once in each turn, before blocks are closed.
+    pub(in crate::shard) fn serve_queues(&mut self, now: Now, effects: &mut Effects) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        while self.queues.has_room()
+            && self.queues.fillings.len() < FILLINGS_MAX
+            && let Some(uid) = self.queues.hungry.pop_first()
+        {
+            self.serve_queue(now, uid, effects);
+        }
+    }
+
+    fn serve_queue(&mut self, now: Now, uid: SubscriptionUid, effects: &mut Effects) {
+        self.let_go_of_holder(now, uid, effects);
+        let mut at = 0;
+        loop {
+            let Some(queue) = self.queues.queues.get_mut(&uid) else { return };
+            if queue.ready.is_empty() {
+                return;
+            }
+            let Some(receive) = queue.waiting.get(at) else { return };
+            if queue.rules.exclusive {
+                let conn = (receive.caller.conn, receive.caller.via);
+                let fresh = || Holder { consumer: receive.consumer.clone(), conn, heard_us: now.mono_us };
+                if queue.holder.get_or_insert_with(fresh).consumer != receive.consumer {
+                    at += 1;
+                    continue;
+                }
+            }
+            let receive = queue.waiting.remove(at).expect("just seen");
+            let leased = self.lease_for(now, uid, &receive);
+            if leased.is_empty() {
+                self.queues.queues.get_mut(&uid).expect("just seen").waiting.insert(at, receive);
+                at += 1;
+                continue;
+            }
+            self.queues.waits.remove(&(receive.deadline_us, uid, receive.id));
+            self.fill(uid, receive, leased);
+            if !self.queues.has_room() || self.queues.fillings.len() >= FILLINGS_MAX {
+                self.queues.hungry.insert(uid);
+                return;
+            }
+        }
+    }
+
+    /// Leases from the receiver's parts in turn, beginning behind the one that was delivered from last.
+    fn lease_for(&mut self, now: Now, uid: SubscriptionUid, receive: &Receive) -> Vec<(PartitionUid, Vec<Leased>)> {
+        let queue = &self.queues.queues[&uid];
+        let after = (Bound::Excluded(queue.last_served), Bound::Unbounded);
+        let order: Vec<_> = queue.ready.range(after).chain(queue.ready.range(..=queue.last_served)).copied().collect();
+        let rules = queue.rules;
+        let mut all = Vec::new();
+        let (mut left, mut left_bytes) = (receive.max_messages, u64::from(receive.max_bytes));
+        for partition in order {
+            if left == 0 || left_bytes == 0 {
+                break;
+            }
+            if receive.partitions.binary_search(&partition).is_err() {
+                continue;
+            }
+            let key = (uid, partition);
+            let here = self.queues.parts.get_mut(&key).expect("ready parts exist");
+            // Sizes of single messages are known once they are read; what does not fit then is released.
+            let average = self.partitions.get(here.slot).map_or(1, |partition| {
+                let records = partition.next_offset().saturating_sub(partition.log_start());
+                (partition.index.bytes() / records.max(1)).max(1)
+            });
+            let max = left.min(u32::try_from((left_bytes / average).max(1)).unwrap_or(u32::MAX));
+            let mut notes = Vec::new();
+            let picked = here.part.pick(now, &rules, Wanted { consumer: &receive.consumer, max, lease_ms: receive.lease_ms }, &mut notes);
+            let leases = notes.iter().filter(|note| note.kind == Kind::Lease);
+            let leased: Vec<_> = leases
+                .flat_map(|note| (note.offset..note.end()).map(|offset| Leased { offset, deliveries: note.deliveries, lease: note.number }))
+                .collect();
+            assert_eq!(leased.len(), picked as usize, "each message that was picked has a lease");
+            left -= picked;
+            left_bytes = left_bytes.saturating_sub(u64::from(picked) * average);
+            self.queues.say(key, notes);
+            self.queues.refresh(now, key);
+            if !leased.is_empty() {
+                all.push((partition, leased));
+                self.queues.queues.get_mut(&uid).expect("just seen").last_served = partition;
+            }
+        }
+        all
+    }
+
+    fn fill(&mut self, queue: SubscriptionUid, receive: Receive, leased: Vec<(PartitionUid, Vec<Leased>)>) {
+        let ticket = receive.id;
+        let mut wanted = Vec::with_capacity(leased.len());
+        for (partition, leases) in &leased {
+            let mut offsets: Vec<_> = leases.iter().map(|leased| leased.offset).collect();
+            offsets.sort_unstable();
+            wanted.push((self.queues.parts[&(queue, *partition)].slot, *partition, Wants::Offsets(offsets)));
+        }
+        self.sessions.collect(ticket, receive.max_bytes as usize, wanted);
+        let filling = Filling { receive, queue, leased, is_durable: false, collected: None, is_orphaned: false };
+        self.queues.fillings.insert(ticket, filling);
+        self.queues.wait_for_notes(Awaited::Leases(ticket));
+        self.urgent = true;
+    }
+
+    pub(super) fn on_leases_durable(&mut self, now: Now, ticket: u64, effects: &mut Effects) {
+        if let Some(filling) = self.queues.fillings.get_mut(&ticket) {
+            filling.is_durable = true;
+            if filling.collected.is_some() {
+                self.deliver(now, ticket, effects);
+            }
+        }
+    }
+
+    /// A receive's batches are at hand; `false`: it was no receive's.
+    pub(super) fn on_collected_for_receive(&mut self, now: Now, collected: Collected, effects: &mut Effects) {
+        let ticket = collected.ticket;
+        if let Some(filling) = self.queues.fillings.get_mut(&ticket) {
+            filling.collected = Some(collected);
+            if filling.is_durable {
+                self.deliver(now, ticket, effects);
+            }
+        }
+    }
+
+    /// Sends what was leased. What could not be read, or does not fit any more, is not.
+    fn deliver(&mut self, now: Now, ticket: u64, effects: &mut Effects) {
+        let filling = self.queues.fillings.remove(&ticket).expect("the caller has seen it");
+        let collected = filling.collected.expect("the caller has seen it");
+        let Some(rules) = self.queues.queues.get(&filling.queue).map(|queue| queue.rules) else {
+            return effects.refuse(&filling.receive.caller, ErrorCode::QueueDeleted, "", "");
+        };
+        let mut sent = Vec::with_capacity(filling.leased.len());
+        for ((partition, leases), found) in filling.leased.into_iter().zip(collected.parts) {
+            let key = (filling.queue, partition);
+            let (mut notes, mut delivered) = (Vec::new(), Vec::with_capacity(leases.len()));
+            for leased in leases {
+                let Some(here) = self.queues.parts.get_mut(&key) else { continue };
+                match standing(&found, leased.offset) {
+                    _ if filling.is_orphaned => here.part.undo_lease(now, &rules, leased.offset, leased.lease, &mut notes),
+                    Standing::Here => delivered.push(leased),
+                    Standing::Damaged => here.part.bury_damaged(now, leased.offset, &mut notes),
+                    Standing::NotRead => here.part.undo_lease(now, &rules, leased.offset, leased.lease, &mut notes),
+                }
+            }
+            if !notes.is_empty() {
+                self.queues.say(key, notes);
+                self.queues.refresh(now, key);
+            }
+            let error = if delivered.is_empty() { found.missing.first().map_or(ErrorCode::Ok, |(_, code)| *code) } else { ErrorCode::Ok };
+            if !delivered.is_empty() || !error.is_ok() {
+                sent.push((partition, error, delivered, found));
+            }
+        }
+        if filling.is_orphaned {
+            return;
+        }
+        let mut payload: Vec<Bytes> = Vec::new();
+        for (_, _, delivered, found) in &sent {
+            let holds_one = |base: u64, end: u64| delivered.iter().any(|leased| (base..end).contains(&leased.offset));
+            payload.extend(found.batches.iter().filter(|b| holds_one(b.base_offset, b.end_offset)).map(|batch| batch.bytes.clone()));
+        }
+        let counters = &mut self.metrics.counters;
+        counters.fetch_bytes += payload.iter().map(Bytes::len).sum::<usize>() as u64;
+        counters.fetch_batches += payload.len() as u64;
+        let sizes: Vec<usize> = payload.iter().map(Bytes::len).collect();
+        effects.reply(&filling.receive.caller, 0, &mut payload, |out| {
+            let mut writer = ReceiveReplyWriter::begin(out, 0);
+            let mut sizes = sizes.iter();
+            for (partition, error, delivered, found) in &sent {
+                writer.entry(out, partition.0, *error);
+                for leased in delivered {
+                    let (offset, lease, deliveries) = (leased.offset, leased.lease, u32::from(leased.deliveries));
+                    writer.delivery(out, &Delivery { offset, lease, deliveries });
+                }
+                let holds_one = |base: u64, end: u64| delivered.iter().any(|leased| (base..end).contains(&leased.offset));
+                for _ in found.batches.iter().filter(|b| holds_one(b.base_offset, b.end_offset)) {
+                    writer.payload(*sizes.next().expect("one size per batch") as u32);
+                }
+            }
+            writer.finish(out);
+        });
+    }
+
+    /// Receivers whose wait is over get an empty reply.
+    pub(super) fn end_waits(&mut self, now: Now, effects: &mut Effects) {
+        // Whoever came with something at hand was served before he came to wait.
+        while let Some((at_us, uid, id)) = self.queues.waits.first().copied().filter(|(at_us, ..)| *at_us <= now.mono_us) {
+            if id != HOLDER && self.queues.hungry.contains(&uid) {
+                // It has not had its turn: the next one ends it.
+                effects.wake_at(now.mono_us);
+                return;
+            }
+            self.queues.waits.remove(&(at_us, uid, id));
+            if id == HOLDER {
+                self.queues.hungry.insert(uid);
+                continue;
+            }
+            let Some(queue) = self.queues.queues.get_mut(&uid) else { continue };
+            if let Some(at) = queue.waiting.iter().position(|receive| receive.id == id) {
+                let receive = queue.waiting.remove(at).expect("just found");
+                effects.reply(&receive.caller, 0, &mut Vec::new(), |out| ReceiveReplyWriter::begin(out, 0).finish(out));
+            }
+        }
+    }
+
+    /// A connection is gone: its receivers wait no more, and messages on their way to it go to others.
+    pub(in crate::shard) fn close_receivers(&mut self, now: Now, conn: ConnId, via: Option<ShardId>, effects: &mut Effects) {
+        let is_his = |caller: &Caller| (caller.conn, caller.via) == (conn, via);
+        let waits = &mut self.queues.waits;
+        for (uid, queue) in &mut self.queues.queues {
+            queue.waiting.retain(|receive| {
+                let stays = !is_his(&receive.caller);
+                if !stays {
+                    waits.remove(&(receive.deadline_us, *uid, receive.id));
+                }
+                stays
+            });
+            if queue.holder.as_ref().is_some_and(|holder| holder.conn == (conn, via)) {
+                // Leases outlive their connection; without any the next one need not wait.
+                queue.holder.as_mut().expect("just seen").heard_us = 0;
+                self.queues.hungry.insert(*uid);
+            }
+        }
+        for filling in self.queues.fillings.values_mut().filter(|filling| is_his(&filling.receive.caller)) {
+            filling.is_orphaned = true;
+        }
+        if !self.queues.hungry.is_empty() {
+            effects.wake_at(now.mono_us);
+        }
+    }
+
+    /// Whoever holds an exclusive queue loses it when he was not heard of for a while and has no messages.
+    fn let_go_of_holder(&mut self, now: Now, uid: SubscriptionUid, effects: &mut Effects) {
+        let Some(queue) = self.queues.queues.get_mut(&uid) else { return };
+        let Some(holder) = queue.holder.clone() else { return };
+        if !queue.rules.exclusive {
+            queue.holder = None;
+            return;
+        }
+        let over_us = if holder.heard_us == 0 { 0 } else { holder.heard_us + queue.rules.consumer_timeout_us };
+        let waits = queue.waiting.iter().any(|receive| receive.consumer == holder.consumer);
+        let range = (uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX));
+        let has_messages = self.queues.parts.range(range).any(|(_, here)| here.part.leased_by(&holder.consumer) > 0);
+        if waits || has_messages {
+            return;
+        }
+        if over_us <= now.mono_us {
+            queue.holder = None;
+        } else if !queue.waiting.is_empty() {
+            self.queues.waits.insert((over_us, uid, HOLDER));
+            effects.wake_at(over_us);
+        }
+    }
+}
+
+enum Standing {
+    Here,
+    Damaged,
+    NotRead,
+}
+
+fn standing(found: &CollectedPart, offset: u64) -> Standing {
+    if found.batches.iter().any(|batch| (batch.base_offset..batch.end_offset).contains(&offset)) {
+        return Standing::Here;
+    }
+    match found.missing.iter().find(|(range, _)| range.contains(&offset)) {
+        Some((_, ErrorCode::Damaged)) => Standing::Damaged,
+        _ => Standing::NotRead,
+    }
+}

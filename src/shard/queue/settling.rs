@@ -1,0 +1,212 @@
+//! Settling: what becomes of leased messages, and of messages that are deleted, purged and redriven.
+//!
+//! Invariant: each of these is answered when it is durable.
+//!
+//! Not here: what it does to a message (subscription/queue).
+
+use super::super::shard::{Phase, Shard, Taken};
+use super::care::{Awaited, PartKey};
+use crate::api::{self, ApiError};
+use crate::effects::{Caller, Effects, Now};
+use crate::ids::{PartitionUid, SubscriptionUid};
+use crate::subscription::queue::{EndRefused, Ending, QueueNote};
+use tramline_wire::error::ErrorCode;
+use tramline_wire::frame::Frame;
+use tramline_wire::prim::List;
+use tramline_wire::queue::{
+    DELAY_BY_POLICY, DeleteMessagesReply, PurgeReply, Purged, RedriveFlags, RedriveReply, Redriven, SettleAction, SettleEntry, SettleReply,
+    SettledMessage,
+};
+
+/// What a request's reply will say.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Settle(Vec<SettledMessage>),
+    Delete(Vec<SettledMessage>),
+    Purge(Vec<Purged>),
+    Redrive(Vec<Redriven>),
+}
+
+impl Settled {
+    pub(super) fn reply(&self, caller: &Caller, effects: &mut Effects) {
+        effects.reply(caller, 0, &mut Vec::new(), |out| match self {
+            Settled::Settle(entries) => SettleReply { throttle_ms: 0, entries: List::of(entries) }.encode(out),
+            Settled::Delete(entries) => DeleteMessagesReply { entries: List::of(entries) }.encode(out),
+            Settled::Purge(entries) => PurgeReply { entries: List::of(entries) }.encode(out),
+            Settled::Redrive(entries) => RedriveReply { entries: List::of(entries) }.encode(out),
+        });
+    }
+}
+
+/// The notes of a request, as far as they are of one part.
+#[derive(Default)]
+struct Said {
+    key: Option<PartKey>,
+    notes: Vec<QueueNote>,
+}
+
+impl Shard {
+    pub(in crate::shard) fn settle(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = api::queue_messages::settle(frame.meta)?;
+        let Some(uid) = self.queue_to_change(request.queue_uid)? else { return Ok(Taken::Blocked) };
+        let mut said = Said::default();
+        let mut results = Vec::with_capacity(request.entries.len());
+        for entry in request.entries.iter() {
+            let (partition, offset) = (PartitionUid(entry.partition_uid), entry.offset);
+            let error = self.settle_one(now, uid, &entry, &mut said);
+            if !error.is_ok() {
+                self.metrics.count_error(error);
+            }
+            results.push(SettledMessage { partition_uid: partition.0, offset, error });
+        }
+        self.finish_saying(now, &mut said);
+        let consumer = request.consumer.as_bytes();
+        let queue = self.queues.queues.get_mut(&uid);
+        if let Some(holder) = queue.and_then(|queue| queue.holder.as_mut()).filter(|holder| *holder.consumer == *consumer) {
+            holder.heard_us = now.mono_us;
+        }
+        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Settle(results)));
+        Ok(Taken::Yes)
+    }
+
+    /// The queue that a request wants to change; `None` where there is no room for that now.
+    fn queue_to_change(&self, uid: u64) -> Result<Option<SubscriptionUid>, ApiError> {
+        let uid = self.known_queue(uid)?;
+        match &self.phase {
+            Phase::Failed(reason) => Err(ApiError::new(ErrorCode::StorageFailed, reason.clone())),
+            _ => Ok(self.queues.has_room().then_some(uid)),
+        }
+    }
+
+    /// The part that an entry names.
+    fn part_of(&self, uid: SubscriptionUid, partition: PartitionUid) -> Result<PartKey, ErrorCode> {
+        self.readable(partition).map_err(|error| error.code)?;
+        let key = (uid, partition);
+        if self.queues.parts.contains_key(&key) { Ok(key) } else { Err(ErrorCode::UnknownPartition) }
+    }
+
+    fn settle_one(&mut self, now: Now, uid: SubscriptionUid, entry: &SettleEntry<'_>, said: &mut Said) -> ErrorCode {
+        let partition = PartitionUid(entry.partition_uid);
+        let key = match said.key {
+            Some(key) if key == (uid, partition) => key,
+            _ => match self.part_of(uid, partition) {
+                Ok(key) => {
+                    self.begin_saying(now, key, said);
+                    key
+                }
+                Err(error) => return error,
+            },
+        };
+        let rules = &self.queues.queues[&uid].rules;
+        let reason = entry.reason.as_bytes();
+        let ending = match entry.action {
+            SettleAction::Ack => Ending::Ack,
+            SettleAction::Nack => {
+                let delay_us = (entry.delay_ms != DELAY_BY_POLICY).then_some(u64::from(entry.delay_ms) * 1000);
+                Ending::Nack { delay_us, reason }
+            }
+            SettleAction::Extend => Ending::Extend { ms: entry.delay_ms },
+            SettleAction::Release => Ending::Release,
+            SettleAction::Reject => Ending::Reject { reason },
+        };
+        let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
+        match part.end(now, rules, entry.offset, entry.lease, ending, &mut said.notes) {
+            Ok(()) => ErrorCode::Ok,
+            Err(EndRefused::Unknown) => ErrorCode::UnknownLease,
+            Err(EndRefused::Expired) => ErrorCode::LeaseExpired,
+            Err(EndRefused::Lost) => ErrorCode::LeaseLost,
+        }
+    }
+
+    fn begin_saying(&mut self, now: Now, key: PartKey, said: &mut Said) {
+        if said.key != Some(key) {
+            self.finish_saying(now, said);
+            said.key = Some(key);
+        }
+    }
+
+    fn finish_saying(&mut self, now: Now, said: &mut Said) {
+        if let Some(key) = said.key.take() {
+            self.queues.say(key, std::mem::take(&mut said.notes));
+            self.queues.refresh(now, key);
+            self.urgent = true;
+        }
+    }
+
+    pub(in crate::shard) fn delete_messages(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = api::queue_messages::delete(frame.meta)?;
+        let Some(uid) = self.queue_to_change(request.queue_uid)? else { return Ok(Taken::Blocked) };
+        let mut said = Said::default();
+        let mut results = Vec::with_capacity(request.entries.len());
+        for entry in request.entries.iter() {
+            let error = match self.part_of(uid, PartitionUid(entry.partition_uid)) {
+                Err(error) => error,
+                Ok(key) => {
+                    self.begin_saying(now, key, &mut said);
+                    let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
+                    let is_deleted = part.delete(now, entry.offset, &mut said.notes);
+                    if is_deleted { ErrorCode::Ok } else { ErrorCode::UnknownMessage }
+                }
+            };
+            results.push(SettledMessage { partition_uid: entry.partition_uid, offset: entry.offset, error });
+        }
+        self.finish_saying(now, &mut said);
+        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Delete(results)));
+        Ok(Taken::Yes)
+    }
+
+    pub(in crate::shard) fn purge_queue(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = api::queue_messages::purge(frame.meta)?;
+        let Some(uid) = self.queue_to_change(request.queue_uid)? else { return Ok(Taken::Blocked) };
+        let mut said = Said::default();
+        let mut results = Vec::with_capacity(request.partitions.len());
+        for partition in request.partitions.iter().map(PartitionUid) {
+            let (error, purged) = match self.part_of(uid, partition) {
+                Err(error) => (error, 0),
+                Ok(key) => {
+                    self.begin_saying(now, key, &mut said);
+                    let here = self.queues.parts.get_mut(&key).expect("part_of has seen it");
+                    // Also what was appended and is not committed: nobody was told of it yet.
+                    let end = self.partitions.get(here.slot).expect("readable").next_offset();
+                    let purged = here.part.purge_to(now, end, &mut said.notes);
+                    self.untidy_queues(partition);
+                    (ErrorCode::Ok, purged)
+                }
+            };
+            results.push(Purged { partition_uid: partition.0, error, purged });
+        }
+        self.finish_saying(now, &mut said);
+        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Purge(results)));
+        Ok(Taken::Yes)
+    }
+
+    pub(in crate::shard) fn redrive_queue(&mut self, now: Now, caller: Caller, frame: &Frame<'_>) -> Result<Taken, ApiError> {
+        let request = api::queue_messages::redrive(frame.meta)?;
+        let Some(uid) = self.queue_to_change(request.queue_uid)? else { return Ok(Taken::Blocked) };
+        let is_dry = request.flags.has(RedriveFlags::DRY_RUN);
+        let mut left = if request.max_messages == 0 { u64::MAX } else { u64::from(request.max_messages) };
+        let mut said = Said::default();
+        let mut results = Vec::with_capacity(request.partitions.len());
+        for partition in request.partitions.iter().map(PartitionUid) {
+            let (error, redriven) = match self.part_of(uid, partition) {
+                Err(error) => (error, 0),
+                Ok(key) => {
+                    self.begin_saying(now, key, &mut said);
+                    let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
+                    // As many as a request may add; the next one goes on.
+                    let max = left.min(REDRIVEN_AT_ONCE);
+                    let redriven = if is_dry { part.dead_count().min(left) } else { part.redrive(now, max, &mut said.notes) };
+                    (ErrorCode::Ok, redriven)
+                }
+            };
+            left = left.saturating_sub(redriven);
+            results.push(Redriven { partition_uid: partition.0, error, redriven });
+        }
+        self.finish_saying(now, &mut said);
+        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Redrive(results)));
+        Ok(Taken::Yes)
+    }
+}
+
+/// Messages that one request brings back in each partition, at most: some milliseconds.
+const REDRIVEN_AT_ONCE: u64 = 10_000;
