@@ -176,8 +176,7 @@ impl QueueConsumer {
     pub fn close(mut self, timeout: Duration) -> Result<(), Error> {
         let until_us = self.pump.clock.now().mono_us.saturating_add(micros(timeout));
         loop {
-            self.pump.core.give_all_back();
-            if !self.pump.core.is_asking() && !self.pump.core.has_settlements() {
+            if self.pump.core.give_back_and_is_done() {
                 return Ok(());
             }
             let now = self.pump.clock.now();

@@ -28,11 +28,12 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `producer`, `consumer` | the twins of the blocking ones |
+//! | `producer`, `consumer`, `queue` | the twins of the blocking ones |
 //! | `tests` | over real sockets, in a runtime of one thread |
 
 mod consumer;
 mod producer;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -44,9 +45,10 @@ use std::time::Duration;
 
 pub use consumer::Consumer;
 pub use producer::Producer;
+pub use queue::QueueConsumer;
 
 use crate::client::Shared;
-use crate::config::{Config, ConsumerConfig, ProducerConfig};
+use crate::config::{Config, ConsumerConfig, ProducerConfig, QueueConsumerConfig};
 use crate::error::Error;
 
 /// A connection to a cluster, as [`crate::Client`]. Cheap to clone.
@@ -79,6 +81,11 @@ impl Client {
     /// A consumer with connections of its own. Opens them when it first needs them.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::new(self.blocking.share(), config)
+    }
+
+    /// A consumer of a queue, with connections of its own. The queue is looked up now.
+    pub async fn queue_consumer(&self, queue: &str, config: QueueConsumerConfig) -> Result<QueueConsumer, Error> {
+        QueueConsumer::new(self.blocking.share(), queue, config).await
     }
 }
 

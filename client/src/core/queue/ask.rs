@@ -57,8 +57,16 @@ impl QueueCore {
         now.mono_us >= self.call.until_us && (0..self.lanes.len()).all(is_done)
     }
 
+    /// Gives everything back that was not handed out; whether that is done, and nothing more can come.
+    pub(crate) fn give_back_and_is_done(&mut self) -> bool {
+        while let Some(Ready { message, .. }) = self.ready.pop_front() {
+            self.give_back(message);
+        }
+        !self.is_asking() && !self.has_settlements()
+    }
+
     /// Whether a Receive has no answer yet.
-    pub(crate) fn is_asking(&self) -> bool {
+    pub(super) fn is_asking(&self) -> bool {
         self.lanes.iter().any(|lane| lane.asked.is_some())
     }
 
@@ -75,13 +83,6 @@ impl QueueCore {
         }
         self.metrics.messages += taken.len() as u64;
         taken
-    }
-
-    /// Gives everything back that was not handed out.
-    pub(crate) fn give_all_back(&mut self) {
-        while let Some(Ready { message, .. }) = self.ready.pop_front() {
-            self.give_back(message);
-        }
     }
 
     /// If it does not arrive the lease ends by itself.

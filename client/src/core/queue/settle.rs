@@ -59,6 +59,8 @@ impl QueueCore {
     /// Takes settlements whose results are then waited for, instead of those of the call before.
     pub(crate) fn begin_settle(&mut self, settlements: &[(LeaseToken, Settle)], now: Now) -> Result<(), Error> {
         settlements.iter().try_for_each(|(_, settle)| check(settle))?;
+        // A call of `receive` whose future was dropped is over.
+        self.end_receive();
         self.results.clear();
         let first = self.next_entry;
         self.wanted = first..first + settlements.len() as u64;
@@ -87,12 +89,12 @@ impl QueueCore {
     }
 
     /// Whether every settlement of the call has its result.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&mut self) -> bool {
         self.results.len() as u64 == self.wanted.end - self.wanted.start
     }
 
     /// Whether any settlement is left to do, also of those that nobody waits for.
-    pub(crate) fn has_settlements(&self) -> bool {
+    pub(super) fn has_settlements(&self) -> bool {
         !self.waiting.is_empty() || self.lanes.iter().any(|lane| lane.settling.is_some())
     }
 
