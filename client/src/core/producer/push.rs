@@ -120,7 +120,9 @@ impl ProducerCore {
             let message = format!("topic {:?} has no partitions yet: try again", topic.name);
             return Err(PushError::Send(SendError::Client(Error::InvalidRecord { message })));
         }
-        match (self.config.partitioner, record.key) {
+        // A message group has its order within a partition, an id is known within one: what belongs together goes together.
+        let Attributes { group, message_id, .. } = record.attributes;
+        match (self.config.partitioner, record.key.or(group).or(message_id)) {
             (Partitioner::Hash, Some(key)) => Ok(key_partition(key, partitions)),
             (Partitioner::Hash | Partitioner::Sticky, _) => Ok(topic.sticky % partitions),
             (Partitioner::RoundRobin, _) => {
