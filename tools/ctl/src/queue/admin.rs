@@ -196,13 +196,18 @@ pub fn purge(client: &Client, format: Format, name: &str, yes: bool) -> Result<(
     if !yes {
         let queue = client.describe_queue(name)?;
         let count = total(&queue, |p| p.ready + p.leased + p.delayed + p.dead + p.committed_end.saturating_sub(p.looked_to));
-        let message = format!("this would settle some {count} messages of queue {name} for good; do it with: tramctl queue purge {name} --yes");
+        let message =
+            format!("this would settle some {count} messages of queue {name} for good; do it with: tramctl queue purge {name} --yes");
         return Err(Failure::local(failure::USAGE, message));
     }
     let purged = client.purge_queue(name, &[])?;
     let count: u64 = purged.iter().map(|(_, count)| count).sum();
     let partitions = || purged.iter().map(|(partition, count)| json!({"partition": partition, "purged": count})).collect::<Value>();
-    show(format, || format!("purged {count} messages of queue {name}\n"), || json!({"queue": name, "purged": count, "partitions": partitions()}))
+    show(
+        format,
+        || format!("purged {count} messages of queue {name}\n"),
+        || json!({"queue": name, "purged": count, "partitions": partitions()}),
+    )
 }
 
 /// `queue delete-message`; exit code 1 where one of them was not deleted.
@@ -254,7 +259,15 @@ mod tests {
             waiting: 0,
             active: "host/1/1".into(),
         };
-        let away = QueuePartitionDescription { partition: 1, error: ErrorCode::NotReady, ready: 0, leased: 0, delayed: 0, dead: 0, ..partition.clone() };
+        let away = QueuePartitionDescription {
+            partition: 1,
+            error: ErrorCode::NotReady,
+            ready: 0,
+            leased: 0,
+            delayed: 0,
+            dead: 0,
+            ..partition.clone()
+        };
         QueueDescription {
             uid: 7,
             name: "mail".into(),
@@ -268,10 +281,18 @@ mod tests {
     #[test]
     fn a_queue_is_told_with_its_partitions() {
         let text = describe_text(&queue());
-        assert!(text.starts_with("queue mail  uid 7  topic letters  created 2023-11-14T22:13:20.000000Z\n3 ready, 2 leased, 1 delayed, 1 dead\n"), "{text}");
+        assert!(
+            text.starts_with(
+                "queue mail  uid 7  topic letters  created 2023-11-14T22:13:20.000000Z\n3 ready, 2 leased, 1 delayed, 1 dead\n"
+            ),
+            "{text}"
+        );
         assert!(text.contains("host/1/1") && text.contains("not_ready") && text.contains("max.deliveries  5      default"), "{text}");
         let value = describe_json(&queue());
-        assert_eq!((&value["ready"], &value["partitions"][1]["error"], &value["partitions"][0]["error"]), (&json!(3), &json!("not_ready"), &Value::Null));
+        assert_eq!(
+            (&value["ready"], &value["partitions"][1]["error"], &value["partitions"][0]["error"]),
+            (&json!(3), &json!("not_ready"), &Value::Null)
+        );
         assert_eq!(value["partitions"][0]["holder"], "host/1/1");
     }
 

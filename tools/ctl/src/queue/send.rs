@@ -16,13 +16,8 @@ pub fn run(client: &Client, global: &Global, options: &Send) -> Result<ExitCode,
         (Some(delay), _) => Some(Due::After(delay)),
         (None, at_us) => at_us.map(Due::At),
     };
-    let marks = MessageMarks {
-        due,
-        priority: options.priority,
-        ttl_ms: options.ttl,
-        group: options.group.clone(),
-        message_id: options.id.clone(),
-    };
+    let marks =
+        MessageMarks { due, priority: options.priority, ttl_ms: options.ttl, group: options.group.clone(), message_id: options.id.clone() };
     let produced = Produce {
         topic: queue.topic,
         key_field: None,

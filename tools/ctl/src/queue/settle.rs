@@ -38,9 +38,7 @@ fn text(settle: &Settle, done: &[(LeaseToken, Option<&Failure>)]) -> String {
 }
 
 fn json(queue: &str, settle: &Settle, done: &[(LeaseToken, Option<&Failure>)]) -> Value {
-    let told = |(token, failure): &(LeaseToken, Option<&Failure>)| {
-        json!({"token": token.to_string(), "done": failure.is_none(), "code": failure.map(|failure| failure.code.as_str())})
-    };
+    let told = |(token, failure): &(LeaseToken, Option<&Failure>)| json!({"token": token.to_string(), "done": failure.is_none(), "code": failure.map(|failure| failure.code.as_str())});
     json!({"queue": queue, "action": word(settle), "messages": done.iter().map(told).collect::<Value>()})
 }
 
@@ -56,6 +54,9 @@ mod tests {
         assert_eq!(text(&Settle::Ack, &done), "acknowledged 1f-2a0-7\n");
         let value = json("q", &Settle::NACK, &done);
         assert_eq!(value["action"], "nacked");
-        assert_eq!(value["messages"], json!([{"token": "1f-2a0-7", "done": true, "code": null}, {"token": "1f-2a0-7", "done": false, "code": "lease_lost"}]));
+        assert_eq!(
+            value["messages"],
+            json!([{"token": "1f-2a0-7", "done": true, "code": null}, {"token": "1f-2a0-7", "done": false, "code": "lease_lost"}])
+        );
     }
 }
