@@ -18,7 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/` has small programs to start from (`produce`, `consume`, `busy_poll`, `tokio`); they find the broker through
+//! `examples/` has small programs to start from (`produce`, `consume`, `queue_jobs`, `busy_poll`, `tokio`); they find the broker through
 //! `TRAMLINE_SERVER`.
 //!
 //! # How it works
