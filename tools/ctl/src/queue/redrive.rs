@@ -110,8 +110,9 @@ struct Mover<'a> {
 impl<'a> Mover<'a> {
     fn open(client: &Client, global: &Global, options: &'a Redrive, dead: &str, topic: &'a str) -> Result<Mover<'a>, Failure> {
         let name = redrive_queue(&options.name);
-        // Never dead: what cannot be stored now stays to be redriven. Bodies are printed nowhere, so leases are as they come.
-        client.create_queue(&name, dead, At::Earliest, &[("max.deliveries", "-1")], true)?;
+        // Never dead: what cannot be stored now stays to be redriven. Every record counts: one id may have died in several queues.
+        let settings = [("max.deliveries", "-1"), ("dedup.window.ms", "0")];
+        client.create_queue(&name, dead, At::Earliest, &settings, true)?;
         let consumer = client.queue_consumer(&name, QueueConsumerConfig::default())?;
         if consumer.queue().topic != dead {
             let message = format!(
