@@ -51,6 +51,15 @@ fn a_busy_polling_producer_measures_round_trips() {
 }
 
 #[test]
+fn members_of_a_group_come_go_and_crash_and_no_record_is_left_out() {
+    let node = Node::with(Options::shards(2));
+    let ran = run("stream_group", &node, &["numbers"], b"").ok();
+    let said = ran.text();
+    assert!(said.starts_with("10000 of 10000 records worked on, 0 missing, "), "{said}");
+    assert!(ran.stderr.contains("crashing: crashes after ") && ran.stderr.contains("late: "), "{}", ran.stderr);
+}
+
+#[test]
 fn producer_and_consumer_share_a_runtime() {
     let node = Node::with(Options::shards(2));
     let said = run("tokio", &node, &["numbers"], b"").ok().text();

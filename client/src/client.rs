@@ -18,10 +18,12 @@ use tramline_wire::topics::{
     DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
 };
 
-use crate::config::{Config, ConsumerConfig, ProducerConfig, QueueConsumerConfig};
+use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::consumer::Consumer;
 use crate::core::Backoff;
 use crate::error::Error;
+use crate::group_consumer::GroupConsumer;
+use crate::group_listener::GroupListener;
 use crate::link::{Effect, HelloInfo, Link};
 use crate::owners::{Wanted, answered, refused};
 use crate::producer::Producer;
@@ -239,6 +241,16 @@ impl Client {
     /// A consumer with connections of its own. Opens them when it first needs them.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::new(Arc::clone(&self.shared), config)
+    }
+
+    /// A member of a consumer group, with connections of its own. It joins when it is first polled.
+    pub fn group_consumer(&self, config: GroupConfig) -> Result<GroupConsumer, Error> {
+        self.group_consumer_with(config, ())
+    }
+
+    /// As [`group_consumer`](Self::group_consumer), with callbacks.
+    pub fn group_consumer_with(&self, config: GroupConfig, listener: impl GroupListener + 'static) -> Result<GroupConsumer, Error> {
+        GroupConsumer::new(Arc::clone(&self.shared), config, Box::new(listener))
     }
 }
 

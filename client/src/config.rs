@@ -1,9 +1,10 @@
 //! Settings of the client, the producer and the consumer, with units, defaults and the reason of each number.
 //!
 //! Plain structs with public fields and a `Default`; `..Default::default()` keeps callers short. Checked once, when the
-//! client, producer or consumer is made: `bounds` has the ranges with their reasons; `queue` those of a queue's consumer.
+//! client, producer or consumer is made: `bounds` has the ranges with their reasons, `group` the settings of members of groups, `queue` those of a queue's consumer.
 
 mod bounds;
+mod group;
 mod queue;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tramline_wire::level::Level;
 
 use crate::partitioner::Partitioner;
 
+pub use group::{GroupConfig, OffsetReset};
 pub use queue::QueueConsumerConfig;
 pub(crate) use queue::{check_count, check_wait};
 

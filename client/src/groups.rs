@@ -1,6 +1,6 @@
 //! Consumer groups, seen from outside: their list, their members and lag, their offsets, and moving or deleting them.
 //!
-//! Not here: being a member of one.
+//! Not here: being a member of one (`group_consumer.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::link::Effect;
 use crate::owners::{Placed, Wanted, answered, refused};
 
 /// Partitions of one request for offsets: with the longest texts (4,096 bytes each) the reply still fits.
-const OFFSETS_PER_REQUEST_MAX: usize = 200;
+pub(crate) const OFFSETS_PER_REQUEST_MAX: usize = 200;
 /// Who moves a group's offsets holds it for so long at most, in milliseconds, should it die in between.
 const SEEK_SESSION_MS: u32 = 10_000;
 
@@ -187,8 +187,7 @@ impl Client {
 
     /// The committed offset of each of these partitions of a topic, in the order asked; `None` where nothing was committed.
     pub fn committed_offsets(&self, group: &str, topic: &str, partitions: &[u32]) -> Result<Vec<Option<u64>>, Error> {
-        let group_uid = self.shared().find_group(group, FindGroupFlags(0))?;
-        self.shared().committed_offsets(group, group_uid, topic, partitions)
+        self.shared().committed_of_group(group, topic, partitions)
     }
 
     /// Moves a group to these (partition, offset) of a topic, for good; creates the group where there is none. Refused while it has members: nobody
@@ -237,6 +236,11 @@ impl Client {
 }
 
 impl Shared {
+    pub(crate) fn committed_of_group(&self, group: &str, topic: &str, partitions: &[u32]) -> Result<Vec<Option<u64>>, Error> {
+        let group_uid = self.find_group(group, FindGroupFlags(0))?;
+        self.committed_offsets(group, group_uid, topic, partitions)
+    }
+
     fn find_group(&self, name: &str, flags: FindGroupFlags) -> Result<u64, Error> {
         check_lengths(name, &[])?;
         let what = format!("find group {name:?}");

@@ -69,6 +69,11 @@
 //! ([`Error::Corrupt`]) and never handed out. Broken connections and moved partitions are dealt with inside; positions live
 //! in the consumer, so where to start again after a restart is the caller's to remember. Offsets may have gaps.
 //!
+//! # What a member of a group promises
+//!
+//! [`GroupConsumer`]: the members of a consumer group share the partitions of its topics. A partition has one member at a time, one that goes to another is given up in good
+//! order while all others are read on, and where to go on is remembered by the partition itself. Its page has the recipes for *at least once* and *at most once*.
+//!
 //! # What a queue's consumer promises
 //!
 //! [`QueueConsumer::receive`] leases messages: each is this consumer's until its lease is over, and comes back (to whomever) unless it was settled by then. So a message is
@@ -82,7 +87,7 @@
 //!
 //! # Code map
 //!
-//! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer` and `consumer` turn and wait;
+//! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer`, `consumer` and `group_consumer` turn and wait;
 //! `queue_consumer` and `queue_pump` are the same for a queue's leases;
 //! `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
@@ -101,6 +106,8 @@ mod error;
 mod facade_tests;
 #[cfg(test)]
 mod fake;
+mod group_consumer;
+mod group_listener;
 mod groups;
 mod link;
 #[doc(hidden)]
@@ -126,15 +133,18 @@ pub use tramline_wire as wire;
 pub use tramline_wire::batch::Attributes;
 pub use tramline_wire::codec::Codec;
 pub use tramline_wire::error::ErrorCode;
+pub use tramline_wire::group::Assignor;
 pub use tramline_wire::level::Level;
 pub use tramline_wire::queue::{BrowseState, MessageState};
 
 pub use crate::client::Client;
-pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, ProducerConfig, QueueConsumerConfig};
+pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, GroupConfig, OffsetReset, ProducerConfig, QueueConsumerConfig};
 pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
+pub use crate::group_consumer::GroupConsumer;
+pub use crate::group_listener::{Commit, CommitOutcome, GroupListener, Revoked, TopicPartition};
 pub use crate::groups::{GroupDescription, GroupProgress, GroupSummary, MemberDescription};
 pub use crate::link::HelloInfo;
 pub use crate::message::{LeaseToken, Message, MessageAttributes, Settle, deliver_after};

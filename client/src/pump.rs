@@ -3,6 +3,8 @@
 //! Nothing waits here. Whoever turns ([`Producer`](crate::Producer), [`Consumer`](crate::Consumer), and their asynchronous twins) waits between two turns that
 //! moved nothing, until a socket is ready or [`ProducerPump::next_step_us`] has come.
 
+pub(crate) mod group;
+
 use std::ops::ControlFlow;
 
 use crate::client::Shared;

@@ -13,8 +13,10 @@ use crate::log::layout::SegmentHeader;
 use crate::log::manifest::{FreeFileV1, ManifestV2, SegmentRecordV1};
 use crate::log::operation::{Progress, Purpose, purpose_of, segment_file, token};
 use crate::log::pool::Load;
+use crate::log::replace::Replaced;
 use crate::log::seal::SealNeed;
 use crate::log::segments::{Segment, SegmentState, ready_segment};
+use crate::log::state_file::StateBuilder;
 use crate::log::types::{FreeRefused, LogNews, SealRefused};
 use crate::mutants::Mutant;
 
@@ -92,6 +94,14 @@ impl Log {
                 }
                 SealNeed::Checkpoint | SealNeed::Nothing => Ok(()),
             },
+            (Purpose::State, outcome) => match self.state.on_done(now, slab, outcome, effects) {
+                Replaced::Going => Ok(()),
+                Replaced::Failed(reason) => Err(reason),
+                Replaced::Done => {
+                    out.push(LogNews::StateWritten);
+                    Ok(())
+                }
+            },
             (Purpose::PoolFile, outcome) => self.pool.on_create_done(now, &outcome, effects),
             (Purpose::DropFile, outcome) => {
                 self.pool.on_drop_done(now, &outcome, effects);
@@ -162,6 +172,7 @@ impl Log {
         self.maybe_mark(now, slab, effects);
         self.manifest.on_turn(now, slab, effects);
         self.sealer.on_turn(now, slab, effects);
+        self.state.on_turn(now, slab, effects);
         if self.background {
             let needed = self.segments.ready_count() == 0 && !self.pool.is_preparing();
             let last = needed && !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
@@ -298,6 +309,17 @@ impl Log {
         self.sealer.begin_checkpoint_only(checkpoint);
         self.begin_wanted_checkpoint(slab, effects);
         Ok(())
+    }
+
+    /// Replaces the state file; ends in `LogNews::StateWritten`. Panics while that is under way already.
+    pub fn write_state(&mut self, slab: &mut Slab, effects: &mut Effects, state: StateBuilder) {
+        let (header, payload) = state.seal();
+        self.state.begin_sealed(header, payload, &mut self.temporaries, slab, effects);
+    }
+
+    /// Whether the state file may be replaced now.
+    pub fn is_state_free(&self) -> bool {
+        self.failed.is_none() && self.state.is_idle()
     }
 
     /// Whether a seal or a checkpoint may be begun now: none is under way, and the log has not failed.
@@ -445,6 +467,7 @@ impl Log {
             && self.window.is_empty()
             && !reading
             && self.sealer.is_idle()
+            && self.state.is_idle()
             && self.manifest.is_quiet()
             && self.sorted.is_quiet()
             && self.pool.is_quiet()

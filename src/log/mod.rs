@@ -46,6 +46,7 @@ mod replace;
 mod seal;
 mod segments;
 mod sorted;
+mod state_file;
 mod tail_cache;
 mod types;
 
@@ -58,6 +59,7 @@ pub use footer::FooterEntry;
 pub use layout::HardState;
 pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
 pub use recovery::{DiskError, StartDisk, recover};
+pub use state_file::{STATE_NAME, StateBuilder, StateFile};
 pub use types::*;
 
 use crate::bytes::{PAGE_BYTES, Slab};
@@ -70,6 +72,7 @@ use manifest::{ManifestWriter, StartV1};
 use operation::{PendingWrite, Purpose, segment_file, token};
 use pool::Pool;
 use reads::Reads;
+use replace::Replace;
 use seal::Sealer;
 use segments::{SegmentState, Segments};
 use sorted::SortedWriter;
@@ -106,6 +109,8 @@ pub struct Log {
     pool: Pool,
     manifest: ManifestWriter,
     sealer: Sealer,
+    /// The state file.
+    state: Replace,
     sorted: SortedWriter,
     keeps_sorter_file: bool,
     reads: Reads,
@@ -474,7 +479,7 @@ impl Log {
     /// Numbers for metrics and budgets.
     pub fn stats(&self) -> LogStats {
         let (pool_filled, pool_unfilled) = self.pool.counts();
-        let errnos = [self.pool.create_errno, self.manifest.create_errno(), self.sealer.create_errno()];
+        let errnos = [self.pool.create_errno, self.manifest.create_errno(), self.sealer.create_errno(), self.state.create_errno];
         LogStats {
             open_bytes: self.open.content_bytes() as u64,
             undurable_bytes: self.window.bytes(),

@@ -30,6 +30,7 @@ pub(crate) enum Purpose {
     DropFile = 9,
     SortedData = 10,
     SortedFooter = 11,
+    State = 12,
 }
 
 const PURPOSE_SHIFT: u32 = 48;
@@ -52,6 +53,7 @@ pub(crate) fn purpose_of(token: Token) -> (Purpose, u64) {
         9 => Purpose::DropFile,
         10 => Purpose::SortedData,
         11 => Purpose::SortedFooter,
+        12 => Purpose::State,
         _ => panic!("{token:?} was not reserved by the log"),
     };
     (purpose, number & ((1 << PURPOSE_SHIFT) - 1))

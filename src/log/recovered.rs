@@ -7,6 +7,7 @@ use crate::log::Log;
 use crate::log::checkpoint::CheckpointV3;
 use crate::log::layout::HardState;
 use crate::log::recovery::DiskError;
+use crate::log::state_file::StateFile;
 use crate::log::types::{Damage, EntryKind};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -125,6 +126,8 @@ pub struct Recovered {
     pub log: Log,
     /// The checkpoint; its runs name live segments only.
     pub checkpoint: Option<CheckpointV3>,
+    /// The state file: of the checkpoint, or a later one.
+    pub state: Option<StateFile>,
     /// Entries behind the checkpoint, in log order.
     pub entries: Vec<RecoveredEntry>,
     /// Batches of `entries`, in log order.
@@ -156,6 +159,8 @@ pub enum RecoverError {
     Manifest(String),
     /// The checkpoint cannot be read.
     Checkpoint(String),
+    /// The state file cannot be read.
+    State(String),
     /// The manifest says there is a checkpoint.
     CheckpointMissing,
     /// Other shard count than at the first start.
@@ -205,6 +210,9 @@ impl fmt::Display for RecoverError {
             }
             RecoverError::Checkpoint(what) => {
                 write!(f, "the checkpoint is {what}: restore it from a copy of the same time, or move the directory away")
+            }
+            RecoverError::State(what) => {
+                write!(f, "the file `queues` is {what}: restore it from a copy of the same time, or move the directory away")
             }
             RecoverError::CheckpointMissing => {
                 f.write_str("the manifest names a checkpoint but there is none: put the file `checkpoint` back")

@@ -28,6 +28,7 @@ use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, Man
 use crate::log::operation::{segment_file, segment_file_name, segment_file_number};
 use crate::log::plausible::check_together;
 use crate::log::recovered::{LostBlocks, RecoverError, Recovered, RecoveryReport};
+use crate::log::state_file::{STATE_NAME, StateFile};
 use crate::log::types::{Damage, DamageKind};
 use collect::Collector;
 use files::Files;
@@ -49,6 +50,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     check_identity(&manifest, cfg)?;
     remove_leftovers(&mut files, &names, &manifest, &mut report)?;
     let mut checkpoint = read_checkpoint(&mut files, &names, &manifest)?;
+    let state = read_state(&mut files, &names)?;
     let mut damage = Vec::new();
     open_files(&mut files, &names, &mut manifest, cfg, &mut report)?;
 
@@ -94,6 +96,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
     Ok(Recovered {
         log,
         checkpoint,
+        state,
         entries: found.entries,
         batches: found.batches,
         covered_batches: found.covered_batches,
@@ -182,7 +185,8 @@ fn remove_leftovers(
 ) -> Result<(), RecoverError> {
     let segments = manifest.segments.iter().chain(&manifest.sorted_segments).map(|record| record.file);
     let known: BTreeSet<u64> = segments.chain(manifest.free.iter().map(|free| free.file)).collect();
-    let temporary = |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME);
+    let temporary =
+        |name: &str| name.strip_suffix(".new").is_some_and(|stem| stem == MANIFEST_NAME || stem == CHECKPOINT_NAME || stem == STATE_NAME);
     let mut segment_files = 0;
     for name in names {
         let number = segment_file_number(name).filter(|number| !known.contains(number));
@@ -216,6 +220,14 @@ fn read_checkpoint(files: &mut Files<'_>, names: &BTreeSet<String>, manifest: &M
         return Err(RecoverError::Checkpoint(format!("of shard {}", checkpoint.shard)));
     }
     Ok(Some(checkpoint))
+}
+
+fn read_state(files: &mut Files<'_>, names: &BTreeSet<String>) -> Result<Option<StateFile>, RecoverError> {
+    if !names.contains(STATE_NAME) {
+        return Ok(None);
+    }
+    let bytes = files.read_small(STATE_NAME)?;
+    StateFile::read(&bytes).map(Some).map_err(RecoverError::State)
 }
 
 /// Opens every file of the manifest. A free file that is missing or of another size is forgotten; a segment's must be whole.

@@ -143,8 +143,20 @@ impl Replace {
         slab: &mut Slab,
         effects: &mut Effects,
     ) {
+        self.begin_sealed(envelope::seal(schema, version, &payload), payload, temporaries, slab, effects);
+    }
+
+    /// The same for a payload that has its header already.
+    pub(crate) fn begin_sealed(
+        &mut self,
+        header: [u8; ENVELOPE_BYTES],
+        payload: AlignedVec<16>,
+        temporaries: &mut u64,
+        slab: &mut Slab,
+        effects: &mut Effects,
+    ) {
         assert!(self.is_idle(), "{} is being replaced already", self.name);
-        self.header = envelope::seal(schema, version, &payload);
+        self.header = header;
         self.payload = payload;
         self.written = 0;
         *temporaries += 1;

@@ -175,6 +175,8 @@ pub enum LogNews {
     },
     /// A segment is full and all its blocks are durable: collect its footer entries and call `seal`. Reported oldest first.
     SealReady(SegmentUid),
+    /// The state file is durable.
+    StateWritten,
     /// Footer, checkpoint and manifest of a sealed segment are durable.
     Sealed(SegmentUid),
     /// A sorted segment is durable, its footer and the manifest's edit too: runs may point to these entries. Without entries: it was thrown away.

@@ -54,6 +54,9 @@ impl Shard {
         }
         let Some(segment) = self.log.seal_ready() else { return };
         let Some(last_block) = self.log.segments().find(|s| s.uid == segment).map(|s| s.last_block) else { return };
+        if !self.is_queue_state_kept(last_block, effects) {
+            return;
+        }
         self.footer.clear();
         let mut footer = std::mem::take(&mut self.footer);
         for (_, partition) in self.partitions.iter() {
@@ -144,16 +147,11 @@ impl Shard {
         }
     }
 
-    /// What consumer groups have committed and who their members are, as it would stand in the log.
+    /// What consumer groups have committed and who their members are, as it would stand in the log; and which file says the same of queues.
     fn notes(&self) -> Vec<Vec<u8>> {
         let notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
-        let mut all: Vec<_> = encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot()).collect();
-        let committed_end = |uid| {
-            let found = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).or_else(|| self.unclaimed.get(&uid));
-            found.map(Partition::committed_end)
-        };
-        self.queues.snapshot(committed_end, &mut all);
-        all
+        let of_groups = encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot());
+        of_groups.chain(self.queues.keeping.mark()).collect()
     }
 
     /// A segment is sealed: its runs take the place of the batches in the tails.

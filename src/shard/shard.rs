@@ -394,6 +394,7 @@ impl Shard {
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
                 LogNews::Sorted { segment, entries } => self.on_sorted(segment, &entries),
                 LogNews::CheckpointWritten => self.on_runs_written(),
+                LogNews::StateWritten => self.queues.keeping.on_written(),
                 LogNews::SealReady(_) => {}
                 LogNews::SegmentFreed(segment) => {
                     self.throttle.give_back(Scarce::Disk, self.log.segment_bytes());

@@ -9,7 +9,7 @@
 use super::admin::ControlSeat;
 use super::groups::MemberCare;
 use super::offsets::OffsetCare;
-use super::queue::QueueCare;
+use super::queue::{Keeping, QueueCare, STATE_MARK_SCHEMA};
 use super::shard::{Parts, Shard, Taken};
 use crate::api::NodeInfo;
 use crate::bytes::Slab;
@@ -130,6 +130,7 @@ impl Shard {
         };
         check_covered(recovered.checkpoint.as_ref())?;
         let controls = recover_controls(&recovered)?;
+        let generation = recovered.state.as_ref().map_or(0, |state| state.generation);
         let unclaimed = recover_partitions(&recovered, &controls.trims)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
@@ -153,7 +154,7 @@ impl Shard {
             seat,
             offsets: OffsetCare::new(controls.offsets),
             members: MemberCare::new(controls.members),
-            queues: QueueCare::new(controls.queues),
+            queues: QueueCare::new(controls.queues, Keeping::new(generation)),
         });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
         if shard.settings.sorter_segments > 0 {
@@ -376,7 +377,8 @@ struct Controls {
 /// to the commit before, a member joins again.
 fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
     let mut controls = Controls::default();
-    let notes = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.notes).map(|payload| (None, payload));
+    let state = recovered.state.iter().flat_map(|state| &state.items);
+    let notes = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.notes).chain(state).map(|payload| (None, payload));
     let of_log =
         recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control).map(|c| (Some(c.group), &c.payload));
     for (group, payload) in notes.chain(of_log) {
@@ -389,6 +391,14 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
                 let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| StartFailure::Queue(error.to_string()))?;
                 let part = controls.queues.entry((queue, partition)).or_default();
                 notes.iter().for_each(|note| part.apply(None, note));
+            }
+            (Some(STATE_MARK_SCHEMA), None) => {
+                let named = Keeping::read_mark(payload).map_err(StartFailure::Queue)?;
+                let found = recovered.state.as_ref().map_or(0, |state| state.generation);
+                if found < named {
+                    let what = format!("the checkpoint names generation {named} of the file `queues`, which has {found}");
+                    return Err(StartFailure::Queue(what));
+                }
             }
             (Some(CHANGE_SCHEMA), _) => restore_members(recovered, &mut controls, payload)?,
             // Whatever else it is, it is no trim that this program knows.

@@ -21,6 +21,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod group;
 mod hot_socket;
 mod limits;
 mod many;

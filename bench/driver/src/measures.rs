@@ -60,6 +60,8 @@ pub enum Measure {
     ClientOverheadNsPerRecord,
     /// Records of 100 bytes from one core into a sink in another process.
     LoadgenNullSink,
+    /// Longest delay of records in partitions that stay with their member while another one joins a group of 100 over 1,000 partitions, against one heartbeat.
+    GroupJoinPause,
 }
 
 /// What a ratio (broker to limit) has to be.
@@ -124,6 +126,7 @@ impl Measure {
             Measure::Startup10Gib => "startup_10000_10gib_s",
             Measure::ClientOverheadNsPerRecord => "client_overhead_ns_per_record",
             Measure::LoadgenNullSink => "loadgen_null_sink",
+            Measure::GroupJoinPause => "group_join_pause",
         }
     }
 
@@ -154,6 +157,7 @@ impl Measure {
             Measure::Startup10Gib => 30,
             Measure::ClientOverheadNsPerRecord => 10,
             Measure::LoadgenNullSink => 30,
+            Measure::GroupJoinPause => 45,
         }
     }
 
@@ -176,6 +180,7 @@ impl Measure {
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => "s",
             Measure::ClientOverheadNsPerRecord => "ns",
             Measure::LoadgenNullSink => "10^6/s",
+            Measure::GroupJoinPause => "ms",
             _ => "GB/s",
         }
     }
@@ -195,7 +200,7 @@ impl Measure {
             Measure::Partitions10000Small | Measure::Partitions10000P99 | Measure::Partitions10000Sustained => (None, None),
             Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => (None, Some(2.0)),
             // Their limits are absolute.
-            Measure::MemoryIdleMib | Measure::MemoryGrowthMib => (None, Some(1.0)),
+            Measure::MemoryIdleMib | Measure::MemoryGrowthMib | Measure::GroupJoinPause => (None, Some(1.0)),
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => (None, Some(1.0)),
             Measure::ClientOverheadNsPerRecord => (None, None),
             Measure::LoadgenNullSink => (Some(1.0), None),

@@ -262,6 +262,7 @@ impl Runs {
             Measure::Startup4Gib => self.startup(measure, 4),
             Measure::ClientOverheadNsPerRecord => self.client_overhead(measure),
             Measure::LoadgenNullSink => self.loadgen_into_sink(measure),
+            Measure::GroupJoinPause => self.group_join_pause(measure),
             _ => self.startup(measure, 10),
         }
     }

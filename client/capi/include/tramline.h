@@ -14,7 +14,7 @@
  * that made the call, until its next call that fails.
  *
  * Handles are numbers in a struct, not pointers. {0} is the null handle. A null, closed or wrong one is refused with TRAMLINE_E_HANDLE, however long ago
- * it was closed: a number is never given out twice. A client can be used by any number of threads at once. A producer or consumer does one call at a time and may
+ * it was closed: a number is never given out twice. A client can be used by any number of threads at once. A producer, consumer or member does one call at a time and may
  * move from thread to thread; a second call meanwhile (also one from its own callback) gets TRAMLINE_E_BUSY and does nothing.
  *
  * Nothing runs between calls: the library has no threads of its own. A producer sends and receives inside its calls, a consumer inside its polls, and both
@@ -981,6 +981,225 @@ tramline_status_t tramline_consumer_range(tramline_consumer_t consumer, const ch
  * Threads: one at a time.
  */
 tramline_status_t tramline_consumer_metrics(tramline_consumer_t consumer, tramline_consumer_metrics_t *out, size_t out_size);
+
+/* ------------------------------------------------------------------------------------------------------------- members of groups */
+
+/** A member of a consumer group: reads the partitions that the group gives it, and remembers in the group how far it has read. It lives inside of its calls: one that does not poll
+ *  for the session timeout is dropped. It has connections of its own. */
+typedef struct {
+    /** 0: the null handle. Anything else is the library's. */
+    uint64_t id;
+} tramline_member_t;
+
+/** How partitions are divided among members: tramline_member_options_t.assignor. */
+enum {
+    /** Evenly, and of the ways to do that the one that moves the fewest partitions. The default. */
+    TRAMLINE_ASSIGNOR_STICKY = 0,
+    /** Evenly, by the order of members alone. */
+    TRAMLINE_ASSIGNOR_UNIFORM = 1
+};
+
+/** Where a member begins where nothing is committed, or what is committed is gone: tramline_member_options_t.auto_offset_reset. */
+enum {
+    /** At the first record that still exists. The default. */
+    TRAMLINE_RESET_EARLIEST = 0,
+    /** Behind the last record: what was produced before is left out. */
+    TRAMLINE_RESET_LATEST = 1,
+    /** Nowhere: poll fails with a sentence that says so, and the partition is not read before a seek. */
+    TRAMLINE_RESET_NONE = 2
+};
+
+/** What a tramline_parts_fn is told of. */
+enum {
+    /** These partitions are the member's from now on, in addition to those it has. */
+    TRAMLINE_PARTS_ASSIGNED = 0,
+    /** These are given up, the others go on: the last chance to commit them, by setting commit_offset. */
+    TRAMLINE_PARTS_REVOKED = 1,
+    /** These are another's already; what was not committed is read again there. */
+    TRAMLINE_PARTS_LOST = 2
+};
+
+/** Settings of a member. Session timeout and assignor are the same for all members of a group. */
+typedef struct {
+    /** sizeof(tramline_member_options_t). */
+    size_t struct_size;
+    /** Makes it a static member, which keeps its partitions over a restart: NUL-terminated, 1 to 249 bytes. NULL: an ordinary one. */
+    const char *instance_id;
+    /** A member that is not heard of for so long is dropped: 1 s to 1 h; longer than the work between two polls. Default 30 s. */
+    uint64_t session_timeout_us;
+    /** Time between two commits by itself: 10 ms to 1 h. Default 5 s. */
+    uint64_t auto_commit_interval_us;
+    /** TRAMLINE_ASSIGNOR_... . Default TRAMLINE_ASSIGNOR_STICKY. */
+    uint32_t assignor;
+    /** TRAMLINE_RESET_... . Default TRAMLINE_RESET_EARLIEST. */
+    uint32_t auto_offset_reset;
+    /** 1: commits by itself what was handed out before a later call of poll (at least once). Default 1. */
+    uint32_t auto_commit;
+    /** As in tramline_consumer_options_t. Default 1 MiB. */
+    uint32_t credit_bytes;
+    /** As in tramline_consumer_options_t. Default 131,072. */
+    uint32_t partition_bytes_max;
+    /** As in tramline_consumer_options_t. Default 1. */
+    uint32_t verify_checksums;
+    /** As in tramline_consumer_options_t. Default 64 MiB. */
+    uint32_t batch_values_bytes_max;
+    /** 0. */
+    uint32_t reserved;
+} tramline_member_options_t;
+
+/** A partition that comes or goes. Valid until the callback returns. */
+typedef struct {
+    /** Its topic, not NUL-terminated. */
+    const char *topic;
+    /** Bytes of the topic. */
+    size_t topic_len;
+    /** With TRAMLINE_PARTS_REVOKED: the offset that would have been handed out next; else, and where reading never began, TRAMLINE_OFFSET_NONE. */
+    uint64_t position;
+    /** Yours to set with TRAMLINE_PARTS_REVOKED: the offset to commit before the partition goes, in place of what auto_commit would. It is TRAMLINE_OFFSET_NONE, which commits nothing
+     *  but that. */
+    uint64_t commit_offset;
+    /** Its number. */
+    uint32_t partition;
+    /** 0. */
+    uint32_t reserved;
+} tramline_member_part_t;
+
+/** A function of yours that hears of partitions: `what` is TRAMLINE_PARTS_..., `user` what was given with it. It has to return in the ordinary way. */
+typedef void (*tramline_parts_fn)(int what, tramline_member_part_t *parts, size_t count, void *user);
+
+/**
+ * Fills the settings of a member with their defaults.
+ *
+ * options, options_size: the struct that is filled, and its sizeof.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT when options is NULL or options_size is below 8 or above 4,096.
+ * Threads: any.
+ */
+tramline_status_t tramline_member_options_defaults(tramline_member_options_t *options, size_t options_size);
+
+/**
+ * Opens a member. It joins when it is first polled.
+ *
+ * group: NUL-terminated name of the group, by the rules of topics' names; it is created where there is none.
+ * topics, topic_count: an array of 1 to 100 NUL-terminated names; a topic that does not exist yet counts once it does.
+ * options: settings, or NULL for the defaults.
+ * out: where the handle goes; the null handle after an error. Not NULL.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_FULL.
+ * Threads: any.
+ */
+tramline_status_t tramline_member_open(tramline_client_t client, const char *group, const char *const *topics, size_t topic_count,
+                                       const tramline_member_options_t *options, tramline_member_t *out);
+
+/**
+ * Hands out records of the member's partitions; waits for the first, at most timeout_us. Joining, heartbeats, `changed` and commits all happen in here.
+ *
+ * timeout_us: 0 (do not wait) to TRAMLINE_FOREVER_US.
+ * each: your function for records, as for a consumer. Not NULL.
+ * changed: your function for partitions that come and go, or NULL.
+ * user: what both get; may be anything.
+ * records: where the number handed out goes, also after an error, or NULL.
+ * Returns: TRAMLINE_OK, also when the time is over; as tramline_consumer_poll(); TRAMLINE_E_ARGUMENT also where nothing is committed and auto_offset_reset is TRAMLINE_RESET_NONE.
+ * TRAMLINE_E_REFUSED with TRAMLINE_CODE_MEMBER_FENCED (another process has its instance_id), TRAMLINE_CODE_GROUP_SETTINGS_DIFFER and others that will not pass end the
+ * membership: each call from then on says so.
+ * Threads: one at a time; both functions run in the calling thread.
+ */
+tramline_status_t tramline_member_poll(tramline_member_t member, uint64_t timeout_us, tramline_record_fn each, tramline_parts_fn changed,
+                                       void *user, size_t *records);
+
+/**
+ * Commits everything that was handed out, and waits until it is on stable storage. For "at most once" call it before you work on the records, for "at least once" after.
+ *
+ * Returns: TRAMLINE_OK; after anything else at least one partition is not committed, or it is not known: TRAMLINE_E_REFUSED (TRAMLINE_CODE_STALE_ASSIGNMENT: another member has
+ * it), TRAMLINE_E_TIMEOUT, TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_commit(tramline_member_t member);
+
+/**
+ * Commits an offset of a partition, and waits until it is on stable storage.
+ *
+ * topic, partition: NUL-terminated name, and number; it has to be the member's.
+ * offset: the next one to read: one past the last record that is done.
+ * metadata: a NUL-terminated text that is kept with it, at most 4,096 bytes, or NULL.
+ * Returns: TRAMLINE_OK; as tramline_member_commit().
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_commit_offset(tramline_member_t member, const char *topic, uint32_t partition, uint64_t offset,
+                                                const char *metadata);
+
+/**
+ * From now on nothing is committed by itself, also not when the member is closed: for who met an error while working on what was handed out, and leaves it to others.
+ *
+ * Returns: TRAMLINE_OK; TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_stop_auto_commit(tramline_member_t member);
+
+/**
+ * What the group has committed of a partition, whoever has it.
+ *
+ * topic, partition: NUL-terminated name, and number.
+ * offset: where it goes; TRAMLINE_OFFSET_NONE where nothing is committed. Not NULL.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_REFUSED, TRAMLINE_E_TIMEOUT, TRAMLINE_E_PROTOCOL, TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_committed(tramline_member_t member, const char *topic, uint32_t partition, uint64_t *offset);
+
+/**
+ * Goes on elsewhere in a partition of the member's. Nothing is committed by it.
+ *
+ * topic, partition, start, at: as in tramline_consumer_seek().
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT (also: it is not the member's), TRAMLINE_E_REFUSED, TRAMLINE_E_TIMEOUT, TRAMLINE_E_PROTOCOL, TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_seek(tramline_member_t member, const char *topic, uint32_t partition, int start, uint64_t at);
+
+/**
+ * As tramline_consumer_pause(). A partition that is given up and comes back is not paused.
+ *
+ * topic, partition: NUL-terminated name, and number.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT (also: it is not the member's), TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_pause(tramline_member_t member, const char *topic, uint32_t partition);
+
+/**
+ * As tramline_consumer_resume().
+ *
+ * topic, partition: NUL-terminated name, and number.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT (also: it is not the member's), TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_resume(tramline_member_t member, const char *topic, uint32_t partition);
+
+/**
+ * The offset that is handed out next in a partition of the member's.
+ *
+ * topic, partition: NUL-terminated name, and number.
+ * offset: where it goes; TRAMLINE_OFFSET_NONE where it waits for a seek. Not NULL.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT (also: it is not the member's), TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_member_position(tramline_member_t member, const char *topic, uint32_t partition, uint64_t *offset);
+
+/**
+ * Gives all partitions up in good order (`changed`, the last commit) and leaves, so that others go on at once. A static member keeps its partitions until its session times out,
+ * for whoever comes back under its name. The handle is closed whatever is returned, and for `changed` already. (A program that ends without it is missed by its group after the session timeout.)
+ *
+ * timeout_us: 0 to TRAMLINE_FOREVER_US.
+ * changed, user: as in tramline_member_poll().
+ * Returns: TRAMLINE_OK; TRAMLINE_E_TIMEOUT, or what the last commit said; TRAMLINE_E_BUSY (the handle is not closed then).
+ * Threads: one at a time; `changed` runs in the calling thread.
+ */
+tramline_status_t tramline_member_close(tramline_member_t member, uint64_t timeout_us, tramline_parts_fn changed, void *user);
+
+/**
+ * As tramline_member_close(), and a static member does not come back: its partitions go to others at once.
+ *
+ * timeout_us, changed, user: as there.
+ * Returns: TRAMLINE_OK; as there.
+ * Threads: one at a time; `changed` runs in the calling thread.
+ */
+tramline_status_t tramline_member_leave(tramline_member_t member, uint64_t timeout_us, tramline_parts_fn changed, void *user);
 
 #ifdef __cplusplus
 }

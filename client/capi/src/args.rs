@@ -25,6 +25,15 @@ pub unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str, Failu
     text.to_str().map_err(|error| Failure::argument(format!("{what} is not UTF-8 from byte {} on", error.valid_up_to())))
 }
 
+/// An array of NUL-terminated strings of the caller.
+///
+/// # Safety
+/// Null, or `count` pointers, each null or followed by a NUL, and unchanged for `'a`.
+pub unsafe fn texts<'a>(from: *const *const c_char, count: usize, what: &str) -> Result<Vec<&'a str>, Failure> {
+    // SAFETY: as the caller says.
+    unsafe { array(from, count, what)?.map(|one| text(one, what)).collect() }
+}
+
 /// Bytes of the caller; null with length 0 is `None`.
 ///
 /// # Safety

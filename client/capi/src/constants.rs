@@ -58,6 +58,23 @@ constants! {
     /// From a time.
     START_TIME: c_int = 3;
 
+    /// Evenly, moving as few as can be.
+    ASSIGNOR_STICKY: u32 = 0;
+    /// Evenly, by the order of members alone.
+    ASSIGNOR_UNIFORM: u32 = 1;
+    /// At the first record that still exists.
+    RESET_EARLIEST: u32 = 0;
+    /// Behind the last record.
+    RESET_LATEST: u32 = 1;
+    /// Nowhere: an error.
+    RESET_NONE: u32 = 2;
+    /// These are the member's now.
+    PARTS_ASSIGNED: c_int = 0;
+    /// These are about to be given up.
+    PARTS_REVOKED: c_int = 1;
+    /// These are another's already.
+    PARTS_LOST: c_int = 2;
+
     /// Not a partition: the partitioner chooses.
     PARTITION_ANY: u32 = u32::MAX;
     /// Not a partition: all of the topic.

@@ -43,7 +43,8 @@ fn config(options: ConsumerOptions) -> Result<ConsumerConfig, Failure> {
     })
 }
 
-fn start(kind: c_int, at: u64) -> Result<Start, Failure> {
+/// Where the caller says that reading starts.
+pub fn start(kind: c_int, at: u64) -> Result<Start, Failure> {
     match kind {
         START_EARLIEST | START_LATEST if at != 0 => {
             Err(Failure::argument(format!("at is {at}, which means nothing for earliest and latest: give 0, or TRAMLINE_START_OFFSET")))
@@ -66,7 +67,7 @@ fn parts(bytes: Option<&[u8]>) -> (*const c_void, usize) {
 }
 
 /// Hands records to a caller's function.
-struct Hand {
+pub struct Hand {
     each: RecordFn,
     user: *mut c_void,
     /// Room that is used again, so that only the first record with headers of a call allocates.
@@ -76,13 +77,20 @@ struct Hand {
 }
 
 impl Hand {
-    fn new(each: Option<RecordFn>, user: *mut c_void) -> Result<Hand, Failure> {
+    /// Without a function there is nobody to hand records to.
+    pub fn new(each: Option<RecordFn>, user: *mut c_void) -> Result<Hand, Failure> {
         let each = each.ok_or_else(|| Failure::argument("the callback is NULL: the records would be lost"))?;
         Ok(Hand { each, user, headers: Vec::new(), count: 0, stopped: false })
     }
 
+    /// Records handed out so far.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Hands one out.
     #[inline]
-    fn out(&mut self, record: &ClientRecord<'_>) -> ControlFlow<()> {
+    pub fn out(&mut self, record: &ClientRecord<'_>) -> ControlFlow<()> {
         self.headers.clear();
         self.headers.extend(record.headers.map(|header| Header {
             name: header.name.as_ptr().cast(),

@@ -35,6 +35,8 @@ pub enum Kind {
     Producer = 2,
     /// A consumer.
     Consumer = 3,
+    /// A member of a group.
+    Member = 4,
 }
 
 impl Kind {
@@ -43,11 +45,12 @@ impl Kind {
             Kind::Client => "client",
             Kind::Producer => "producer",
             Kind::Consumer => "consumer",
+            Kind::Member => "member",
         }
     }
 
     fn of(number: u64) -> Option<Kind> {
-        [Kind::Client, Kind::Producer, Kind::Consumer].into_iter().find(|kind| *kind as u64 == number)
+        [Kind::Client, Kind::Producer, Kind::Consumer, Kind::Member].into_iter().find(|kind| *kind as u64 == number)
     }
 }
 
@@ -132,13 +135,19 @@ impl<T> Table<T> {
 
     /// Ends a handle and drops its object.
     pub fn close(&self, handle: u64) -> Result<(), Failure> {
+        let (value, _) = self.take(handle)?;
+        // Behind the lock: closing connections takes a system call each.
+        catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(Failure::panicked)
+    }
+
+    /// Ends a handle; returns its object, and whether that is broken.
+    pub fn take(&self, handle: u64) -> Result<(T, bool), Failure> {
         let found = self.find(handle)?;
-        let value = self.take_found(found)?;
+        let taken = self.take_found(found)?;
         if found.1 < GENERATION_MAX {
             unpoisoned(self.free.lock()).slots.push(handle as u32);
         }
-        // Behind the lock: closing connections takes a system call each.
-        catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(Failure::panicked)
+        Ok(taken)
     }
 
     #[inline]
@@ -155,13 +164,13 @@ impl<T> Table<T> {
         }
     }
 
-    fn take_found(&self, (slot, generation): Found<'_, T>) -> Result<T, Failure> {
+    fn take_found(&self, (slot, generation): Found<'_, T>) -> Result<(T, bool), Failure> {
         let mut entry = self.lock(slot)?;
         let same = slot.generation.load(Ordering::Relaxed) == generation;
         let value = entry.value.take_if(|_| same).ok_or_else(|| self.closed())?;
         // While the lock is held and before the slot is free: from now on `find` refuses this handle, whatever the slot is used for.
         slot.generation.store(generation + 1, Ordering::Release);
-        Ok(value)
+        Ok((value, entry.broken))
     }
 
     fn take_slot(&self) -> Result<u32, Failure> {

@@ -17,15 +17,16 @@ use crate::layout::SHAPES;
 const HEADER: &str = include_str!("../include/tramline.h");
 
 /// The sources whose functions are exported; `defect.rs` is in no shipped library.
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("client.rs", include_str!("client.rs")),
     ("consumer.rs", include_str!("consumer.rs")),
     ("last.rs", include_str!("last.rs")),
+    ("member.rs", include_str!("member.rs")),
     ("producer.rs", include_str!("producer.rs")),
 ];
 
 /// How a Rust type is written in C.
-const TYPES: [(&str, &str); 33] = [
+const TYPES: [(&str, &str); 40] = [
     ("()", "void"),
     ("c_int", "int"),
     ("u32", "uint32_t"),
@@ -49,6 +50,13 @@ const TYPES: [(&str, &str); 33] = [
     ("*mut ProducerOptions", "tramline_producer_options_t*"),
     ("*const ConsumerOptions", "consttramline_consumer_options_t*"),
     ("*mut ConsumerOptions", "tramline_consumer_options_t*"),
+    ("MemberHandle", "tramline_member_t"),
+    ("*mut MemberHandle", "tramline_member_t*"),
+    ("*const MemberOptions", "consttramline_member_options_t*"),
+    ("*mut MemberOptions", "tramline_member_options_t*"),
+    ("*mut MemberPart", "tramline_member_part_t*"),
+    ("*const *const c_char", "constchar*const*"),
+    ("Option<PartsFn>", "tramline_parts_fn"),
     ("*const Setting", "consttramline_setting_t*"),
     ("*const NewRecord", "consttramline_record_t*"),
     ("*mut NewRecord", "tramline_record_t*"),
@@ -167,7 +175,7 @@ fn the_functions_of_the_header_are_those_of_the_library() {
 
 #[test]
 fn callbacks_have_the_types_of_the_header() {
-    for (rust, c) in [("DeliveryFn", "tramline_delivery_fn"), ("RecordFn", "tramline_record_fn")] {
+    for (rust, c) in [("DeliveryFn", "tramline_delivery_fn"), ("RecordFn", "tramline_record_fn"), ("PartsFn", "tramline_parts_fn")] {
         let source = SOURCES
             .iter()
             .find_map(|(_, source)| source.split_once(&format!("pub type {rust} = unsafe extern \"C\" fn(")))

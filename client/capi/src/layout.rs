@@ -1,7 +1,7 @@
 //! The structs that cross the border, laid out as C does.
 //!
 //! Invariants: every struct and field is in `include/tramline.h` under the same name, at the same offset, with the same size (`header_tests.rs` asks a C
-//! compiler); no implicit padding; every struct but the handles, a header and a setting begins with its size, so that it can grow at its end; no field has a bit pattern that
+//! compiler); no implicit padding; every struct but the handles and the elements of arrays begins with its size, so that it can grow at its end; no field has a bit pattern that
 //! is not a value (no `bool`, no enum, no reference), so that any bytes a caller gives can be looked at.
 //!
 //! Not here: what the fields mean in detail (the header), how they are checked (`client`, `producer`, `consumer`).
@@ -61,6 +61,9 @@ c_structs! {
 
     /// A consumer.
     "tramline_consumer_t" ConsumerHandle { /** Number, 0 for none. */ id: u64, }
+
+    /// A member of a group.
+    "tramline_member_t" MemberHandle { /** Number, 0 for none. */ id: u64, }
 
     /// Settings of a client.
     "tramline_client_options_t" ClientOptions {
@@ -178,6 +181,32 @@ c_structs! {
         /** Bytes. */ batch_values_bytes_max: u32,
     }
 
+    /// Settings of a member of a group.
+    "tramline_member_options_t" MemberOptions {
+        /** Bytes of the struct as the caller knows it. */ struct_size: usize,
+        /** NUL-terminated or null. */ instance_id: *const c_char,
+        /** Microseconds. */ session_timeout_us: u64,
+        /** Microseconds. */ auto_commit_interval_us: u64,
+        /** `ASSIGNOR_...`. */ assignor: u32,
+        /** `RESET_...`. */ auto_offset_reset: u32,
+        /** 0 or 1. */ auto_commit: u32,
+        /** Bytes. */ credit_bytes: u32,
+        /** Bytes. */ partition_bytes_max: u32,
+        /** 0 or 1. */ verify_checksums: u32,
+        /** Bytes. */ batch_values_bytes_max: u32,
+        /** 0. */ reserved: u32,
+    }
+
+    /// A partition that comes or goes.
+    "tramline_member_part_t" MemberPart {
+        /** UTF-8, not NUL-terminated. */ topic: *const c_char,
+        /** Bytes. */ topic_len: usize,
+        /** Or `OFFSET_NONE`. */ position: u64,
+        /** The caller's answer, or `OFFSET_NONE`. */ commit_offset: u64,
+        /** Number. */ partition: u32,
+        /** 0. */ reserved: u32,
+    }
+
     /// A record that arrived.
     "tramline_record_view_t" RecordView {
         /** Bytes of the struct as the library knows it. */ struct_size: usize,
@@ -234,4 +263,4 @@ macro_rules! plain {
         }
     )* };
 }
-plain!(ClientOptions, ProducerOptions, NewRecord from deliver_at_us, ProducerCounts, ConsumerOptions, ConsumerCounts, ErrorView);
+plain!(ClientOptions, ProducerOptions, NewRecord from deliver_at_us, ProducerCounts, ConsumerOptions, MemberOptions, ConsumerCounts, ErrorView);

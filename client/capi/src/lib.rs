@@ -30,4 +30,5 @@ mod handles;
 mod header_tests;
 mod last;
 mod layout;
+mod member;
 mod producer;

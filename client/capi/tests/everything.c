@@ -220,6 +220,110 @@ static void read_back(tramline_client_t client) {
     OK(tramline_consumer_close(consumer));
 }
 
+/* What a member heard: records, and partitions that came, went, were lost. */
+struct heard {
+    size_t records;
+    size_t parts[3];
+    uint64_t commits;
+    tramline_member_t member;
+};
+
+static int on_members_record(const tramline_record_view_t *record, void *user) {
+    struct heard *heard = user;
+    THAT(record->topic_len == 4 && memcmp(record->topic, "keys", 4) == 0);
+    heard->records++;
+    return 0;
+}
+
+static void on_parts(int what, tramline_member_part_t *parts, size_t count, void *user) {
+    struct heard *heard = user;
+    tramline_status_t status;
+    THAT(what >= TRAMLINE_PARTS_ASSIGNED && what <= TRAMLINE_PARTS_LOST && count > 0);
+    heard->parts[what] += count;
+    for (size_t n = 0; n < count; n++) {
+        THAT(parts[n].topic_len == 4 && memcmp(parts[n].topic, "keys", 4) == 0 && parts[n].partition < 4);
+        THAT(parts[n].commit_offset == TRAMLINE_OFFSET_NONE && (parts[n].position == TRAMLINE_OFFSET_NONE) == (what != TRAMLINE_PARTS_REVOKED));
+        if (what == TRAMLINE_PARTS_REVOKED && heard->commits != TRAMLINE_OFFSET_NONE) {
+            parts[n].commit_offset = heard->commits;
+        }
+    }
+    /* While it is being closed its handle is one no more. */
+    status = tramline_member_commit(heard->member);
+    THAT(status == (what == TRAMLINE_PARTS_REVOKED ? TRAMLINE_E_HANDLE : TRAMLINE_E_BUSY));
+}
+
+/* A member that reads all, commits by hand, and goes; and the next one. */
+static void share(tramline_client_t client) {
+    const char *topics[] = {"keys"};
+    tramline_member_options_t options;
+    tramline_member_t member;
+    struct heard heard = {0, {0, 0, 0}, TRAMLINE_OFFSET_NONE, {0}};
+    uint64_t offset, position;
+    size_t count;
+    OK(tramline_member_options_defaults(&options, sizeof options));
+    THAT(options.session_timeout_us == 30000000 && options.auto_commit == 1);
+    options.auto_commit = 0;
+    options.instance_id = "only";
+    OK(tramline_member_open(client, "readers", topics, 1, &options, &member));
+    heard.member = member;
+    while (heard.records < 400 && failed == 0) {
+        OK(tramline_member_poll(member, 60000000, on_members_record, on_parts, &heard, &count));
+        THAT(count > 0);
+    }
+    THAT(heard.records == 400 && heard.parts[TRAMLINE_PARTS_ASSIGNED] == 4);
+    OK(tramline_member_committed(member, "keys", 2, &offset));
+    THAT(offset == TRAMLINE_OFFSET_NONE);
+    OK(tramline_member_commit(member));
+    OK(tramline_member_committed(member, "keys", 2, &offset));
+    OK(tramline_member_position(member, "keys", 2, &position));
+    THAT(offset == position && offset > 1);
+    OK(tramline_member_commit_offset(member, "keys", 2, offset - 1, "all but one"));
+    OK(tramline_member_pause(member, "keys", 2));
+    OK(tramline_member_resume(member, "keys", 2));
+    OK(tramline_member_seek(member, "keys", 1, TRAMLINE_START_LATEST, 0));
+    THAT(tramline_member_seek(member, "keys", 9, TRAMLINE_START_LATEST, 0) == TRAMLINE_E_ARGUMENT);
+    THAT(tramline_member_commit_offset(member, "keys", 9, 1, NULL) == TRAMLINE_E_ARGUMENT);
+    THAT(tramline_member_commit_offset(member, "keys", 2, offset + 1000, NULL) == TRAMLINE_E_REFUSED);
+    THAT(tramline_last_code() == TRAMLINE_CODE_OFFSET_OUT_OF_RANGE);
+    OK(tramline_member_close(member, 60000000, NULL, NULL));
+    THAT(tramline_member_commit(member) == TRAMLINE_E_HANDLE && tramline_member_close(member, 0, NULL, NULL) == TRAMLINE_E_HANDLE);
+
+    /* It comes back under its name, reads the one that is left, and says at the end where the next one is to begin. */
+    heard.records = 0;
+    OK(tramline_member_open(client, "readers", topics, 1, &options, &member));
+    heard.member = member;
+    /* Each shard says for itself where its partitions begin. */
+    while ((heard.records < 1 || heard.parts[TRAMLINE_PARTS_ASSIGNED] < 8) && failed == 0) {
+        OK(tramline_member_poll(member, 10000, on_members_record, on_parts, &heard, NULL));
+    }
+    THAT(heard.records == 1 && heard.parts[TRAMLINE_PARTS_ASSIGNED] == 8 && heard.parts[TRAMLINE_PARTS_LOST] == 0);
+    OK(tramline_member_stop_auto_commit(member));
+    heard.commits = 3;
+    OK(tramline_member_leave(member, 60000000, on_parts, &heard));
+    THAT(heard.parts[TRAMLINE_PARTS_REVOKED] == 4);
+
+    /* What makes no sense. */
+    options.assignor = 7;
+    THAT(tramline_member_open(client, "readers", topics, 1, &options, &member) == TRAMLINE_E_ARGUMENT && member.id == 0);
+    options.assignor = TRAMLINE_ASSIGNOR_UNIFORM;
+    options.auto_offset_reset = 3;
+    THAT(tramline_member_open(client, "readers", topics, 1, &options, &member) == TRAMLINE_E_ARGUMENT);
+    options.auto_offset_reset = TRAMLINE_RESET_NONE;
+    THAT(tramline_member_open(client, "readers", topics, 0, &options, &member) == TRAMLINE_E_ARGUMENT);
+    THAT(tramline_member_open(client, NULL, topics, 1, &options, &member) == TRAMLINE_E_ARGUMENT);
+    OK(tramline_member_open(client, "newcomers", topics, 1, &options, &member));
+    heard.member = member;
+    THAT(tramline_member_poll(member, 60000000, on_members_record, on_parts, &heard, &count) == TRAMLINE_E_ARGUMENT);
+    while (heard.parts[TRAMLINE_PARTS_ASSIGNED] < 12 && failed == 0) {
+        tramline_member_poll(member, 10000, on_members_record, on_parts, &heard, &count); /* one error for each partition */
+        THAT(count == 0);
+    }
+    OK(tramline_member_position(member, "keys", 0, &position));
+    THAT(position == TRAMLINE_OFFSET_NONE);
+    THAT(tramline_member_poll(member, 0, NULL, NULL, NULL, NULL) == TRAMLINE_E_ARGUMENT);
+    tramline_member_leave(member, 60000000, NULL, NULL); /* tells of the other partitions without an offset */
+}
+
 int main(void) {
     tramline_client_t client;
     tramline_client_options_t options;
@@ -235,6 +339,7 @@ int main(void) {
     send_keys(client);
     send_levels(client);
     read_back(client);
+    share(client);
     OK(tramline_client_close(client));
     printf("%d failed\n", failed);
     return failed == 0 ? 0 : 1;

@@ -28,10 +28,11 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `producer`, `consumer`, `queue` | the twins of the blocking ones |
+//! | `producer`, `consumer`, `group_consumer`, `queue` | the twins of the blocking ones |
 //! | `tests` | over real sockets, in a runtime of one thread |
 
 mod consumer;
+mod group_consumer;
 mod producer;
 mod queue;
 #[cfg(test)]
@@ -44,12 +45,14 @@ use std::task::Context;
 use std::time::Duration;
 
 pub use consumer::Consumer;
+pub use group_consumer::GroupConsumer;
 pub use producer::Producer;
 pub use queue::QueueConsumer;
 
 use crate::client::Shared;
-use crate::config::{Config, ConsumerConfig, ProducerConfig, QueueConsumerConfig};
+use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::error::Error;
+use crate::group_listener::GroupListener;
 
 /// A connection to a cluster, as [`crate::Client`]. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -81,6 +84,16 @@ impl Client {
     /// A consumer with connections of its own. Opens them when it first needs them.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::new(self.blocking.share(), config)
+    }
+
+    /// A member of a consumer group, with connections of its own. It joins when it is first polled.
+    pub fn group_consumer(&self, config: GroupConfig) -> Result<GroupConsumer, Error> {
+        self.group_consumer_with(config, ())
+    }
+
+    /// As [`group_consumer`](Self::group_consumer), with callbacks.
+    pub fn group_consumer_with(&self, config: GroupConfig, listener: impl GroupListener + 'static) -> Result<GroupConsumer, Error> {
+        GroupConsumer::new(self.blocking.share(), config, Box::new(listener))
     }
 
     /// A consumer of a queue, with connections of its own. The queue is looked up now.

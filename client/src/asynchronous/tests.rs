@@ -8,7 +8,7 @@ use std::time::Duration;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 
-use super::{Client, Consumer, Producer};
+use super::{Client, Consumer, GroupConsumer, Producer};
 use crate::fake::tcp::FakeServer;
 use crate::{ConsumerConfig, Error, ProducerConfig, QueueConsumerConfig, Record, SendError, Start};
 
@@ -41,11 +41,13 @@ async fn read_all(client: &Client) -> BTreeMap<u32, Vec<u64>> {
 #[test]
 fn futures_can_move_between_threads() {
     fn is_send<T: Send>(_: &T) {}
-    fn check(producer: &mut Producer, consumer: &mut Consumer) {
+    fn check(producer: &mut Producer, consumer: &mut Consumer, member: &mut GroupConsumer) {
         is_send(&producer.drive());
         is_send(&producer.flush());
         is_send(&consumer.poll(|_| {}));
         is_send(&consumer.assign_all("t", Start::Earliest));
+        is_send(&member.poll(|_| {}));
+        is_send(&member.commit());
     }
     let _ = check;
 }
@@ -192,6 +194,40 @@ fn a_broker_that_talks_without_an_end_does_not_keep_the_runtimes_thread() {
         server.broker().chatter_bytes = 0;
         server.broker().release(1);
         producer.flush().await;
+    });
+}
+
+#[test]
+fn a_member_of_a_group_reads_commits_and_leaves() {
+    let server = FakeServer::start();
+    run(async {
+        let client = connect(&server, 2).await;
+        let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+        for number in 0..100u64 {
+            let partition = Some((number % 2) as u32);
+            let record = Record { topic: "t", partition, value: Some(&number.to_le_bytes()), ..Record::default() };
+            producer.send(&record).await.expect("taken");
+        }
+        producer.flush().await;
+        let uids = server.broker().topics[0].partitions.clone();
+        server.broker().group.next_list = uids.iter().map(|uid| (*uid, 5)).collect();
+        let mut member = client.group_consumer(crate::GroupConfig::new("g", &["t"])).expect("a member");
+        let mut count = 0;
+        while count < 100 {
+            count += member.poll(|_| {}).await.expect("records");
+        }
+        member.seek("t", 0, Start::Offset(48)).await.expect("sought");
+        let mut again = Vec::new();
+        while again.len() < 2 {
+            member.poll(|record| again.push(record.offset)).await.expect("records");
+        }
+        assert_eq!(again, [48, 49]);
+        member.commit().await.expect("committed");
+        assert_eq!(member.committed("t", &[0, 1]).await.expect("told"), [Some(50), Some(50)]);
+        assert!(member.seek("t", 9, Start::Earliest).await.is_err());
+        assert_eq!((member.assigned().len(), member.member_id()), (2, Some(1)));
+        member.close().await.expect("left");
+        assert_eq!(server.broker().group.left, [(1, false)]);
     });
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tramline_wire::batch::Limits;
 use tramline_wire::frame::{META_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
-use super::{Config, ConsumerConfig, ProducerConfig};
+use super::{Config, ConsumerConfig, GroupConfig, ProducerConfig};
 use crate::error::Error;
 
 /// More servers to start with than a cluster has nodes are a mistake; each may take a `connect_timeout`.
@@ -67,6 +67,16 @@ const PARTITION_BYTES: RangeInclusive<u32> = 4 << 10..=PAYLOAD_BYTES_MAX;
 /// Less than one small batch cannot be read; more than a gigabyte for one is no maximum.
 pub(super) const BATCH_VALUES_BYTES: RangeInclusive<u32> = 1 << 10..=1 << 30;
 
+/// The protocol's own: a home that is asked to drop members sooner drops those that wait for a disk, and one that waits longer waits for nobody.
+const SESSION_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Below, commits are most of what a member does, each of them a flush of a disk; above, a crash repeats more than an hour's work.
+const AUTO_COMMIT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+
+/// The protocol's own limits of one member.
+const GROUP_TOPICS: RangeInclusive<usize> = 1..=100;
+const GROUP_NAME_BYTES: RangeInclusive<usize> = 1..=249;
+
 impl Config {
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.servers.is_empty() {
@@ -114,6 +124,23 @@ impl ConsumerConfig {
         // Above the credit it only has no effect: who lowers the credit alone means it.
         within("partition_bytes_max", self.partition_bytes_max, PARTITION_BYTES)?;
         within("batch_values_bytes_max", self.batch_values_bytes_max, BATCH_VALUES_BYTES)
+    }
+}
+
+impl GroupConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        within("group's bytes", self.group.len(), GROUP_NAME_BYTES)?;
+        within("the number of topics", self.topics.len(), GROUP_TOPICS)?;
+        self.topics.iter().try_for_each(|topic| within("a topic's bytes", topic.len(), GROUP_NAME_BYTES))?;
+        if let Some((place, twice)) = self.topics.iter().enumerate().find(|(place, topic)| self.topics[..*place].contains(topic)) {
+            return Err(Error::config(&format!("topic {twice:?} is named twice (at place {place}): name it once")));
+        }
+        if let Some(instance) = &self.instance_id {
+            within("instance_id's bytes", instance.len(), GROUP_NAME_BYTES)?;
+        }
+        time_within("session_timeout", self.session_timeout, SESSION_TIMEOUT)?;
+        time_within("auto_commit_interval", self.auto_commit_interval, AUTO_COMMIT_INTERVAL)?;
+        self.consumer.check()
     }
 }
 

@@ -109,6 +109,11 @@ impl ClusterView {
         (0..count.min(count_max)).map(|place| self.nodes[(first % count + place) % count].address()).collect()
     }
 
+    /// One of the nodes, counted round; `None` while none is known.
+    pub(crate) fn some_node(&self, number: usize) -> Option<u32> {
+        self.nodes.get(number % self.nodes.len().max(1)).map(|node| node.id)
+    }
+
     /// Addresses of an owner, best first. Empty when the node is unknown.
     pub(crate) fn addresses(&self, owner: Owner) -> Vec<String> {
         let Some(node) = self.nodes.iter().find(|node| node.id == owner.node) else {

@@ -11,6 +11,7 @@
 //! | `cluster` | who owns which partition, and at which address |
 //! | `producer` | open batches; windows, order, refusals |
 //! | `consumer` | streams, credit, positions, skipping, checksums |
+//! | `group` | membership of a consumer group, claims and commits of offsets |
 //! | `queue` | leases of a queue: one Receive per owner, settlements in batches |
 //! | `codec` | compression and bounded decompression |
 //! | `alive` | is the other side still there |
@@ -25,6 +26,7 @@ pub(crate) mod cluster;
 pub(crate) mod codec;
 mod conn;
 pub(crate) mod consumer;
+pub(crate) mod group;
 pub(crate) mod links;
 mod out_queue;
 mod peer;

@@ -3,6 +3,7 @@
 //! It takes bytes and gives bytes ([`FakeBroker::receive`]); `fake::tcp` puts it behind real sockets for the tests of the
 //! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
 
+pub(crate) mod groups;
 pub(crate) mod marks;
 pub(crate) mod queues;
 mod script;
@@ -30,6 +31,7 @@ use tramline_wire::topics::{
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
 use crate::types::{Metadata, TopicMetadata};
+use groups::FakeGroup;
 use marks::{BATCHES_KEPT, Check, Marks};
 use script::{Script, reply};
 pub(crate) use script::{frame_of, refusal_of, reply_to};
@@ -99,6 +101,7 @@ pub(crate) struct FakeBroker {
     /// A larger batch, and a batch with a larger record, is refused.
     pub batch_bytes_max: usize,
     pub record_bytes_max: u64,
+    pub group: FakeGroup,
     pub queues: queues::Queues,
     script: Script,
     streams: Vec<Stream>,
@@ -131,6 +134,7 @@ impl FakeBroker {
             chatter_bytes: 0,
             batch_bytes_max: usize::MAX,
             record_bytes_max: u64::MAX,
+            group: FakeGroup::default(),
             queues: queues::Queues::default(),
             script: Script::default(),
             streams: Vec::new(),
@@ -194,6 +198,7 @@ impl FakeBroker {
         self.outboxes.remove(&conn);
         self.inboxes.remove(&conn);
         self.held.retain(|(held, _)| *held != conn);
+        self.forget_held(conn);
         self.queues.disconnect(conn);
     }
 
@@ -231,6 +236,7 @@ impl FakeBroker {
     /// What is to be sent on a connection.
     pub(crate) fn take_output(&mut self, conn: u32) -> Vec<u8> {
         self.advance_streams(conn);
+        self.answer_held(conn);
         self.advance_receives(conn);
         self.outboxes.remove(&conn).unwrap_or_default()
     }
@@ -341,6 +347,12 @@ impl FakeBroker {
                 self.streams.retain(|stream| stream.conn != conn || stream.header.correlation != cancel.stream);
                 reply(&mut out, frame, |out| FetchCancelReply {}.encode(out));
             }
+            Kind::FindGroup => out = self.find_group(frame),
+            Kind::JoinGroup => out = self.join_group(frame),
+            Kind::HeartbeatGroup => out = self.heartbeat(conn, frame).unwrap_or_default(),
+            Kind::LeaveGroup => out = self.leave_group(frame),
+            Kind::FetchOffsets => out = self.fetch_offsets(frame),
+            Kind::CommitOffsets => out = self.commit_offsets(frame),
             other => panic!("the fake broker does not do {other}"),
         }
         self.outboxes.entry(conn).or_default().extend_from_slice(&out);

@@ -114,14 +114,18 @@ impl<S: Wire> Driver<S> {
 }
 
 impl Driver<Socket> {
-    /// Waits until a socket is ready, or the time is over.
-    pub(crate) fn wait(&self, mode: WaitMode, timeout: Duration, links: &mut Links, core: &mut impl Lanes) -> Result<(), Error> {
-        let mut interests = self.slots.iter().enumerate().filter_map(|(place, slot)| {
+    /// What there is to wait for.
+    pub(crate) fn interests<'a>(&'a self, links: &'a mut Links, core: &'a mut impl Lanes) -> impl Iterator<Item = Interest<'a>> {
+        self.slots.iter().enumerate().filter_map(|(place, slot)| {
             let socket = &slot.as_ref()?.socket;
             let writable = socket.is_connecting() || !links.conn(core, Key::at(place)).out().is_empty();
             Some(Interest::new(socket, writable))
-        });
-        wait(mode, timeout, &mut interests).map_err(|source| Error::io("cannot wait for", "the brokers", source))
+        })
+    }
+
+    /// Waits until a socket is ready, or the time is over.
+    pub(crate) fn wait(&self, mode: WaitMode, timeout: Duration, links: &mut Links, core: &mut impl Lanes) -> Result<(), Error> {
+        wait(mode, timeout, &mut self.interests(links, core)).map_err(|source| Error::io("cannot wait for", "the brokers", source))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::log::checkpoint::CheckpointV3;
 use crate::log::config::LogConfig;
 use crate::log::layout::{BLOCK_ALIGN, SEGMENT_DATA_START};
 use crate::log::manifest::{FreeFileV1, ManifestV2, ManifestWriter, SegmentRecordV1, StartV1};
+use crate::log::operation::Purpose;
 use crate::log::operation::{segment_file, segment_file_name};
 use crate::log::pool::Pool;
 use crate::log::reads::Reads;
@@ -14,9 +15,11 @@ use crate::log::recovered::{RecoverError, RecoveryReport};
 use crate::log::recovery::collect::Collector;
 use crate::log::recovery::files::{Files, header_of};
 use crate::log::recovery::scan::ScanEnd;
+use crate::log::replace::Replace;
 use crate::log::seal::Sealer;
 use crate::log::segments::{BlockRow, Segment, SegmentState, Segments};
 use crate::log::sorted::SortedWriter;
+use crate::log::state_file::STATE_NAME;
 use crate::log::tail_cache::TailCache;
 use crate::log::types::LogStats;
 
@@ -154,6 +157,7 @@ pub(crate) fn open_log(
         pool,
         manifest: ManifestWriter::new(cfg.mutants),
         sealer: Sealer::new(cfg.mutants),
+        state: Replace::new(STATE_NAME, Purpose::State, cfg.mutants),
         sorted: SortedWriter::new(),
         keeps_sorter_file: false,
         reads: Reads::new(cfg.reads_in_flight_max),

@@ -262,7 +262,7 @@ impl Harness {
                 }
                 LogNews::SealReady(_) | LogNews::Written { .. } => {}
                 LogNews::Sealed(segment) => self.sealed.push(segment),
-                LogNews::CheckpointWritten | LogNews::SegmentFreed(_) | LogNews::Sorted { .. } => {}
+                LogNews::CheckpointWritten | LogNews::StateWritten | LogNews::SegmentFreed(_) | LogNews::Sorted { .. } => {}
                 LogNews::Failed(reason) => self.failed = Some(reason),
                 LogNews::ReadDone { ticket, bytes, .. } => self.reads.push((ticket, bytes)),
             }

@@ -8,13 +8,14 @@
 use super::super::in_order::InOrder;
 use super::super::queues::rules_of_queue;
 use super::super::shard::{Phase, Shard};
+use super::keeping::Keeping;
 use super::receiving::{Filling, Receive};
 use super::settling::Settled;
 use crate::control::{QueueStart, QueueView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, ConnId, GroupId, IdMap, PartitionUid, ShardId, SubscriptionUid};
 use crate::partition::{Partition, Slot};
-use crate::subscription::queue::{Kind, Part, QueueNote, QueueRules, SNAPSHOT_BYTES_MAX, encode_queue_notes, encode_some_notes};
+use crate::subscription::queue::{Kind, Part, QueueNote, QueueRules, encode_some_notes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -111,13 +112,14 @@ pub(in crate::shard) struct QueueCare {
     /// Looks under way, by their tickets.
     pub(super) looks: BTreeMap<u64, PartKey>,
     pub(super) next_ticket: u64,
+    pub(in crate::shard) keeping: Keeping,
     /// The part whose partition was told last what to hold.
     held_last: PartKey,
 }
 
 impl QueueCare {
-    pub(in crate::shard) fn new(found: BTreeMap<PartKey, Part>) -> QueueCare {
-        QueueCare { unclaimed: found, ..QueueCare::default() }
+    pub(in crate::shard) fn new(found: BTreeMap<PartKey, Part>, keeping: Keeping) -> QueueCare {
+        QueueCare { unclaimed: found, keeping, ..QueueCare::default() }
     }
 
     /// Whether a partition has queues.
@@ -175,17 +177,6 @@ impl QueueCare {
             here.due_us = due_us;
             if due_us != u64::MAX {
                 self.due.insert((due_us, key));
-            }
-        }
-    }
-
-    /// What a checkpoint keeps.
-    pub(in crate::shard) fn snapshot(&self, committed_end: impl Fn(PartitionUid) -> Option<u64>, out: &mut Vec<Vec<u8>>) {
-        let known = self.parts.iter().map(|(key, here)| (key, &here.part)).chain(self.unclaimed.iter());
-        for ((queue, partition), part) in known {
-            let Some(end) = committed_end(*partition) else { continue };
-            if part.has_begun() {
-                encode_queue_notes(*partition, *queue, part.snapshot(end), SNAPSHOT_BYTES_MAX, |payload| out.push(payload));
             }
         }
     }

@@ -7,9 +7,11 @@
 //! Not here: what becomes of a message (subscription/queue), queues by name (`shard/queues.rs`).
 
 mod care;
+mod keeping;
 mod looking;
 mod receiving;
 mod settling;
 mod telling;
 
 pub(super) use care::QueueCare;
+pub(super) use keeping::{Keeping, STATE_MARK_SCHEMA};

@@ -61,9 +61,11 @@ impl Dedup {
         }
     }
 
-    /// All of them, oldest first: offset, time, id.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, i64, &[u8])> {
-        self.in_order.iter().map(|came| (came.offset, came.at_us, came.id.as_ref()))
+    /// Those that came with messages from `offset` on, oldest first: offset, time, id.
+    pub fn iter_from(&self, offset: u64) -> impl Iterator<Item = (u64, i64, &[u8])> {
+        self.in_order
+            .range(self.in_order.partition_point(|came| came.offset < offset)..)
+            .map(|came| (came.offset, came.at_us, came.id.as_ref()))
     }
 
     /// Ids that are remembered.

@@ -56,15 +56,16 @@ impl Lanes {
         if lane == 0 { 0 } else { self.lanes[lane as usize - 1].hash }
     }
 
-    /// A message of the lane is over. Where it was the one that was out, the next one is: the first for which `is_parked` says yes.
-    pub fn leave(&mut self, lane: u32, offset: u64, is_parked: impl Fn(u64) -> bool) -> Option<u64> {
+    /// A message of the lane is over. Where it was the one that was out, the next one is: the first that `is_of_lane`
+    /// still.
+    pub fn leave(&mut self, lane: u32, offset: u64, is_of_lane: impl Fn(u64) -> bool) -> Option<u64> {
         let slot = &mut self.lanes[lane as usize - 1];
         if slot.head != Some(offset) {
             return None;
         }
         slot.head = None;
         while let Some(next) = slot.parked.pop_front() {
-            if is_parked(next) {
+            if is_of_lane(next) {
                 slot.head = Some(next);
                 return Some(next);
             }

@@ -30,3 +30,4 @@ pub use note::{
 pub use part::{ATTEMPTS_MAX, Attempt, HISTORIES_MAX, Part, PartCounts};
 pub use pick::{EndRefused, Ending, Seen, Wanted};
 pub use rules::QueueRules;
+pub use stored::SnapshotCursor;

@@ -51,8 +51,8 @@ pub enum Kind {
     Looked = 16,
     /// Snapshot: from `offset` to below `number` no message was ever delivered.
     Fresh = 17,
-    /// Snapshot: one message: `state`, `priority`, `deliveries`, `number` until when (delayed, parked), `count` its last lease, `ms` the lease's length,
-    /// `hash` of its message group (0: none), `at_us` when it expires (0: never), `text` who has it or had it last.
+    /// Snapshot: `count` messages: `state`, `priority`, `deliveries`; leased: `number` is the lease and `ms` its length; else `number` until when it is
+    /// delayed, and `ms` its last lease; `hash` of its message group (0: none), `at_us` when it expires (0: never), `text` who has it or had it last.
     Message = 18,
     /// Snapshot: a failed delivery of the message at `offset`: `why`, `at_us`, `deliveries`, `text`, `more` as with `Wait`.
     Attempt = 19,
@@ -203,7 +203,8 @@ impl QueueNote {
 
     /// Whether `next` says the same of the messages right behind those of this note: then this one says it of all of them now.
     pub fn absorb(&mut self, next: &QueueNote) -> bool {
-        let is_run = matches!(self.kind, Kind::Lease | Kind::Extend | Kind::Settle | Kind::Wait) && self.end() == next.offset;
+        let is_run =
+            matches!(self.kind, Kind::Lease | Kind::Extend | Kind::Settle | Kind::Wait | Kind::Message) && self.end() == next.offset;
         if !is_run || self.count.checked_add(next.count).is_none_or(|count| count > RUN_MAX) {
             return false;
         }
@@ -363,10 +364,10 @@ pub fn decode_queue_notes(bytes: &[u8]) -> Result<(PartitionUid, SubscriptionUid
 
 /// What no note of ours says, whatever the queue.
 fn check(note: &QueueNote) -> Result<(), &'static str> {
-    let is_run = matches!(note.kind, Kind::Lease | Kind::Extend | Kind::Settle | Kind::Wait);
+    let is_run = matches!(note.kind, Kind::Lease | Kind::Extend | Kind::Settle | Kind::Wait | Kind::Message);
     match note.kind {
         _ if note.offset > OFFSET_MAX || is_run && (note.count == 0 || u64::from(note.count) > OFFSET_MAX - note.offset) => Err("offset"),
-        Kind::Lease | Kind::Extend | Kind::Wait if note.count > RUN_MAX => Err("count"),
+        Kind::Lease | Kind::Extend | Kind::Wait | Kind::Message if note.count > RUN_MAX => Err("count"),
         Kind::Fresh if note.number <= note.offset || note.number > OFFSET_MAX => Err("end"),
         Kind::Lease | Kind::Extend if note.number == 0 || note.number > u64::from(u32::MAX) => Err("lease"),
         Kind::Looked if note.number == 0 || note.number > u64::from(u32::MAX) => Err("lease"),

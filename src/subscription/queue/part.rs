@@ -435,8 +435,12 @@ impl Part {
             return;
         }
         let cells = &self.cells;
-        let is_parked = |next: u64| cells.get(next).is_some_and(|cell| cell.state == State::Parked);
-        let Some(next) = self.lanes.leave(lane, offset, is_parked) else { return };
+        let is_of_lane = |next: u64| cells.get(next).is_some_and(|cell| cell.lane == lane);
+        let Some(next) = self.lanes.leave(lane, offset, is_of_lane) else { return };
+        // At a start a snapshot may have told of a later moment: the next one was out already.
+        if self.cells.get(next).is_none_or(|cell| cell.state != State::Parked) {
+            return;
+        }
         let mut until_us = 0;
         self.change(next, |cell| {
             until_us = cell.until_us;

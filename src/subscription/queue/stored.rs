@@ -1,55 +1,124 @@
-//! What a checkpoint keeps of a queue in a partition, as notes.
+//! What is kept of a queue in a partition besides the log, as notes, put together in pieces while the queue goes on.
 //!
-//! Invariant: a part that has taken these in, and every note that came behind, and has looked at the batches again, is the part as it is.
+//! Invariant: a part that has taken the pieces in, then every note that was made after the first piece was begun (and perhaps some before), and has looked
+//! at the batches again from where the first piece says, is the part as it is.
 //!
-//! Messages that are not committed yet are left out: they are looked at again, if they are there. What is told of the others may be ahead of what is
-//! durable; then nobody was answered, and it is as right as its contrary.
+//! So a piece may tell of a later moment than the one before it: whatever has changed meanwhile stands in a note behind. What was looked at after the first
+//! piece is looked at again, so only what notes have told of such messages is kept. What a piece tells may be ahead of what is durable, but for messages
+//! that are not committed: nobody was answered then, and it is as right as its contrary.
 //!
-//! Not here: bytes (`note.rs`).
+//! Not here: bytes (`note.rs`), files (log/state_file.rs).
 
 use super::cells::{Cell, State};
-use super::note::{Kind, QueueNote};
+use super::note::{Kind, QueueNote, push_note};
 use super::part::{Attempt, NO_LANE, Part};
 
+/// How far a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotCursor {
+    stage: Stage,
+    /// All below was looked at when the snapshot was begun, and is committed.
+    end: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Fresh(u64),
+    Messages(u64),
+    Ids(u64),
+    Done,
+}
+
+impl Default for SnapshotCursor {
+    fn default() -> SnapshotCursor {
+        SnapshotCursor { stage: Stage::Begin, end: 0 }
+    }
+}
+
 impl Part {
-    /// All of it, as far as it is below `committed_end`.
-    pub fn snapshot(&self, committed_end: u64) -> impl Iterator<Item = QueueNote> {
-        let end = self.looked_to.min(committed_end);
-        let looked = QueueNote { number: u64::from(self.next_lease), at_us: self.begin_us, ..QueueNote::new(Kind::Looked, end) };
-        let fresh = self
-            .fresh
-            .iter_from(0)
-            .take_while(move |range| range.start < end)
-            .map(move |range| QueueNote { number: range.end.min(end), ..QueueNote::new(Kind::Fresh, range.start) });
-        // Above what was looked at there are cells of messages that a note told of before.
-        let cells = self.cells.iter_from(0).take_while(move |(offset, _)| *offset < committed_end);
-        let messages = cells.flat_map(|(offset, cell)| {
-            let attempts = self.attempts(offset).iter().map(move |attempt| attempt_note(offset, attempt));
-            std::iter::once(self.message_note(offset, cell)).chain(attempts)
-        });
-        let ahead = self.ahead.iter_from(0).take_while(move |range| range.start < committed_end).flat_map(move |range| {
+    /// Some of it, about `max` notes, behind `out`: what lies below `committed_end`. Whether that was the last piece.
+    pub fn snapshot(&self, cursor: &mut SnapshotCursor, committed_end: u64, max: usize, out: &mut Vec<QueueNote>) -> bool {
+        let full = out.len() + max;
+        while out.len() < full && cursor.stage != Stage::Done {
+            let room = full - out.len();
+            cursor.stage = match cursor.stage {
+                Stage::Begin => {
+                    cursor.end = self.looked_to.min(committed_end);
+                    let next_lease = u64::from(self.next_lease);
+                    out.push(QueueNote { number: next_lease, at_us: self.begin_us, ..QueueNote::new(Kind::Looked, cursor.end) });
+                    // Once they are looked at nobody remembers these: in the first piece, whatever their number.
+                    self.ahead_notes(committed_end, out);
+                    Stage::Fresh(0)
+                }
+                Stage::Fresh(from) => self.fresh_notes(from, cursor.end, room, out),
+                Stage::Messages(from) => self.message_notes(from, cursor.end, committed_end, room, out),
+                Stage::Ids(from) => self.id_notes(from, cursor.end, room, out),
+                Stage::Done => Stage::Done,
+            };
+        }
+        cursor.stage == Stage::Done
+    }
+
+    /// About how many bytes a snapshot takes.
+    pub fn snapshot_bytes(&self) -> usize {
+        256 + self.cells.len() * 72 + self.dedup.len() * 96 + self.histories.len() * 128
+    }
+
+    fn ahead_notes(&self, committed_end: u64, out: &mut Vec<QueueNote>) {
+        for range in self.ahead.iter_from(0).take_while(|range| range.start < committed_end) {
             let (mut start, end) = (range.start, range.end.min(committed_end));
-            std::iter::from_fn(move || {
+            while start < end {
                 let count = (end - start).min(u64::from(u32::MAX)) as u32;
-                let note = (count > 0).then(|| QueueNote { count, ..QueueNote::new(Kind::Settle, start) });
+                out.push(QueueNote { count, ..QueueNote::new(Kind::Settle, start) });
                 start += u64::from(count);
-                note
-            })
-        });
+            }
+        }
+    }
+
+    fn fresh_notes(&self, from: u64, end: u64, max: usize, out: &mut Vec<QueueNote>) -> Stage {
+        let mut next = from;
+        for range in self.fresh.iter_from(from).take_while(|range| range.start < end).take(max) {
+            out.push(QueueNote { number: range.end.min(end), ..QueueNote::new(Kind::Fresh, range.start) });
+            next = range.end;
+        }
+        let is_over = self.fresh.iter_from(next).next().is_none_or(|range| range.start >= end);
+        if is_over { Stage::Messages(0) } else { Stage::Fresh(next) }
+    }
+
+    fn message_notes(&self, from: u64, end: u64, committed_end: u64, max: usize, out: &mut Vec<QueueNote>) -> Stage {
+        let mut cells = self.cells.iter_from(from).take_while(|(offset, _)| *offset < committed_end);
+        for (offset, cell) in cells.by_ref().take(max) {
+            if offset < end {
+                push_note(out, self.message_note(offset, cell));
+            } else if cell.deliveries > 0 || cell.lane == NO_LANE || matches!(cell.state, State::Leased | State::Dead) {
+                // Looked at again: its priority, group and time to live come from the batch.
+                let hash = if cell.lane == NO_LANE { u64::MAX } else { 0 };
+                push_note(out, QueueNote { hash, at_us: 0, priority: 0, ..self.message_note(offset, cell) });
+            } else {
+                continue;
+            }
+            out.extend(self.attempts(offset).iter().map(|attempt| attempt_note(offset, attempt)));
+        }
+        cells.next().map_or(Stage::Ids(0), |(offset, _)| Stage::Messages(offset))
+    }
+
+    fn id_notes(&self, from: u64, end: u64, max: usize, out: &mut Vec<QueueNote>) -> Stage {
         // One above would find itself a duplicate of itself when it is looked at again.
-        let ids = self.dedup.iter().filter(move |(offset, ..)| *offset < end);
-        let ids = ids.map(|(offset, at_us, id)| QueueNote { at_us, text: id.into(), ..QueueNote::new(Kind::Id, offset) });
-        std::iter::once(looked).chain(fresh).chain(messages).chain(ahead).chain(ids)
+        let mut ids = self.dedup.iter_from(from).take_while(|(offset, ..)| *offset < end);
+        let notes = ids.by_ref().take(max);
+        out.extend(notes.map(|(offset, at_us, id)| QueueNote { at_us, text: id.into(), ..QueueNote::new(Kind::Id, offset) }));
+        ids.next().map_or(Stage::Done, |(offset, ..)| Stage::Ids(offset))
     }
 
     fn message_note(&self, offset: u64, cell: &Cell) -> QueueNote {
+        let is_leased = cell.state == State::Leased;
         QueueNote {
             state: Some(cell.state),
             priority: cell.priority,
             deliveries: cell.deliveries,
-            number: if cell.state == State::Leased { 0 } else { cell.until_us },
-            count: cell.lease,
-            ms: cell.lease_ms,
+            number: if is_leased { u64::from(cell.lease) } else { cell.until_us },
+            ms: if is_leased { cell.lease_ms } else { cell.lease },
             // A hash of all ones would be taken for none: no order is lost by that, but that of one group in 2^64.
             hash: if cell.lane == NO_LANE { u64::MAX } else { self.lanes.hash_of(cell.lane) },
             at_us: self.expires_us.get(&offset).copied().unwrap_or(0),
@@ -67,7 +136,7 @@ impl Part {
                 self.next_lease = self.next_lease.max(note.number as u32);
             }
             Kind::Fresh => self.fresh.insert(note.offset..note.number),
-            Kind::Message => self.restore_message(note),
+            Kind::Message => (note.offset..note.end()).for_each(|offset| self.restore_message(offset, note)),
             Kind::Attempt => {
                 let (consumer, reason) = (note.text.clone(), note.more.clone());
                 let attempt = Attempt { at_us: note.at_us, why: note.why, deliveries: note.deliveries, consumer, reason };
@@ -78,20 +147,21 @@ impl Part {
         }
     }
 
-    fn restore_message(&mut self, note: &QueueNote) {
-        if self.cells.get(note.offset).is_some() {
+    fn restore_message(&mut self, offset: u64, note: &QueueNote) {
+        if self.cells.get(offset).is_some() {
             return;
         }
-        let offset = note.offset;
+        let state = note.state.expect("checked when it was read");
+        let is_leased = state == State::Leased;
         let consumer = self.consumers.number(&note.text);
         let mut cell = Cell {
-            until_us: note.number,
-            lease: note.count,
-            lease_ms: note.ms,
+            until_us: if is_leased { 0 } else { note.number },
+            lease: if is_leased { note.number as u32 } else { note.ms },
+            lease_ms: if is_leased { note.ms } else { 0 },
             consumer,
             deliveries: note.deliveries,
             priority: note.priority,
-            ..Cell::new(note.state.expect("checked when it was read"))
+            ..Cell::new(state)
         };
         match note.hash {
             u64::MAX => cell.lane = NO_LANE,

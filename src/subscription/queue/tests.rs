@@ -134,18 +134,28 @@ impl World {
     }
 }
 
+/// All of a part at once.
+fn snapshot(part: &Part, end: u64) -> Vec<QueueNote> {
+    let mut notes = Vec::new();
+    assert!(part.snapshot(&mut SnapshotCursor::default(), end, usize::MAX - 1, &mut notes));
+    notes
+}
+
 /// How things stand, message by message, without what only time tells: whether a fresh message has waited once.
 fn standing(part: &Part) -> Vec<QueueNote> {
     let mut all = Vec::new();
-    for note in part.snapshot(u64::MAX) {
+    for note in snapshot(part, u64::MAX) {
         match (note.kind, note.state) {
-            (Kind::Id, _) => {}
-            (Kind::Fresh, _) => all.extend((note.offset..note.number).map(|offset| QueueNote {
-                state: Some(State::Ready),
-                count: 0,
-                ..QueueNote::new(Kind::Message, offset)
+            (Kind::Message, Some(state)) => all.extend((note.offset..note.end()).map(|offset| QueueNote {
+                offset,
+                count: 1,
+                number: if matches!(state, State::Ready | State::Leased) { 0 } else { note.number },
+                ..note.clone()
             })),
-            (_, Some(State::Ready | State::Leased)) => all.push(QueueNote { number: 0, ..note }),
+            (Kind::Id, _) => {}
+            (Kind::Fresh, _) => all.extend(
+                (note.offset..note.number).map(|offset| QueueNote { state: Some(State::Ready), ..QueueNote::new(Kind::Message, offset) }),
+            ),
             _ => all.push(note),
         }
     }
@@ -364,7 +374,7 @@ fn a_purge_leaves_nothing_but_what_comes_later() {
     world.send(&[group(b"a"), Attributes { message_id: Some(b"x"), ..PLAIN }]);
     assert_eq!(world.offsets(9), [5], "ids are remembered");
     assert!(world.receive(9).is_empty());
-    let lease = world.part.snapshot(u64::MAX).next().map(|note| note.number);
+    let lease = snapshot(&world.part, u64::MAX).first().map(|note| note.number);
     assert!(lease > Some(got[0].lease), "lease numbers go on");
 }
 
@@ -450,8 +460,10 @@ fn a_start_finds_how_things_stood() {
         let mut acked = std::collections::BTreeSet::new();
         let mut last_of_group: std::collections::BTreeMap<u64, u64> = std::collections::BTreeMap::new();
         let mut group_of: Vec<u64> = Vec::new();
-        let mut snapshot = Vec::new();
+        let mut whole = Vec::new();
         let mut since = 0;
+        // One that is being put together, piece by piece, while things go on.
+        let mut begun: Option<(SnapshotCursor, Vec<QueueNote>, usize)> = None;
         for _ in 0..600 {
             match world.roll(13) {
                 0..=2 => {
@@ -544,13 +556,20 @@ fn a_start_finds_how_things_stood() {
                     }
                 }
                 11 => {
-                    snapshot = world.part.snapshot(world.end).collect();
-                    since = world.log.len() - (world.roll(6) as usize).min(world.log.len());
+                    let before = (world.roll(6) as usize).min(world.log.len());
+                    let fresh = || (SnapshotCursor::default(), Vec::new(), world.log.len() - before);
+                    let (mut cursor, mut notes, from) = begun.take().unwrap_or_else(fresh);
+                    let max = if before == 0 { usize::MAX >> 1 } else { 3 };
+                    if world.part.snapshot(&mut cursor, world.end, max, &mut notes) {
+                        (whole, since) = (notes, from);
+                    } else {
+                        begun = Some((cursor, notes, from));
+                    }
                 }
                 _ => {
                     world.look();
                     world.part.on_due(world.now, &world.rules, usize::MAX, &mut world.log);
-                    let restarted = world.restarted(&snapshot, since);
+                    let restarted = world.restarted(&whole, since);
                     let (found, stood) = (standing(&restarted), standing(&world.part));
                     if let Some((found, stood)) = found.iter().zip(&stood).find(|(found, stood)| found != stood) {
                         panic!("seed {seed}: found {found:?}, stood {stood:?}");
@@ -560,6 +579,7 @@ fn a_start_finds_how_things_stood() {
                     check(&restarted);
                     let counts = world.part.counts;
                     world.part = restarted;
+                    begun = None;
                     world.part.counts = counts;
                 }
             }

@@ -62,7 +62,7 @@ pub enum Verb {
     /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicVerb),
-    /// List, describe, move and delete consumer groups
+    /// List, describe, move and delete consumer groups, and read as a member of one
     #[command(subcommand)]
     Group(GroupVerb),
     /// Queues: messages under leases, acknowledged one by one
@@ -170,6 +170,8 @@ pub enum GroupVerb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Be a member of a group: read the partitions that it gives this one, print their records, and commit what was printed
+    Consume(GroupConsume),
     /// Delete a group without members with its offsets, without asking
     Delete {
         /// Name of the group
@@ -260,6 +262,57 @@ pub struct Consume {
     /// What is printed of each record [default: value, or json with --format json]
     #[arg(long)]
     pub print: Option<Print>,
+}
+
+/// Options of `group consume`.
+#[derive(Args, Debug)]
+pub struct GroupConsume {
+    /// Name of the group, which is created where there is none
+    pub name: String,
+    /// Names of the topics [1 to 100]
+    #[arg(required = true, num_args = 1..=100)]
+    pub topics: Vec<String>,
+    /// Where to begin in a partition of which the group has committed nothing
+    #[arg(long, default_value = "earliest", value_name = "WHERE")]
+    pub from: Reset,
+    /// Stop after this many records
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Stop when nothing has come for so long; without this or --count, wait for new records until SIGINT or SIGTERM
+    #[arg(long, value_parser = timeout, value_name = "TIME")]
+    pub wait: Option<Duration>,
+    /// Name of a static member, which keeps its partitions over a restart
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// A member that is not heard of for so long is dropped; the same for all members [1s to 1h]
+    #[arg(long, default_value = "30s", value_parser = timeout, value_name = "TIME")]
+    pub session_timeout: Duration,
+    /// How partitions are divided; the same for all members
+    #[arg(long, default_value = "sticky")]
+    pub assignor: AssignorName,
+    /// What is printed of each record [default: value, or json with --format json]
+    #[arg(long)]
+    pub print: Option<Print>,
+}
+
+/// Where a member begins without a committed offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reset {
+    /// At the oldest record that is still kept.
+    Earliest,
+    /// At the end as of then.
+    Latest,
+    /// Nowhere: it is an error.
+    None,
+}
+
+/// How partitions are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AssignorName {
+    /// Evenly, moving as few as can be.
+    Sticky,
+    /// Evenly, by the order of members alone.
+    Uniform,
 }
 
 /// Durability levels of a write.

@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
-use tramline_client::{Client, Consumer, ConsumerConfig, Error, Start};
+use tramline_client::{Client, Consumer, ConsumerConfig, Error, RecordView, Start};
 
 /// Bytes collected for one write to standard output.
 const OUTPUT_BYTES: usize = 64 * 1024;
 /// One wait for records, when there is nothing to flush.
-const WAIT: Duration = Duration::from_millis(500);
+pub const WAIT: Duration = Duration::from_millis(500);
 
 /// When to stop, and which records are still wanted.
 #[derive(Debug)]
@@ -94,6 +94,11 @@ fn start(from: From) -> Start {
     }
 }
 
+/// What is printed of each record.
+pub fn how(asked: Option<Print>, global: &Global) -> Print {
+    asked.unwrap_or(if global.format == Format::Json { Print::Json } else { Print::Value })
+}
+
 /// Runs the verb.
 pub fn run(client: &Client, global: &Global, options: &Consume) -> Result<(), Failure> {
     let topic = options.topic.as_str();
@@ -106,27 +111,17 @@ pub fn run(client: &Client, global: &Global, options: &Consume) -> Result<(), Fa
     consumer.assign_many(topic, &read, start(options.from))?;
     // Partitions that have nothing before their end are not even asked for.
     stop_at_ends(&mut consumer, topic, &mut wanted);
-    let how = options.print.unwrap_or(if global.format == Format::Json { Print::Json } else { Print::Value });
-    let mut output = Output { out: io::stdout().lock(), buffer: Vec::with_capacity(OUTPUT_BYTES * 2), failed: None };
+    let how = how(options.print, global);
+    let mut output = Output::new();
     let mut last_failure = None;
     while !wanted.done() && consumer.assigned().next().is_some() {
         // Wait only when everything read is on its way; otherwise look whether more is there, and flush when not.
         let wait = if output.buffer.is_empty() { WAIT } else { Duration::ZERO };
         let result = consumer.poll_until(wait, |record| {
             if wanted.take(record.partition, record.offset) {
-                let headers = record.headers.map(|header| (header.name, header.value)).collect();
-                let printed = Printed {
-                    partition: record.partition,
-                    offset: record.offset,
-                    timestamp_us: record.timestamp_us,
-                    key: record.key,
-                    value: record.value,
-                    headers,
-                };
-                print(&printed, how, &mut output.buffer);
-                output.write_if_full();
+                output.record(record, None, how);
             }
-            if output.failed.is_some() || wanted.left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if output.has_failed() || wanted.left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         output.check()?;
         match result {
@@ -171,7 +166,7 @@ fn stop_at_ends(consumer: &mut Consumer, topic: &str, wanted: &mut Wanted) {
 }
 
 /// Standard output with a buffer that is flushed by hand.
-struct Output<'a> {
+pub struct Output<'a> {
     out: io::StdoutLock<'a>,
     buffer: Vec<u8>,
     /// A write failed inside the reader's callback, which cannot return an error.
@@ -179,6 +174,32 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
+    /// Takes standard output.
+    pub fn new() -> Output<'static> {
+        Output { out: io::stdout().lock(), buffer: Vec::with_capacity(OUTPUT_BYTES * 2), failed: None }
+    }
+
+    /// Prints a record, sooner or later. `topic`: where several may be read.
+    pub fn record(&mut self, record: &RecordView<'_>, topic: Option<&str>, how: Print) {
+        let headers = record.headers.map(|header| (header.name, header.value)).collect();
+        let printed = Printed {
+            topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_us: record.timestamp_us,
+            key: record.key,
+            value: record.value,
+            headers,
+        };
+        print(&printed, how, &mut self.buffer);
+        self.write_if_full();
+    }
+
+    /// Whether a write failed: no more records are of use.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     fn write_if_full(&mut self) {
         if self.buffer.len() >= OUTPUT_BYTES
             && let Err(failure) = self.write()
@@ -193,7 +214,8 @@ impl Output<'_> {
         result
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    /// Writes what is kept.
+    pub fn flush(&mut self) -> Result<(), Failure> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -201,7 +223,8 @@ impl Output<'_> {
         written(self.out.flush())
     }
 
-    fn check(&mut self) -> Result<(), Failure> {
+    /// The failure of a write, if one failed.
+    pub fn check(&mut self) -> Result<(), Failure> {
         self.failed.take().map_or(Ok(()), Err)
     }
 }

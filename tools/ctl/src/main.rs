@@ -11,6 +11,7 @@ mod consume;
 mod disk;
 mod failure;
 mod group;
+mod group_consume;
 mod lines;
 mod output;
 mod print;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Group(GroupVerb::List) => group::list(&client, global.format)?,
         Verb::Group(GroupVerb::Describe { name }) => group::describe(&client, global.format, &name)?,
         Verb::Group(GroupVerb::Delete { name }) => group::delete(&client, global.format, &name)?,
+        Verb::Group(GroupVerb::Consume(options)) => group_consume::run(&client, global, &options)?,
         Verb::Group(GroupVerb::Seek { name, topic, partitions, target, dry_run }) => {
             group::seek(&client, global.format, &name, &topic, &partitions, target.target(), dry_run)?;
         }

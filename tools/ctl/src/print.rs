@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 
 /// One record, borrowed from the batch it came in.
 pub struct Printed<'a> {
+    /// Name of the topic, where several may be read.
+    pub topic: Option<&'a str>,
     /// Index of the partition.
     pub partition: u32,
     /// Record number in the partition.
@@ -34,6 +36,9 @@ pub fn print(record: &Printed<'_>, how: Print, out: &mut Vec<u8>) {
         }
         Print::Json => {
             let mut object = Map::new();
+            if let Some(topic) = record.topic {
+                object.insert("topic".into(), json!(topic));
+            }
             object.insert("partition".into(), json!(record.partition));
             object.insert("offset".into(), json!(record.offset));
             object.insert("timestamp".into(), json!(time_text(record.timestamp_us)));
@@ -91,7 +96,7 @@ mod tests {
     }
 
     fn record<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Printed<'a> {
-        Printed { partition: 3, offset: 9, timestamp_us: 1_000_000, key, value, headers: vec![("h", b"1"), ("h", &[0xff])] }
+        Printed { topic: None, partition: 3, offset: 9, timestamp_us: 1_000_000, key, value, headers: vec![("h", b"1"), ("h", &[0xff])] }
     }
 
     #[test]
@@ -117,7 +122,10 @@ mod tests {
         assert_eq!(object["timestamp"], "1970-01-01T00:00:01.000000Z");
         assert_eq!((&object["key_base64"], &object["value"]), (&json!("/wA="), &json!("grün\n")));
         assert_eq!(object["headers"], json!([{"name": "h", "value": "1"}, {"name": "h", "value_base64": "/w=="}]));
-        let object: Value = serde_json::from_str(&printed(&record(None, None), Print::Json)).unwrap();
+        assert!(object.get("topic").is_none());
+        let of_group = Printed { topic: Some("t"), ..record(None, None) };
+        let object: Value = serde_json::from_str(&printed(&of_group, Print::Json)).unwrap();
+        assert_eq!(object["topic"], "t");
         assert_eq!((&object["key"], &object["value"]), (&Value::Null, &Value::Null));
     }
 

@@ -107,3 +107,29 @@ fn a_consumers_settings_have_bounds() {
     let values = |config: &mut ConsumerConfig, bytes| config.batch_values_bytes_max = bytes;
     check(values, all, [1024, 1 << 30], &[0, 1023, (1 << 30) + 1], &["batch_values_bytes_max", "1024 and 1073741824"]);
 }
+
+#[test]
+fn a_members_settings_have_bounds() {
+    struct Member(GroupConfig);
+    impl Default for Member {
+        fn default() -> Member {
+            Member(GroupConfig::new("g", &["t"]))
+        }
+    }
+    let all = |member: &Member| member.0.check();
+    let session = |member: &mut Member, time| member.0.session_timeout = time;
+    let bad = [Duration::ZERO, MS(999), MS(3_600_001), Duration::MAX];
+    check(session, all, [MS(1_000), MS(3_600_000)], &bad, &["session_timeout", "between 1s and 3600s"]);
+    let interval = |member: &mut Member, time| member.0.auto_commit_interval = time;
+    check(interval, all, [MS(10), MS(3_600_000)], &[Duration::ZERO, MS(9), MS(3_600_001)], &["auto_commit_interval", "10ms"]);
+    let topics = |member: &mut Member, count: usize| member.0.topics = (0..count).map(|number| number.to_string()).collect();
+    check(topics, all, [1, 100], &[0, 101], &["topics", "between 1 and 100"]);
+    let group = |member: &mut Member, bytes| member.0.group = "g".repeat(bytes);
+    check(group, all, [1, 249], &[0, 250], &["group", "between 1 and 249"]);
+    let instance = |member: &mut Member, bytes| member.0.instance_id = Some("i".repeat(bytes));
+    check(instance, all, [1, 249], &[0, 250], &["instance_id", "between 1 and 249"]);
+    assert!(GroupConfig::new("g", &["t", "u", "t"]).check().expect_err("twice").to_string().contains("\"t\" is named twice"));
+    let mut config = GroupConfig::new("g", &["t"]);
+    config.consumer.credit_bytes = 0;
+    assert!(config.check().expect_err("no credit").to_string().contains("credit_bytes"));
+}

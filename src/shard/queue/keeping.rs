@@ -1,0 +1,117 @@
+//! Keeping: the state file, in which queues stand so that a start need not read more of the log than its end.
+//!
+//! How it goes: a segment is full -> the file is put together, a piece in each turn -> written -> then the segment is sealed, with a checkpoint that names the
+//! file's generation. Pieces may tell of later moments than the checkpoint covers: notes behind it say the same again.
+//!
+//! Invariants: no checkpoint covers a note that is not in the file it names; one file is under way at a time; a turn puts no more than
+//! [`NOTES_AT_ONCE`] notes together.
+//!
+//! Not here: the notes (subscription/queue/stored.rs), the file (log/state_file.rs).
+
+use super::super::shard::Shard;
+use super::care::PartKey;
+use crate::effects::Effects;
+use crate::ids::BlockSeq;
+use crate::log::StateBuilder;
+use crate::log::envelope;
+use crate::partition::Partition;
+use crate::subscription::queue::{SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
+use std::ops::Bound;
+
+/// Notes that one turn puts together: some 100 us.
+const NOTES_AT_ONCE: usize = 500;
+/// Envelope schema of the word in a checkpoint that names the state file.
+pub(in crate::shard) const STATE_MARK_SCHEMA: u16 = 23;
+const STATE_MARK_VERSION: u16 = 1;
+
+/// The state file of a shard, and the next one.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct Keeping {
+    /// Of the file that is durable; 0 without one.
+    generation: u64,
+    /// All notes up to this block are in it.
+    covers: BlockSeq,
+    next: Option<Next>,
+}
+
+#[derive(Debug)]
+struct Next {
+    generation: u64,
+    covers: BlockSeq,
+    /// Where it is; the part before it is done.
+    part: Option<PartKey>,
+    cursor: SnapshotCursor,
+    /// `None` while it is being written.
+    builder: Option<StateBuilder>,
+}
+
+impl Keeping {
+    pub(in crate::shard) fn new(generation: u64) -> Keeping {
+        Keeping { generation, ..Keeping::default() }
+    }
+
+    /// What a checkpoint says of the file.
+    pub(in crate::shard) fn mark(&self) -> Option<Vec<u8>> {
+        let payload = self.generation.to_le_bytes();
+        (self.generation > 0).then(|| [&envelope::seal(STATE_MARK_SCHEMA, STATE_MARK_VERSION, &payload)[..], &payload].concat())
+    }
+
+    /// The generation that a checkpoint names.
+    pub(in crate::shard) fn read_mark(bytes: &[u8]) -> Result<u64, String> {
+        let payload = envelope::open_image(bytes, STATE_MARK_SCHEMA, STATE_MARK_VERSION).map_err(|error| error.to_string())?;
+        payload.try_into().map(u64::from_le_bytes).map_err(|_| "of another length".to_owned())
+    }
+
+    /// The file is durable.
+    pub(in crate::shard) fn on_written(&mut self) {
+        let next = self.next.take().expect("it was written because we asked");
+        (self.generation, self.covers) = (next.generation, next.covers);
+    }
+}
+
+impl Shard {
+    /// Whether the state file has every note up to `block`; if not, brings that nearer.
+    pub(in crate::shard) fn is_queue_state_kept(&mut self, block: BlockSeq, effects: &mut Effects) -> bool {
+        if self.queues.parts.is_empty() && self.queues.keeping.generation == 0 || self.queues.keeping.covers >= block {
+            return true;
+        }
+        if self.queues.keeping.next.is_none() {
+            let bytes = self.queues.parts.values().map(|here| here.part.snapshot_bytes()).sum();
+            let generation = self.queues.keeping.generation + 1;
+            self.queues.keeping.next = Some(Next {
+                generation,
+                // Notes that are in no block yet are in the state as well.
+                covers: BlockSeq(self.log.open_block_seq().0 - 1),
+                part: None,
+                cursor: SnapshotCursor::default(),
+                builder: Some(StateBuilder::new(generation, bytes)),
+            });
+        }
+        let next = self.queues.keeping.next.as_mut().expect("just made");
+        let Some(mut builder) = next.builder.take() else { return false };
+        let mut left = NOTES_AT_ONCE;
+        loop {
+            let from = next.part.map_or(Bound::Unbounded, Bound::Excluded);
+            let Some((key, here)) = self.queues.parts.range((from, Bound::Unbounded)).next() else { break };
+            let mut notes = Vec::new();
+            let committed_end = self.partitions.get(here.slot).map_or(0, Partition::committed_end);
+            let is_last = here.part.snapshot(&mut next.cursor, committed_end, left, &mut notes);
+            left = left.saturating_sub(notes.len());
+            encode_queue_notes(key.1, key.0, notes, SNAPSHOT_BYTES_MAX, |payload| builder.push(&payload));
+            if is_last {
+                (next.part, next.cursor) = (Some(*key), SnapshotCursor::default());
+            }
+            if left == 0 {
+                next.builder = Some(builder);
+                return false;
+            }
+        }
+        if self.log.is_state_free() {
+            tracing::debug!(shard = self.id.0, bytes = builder.len(), "the state of queues is written");
+            self.log.write_state(&mut self.slab, effects, builder);
+        } else {
+            next.builder = Some(builder);
+        }
+        false
+    }
+}
