@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::channel;
-use tramline_client::{Client, Config, ConsumerConfig, Start, key_partition};
+use tramline_client::{Attributes, Client, Config, ConsumerConfig, Start, key_partition};
 
 const FLAGS: [&str; 6] = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"];
 
@@ -262,6 +262,13 @@ fn what_the_examples_do_not_show_works_as_documented() {
         let headers: Vec<(&str, &[u8])> = record.headers.map(|header| (header.name, header.value)).collect();
         assert_eq!(headers, [("n", key), ("", &b""[..])]);
         assert_eq!(record.timestamp_us, 1_700_000_000_000_000 + number as i64);
+        let priority = Some((number % 10) as u8).filter(|priority| *priority > 0);
+        let mut attributes = Attributes { priority, ..Attributes::default() };
+        if number == 5 {
+            let deliver_at_us = Some(1_700_000_000_000_000);
+            attributes = Attributes { deliver_at_us, priority, ttl_ms: Some(u32::MAX), group: Some(b"group"), message_id: Some(b"id") };
+        }
+        assert_eq!(record.attributes, attributes);
         assert_eq!(record.value, (number % 10 != 9).then(|| vec![b'v'; number]).as_deref());
         seen.push(number);
     });

@@ -65,3 +65,10 @@ fn producer_and_consumer_share_a_runtime() {
     let said = run("tokio", &node, &["numbers"], b"").ok().text();
     assert_eq!(said.trim(), "read 1000 numbers, their sum is 499500; 0 failed");
 }
+
+#[test]
+fn jobs_of_a_queue_are_done_or_dead() {
+    let node = Node::with(Options::shards(2));
+    let said = run("queue_jobs", &node, &["jobs"], b"").ok().text();
+    assert!(said.starts_with("300 jobs sent: 288 done, 12 dead\n"), "{said}");
+}

@@ -18,7 +18,7 @@ use tramline_wire::topics::{
     DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
 };
 
-use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig};
+use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::consumer::Consumer;
 use crate::core::Backoff;
 use crate::error::Error;
@@ -27,6 +27,7 @@ use crate::group_listener::GroupListener;
 use crate::link::{Effect, HelloInfo, Link};
 use crate::owners::{Wanted, answered, refused};
 use crate::producer::Producer;
+use crate::queue_consumer::QueueConsumer;
 use crate::types::{
     At, CreatedTopic, Metadata, Node, NodeStorage, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary,
 };
@@ -230,6 +231,11 @@ impl Client {
     /// A producer with connections of its own. Opens them when it first needs them.
     pub fn producer(&self, config: ProducerConfig) -> Result<Producer, Error> {
         Producer::new(Arc::clone(&self.shared), config)
+    }
+
+    /// A consumer of a queue, with connections of its own. The queue is looked up now.
+    pub fn queue_consumer(&self, queue: &str, config: QueueConsumerConfig) -> Result<QueueConsumer, Error> {
+        QueueConsumer::new(Arc::clone(&self.shared), queue, config)
     }
 
     /// A consumer with connections of its own. Opens them when it first needs them.

@@ -1,10 +1,11 @@
 //! Settings of the client, the producer and the consumer, with units, defaults and the reason of each number.
 //!
 //! Plain structs with public fields and a `Default`; `..Default::default()` keeps callers short. Checked once, when the
-//! client, producer or consumer is made: `bounds` has the ranges with their reasons, `group` the settings of members of groups.
+//! client, producer or consumer is made: `bounds` has the ranges with their reasons, `group` the settings of members of groups, `queue` those of a queue's consumer.
 
 mod bounds;
 mod group;
+mod queue;
 
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tramline_wire::level::Level;
 use crate::partitioner::Partitioner;
 
 pub use group::{GroupConfig, OffsetReset};
+pub use queue::QueueConsumerConfig;
+pub(crate) use queue::{check_count, check_wait};
 
 /// Settings of a [`Client`](crate::Client), inherited by its producers and consumers.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/` has small programs to start from (`produce`, `consume`, `busy_poll`, `tokio`); they find the broker through
+//! `examples/` has small programs to start from (`produce`, `consume`, `queue_jobs`, `busy_poll`, `tokio`); they find the broker through
 //! `TRAMLINE_SERVER`.
 //!
 //! # How it works
@@ -74,6 +74,13 @@
 //! [`GroupConsumer`]: the members of a consumer group share the partitions of its topics. A partition has one member at a time, one that goes to another is given up in good
 //! order while all others are read on, and where to go on is remembered by the partition itself. Its page has the recipes for *at least once* and *at most once*.
 //!
+//! # What a queue's consumer promises
+//!
+//! [`QueueConsumer::receive`] leases messages: each is this consumer's until its lease is over, and comes back (to whomever) unless it was settled by then. So a message is
+//! delivered at least once; [`Message::deliveries`] tells how often. [`QueueConsumer::ack`] and the others return when the settlement is on stable storage. A lease belongs to its
+//! [`LeaseToken`], not to the connection: another process can settle it. Nothing is leased ahead of the caller; what a queue's several owners
+//! have to give at the same time is handed out by the next call, or given back.
+//!
 //! # Partitions of keys
 //!
 //! [`key_partition`]: FNV-1a, 64 bits, folded, modulo the number of partitions. The same in every client.
@@ -81,7 +88,8 @@
 //! # Code map
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer`, `consumer` and `group_consumer` turn and wait;
-//! `client`, `assign`, `trim`, `groups` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
+//! `queue_consumer` and `queue_pump` are the same for a queue's leases;
+//! `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 
@@ -104,24 +112,33 @@ mod groups;
 mod link;
 #[doc(hidden)]
 pub mod measure;
+mod message;
 mod metrics;
 mod owners;
 mod partitioner;
 mod producer;
 mod pump;
+mod queue_consumer;
+mod queue_pump;
+#[cfg(test)]
+mod queue_tests;
+mod queue_types;
+mod queues;
 mod raw;
 mod transport;
 mod trim;
 mod types;
 
 pub use tramline_wire as wire;
+pub use tramline_wire::batch::Attributes;
 pub use tramline_wire::codec::Codec;
 pub use tramline_wire::error::ErrorCode;
 pub use tramline_wire::group::Assignor;
 pub use tramline_wire::level::Level;
+pub use tramline_wire::queue::{BrowseState, MessageState};
 
 pub use crate::client::Client;
-pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, GroupConfig, OffsetReset, ProducerConfig};
+pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, GroupConfig, OffsetReset, ProducerConfig, QueueConsumerConfig};
 pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
@@ -130,8 +147,13 @@ pub use crate::group_consumer::GroupConsumer;
 pub use crate::group_listener::{Commit, CommitOutcome, GroupListener, Revoked, TopicPartition};
 pub use crate::groups::{GroupDescription, GroupProgress, GroupSummary, MemberDescription};
 pub use crate::link::HelloInfo;
-pub use crate::metrics::{ConsumerMetrics, ProducerMetrics};
+pub use crate::message::{LeaseToken, Message, MessageAttributes, Settle, deliver_after};
+pub use crate::metrics::{ConsumerMetrics, ProducerMetrics, QueueConsumerMetrics};
 pub use crate::partitioner::{Partitioner, fnv1a_64, key_partition};
 pub use crate::producer::{Producer, Record};
+pub use crate::queue_consumer::QueueConsumer;
+pub use crate::queue_types::{
+    BrowsedPage, CreatedQueue, FoundQueue, MessageDescription, QueueDescription, QueuePartitionDescription, QueueSummary,
+};
 pub use crate::raw::RawConn;
 pub use crate::types::*;

@@ -1,4 +1,4 @@
-//! What a producer and a consumer have done so far, as plain numbers.
+//! What producers and consumers have done so far, as plain numbers.
 //!
 //! Counted by the cores where it happens, since the producer or consumer was made; they only grow, and cost an addition each. A copy is handed out, so a
 //! caller takes differences between two of them. Not here: latencies (the caller has the times), where to publish them.
@@ -20,6 +20,32 @@ pub struct ConsumerMetrics {
     /// Times that a partition could not be read, for now or for good.
     pub refusals: u64,
     /// Batches whose checksum or structure is wrong, none of which was handed out.
+    pub corrupt_batches: u64,
+    /// Connections to owners opened.
+    pub connections_opened: u64,
+    /// Connections that could not be opened or broke.
+    pub connections_lost: u64,
+    /// Times that newer metadata came.
+    pub metadata_refreshes: u64,
+}
+
+/// Counters of a [`QueueConsumer`](crate::QueueConsumer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct QueueConsumerMetrics {
+    /// Messages handed out.
+    pub messages: u64,
+    /// Messages that were leased and given back without being handed out.
+    pub given_back: u64,
+    /// Bytes of batches that arrived, as they travel (compressed), with the messages of others in them.
+    pub bytes_received: u64,
+    /// Receive requests.
+    pub receives_sent: u64,
+    /// Settlements that were done, those of messages given back included.
+    pub settled: u64,
+    /// Receives, partitions and settlements that were refused, for now or for good.
+    pub refusals: u64,
+    /// Replies of which a batch was wrong; its messages come back when their leases are over.
     pub corrupt_batches: u64,
     /// Connections to owners opened.
     pub connections_opened: u64,

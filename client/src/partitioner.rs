@@ -13,7 +13,7 @@
 /// How a [`Producer`](crate::Producer) chooses the partition of a record that names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Partitioner {
-    /// By the key's hash (see [`key_partition`]); a record without a key goes to the sticky partition: the same one until
+    /// By the hash (see [`key_partition`]) of the key, else of the message group, else of the message id; a record without any goes to the sticky partition: the same one until
     /// its batch closes, then the next. The default.
     #[default]
     Hash,

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tramline_wire::batch::Attributes;
+
 use crate::client::{Shared, existing_topic};
 use crate::clock::micros;
 use crate::config::ProducerConfig;
@@ -39,6 +41,8 @@ pub struct Record<'a> {
     pub headers: &'a [(&'a str, &'a [u8])],
     /// Create time, UTC microseconds; `None`: now.
     pub timestamp_us: Option<i64>,
+    /// What queues look at: not before when, priority, time to live, message group, message id. See [`deliver_after`](crate::deliver_after).
+    pub attributes: Attributes<'a>,
     /// Comes back with the delivery; the producer does not look at it.
     pub tag: u64,
 }

@@ -140,6 +140,12 @@ pub struct TopicSetting {
     pub explicit: bool,
 }
 
+impl From<topics::EffectiveSetting<'_>> for TopicSetting {
+    fn from(of: topics::EffectiveSetting<'_>) -> TopicSetting {
+        TopicSetting { key: of.key.to_string(), value: of.value.to_string(), explicit: of.origin == topics::Origin::Explicit }
+    }
+}
+
 /// One partition of [`TopicDescription`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionDescription {
@@ -304,11 +310,7 @@ impl TopicDescription {
     pub(crate) fn read(meta: &[u8]) -> Result<TopicDescription, DecodeError> {
         let reply = topics::DescribeTopicReply::decode(meta)?;
         check_places(reply.partitions.iter().map(|partition| (partition.index, partition.uid)))?;
-        let settings = reply.settings.iter().map(|setting| TopicSetting {
-            key: setting.key.to_string(),
-            value: setting.value.to_string(),
-            explicit: setting.origin == topics::Origin::Explicit,
-        });
+        let settings = reply.settings.iter().map(TopicSetting::from);
         let partitions = reply.partitions.iter().map(|partition| PartitionDescription {
             index: partition.index,
             uid: partition.uid,

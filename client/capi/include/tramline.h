@@ -536,6 +536,20 @@ typedef struct {
     uint32_t partition;
     /** 0. */
     uint32_t reserved;
+    /** For queues, as all that follows: not to be delivered before, UTC microseconds since 1970; 0: at once. */
+    int64_t deliver_at_us;
+    /** Message group: order is kept within it. NULL: none. Chooses the partition where there is no key. */
+    const void *group;
+    /** Bytes of the group; 0 with NULL. */
+    size_t group_len;
+    /** Message id: what has it within the queue's dedup window is delivered once. NULL: none. Chooses the partition where there is neither key nor group. */
+    const void *message_id;
+    /** Bytes of the message id; 0 with NULL. */
+    size_t message_id_len;
+    /** Time to live from timestamp_us, in milliseconds; 0: for ever. */
+    uint32_t ttl_ms;
+    /** 0 to 9; higher is sooner. */
+    uint32_t priority;
 } tramline_record_t;
 
 /** An empty record to begin with (C only): tramline_record_t record = TRAMLINE_RECORD_INIT; */

@@ -117,7 +117,7 @@ pub fn size(value: u64, what: &str) -> Result<usize, Failure> {
 }
 
 /// A struct of the caller that begins with its size. A larger one is from a newer header: fine, as long as it asks for nothing that is not known here,
-/// which is: the rest is zero.
+/// which is: the rest is zero. A smaller one is from an older header: what it does not have is zero.
 ///
 /// # Safety
 /// Null, or as many bytes as its first field says can be read.
@@ -131,6 +131,14 @@ pub unsafe fn sized<T: Plain>(from: *const T, what: &str) -> Result<T, Failure> 
     if found != size_of::<T>() {
         // SAFETY: the caller says that so many bytes are there.
         unsafe { check_size(from, found, what)? };
+        if found < size_of::<T>() {
+            let mut whole = std::mem::MaybeUninit::<T>::zeroed();
+            // SAFETY: the caller says that `found` bytes are there; they fit, and do not overlap with what is ours. All bytes are values (`Plain`).
+            return Ok(unsafe {
+                std::ptr::copy_nonoverlapping(from.cast::<u8>(), whole.as_mut_ptr().cast::<u8>(), found);
+                whole.assume_init()
+            });
+        }
     }
     // SAFETY: at least so many bytes are there, and all bytes are values (`Plain`).
     Ok(unsafe { from.read_unaligned() })
@@ -139,15 +147,15 @@ pub unsafe fn sized<T: Plain>(from: *const T, what: &str) -> Result<T, Failure> 
 #[cold]
 unsafe fn check_size<T: Plain>(from: *const T, found: usize, what: &str) -> Result<(), Failure> {
     let known = size_of::<T>();
-    // Nothing has grown yet: the first layout is the smallest. 4,096, because a size above is garbage, and what is behind it may be nobody's memory.
-    if found < known || found > 4096 {
+    // 4,096, because a size above is garbage, and what is behind it may be nobody's memory.
+    if found < T::BYTES_FIRST || found > 4096 {
         let message = format!(
             "{what} has struct_size {found}, here it is {known}: set it to sizeof, or fill the struct with its defaults function first"
         );
         return Err(Failure::argument(message));
     }
     // SAFETY: the caller says that `found` bytes are there.
-    let rest = unsafe { std::slice::from_raw_parts(from.cast::<u8>().add(known), found - known) };
+    let rest = unsafe { std::slice::from_raw_parts(from.cast::<u8>().add(known.min(found)), found.saturating_sub(known)) };
     if rest.iter().any(|byte| *byte != 0) {
         let message = format!("{what} has settings that this version of the library does not know: install the newer one, or leave them 0");
         return Err(Failure::argument(message));
@@ -230,7 +238,8 @@ pub fn cut(text: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::*;
     use crate::constants::E_ARGUMENT;
-    use crate::layout::ConsumerOptions;
+    use crate::layout::{ConsumerOptions, NewRecord};
+    use crate::producer::empty_record;
     use std::ptr::null;
 
     fn refused<R: std::fmt::Debug>(result: Result<R, Failure>, words: &str) {
@@ -302,6 +311,22 @@ mod tests {
         refused(read(&Newer(options(usize::MAX), 0)), "struct_size");
         // SAFETY: null is refused.
         refused(unsafe { sized(null::<ConsumerOptions>(), "options") }, "options is NULL");
+    }
+
+    #[test]
+    fn a_struct_may_be_older_down_to_its_first_layout() {
+        let first = NewRecord::BYTES_FIRST;
+        assert_eq!(first, std::mem::offset_of!(NewRecord, deliver_at_us), "records of the first header end there");
+        let mut record = NewRecord { struct_size: 0, ..empty_record() };
+        (record.tag, record.priority, record.ttl_ms) = (7, 9, 9);
+        let mut read = |struct_size| {
+            record.struct_size = struct_size;
+            // SAFETY: the sizes are at most that of what is pointed at, or refused before.
+            unsafe { sized(&raw const record, "record") }.map(|record| (record.tag, record.priority, record.ttl_ms))
+        };
+        assert_eq!(read(first), Ok((7, 0, 0)), "what it does not have is zero");
+        assert_eq!(read(size_of::<NewRecord>()), Ok((7, 9, 9)));
+        refused(read(first - 1), "struct_size");
     }
 
     #[test]

@@ -13,8 +13,11 @@ use crate::constants::ERROR_TOPIC_BYTES;
 /// A struct that begins with its size, and whose other side may know an older or a newer one.
 ///
 /// # Safety
-/// The first field is `struct_size: usize`; every bit pattern is a value; there is no padding.
-pub unsafe trait Plain: Copy {}
+/// The first field is `struct_size: usize`; every bit pattern is a value; there is no padding. `BYTES_FIRST` is at least that of the first field.
+pub unsafe trait Plain: Copy {
+    /// Bytes of its first layout: a caller's may be any between it and the newest, and what it does not have is 0.
+    const BYTES_FIRST: usize = size_of::<Self>();
+}
 
 /// A struct of the header, for the comparison with C.
 #[cfg(test)]
@@ -124,6 +127,13 @@ c_structs! {
         /** Comes back with the delivery. */ tag: u64,
         /** Number or `PARTITION_ANY`. */ partition: u32,
         /** 0. */ reserved: u32,
+        /** UTC microseconds; 0: at once. */ deliver_at_us: i64,
+        /** Null: no group. */ group: *const c_void,
+        /** Bytes. */ group_len: usize,
+        /** Null: no id. */ message_id: *const c_void,
+        /** Bytes. */ message_id_len: usize,
+        /** Milliseconds; 0: for ever. */ ttl_ms: u32,
+        /** 0 to 9. */ priority: u32,
     }
 
     /// The fate of a record.
@@ -244,11 +254,13 @@ c_structs! {
 }
 
 macro_rules! plain {
-    ($($name:ident),* $(,)?) => { $(
+    ($($name:ident $(from $grown:ident)?),* $(,)?) => { $(
         const _: () = assert!(std::mem::offset_of!($name, struct_size) == 0);
         // SAFETY: the size comes first (asserted above), all fields are integers, raw pointers and arrays of integers, and `c_structs`
         // asserts that there is no padding.
-        unsafe impl Plain for $name {}
+        unsafe impl Plain for $name {
+            $(const BYTES_FIRST: usize = std::mem::offset_of!($name, $grown);)?
+        }
     )* };
 }
-plain!(ClientOptions, ProducerOptions, NewRecord, ProducerCounts, ConsumerOptions, MemberOptions, ConsumerCounts, ErrorView);
+plain!(ClientOptions, ProducerOptions, NewRecord from deliver_at_us, ProducerCounts, ConsumerOptions, MemberOptions, ConsumerCounts, ErrorView);

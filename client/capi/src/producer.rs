@@ -7,7 +7,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
 use tramline_client::wire::batch::Limits;
-use tramline_client::{BROKER_LIMITS, Codec, Delivery, Level, Partitioner, Producer, ProducerConfig, Record};
+use tramline_client::{Attributes, BROKER_LIMITS, Codec, Delivery, Level, Partitioner, Producer, ProducerConfig, Record};
 
 use crate::args;
 use crate::client::{check_reserved, with_client};
@@ -84,12 +84,26 @@ fn config(options: ProducerOptions) -> Result<ProducerConfig, Failure> {
 #[inline]
 unsafe fn with_record<R>(record: *const NewRecord, each: impl FnOnce(&Record<'_>) -> Result<R, Failure>) -> Result<R, Failure> {
     // SAFETY: as the caller says; what is borrowed here ends before this function does.
-    let (topic, key, value, given) = unsafe {
+    let (topic, key, value, group, message_id, given) = unsafe {
         let given = args::sized(record, "record")?;
         let key = args::bytes(given.key, given.key_len, "the key")?;
-        (args::text(given.topic, "topic")?, key, args::bytes(given.value, given.value_len, "the value")?, given)
+        let group = args::bytes(given.group, given.group_len, "the group")?;
+        let message_id = args::bytes(given.message_id, given.message_id_len, "the message id")?;
+        (args::text(given.topic, "topic")?, key, args::bytes(given.value, given.value_len, "the value")?, group, message_id, given)
     };
     check_reserved(given.reserved)?;
+    let priority = match given.priority {
+        0 => None,
+        1..=9 => Some(given.priority as u8),
+        other => return Err(Failure::argument(format!("priority is {other}: it is 0 to 9"))),
+    };
+    let attributes = Attributes {
+        deliver_at_us: (given.deliver_at_us != 0).then_some(given.deliver_at_us),
+        priority,
+        ttl_ms: (given.ttl_ms != 0).then_some(given.ttl_ms),
+        group,
+        message_id,
+    };
     // No allocation for a record without headers.
     let mut headers = Vec::new();
     if given.header_count > 0 {
@@ -103,6 +117,7 @@ unsafe fn with_record<R>(record: *const NewRecord, each: impl FnOnce(&Record<'_>
         value,
         headers: &headers,
         timestamp_us: (given.timestamp_us != TIMESTAMP_NOW).then_some(given.timestamp_us),
+        attributes,
         tag: given.tag,
     })
 }
@@ -134,26 +149,37 @@ pub unsafe extern "C" fn tramline_producer_options_defaults(options: *mut Produc
     guard(|| unsafe { args::put_struct(options, options_size, defaults(), "options") })
 }
 
+/// A record to begin with.
+pub(crate) const fn empty_record() -> NewRecord {
+    NewRecord {
+        struct_size: 0,
+        topic: std::ptr::null(),
+        key: std::ptr::null(),
+        key_len: 0,
+        value: std::ptr::null(),
+        value_len: 0,
+        headers: std::ptr::null(),
+        header_count: 0,
+        timestamp_us: TIMESTAMP_NOW,
+        tag: 0,
+        partition: PARTITION_ANY,
+        reserved: 0,
+        deliver_at_us: 0,
+        group: std::ptr::null(),
+        group_len: 0,
+        message_id: std::ptr::null(),
+        message_id_len: 0,
+        ttl_ms: 0,
+        priority: 0,
+    }
+}
+
 /// See tramline.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tramline_record_defaults(record: *mut NewRecord, record_size: usize) -> c_int {
     guard(|| {
-        let empty = NewRecord {
-            struct_size: 0,
-            topic: std::ptr::null(),
-            key: std::ptr::null(),
-            key_len: 0,
-            value: std::ptr::null(),
-            value_len: 0,
-            headers: std::ptr::null(),
-            header_count: 0,
-            timestamp_us: TIMESTAMP_NOW,
-            tag: 0,
-            partition: PARTITION_ANY,
-            reserved: 0,
-        };
         // SAFETY: the caller says that `record_size` bytes can be written there, or gives null.
-        unsafe { args::put_struct(record, record_size, empty, "record") }
+        unsafe { args::put_struct(record, record_size, empty_record(), "record") }
     })
 }
 

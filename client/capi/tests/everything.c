@@ -70,6 +70,13 @@ static void send_keys(tramline_client_t client) {
             }
             record.timestamp_us = TIME_US + n;
             record.tag = n;
+            record.priority = n % 10;
+            record.ttl_ms = n == 5 ? UINT32_MAX : 0;
+            record.deliver_at_us = n == 5 ? TIME_US : 0;
+            record.group = n == 5 ? "group" : NULL;
+            record.group_len = n == 5 ? 5 : 0;
+            record.message_id = n == 5 ? "id" : NULL;
+            record.message_id_len = n == 5 ? 2 : 0;
             OK(tramline_producer_send(producer, &record));
             memset(key, 0, sizeof key); /* it was copied */
         }

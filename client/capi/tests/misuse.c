@@ -298,6 +298,15 @@ static void producers(tramline_client_t client) {
     record.value_len = (size_t)-2;
     EXPECT(tramline_producer_send(producer, &record), TRAMLINE_E_ARGUMENT, "more than any object");
     record.value_len = 1;
+    record.priority = 10;
+    EXPECT(tramline_producer_send(producer, &record), TRAMLINE_E_ARGUMENT, "priority is 10: it is 0 to 9");
+    record.priority = 0;
+    record.group_len = 1;
+    EXPECT(tramline_producer_send(producer, &record), TRAMLINE_E_ARGUMENT, "the group is NULL but its length is 1");
+    record.group_len = 0;
+    record.message_id_len = 1;
+    EXPECT(tramline_producer_send(producer, &record), TRAMLINE_E_ARGUMENT, "the message id is NULL but its length is 1");
+    record.message_id_len = 0;
     record.header_count = 1;
     EXPECT(tramline_producer_send(producer, &record), TRAMLINE_E_ARGUMENT, "the array is NULL");
     record.headers = &header;

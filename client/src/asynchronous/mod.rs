@@ -28,12 +28,13 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `producer`, `consumer`, `group_consumer` | the twins of the blocking ones |
+//! | `producer`, `consumer`, `group_consumer`, `queue` | the twins of the blocking ones |
 //! | `tests` | over real sockets, in a runtime of one thread |
 
 mod consumer;
 mod group_consumer;
 mod producer;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -46,9 +47,10 @@ use std::time::Duration;
 pub use consumer::Consumer;
 pub use group_consumer::GroupConsumer;
 pub use producer::Producer;
+pub use queue::QueueConsumer;
 
 use crate::client::Shared;
-use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig};
+use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::error::Error;
 use crate::group_listener::GroupListener;
 
@@ -92,6 +94,11 @@ impl Client {
     /// As [`group_consumer`](Self::group_consumer), with callbacks.
     pub fn group_consumer_with(&self, config: GroupConfig, listener: impl GroupListener + 'static) -> Result<GroupConsumer, Error> {
         GroupConsumer::new(self.blocking.share(), config, Box::new(listener))
+    }
+
+    /// A consumer of a queue, with connections of its own. The queue is looked up now.
+    pub async fn queue_consumer(&self, queue: &str, config: QueueConsumerConfig) -> Result<QueueConsumer, Error> {
+        QueueConsumer::new(self.blocking.share(), queue, config).await
     }
 }
 

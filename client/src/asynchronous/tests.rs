@@ -10,7 +10,7 @@ use tramline_wire::kind::Kind;
 
 use super::{Client, Consumer, GroupConsumer, Producer};
 use crate::fake::tcp::FakeServer;
-use crate::{ConsumerConfig, Error, ProducerConfig, Record, SendError, Start};
+use crate::{ConsumerConfig, Error, ProducerConfig, QueueConsumerConfig, Record, SendError, Start};
 
 /// Longer than anything here takes; a test that fails waits for it, none that passes does.
 const LONG: Duration = Duration::from_secs(20);
@@ -228,5 +228,33 @@ fn a_member_of_a_group_reads_commits_and_leaves() {
         assert_eq!((member.assigned().len(), member.member_id()), (2, Some(1)));
         member.close().await.expect("left");
         assert_eq!(server.broker().group.left, [(1, false)]);
+    });
+}
+
+#[test]
+fn messages_of_a_queue_are_leased_and_settled_also_after_a_dropped_future() {
+    run(async {
+        let server = FakeServer::start();
+        let client = connect(&server, 2).await;
+        server.broker().queues.name = "q".to_string();
+        let mut consumer = client.queue_consumer("q", QueueConsumerConfig::default()).await.expect("a consumer");
+        // Dropped while both owners wait: what they lease then is handed out by the next call.
+        let dropped = tokio::time::timeout(Duration::from_millis(20), consumer.receive(2, LONG)).await;
+        assert!(dropped.is_err());
+        let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+        for partition in 0..2 {
+            producer.send(&Record { topic: "t", partition: Some(partition), value: Some(b"v"), ..Record::default() }).await.expect("taken");
+        }
+        producer.flush().await;
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            got.extend(consumer.receive(2, LONG).await.expect("messages"));
+        }
+        let tokens = [got[0].token, got[1].token];
+        assert!(consumer.ack_all(&tokens).await.expect("answers").iter().all(Result::is_ok));
+        assert_eq!(consumer.ack(tokens[0]).await.expect_err("settled already").code(), Some(ErrorCode::UnknownLease));
+        assert!(consumer.receive(1, Duration::from_millis(5)).await.expect("nothing").is_empty());
+        assert_eq!(consumer.metrics().messages, 2);
+        consumer.close(LONG).await.expect("closed in order");
     });
 }

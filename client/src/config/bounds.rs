@@ -65,7 +65,7 @@ const CREDIT_BYTES: RangeInclusive<u32> = 4 << 10..=1 << 30;
 const PARTITION_BYTES: RangeInclusive<u32> = 4 << 10..=PAYLOAD_BYTES_MAX;
 
 /// Less than one small batch cannot be read; more than a gigabyte for one is no maximum.
-const BATCH_VALUES_BYTES: RangeInclusive<u32> = 1 << 10..=1 << 30;
+pub(super) const BATCH_VALUES_BYTES: RangeInclusive<u32> = 1 << 10..=1 << 30;
 
 /// The protocol's own: a home that is asked to drop members sooner drops those that wait for a disk, and one that waits longer waits for nobody.
 const SESSION_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -152,14 +152,14 @@ fn check_server(server: &str) -> Result<(), Error> {
     }
 }
 
-fn within<T: PartialOrd + Display>(name: &str, value: T, range: RangeInclusive<T>) -> Result<(), Error> {
+pub(super) fn within<T: PartialOrd + Display>(name: &str, value: T, range: RangeInclusive<T>) -> Result<(), Error> {
     if range.contains(&value) {
         return Ok(());
     }
     Err(Error::config(&format!("{name} must be between {} and {}, it is {value}", range.start(), range.end())))
 }
 
-fn time_within(name: &str, value: Duration, range: RangeInclusive<Duration>) -> Result<(), Error> {
+pub(super) fn time_within(name: &str, value: Duration, range: RangeInclusive<Duration>) -> Result<(), Error> {
     if range.contains(&value) {
         return Ok(());
     }

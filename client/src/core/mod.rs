@@ -12,6 +12,7 @@
 //! | `producer` | open batches; windows, order, refusals |
 //! | `consumer` | streams, credit, positions, skipping, checksums |
 //! | `group` | membership of a consumer group, claims and commits of offsets |
+//! | `queue` | leases of a queue: one Receive per owner, settlements in batches |
 //! | `codec` | compression and bounded decompression |
 //! | `alive` | is the other side still there |
 //! | `backoff` | waits between attempts |
@@ -30,6 +31,7 @@ pub(crate) mod links;
 mod out_queue;
 mod peer;
 pub(crate) mod producer;
+pub(crate) mod queue;
 mod recv_buf;
 mod router;
 mod wish;

@@ -5,6 +5,7 @@
 
 pub(crate) mod groups;
 pub(crate) mod marks;
+pub(crate) mod queues;
 mod script;
 mod streams;
 pub(crate) mod tcp;
@@ -101,6 +102,7 @@ pub(crate) struct FakeBroker {
     pub batch_bytes_max: usize,
     pub record_bytes_max: u64,
     pub group: FakeGroup,
+    pub queues: queues::Queues,
     script: Script,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
@@ -133,6 +135,7 @@ impl FakeBroker {
             batch_bytes_max: usize::MAX,
             record_bytes_max: u64::MAX,
             group: FakeGroup::default(),
+            queues: queues::Queues::default(),
             script: Script::default(),
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
@@ -196,6 +199,7 @@ impl FakeBroker {
         self.inboxes.remove(&conn);
         self.held.retain(|(held, _)| *held != conn);
         self.forget_held(conn);
+        self.queues.disconnect(conn);
     }
 
     /// Bytes arrive on a connection.
@@ -233,6 +237,7 @@ impl FakeBroker {
     pub(crate) fn take_output(&mut self, conn: u32) -> Vec<u8> {
         self.advance_streams(conn);
         self.answer_held(conn);
+        self.advance_receives(conn);
         self.outboxes.remove(&conn).unwrap_or_default()
     }
 
@@ -324,6 +329,10 @@ impl FakeBroker {
                     self.held.push_back((conn, out));
                     return;
                 }
+            }
+            Kind::Receive => self.receive_messages(conn, frame),
+            Kind::FindQueue | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+                self.about_queue(kind, frame, &mut out);
             }
             Kind::Fetch => self.fetch(conn, frame),
             Kind::FetchCredit => {

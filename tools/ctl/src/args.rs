@@ -6,6 +6,7 @@
 //! Not here: rules that only the broker knows (settings of topics, limits of names), which it refuses by name.
 
 use crate::lines::{parse_delimiter, parse_pair};
+use crate::queue::args::QueueVerb;
 use crate::start::{From, parse_before, parse_from};
 use crate::units::{parse_duration_in, parse_servers};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,6 +65,9 @@ pub enum Verb {
     /// List, describe, move and delete consumer groups, and read as a member of one
     #[command(subcommand)]
     Group(GroupVerb),
+    /// Queues: messages under leases, acknowledged one by one
+    #[command(subcommand)]
+    Queue(QueueVerb),
     /// Write each line of standard input as one record
     Produce(Produce),
     /// Read records and print them

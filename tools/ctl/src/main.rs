@@ -16,6 +16,7 @@ mod lines;
 mod output;
 mod print;
 mod produce;
+mod queue;
 mod start;
 mod table;
 mod units;
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Group(GroupVerb::Seek { name, topic, partitions, target, dry_run }) => {
             group::seek(&client, global.format, &name, &topic, &partitions, target.target(), dry_run)?;
         }
+        Verb::Queue(verb) => return queue::run(&client, global, verb),
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
         Verb::Disk => disk::disk(&client, global.format)?,
         Verb::Cluster { topics } => commands::cluster(&client, global.format, &topics)?,

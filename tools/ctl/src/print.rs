@@ -44,20 +44,26 @@ pub fn print(record: &Printed<'_>, how: Print, out: &mut Vec<u8>) {
             object.insert("timestamp".into(), json!(time_text(record.timestamp_us)));
             insert_bytes(&mut object, "key", record.key);
             insert_bytes(&mut object, "value", record.value);
-            let headers = record.headers.iter().map(|(name, value)| {
-                let mut header = Map::new();
-                header.insert("name".into(), json!(name));
-                insert_bytes(&mut header, "value", Some(value));
-                Value::Object(header)
-            });
-            object.insert("headers".into(), headers.collect());
+            insert_headers(&mut object, record.headers.iter().copied());
             out.extend_from_slice(Value::Object(object).to_string().as_bytes());
         }
     }
     out.push(b'\n');
 }
 
-fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
+/// Headers as a list under `headers`.
+pub fn insert_headers<'a>(object: &mut Map<String, Value>, headers: impl Iterator<Item = (&'a str, &'a [u8])>) {
+    let headers = headers.map(|(name, value)| {
+        let mut header = Map::new();
+        header.insert("name".into(), json!(name));
+        insert_bytes(&mut header, "value", Some(value));
+        Value::Object(header)
+    });
+    object.insert("headers".into(), headers.collect());
+}
+
+/// Bytes as text under `name`, or as base64 under `name_base64`; `null` for none.
+pub fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => object.insert(name.into(), Value::Null),
         Some((_, Ok(text))) => object.insert(name.into(), json!(text)),

@@ -16,7 +16,7 @@ use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
-use tramline_client::{Client, Codec, Producer, ProducerConfig, Record, SendError};
+use tramline_client::{Attributes, Client, Codec, Producer, ProducerConfig, Record, SendError, deliver_after};
 
 /// Bytes of one read: some batches' worth.
 const READ_BYTES: usize = 256 * 1024;
@@ -24,6 +24,9 @@ const READ_BYTES: usize = 256 * 1024;
 const READS_WAITING: usize = 4;
 /// Different failures told one by one; the rest is in the count.
 const FAILURES_TOLD: usize = 5;
+
+/// Places of messages told one by one: more than anybody cancels by hand.
+const PLACES_TOLD: usize = 100_000;
 
 /// How long answers are waited for before the input is looked at again. Adds at most this to the sending of a typed line.
 const ANSWER_WAIT: Duration = Duration::from_millis(2);
@@ -38,6 +41,8 @@ struct Tally {
     records: u64,
     acked: u64,
     failed: u64,
+    /// Of messages of a queue: line, partition, offset.
+    places: Vec<(u64, u32, u64)>,
 }
 
 impl Tally {
@@ -46,14 +51,79 @@ impl Tally {
         json!({"records": self.records, "acked": self.acked, "failed": self.failed, "seconds": (seconds * 1000.0).round() / 1000.0})
     }
 
+    fn places(&self) -> Vec<String> {
+        let mut places = self.places.clone();
+        places.sort_unstable();
+        places.iter().map(|(_, partition, offset)| format!("{partition}:{offset}")).collect()
+    }
+
+    /// Where the messages are, in order of the lines that were stored.
+    fn places_text(&self) -> String {
+        let mut text: String = self.places().into_iter().map(|place| place + "\n").collect();
+        if self.acked > self.places.len() as u64 {
+            text.push_str(&format!("and {} more\n", self.acked - self.places.len() as u64));
+        }
+        text
+    }
+
+    fn places_json(&self, seconds: f64) -> Value {
+        let mut value = self.json(seconds);
+        value["messages"] = json!(self.places());
+        value
+    }
+
     fn text(&self, seconds: f64) -> String {
         let rate = if seconds > 0.0 { self.records as f64 / seconds } else { 0.0 };
         format!("{} records, {} acknowledged, {} failed, {seconds:.3} s, {rate:.0} records/s\n", self.records, self.acked, self.failed)
     }
 }
 
+/// When a message is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// So long after it was sent.
+    After(Duration),
+    /// UTC microseconds.
+    At(i64),
+}
+
+/// What `queue send` adds to each record.
+#[derive(Clone, Debug, Default)]
+pub struct MessageMarks {
+    /// Not delivered before.
+    pub due: Option<Due>,
+    /// Higher is sooner.
+    pub priority: Option<u8>,
+    /// Time to live, in milliseconds.
+    pub ttl_ms: Option<u32>,
+    /// Message group.
+    pub group: Option<String>,
+    /// Message id.
+    pub message_id: Option<String>,
+}
+
+impl MessageMarks {
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            deliver_at_us: self.due.map(|due| match due {
+                Due::After(delay) => deliver_after(delay),
+                Due::At(us) => us,
+            }),
+            priority: self.priority,
+            ttl_ms: self.ttl_ms,
+            group: self.group.as_ref().map(|group| group.as_bytes()),
+            message_id: self.message_id.as_ref().map(|id| id.as_bytes()),
+        }
+    }
+}
+
 /// Runs the verb; the exit code says whether any record failed.
 pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCode, Failure> {
+    send(client, global, options, None)
+}
+
+/// The same for the messages of a queue, whose places are told.
+pub fn send(client: &Client, global: &Global, options: &Produce, marks: Option<&MessageMarks>) -> Result<ExitCode, Failure> {
     let producer = client.producer(config(options, global.timeout))?;
     // An unknown topic is told before anything is read: a person would type a line first and a pipe would be broken.
     let partitions = client.metadata(&[&options.topic])?.topic(&options.topic).map_or(Ok(0), |topic| match topic.error.is_ok() {
@@ -69,6 +139,7 @@ pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCo
         options,
         format: global.format,
         headers: options.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        marks,
         tally: Tally::default(),
         told: BTreeSet::new(),
         fatal: None,
@@ -77,7 +148,10 @@ pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCo
     let result = sending.all(started, global.timeout);
     let seconds = started.elapsed().as_secs_f64();
     let Sending { tally, fatal, .. } = sending;
-    show(global.format, || tally.text(seconds), || tally.json(seconds))?;
+    match marks {
+        None => show(global.format, || tally.text(seconds), || tally.json(seconds))?,
+        Some(_) => show(global.format, || tally.places_text() + &tally.text(seconds), || tally.places_json(seconds))?,
+    }
     result?;
     match fatal {
         Some(failure) => Err(failure),
@@ -141,6 +215,7 @@ struct Sending<'a> {
     options: &'a Produce,
     format: Format,
     headers: Vec<(&'a str, &'a [u8])>,
+    marks: Option<&'a MessageMarks>,
     tally: Tally,
     /// Sentences told so far, without their line: a lost connection fails many records alike.
     told: BTreeSet<String>,
@@ -254,6 +329,7 @@ impl Sending<'_> {
             key,
             value: Some(line),
             headers: &self.headers,
+            attributes: self.marks.map(MessageMarks::attributes).unwrap_or_default(),
             timestamp_us: None,
             tag: self.tally.records,
         };
@@ -278,11 +354,15 @@ impl Sending<'_> {
 
     fn take_answers(&mut self) {
         let mut failures = Vec::new();
+        let is_told = self.marks.is_some();
         let (tally, fatal, told) = (&mut self.tally, &mut self.fatal, &mut self.told);
         self.producer.drain(|delivery| {
             let Some(error) = delivery.error else {
                 // Level none has no acknowledgement: such a record was sent, and nobody knows more.
                 tally.acked += u64::from(delivery.level != tramline_client::Level::None);
+                if let Some(offset) = delivery.offset.filter(|_| is_told && tally.places.len() < PLACES_TOLD) {
+                    tally.places.push((delivery.tag, delivery.partition, offset));
+                }
                 return;
             };
             tally.failed += 1;
@@ -325,9 +405,11 @@ mod tests {
 
     #[test]
     fn the_summary_has_the_four_names_scripts_rely_on() {
-        let tally = Tally { records: 5, acked: 3, failed: 2 };
+        let tally = Tally { records: 5, acked: 3, failed: 2, places: vec![(3, 1, 9), (1, 0, 7), (2, 1, 8)] };
         assert_eq!(tally.json(1.23456), json!({"records": 5, "acked": 3, "failed": 2, "seconds": 1.235}));
         assert_eq!(tally.text(2.5), "5 records, 3 acknowledged, 2 failed, 2.500 s, 2 records/s\n");
+        assert_eq!(tally.places_text(), "0:7\n1:8\n1:9\n");
+        assert_eq!(tally.places_json(1.0)["messages"], json!(["0:7", "1:8", "1:9"]));
         assert!(Tally::default().text(0.0).contains("0 records/s"));
     }
 }

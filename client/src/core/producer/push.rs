@@ -51,8 +51,8 @@ impl ProducerCore {
                 given.unwrap_or(now.utc_us)
             }
         };
-        let new =
-            NewRecord { key: record.key, value: record.value, headers: record.headers, timestamp_us, attributes: Attributes::default() };
+        let &Record { key, value, headers, attributes, .. } = record;
+        let new = NewRecord { key, value, headers, timestamp_us, attributes };
         match self.append(id, &new, record.tag) {
             Ok(full) => Ok(full | sealed),
             Err(PushRefused::Full) => {
@@ -120,7 +120,9 @@ impl ProducerCore {
             let message = format!("topic {:?} has no partitions yet: try again", topic.name);
             return Err(PushError::Send(SendError::Client(Error::InvalidRecord { message })));
         }
-        match (self.config.partitioner, record.key) {
+        // A message group has its order within a partition, an id is known within one: what belongs together goes together.
+        let Attributes { group, message_id, .. } = record.attributes;
+        match (self.config.partitioner, record.key.or(group).or(message_id)) {
             (Partitioner::Hash, Some(key)) => Ok(key_partition(key, partitions)),
             (Partitioner::Hash | Partitioner::Sticky, _) => Ok(topic.sticky % partitions),
             (Partitioner::RoundRobin, _) => {
@@ -175,5 +177,18 @@ fn record_bytes(record: &Record<'_>) -> usize {
         [] => 0,
         headers => 6 + headers.iter().map(|(name, value)| 6 + name.len() + value.len()).sum::<usize>(),
     };
-    tramline_wire::batch::INDEX_ENTRY_BYTES + record.key.map_or(0, |key| 2 + key.len()) + record.value.map_or(0, <[u8]>::len) + headers
+    let key = record.key.map_or(0, |key| 2 + key.len());
+    let attributes = if record.attributes == Attributes::default() { 0 } else { attribute_bytes(&record.attributes) };
+    tramline_wire::batch::INDEX_ENTRY_BYTES + key + record.value.map_or(0, <[u8]>::len) + headers + attributes
+}
+
+/// Bytes of the optional fields of a record's index entry.
+fn attribute_bytes(attributes: &Attributes<'_>) -> usize {
+    let Attributes { deliver_at_us, priority, ttl_ms, group, message_id } = *attributes;
+    let text = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| 2 + bytes.len());
+    8 * usize::from(deliver_at_us.is_some())
+        + usize::from(priority.is_some())
+        + 4 * usize::from(ttl_ms.is_some())
+        + text(group)
+        + text(message_id)
 }

@@ -1,7 +1,7 @@
 //! Batches that are too large for the node or the topic: their records are stored all the same, in order, once.
 
 use proptest::prelude::*;
-use tramline_wire::batch::Batches;
+use tramline_wire::batch::{Attributes, Batches};
 use tramline_wire::codec::Codec;
 use tramline_wire::error::ErrorCode;
 
@@ -123,7 +123,8 @@ proptest! {
         for (tag, (value, timestamp_us, is_keyed)) in sent.iter().enumerate() {
             let headers = if *is_keyed { &headers[..] } else { &[] };
             let (key, timestamp_us) = (is_keyed.then_some(&b"key"[..]), Some(*timestamp_us));
-            let record = Record { topic: "t", partition: Some(0), key, value: Some(value), headers, timestamp_us, tag: tag as u64 };
+            let attributes = Attributes { priority: Some(3), group: key, ..Attributes::default() };
+            let record = Record { topic: "t", partition: Some(0), key, value: Some(value), headers, timestamp_us, attributes, tag: tag as u64 };
             rig.core.push(|| now, topic, &record).expect("taken");
         }
         rig.turn_until_done();
@@ -136,6 +137,7 @@ proptest! {
             for record in batch.records(values) {
                 let record = record.expect("good");
                 let is_keyed = record.key.is_some();
+                prop_assert_eq!(record.attributes, Attributes { priority: Some(3), group: record.key, ..Attributes::default() });
                 prop_assert_eq!(record.headers.count(), if is_keyed { 2 } else { 0 });
                 found.push((record.value.expect("a value").to_vec(), record.timestamp_us, is_keyed));
             }
