@@ -8,6 +8,7 @@ use tramline::log::HardState;
 use tramline::log::envelope;
 use tramline::partition::{Trim, decode_trims, encode_trims};
 use tramline::subscription::membership::{self, CHANGE_SCHEMA, Durable, Group, Join};
+use tramline::subscription::queue::{Kind, PAYLOAD_BYTES_MAX, Part, QUEUE_SCHEMA, QueueNote, decode_queue_notes, encode_queue_notes};
 use tramline::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes, encode_notes};
 use tramline_fuzz::{Input, blocks};
 
@@ -28,6 +29,18 @@ fn decode(bytes: &[u8]) {
         assert_eq!(again, notes);
         let mut offsets = Offsets::default();
         notes.iter().for_each(|note| offsets.apply(note));
+    }
+    if let Ok((partition, queue, notes)) = decode_queue_notes(bytes) {
+        let mut again = Vec::new();
+        encode_queue_notes(partition, queue, notes.iter().cloned(), PAYLOAD_BYTES_MAX, |payload| {
+            again.extend(decode_queue_notes(&payload).expect("own notes").2);
+        });
+        assert_eq!(again, notes);
+        // As many messages as a note may name would be right, and slow.
+        if notes.iter().map(|note| u64::from(note.count)).sum::<u64>() < 10_000 {
+            let mut part = Part::default();
+            notes.iter().for_each(|note| part.apply(None, note));
+        }
     }
     if let Ok((uid, changes)) = membership::decode(bytes) {
         let mut durable = Durable::new(1);
@@ -102,6 +115,19 @@ fn note(input: &mut Input<'_>) -> OffsetNote {
         offset: input.number(0),
         committed_us: input.number(0) as i64,
         metadata: String::from_utf8_lossy(input.bytes(40)).into(),
+    }
+}
+
+fn queue_note(input: &mut Input<'_>) -> QueueNote {
+    let kinds =
+        [Kind::Begin, Kind::Lease, Kind::Extend, Kind::Settle, Kind::Wait, Kind::Die, Kind::Purge, Kind::Looked, Kind::Fresh, Kind::Id];
+    QueueNote {
+        count: 1 + input.below(9) as u32,
+        deliveries: input.below(5) as u16,
+        number: input.number(1),
+        at_us: input.number(0) as i64,
+        text: input.bytes(9).into(),
+        ..QueueNote::new(kinds[input.below(10)], input.below(40) as u64)
     }
 }
 
@@ -186,7 +212,7 @@ fn apply(mut input: Input<'_>) {
 
 /// A real payload with bytes of its archive changed, the envelope made to fit.
 fn forge(mut input: Input<'_>) {
-    let schema = [COMMAND, SNAPSHOT, TRIMS, OFFSETS_SCHEMA, CHANGE_SCHEMA][input.below(5)];
+    let schema = [COMMAND, SNAPSHOT, TRIMS, OFFSETS_SCHEMA, CHANGE_SCHEMA, QUEUE_SCHEMA][input.below(6)];
     let payload = match schema {
         COMMAND => command(&mut input).encode(),
         SNAPSHOT => {
@@ -198,6 +224,12 @@ fn forge(mut input: Input<'_>) {
         }
         OFFSETS_SCHEMA => encode_notes(&[note(&mut input), note(&mut input)]).remove(0).0,
         CHANGE_SCHEMA => members(&mut input),
+        QUEUE_SCHEMA => {
+            let mut payload = Vec::new();
+            let notes = [queue_note(&mut input), queue_note(&mut input), queue_note(&mut input)];
+            encode_queue_notes(PartitionUid(1), SubscriptionUid(2), notes, PAYLOAD_BYTES_MAX, |bytes| payload = bytes);
+            payload
+        }
         _ => encode_trims(&[Trim { uid: PartitionUid(input.short()), log_start: input.number(0) }]),
     };
     let mut archive = payload[32..].to_vec();
@@ -216,7 +248,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     match input.byte() % 8 {
         0 => decode(input.rest()),
         1 => {
-            let schema = [COMMAND, SNAPSHOT, TRIMS, OFFSETS_SCHEMA, CHANGE_SCHEMA][input.below(5)];
+            let schema = [COMMAND, SNAPSHOT, TRIMS, OFFSETS_SCHEMA, CHANGE_SCHEMA, QUEUE_SCHEMA][input.below(6)];
             decode(&sealed(schema, input.rest()));
         }
         2..=4 => apply(input),
