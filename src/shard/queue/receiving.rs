@@ -20,6 +20,8 @@ use tramline_wire::queue::{Delivery, ReceiveReplyWriter};
 
 /// Receives that wait on one shard, at most.
 const RECEIVES_MAX: usize = 20_000;
+/// Partitions that a receive may name which does not want all: each waiting one remembers them.
+const NAMED_MAX: usize = 256;
 /// Receives whose messages are leased and on their way, at most.
 const FILLINGS_MAX: usize = 1_000;
 /// Among the waits: not a receive's, but the time at which the holder of an exclusive queue may lose it.
@@ -37,8 +39,8 @@ pub(super) struct Receive {
     max_bytes: u32,
     lease_ms: u32,
     pub(super) deadline_us: u64,
-    /// In order.
-    partitions: Vec<PartitionUid>,
+    /// In order; `None` for all that the queue has here.
+    partitions: Option<Vec<PartitionUid>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +103,12 @@ impl Shard {
         if self.queues.waits.len() >= RECEIVES_MAX {
             return Err(ApiError::new(ErrorCode::LimitExceeded, "the shard has as many waiting receivers as it may have: close some"));
         }
+        let range = (uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX));
+        let is_all = self.queues.parts.range(range).take(partitions.len() + 1).count() == partitions.len();
+        if !is_all && partitions.len() > NAMED_MAX {
+            let message = format!("a receive names all partitions that the queue has at this shard, or at most {NAMED_MAX} of them");
+            return Err(ApiError::new(ErrorCode::LimitExceeded, message));
+        }
         let queue = self.queues.queues.get_mut(&uid).expect("it has parts here");
         let lease_ms = if request.visibility_ms == 0 { (queue.rules.visibility_timeout_us / 1000) as u32 } else { request.visibility_ms };
         let id = self.queues.next_ticket;
@@ -113,7 +121,7 @@ impl Shard {
             max_bytes: request.max_bytes.min(RECEIVE_BYTES_MAX),
             lease_ms,
             deadline_us: now.mono_us.saturating_add(u64::from(request.wait_ms) * 1000),
-            partitions,
+            partitions: (!is_all).then_some(partitions),
         };
         if let Some(holder) = &mut queue.holder
             && holder.consumer == receive.consumer
@@ -193,7 +201,7 @@ impl Shard {
             if left == 0 || left_bytes == 0 {
                 break;
             }
-            if receive.partitions.binary_search(&partition).is_err() {
+            if receive.partitions.as_ref().is_some_and(|named| named.binary_search(&partition).is_err()) {
                 continue;
             }
             let key = (uid, partition);
