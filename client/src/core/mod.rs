@@ -11,7 +11,7 @@
 //! | `cluster` | who owns which partition, and at which address |
 //! | `producer` | open batches; windows, order, refusals |
 //! | `consumer` | streams, credit, positions, skipping, checksums |
-//! | `codec` | compression and bounded decompression |
+//! | `codec` | compression and bounded decompression (of the crate `tramline-wire`) |
 //! | `alive` | is the other side still there |
 //! | `backoff` | waits between attempts |
 //!
@@ -21,7 +21,6 @@
 mod alive;
 mod backoff;
 pub(crate) mod cluster;
-pub(crate) mod codec;
 mod conn;
 pub(crate) mod consumer;
 pub(crate) mod links;
@@ -37,6 +36,7 @@ pub(crate) use backoff::Backoff;
 pub(crate) use conn::Conn;
 pub(crate) use out_queue::{IOVECS_MAX, OutQueue, SharedBytes};
 pub(crate) use recv_buf::RecvBuf;
+pub(crate) use tramline_wire::compression as codec;
 
 /// One reading of the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
