@@ -13,19 +13,20 @@ use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
 use tramline_wire::queue::*;
 use tramline_wire::topics::Setting;
 
-const PLAIN: Attributes<'static> = Attributes { deliver_at_us: None, priority: None, ttl_ms: None, group: None, message_id: None };
+pub(super) const PLAIN: Attributes<'static> =
+    Attributes { deliver_at_us: None, priority: None, ttl_ms: None, group: None, message_id: None };
 
 /// A message that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Got {
-    partition: u64,
-    offset: u64,
-    lease: u64,
-    deliveries: u32,
-    value: Vec<u8>,
+pub(super) struct Got {
+    pub(super) partition: u64,
+    pub(super) offset: u64,
+    pub(super) lease: u64,
+    pub(super) deliveries: u32,
+    pub(super) value: Vec<u8>,
 }
 
-fn create_queue(world: &mut World, name: &str, topic: &str, start: QueueStart, settings: &[(&str, &str)]) -> u64 {
+pub(super) fn create_queue(world: &mut World, name: &str, topic: &str, start: QueueStart, settings: &[(&str, &str)]) -> u64 {
     let settings: Vec<_> = settings.iter().map(|(key, value)| Setting { key, value }).collect();
     let flags = CreateQueueFlags::default();
     let request = CreateQueueRequest { name, topic, flags, start, start_us: 0, settings: List::of(&settings) };
@@ -34,14 +35,14 @@ fn create_queue(world: &mut World, name: &str, topic: &str, start: QueueStart, s
     CreateQueueReply::decode(&world.reply_to(asked)).unwrap().queue_uid
 }
 
-fn alter_queue(world: &mut World, name: &str, settings: &[(&str, &str)]) {
+pub(super) fn alter_queue(world: &mut World, name: &str, settings: &[(&str, &str)]) {
     let settings: Vec<_> = settings.iter().map(|(key, value)| Setting { key, value }).collect();
     let asked = world.request(Kind::AlterQueue, &[], |out| AlterQueueRequest { name, settings: List::of(&settings) }.encode(out));
     world.settle();
     world.reply_to(asked);
 }
 
-fn send_with(world: &mut World, uid: u64, records: &[(&[u8], Attributes<'_>)]) -> u64 {
+pub(super) fn send_with(world: &mut World, uid: u64, records: &[(&[u8], Attributes<'_>)]) -> u64 {
     let mut builder = BatchBuilder::new(Limits::default());
     for (value, attributes) in records {
         let record = NewRecord { value: Some(value), timestamp_us: world.now.utc_us, attributes: *attributes, ..NewRecord::default() };
@@ -57,7 +58,7 @@ fn send_with(world: &mut World, uid: u64, records: &[(&[u8], Attributes<'_>)]) -
 }
 
 /// Sends one batch, and waits until it is durable; the offset of its first record.
-fn send(world: &mut World, uid: u64, values: &[&[u8]]) -> u64 {
+pub(super) fn send(world: &mut World, uid: u64, values: &[&[u8]]) -> u64 {
     let records: Vec<_> = values.iter().map(|value| (*value, PLAIN)).collect();
     let asked = send_with(world, uid, &records);
     world.settle();
@@ -135,11 +136,11 @@ fn receive_as(world: &mut World, queue: u64, partitions: &[u64], consumer: &str,
     taken(world, asked).expect("a receive that does not wait is answered")
 }
 
-fn receive(world: &mut World, queue: u64, partitions: &[u64], max: u32) -> Vec<Got> {
+pub(super) fn receive(world: &mut World, queue: u64, partitions: &[u64], max: u32) -> Vec<Got> {
     receive_as(world, queue, partitions, "w", max)
 }
 
-fn ask_settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32)]) -> u64 {
+pub(super) fn ask_settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32)]) -> u64 {
     let entries: Vec<_> = entries
         .iter()
         .map(|(got, action, delay_ms)| SettleEntry {
@@ -154,13 +155,13 @@ fn ask_settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32
     world.request(Kind::Settle, &[], |out| SettleRequest { queue_uid: queue, consumer: "w", entries: List::of(&entries) }.encode(out))
 }
 
-fn settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32)]) -> Vec<ErrorCode> {
+pub(super) fn settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32)]) -> Vec<ErrorCode> {
     let asked = ask_settle(world, queue, entries);
     world.settle();
     SettleReply::decode(&world.reply_to(asked)).unwrap().entries.iter().map(|entry| entry.error).collect()
 }
 
-fn ack(world: &mut World, queue: u64, got: &[Got]) {
+pub(super) fn ack(world: &mut World, queue: u64, got: &[Got]) {
     if got.is_empty() {
         return;
     }
@@ -168,17 +169,17 @@ fn ack(world: &mut World, queue: u64, got: &[Got]) {
     assert!(settle(world, queue, &entries).iter().all(|error| error.is_ok()));
 }
 
-fn pass_ms(world: &mut World, ms: u64) {
+pub(super) fn pass_ms(world: &mut World, ms: u64) {
     world.pass(ms * 1000);
     let _ = world.step(Event::Deadline);
     world.settle();
 }
 
-fn offsets(got: &[Got]) -> Vec<u64> {
+pub(super) fn offsets(got: &[Got]) -> Vec<u64> {
     got.iter().map(|got| got.offset).collect()
 }
 
-fn a_queue(settings: &[(&str, &str)]) -> (World, u64, u64) {
+pub(super) fn a_queue(settings: &[(&str, &str)]) -> (World, u64, u64) {
     let mut world = World::new();
     world.create_topic("t", 1, &[]);
     let queue = create_queue(&mut world, "q", "t", QueueStart::Latest, settings);
@@ -467,7 +468,7 @@ fn a_state_that_a_checkpoint_covers_is_found_again() {
         assert_eq!(got.len(), 2);
         let (one, other) = (got[0].clone(), got[1].clone());
         if n % 3 == 0 {
-            ack(&mut world, queue, &[one.clone()]);
+            ack(&mut world, queue, std::slice::from_ref(&one));
             acked.insert(one.offset);
             held.push(other);
         } else {
