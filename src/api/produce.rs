@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use crate::partition::TopicRules;
+use crate::subscription::queue::{LETTER_HEADERS_BYTES_MAX, LETTER_HEADERS_MAX};
 use tramline_wire::batch::{BatchError, BatchView, Limits, validate_and};
 use tramline_wire::queue::PRIORITY_MAX;
 
@@ -18,16 +19,26 @@ pub fn limits(rules: &TopicRules, settings: &Settings) -> Limits {
     }
 }
 
+/// The same for letters about dead messages: more headers, of which a producer knows nothing.
+pub fn letter_limits(rules: &TopicRules, settings: &Settings) -> Limits {
+    let limits = limits(rules, settings);
+    Limits {
+        headers_max: limits.headers_max.saturating_add(LETTER_HEADERS_MAX),
+        headers_bytes_max: limits.headers_bytes_max.saturating_add(LETTER_HEADERS_BYTES_MAX),
+        ..limits
+    }
+}
+
 /// Largest declared size of a batch's uncompressed values: what a consumer must be able to hold.
 pub const VALUES_BYTES_MAX: u32 = 16 << 20;
 /// Longest message group and message id.
 pub const ID_BYTES_MAX: u32 = 256;
 
 /// Everything that is checked of a producer's batch: lengths, flags, codec, checksum, every record, attributes for queues.
-pub fn check<'a>(batch: &'a [u8], rules: &TopicRules, settings: &Settings, now_us: i64) -> Result<BatchView<'a>, BatchError> {
+pub fn check<'a>(batch: &'a [u8], limits: &Limits, rules: &TopicRules, now_us: i64) -> Result<BatchView<'a>, BatchError> {
     let retention_us = rules.queue_retention_us.map_or(i64::MAX, |us| i64::try_from(us).unwrap_or(i64::MAX));
     let deliver_at_us_max = now_us.saturating_add(retention_us);
-    validate_and(batch, &limits(rules, settings), |record, attributes| {
+    validate_and(batch, limits, |record, attributes| {
         let check = |what, value: Option<i64>, min, max| match value {
             Some(value) if value < min || value > max => Err(BatchError::AttributeOutOfRange { record, what, value, min, max }),
             _ => Ok(()),

@@ -72,6 +72,11 @@ numbers! {
     group_joins: "tramline_group_joins_total", "Times that somebody became a member of a consumer group that is at home here.";
     group_members_dropped: "tramline_group_members_dropped_total", "Members of consumer groups that were not heard of for their session timeout.";
     groups_expired: "tramline_groups_expired_total", "Consumer groups that nobody used for group.expiry and whose deletion was begun.";
+    queue_dead_lettered_nacked: "tramline_queue_dead_lettered_total" {"reason" = "nacked"}, "Dead messages of queues that are durable in their dead-letter topic, by why their last delivery failed: nacked, lease_expired, rejected, expired (their time to live passed), unknown (not remembered any more).";
+    queue_dead_lettered_lease_expired: "tramline_queue_dead_lettered_total" {"reason" = "lease_expired"}, "The last lease ran out.";
+    queue_dead_lettered_rejected: "tramline_queue_dead_lettered_total" {"reason" = "rejected"}, "Given up by a consumer.";
+    queue_dead_lettered_expired: "tramline_queue_dead_lettered_total" {"reason" = "expired"}, "The time to live passed.";
+    queue_dead_lettered_unknown: "tramline_queue_dead_lettered_total" {"reason" = "unknown"}, "Not remembered any more.";
     fetch_records: "tramline_fetch_records_total", "Records handed to consumers; a batch that begins before the asked offset counts whole.";
     fetch_batches: "tramline_fetch_batches_total", "Batches handed to consumers.";
     fetch_bytes: "tramline_fetch_bytes_total", "Bytes of batches handed to consumers.";

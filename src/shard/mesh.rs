@@ -6,6 +6,7 @@ use crate::control::View;
 use crate::ids::{ConnId, PartitionUid, SubscriptionUid};
 use crate::subscription::queue::PartCounts;
 use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::FrameHeader;
 use tramline_wire::storage::ShardStorage;
 
@@ -103,6 +104,17 @@ pub struct QueueStatus {
     pub waiting: u32,
     /// Who alone receives; empty for nobody.
     pub holder: Vec<u8>,
+}
+
+/// A batch of dead messages for a dead-letter topic.
+#[derive(Debug)]
+pub struct Letters {
+    /// Names the answer.
+    pub question: u64,
+    /// The partition that they go to.
+    pub to: PartitionUid,
+    /// The batch, as a producer would send it.
+    pub batch: Vec<u8>,
 }
 
 /// One message between shards.
@@ -217,6 +229,15 @@ pub enum Message {
         question: u64,
         /// Whether it has no member, and takes none.
         is_retired: bool,
+    },
+    /// Append these to a partition of yours.
+    Letters(Box<Letters>),
+    /// The answer, once they are durable or refused.
+    LettersTaken {
+        /// The question.
+        question: u64,
+        /// Why they were refused; `Ok`: they are durable.
+        error: ErrorCode,
     },
     /// Stop in order: refuse new work, make durable what was taken in, say when that is so.
     Stop,

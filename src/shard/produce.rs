@@ -33,9 +33,18 @@ impl Progress {
     }
 }
 
+/// Why a batch was not appended.
 pub(super) enum NotTaken {
     NoRoom,
     Refused(ErrorCode),
+}
+
+/// Who has made a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Producer,
+    /// A shard of this node, of dead messages: their headers are more than a producer's may be.
+    DeadLetters,
 }
 
 /// A request without a time-out of its own waits this long for its level.
@@ -86,7 +95,7 @@ impl Shard {
         let mut progress = begun.unwrap_or_else(|| std::mem::take(&mut self.spare_progress));
         for (entry, batch) in batches.skip(progress.results.len()) {
             let uid = PartitionUid(entry.partition_uid);
-            match self.take_batch(now, uid, batch, effects) {
+            match self.take_batch(now, uid, batch, Source::Producer, effects) {
                 Ok((result, group_bit, in_block)) => {
                     progress.groups |= group_bit;
                     progress.block = progress.block.max(in_block);
@@ -149,6 +158,7 @@ impl Shard {
         now: Now,
         uid: PartitionUid,
         batch: &[u8],
+        source: Source,
         effects: &mut Effects,
     ) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
         let Some(slot) = self.partitions.slot(uid) else { return Err(NotTaken::Refused(self.not_here(uid).0)) };
@@ -156,7 +166,11 @@ impl Shard {
         let (group, rules) = (partition.group, partition.rules);
         let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
         let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
-        let view = api::produce::check(batch, &rules, &self.settings, now.utc_us).map_err(|error| NotTaken::Refused(error.code()))?;
+        let limits = match source {
+            Source::Producer => api::produce::limits(&rules, &self.settings),
+            Source::DeadLetters => api::produce::letter_limits(&rules, &self.settings),
+        };
+        let view = api::produce::check(batch, &limits, &rules, now.utc_us).map_err(|error| NotTaken::Refused(error.code()))?;
         let mark = view.producer();
         if mark.id != 0 {
             match self.check_mark(slot, &view) {
@@ -197,10 +211,12 @@ impl Shard {
         if rules.visible_at_leader && self.visible_at_close.last() != Some(&slot) {
             self.visible_at_close.push(slot);
         }
-        let counters = &mut self.metrics.counters;
-        counters.produce_batches += 1;
-        counters.produce_records += u64::from(view.record_count());
-        counters.produce_bytes += batch.len() as u64;
+        if source == Source::Producer {
+            let counters = &mut self.metrics.counters;
+            counters.produce_batches += 1;
+            counters.produce_records += u64::from(view.record_count());
+            counters.produce_bytes += batch.len() as u64;
+        }
         let result =
             BatchResult { uid: uid.0, slot: Some(slot), error: ErrorCode::Ok, base_offset: stamp.base_offset, append_time_us: now.utc_us };
         Ok((result, self.acks.bit_of(group), appended.block))

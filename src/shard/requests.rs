@@ -268,6 +268,8 @@ impl Shard {
                 effects.push(Effect::Mesh { to: from, message: Message::GroupRetired { question, is_retired } });
             }
             Message::GroupRetired { question, is_retired } => self.on_group_retired(question, is_retired, effects),
+            Message::Letters(letters) => self.on_letters(now, Some(from), *letters, effects),
+            Message::LettersTaken { question, error } => self.on_letters_answered(now, question, error),
             Message::Stop => self.stop(effects),
         }
     }

@@ -475,6 +475,7 @@ impl Shard {
             self.write_groups(now, effects);
         }
         self.serve_queues(now, effects);
+        self.bury_dead(now, effects);
         if self.queues.has_unwritten() {
             self.write_queues(now, effects);
         }

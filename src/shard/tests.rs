@@ -5,6 +5,7 @@ mod expiry;
 mod full_disk;
 mod groups;
 mod producers;
+mod queue_dead_letters;
 mod queue_messages;
 mod queues;
 mod requests;

@@ -1,6 +1,7 @@
-//! Ids of compression codecs. The codecs themselves are the client's: the broker never decompresses.
+//! Ids of compression codecs. Compressing is the client's work, and so is decompressing, but for one case: a broker that moves a dead message to its
+//! dead-letter topic takes one record out of a compressed batch, and decompresses that batch (docs/decisions/0008). Nothing on the way of a record does.
 //!
-//! Invariant: a number is never given to another codec. Not here: compression.
+//! Invariant: a number is never given to another codec. Not here: the codecs themselves (`compression.rs`).
 
 use std::fmt;
 use std::str::FromStr;

@@ -52,6 +52,8 @@
 
 pub mod batch;
 pub mod codec;
+#[cfg(feature = "codecs")]
+pub mod compression;
 pub mod error;
 pub mod fetch;
 pub mod frame;

@@ -13,7 +13,7 @@
 //! | `consumer` | streams, credit, positions, skipping, checksums |
 //! | `group` | membership of a consumer group, claims and commits of offsets |
 //! | `queue` | leases of a queue: one Receive per owner, settlements in batches |
-//! | `codec` | compression and bounded decompression |
+//! | `codec` | compression and bounded decompression (of the crate `tramline-wire`) |
 //! | `alive` | is the other side still there |
 //! | `backoff` | waits between attempts |
 //!
@@ -23,7 +23,6 @@
 mod alive;
 mod backoff;
 pub(crate) mod cluster;
-pub(crate) mod codec;
 mod conn;
 pub(crate) mod consumer;
 pub(crate) mod group;
@@ -41,6 +40,7 @@ pub(crate) use backoff::Backoff;
 pub(crate) use conn::Conn;
 pub(crate) use out_queue::{IOVECS_MAX, OutQueue, SharedBytes};
 pub(crate) use recv_buf::RecvBuf;
+pub(crate) use tramline_wire::compression as codec;
 
 /// One reading of the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

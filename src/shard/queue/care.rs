@@ -8,7 +8,9 @@
 use super::super::in_order::InOrder;
 use super::super::queues::rules_of_queue;
 use super::super::shard::{Phase, Shard};
+use super::burying::Burying;
 use super::keeping::Keeping;
+use super::letters::LetterBox;
 use super::receiving::{Filling, Receive};
 use super::settling::Settled;
 use crate::control::{QueueStart, QueueView, View};
@@ -80,6 +82,8 @@ pub(super) enum Awaited {
     Leases(u64),
     /// A reply.
     Answer(Caller, Settled),
+    /// Messages that are dead: the burial of this ticket.
+    Burial(u64),
 }
 
 /// All queues of a shard.
@@ -113,6 +117,8 @@ pub(in crate::shard) struct QueueCare {
     pub(super) looks: BTreeMap<u64, PartKey>,
     pub(super) next_ticket: u64,
     pub(in crate::shard) keeping: Keeping,
+    pub(super) burying: Burying,
+    pub(super) letters: LetterBox,
     /// The part whose partition was told last what to hold.
     held_last: PartKey,
 }
@@ -134,7 +140,11 @@ impl QueueCare {
 
     /// Whether nobody waits for a block.
     pub(in crate::shard) fn is_quiet(&self) -> bool {
-        self.pending.is_empty() && self.unwritten.is_empty() && self.awaiting.is_empty() && self.fillings.is_empty()
+        self.pending.is_empty()
+            && self.unwritten.is_empty()
+            && self.awaiting.is_empty()
+            && self.fillings.is_empty()
+            && self.letters.is_quiet()
     }
 
     /// Whether somebody waits for notes to be written, if only for none.
@@ -145,7 +155,7 @@ impl QueueCare {
     /// When something has to be done next, on the monotonic clock.
     pub(in crate::shard) fn next_deadline_us(&self) -> u64 {
         let due_us = self.due.first().map_or(u64::MAX, |(at_us, _)| *at_us);
-        due_us.min(self.waits.first().map_or(u64::MAX, |(at_us, ..)| *at_us))
+        due_us.min(self.waits.first().map_or(u64::MAX, |(at_us, ..)| *at_us)).min(self.burying.next_deadline_us())
     }
 
     /// Notes that a part has made.
@@ -181,6 +191,7 @@ impl QueueCare {
         } else {
             queue.ready.remove(&key.1);
         }
+        self.burying.refresh(key, queue.rules.has_dead_letter, &here.part);
         let due_us = here.part.next_due_us(now);
         if due_us != here.due_us {
             self.due.remove(&(here.due_us, key));
@@ -197,6 +208,7 @@ impl QueueCare {
         }
         self.behind.remove(&key);
         self.untidy.remove(&key);
+        self.burying.forget(key);
         if let Some(queue) = self.queues.get_mut(&key.0) {
             queue.ready.remove(&key.1);
         }
@@ -223,6 +235,7 @@ impl Shard {
         for queue in view.queues() {
             self.adopt_queue(now, &view, queue);
         }
+        self.renew_burials(now);
         if before.epoch == 0 && !self.queues.unclaimed.is_empty() {
             tracing::info!(shard = self.id.0, parts = self.queues.unclaimed.len(), "dropped what is left of deleted queues");
             self.queues.unclaimed.clear();
@@ -335,8 +348,10 @@ impl Shard {
             match awaited {
                 Awaited::Leases(ticket) => self.on_leases_durable(now, ticket, effects),
                 Awaited::Answer(caller, settled) => settled.reply(&caller, effects),
+                Awaited::Burial(ticket) => self.read_dead(now, ticket, effects),
             }
         }
+        self.release_letters(now, effects);
     }
 
     /// Time has passed.
@@ -360,6 +375,7 @@ impl Shard {
                 break;
             }
         }
+        self.end_burial_pauses(now);
         self.end_waits(now, effects);
     }
 
@@ -422,6 +438,8 @@ impl Shard {
             queue.waiting.drain(..).for_each(|receive| effects.refuse(&receive.caller, ErrorCode::StorageFailed, reason, ""));
         }
         self.queues.waits.clear();
+        self.queues.burying.give_up();
+        self.fail_letters(effects);
     }
 }
 

@@ -6,6 +6,7 @@
 //! Not here: what is seen (subscription/queue/look.rs).
 
 use super::super::shard::{Phase, Shard};
+use super::burying::BURIAL_TICKET;
 use super::care::PartKey;
 use crate::effects::{Effects, Now};
 use crate::ids::PartitionUid;
@@ -18,7 +19,7 @@ use tramline_wire::batch::{BATCH_APPEND_TIME, BatchView, LeaderStamp};
 const LOOKING_MAX: usize = 4;
 /// Bytes that one look reads: of small records a tenth of a millisecond's work.
 const LOOK_BYTES: usize = 256 << 10;
-/// Tickets of looks have this bit; those of receives do not.
+/// Tickets of looks have this bit; those of receives and burials do not.
 const LOOK_TICKET: u64 = 1 << 63;
 
 impl Shard {
@@ -84,10 +85,10 @@ impl Shard {
     /// Batches that were asked for are at hand.
     pub(in crate::shard) fn on_collected(&mut self, now: Now, effects: &mut Effects) {
         for collected in self.sessions.take_collected() {
-            if collected.ticket & LOOK_TICKET == 0 {
-                self.on_collected_for_receive(now, collected, effects);
-            } else {
-                self.on_look(now, collected);
+            match collected.ticket & (LOOK_TICKET | BURIAL_TICKET) {
+                LOOK_TICKET => self.on_look(now, collected),
+                BURIAL_TICKET => self.on_collected_for_burial(now, &collected, effects),
+                _ => self.on_collected_for_receive(now, collected, effects),
             }
         }
     }

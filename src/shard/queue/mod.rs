@@ -2,12 +2,14 @@
 //!
 //! How a message goes: a batch is appended and looked at (`looking.rs`) -> whoever waits is given leases (`receiving.rs`), whose notes go into the same
 //! open block (`care.rs`) -> the block is durable, the batches are at hand -> the reply. Settling (`settling.rs`) goes the same way: state, note, block,
-//! reply.
+//! reply. What is dead leaves by `burying.rs` and arrives by `letters.rs`, perhaps on another shard.
 //!
 //! Not here: what becomes of a message (subscription/queue), queues by name (`shard/queues.rs`).
 
+mod burying;
 mod care;
 mod keeping;
+mod letters;
 mod looking;
 mod receiving;
 mod settling;

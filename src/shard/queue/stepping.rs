@@ -9,6 +9,7 @@
 //!
 //! Not here: what an ack or a commit is (`settling.rs`, `offsets.rs`), what a batch has to be (api/produce.rs).
 
+use super::super::produce::Source;
 use super::super::producers::Marked;
 use super::super::shard::{Phase, Shard, Taken};
 use super::care::{Awaited, PartKey};
@@ -146,7 +147,8 @@ impl Shard {
             let slot = self.readable(uid).map_err(|error| refused(error.code, &what))?;
             self.in_one_group(&mut group, uid)?;
             let rules = self.partitions.get(slot).expect("readable").rules;
-            let view = api::produce::check(batch, &rules, &self.settings, now.utc_us).map_err(|error| refused(error.code(), &what))?;
+            let limits = api::produce::limits(&rules, &self.settings);
+            let view = api::produce::check(batch, &limits, &rules, now.utc_us).map_err(|error| refused(error.code(), &what))?;
             if view.producer().id != 0 {
                 // A second batch of one producer for one partition would be found out of sequence before the first is appended.
                 if batches.iter().any(|(other, _)| *other == uid) {
@@ -205,7 +207,9 @@ impl Shard {
         let block = self.log.open_block_seq();
         let mut results = Vec::with_capacity(batches.len());
         for (uid, batch) in batches {
-            let Ok((result, _, in_block)) = self.take_batch(now, uid, batch, effects) else { unreachable!("checked, and there is room") };
+            let Ok((result, _, in_block)) = self.take_batch(now, uid, batch, Source::Producer, effects) else {
+                unreachable!("checked, and there is room")
+            };
             assert_eq!(in_block, block, "a step stands in one block");
             let (base_offset, append_time_us) = (result.base_offset, result.append_time_us);
             results.push(StepResult { partition_uid: uid.0, base_offset, append_time_us });

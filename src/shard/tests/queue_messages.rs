@@ -13,7 +13,8 @@ use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
 use tramline_wire::queue::*;
 use tramline_wire::topics::Setting;
 
-const PLAIN: Attributes<'static> = Attributes { deliver_at_us: None, priority: None, ttl_ms: None, group: None, message_id: None };
+pub(super) const PLAIN: Attributes<'static> =
+    Attributes { deliver_at_us: None, priority: None, ttl_ms: None, group: None, message_id: None };
 
 /// A message that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +35,14 @@ pub(super) fn create_queue(world: &mut World, name: &str, topic: &str, start: Qu
     CreateQueueReply::decode(&world.reply_to(asked)).unwrap().queue_uid
 }
 
-fn alter_queue(world: &mut World, name: &str, settings: &[(&str, &str)]) {
+pub(super) fn alter_queue(world: &mut World, name: &str, settings: &[(&str, &str)]) {
     let settings: Vec<_> = settings.iter().map(|(key, value)| Setting { key, value }).collect();
     let asked = world.request(Kind::AlterQueue, &[], |out| AlterQueueRequest { name, settings: List::of(&settings) }.encode(out));
     world.settle();
     world.reply_to(asked);
 }
 
-fn send_with(world: &mut World, uid: u64, records: &[(&[u8], Attributes<'_>)]) -> u64 {
+pub(super) fn send_with(world: &mut World, uid: u64, records: &[(&[u8], Attributes<'_>)]) -> u64 {
     let mut builder = BatchBuilder::new(Limits::default());
     for (value, attributes) in records {
         let record = NewRecord { value: Some(value), timestamp_us: world.now.utc_us, attributes: *attributes, ..NewRecord::default() };
@@ -139,7 +140,7 @@ pub(super) fn receive(world: &mut World, queue: u64, partitions: &[u64], max: u3
     receive_as(world, queue, partitions, "w", max)
 }
 
-fn ask_settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32)]) -> u64 {
+pub(super) fn ask_settle(world: &mut World, queue: u64, entries: &[(&Got, SettleAction, u32)]) -> u64 {
     let entries: Vec<_> = entries
         .iter()
         .map(|(got, action, delay_ms)| SettleEntry {
@@ -168,7 +169,7 @@ pub(super) fn ack(world: &mut World, queue: u64, got: &[Got]) {
     assert!(settle(world, queue, &entries).iter().all(|error| error.is_ok()));
 }
 
-fn pass_ms(world: &mut World, ms: u64) {
+pub(super) fn pass_ms(world: &mut World, ms: u64) {
     world.pass(ms * 1000);
     let _ = world.step(Event::Deadline);
     world.settle();
@@ -178,7 +179,7 @@ pub(super) fn offsets(got: &[Got]) -> Vec<u64> {
     got.iter().map(|got| got.offset).collect()
 }
 
-fn a_queue(settings: &[(&str, &str)]) -> (World, u64, u64) {
+pub(super) fn a_queue(settings: &[(&str, &str)]) -> (World, u64, u64) {
     let mut world = World::new();
     world.create_topic("t", 1, &[]);
     let queue = create_queue(&mut world, "q", "t", QueueStart::Latest, settings);
@@ -467,7 +468,7 @@ fn a_state_that_a_checkpoint_covers_is_found_again() {
         assert_eq!(got.len(), 2);
         let (one, other) = (got[0].clone(), got[1].clone());
         if n % 3 == 0 {
-            ack(&mut world, queue, &[one.clone()]);
+            ack(&mut world, queue, std::slice::from_ref(&one));
             acked.insert(one.offset);
             held.push(other);
         } else {

@@ -232,11 +232,17 @@ impl World {
 
     /// The meta of the reply to `correlation`, which is no error; other replies stay where they are.
     pub(super) fn reply_to(&mut self, correlation: u64) -> Vec<u8> {
+        self.parts_of_reply_to(correlation).0
+    }
+
+    /// The same with the payload.
+    pub(super) fn parts_of_reply_to(&mut self, correlation: u64) -> (Vec<u8>, Vec<u8>) {
         let is_it = |bytes: &[u8]| matches!(frame::peek(bytes, &frame::Limits::PROTOCOL), Ok(Need::Whole(f, _)) if f.header.correlation == correlation);
         let at = self.replies.iter().position(|(_, bytes)| is_it(bytes)).expect("a reply");
         let reply = self.replies.remove(at).expect("found");
         self.replies.push_front(reply);
-        self.reply_ok().1
+        let (_, meta, payload) = self.reply_ok();
+        (meta, payload)
     }
 
     pub(super) fn reply_ok(&mut self) -> (u64, Vec<u8>, Vec<u8>) {

@@ -7,6 +7,7 @@
 
 mod cells;
 mod consumers;
+mod dead_letter;
 mod dedup;
 mod due;
 mod lanes;
@@ -21,6 +22,7 @@ mod stored;
 mod tests;
 
 pub use cells::{Cell, State};
+pub use dead_letter::{LETTER_HEADERS_BYTES_MAX, LETTER_HEADERS_MAX, Origin, push_letter};
 pub use dedup::DEDUP_IDS_MAX;
 pub use look::{CELLS_MAX, Looked, Stamp};
 pub use note::{

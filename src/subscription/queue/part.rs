@@ -60,6 +60,8 @@ pub struct PartCounts {
     pub duplicates: u64,
     /// Messages deleted or purged by request.
     pub deleted: u64,
+    /// Times that a message was given up.
+    pub died: u64,
 }
 
 /// One queue in one partition.
@@ -356,6 +358,7 @@ impl Part {
             }
         });
         if changed {
+            self.counts.died += 1;
             self.expires_us.remove(&note.offset);
             self.remember(note.offset, note);
             self.leave_lane(now, lane, note.offset);

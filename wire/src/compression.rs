@@ -4,17 +4,19 @@
 //! few per cent); snappy the raw format. Decompression never makes more room than the batch declares, and refuses a
 //! declaration above the caller's maximum before it makes any.
 //!
+//! Only with the feature `codecs`: whoever speaks the protocol without looking into compressed values needs none of the libraries.
+//!
 //! Not here: when a batch is stored uncompressed although a codec is set (the builder's decision: when it is not smaller).
 
 use std::fmt;
 use std::io;
 
-use tramline_wire::codec::Codec;
+use crate::codec::Codec;
 
 const ZSTD_LEVEL: i32 = 3;
 
 /// Compressor states, reused from batch to batch.
-pub(crate) struct Compressor {
+pub struct Compressor {
     codec: Codec,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     snap: snap::raw::Encoder,
@@ -27,17 +29,19 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    pub(crate) fn new(codec: Codec) -> io::Result<Compressor> {
+    /// For one codec. Fails where zstd finds no memory.
+    pub fn new(codec: Codec) -> io::Result<Compressor> {
         let zstd = if codec == Codec::Zstd { Some(zstd::bulk::Compressor::new(ZSTD_LEVEL)?) } else { None };
         Ok(Compressor { codec, zstd, snap: snap::raw::Encoder::new() })
     }
 
-    pub(crate) fn codec(&self) -> Codec {
+    /// The codec it was made for.
+    pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// Appends the compressed values to `out`.
-    pub(crate) fn compress(&mut self, values: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+    /// Appends the compressed values to `out`, which is as before after an error.
+    pub fn compress(&mut self, values: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
         let start = out.len();
         let bound = match self.codec {
             Codec::None => {
@@ -70,7 +74,7 @@ impl Compressor {
 }
 
 /// Decompressor states and the room they decompress into, reused from batch to batch.
-pub(crate) struct Decompressor {
+pub struct Decompressor {
     values: Vec<u8>,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     snap: snap::raw::Decoder,
@@ -82,13 +86,20 @@ impl fmt::Debug for Decompressor {
     }
 }
 
+impl Default for Decompressor {
+    fn default() -> Decompressor {
+        Decompressor::new()
+    }
+}
+
 impl Decompressor {
-    pub(crate) fn new() -> Decompressor {
+    /// Without room yet.
+    pub fn new() -> Decompressor {
         Decompressor { values: Vec::new(), zstd: None, snap: snap::raw::Decoder::new() }
     }
 
     /// The values: as stored for codec none, else decompressed to exactly `values_len` bytes.
-    pub(crate) fn decompress<'a>(
+    pub fn decompress<'a>(
         &'a mut self,
         codec: Codec,
         stored: &'a [u8],
@@ -131,7 +142,7 @@ impl Decompressor {
 
 /// Why a codec failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CodecError {
+pub struct CodecError {
     message: String,
 }
 
