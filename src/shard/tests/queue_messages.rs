@@ -467,7 +467,7 @@ fn a_state_that_a_checkpoint_covers_is_found_again() {
         assert_eq!(got.len(), 2);
         let (one, other) = (got[0].clone(), got[1].clone());
         if n % 3 == 0 {
-            ack(&mut world, queue, &[one.clone()]);
+            ack(&mut world, queue, std::slice::from_ref(&one));
             acked.insert(one.offset);
             held.push(other);
         } else {
