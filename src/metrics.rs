@@ -32,7 +32,7 @@ use tramline_wire::kind::Kind;
 /// Room in `ShardCounters::errors` for codes to come; a code above it is counted in the last place.
 pub const ERROR_CODES: usize = 64;
 /// Room in `ShardCounters::requests` for the kinds of the data protocol; a kind above it is counted in place 0 (no kind has this number).
-pub const REQUEST_KINDS: usize = 64;
+pub const REQUEST_KINDS: usize = 96;
 
 /// All numbers of one shard. Owned by the shard.
 #[derive(Debug)]

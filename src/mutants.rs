@@ -35,6 +35,18 @@ pub enum Mutant {
     StreamSkips,
     StreamOverspends,
     StartWithoutLock,
+    TakeStaleCommit,
+    AckOffsetEarly,
+    ForgetOffsets,
+    ForgetTexts,
+    ForgetClaims,
+    ForgetMembers,
+    TellListEarly,
+    TakeListAsHeard,
+    KeepSilentMembers,
+    DropMembersAtStart,
+    HearReplacedMember,
+    ReviveGroups,
 }
 
 /// Which bug is switched on: none, outside the simulator.

@@ -9,8 +9,9 @@ use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::{List, ListIter};
 use tramline_wire::queue::{
     BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, DescribeQueueReply, PurgeRequest, QUEUE_MESSAGES_MAX,
-    QueuePartition, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleRequest, TIME_NONE_US,
+    QueuePartition, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleEntry, SettleRequest, TIME_NONE_US,
 };
+use tramline_wire::step::StepRequest;
 use tramline_wire::topics::{EffectiveSetting, Origin};
 
 /// Entries of one request, at most.
@@ -45,12 +46,13 @@ fn check_consumer(consumer: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_lease(ms: u32) -> Result<(), ApiError> {
-    if !LEASE_MS.contains(&ms) {
-        let message = format!("a lease lasts {} to {} ms, not {ms}", LEASE_MS.start(), LEASE_MS.end());
-        return Err(ApiError::new(ErrorCode::InvalidAttribute, message));
+/// Whether the delay of an entry can be: that of a nack, or the length of a lease that is extended.
+pub fn is_right_delay(entry: &SettleEntry<'_>) -> bool {
+    match entry.action {
+        SettleAction::Extend => LEASE_MS.contains(&entry.delay_ms),
+        SettleAction::Nack => entry.delay_ms == DELAY_BY_POLICY || entry.delay_ms <= DELAY_MS_MAX,
+        _ => true,
     }
-    Ok(())
 }
 
 /// Decodes and checks a receive.
@@ -63,7 +65,10 @@ pub fn receive(meta: &[u8]) -> Result<ReceiveRequest<'_>, ApiError> {
         return Err(invalid("a receive allows at least one byte: set max_bytes".to_owned()));
     }
     if request.visibility_ms != 0 {
-        check_lease(request.visibility_ms)?;
+        if !LEASE_MS.contains(&request.visibility_ms) {
+            let (least, most) = LEASE_MS.into_inner();
+            return Err(invalid(format!("a lease lasts {least} to {most} ms, not {}", request.visibility_ms)));
+        }
     }
     Ok(request)
 }
@@ -82,12 +87,7 @@ pub fn settle(meta: &[u8]) -> Result<SettleRequest<'_>, ApiError> {
             return Err(invalid(format!("a reason has at most {REASON_BYTES_MAX} bytes, not {}", entry.reason.len())));
         }
         match entry.action {
-            SettleAction::Extend => check_lease(entry.delay_ms)?,
-            SettleAction::Nack if entry.delay_ms != DELAY_BY_POLICY && entry.delay_ms > DELAY_MS_MAX => {
-                let message = format!("a message that failed waits at most {DELAY_MS_MAX} ms, not {}", entry.delay_ms);
-                return Err(ApiError::new(ErrorCode::InvalidAttribute, message));
-            }
-            SettleAction::Nack => {}
+            SettleAction::Extend | SettleAction::Nack => {}
             action if entry.delay_ms != 0 => {
                 return Err(invalid(format!("a delay goes with nack and extend, not with {}", action.name())));
             }
@@ -125,6 +125,16 @@ pub fn redrive(meta: &[u8]) -> Result<RedriveRequest<'_>, ApiError> {
     Ok(request)
 }
 
+/// Decodes and checks an atomic step.
+pub fn step(meta: &[u8]) -> Result<StepRequest<'_>, ApiError> {
+    let request = StepRequest::decode(meta)?;
+    check_count("acks, commits and batches", request.acks.len() + request.commits.len() + request.entries.len())?;
+    if request.flags != 0 {
+        return Err(ApiError::new(ErrorCode::UnknownFlag, format!("a step has no flags yet, and not {:#x}", request.flags)));
+    }
+    Ok(request)
+}
+
 /// The first partition that a request about messages names, for finding its shard; `None` where it does not decode.
 pub fn first_partition(kind: tramline_wire::kind::Kind, meta: &[u8]) -> Option<u64> {
     use tramline_wire::kind::Kind;
@@ -140,6 +150,11 @@ pub fn first_partition(kind: tramline_wire::kind::Kind, meta: &[u8]) -> Option<u
         Kind::DeleteMessages => {
             DeleteMessagesRequest::decode(meta).ok().and_then(|request| request.entries.iter().next()).map(|entry| entry.partition_uid)
         }
+        Kind::Step => StepRequest::decode(meta).ok().and_then(|request| {
+            let ack = request.acks.iter().next().map(|ack| ack.partition_uid);
+            let commit = || request.commits.iter().next().map(|commit| commit.partition_uid);
+            ack.or_else(commit).or_else(|| request.entries.iter().next().map(|entry| entry.partition_uid))
+        }),
         Kind::Browse => BrowseRequest::decode(meta).ok().map(|request| request.partition_uid),
         _ => None,
     }

@@ -68,6 +68,9 @@ impl SettingTable for OfTopic {
 /// The settings of one topic.
 pub type TopicSettings = Settings<OfTopic>;
 
+/// Key of the setting that names the topic beside which partitions are placed.
+pub const CO_LOCATE: &str = "co.locate";
+
 /// Every setting of a topic, in alphabetical order.
 pub const TOPIC_SETTINGS: &[Setting] = &[
     Setting {
@@ -76,6 +79,13 @@ pub const TOPIC_SETTINGS: &[Setting] = &[
         unit: "bytes",
         default: "1048576",
         doc: "Largest batch that is accepted, header included, as it travels (compressed).",
+    },
+    Setting {
+        key: CO_LOCATE,
+        kind: SettingKind::Topic,
+        unit: "",
+        default: "",
+        doc: "A topic that exists. Each partition lies in the replica group of that topic's partition of the same number (over its number of partitions, from the first on again), so that an atomic step can span both. Counts when partitions are created. Empty: spread over all groups.",
     },
     Setting {
         key: "queue.retention.ms",

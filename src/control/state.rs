@@ -8,7 +8,7 @@
 use super::command::Command;
 use super::queue_settings::QueueSettings;
 use super::queues::{Queues, named_dead_letter};
-use super::settings::{SettingError, TopicSettings};
+use super::settings::{CO_LOCATE, SettingError, TopicSettings};
 use super::subscriptions::Subscriptions;
 use super::view::{GroupView, PartitionView, QueueView, TopicView, View};
 use crate::constants::{
@@ -221,7 +221,8 @@ impl State {
                 if self.topics.contains_key(name) {
                     return Err(ControlError::TopicExists(name.clone()));
                 }
-                TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
+                let parsed = TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
+                self.check_beside(&parsed)?;
                 self.check_topic_count()?;
                 if self.groups.is_empty() {
                     return Err(ControlError::NoNodes);
@@ -232,6 +233,9 @@ impl State {
                 let topic = self.topic(name)?;
                 let mut changed = topic.settings.clone();
                 changed.change(pairs(settings)).map_err(ControlError::Setting)?;
+                if settings.iter().any(|(key, _)| key == CO_LOCATE) || *partitions > topic.partitions.len() as u32 {
+                    self.check_beside(&changed)?;
+                }
                 let have = topic.partitions.len() as u32;
                 if *partitions != 0 && *partitions < have {
                     return Err(ControlError::Partitions(format!(
@@ -310,9 +314,11 @@ impl State {
             }
             Command::AlterTopic { name, partitions, settings } => {
                 let have = self.topics[name].partitions.len() as u32;
-                let added = self.place(partitions.saturating_sub(have));
                 let topic = self.topics.get_mut(name).expect("checked above");
                 topic.settings.change(pairs(settings)).expect("checked above");
+                let beside = topic.settings.word(CO_LOCATE).to_owned();
+                let added = self.place_beside(&beside, have, partitions.saturating_sub(have));
+                let topic = self.topics.get_mut(name).expect("checked above");
                 topic.partitions.extend(added);
                 Ok(Applied::Altered)
             }
@@ -371,7 +377,7 @@ impl State {
     fn create_topic(&mut self, name: &str, partitions: u32, settings: TopicSettings, created_us: i64) -> TopicUid {
         let uid = TopicUid(self.next_topic_uid);
         self.next_topic_uid += 1;
-        let partitions = self.place(partitions);
+        let partitions = self.place_beside(settings.word(CO_LOCATE), 0, partitions);
         self.topics.insert(name.to_owned(), Topic { uid, created_us, settings, partitions });
         uid
     }
@@ -410,6 +416,31 @@ impl State {
                 next += 1;
             }
         }
+    }
+
+    /// The topic beside which partitions are to be placed has to exist.
+    fn check_beside(&self, settings: &TopicSettings) -> Result<(), ControlError> {
+        match settings.word(CO_LOCATE) {
+            "" => Ok(()),
+            beside => self.topic(beside).map(|_| ()),
+        }
+    }
+
+    /// The same as `place`, but beside the partitions of a topic, if there is one of that name; `first` is the number of the first new one.
+    fn place_beside(&mut self, beside: &str, first: u32, count: u32) -> Vec<(PartitionUid, GroupId)> {
+        let groups: Vec<_> = self.topics.get(beside).map_or(Vec::new(), |topic| topic.partitions.iter().map(|(_, group)| *group).collect());
+        if groups.is_empty() {
+            return self.place(count);
+        }
+        let mut placed = Vec::with_capacity(count as usize);
+        for number in first..first + count {
+            let group = groups[number as usize % groups.len()];
+            self.groups.get_mut(&group).expect("partitions are in known groups").partitions += 1;
+            placed.push((PartitionUid(self.next_partition_uid), group));
+            self.next_partition_uid += 1;
+        }
+        self.partition_count += u64::from(count);
+        placed
     }
 
     /// Gives `count` new partitions a uid and the group with the fewest partitions; among equals first over the shards,

@@ -146,6 +146,21 @@ impl OpenBlock {
         Ok(at as u32)
     }
 
+    /// Makes room for what is to stand in this block together: fragments of these sizes, in up to two entries that are not there yet. After it
+    /// none of them is refused.
+    pub(crate) fn reserve_together(&mut self, slab: &mut Slab, limits: &BlockLimits, sizes: &[usize]) -> Result<(), NotTaken> {
+        let (bytes, fragments) = (sizes.iter().sum::<usize>(), sizes.len());
+        if sizes.iter().any(|size| *size > limits.batch_bytes_max) {
+            return Err(NotTaken::TooLarge);
+        }
+        let used = align_up_usize(self.used, FRAGMENT_ALIGN) + bytes + fragments * FRAGMENT_ALIGN;
+        let length = self.length(used, self.entries.len() + 2, self.fragments.len() + fragments);
+        if align_up_usize(length, BLOCK_ALIGN) > limits.block_bytes_max || self.entries.len() + 2 > usize::from(u16::MAX) {
+            return Err(if self.is_empty() { NotTaken::TooLarge } else { NotTaken::BlockFull });
+        }
+        if self.reserve(slab, length) { Ok(()) } else { Err(NotTaken::NoMemory) }
+    }
+
     /// What was appended at `at`, to be stamped.
     pub(crate) fn bytes_mut(&mut self, at: u32, len: usize) -> &mut [u8] {
         let memory = self.buffer.as_mut().expect("something was appended").as_mut_slice();

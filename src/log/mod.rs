@@ -197,6 +197,19 @@ impl Log {
         }
     }
 
+    /// Makes room in the open block for what has to become durable together: batches and payloads of these sizes, of one group. Until the
+    /// block is closed appending these is not refused.
+    pub fn reserve_together(&mut self, slab: &mut Slab, sizes: &[usize]) -> Result<(), AppendRefused> {
+        if self.failed.is_some() {
+            return Err(AppendRefused::Failed);
+        }
+        match self.open.reserve_together(slab, &self.limits, sizes) {
+            Ok(()) => Ok(()),
+            Err(NotTaken::TooLarge) => Err(AppendRefused::TooLarge),
+            Err(NotTaken::BlockFull | NotTaken::NoMemory) => Err(AppendRefused::Full),
+        }
+    }
+
     /// What the open block carries, in the order of its entries.
     pub fn open_groups(&self) -> &[OpenEntry] {
         self.open.entries()

@@ -19,8 +19,9 @@ use crate::api::{self, ApiError};
 use crate::control::{TopicView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, MemberId, PartitionUid, SubscriptionUid};
+use crate::mutants::{Mutant, Mutants};
 use crate::subscription::Offsets;
-use crate::subscription::membership::{self, Change, Durable, Group, MembershipError};
+use crate::subscription::membership::{self, Change, Durable, Group, MembershipError, RestoreError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -37,6 +38,9 @@ const ANSWERS_MAX: usize = 10_000;
 const SHARD_MEMBERS_MAX: usize = 20_000;
 /// How long a group that is to be deleted takes no members, in microseconds: far longer than the metadata need for it.
 const RETIRED_US: u64 = 30_000_000;
+
+/// Longer than anybody waits.
+const NEVER_US: u64 = 1 << 40;
 
 /// An answer that is made and may leave once its group's records are durable.
 #[derive(Debug)]
@@ -117,8 +121,8 @@ impl Home {
 #[derive(Debug, Default)]
 pub(super) struct MemberCare {
     homes: BTreeMap<SubscriptionUid, Home>,
-    /// Groups that a start found and that no view has claimed yet.
-    unclaimed: BTreeMap<SubscriptionUid, Durable>,
+    /// Groups that a start found and that no view has claimed yet. One whose records make no sense has to be one that was deleted.
+    unclaimed: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>,
     waiting: InOrder<Answer>,
     /// Groups with something for the log, each once.
     dirty: Vec<SubscriptionUid>,
@@ -131,7 +135,7 @@ pub(super) struct MemberCare {
 }
 
 impl MemberCare {
-    pub(super) fn new(found: BTreeMap<SubscriptionUid, Durable>) -> MemberCare {
+    pub(super) fn new(found: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>) -> MemberCare {
         MemberCare { unclaimed: found, ..MemberCare::default() }
     }
 
@@ -154,10 +158,9 @@ impl MemberCare {
         self.homes.get(&uid).map(|home| &home.group)
     }
 
-    /// Partitions that members of the group own.
+    /// Partitions that members of the group may own: also those that they were asked to give up.
     pub(super) fn owned(&self, uid: SubscriptionUid) -> Vec<PartitionUid> {
-        let granted = |group: &Group| group.members().flat_map(|member| member.grant.partitions()).map(|(uid, _)| uid).collect();
-        self.of(uid).map(granted).unwrap_or_default()
+        self.of(uid).map(|group| group.owned().collect()).unwrap_or_default()
     }
 
     /// Whether the group has no member; then it takes none for a while.
@@ -186,7 +189,8 @@ impl MemberCare {
     /// What a checkpoint keeps of the groups: the records of each, as they go into the log. Those that are in the log and not durable yet are among
     /// them: they are in it behind what the checkpoint covers, and say the same.
     pub(super) fn snapshot(&self) -> Vec<Vec<u8>> {
-        let homes = self.homes.iter().map(|(uid, home)| (uid, home.group.durable())).chain(&self.unclaimed);
+        let unclaimed = self.unclaimed.iter().filter_map(|(uid, found)| Some((uid, found.as_ref().ok()?)));
+        let homes = self.homes.iter().map(|(uid, home)| (uid, home.group.durable())).chain(unclaimed);
         homes.flat_map(|(uid, durable)| membership::encode(*uid, &durable.snapshot())).collect()
     }
 
@@ -294,6 +298,11 @@ fn epoch_of(now: Now) -> u64 {
     u64::try_from(now.utc_us).unwrap_or(0).max(1)
 }
 
+/// From when on a session counts.
+fn heard_at(now: Now, mutants: Mutants) -> u64 {
+    if mutants.has(Mutant::KeepSilentMembers) { now.mono_us + NEVER_US } else { now.mono_us }
+}
+
 fn instance_of(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
@@ -333,7 +342,7 @@ impl Shard {
             let message = format!("shard {} is home to {SHARD_MEMBERS_MAX} members of consumer groups, its limit", self.id);
             return Err(ApiError::new(ErrorCode::LimitExceeded, message));
         }
-        let first_epoch = epoch_of(now);
+        let (first_epoch, mutants) = (epoch_of(now), self.log.mutants());
         let home = self.members.homes.entry(uid).or_insert_with(|| Home::new(place.home, Group::new(uid, first_epoch)));
         let join = membership::Join {
             instance: instance_of(request.instance),
@@ -344,7 +353,8 @@ impl Shard {
             only_if_empty: request.flags.has(JoinFlags::ALONE),
         };
         let partitions_of = partitions_in(&self.view);
-        let joined = home.group.join(now.mono_us, &join, &partitions_of, &mut home.changes);
+        let heard_us = heard_at(now, mutants);
+        let joined = home.group.join(heard_us, &join, &partitions_of, &mut home.changes);
         home.active_us = now.utc_us;
         let member = joined.map_err(|error| ApiError::from(&error))?;
         let (epoch, partitions) = granted(&home.group, member);
@@ -366,17 +376,28 @@ impl Shard {
         let topics: Vec<&str> = request.topics.iter().collect();
         api::groups::check_topics(&self.view, &topics)?;
         let Some(home) = self.members.homes.get_mut(&uid) else { return Err(ApiError::from(&MembershipError::UnknownMember)) };
-        let member = MemberId(request.member_id);
+        let mutants = self.log.mutants();
+        let mut member = MemberId(request.member_id);
+        if mutants.has(Mutant::HearReplacedMember)
+            && let Some(other) =
+                home.group.members().find(|other| other.instance.is_some() && other.instance == instance_of(request.instance))
+        {
+            member = other.id;
+        }
         let timeout_ms = home.group.settings().map_or(0, |settings| settings.session_timeout_ms);
         let heartbeat = membership::Heartbeat {
             instance: instance_of(request.instance),
-            acked_epoch: request.epoch,
+            acked_epoch: match mutants.has(Mutant::TakeListAsHeard) {
+                true => home.group.grant(member).map_or(0, |grant| grant.epoch),
+                false => request.epoch,
+            },
             // Nothing else may come over the connection meanwhile: it must not be taken for an idle one.
             wait_ms: request.wait_ms.min(timeout_ms / 3).min((self.settings.connection_idle_timeout_us / 2000) as u32),
             topics: request.flags.has(HeartbeatFlags::TOPICS).then_some(topics.as_slice()),
         };
         let partitions_of = partitions_in(&self.view);
-        home.group.heartbeat(now.mono_us, member, &heartbeat, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
+        let heard_us = heard_at(now, mutants);
+        home.group.heartbeat(heard_us, member, &heartbeat, &partitions_of, &mut home.changes).map_err(|error| ApiError::from(&error))?;
         home.active_us = now.utc_us;
         // The one before, if it is still held, has nothing to wait for any more.
         if let Some(earlier) = home.parked.remove(&member) {
@@ -417,10 +438,19 @@ impl Shard {
         }
         let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| g.node == self.node && g.shard == self.id);
         let mut changed = Vec::new();
-        for (uid, mut durable) in std::mem::take(&mut self.members.unclaimed) {
+        for (uid, found) in std::mem::take(&mut self.members.unclaimed) {
             if let Some(place) = is_mine(uid) {
+                let mut durable = match found {
+                    Ok(durable) => durable,
+                    Err(error) => {
+                        return self.fail(&format!("what is stored of consumer group {:?} cannot be read: {error}", place.name), effects);
+                    }
+                };
                 durable.raise_epoch(epoch_of(now));
-                let group = Group::resume(uid, durable, now.mono_us);
+                let mut group = Group::resume(uid, durable, now.mono_us);
+                if self.log.mutants().has(Mutant::DropMembersAtStart) {
+                    let _dropped = group.expire(u64::MAX, &partitions_in(&view), &mut Vec::new());
+                }
                 self.members.homes.insert(uid, Home { active_us: now.utc_us, ..Home::new(place.home, group) });
                 changed.push(uid);
             }
@@ -518,6 +548,12 @@ impl Shard {
             home.is_dirty = true;
             self.members.dirty.push(uid);
             return false;
+        }
+        if self.log.mutants().has(Mutant::TellListEarly) {
+            self.members.answer_count -= home.answers.len();
+            home.answers
+                .drain(..)
+                .for_each(|told| effects.reply(&told.caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&told.meta)));
         }
         let bit = self.acks.bit_of(replica_group);
         home.answers.drain(..).for_each(|answer| self.members.waiting.push(bit, last_block, answer));

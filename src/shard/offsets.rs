@@ -13,11 +13,13 @@ use super::acks::Acks;
 use super::in_order::InOrder;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
+use crate::control::View;
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid, SubscriptionUid};
 use crate::metrics::ShardMetrics;
+use crate::mutants::Mutant;
 use crate::partition::Partitions;
-use crate::subscription::{NoteKind, OffsetNote, Offsets, encode_notes};
+use crate::subscription::{NoteKind, OffsetNote, OffsetRefused, Offsets, encode_notes};
 use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -40,6 +42,8 @@ struct Proposed {
 struct Outcome {
     uid: PartitionUid,
     error: ErrorCode,
+    /// A note on it went into the log; else the entry only looks.
+    is_noted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,14 +90,15 @@ impl OffsetCare {
     }
 
     /// Answers every request whose groups are committed through its block.
-    pub(super) fn release(&mut self, acks: &Acks, effects: &mut Effects) {
+    pub(super) fn release(&mut self, acks: &Acks, view: &View, effects: &mut Effects) {
         while let Some(waiting) = self.waiting.pop(acks) {
             self.waiting_entries -= waiting.outcomes.len();
             let mut outcomes = waiting.outcomes;
-            // What was written is known now, unless its partition or group was deleted meanwhile.
-            for outcome in outcomes.iter_mut().filter(|outcome| outcome.error.is_ok()) {
+            // What was written is known now, unless its partition or group was deleted meanwhile. Where somebody only looks there may be nothing.
+            let is_group_there = view.group_by_uid(waiting.subscription).is_some();
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_noted) {
                 if self.table.find(outcome.uid, waiting.subscription).is_none() {
-                    outcome.error = ErrorCode::TopicDeleted;
+                    outcome.error = if is_group_there { ErrorCode::TopicDeleted } else { ErrorCode::UnknownGroup };
                 }
             }
             reply(&waiting.caller, waiting.asked, waiting.subscription, &outcomes, &self.table, effects);
@@ -142,7 +147,8 @@ impl Shard {
                 committed_us: now.utc_us,
                 metadata: entry.metadata.into(),
             };
-            outcomes.push(Outcome { uid, error: self.check_note(note, &mut wanted) });
+            let error = self.check_note(note, &mut wanted);
+            outcomes.push(Outcome { uid, error, is_noted: error.is_ok() });
         }
         self.propose_notes(now, caller, Asked::Commit, subscription, outcomes, wanted, effects)
     }
@@ -158,14 +164,15 @@ impl Shard {
             let uid = PartitionUid(entry.partition_uid);
             let known_epoch = self.offsets.table.find(uid, subscription).map_or(0, |progress| progress.epoch);
             // Who only looks, and who looks again at what he has claimed, leaves no trace in the log.
-            let error = if entry.assignment_epoch == 0 || entry.assignment_epoch == known_epoch {
+            let only_looks = entry.assignment_epoch == 0 || entry.assignment_epoch == known_epoch;
+            let error = if only_looks {
                 self.readable(uid).err().map_or(ErrorCode::Ok, |error| error.code)
             } else {
                 let (kind, metadata) = (NoteKind::Claim, Box::default());
                 let (epoch, offset) = (entry.assignment_epoch, OFFSET_NONE);
                 self.check_note(OffsetNote { partition: uid, subscription, epoch, kind, offset, committed_us: 0, metadata }, &mut wanted)
             };
-            outcomes.push(Outcome { uid, error });
+            outcomes.push(Outcome { uid, error, is_noted: !only_looks && error.is_ok() });
         }
         self.propose_notes(now, caller, Asked::Fetch, subscription, outcomes, wanted, effects)
     }
@@ -190,7 +197,7 @@ impl Shard {
     }
 
     /// Checks one note; a right one goes behind `wanted`.
-    fn check_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
+    pub(super) fn check_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
         let checked = match self.readable(note.partition) {
             Err(error) => Err(error.code),
             Ok(slot) => {
@@ -199,7 +206,11 @@ impl Shard {
                     Err(ErrorCode::OffsetOutOfRange)
                 } else {
                     let group = partition.group;
-                    self.offsets.table.propose(&note).map(|()| group).map_err(api::groups::offset_code)
+                    let taken = match self.offsets.table.propose(&note) {
+                        Err(OffsetRefused::Stale) if self.log.mutants().has(Mutant::TakeStaleCommit) => Ok(()),
+                        taken => taken,
+                    };
+                    taken.map(|()| group).map_err(api::groups::offset_code)
                 }
             }
         };
@@ -232,22 +243,37 @@ impl Shard {
         for of_group in wanted.chunk_by(|a, b| a.0 == b.0) {
             let group = of_group[0].0;
             let notes: Vec<OffsetNote> = of_group.iter().map(|(_, note)| note.clone()).collect();
-            for (payload, of_payload) in encode_notes(&notes) {
-                // A request that finds no room here is tried again as a whole: what is in the log already is said twice, which changes nothing.
-                let Some(appended) = self.append_payload(now, group, &payload, effects)? else { return Ok(Taken::Blocked) };
-                groups |= self.acks.bit_of(group);
-                last_block = appended.block;
-                let proposed = |note: &OffsetNote| Proposed { group, block: appended.block, note: note.clone() };
-                self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
-            }
+            let Some(block) = self.append_offset_notes(now, group, &notes, effects)? else { return Ok(Taken::Blocked) };
+            groups |= self.acks.bit_of(group);
+            last_block = block;
         }
-        if groups == 0 {
+        let is_early = asked == Asked::Commit && self.log.mutants().has(Mutant::AckOffsetEarly);
+        if groups == 0 || is_early {
             reply(&caller, asked, subscription, &outcomes, &self.offsets.table, effects);
             return Ok(Taken::Yes);
         }
         self.offsets.waiting_entries += outcomes.len();
         self.offsets.waiting.push(groups, last_block, Waiting { caller, asked, subscription, outcomes });
         Ok(Taken::Yes)
+    }
+
+    /// Puts notes of one replica group into the log; `None` where there is no room. A request that finds none is tried again as a whole: what is in the log
+    /// already is said twice, which changes nothing.
+    pub(super) fn append_offset_notes(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        notes: &[OffsetNote],
+        effects: &mut Effects,
+    ) -> Result<Option<BlockSeq>, ApiError> {
+        let mut last_block = None;
+        for (payload, of_payload) in encode_notes(notes) {
+            let Some(appended) = self.append_payload(now, group, &payload, effects)? else { return Ok(None) };
+            last_block = Some(appended.block);
+            let proposed = |note: &OffsetNote| Proposed { group, block: appended.block, note: note.clone() };
+            self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
+        }
+        Ok(last_block)
     }
 
     /// Partitions and groups that are gone take their offsets along.

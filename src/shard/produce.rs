@@ -33,7 +33,7 @@ impl Progress {
     }
 }
 
-enum NotTaken {
+pub(super) enum NotTaken {
     NoRoom,
     Refused(ErrorCode),
 }
@@ -144,7 +144,7 @@ impl Shard {
     }
 
     /// Checks a batch and appends it; answers its result, the group's bit and its block.
-    fn take_batch(
+    pub(super) fn take_batch(
         &mut self,
         now: Now,
         uid: PartitionUid,

@@ -139,7 +139,7 @@ impl Shard {
             Kind::FetchOffsets => {
                 FetchOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)
             }
-            Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+            Kind::Receive | Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive | Kind::Step => {
                 api::queue_messages::first_partition(kind, frame.meta)
             }
             Kind::DeleteGroup if self.id != ShardId(0) => return Owner::Shard(ShardId(0)),
@@ -379,7 +379,7 @@ impl Shard {
             Kind::DescribeQueue if self.gathers_are_full() => return Taken::Blocked,
             Kind::DescribeQueue => self.describe_queue(caller, frame, effects),
             Kind::Browse => self.browse_queue(now, &caller, frame, effects),
-            Kind::Receive | Kind::Settle | Kind::Purge | Kind::DeleteMessages | Kind::Redrive => {
+            Kind::Receive | Kind::Settle | Kind::Purge | Kind::DeleteMessages | Kind::Redrive | Kind::Step => {
                 match self.answer_for_queue(now, caller, kind, frame, effects) {
                     Ok(taken) => return taken,
                     Err(error) => Err(error),
@@ -438,6 +438,7 @@ impl Shard {
             Kind::Settle => self.settle(now, caller, frame),
             Kind::Purge => self.purge_queue(now, caller, frame),
             Kind::DeleteMessages => self.delete_messages(now, caller, frame),
+            Kind::Step => self.step_together(now, caller, frame, effects),
             _ => self.redrive_queue(now, caller, frame),
         }
     }

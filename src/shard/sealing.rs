@@ -149,9 +149,16 @@ impl Shard {
 
     /// What consumer groups have committed and who their members are, as it would stand in the log; and which file says the same of queues.
     fn notes(&self) -> Vec<Vec<u8>> {
-        let notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
-        let of_groups = encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(self.members.snapshot());
-        of_groups.chain(self.queues.keeping.mark()).collect()
+        let mut notes: Vec<_> = self.offsets.table.iter().filter_map(|(partition, progress)| progress.note(partition)).collect();
+        let mutants = self.log.mutants();
+        if mutants.has(Mutant::ForgetOffsets) {
+            notes.clear();
+        }
+        if mutants.has(Mutant::ForgetTexts) {
+            notes.iter_mut().for_each(|note| note.metadata = Box::default());
+        }
+        let members = if mutants.has(Mutant::ForgetMembers) { Vec::new() } else { self.members.snapshot() };
+        encode_notes(&notes).into_iter().map(|(payload, _)| payload).chain(members).chain(self.queues.keeping.mark()).collect()
     }
 
     /// A segment is sealed: its runs take the place of the batches in the tails.

@@ -424,7 +424,7 @@ impl Shard {
         self.acks.release(now, &self.partitions, effects, &mut self.metrics);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
-        self.offsets.release(&self.acks, effects);
+        self.offsets.release(&self.acks, &self.view, effects);
         self.members.release(&self.acks, effects);
         self.release_queues(now, effects);
         self.maybe_serve(effects);

@@ -22,9 +22,9 @@ use crate::log::{AppendRefused, CheckpointV3, DamageKind, EntryKind, HardState, 
 use crate::mutants::Mutant;
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
-use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable};
+use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable, RestoreError};
 use crate::subscription::queue::{Part, QUEUE_SCHEMA, decode_queue_notes};
-use crate::subscription::{OFFSETS_SCHEMA, Offsets, decode_notes};
+use crate::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -196,6 +196,9 @@ fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
         units.entry(control.index).or_default().push(Command::decode(&control.payload).map_err(wrong)?);
     }
     for (index, commands) in units {
+        let forgets =
+            |command: &Command| matches!(command, Command::DeleteGroup { .. }) && recovered.log.mutants().has(Mutant::ReviveGroups);
+        let commands: Vec<Command> = commands.into_iter().filter(|command| !forgets(command)).collect();
         // A command that was refused when it was first applied is refused now: nothing to tell.
         let _refusals = state.apply(index, &commands);
     }
@@ -369,7 +372,7 @@ fn recover_trims(recovered: &Recovered, trims: &[(GroupId, Trim)], found: &mut I
 struct Controls {
     trims: Vec<(GroupId, Trim)>,
     offsets: Offsets,
-    members: BTreeMap<SubscriptionUid, Durable>,
+    members: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>,
     queues: BTreeMap<(SubscriptionUid, PartitionUid), Part>,
 }
 
@@ -385,7 +388,8 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
         match (envelope::schema_of(payload), group) {
             (Some(OFFSETS_SCHEMA), _) => {
                 let notes = decode_notes(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
-                notes.iter().for_each(|note| controls.offsets.apply(note));
+                let forgets = |note: &&OffsetNote| note.kind == NoteKind::Claim && recovered.log.mutants().has(Mutant::ForgetClaims);
+                notes.iter().filter(|note| !forgets(note)).for_each(|note| controls.offsets.apply(note));
             }
             (Some(QUEUE_SCHEMA), _) => {
                 let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| StartFailure::Queue(error.to_string()))?;
@@ -414,17 +418,19 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
 
 fn restore_members(recovered: &Recovered, controls: &mut Controls, payload: &[u8]) -> Result<(), StartFailure> {
     let (uid, changes) = membership::decode(payload).map_err(|error| StartFailure::Group(error.to_string()))?;
-    let durable = controls.members.entry(uid).or_insert_with(|| Durable::new(1));
+    let Ok(durable) = controls.members.entry(uid).or_insert_with(|| Ok(Durable::new(1))) else { return Ok(()) };
     let Err(error) = durable.apply(&changes) else { return Ok(()) };
     if recovered.damage.is_empty() && recovered.lost.is_empty() {
-        return Err(StartFailure::Group(format!("group {uid}: {error}")));
+        // A group that was deleted is in no checkpoint any more, and what it wrote last may stand behind one: the metadata tell whether it is there.
+        controls.members.insert(uid, Err(error));
+        return Ok(());
     }
     // A payload before this one is lost. Who was a member is not known any more: they join again, with epochs above all before. What stands behind it and
     // makes sense by itself is theirs who did.
     tracing::error!(group = uid.0, "members of a consumer group are lost with damaged blocks ({error}): they have to join again");
     let mut fresh = Durable::new(1);
     let is_whole = fresh.apply(&changes).is_ok();
-    controls.members.insert(uid, if is_whole { fresh } else { Durable::new(1) });
+    controls.members.insert(uid, Ok(if is_whole { fresh } else { Durable::new(1) }));
     Ok(())
 }
 

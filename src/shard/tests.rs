@@ -8,5 +8,6 @@ mod producers;
 mod queue_messages;
 mod queues;
 mod requests;
+mod steps;
 mod trims;
 mod world;

@@ -165,6 +165,12 @@ impl Clients {
         self.uids.clone()
     }
 
+    /// Topics that are there, with their partitions.
+    pub(super) fn live_topics(&self) -> impl Iterator<Item = (&str, &[u64])> {
+        let live = self.topics.iter().filter(|topic| topic.state == TopicState::Live);
+        live.map(|topic| (topic.name.as_str(), topic.uids.as_slice()))
+    }
+
     pub(super) fn on_gone(&mut self, world: &mut World, conn: u64) {
         let Some(at) = self.by_conn.remove(&conn) else { return };
         let client = &mut self.list[at];

@@ -144,6 +144,11 @@ impl History {
         self.partitions.entry(uid).or_insert_with(|| Partition { shows_early, ..Partition::default() });
     }
 
+    /// Whether consumers of the partition see records before they are durable.
+    pub(super) fn shows_early(&self, uid: u64) -> bool {
+        self.partitions.get(&uid).is_some_and(|partition| partition.shows_early)
+    }
+
     pub(super) fn forget_partition(&mut self, uid: u64) {
         self.partitions.remove(&uid);
     }

@@ -9,14 +9,20 @@
 //! Not here: the command line (tools/sim). Compiled for tests and for `tools/sim` only, which builds the core once more, with the feature `sim`, so
 //! nothing of this can reach the released binary.
 
+mod claims;
 mod clients;
 mod decay;
 mod dice;
 mod disk;
+mod groups;
 mod history;
 mod idempotent;
 #[cfg(feature = "sim")]
 mod image;
+mod link;
+mod member_answers;
+mod members;
+mod members_rest;
 #[cfg(feature = "sim")]
 mod mutants;
 mod net;

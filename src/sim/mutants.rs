@@ -47,5 +47,17 @@ mutants! {
     ForgetProducers Faults "forget-producers" "a checkpoint says nothing of idempotent producers";
     CheckpointTentative Faults "checkpoint-tentative" "a checkpoint tells of producers' batches that are not durable yet, and a start believes it";
     AckDuplicateEarly Faults "ack-duplicate-early" "a repeated batch is acknowledged although the first one is not durable yet";
+    TakeStaleCommit Faults "take-stale-commit" "an offset is committed whatever its assignment epoch";
+    AckOffsetEarly Faults "ack-offset-early" "a commit of an offset is acknowledged before it is durable";
+    ForgetOffsets Faults "forget-offsets" "a checkpoint says nothing of committed offsets";
+    ForgetTexts Faults "forget-texts" "a checkpoint leaves out the texts that go with committed offsets";
+    ForgetClaims Faults "forget-claims" "a start takes in commits of offsets, and no claims";
+    ForgetMembers Faults "forget-members" "a checkpoint says nothing of members of consumer groups";
+    TellListEarly Faults "tell-list-early" "a member is told its partitions before they are durable";
+    TakeListAsHeard Faults "take-list-as-heard" "a heartbeat gives up what the member has yet to be told to give up";
+    KeepSilentMembers Faults "keep-silent-members" "a member that is not heard of any more is never dropped";
+    DropMembersAtStart Faults "drop-members-at-start" "sessions of members do not begin anew with a start";
+    HearReplacedMember Faults "hear-replaced-member" "a static member whose place another one has taken is heard as if it were that one";
+    ReviveGroups Faults "revive-groups" "a start does not take in that consumer groups were deleted";
     ForgetTrim Faults "forget-trim" "a start does not look for trims that no checkpoint knows of";
 }

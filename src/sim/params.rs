@@ -45,6 +45,10 @@ pub struct Params {
     pub clients: u64,
     /// Streams that are open at the same time, at most.
     pub streams: u64,
+    /// Members of consumer groups.
+    pub members: u64,
+    /// Mean time between two steps of all of them together.
+    pub member_every_us: u64,
     /// Mean time between two operations of all clients together.
     pub operation_every_us: u64,
     /// Operations before faults end.
@@ -109,6 +113,8 @@ impl Params {
             shards: 1 + dice.below(2) as u16,
             clients: dice.within(2..9),
             streams: dice.within(1..4),
+            members: Dice::stream(seed, "member count").within(3..9),
+            member_every_us: 5000,
             operation_every_us: 2500,
             operations: 20_000,
             time_us: 60 * second,
@@ -159,6 +165,8 @@ impl Params {
                 // seeks reads all that was ever written, scattered, 2 GB in a run.
                 params.clients = 3;
                 params.retention_bytes.get_or_insert(128 << 10);
+                // As few as show that groups work here too: what is measured is records.
+                (params.members, params.member_every_us) = (2, 50_000);
                 // Some 200 segments are filled, sealed, sorted and dropped in a run.
                 params.segment_bytes = 1 << 20;
                 params.fill_idle_us = FILL_IDLE_US;

@@ -39,6 +39,21 @@ impl Clients {
         &mut self,
         world: &mut World,
         at: usize,
+        asked: (u64, u64, Ends),
+        entry: &tramline_wire::fetch::FetchResult,
+        batches: &[u8],
+    ) -> Result<(u64, bool), String> {
+        let (next, is_end) = self.check_fetched(world, asked, entry, batches)?;
+        if self.uids.contains(&asked.0) {
+            self.list[at].cursors.insert(asked.0, next);
+        }
+        Ok((next, is_end))
+    }
+
+    /// Checks what was fetched of a partition from an offset on, asked for when `floor` was known; answers as `on_fetched` does.
+    pub(super) fn check_fetched(
+        &mut self,
+        world: &mut World,
         (uid, offset, floor): (u64, u64, Ends),
         entry: &tramline_wire::fetch::FetchResult,
         batches: &[u8],
@@ -65,7 +80,6 @@ impl Clients {
             self.history.on_ends(uid, floor, Ends { start: entry.log_start, committed: entry.committed_end, trimmed: 0 })?;
         }
         next = self.take_batches(world, uid, next, floor, batches, |_| Ok(()))?;
-        self.list[at].cursors.insert(uid, next);
         Ok((next, entry.error == ErrorCode::Ok && next >= entry.committed_end))
     }
 

@@ -4,6 +4,7 @@
 
 use super::clients::Clients;
 use super::decay::Decay;
+use super::members::Members;
 use super::node::Disk;
 use super::totals::{Event as Counted, Totals};
 use super::world::{Item, Seen, World};
@@ -19,7 +20,7 @@ const SPACE: u8 = 4;
 const DECAY: u8 = 5;
 
 /// How long a node may take, once faults have stopped, to answer everything, in simulated time.
-const PATIENCE_US: u64 = 30_000_000;
+pub(super) const PATIENCE_US: u64 = 30_000_000;
 /// Time until produce is tried again where some was refused.
 const AGAIN_US: u64 = 100_000;
 /// Events between two looks at whether the run is over; also the bound that turns a livelock into a failure.
@@ -59,7 +60,8 @@ fn run_with(seed: u64, profile: Profile, mutants: Mutants, log: bool) -> Outcome
 
 pub(super) struct Run {
     pub(super) world: World,
-    clients: Clients,
+    pub(super) clients: Clients,
+    pub(super) members: Members,
     faults: Dice,
     events: u64,
 }
@@ -68,12 +70,12 @@ pub(super) type Check = Result<(), String>;
 
 impl Run {
     pub(super) fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> Run {
-        let clients = Clients::new(seed, &params);
+        let (clients, members) = (Clients::new(seed, &params), Members::new(seed, &params));
         let mut world = World::new(seed, params, mutants, log);
         if world.params.decay_every_us > 0 {
             world.node.disks.iter_mut().for_each(|disk| disk.disk.journal = Some(Default::default()));
         }
-        Run { world, clients, faults: Dice::stream(seed, "faults"), events: 0 }
+        Run { world, clients, members, faults: Dice::stream(seed, "faults"), events: 0 }
     }
 
     /// Clients and faults, until time and operations are over, or a start is refused.
@@ -83,6 +85,7 @@ impl Run {
             return Err(format!("the first start is refused: {reason}"));
         }
         self.world.plan(1, Item::Operation);
+        self.world.plan(1, Item::MemberStep);
         for (fault, mean_us) in self.means() {
             self.plan_fault(fault, mean_us);
         }
@@ -104,10 +107,12 @@ impl Run {
         }
         self.calm_down()?;
         self.check_liveness()?;
+        self.check_members()?;
         self.check_everything()?;
         // Once more after a power cut: what was read is what is stored.
         self.end_process(true);
         self.calm_down()?;
+        self.check_offsets()?;
         self.check_everything()?;
         for Disk { disk, .. } in &self.world.node.disks {
             self.world.totals.add(Counted::FilesReused, disk.reuses);
@@ -137,7 +142,7 @@ impl Run {
     }
 
     /// One event. `false`: none is planned before `until_us`.
-    fn advance(&mut self, until_us: u64) -> Result<bool, String> {
+    pub(super) fn advance(&mut self, until_us: u64) -> Result<bool, String> {
         self.events += 1;
         if self.events > EVENTS_MAX {
             return Err(format!("{EVENTS_MAX} events and no end: a livelock"));
@@ -150,10 +155,19 @@ impl Run {
         }
         match seen {
             Some(Seen::Frame { conn, frame }) => {
-                self.clients.on_frame(&mut self.world, conn, &frame)?;
+                if self.members.has(conn) {
+                    self.members.on_frame(&mut self.world, &mut self.clients, conn, &frame)?;
+                } else {
+                    self.clients.on_frame(&mut self.world, conn, &frame)?;
+                }
                 self.world.give_back(frame);
             }
-            Some(Seen::Gone { conn }) => self.clients.on_gone(&mut self.world, conn),
+            Some(Seen::Gone { conn }) => self.on_gone(conn),
+            Some(Seen::MemberStep) if self.members.is_running => {
+                self.members.tick(&mut self.world, &self.clients);
+                let after = self.members.dice.wait_us(self.world.params.member_every_us);
+                self.world.plan(after, Item::MemberStep);
+            }
             Some(Seen::Operation) if !self.world.quiet => {
                 self.clients.operate(&mut self.world);
                 let after = self.faults.wait_us(self.world.params.operation_every_us);
@@ -181,7 +195,7 @@ impl Run {
             }
             CUT => {
                 if let Some(conn) = self.world.cut() {
-                    self.clients.on_gone(&mut self.world, conn);
+                    self.on_gone(conn);
                 }
             }
             SLOW => self.world.begin_slow_period(),
@@ -218,10 +232,17 @@ impl Run {
         self.clients.history.on_process_end();
         if self.clients.history.decayed {
             self.clients.begin_producers_anew();
+            self.members.begin_anew();
         }
         for conn in self.world.end_process(power) {
-            self.clients.on_gone(&mut self.world, conn);
+            self.on_gone(conn);
         }
+    }
+
+    /// A connection is gone: whose it was is told.
+    fn on_gone(&mut self, conn: u64) {
+        self.clients.on_gone(&mut self.world, conn);
+        self.members.on_gone(&mut self.world, conn);
     }
 
     /// A start was refused: right only where the disk had decayed.

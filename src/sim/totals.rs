@@ -87,6 +87,17 @@ events! {
     MarkedAgain = "batches of idempotent producers sent again", Faults Disk Swarm;
     DuplicatesFound = "of these, those that were stored already", Faults Disk Swarm;
     EpochsRaised = "epochs of producers raised, for what a crash took", Faults Swarm;
+    MemberSteps = "steps of members of consumer groups", Calm Faults Disk Swarm;
+    MembersJoined = "members joined", Calm Faults Disk Swarm;
+    MembersLeft = "members left", Calm Faults Disk Swarm;
+    MembersDropped = "members that were told that they had been dropped", Faults Disk Swarm;
+    MembersFenced = "members that were told that another one has their name", Faults Disk Swarm;
+    ListsTold = "lists of partitions told to members", Calm Faults Disk Swarm;
+    GroupsDeleted = "consumer groups deleted", Faults Disk Swarm;
+    GroupsDescribed = "groups listed or described", Calm Faults Disk Swarm;
+    OffsetsCommitted = "offsets committed", Calm Faults Disk Swarm;
+    OffsetsFetched = "committed offsets read", Calm Faults Disk Swarm;
+    StaleRefused = "commits and claims of earlier owners refused", Faults Disk Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;
 }

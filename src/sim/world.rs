@@ -86,6 +86,8 @@ pub(super) enum Item {
     },
     /// A client's next operation.
     Operation,
+    /// The next step of a member of a consumer group.
+    MemberStep,
     /// A fault, by its number in `run.rs`.
     Fault(u8),
 }
@@ -95,6 +97,7 @@ pub(super) enum Seen {
     Frame { conn: u64, frame: Vec<u8> },
     Gone { conn: u64 },
     Operation,
+    MemberStep,
     Fault(u8),
 }
 
@@ -275,6 +278,7 @@ impl World {
                 None
             }
             Item::Operation => Some(Seen::Operation),
+            Item::MemberStep => Some(Seen::MemberStep),
             Item::Fault(number) => Some(Seen::Fault(number)),
             _ => None,
         }

@@ -113,6 +113,8 @@ kinds! {
     DeleteMessages = 58, "DeleteMessages", 1..=1, reply true;
     /// Deliver dead messages once more.
     Redrive = 59, "Redrive", 1..=1, reply true;
+    /// Acknowledge inputs, publish outputs and commit offsets as one.
+    Step = 80, "Step", 1..=1, reply true;
 }
 
 impl Kind {
@@ -143,7 +145,7 @@ pub const fn reserved_for(number: u8) -> Option<&'static str> {
         41..=47 => Some("consumer groups"),
         60..=63 => Some("queues"),
         64..=79 => Some("cluster"),
-        80..=95 => Some("transactions"),
+        81..=95 => Some("transactions"),
         _ => None,
     }
 }

@@ -65,6 +65,7 @@ pub mod prim;
 pub mod produce;
 pub mod producer;
 pub mod queue;
+pub mod step;
 pub mod storage;
 pub mod topics;
 pub mod trim;

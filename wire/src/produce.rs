@@ -32,11 +32,7 @@ layout! {
 impl<'a> ProduceRequest<'a> {
     /// The entries with their batches; refused when the lengths do not add up to the payload.
     pub fn batches(&self, payload: &'a [u8]) -> Result<ProduceBatches<'a>, DecodeError> {
-        let declared = self.entries.iter().map(|entry| entry.batch_len as u64).sum::<u64>();
-        if declared != payload.len() as u64 {
-            return Err(DecodeError::PayloadMismatch { declared, actual: payload.len() as u64 });
-        }
-        Ok(ProduceBatches { entries: self.entries.iter(), rest: payload })
+        ProduceBatches::of(self.entries, payload)
     }
 }
 
@@ -44,6 +40,17 @@ impl<'a> ProduceRequest<'a> {
 pub struct ProduceBatches<'a> {
     entries: ListIter<'a, ProduceEntry>,
     rest: &'a [u8],
+}
+
+impl<'a> ProduceBatches<'a> {
+    /// Entries with their batches; refused when the lengths do not add up to the payload.
+    pub fn of(entries: List<'a, ProduceEntry>, payload: &'a [u8]) -> Result<ProduceBatches<'a>, DecodeError> {
+        let declared = entries.iter().map(|entry| entry.batch_len as u64).sum::<u64>();
+        if declared != payload.len() as u64 {
+            return Err(DecodeError::PayloadMismatch { declared, actual: payload.len() as u64 });
+        }
+        Ok(ProduceBatches { entries: entries.iter(), rest: payload })
+    }
 }
 
 impl<'a> Iterator for ProduceBatches<'a> {

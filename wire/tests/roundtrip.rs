@@ -17,6 +17,7 @@ use tramline_wire::prim::List;
 use tramline_wire::produce::*;
 use tramline_wire::producer::*;
 use tramline_wire::queue::*;
+use tramline_wire::step::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -400,6 +401,19 @@ proptest! {
             Redriven { partition_uid: done.partition_uid, error: done.error, redriven: done.offset }
         }).collect();
         identity!(RedriveReply { entries: List::of(&redriven) });
+        let acks: Vec<_> = settles.iter().map(|settle| {
+            StepAck { queue_uid, partition_uid: settle.partition_uid, offset: settle.offset, lease: settle.lease }
+        }).collect();
+        let commits: Vec<_> = settles.iter().map(|settle| {
+            let (partition_uid, offset, assignment_epoch) = (settle.partition_uid, settle.offset, settle.lease);
+            StepCommit { group_uid: queue_uid, partition_uid, assignment_epoch, offset, metadata: settle.reason }
+        }).collect();
+        let entries: Vec<_> = settled.iter().map(|done| ProduceEntry { partition_uid: done.partition_uid, batch_len: max_bytes }).collect();
+        identity!(StepRequest { flags: 0, acks: List::of(&acks), commits: List::of(&commits), entries: List::of(&entries) });
+        let results: Vec<_> = settled.iter().map(|done| {
+            StepResult { partition_uid: done.partition_uid, base_offset: done.offset, append_time_us: wait_ms as i64 }
+        }).collect();
+        identity!(StepReply { level_reached: Level::Durable, throttle_ms: wait_ms, results: List::of(&results) });
     }
 
     #[test]

@@ -155,6 +155,16 @@ impl QueueCare {
         self.pending.extend(notes.into_iter().map(|note| Pending { key, group: here.group, note }));
     }
 
+    /// Whether notes wait for room in the log.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whoever waits from now on waits for this block of these groups (as `Acks::bit_of`) as well.
+    pub(super) fn wait_for_block(&mut self, groups: u32, block: BlockSeq) {
+        self.written = (self.written.0 | groups, self.written.1.max(block));
+    }
+
     /// Tells `awaited` when all notes made so far are committed.
     pub(super) fn wait_for_notes(&mut self, awaited: Awaited) {
         self.unwritten.push_back((self.notes_made, awaited));

@@ -11,6 +11,7 @@ mod keeping;
 mod looking;
 mod receiving;
 mod settling;
+mod stepping;
 mod telling;
 
 pub(super) use care::QueueCare;

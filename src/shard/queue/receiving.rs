@@ -74,6 +74,9 @@ impl Shard {
         if let Phase::Failed(reason) = &self.phase {
             return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
+        if request.consumer.is_empty() && self.queues.queues.get(&uid).is_some_and(|queue| queue.rules.exclusive) {
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "an exclusive queue has to know its consumers: name this one"));
+        }
         let mut partitions: Vec<_> = request.partitions.iter().map(PartitionUid).collect();
         partitions.sort_unstable();
         partitions.dedup();

@@ -12,11 +12,13 @@ use crate::ids::{PartitionUid, SubscriptionUid};
 use crate::subscription::queue::{EndRefused, Ending, QueueNote};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
+use tramline_wire::level::Level;
 use tramline_wire::prim::List;
 use tramline_wire::queue::{
     DELAY_BY_POLICY, DeleteMessagesReply, PurgeReply, Purged, RedriveFlags, RedriveReply, Redriven, SettleAction, SettleEntry, SettleReply,
     SettledMessage,
 };
+use tramline_wire::step::{StepReply, StepResult};
 
 /// What a request's reply will say.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(super) enum Settled {
     Delete(Vec<SettledMessage>),
     Purge(Vec<Purged>),
     Redrive(Vec<Redriven>),
+    Step(Vec<StepResult>),
 }
 
 impl Settled {
@@ -33,6 +36,9 @@ impl Settled {
             Settled::Settle(entries) => SettleReply { throttle_ms: 0, entries: List::of(entries) }.encode(out),
             Settled::Delete(entries) => DeleteMessagesReply { entries: List::of(entries) }.encode(out),
             Settled::Purge(entries) => PurgeReply { entries: List::of(entries) }.encode(out),
+            Settled::Step(results) => {
+                StepReply { level_reached: Level::Durable, throttle_ms: 0, results: List::of(results) }.encode(out);
+            }
             Settled::Redrive(entries) => RedriveReply { entries: List::of(entries) }.encode(out),
         });
     }
@@ -79,13 +85,16 @@ impl Shard {
     }
 
     /// The part that an entry names.
-    fn part_of(&self, uid: SubscriptionUid, partition: PartitionUid) -> Result<PartKey, ErrorCode> {
+    pub(super) fn part_of(&self, uid: SubscriptionUid, partition: PartitionUid) -> Result<PartKey, ErrorCode> {
         self.readable(partition).map_err(|error| error.code)?;
         let key = (uid, partition);
         if self.queues.parts.contains_key(&key) { Ok(key) } else { Err(ErrorCode::UnknownPartition) }
     }
 
     fn settle_one(&mut self, now: Now, uid: SubscriptionUid, entry: &SettleEntry<'_>, said: &mut Said) -> ErrorCode {
+        if !api::queue_messages::is_right_delay(entry) {
+            return ErrorCode::InvalidAttribute;
+        }
         let partition = PartitionUid(entry.partition_uid);
         let key = match said.key {
             Some(key) if key == (uid, partition) => key,
@@ -112,9 +121,7 @@ impl Shard {
         let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
         match part.end(now, rules, entry.offset, entry.lease, ending, &mut said.notes) {
             Ok(()) => ErrorCode::Ok,
-            Err(EndRefused::Unknown) => ErrorCode::UnknownLease,
-            Err(EndRefused::Expired) => ErrorCode::LeaseExpired,
-            Err(EndRefused::Lost) => ErrorCode::LeaseLost,
+            Err(refused) => code_of(refused),
         }
     }
 
@@ -205,6 +212,15 @@ impl Shard {
         self.finish_saying(now, &mut said);
         self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Redrive(results)));
         Ok(Taken::Yes)
+    }
+}
+
+/// The code of a lease that did not end as asked.
+pub(super) fn code_of(refused: EndRefused) -> ErrorCode {
+    match refused {
+        EndRefused::Unknown => ErrorCode::UnknownLease,
+        EndRefused::Expired => ErrorCode::LeaseExpired,
+        EndRefused::Lost => ErrorCode::LeaseLost,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::world::{CLIENT, World, produce_results};
 use crate::effects::Event;
+use crate::ids::ShardId;
+use crate::shard::mesh::Message;
 use crate::sim::{Dice, TEARS, Tear};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::group::*;
@@ -399,6 +401,63 @@ fn a_member_that_tells_an_epoch_that_nobody_gave_it_joins_again() {
     ask_heartbeat(&mut world, &member, "", 0);
     world.settle();
     assert_eq!(world.reply_error(), ErrorCode::UnknownMember);
+}
+
+/// What the log says of it behind the checkpoint builds on members that no checkpoint has any more.
+#[test]
+fn a_deleted_group_stops_no_start() {
+    let (mut world, _, group) = world_with(2, &[]);
+    let mut first = join(&mut world, group, "", &["t"]);
+    let mut second = join(&mut world, group, "", &["t"]);
+    heartbeat(&mut world, &mut first);
+    heartbeat(&mut world, &mut first);
+    heartbeat(&mut world, &mut second);
+    assert_eq!((first.owns.len(), second.owns.len()), (1, 1));
+    // Segments are sealed, and their joins with them; retention moves starts, so that an orderly stop writes a checkpoint.
+    world.create_topic("filler", 1, &[("retention.bytes", "16384")]);
+    let filler = world.uids("filler")[0];
+    fill(&mut world, filler, 300);
+    // The first gets what the second had, and goes too.
+    leave(&mut world, &second);
+    leave(&mut world, &first);
+    ask_delete(&mut world, "g");
+    DeleteGroupReply::decode(&world.reply_ok().1).unwrap();
+    assert!(world.shard.owes_checkpoint());
+    let _ = world.step(Event::Mesh { from: ShardId(0), message: Message::Stop });
+    world.settle();
+    assert!(world.shard.has_stopped());
+    let mut world = world.crash(Tear::Nothing, &mut Dice(5));
+    assert_ne!(find(&mut world, "g").group_uid, group);
+}
+
+#[test]
+fn who_looks_and_claims_at_once_is_told_of_both() {
+    let (mut world, uids, group) = world_with(2, &[]);
+    let member = join(&mut world, group, "", &["t"]);
+    // Nobody has ever committed, or claimed, anything of the second partition.
+    let nothing = (ErrorCode::Ok, OFFSET_NONE, String::new());
+    assert_eq!(fetch(&mut world, group, &[member.owns[0], (uids[1], 0)]), [nothing.clone(), nothing]);
+}
+
+#[test]
+fn a_commit_that_meets_the_deletion_of_its_group_says_so() {
+    let (mut world, uids, group) = world_with(1, &[]);
+    let asked = ask_commit(&mut world, group, &[(uids[0], 0, 0)]);
+    ask_delete(&mut world, "g");
+    let meta = world.reply_to(asked);
+    let told: Vec<_> = CommitOffsetsReply::decode(&meta).unwrap().entries.iter().map(|entry| entry.error).collect();
+    assert_eq!(told, [ErrorCode::UnknownGroup], "the topic is there");
+}
+
+#[test]
+fn a_partition_that_is_to_be_given_up_is_described_as_its_owners() {
+    let (mut world, uids, group) = world_with(2, &[]);
+    let first = join(&mut world, group, "", &["t"]);
+    let second = join(&mut world, group, "", &["t"]);
+    assert!(second.owns.is_empty(), "the first has not given anything up yet");
+    let meta = describe(&mut world, "g");
+    let told: Vec<_> = DescribeGroupReply::decode(&meta).unwrap().partitions.iter().map(|p| (p.uid, p.member_id)).collect();
+    assert_eq!(told, [(uids[0], first.id), (uids[1], first.id)]);
 }
 
 #[test]

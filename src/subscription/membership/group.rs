@@ -171,6 +171,11 @@ impl Group {
         }
     }
 
+    /// Every partition that a member may own: also while it has to give it up.
+    pub fn owned(&self) -> impl Iterator<Item = PartitionUid> + '_ {
+        self.durable.held()
+    }
+
     /// All members, by id.
     pub fn members(&self) -> impl Iterator<Item = MemberView<'_>> {
         self.durable.members.iter().map(|(id, member)| {

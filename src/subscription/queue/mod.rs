@@ -20,7 +20,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use cells::State;
+pub use cells::{Cell, State};
 pub use dedup::DEDUP_IDS_MAX;
 pub use look::{CELLS_MAX, Looked, Stamp};
 pub use note::{

@@ -136,16 +136,7 @@ impl Part {
         ending: Ending<'_>,
         out: &mut Vec<QueueNote>,
     ) -> Result<(), EndRefused> {
-        let cell = *self.cells.get(offset).ok_or(EndRefused::Unknown)?;
-        if cell.lease == 0 {
-            return Err(EndRefused::Unknown);
-        }
-        if u64::from(cell.lease) != lease {
-            return Err(if lease < u64::from(cell.lease) { EndRefused::Lost } else { EndRefused::Unknown });
-        }
-        if cell.state != State::Leased || cell.until_us <= now.mono_us {
-            return Err(EndRefused::Expired);
-        }
+        let cell = self.check_lease(now, offset, lease)?;
         match ending {
             Ending::Ack => self.say(now, QueueNote { why: Why::Acked, ..QueueNote::new(Kind::Settle, offset) }, out),
             Ending::Extend { ms } => self.say(now, QueueNote { number: lease, ms, ..QueueNote::new(Kind::Extend, offset) }, out),
@@ -160,6 +151,21 @@ impl Part {
             Ending::Reject { reason } => self.bury(now, offset, &cell, Why::Rejected, reason, out),
         }
         Ok(())
+    }
+
+    /// The message's cell, if `lease` is a lease on it that has not ended.
+    pub fn check_lease(&self, now: Now, offset: u64, lease: u64) -> Result<Cell, EndRefused> {
+        let cell = *self.cells.get(offset).ok_or(EndRefused::Unknown)?;
+        if cell.lease == 0 {
+            return Err(EndRefused::Unknown);
+        }
+        if u64::from(cell.lease) != lease {
+            return Err(if lease < u64::from(cell.lease) { EndRefused::Lost } else { EndRefused::Unknown });
+        }
+        if cell.state != State::Leased || cell.until_us <= now.mono_us {
+            return Err(EndRefused::Expired);
+        }
+        Ok(cell)
     }
 
     /// A lease that was just given could not be used: the message does not fit, or cannot be read now. It is as if it had not been given.

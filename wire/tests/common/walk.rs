@@ -13,6 +13,7 @@ use tramline_wire::prim::{Item, List};
 use tramline_wire::produce::*;
 use tramline_wire::producer::*;
 use tramline_wire::queue::*;
+use tramline_wire::step::*;
 use tramline_wire::storage::*;
 use tramline_wire::topics::*;
 use tramline_wire::trim::*;
@@ -169,6 +170,15 @@ fn queue_metas(meta: &[u8]) -> usize {
     one!(DeleteMessagesReply, body => list(&body.entries, |_| {}));
     one!(RedriveRequest, body => list(&body.partitions, |_| {}));
     one!(RedriveReply, body => list(&body.entries, |_| {}));
+    one!(StepRequest, body => {
+        list(&body.acks, |_| {});
+        list(&body.commits, |_| {});
+        list(&body.entries, |_| {});
+        if let Ok(batches) = body.batches(meta) {
+            batches.for_each(|(_, bytes)| batch(bytes));
+        }
+    });
+    one!(StepReply, body => list(&body.results, |_| {}));
     accepted
 }
 

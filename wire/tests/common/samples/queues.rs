@@ -3,8 +3,10 @@
 use super::{EFFECTIVE, NOW_US, REPLY, REQUEST, Sample, same};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
 use tramline_wire::prim::List;
 use tramline_wire::queue::*;
+use tramline_wire::step::*;
 use tramline_wire::topics::Setting;
 
 const QUEUE_PARTITIONS: &[QueuePartition<'static>] = &[
@@ -259,5 +261,26 @@ fn managed(samples: &mut Vec<Sample>) {
         Redrive,
         REPLY,
         RedriveReply { entries: List::of(&[Redriven { partition_uid: 1, error: ErrorCode::Ok, redriven: 2 }]) }
+    );
+    sample!(
+        "step_request",
+        Step,
+        REQUEST,
+        StepRequest {
+            flags: 0,
+            acks: List::of(&[StepAck { queue_uid: 6, partition_uid: 1, offset: 900, lease: 7 }]),
+            commits: List::of(&[StepCommit { group_uid: 4, partition_uid: 3, assignment_epoch: 2, offset: 50, metadata: "here" }]),
+            entries: List::of(&[]),
+        }
+    );
+    sample!(
+        "step_reply",
+        Step,
+        REPLY,
+        StepReply {
+            level_reached: Level::Durable,
+            throttle_ms: 0,
+            results: List::of(&[StepResult { partition_uid: 1, base_offset: 901, append_time_us: 1_700_000_000_000_000 }]),
+        }
     );
 }
