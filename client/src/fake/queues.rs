@@ -44,6 +44,9 @@ struct Waiting {
     until: Instant,
 }
 
+/// Changes the meta and the payload of a reply.
+pub(crate) type Spoil = fn(&mut Vec<u8>, &mut Vec<u8>);
+
 /// The queue, if `name` is not empty.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
@@ -58,7 +61,7 @@ pub(crate) struct Queues {
     /// Told with each reply.
     pub throttle_ms: u32,
     /// The next reply is spoiled so: its meta, its payload.
-    pub spoil: Option<fn(&mut Vec<u8>, &mut Vec<u8>)>,
+    pub spoil: Option<Spoil>,
     /// Waits and counts of the Receives that came.
     pub asked: Vec<(u32, u32)>,
     /// Numbers of entries of the Settles that came.

@@ -13,7 +13,7 @@ use crate::core::Now;
 use crate::core::codec::Compressor;
 use crate::core::links::Lanes;
 use crate::error::Error;
-use crate::fake::queues::{QUEUE_UID, VISIBILITY_MS};
+use crate::fake::queues::{QUEUE_UID, Spoil, VISIBILITY_MS};
 use crate::fake::{FakeBroker, carry};
 use crate::link::HelloInfo;
 use crate::message::{LeaseToken, Message, Settle};
@@ -395,7 +395,6 @@ fn a_throttled_owner_is_left_alone_for_so_long() {
 /// Replies whose bytes are changed on their way: the fixed part of the only entry begins behind throttle and count.
 #[test]
 fn a_reply_that_cannot_be_is_not_believed() {
-    type Spoil = fn(&mut Vec<u8>, &mut Vec<u8>);
     const ENTRY: usize = 8;
     const DELIVERIES: usize = ENTRY + 16 + 4;
     let cases: [(Spoil, &str); 7] = [
@@ -421,7 +420,6 @@ fn a_reply_that_cannot_be_is_not_believed() {
 
 #[test]
 fn a_batch_that_is_wrong_is_told_and_the_others_are_handed_out() {
-    type Spoil = fn(&mut Vec<u8>, &mut Vec<u8>);
     let cases: [(Spoil, &str); 4] = [
         (|_, payload| *payload.last_mut().expect("a byte") ^= 1, "checksum"),
         (|_, payload| payload[105] ^= 1, "checksum"),

@@ -145,12 +145,12 @@ proptest! {
         let kept: Vec<_> = (0..).zip(&sent).filter(|(tag, _)| !failed.contains(tag)).map(|(_, sent)| sent.clone()).collect();
         prop_assert_eq!(found, kept);
         for (tag, (value, _, is_keyed)) in (0..).zip(&sent) {
-            let bytes = value.len() + if *is_keyed { 3 + 2 + 2 * 6 + 8 } else { 0 };
-            if bytes as u64 <= record_bytes_max && bytes + 124 + 6 <= batch_bytes_max {
+            let bytes = value.len() + if *is_keyed { 3 + 3 + 2 + 2 * 6 + 8 } else { 0 };
+            if bytes as u64 <= record_bytes_max && bytes + 124 + 9 <= batch_bytes_max {
                 prop_assert!(!failed.contains(&tag), "{} bytes failed, {:?}", bytes, rig.told[tag as usize]);
             }
         }
-        prop_assert!(compression != Codec::None || failed.iter().all(|tag| sent[*tag as usize].0.len() as u64 + 25 > record_bytes_max
-            || sent[*tag as usize].0.len() + 155 > batch_bytes_max));
+        prop_assert!(compression != Codec::None || failed.iter().all(|tag| sent[*tag as usize].0.len() as u64 + 28 > record_bytes_max
+            || sent[*tag as usize].0.len() + 161 > batch_bytes_max));
     }
 }
