@@ -20,7 +20,7 @@ use tramline_wire::topics::{
 
 use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::consumer::Consumer;
-use crate::core::Backoff;
+use crate::core::{Backoff, SharedBytes};
 use crate::error::Error;
 use crate::group_consumer::GroupConsumer;
 use crate::group_listener::GroupListener;
@@ -69,7 +69,6 @@ impl Client {
         Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
     }
 
-    #[cfg(feature = "tokio")]
     pub(crate) fn share(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
@@ -277,7 +276,7 @@ impl Shared {
         }
         let request = MetadataRequest { topics: List::of(topics) };
         let encode = |meta: &mut Vec<u8>| request.encode(meta);
-        self.call_of_cluster(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, encode, Metadata::read)
+        self.call_of_cluster(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, &[], encode, Metadata::read)
     }
 
     /// Metadata of one topic that has to exist.
@@ -334,7 +333,19 @@ impl Shared {
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
-        self.call_of_cluster(deadline, what, kind, effect, encode, |_, meta| decode(meta))
+        self.call_of_cluster(deadline, what, kind, effect, &[], encode, |_, meta| decode(meta))
+    }
+
+    /// As [`call`](Self::call), with batches as the request's payload.
+    pub(crate) fn call_with_payload<R>(
+        &self,
+        what: &str,
+        kind: Kind,
+        payload: &[SharedBytes],
+        encode: impl Fn(&mut Vec<u8>),
+        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
+        self.call_of_cluster(self.deadline(), what, kind, Effect::Repeatable, payload, encode, |_, meta| decode(meta))
     }
 
     /// As [`call_until`](Self::call_until), where the answer means something only with the identity of the cluster that gave it.
@@ -344,6 +355,7 @@ impl Shared {
         what: &str,
         kind: Kind,
         effect: Effect,
+        payload: &[SharedBytes],
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
@@ -351,7 +363,7 @@ impl Shared {
         loop {
             // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
             let mut admin = self.lock();
-            let error = match self.call_once(&mut admin, what, kind, effect, &encode, deadline, &decode) {
+            let error = match self.call_once(&mut admin, what, kind, effect, payload, &encode, deadline, &decode) {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
@@ -373,6 +385,7 @@ impl Shared {
         what: &str,
         kind: Kind,
         effect: Effect,
+        payload: &[SharedBytes],
         encode: &impl Fn(&mut Vec<u8>),
         deadline: Instant,
         decode: &impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
@@ -389,7 +402,7 @@ impl Shared {
             }
         };
         let cluster_id = admin.hello.cluster_id;
-        let result = link.call(what, kind, effect, encode, deadline, |meta| decode(cluster_id, meta));
+        let result = link.call_with(what, kind, effect, payload, encode, deadline, |meta| decode(cluster_id, meta));
         match &result {
             Ok(_) | Err(Error::Refused { .. }) => admin.link = Some(link),
             Err(_) => admin.preferred = None,

@@ -49,7 +49,7 @@ impl Clock {
     }
 }
 
-fn utc_us() -> i64 {
+pub(crate) fn utc_us() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_micros() as i64,
         Err(before) => -(before.duration().as_micros() as i64),

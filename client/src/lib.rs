@@ -125,6 +125,7 @@ mod queue_tests;
 mod queue_types;
 mod queues;
 mod raw;
+mod steps;
 mod transport;
 mod trim;
 mod types;
@@ -156,4 +157,5 @@ pub use crate::queue_types::{
     BrowsedPage, CreatedQueue, FoundQueue, MessageDescription, QueueDescription, QueuePartitionDescription, QueueSummary,
 };
 pub use crate::raw::RawConn;
+pub use crate::steps::{Step, Steps};
 pub use crate::types::*;

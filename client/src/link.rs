@@ -14,7 +14,7 @@ use tramline_wire::prim::DecodeError;
 use tramline_wire::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 use crate::config::Config;
-use crate::core::Conn;
+use crate::core::{Conn, SharedBytes};
 use crate::error::Error;
 use crate::transport::{Interest, Received, Socket, WaitMode, Wire, dial, wait};
 use crate::types::Node;
@@ -100,8 +100,23 @@ impl Link {
         deadline: Instant,
         decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
+        self.call_with(what, kind, effect, &[], encode, deadline, decode)
+    }
+
+    /// The same with batches as the request's payload.
+    pub(crate) fn call_with<R>(
+        &mut self,
+        what: &str,
+        kind: Kind,
+        effect: Effect,
+        payload: &[SharedBytes],
+        encode: impl FnOnce(&mut Vec<u8>),
+        deadline: Instant,
+        decode: impl FnOnce(&[u8]) -> Result<R, DecodeError>,
+    ) -> Result<R, Error> {
         let start = self.conn.out().queued();
-        let correlation = self.conn.request(kind, encode).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
+        let correlation =
+            self.conn.request_with(kind, encode, payload.iter()).map_err(|oversized| Error::config(&format!("{what}: {oversized}")))?;
         self.touch();
         let error = match self.await_reply(what, correlation, deadline).and_then(|()| self.take_reply(what, kind, decode)) {
             Ok(result) => return Ok(result),
