@@ -153,7 +153,8 @@ impl Members {
                 list.push(Consumer { name, instance, ..Consumer::default() });
             }
         }
-        Members { list, by_conn: BTreeMap::new(), groups, claims: Claims::default(), dice, is_running: true }
+        let is_running = !list.is_empty();
+        Members { list, by_conn: BTreeMap::new(), groups, claims: Claims::default(), dice, is_running }
     }
 
     pub(super) fn has(&self, conn: u64) -> bool {

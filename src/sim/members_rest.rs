@@ -116,7 +116,7 @@ impl Members {
 impl Run {
     /// Members, once faults have stopped.
     pub(super) fn check_members(&mut self) -> Check {
-        if self.world.refused.is_some() {
+        if self.world.refused.is_some() || self.members.list.is_empty() {
             return Ok(());
         }
         self.members.begin_rest(&mut self.world);

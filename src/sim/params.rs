@@ -104,6 +104,12 @@ pub struct Params {
 /// What a log waits for by default: in most runs 0 instead, so that files are filled although the load never rests.
 const FILL_IDLE_US: u64 = 10_000;
 
+/// In three of ten seeds there are none: what members do closes blocks at once, and hides what happens to those that are left open.
+fn draw_members(seed: u64) -> u64 {
+    let mut dice = Dice::stream(seed, "member count");
+    if dice.chance(30) { 0 } else { dice.within(3..9) }
+}
+
 impl Params {
     /// Draws for `seed`.
     pub fn draw(seed: u64, profile: Profile) -> Params {
@@ -113,7 +119,7 @@ impl Params {
             shards: 1 + dice.below(2) as u16,
             clients: dice.within(2..9),
             streams: dice.within(1..4),
-            members: Dice::stream(seed, "member count").within(3..9),
+            members: draw_members(seed),
             member_every_us: 5000,
             operation_every_us: 2500,
             operations: 20_000,
