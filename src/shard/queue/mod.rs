@@ -8,6 +8,7 @@
 
 mod burying;
 mod care;
+mod counting;
 mod letters;
 mod looking;
 mod receiving;
