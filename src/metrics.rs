@@ -17,6 +17,7 @@
 
 pub mod document;
 pub mod health;
+pub mod labelled;
 pub mod numbers;
 pub mod snapshot;
 pub mod stages;
@@ -41,6 +42,8 @@ pub struct ShardMetrics {
     pub counters: ShardCounters,
     /// How things stand. The shard sets the fields before it answers a snapshot, not at each change.
     pub gauges: ShardGauges,
+    /// Numbers with names. The shard sets them when `gauges` are set; they leave with the answer.
+    pub labelled: labelled::Labelled,
     /// Requests by kind number (`count_request`).
     requests: [u64; REQUEST_KINDS],
     /// Errors answered by code number (`count_error`).
@@ -61,6 +64,7 @@ impl ShardMetrics {
         ShardMetrics {
             counters: ShardCounters::default(),
             gauges: ShardGauges::default(),
+            labelled: labelled::Labelled::default(),
             requests: [0; REQUEST_KINDS],
             errors: [0; ERROR_CODES],
             interval: Box::new(Interval::new()),
@@ -92,12 +96,19 @@ impl ShardMetrics {
         self.interval.log_write.record(ns);
     }
 
+    /// Records for how long a message was leased when it was acked.
+    #[inline]
+    pub fn record_queue_ack(&mut self, ns: u64) {
+        self.interval.queue_ack.record(ns);
+    }
+
     /// Answers a request for the numbers. Set `gauges` first.
     pub fn answer(&mut self, request: SnapshotRequest, utc_us: i64) {
         let SnapshotRequest { spare, reply } = request;
         let interval = spare.map(|spare| std::mem::replace(&mut self.interval, spare));
         let (counters, gauges, requests, errors) = (self.counters, self.gauges, self.requests, self.errors);
-        reply.send(ShardSnapshot { utc_us, counters, gauges, requests, errors, interval });
+        let labelled = std::mem::take(&mut self.labelled);
+        reply.send(ShardSnapshot { utc_us, counters, gauges, labelled, requests, errors, interval });
     }
 }
 

@@ -10,6 +10,7 @@ use super::collector::{Collector, ShardTotals};
 use crate::constants;
 use crate::metrics::document as def;
 use crate::metrics::document::{BUCKETS_US, OtherDef};
+use crate::metrics::labelled::GroupNumbers;
 use crate::metrics::numbers::{COUNTERS, GAUGES, NumberDef, Scale};
 use crate::metrics::{Health, RequestClass, ShardHealth, Stage, Timing};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -77,6 +78,8 @@ pub fn page(collector: &Collector, health: &Health, node: &NodeFacts) -> String 
     numbers(&mut all, shards, GAUGES, MetricType::Gauge, |totals| totals.last.as_ref().map(|last| &last.gauges));
     by_code(&mut all, shards);
     timings(&mut all, shards);
+    queues(&mut all, shards);
+    lags(&mut all, shards);
     states(&mut all, shards, health);
     of_node(&mut all, node);
     let mut registry = Registry::default();
@@ -158,7 +161,7 @@ fn histogram(timing: &Timing) -> Sample {
 }
 
 fn timings(all: &mut Vec<Metric>, shards: &[ShardTotals]) {
-    let (mut durations, mut quantiles, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut durations, mut quantiles, mut writes, mut acks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (shard, totals) in shards.iter().enumerate() {
         for class in RequestClass::ALL {
             for stage in Stage::ALL {
@@ -173,10 +176,46 @@ fn timings(all: &mut Vec<Metric>, shards: &[ShardTotals]) {
             }
         }
         writes.push((vec![shard_label(shard)], histogram(&totals.timings.log_write)));
+        acks.push((vec![shard_label(shard)], histogram(&totals.timings.queue_ack)));
     }
     push(all, &def::DURATIONS, MetricType::Histogram, durations);
     push(all, &def::QUANTILES, MetricType::Gauge, quantiles);
     push(all, &def::LOG_WRITES, MetricType::Histogram, writes);
+    push(all, &def::QUEUE_ACKS, MetricType::Histogram, acks);
+}
+
+fn queues(all: &mut Vec<Metric>, shards: &[ShardTotals]) {
+    let (mut messages, mut oldest) = (Vec::new(), Vec::new());
+    for (shard, last) in shards.iter().enumerate().filter_map(|(shard, totals)| Some((shard, totals.last.as_ref()?))) {
+        for queue in &last.labelled.queues {
+            let labels = vec![shard_label(shard), ("queue", queue.name.clone())];
+            for (state, count) in [("ready", queue.ready), ("leased", queue.leased), ("delayed", queue.delayed), ("dead", queue.dead)] {
+                let mut labels = labels.clone();
+                labels.push(("state", state.to_owned()));
+                messages.push((labels, Sample::Gauge(count as f64)));
+            }
+            if !queue.name.is_empty() {
+                oldest.push((labels, Sample::Gauge(queue.oldest_age_us as f64 / 1e6)));
+            }
+        }
+    }
+    push(all, &def::QUEUE_MESSAGES, MetricType::Gauge, messages);
+    push(all, &def::QUEUE_OLDEST, MetricType::Gauge, oldest);
+}
+
+fn lags(all: &mut Vec<Metric>, shards: &[ShardTotals]) {
+    let mut each = |def: &'static OtherDef, of: fn(&GroupNumbers) -> f64| {
+        let told = shards.iter().enumerate().filter_map(|(shard, totals)| Some((shard, totals.last.as_ref()?)));
+        let samples = told.flat_map(|(shard, last)| {
+            let line = move |group: &GroupNumbers| (vec![shard_label(shard), ("group", group.name.clone())], Sample::Gauge(of(group)));
+            last.labelled.groups.iter().map(line)
+        });
+        push(all, def, MetricType::Gauge, samples.collect());
+    };
+    each(&def::GROUP_LAG_MESSAGES, |group| group.lag_messages as f64);
+    each(&def::GROUP_LAG_BYTES, |group| group.lag_bytes as f64);
+    each(&def::GROUP_LAG_SECONDS, |group| group.lag_us as f64 / 1e6);
+    each(&def::GROUP_DRAIN, |group| group.drain_us.map_or(f64::INFINITY, |us| us as f64 / 1e6));
 }
 
 fn states(all: &mut Vec<Metric>, shards: &[ShardTotals], health: &Health) {

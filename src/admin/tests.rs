@@ -4,6 +4,7 @@ use super::*;
 use crate::config::SpaceMark;
 use crate::ids::ShardId;
 use crate::metrics::document::OTHERS;
+use crate::metrics::labelled::{GroupNumbers, QueueNumbers};
 use crate::metrics::numbers::{COUNTERS, GAUGES};
 use crate::metrics::{ShardGone, ShardMetrics, SnapshotRequest, Stamps};
 use std::sync::Mutex as StdMutex;
@@ -86,6 +87,11 @@ fn working(records: u64) -> Fake {
     let stamps = Stamps { received_ns: 1, parsed_ns: 1_001, appended_ns: 2_001, written_ns: 102_001, replied_ns: 103_001 };
     metrics.record(RequestClass::Produce, &stamps, 1, 100);
     metrics.record_log_write(99_000);
+    metrics.record_queue_ack(2_000_000);
+    let queue = |name: &str| QueueNumbers { name: name.into(), ready: 3, dead: 1, oldest_age_us: 1_500_000, ..QueueNumbers::default() };
+    metrics.labelled.queues = vec![queue("mail"), queue("")];
+    let group = |name: &str, drain_us| GroupNumbers { name: name.into(), lag_messages: 9, lag_bytes: 900, lag_us: 2_500_000, drain_us };
+    metrics.labelled.groups = vec![group("readers", Some(500_000)), group("stuck", None)];
     Fake::Answers(metrics)
 }
 
@@ -111,6 +117,15 @@ fn metrics_show_every_name_of_the_tables_and_timings_add_up_over_scrapes() {
         assert_eq!(value(&text, "tramline_produce_records_total{shard=\"1\"}"), 5.0);
         assert_eq!(value(&text, "tramline_connections{shard=\"1\"}"), 7.0);
         assert_eq!(value(&text, "tramline_shard_responsive{shard=\"1\"}"), 1.0);
+        assert_eq!(value(&text, "tramline_queue_messages{shard=\"1\",queue=\"mail\",state=\"ready\"}"), 3.0);
+        assert_eq!(value(&text, "tramline_queue_messages{shard=\"1\",queue=\"\",state=\"dead\"}"), 1.0);
+        assert_eq!(value(&text, "tramline_queue_oldest_age_seconds{shard=\"0\",queue=\"mail\"}"), 1.5);
+        assert!(!text.contains("oldest_age_seconds{shard=\"0\",queue=\"\"}"));
+        assert_eq!(value(&text, "tramline_queue_ack_seconds_sum{shard=\"0\"}"), 0.002);
+        assert_eq!(value(&text, "tramline_group_lag_messages{shard=\"0\",group=\"readers\"}"), 9.0);
+        assert_eq!(value(&text, "tramline_group_lag_seconds{shard=\"0\",group=\"stuck\"}"), 2.5);
+        assert_eq!(value(&text, "tramline_group_drain_seconds{shard=\"0\",group=\"readers\"}"), 0.5);
+        assert_eq!(value(&text, "tramline_group_drain_seconds{shard=\"0\",group=\"stuck\"}"), f64::INFINITY);
         assert_eq!(value(&text, "tramline_disk_pressure_level"), 1.0);
         assert_eq!(value(&text, "tramline_log_messages_suppressed_total"), 4.0);
         let count = "tramline_request_duration_seconds_count{shard=\"0\",kind=\"produce\",stage=\"total\"}";

@@ -64,6 +64,57 @@ pub const LOG_WRITES: OtherDef = OtherDef {
     per_shard: true,
     doc: "Time of synced log writes, from closing the block to its completion.",
 };
+/// Leases until their ack.
+pub const QUEUE_ACKS: OtherDef = OtherDef {
+    name: "tramline_queue_ack_seconds",
+    kind: "histogram",
+    labels: "",
+    per_shard: true,
+    doc: "Time for which messages of queues that were acked had been leased: since they were received, or since their lease was extended last. More than a minute counts as a minute.",
+};
+/// Messages of queues.
+pub const QUEUE_MESSAGES: OtherDef = OtherDef {
+    name: "tramline_queue_messages",
+    kind: "gauge",
+    labels: "queue, state",
+    per_shard: true,
+    doc: "Messages of queues that are not settled, of those that were looked at, by state: ready, leased, delayed (also those whose group has another one out), dead. At most 1,000 queues of a shard have a line of their own (and 4,000 of their partitions); those beyond (tramline_queues_left_out) are together in that of the empty name.",
+};
+/// Oldest messages.
+pub const QUEUE_OLDEST: OtherDef = OtherDef {
+    name: "tramline_queue_oldest_age_seconds",
+    kind: "gauge",
+    labels: "queue",
+    per_shard: true,
+    doc: "Age of the oldest message of a queue that is not settled, about; 0 where all are. For the same queues.",
+};
+/// Lag of groups.
+pub const GROUP_LAG_MESSAGES: OtherDef = OtherDef {
+    name: "tramline_group_lag_messages",
+    kind: "gauge",
+    labels: "group",
+    per_shard: true,
+    doc: "Records that a consumer group has not read, in the partitions of this shard of which it has committed something. At most 1,000 groups of a shard are told (and 2,000 partitions of them together); tramline_groups_left_out counts the others.",
+};
+/// The same in bytes.
+pub const GROUP_LAG_BYTES: OtherDef =
+    OtherDef { name: "tramline_group_lag_bytes", kind: "gauge", labels: "group", per_shard: true, doc: "Their bytes, about." };
+/// The same as an age.
+pub const GROUP_LAG_SECONDS: OtherDef = OtherDef {
+    name: "tramline_group_lag_seconds",
+    kind: "gauge",
+    labels: "group",
+    per_shard: true,
+    doc: "Age of the oldest of them, about.",
+};
+/// Until nothing is left.
+pub const GROUP_DRAIN: OtherDef = OtherDef {
+    name: "tramline_group_drain_seconds",
+    kind: "gauge",
+    labels: "group",
+    per_shard: true,
+    doc: "Time until the last partition of the group here has nothing left at the pace of its commits; +Inf where the lag of one does not fall.",
+};
 /// Whether a shard answers.
 pub const RESPONSIVE: OtherDef = OtherDef {
     name: "tramline_shard_responsive",
@@ -139,6 +190,13 @@ pub static OTHERS: &[&OtherDef] = &[
     &DURATIONS,
     &QUANTILES,
     &LOG_WRITES,
+    &QUEUE_ACKS,
+    &QUEUE_MESSAGES,
+    &QUEUE_OLDEST,
+    &GROUP_LAG_MESSAGES,
+    &GROUP_LAG_BYTES,
+    &GROUP_LAG_SECONDS,
+    &GROUP_DRAIN,
     &RESPONSIVE,
     &READY,
     &BUSY,

@@ -72,6 +72,16 @@ numbers! {
     group_joins: "tramline_group_joins_total", "Times that somebody became a member of a consumer group that is at home here.";
     group_members_dropped: "tramline_group_members_dropped_total", "Members of consumer groups that were not heard of for their session timeout.";
     groups_expired: "tramline_groups_expired_total", "Consumer groups that nobody used for group.expiry and whose deletion was begun.";
+    queue_received: "tramline_queue_received_total", "Messages of queues that were delivered, each time they were.";
+    queue_acked: "tramline_queue_acked_total", "Messages of queues that were acked.";
+    queue_nacked: "tramline_queue_nacked_total", "Deliveries that a consumer gave back as failed.";
+    queue_rejected: "tramline_queue_rejected_total", "Messages that a consumer gave up for good.";
+    queue_released: "tramline_queue_released_total", "Deliveries that a consumer gave back untried.";
+    queue_extended: "tramline_queue_extended_total", "Leases that were extended.";
+    queue_lease_expired: "tramline_queue_lease_expired_total", "Leases that ran out.";
+    queue_redelivered: "tramline_queue_redelivered_total", "Leases of messages that had been delivered before.";
+    queue_expired: "tramline_queue_expired_total", "Messages that were settled because their time to live passed or their records are gone (those that went to a dead-letter topic are not counted).";
+    queue_duplicates: "tramline_queue_duplicates_total", "Messages that were settled because their id had been seen.";
     queue_dead_lettered_nacked: "tramline_queue_dead_lettered_total" {"reason" = "nacked"}, "Dead messages of queues that are durable in their dead-letter topic, by why their last delivery failed: nacked, lease_expired, rejected, expired (their time to live passed), unknown (not remembered any more).";
     queue_dead_lettered_lease_expired: "tramline_queue_dead_lettered_total" {"reason" = "lease_expired"}, "The last lease ran out.";
     queue_dead_lettered_rejected: "tramline_queue_dead_lettered_total" {"reason" = "rejected"}, "Given up by a consumer.";
@@ -140,6 +150,9 @@ numbers! {
     consumer_groups: "tramline_consumer_groups", "Consumer groups that are at home on this shard and have had a member since its start.";
     group_members: "tramline_group_members", "Members of these consumer groups.";
     committed_offsets: "tramline_committed_offsets", "Pairs of a partition and a consumer group of which something is remembered.";
+    groups_left_out: "tramline_groups_left_out", "Consumer groups whose lag is not told.";
+    queue_receives_waiting: "tramline_queue_receives_waiting", "Receives of queues that wait for messages.";
+    queues_left_out: "tramline_queues_left_out", "Queues without lines of their own.";
     groups: "tramline_groups", "Replica groups on this shard.";
     groups_led: "tramline_groups_led", "Of these, the ones this shard leads.";
     metadata_epoch: "tramline_metadata_epoch", "Version of the cluster metadata that this shard works with.";
@@ -162,11 +175,12 @@ numbers! {
     space_free: "tramline_space_bytes" {"kind" = "free"}, "Prepared files.";
     sorter_debt: "tramline_sorter_debt_bytes", "Segments whose partitions lie scattered and that wait for the sorter.";
     tail_cache_bytes: "tramline_tail_cache_bytes", "Memory that keeps the newest blocks.";
-    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting memory.bytes), index (lists of where batches are).";
+    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting memory.bytes), index (lists of where batches are), queues (what is known of messages of queues, about).";
     memory_slab_lent: "tramline_memory_bytes" {"use" = "slab_lent"}, "Buffers in use.";
     memory_receive: "tramline_memory_bytes" {"use" = "receive"}, "Receive buffers.";
     memory_send: "tramline_memory_bytes" {"use" = "send"}, "Send queues.";
     memory_budget: "tramline_memory_bytes" {"use" = "budget"}, "The setting memory.bytes.";
+    memory_queues: "tramline_memory_bytes" {"use" = "queues"}, "What is known of messages of queues.";
     memory_index: "tramline_memory_bytes" {"use" = "index"}, "Lists of where batches are, as of the last pass over all partitions.";
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Not here: how the request reaches the shard (`runtime/`), what is done with the answer (`admin/`).
 
+use super::labelled::Labelled;
 use super::{ERROR_CODES, Interval, REQUEST_KINDS, ShardCounters, ShardGauges};
 use crate::ids::ShardId;
 use tokio::sync::oneshot;
@@ -18,6 +19,8 @@ pub struct ShardSnapshot {
     pub counters: ShardCounters,
     /// How things stood.
     pub gauges: ShardGauges,
+    /// Numbers of queues and groups by name.
+    pub labelled: Labelled,
     /// Requests since the start, by kind number.
     pub requests: [u64; REQUEST_KINDS],
     /// Errors answered since the start, by code number.

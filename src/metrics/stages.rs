@@ -5,7 +5,7 @@
 //!   |<------------------------------------- total ------------------------------------------->|
 //! ```
 //!
-//! Invariants: fixed memory (64 ns to 60 s at three digits is 172 KB per histogram, 14 of them); recording allocates nothing and never fails (what
+//! Invariants: fixed memory (64 ns to 60 s at three digits is 172 KB per histogram, 15 of them); recording allocates nothing and never fails (what
 //! is above 60 s counts as 60 s); times are nanoseconds of one monotonic clock. A stage that a request did not pass (no write for level
 //! `leader`) is not recorded; the next stage then counts from the last one passed, so the stages of a request always add up to its total.
 //!
@@ -207,6 +207,8 @@ pub struct Interval {
     others: [Timing; 3],
     /// Synced log writes, from handing to the ring to completion.
     pub log_write: Timing,
+    /// Leases of queue messages, until their ack.
+    pub queue_ack: Timing,
     /// Unordered; `slow_floor_ns` is the shortest of them once it is full.
     slow: [SlowRequest; SLOW_KEPT],
     slow_len: usize,
@@ -228,6 +230,7 @@ impl Interval {
             fetch: std::array::from_fn(|_| Timing::new()),
             others: std::array::from_fn(|_| Timing::new()),
             log_write: Timing::new(),
+            queue_ack: Timing::new(),
             slow: [none; SLOW_KEPT],
             slow_len: 0,
             slow_floor_ns: 0,
@@ -307,10 +310,10 @@ impl Interval {
     }
 
     fn all(&self) -> impl Iterator<Item = &Timing> {
-        self.produce.iter().chain(&self.fetch).chain(&self.others).chain(std::iter::once(&self.log_write))
+        self.produce.iter().chain(&self.fetch).chain(&self.others).chain([&self.log_write, &self.queue_ack])
     }
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Timing> {
-        self.produce.iter_mut().chain(&mut self.fetch).chain(&mut self.others).chain(std::iter::once(&mut self.log_write))
+        self.produce.iter_mut().chain(&mut self.fetch).chain(&mut self.others).chain([&mut self.log_write, &mut self.queue_ack])
     }
 }
 

@@ -338,10 +338,10 @@ impl Shard {
 }
 
 /// How far a group has read a partition, and what is left.
-fn progress(now: Now, partition: &Partition, known: Option<&Progress>) -> GroupProgress {
+pub(super) fn progress(now: Now, partition: &Partition, known: Option<&Progress>) -> GroupProgress {
     let (log_start, end) = (partition.log_start(), partition.committed_end());
     let offset = known.map_or(OFFSET_NONE, |known| known.offset);
-    let from = if offset == OFFSET_NONE { log_start } else { offset.clamp(log_start, end.max(log_start)) };
+    let from = read_to(offset, log_start, end);
     let lag = end.saturating_sub(from);
     let oldest_us = if lag == 0 { None } else { partition.index.time_at(from) };
     GroupProgress {
@@ -354,4 +354,14 @@ fn progress(now: Now, partition: &Partition, known: Option<&Progress>) -> GroupP
         lag_ms: oldest_us.map_or(0, |oldest_us| u64::try_from(now.utc_us.saturating_sub(oldest_us) / 1000).unwrap_or(0)),
         drain_ms: if lag == 0 { Some(0) } else { known.and_then(|known| known.drain_ms(lag)) },
     }
+}
+
+/// Where reading goes on.
+fn read_to(offset: u64, log_start: u64, end: u64) -> u64 {
+    if offset == OFFSET_NONE { log_start } else { offset.clamp(log_start, end.max(log_start)) }
+}
+
+/// Records that are not read.
+pub(super) fn lag(progress: &GroupProgress) -> u64 {
+    progress.committed_end.saturating_sub(read_to(progress.offset, progress.log_start, progress.committed_end))
 }

@@ -16,6 +16,7 @@ mod gathers;
 mod group_expiry;
 mod groups;
 mod in_order;
+mod lags;
 pub mod mesh;
 mod offsets;
 mod produce;

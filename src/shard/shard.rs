@@ -283,6 +283,8 @@ impl Shard {
     /// Answers a request for the numbers.
     pub fn snapshot(&mut self, now: Now, receive_bytes: u64, request: SnapshotRequest) {
         self.fill_gauges(receive_bytes);
+        self.count_queues(now);
+        self.count_lags(now);
         self.metrics.answer(request, now.utc_us);
     }
 

@@ -7,6 +7,7 @@ mod groups;
 mod producers;
 mod queue_dead_letters;
 mod queue_messages;
+mod queue_metrics;
 mod queues;
 mod requests;
 mod steps;

@@ -229,6 +229,11 @@ impl Offsets {
         self.last_commits.iter().map(|(subscription, at_us)| (*subscription, *at_us))
     }
 
+    /// Everything that is remembered, in no order.
+    pub fn unordered(&self) -> impl Iterator<Item = (PartitionUid, &Progress)> {
+        self.by_partition.iter().flat_map(|(uid, list)| list.iter().map(move |progress| (*uid, progress)))
+    }
+
     /// Everything that is remembered, by partition and then by group.
     pub fn iter(&self) -> impl Iterator<Item = (PartitionUid, &Progress)> {
         let mut partitions: Vec<_> = self.by_partition.iter().collect();

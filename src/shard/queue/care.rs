@@ -17,7 +17,7 @@ use crate::control::{QueueStart, QueueView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, ConnId, GroupId, IdMap, PartitionUid, ShardId, SubscriptionUid};
 use crate::partition::{Partition, Slot};
-use crate::subscription::queue::{Kind, Part, QueueNote, QueueRules, encode_some_notes};
+use crate::subscription::queue::{Kind, Part, PartCounts, QueueNote, QueueRules, encode_some_notes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -119,6 +119,8 @@ pub(in crate::shard) struct QueueCare {
     pub(in crate::shard) keeping: Keeping,
     pub(super) burying: Burying,
     pub(super) letters: LetterBox,
+    /// What parts that are gone have counted.
+    pub(super) gone: PartCounts,
     /// The part whose partition was told last what to hold.
     held_last: PartKey,
 }
@@ -204,6 +206,7 @@ impl QueueCare {
 
     fn forget(&mut self, key: PartKey) {
         if let Some(here) = self.parts.remove(&key) {
+            super::counting::add(&mut self.gone, here.part.counts());
             self.due.remove(&(here.due_us, key));
         }
         self.behind.remove(&key);

@@ -8,6 +8,7 @@
 
 mod burying;
 mod care;
+mod counting;
 mod keeping;
 mod letters;
 mod looking;

@@ -306,6 +306,7 @@ impl Shard {
         let counters = &mut self.metrics.counters;
         counters.fetch_bytes += payload.iter().map(Bytes::len).sum::<usize>() as u64;
         counters.fetch_batches += payload.len() as u64;
+        counters.queue_received += sent.iter().map(|(_, _, delivered, _)| delivered.len() as u64).sum::<u64>();
         let sizes: Vec<usize> = payload.iter().map(Bytes::len).collect();
         effects.reply(&filling.receive.caller, 0, &mut payload, |out| {
             let mut writer = ReceiveReplyWriter::begin(out, 0);

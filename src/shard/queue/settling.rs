@@ -9,6 +9,7 @@ use super::care::{Awaited, PartKey};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{PartitionUid, SubscriptionUid};
+use crate::metrics::ShardCounters;
 use crate::subscription::queue::{EndRefused, Ending, QueueNote};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -119,8 +120,15 @@ impl Shard {
             SettleAction::Reject => Ending::Reject { reason },
         };
         let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
+        let held_us = if entry.action == SettleAction::Ack { part.held_us(now, entry.offset) } else { None };
         match part.end(now, rules, entry.offset, entry.lease, ending, &mut said.notes) {
-            Ok(()) => ErrorCode::Ok,
+            Ok(()) => {
+                count(&mut self.metrics.counters, entry.action);
+                if let Some(held_us) = held_us {
+                    self.metrics.record_queue_ack(held_us.saturating_mul(1000));
+                }
+                ErrorCode::Ok
+            }
             Err(refused) => code_of(refused),
         }
     }
@@ -222,6 +230,17 @@ pub(super) fn code_of(refused: EndRefused) -> ErrorCode {
         EndRefused::Expired => ErrorCode::LeaseExpired,
         EndRefused::Lost => ErrorCode::LeaseLost,
     }
+}
+
+fn count(counters: &mut ShardCounters, action: SettleAction) {
+    let counter = match action {
+        SettleAction::Ack => &mut counters.queue_acked,
+        SettleAction::Nack => &mut counters.queue_nacked,
+        SettleAction::Extend => &mut counters.queue_extended,
+        SettleAction::Release => &mut counters.queue_released,
+        SettleAction::Reject => &mut counters.queue_rejected,
+    };
+    *counter += 1;
 }
 
 /// Messages that one request brings back in each partition, at most: some milliseconds.

@@ -1,5 +1,6 @@
 //! Consumer groups against a whole shard: who is told what and when, who may commit, and that no crash takes it back.
 
+use super::queue_metrics::snapshot;
 use super::world::{CLIENT, World, produce_results};
 use crate::effects::Event;
 use crate::ids::ShardId;
@@ -519,6 +520,14 @@ fn a_group_is_described_with_what_is_left_to_read() {
     assert!((5_000..6_000).contains(&of[0].lag_bytes) && of[0].lag_ms >= 5_000, "{of:?}");
     assert!((4_000..6_000).contains(&of[0].drain_ms), "five records at one a second: {of:?}");
     assert_eq!((of[1].lag_bytes, of[1].lag_ms, of[1].drain_ms), (0, 0, 0), "{of:?}");
+    let told = snapshot(&mut world);
+    let [lag] = told.labelled.groups.as_slice() else { panic!("one group: {:?}", told.labelled.groups) };
+    assert_eq!((lag.name.as_str(), lag.lag_messages, lag.lag_bytes, lag.lag_us), ("g", 5, of[0].lag_bytes, of[0].lag_ms * 1000));
+    assert_eq!(lag.drain_us, Some(of[0].drain_ms * 1000));
+    let (uid, epoch) = member.owns[0];
+    assert_eq!(commit(&mut world, group, &[(uid, epoch, 10)]), [ErrorCode::Ok]);
+    let told = snapshot(&mut world);
+    assert_eq!((told.labelled.groups[0].lag_messages, told.labelled.groups[0].drain_us), (0, Some(0)));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod cells;
 mod consumers;
+mod count;
 mod dead_letter;
 mod dedup;
 mod due;

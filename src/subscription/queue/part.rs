@@ -62,6 +62,8 @@ pub struct PartCounts {
     pub deleted: u64,
     /// Times that a message was given up.
     pub died: u64,
+    /// Leases that ran out.
+    pub lease_expired: u64,
 }
 
 /// One queue in one partition.

@@ -243,6 +243,7 @@ impl Part {
         for offset in due.drain(..) {
             let is_over = |cell: &Cell| cell.state == State::Leased && cell.until_us <= now.mono_us;
             if let Some(cell) = self.cells.get(offset).copied().filter(is_over) {
+                self.counts.lease_expired += 1;
                 // The lease itself was the wait.
                 self.fail(now, rules, offset, &cell, Why::LeaseExpired, Some(0), b"", out);
             }
