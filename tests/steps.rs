@@ -7,7 +7,7 @@ mod common;
 use common::{Node, Options, WAIT};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use tramline_client::{At, Client, Config, Consumer, ConsumerConfig, ErrorCode, ProducerConfig, QueueConsumerConfig, Record, Step};
+use tramline_client::{At, Client, Config, ConsumerConfig, ErrorCode, ProducerConfig, QueueConsumerConfig, Record, Start, Step};
 
 const MESSAGES: usize = 300;
 const PARTITIONS: u32 = 4;
@@ -23,13 +23,10 @@ fn connect(node: &Node) -> Client {
 }
 
 fn read_all(client: &Client, topic: &str) -> Vec<String> {
-    let config = ConsumerConfig { topics: vec![topic.to_owned()], ..ConsumerConfig::default() };
-    let mut consumer: Consumer = client.consumer(config).unwrap();
-    let end: u64 = client.end_offsets(topic).unwrap().iter().map(|partition| partition.offset).sum();
+    let mut consumer = client.consumer(ConsumerConfig::default()).unwrap();
+    consumer.assign_all(topic, Start::Earliest).unwrap();
     let mut values = Vec::new();
-    while (values.len() as u64) < end {
-        consumer.poll(Duration::from_secs(1), |record| values.push(String::from_utf8(record.value().unwrap().to_vec()).unwrap())).unwrap();
-    }
+    consumer.read_to_end(WAIT, |record| values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap())).unwrap();
     values
 }
 
