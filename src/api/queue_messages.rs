@@ -64,11 +64,9 @@ pub fn receive(meta: &[u8]) -> Result<ReceiveRequest<'_>, ApiError> {
     if request.max_bytes == 0 {
         return Err(invalid("a receive allows at least one byte: set max_bytes".to_owned()));
     }
-    if request.visibility_ms != 0 {
-        if !LEASE_MS.contains(&request.visibility_ms) {
-            let (least, most) = LEASE_MS.into_inner();
-            return Err(invalid(format!("a lease lasts {least} to {most} ms, not {}", request.visibility_ms)));
-        }
+    if request.visibility_ms != 0 && !LEASE_MS.contains(&request.visibility_ms) {
+        let (least, most) = LEASE_MS.into_inner();
+        return Err(invalid(format!("a lease lasts {least} to {most} ms, not {}", request.visibility_ms)));
     }
     Ok(request)
 }
