@@ -374,6 +374,40 @@ fn a_killed_node_forgets_no_lease_no_count_and_no_acknowledgement() {
 }
 
 #[test]
+fn a_message_that_fails_too_often_becomes_a_letter_that_tells_how_and_can_be_sent_back() {
+    let rig = rig(2, &["--max-deliveries", "2", "--retry-initial", "1ms", "--retry-jitter", "0%", "--dead-letter", "dead"]);
+    let place = rig.send(&["--key", "k", "--header", "mine=1", "--priority", "7"], &["bad"]).remove(0);
+    for (deliveries, reason) in [(1, "no paper"), (2, "no ink")] {
+        let (token, message) = rig.hold(&["--consumer", "press"]);
+        assert_eq!(message["deliveries"], json!(deliveries));
+        rig.run(&["queue", "nack", "q", &token, "--delay", "0s", "--reason", reason]).ok();
+    }
+    rig.until("it is a letter", |queue| queue["partitions"].as_array().unwrap().iter().any(|p| p["dead_lettered"] == json!(1)));
+    assert!(rig.browse(&[]).is_empty(), "it is over for the queue");
+    let letters = objects(&rig.run(&["consume", "dead", "--until-end", "--print", "json"]).ok());
+    assert_eq!((letters.len(), &letters[0]["key"], &letters[0]["value"]), (1, &json!("k"), &json!("bad")));
+    let headers: Vec<(&str, &str)> = letters[0]["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|header| (header["name"].as_str().unwrap(), header["value"].as_str().unwrap()))
+        .collect();
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    let history = |name: &str| header(&format!("tramline-dead-letter-{name}")).unwrap_or_default();
+    assert_eq!(header("mine"), Some("1"));
+    assert_eq!((history("queue"), history("topic"), history("deliveries"), history("reason")), ("q", "t", "2", "nacked"));
+    assert_eq!(format!("{}:{}", history("partition"), history("offset")), place);
+    let attempts: Vec<&str> = headers.iter().filter(|(name, _)| *name == "tramline-dead-letter-attempt").map(|(_, value)| *value).collect();
+    assert!(attempts.len() == 2 && attempts[0].ends_with("no paper") && attempts[1].ends_with("no ink"), "{attempts:?}");
+
+    let redriven = rig.run(&["queue", "redrive", "q", "--format", "json"]).ok().json();
+    assert_eq!((&redriven["redriven"], &redriven["dead_letter_topic"]), (&json!(1), &json!("dead")));
+    let again = rig.receive(&["--wait", "20s"]).remove(0);
+    assert_eq!((&again["value"], &again["deliveries"], &again["key"]), (&json!("bad"), &json!(1), &json!("k")));
+    assert_eq!((&again["headers"], &again["attributes"]), (&json!([{"name": "mine", "value": "1"}]), &json!({"priority": 7})));
+}
+
+#[test]
 fn records_of_a_dead_letter_topic_go_back_where_they_came_from() {
     let rig = rig(2, &["--dead-letter", "dead"]);
     let client = rig.client();
@@ -386,7 +420,8 @@ fn records_of_a_dead_letter_topic_go_back_where_they_came_from() {
             ("tramline-dead-letter-queue", queue.as_bytes()),
             ("tramline-dead-letter-reason", b"x"),
         ];
-        let attributes = Attributes { priority: Some(4), message_id: Some(b"the same"), ..Attributes::default() };
+        let id = format!("{queue}/{number}");
+        let attributes = Attributes { priority: Some(4), message_id: Some(id.as_bytes()), ..Attributes::default() };
         let record =
             Record { topic: "dead", key: Some(b"k"), value: Some(value.as_bytes()), headers: &headers, attributes, ..Record::default() };
         producer.send(&record).unwrap();

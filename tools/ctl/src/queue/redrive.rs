@@ -4,7 +4,7 @@
 //! is stored in the topic that it came from, durably, and only then acknowledged. So none is lost, and one can be stored twice if this program dies in between. The queue remembers what was redriven; the dead
 //! records stay in their topic.
 //!
-//! What a message keeps: key, value, headers (but for those that tell how it died), priority, group, time to live. Not its message id, by which the queue would take it for the one that died; nor a delay.
+//! What a message keeps: key, value, headers (but for those that tell how it died), priority, group. Not its message id, by which the queue would take it for the one that died; nor a delay and a time to live, which a letter does not have.
 
 use super::args::Redrive;
 use crate::args::{Format, Global};
@@ -110,9 +110,8 @@ struct Mover<'a> {
 impl<'a> Mover<'a> {
     fn open(client: &Client, global: &Global, options: &'a Redrive, dead: &str, topic: &'a str) -> Result<Mover<'a>, Failure> {
         let name = redrive_queue(&options.name);
-        // Never dead: what cannot be stored now stays to be redriven. Every record counts: one id may have died in several queues.
-        let settings = [("max.deliveries", "-1"), ("dedup.window.ms", "0")];
-        client.create_queue(&name, dead, At::Earliest, &settings, true)?;
+        // Never dead: what cannot be stored now stays to be redriven. Its dedup window is that of every queue: a letter that a crash doubled has one id, which no other has.
+        client.create_queue(&name, dead, At::Earliest, &[("max.deliveries", "-1")], true)?;
         let consumer = client.queue_consumer(&name, QueueConsumerConfig::default())?;
         if consumer.queue().topic != dead {
             let message = format!(
@@ -221,7 +220,7 @@ impl Redriven<'_> {
             key: key.as_deref(),
             value: value.as_deref(),
             headers: &self.headers,
-            attributes: Attributes { deliver_at_us: None, message_id: None, ..attributes.borrowed() },
+            attributes: Attributes { deliver_at_us: None, ttl_ms: None, message_id: None, ..attributes.borrowed() },
             tag: self.tag,
             ..Record::default()
         }
@@ -249,7 +248,7 @@ mod tests {
                 priority: Some(4),
                 group: Some(b"g".to_vec()),
                 message_id: Some(b"id".to_vec()),
-                ttl_ms: None,
+                ttl_ms: Some(1),
             },
             deliveries: 1,
             token: LeaseToken { partition_uid: 1, offset: 1, lease: 1 },
