@@ -5,9 +5,10 @@ use super::queue_messages::{
 };
 use super::world::World;
 use crate::config::{DiskLevel, DiskLook};
-use crate::ids::{PartitionUid, SubscriptionUid};
-use crate::shard::mesh::QueueStatus;
-use crate::sim::{Dice, TEARS};
+use crate::effects::Event;
+use crate::ids::{PartitionUid, ShardId, SubscriptionUid};
+use crate::shard::mesh::{Letters, Message, QueueStatus};
+use crate::sim::{Dice, TEARS, Tear};
 use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::batch::{Attributes, BatchBuilder, Batches, Limits, NewRecord, ProducerMark};
 use tramline_wire::codec::Codec;
@@ -441,4 +442,103 @@ fn no_crash_loses_a_dead_message() {
         let status = status(&world, queue, uid);
         assert_eq!((status.dead, status.settled_to), (0, status.committed_end), "seed {seed}");
     }
+}
+
+/// A shard of two, a queue's partition on it, and a dead message whose letter goes to the other one: the queue, the partition, where the letter goes.
+fn a_letter_for_another_shard() -> (World, u64, u64, u64) {
+    let mut world = World::with(&[("shards", "2")]);
+    world.create_topic("t", 8, &[]);
+    world.create_topic("dead", 3, &[]);
+    let queue = create_queue(&mut world, "q", "t", QueueStart::Latest, &[("dead.letter.topic", "dead")]);
+    let view = std::sync::Arc::clone(&world.shard.view);
+    let (from, to) = (view.topic("t").expect("created"), view.topic("dead").expect("created"));
+    let crosses = |p: &&crate::control::PartitionView| p.shard == ShardId(0) && to.partitions[p.number as usize % 3].shard == ShardId(1);
+    let place = from.partitions.iter().find(crosses).expect("one of eight");
+    let (uid, to) = (place.uid.0, to.partitions[place.number as usize % 3].uid.0);
+    send(&mut world, uid, &[b"a"]);
+    reject_next(&mut world, queue, uid);
+    (world, queue, uid, to)
+}
+
+/// What the other shard was asked to append.
+fn posted(world: &mut World) -> Letters {
+    let (to, message) = world.mesh.pop().expect("a letter");
+    let Message::Letters(letters) = message else { panic!("{message:?}") };
+    assert_eq!((to, world.mesh.len()), (ShardId(1), 0));
+    *letters
+}
+
+fn answer(world: &mut World, question: u64, error: ErrorCode) {
+    let _ = world.step(Event::Mesh { from: ShardId(1), message: Message::LettersTaken { question, error } });
+    world.settle();
+}
+
+#[test]
+fn a_message_is_settled_when_the_other_shard_has_its_letter_and_not_before() {
+    let (mut world, queue, uid, to) = a_letter_for_another_shard();
+    let first = posted(&mut world);
+    assert_eq!(first.to, PartitionUid(to));
+    pass_ms(&mut world, 10_000);
+    assert!(status(&world, queue, uid).dead == 1 && world.mesh.is_empty(), "one is on its way");
+    answer(&mut world, first.question, ErrorCode::DiskFull);
+    pass_ms(&mut world, 999);
+    assert!(world.mesh.is_empty());
+    pass_ms(&mut world, 1);
+    let second = posted(&mut world);
+    assert!(second.question != first.question && second.batch == first.batch);
+    answer(&mut world, first.question, ErrorCode::Ok);
+    assert_eq!(status(&world, queue, uid).dead, 1, "nobody waits for this answer any more");
+    answer(&mut world, second.question, ErrorCode::Ok);
+    assert_eq!(status(&world, queue, uid).dead, 0);
+    pass_ms(&mut world, 10_000);
+    assert!(world.mesh.is_empty());
+}
+
+#[test]
+fn a_letter_that_was_on_its_way_in_a_crash_goes_again_under_the_same_id() {
+    let (mut world, queue, uid, to) = a_letter_for_another_shard();
+    let first = posted(&mut world);
+    let World { mut disk, now, .. } = world;
+    disk.crash(Tear::Nothing, &mut Dice(1));
+    let mut world = World::start(disk, now, &[("shards", "2")]);
+    world.settle();
+    let second = posted(&mut world);
+    assert_eq!((second.to, &second.batch), (PartitionUid(to), &first.batch));
+    answer(&mut world, second.question, ErrorCode::Ok);
+    assert_eq!(status(&world, queue, uid).dead, 0);
+}
+
+#[test]
+fn letters_from_another_shard_are_answered_when_they_are_durable() {
+    let mut world = World::with(&[("shards", "2")]);
+    world.create_topic("dead", 4, &[]);
+    let view = std::sync::Arc::clone(&world.shard.view);
+    let place = view.topic("dead").expect("created").partitions.iter().find(|p| p.shard == ShardId(0)).expect("one of four");
+    let batch = super::world::batch(&[b"a".to_vec()], world.now.utc_us);
+    let arrive = |world: &mut World, question, to, batch: &[u8]| {
+        let letters = Box::new(Letters { question, to, batch: batch.to_vec() });
+        let _ = world.step(Event::Mesh { from: ShardId(1), message: Message::Letters(letters) });
+        let _ = world.step(Event::EndOfTurn);
+    };
+    let taken = |world: &mut World| {
+        let all = world.mesh.drain(..).map(|(to, message)| match message {
+            Message::LettersTaken { question, error } => (to.0, question, error),
+            other => panic!("{other:?}"),
+        });
+        all.collect::<Vec<_>>()
+    };
+    arrive(&mut world, 7, place.uid, &batch);
+    assert!(!world.disk.under_way.is_empty() && taken(&mut world).is_empty(), "it is being written");
+    world.settle();
+    assert_eq!(taken(&mut world), [(1, 7, ErrorCode::Ok)]);
+    assert_eq!(end_of(&world, place.uid.0), 1);
+    arrive(&mut world, 8, PartitionUid(999), &batch);
+    arrive(&mut world, 9, place.uid, &batch[..50]);
+    assert_eq!(taken(&mut world), [(1, 8, ErrorCode::UnknownPartition), (1, 9, ErrorCode::BadBatch)]);
+    // The log fails: whoever waits is told.
+    world.disk.fail_next_write = Some(5);
+    arrive(&mut world, 10, place.uid, &batch);
+    world.settle();
+    assert!(world.fatal.is_some());
+    assert_eq!(taken(&mut world), [(1, 10, ErrorCode::StorageFailed)]);
 }

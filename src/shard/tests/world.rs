@@ -6,6 +6,7 @@ use crate::effects::{Effect, Effects, Event, Now, Outcome, Token};
 use crate::ids::{ConnId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, recover};
 use crate::runtime::topology;
+use crate::shard::mesh::Message;
 use crate::shard::{Shard, ShardStart, Taken};
 use crate::sim::{Dice, SimDisk, Tear};
 use std::collections::{BTreeMap, VecDeque};
@@ -38,6 +39,9 @@ pub(super) struct World {
     pub(super) replies: VecDeque<(ConnId, Vec<u8>)>,
     pub(super) closed: Vec<(ConnId, &'static str)>,
     pub(super) fatal: Option<String>,
+    /// What was said to other shards, which are not there; that a view is in force is answered for them.
+    pub(super) mesh: Vec<(ShardId, Message)>,
+    views: Vec<(ShardId, u64)>,
     blocked: VecDeque<(ConnId, Vec<u8>)>,
     retry: bool,
     next_correlation: u64,
@@ -46,7 +50,8 @@ pub(super) struct World {
 fn settings(more: &[(&str, &str)]) -> Settings {
     let machine = topology::machine();
     let flags = [("data.dir", "."), ("shards", "1"), ("memory.bytes", "64MiB")];
-    let flags = flags.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let usual = flags.iter().filter(|(key, _)| !more.iter().any(|(other, _)| other == key));
+    let flags = usual.chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let sources = Sources { flags, ..Sources::default() };
     config::load(&sources, &machine).unwrap().settings(&machine).unwrap()
 }
@@ -101,6 +106,8 @@ impl World {
             replies,
             closed: Vec::new(),
             fatal: None,
+            mesh: Vec::new(),
+            views: Vec::new(),
             blocked,
             retry: false,
             next_correlation: 1,
@@ -147,7 +154,9 @@ impl World {
                 Effect::Close { conn, reason } => self.closed.push((conn, reason)),
                 Effect::Unblock => self.retry = true,
                 Effect::Fatal { reason } => self.fatal = Some(reason),
-                Effect::Mesh { .. } => panic!("one shard has nobody to talk to"),
+                Effect::Mesh { .. } if self.settings.shards == 1 => panic!("one shard has nobody to talk to"),
+                Effect::Mesh { to, message: Message::View(view) } => self.views.push((to, view.epoch)),
+                Effect::Mesh { to, message } => self.mesh.push((to, message)),
                 disk @ (Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. }) => self.disk.under_way.push(disk),
             }
         }
@@ -183,6 +192,9 @@ impl World {
         let _ = self.step(Event::EndOfTurn);
         let _ = self.step(Event::Turn { bytes: 1 << 20, us: 50 });
         let _ = self.step(Event::EndOfTurn);
+        for (from, epoch) in std::mem::take(&mut self.views) {
+            let _ = self.step(Event::Mesh { from, message: Message::ViewInForce { epoch } });
+        }
         if std::mem::take(&mut self.retry) {
             for _ in 0..self.blocked.len() {
                 let (conn, bytes) = self.blocked.pop_front().unwrap();
