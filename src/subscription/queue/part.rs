@@ -390,6 +390,14 @@ impl Part {
 
     /// Settles all of `from..to` that is not.
     pub(super) fn settle_range(&mut self, now: Option<Now>, from: u64, to: u64, why: Why) {
+        if to == from + 1 && self.cells.get(from).is_some() {
+            // The most frequent one by far, an ack: no need to look for more.
+            self.settle_one(now, from);
+            if now.is_some() {
+                self.count_settled(why, 1);
+            }
+            return self.settled_ahead(from, to);
+        }
         let mut settled = self.fresh.remove(from..to);
         let mut next = from;
         loop {
@@ -399,11 +407,16 @@ impl Part {
             settled += 1;
             next = offset + 1;
         }
-        if to > self.looked_to {
-            self.ahead.insert(from.max(self.looked_to)..to);
-        }
         if now.is_some() {
             self.count_settled(why, settled);
+        }
+        self.settled_ahead(from, to);
+    }
+
+    /// What is settled of `from..to` and was not looked at yet stays settled.
+    fn settled_ahead(&mut self, from: u64, to: u64) {
+        if to > self.looked_to {
+            self.ahead.insert(from.max(self.looked_to)..to);
         }
     }
 
