@@ -3,8 +3,8 @@
 //! How it goes: a segment is full -> the file is put together, a piece in each turn -> written -> then the segment is sealed, with a checkpoint that names the
 //! file's generation. Pieces may tell of later moments than the checkpoint covers: notes behind it say the same again.
 //!
-//! Invariants: no checkpoint covers a note that is not in the file it names; one file is under way at a time; a turn puts no more than
-//! [`NOTES_AT_ONCE`] notes together.
+//! Invariants: no checkpoint covers a note that is not in the file it names; one file is under way at a time; a turn looks at no more than
+//! [`LOOKED_AT_ONCE`] messages.
 //!
 //! Not here: the notes (subscription/queue/stored.rs), the file (log/state_file.rs).
 
@@ -18,8 +18,8 @@ use crate::partition::Partition;
 use crate::subscription::queue::{SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
 use std::ops::Bound;
 
-/// Notes that one turn puts together: some 100 us.
-const NOTES_AT_ONCE: usize = 500;
+/// Messages that one turn looks at, and notes that it makes: some 100 us.
+const LOOKED_AT_ONCE: usize = 500;
 /// Envelope schema of the word in a checkpoint that names the state file.
 pub(in crate::shard) const STATE_MARK_SCHEMA: u16 = 23;
 const STATE_MARK_VERSION: u16 = 1;
@@ -89,14 +89,13 @@ impl Shard {
         }
         let next = self.queues.keeping.next.as_mut().expect("just made");
         let Some(mut builder) = next.builder.take() else { return false };
-        let mut left = NOTES_AT_ONCE;
+        let mut left = LOOKED_AT_ONCE;
         loop {
             let from = next.part.map_or(Bound::Unbounded, Bound::Excluded);
             let Some((key, here)) = self.queues.parts.range((from, Bound::Unbounded)).next() else { break };
             let mut notes = Vec::new();
             let committed_end = self.partitions.get(here.slot).map_or(0, Partition::committed_end);
-            let is_last = here.part.snapshot(&mut next.cursor, committed_end, left, &mut notes);
-            left = left.saturating_sub(notes.len());
+            let is_last = here.part.snapshot(&mut next.cursor, committed_end, &mut left, &mut notes);
             encode_queue_notes(key.1, key.0, notes, SNAPSHOT_BYTES_MAX, |payload| builder.push(&payload));
             if is_last {
                 (next.part, next.cursor) = (Some(*key), SnapshotCursor::default());

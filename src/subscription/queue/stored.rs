@@ -37,25 +37,27 @@ impl Default for SnapshotCursor {
 }
 
 impl Part {
-    /// Some of it, about `max` notes, behind `out`: what lies below `committed_end`. Whether that was the last piece.
-    pub fn snapshot(&self, cursor: &mut SnapshotCursor, committed_end: u64, max: usize, out: &mut Vec<QueueNote>) -> bool {
-        let full = out.len() + max;
-        while out.len() < full && cursor.stage != Stage::Done {
-            let room = full - out.len();
-            cursor.stage = match cursor.stage {
+    /// Some of it behind `out`: what lies below `committed_end`. Each message that is looked at and each note takes one from `left` (neighbours share a note:
+    /// the number of notes alone would say nothing of the work). Whether that was the last piece.
+    pub fn snapshot(&self, cursor: &mut SnapshotCursor, committed_end: u64, left: &mut usize, out: &mut Vec<QueueNote>) -> bool {
+        while *left > 0 && cursor.stage != Stage::Done {
+            let before = out.len();
+            let (stage, looked_at) = match cursor.stage {
                 Stage::Begin => {
                     cursor.end = self.looked_to.min(committed_end);
                     let next_lease = u64::from(self.next_lease);
                     out.push(QueueNote { number: next_lease, at_us: self.begin_us, ..QueueNote::new(Kind::Looked, cursor.end) });
                     // Once they are looked at nobody remembers these: in the first piece, whatever their number.
                     self.ahead_notes(committed_end, out);
-                    Stage::Fresh(0)
+                    (Stage::Fresh(0), 0)
                 }
-                Stage::Fresh(from) => self.fresh_notes(from, cursor.end, room, out),
-                Stage::Messages(from) => self.message_notes(from, cursor.end, committed_end, room, out),
-                Stage::Ids(from) => self.id_notes(from, cursor.end, room, out),
-                Stage::Done => Stage::Done,
+                Stage::Fresh(from) => (self.fresh_notes(from, cursor.end, *left, out), 1),
+                Stage::Messages(from) => self.message_notes(from, cursor.end, committed_end, *left, out),
+                Stage::Ids(from) => (self.id_notes(from, cursor.end, *left, out), 1),
+                Stage::Done => (Stage::Done, 0),
             };
+            *left = left.saturating_sub((out.len() - before).max(looked_at));
+            cursor.stage = stage;
         }
         cursor.stage == Stage::Done
     }
@@ -86,9 +88,15 @@ impl Part {
         if is_over { Stage::Messages(0) } else { Stage::Fresh(next) }
     }
 
-    fn message_notes(&self, from: u64, end: u64, committed_end: u64, max: usize, out: &mut Vec<QueueNote>) -> Stage {
-        let mut cells = self.cells.iter_from(from).take_while(|(offset, _)| *offset < committed_end);
-        for (offset, cell) in cells.by_ref().take(max) {
+    /// Where to go on, and how much work it was.
+    fn message_notes(&self, from: u64, end: u64, committed_end: u64, max: usize, out: &mut Vec<QueueNote>) -> (Stage, usize) {
+        let mut work = 0;
+        let cells = self.cells.iter_from(from).take_while(|(offset, _)| *offset < committed_end);
+        for (offset, cell) in cells {
+            if work >= max {
+                return (Stage::Messages(offset), work);
+            }
+            work += 1;
             if offset < end {
                 push_note(out, self.message_note(offset, cell));
             } else if cell.deliveries > 0 || cell.lane == NO_LANE || matches!(cell.state, State::Leased | State::Dead) {
@@ -98,9 +106,11 @@ impl Part {
             } else {
                 continue;
             }
-            out.extend(self.attempts(offset).iter().map(|attempt| attempt_note(offset, attempt)));
+            let attempts = self.attempts(offset);
+            work += attempts.len();
+            out.extend(attempts.iter().map(|attempt| attempt_note(offset, attempt)));
         }
-        cells.next().map_or(Stage::Ids(0), |(offset, _)| Stage::Messages(offset))
+        (Stage::Ids(0), work)
     }
 
     fn id_notes(&self, from: u64, end: u64, max: usize, out: &mut Vec<QueueNote>) -> Stage {

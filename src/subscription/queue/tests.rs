@@ -137,7 +137,7 @@ impl World {
 /// All of a part at once.
 fn snapshot(part: &Part, end: u64) -> Vec<QueueNote> {
     let mut notes = Vec::new();
-    assert!(part.snapshot(&mut SnapshotCursor::default(), end, usize::MAX - 1, &mut notes));
+    assert!(part.snapshot(&mut SnapshotCursor::default(), end, &mut usize::MAX.clone(), &mut notes));
     notes
 }
 
@@ -560,7 +560,7 @@ fn a_start_finds_how_things_stood() {
                     let fresh = || (SnapshotCursor::default(), Vec::new(), world.log.len() - before);
                     let (mut cursor, mut notes, from) = begun.take().unwrap_or_else(fresh);
                     let max = if before == 0 { usize::MAX >> 1 } else { 3 };
-                    if world.part.snapshot(&mut cursor, world.end, max, &mut notes) {
+                    if world.part.snapshot(&mut cursor, world.end, &mut max.clone(), &mut notes) {
                         (whole, since) = (notes, from);
                     } else {
                         begun = Some((cursor, notes, from));
@@ -585,4 +585,25 @@ fn a_start_finds_how_things_stood() {
             }
         }
     }
+}
+
+#[test]
+fn a_piece_of_a_snapshot_looks_at_few_messages_however_few_notes_they_make() {
+    let mut world = World::new(QueueRules::default());
+    for _ in 0..100 {
+        world.send(&[Attributes::default(); 100]);
+    }
+    assert_eq!(world.receive(10_000).len(), 10_000);
+    let (mut cursor, mut notes, mut pieces) = (SnapshotCursor::default(), Vec::new(), 1);
+    while !world.part.snapshot(&mut cursor, world.end, &mut 500, &mut notes) {
+        pieces += 1;
+        assert!(pieces < 100, "it ends");
+    }
+    assert!(pieces >= 10_000 / 500, "{pieces} pieces for 10,000 messages");
+    assert_eq!(notes.iter().filter(|note| note.kind == Kind::Message).map(|note| u64::from(note.count)).sum::<u64>(), 10_000);
+    // Piece by piece it says what it says at once.
+    let (mut cursor, mut in_one) = (SnapshotCursor::default(), Vec::new());
+    assert!(world.part.snapshot(&mut cursor, world.end, &mut usize::MAX.clone(), &mut in_one));
+    let is_of = |notes: &[QueueNote]| notes.iter().map(|note| (note.kind, note.offset, note.count)).collect::<Vec<_>>();
+    assert_eq!(is_of(&notes), is_of(&in_one));
 }
