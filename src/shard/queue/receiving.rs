@@ -12,7 +12,7 @@ use crate::bytes::Bytes;
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{ConnId, PartitionUid, ShardId, SubscriptionUid};
 use crate::subscription::queue::{Kind, Wanted};
-use crate::subscription::{Collected, CollectedPart, Wants};
+use crate::subscription::{Collected, CollectedBatch, CollectedPart, Wants};
 use std::ops::Bound;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -281,34 +281,25 @@ impl Shard {
             }
             let error = if delivered.is_empty() { found.missing.first().map_or(ErrorCode::Ok, |(_, code)| *code) } else { ErrorCode::Ok };
             if !delivered.is_empty() || !error.is_ok() {
-                sent.push((partition, error, delivered, found));
+                sent.push((partition, error, only_with(found.batches, &delivered), delivered));
             }
         }
         if filling.is_orphaned {
             return;
         }
-        let mut payload: Vec<Bytes> = Vec::new();
-        for (_, _, delivered, found) in &sent {
-            let holds_one = |base: u64, end: u64| delivered.iter().any(|leased| (base..end).contains(&leased.offset));
-            payload.extend(found.batches.iter().filter(|b| holds_one(b.base_offset, b.end_offset)).map(|batch| batch.bytes.clone()));
-        }
+        let mut payload: Vec<Bytes> = sent.iter().flat_map(|(_, _, batches, _)| batches).map(|batch| batch.bytes.clone()).collect();
         let counters = &mut self.metrics.counters;
         counters.fetch_bytes += payload.iter().map(Bytes::len).sum::<usize>() as u64;
         counters.fetch_batches += payload.len() as u64;
-        let sizes: Vec<usize> = payload.iter().map(Bytes::len).collect();
         effects.reply(&filling.receive.caller, 0, &mut payload, |out| {
             let mut writer = ReceiveReplyWriter::begin(out, 0);
-            let mut sizes = sizes.iter();
-            for (partition, error, delivered, found) in &sent {
+            for (partition, error, batches, delivered) in &sent {
                 writer.entry(out, partition.0, *error);
                 for leased in delivered {
                     let (offset, lease, deliveries) = (leased.offset, leased.lease, u32::from(leased.deliveries));
                     writer.delivery(out, &Delivery { offset, lease, deliveries });
                 }
-                let holds_one = |base: u64, end: u64| delivered.iter().any(|leased| (base..end).contains(&leased.offset));
-                for _ in found.batches.iter().filter(|b| holds_one(b.base_offset, b.end_offset)) {
-                    writer.payload(*sizes.next().expect("one size per batch") as u32);
-                }
+                batches.iter().for_each(|batch| writer.payload(batch.bytes.len() as u32));
             }
             writer.finish(out);
         });
@@ -392,12 +383,63 @@ enum Standing {
     NotRead,
 }
 
+/// By a search in the batches, which are in order of offset: there may be as many of them as messages.
 fn standing(found: &CollectedPart, offset: u64) -> Standing {
-    if found.batches.iter().any(|batch| (batch.base_offset..batch.end_offset).contains(&offset)) {
+    let at = found.batches.partition_point(|batch| batch.end_offset <= offset);
+    if found.batches.get(at).is_some_and(|batch| batch.base_offset <= offset) {
         return Standing::Here;
     }
     match found.missing.iter().find(|(range, _)| range.contains(&offset)) {
         Some((_, ErrorCode::Damaged)) => Standing::Damaged,
         _ => Standing::NotRead,
+    }
+}
+
+/// The batches that hold a message that is delivered.
+fn only_with(mut batches: Vec<CollectedBatch>, delivered: &[Leased]) -> Vec<CollectedBatch> {
+    // In the order of their delivery, which is not that of offsets where there are priorities.
+    let mut offsets: Vec<u64> = delivered.iter().map(|leased| leased.offset).collect();
+    offsets.sort_unstable();
+    let next_from = |offset: u64| offsets.get(offsets.partition_point(|delivered| *delivered < offset));
+    batches.retain(|batch| next_from(batch.base_offset).is_some_and(|offset| *offset < batch.end_offset));
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Slab;
+
+    fn batch(slab: &mut Slab, base_offset: u64, end_offset: u64) -> CollectedBatch {
+        let buffer = slab.take(16).expect("room for one");
+        CollectedBatch { base_offset, end_offset, bytes: slab.freeze(buffer) }
+    }
+
+    /// Every subset of ten messages in some batches with a hole between them, in falling order of offset as well, against plain loops.
+    #[test]
+    fn messages_are_found_in_their_batches_and_the_others_stay_here() {
+        let slab = &mut Slab::new(1 << 20);
+        let batches = [batch(slab, 2, 3), batch(slab, 3, 6), batch(slab, 8, 10)];
+        let holds = |batch: &CollectedBatch, offset: u64| (batch.base_offset..batch.end_offset).contains(&offset);
+        let found = CollectedPart { batches: batches.to_vec(), missing: vec![(6..8, ErrorCode::Damaged)], ..CollectedPart::default() };
+        for offset in 0..12 {
+            let expected = batches.iter().any(|batch| holds(batch, offset));
+            assert_eq!(matches!(standing(&found, offset), Standing::Here), expected, "{offset}");
+            assert_eq!(matches!(standing(&found, offset), Standing::Damaged), (6..8).contains(&offset), "{offset}");
+        }
+        for set in 0..1u64 << 10 {
+            let mut delivered: Vec<_> =
+                (0..10).filter(|offset| set >> offset & 1 == 1).map(|offset| Leased { offset, deliveries: 1, lease: 1 }).collect();
+            if set % 2 == 1 {
+                delivered.reverse();
+            }
+            let expected: Vec<u64> = batches
+                .iter()
+                .filter(|batch| delivered.iter().any(|leased| holds(batch, leased.offset)))
+                .map(|batch| batch.base_offset)
+                .collect();
+            let kept: Vec<u64> = only_with(batches.to_vec(), &delivered).iter().map(|batch| batch.base_offset).collect();
+            assert_eq!(kept, expected, "{set:b}");
+        }
     }
 }

@@ -278,8 +278,9 @@ impl Part {
     fn lease(&mut self, now: Option<Now>, note: &QueueNote) {
         let lease = note.number as u32;
         let until_us = now.map_or(0, |now| now.mono_us + u64::from(note.ms) * 1000);
+        // Once for all of them: a name is forgotten only after a message named it.
+        let consumer = self.consumers.number(&note.text);
         for offset in note.offset..note.end() {
-            let consumer = self.consumers.number(&note.text);
             self.change(offset, |cell| {
                 cell.state = State::Leased;
                 cell.until_us = until_us;
