@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-cargo build --release --package tramline --package tramline-limits --package tramline-loadgen --package tramline-bench
+cargo build --release --package tramline --package tramline-limits --package tramline-loadgen --package tramline-micro --package tramline-bench
 
 mkdir -p "$dir"
 # Whatever way this ends, no broker stays (it may be halted at that moment, so only KILL reaches it) and no gigabytes either.

@@ -8,7 +8,7 @@ use crate::batches::BATCH_BYTES;
 use crate::broker::Broker;
 use crate::error::BenchError;
 use crate::many::{keeps, p99};
-use crate::measures::{Figure, Measure};
+use crate::measures::{Figure, Goal, Measure};
 use crate::produce::{self, Rate, Until};
 use crate::replay::Replay;
 use crate::runs::{Condition, Pair, RETENTION_BYTES, Runs};
@@ -104,7 +104,7 @@ impl Runs {
 
     fn add_share(&mut self, name: &'static str, shares: &[f64]) {
         let value = median(shares).unwrap_or(0.0);
-        self.conditions.push(Condition { name, value, at_least: SHARE_MIN });
+        self.conditions.push(Condition { name, value, goal: Goal { at_least: Some(SHARE_MIN), at_most: None } });
     }
 
     fn raw_beside_reads(&mut self, measure: Measure, used: &DiskUse, time: Duration) -> Result<Figure, BenchError> {

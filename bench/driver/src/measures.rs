@@ -36,6 +36,13 @@ pub enum Measure {
     /// Latency at a third of the throughput, open loop, over 10,000 partitions, against the same over one.
     #[value(name = "partitions_10000_p99")]
     Partitions10000P99,
+    /// 64 records sent, received and acknowledged, all durable, against only sending them.
+    QueueCycle,
+    /// The same over a thousand queues, against itself over one.
+    #[value(name = "queues_1000")]
+    Queues1000,
+    /// From the sending of a record until a queue's waiting consumer has it, against a streaming one.
+    QueueReceiveLatency,
     /// Latency at a third of the throughput, open loop, while consumers replay cold data, against raw writes beside raw reads.
     ReplayDisturbanceP99,
     /// The same while the sorter works through a backlog, against the same without.
@@ -62,6 +69,10 @@ pub enum Measure {
     LoadgenNullSink,
     /// Longest delay of records in partitions that stay with their member while another one joins a group of 100 over 1,000 partitions, against one heartbeat.
     GroupJoinPause,
+    /// Bytes of memory of each of ten million messages of a queue under lease, also when half of them were acknowledged in random order, against 64.
+    QueueHoles,
+    /// Latency of durable produce while a million messages of a queue are acknowledged in random order and segments sealed, against the same without.
+    QueueStallP99,
 }
 
 /// What a ratio (broker to limit) has to be.
@@ -127,6 +138,11 @@ impl Measure {
             Measure::ClientOverheadNsPerRecord => "client_overhead_ns_per_record",
             Measure::LoadgenNullSink => "loadgen_null_sink",
             Measure::GroupJoinPause => "group_join_pause",
+            Measure::QueueCycle => "queue_cycle",
+            Measure::Queues1000 => "queues_1000",
+            Measure::QueueReceiveLatency => "queue_receive_latency_p50",
+            Measure::QueueHoles => "queue_holes",
+            Measure::QueueStallP99 => "queue_stall_p99",
         }
     }
 
@@ -137,7 +153,7 @@ impl Measure {
 
     /// Whether a 99th percentile is what is compared.
     pub fn is_p99(self) -> bool {
-        matches!(self, Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99)
+        matches!(self, Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 | Measure::QueueStallP99)
     }
 
     /// How long it takes on a machine left alone, in seconds, as far as seen.
@@ -158,6 +174,10 @@ impl Measure {
             Measure::ClientOverheadNsPerRecord => 10,
             Measure::LoadgenNullSink => 30,
             Measure::GroupJoinPause => 45,
+            Measure::QueueCycle | Measure::QueueReceiveLatency => 20,
+            Measure::Queues1000 => 60,
+            Measure::QueueHoles => 120,
+            Measure::QueueStallP99 => 100,
         }
     }
 
@@ -167,6 +187,8 @@ impl Measure {
             Measure::ProduceLeaderRtt => "produce_leader_rtt_p99".to_owned(),
             Measure::ProduceLeaderRttBare => "produce_leader_rtt_bare_p99".to_owned(),
             Measure::ProduceDurableRtt => "produce_durable_rtt_p99".to_owned(),
+            Measure::QueueReceiveLatency => "queue_receive_latency_p99".to_owned(),
+            Measure::QueueStallP99 => "queue_stall_longest".to_owned(),
             other => format!("{}_latency_p99_us", other.name()),
         }
     }
@@ -175,6 +197,9 @@ impl Measure {
     pub fn unit(self) -> &'static str {
         match self {
             Measure::ProduceLeaderRtt | Measure::ProduceLeaderRttBare | Measure::ProduceDurableRtt => "us",
+            Measure::QueueReceiveLatency | Measure::QueueStallP99 => "us",
+            Measure::QueueCycle | Measure::Queues1000 => "10^3/s",
+            Measure::QueueHoles => "bytes",
             Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => "us",
             Measure::MemoryIdleMib | Measure::MemoryGrowthMib => "MiB",
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => "s",
@@ -204,6 +229,11 @@ impl Measure {
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => (None, Some(1.0)),
             Measure::ClientOverheadNsPerRecord => (None, None),
             Measure::LoadgenNullSink => (Some(1.0), None),
+            Measure::QueueCycle => (Some(0.25), None),
+            Measure::Queues1000 => (Some(0.9), None),
+            Measure::QueueReceiveLatency => (None, Some(1.3)),
+            Measure::QueueHoles => (None, Some(1.0)),
+            Measure::QueueStallP99 => (None, Some(2.0)),
         };
         Goal { at_least, at_most }
     }

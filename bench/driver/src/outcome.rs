@@ -66,7 +66,7 @@ impl Outcome {
     /// Nothing measured yet.
     pub fn new(environment: Environment) -> Outcome {
         Outcome {
-            about: "Tramline against the limits of this machine; latencies in microseconds, throughput in 10^9 bytes per second, memory in MiB, starts in seconds, medians of interleaved pairs",
+            about: "Tramline against the limits of this machine; latencies in microseconds, throughput in 10^9 bytes per second, memory in MiB, starts in seconds, queues' rounds in 10^3 records per second, medians of interleaved pairs",
             limits: Numbers::new(),
             tramline: Numbers::new(),
             ratios: Numbers::new(),
@@ -117,8 +117,8 @@ impl Outcome {
     /// Adds what a measure has to reach beside its ratio.
     pub fn add_condition(&mut self, condition: &runs::Condition) {
         let name = condition.name.to_owned();
-        self.reached.insert(name.clone(), condition.value >= condition.at_least);
-        self.targets.insert(name.clone(), format!("at least {}", condition.at_least));
+        self.reached.insert(name.clone(), condition.goal.reached(condition.value));
+        self.targets.insert(name.clone(), condition.goal.words());
         self.ratios.insert(name, round(condition.value));
     }
 

@@ -10,7 +10,7 @@ use crate::contention::{UNDISTURBED_SHARE, Watch};
 use crate::distance::{BETWEEN, Looks, look};
 use crate::error::{BenchError, io_error};
 use crate::limits::Limits;
-use crate::measures::{Figure, Measure};
+use crate::measures::{Figure, Goal, Measure};
 use crate::produce::{self, Until};
 use crate::target::{self, Target};
 use crate::{fetch, rtt};
@@ -129,7 +129,7 @@ pub struct Condition {
     /// What was seen (a median).
     pub value: f64,
     /// What it has to be.
-    pub at_least: f64,
+    pub goal: Goal,
 }
 
 /// How brokers are started that only one measure uses.
@@ -243,6 +243,9 @@ impl Runs {
             Measure::ColdFetchThroughput => self.cold(measure, &target),
             Measure::Partitions1000 => self.partitions(measure, &target),
             Measure::Partitions10000P99 => self.many_p99(measure, &target),
+            Measure::QueueCycle => self.queue_cycle(measure, &target),
+            Measure::Queues1000 => self.queues_1000(measure),
+            Measure::QueueReceiveLatency => self.queue_receive_latency(measure, &target),
             Measure::ReplayDisturbanceP99 => self.replay_disturbance(measure, &target),
             _ => self.many_throughput(measure, &target),
         };
@@ -263,6 +266,8 @@ impl Runs {
             Measure::ClientOverheadNsPerRecord => self.client_overhead(measure),
             Measure::LoadgenNullSink => self.loadgen_into_sink(measure),
             Measure::GroupJoinPause => self.group_join_pause(measure),
+            Measure::QueueHoles => self.queue_holes(measure),
+            Measure::QueueStallP99 => self.queue_stall(measure),
             _ => self.startup(measure, 10),
         }
     }

@@ -2,13 +2,15 @@
 
 use hdrhistogram::Histogram;
 
-/// Median and 99th percentile of latencies, in microseconds.
+/// Median, 99th percentile and the longest of latencies, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantiles {
     /// Median.
     pub p50_us: f64,
     /// 99th percentile.
     pub p99_us: f64,
+    /// The longest.
+    pub max_us: f64,
 }
 
 /// A histogram of nanoseconds up to ten seconds, with three digits.
@@ -16,10 +18,10 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 10_000_000_000, 3).unwrap_or_else(|e| unreachable!("constant bounds: {e}"))
 }
 
-/// The two quantiles of a histogram of nanoseconds.
+/// The quantiles of a histogram of nanoseconds.
 pub fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    Quantiles { p50_us: at(0.5), p99_us: at(0.99) }
+    Quantiles { p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
 }
 
 /// The middle value; of an even number the mean of the two middle ones. `None` without values.

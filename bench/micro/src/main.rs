@@ -1,0 +1,39 @@
+//! `tramline-micro`: what single pieces of the broker cost by themselves.
+//!
+//! Job: run a piece as the broker does, without disk, network and other threads, and write its bytes and times to the standard output as JSON.
+//!
+//! Invariants: memory is what an allocator counted, and times are the thread's processor time: others on the machine make both no worse, but for
+//! caches that they share.
+//!
+//! Not here: the broker as a whole (`bench/driver`).
+
+mod allocator;
+mod clock;
+mod holes;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// What single pieces of the broker cost by themselves.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+enum Arguments {
+    /// Messages of one queue under lease, acknowledged in random order
+    QueueHoles {
+        /// Messages at the start, in tenths of which is counted
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1000..=16_000_000))]
+        messages: u64,
+        /// Seed of the order
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments::QueueHoles { messages, seed } = Arguments::parse();
+    let figures = holes::run(messages, seed);
+    let figures: serde_json::Map<String, serde_json::Value> =
+        figures.into_iter().map(|(name, value)| (name, serde_json::json!((value * 1000.0).round() / 1000.0))).collect();
+    println!("{}", serde_json::json!({ "figures": figures }));
+    ExitCode::SUCCESS
+}
