@@ -65,6 +65,8 @@ pub(super) struct QueueHere {
     /// The part that was delivered from last: the others go first.
     pub(super) last_served: PartitionUid,
     pub(super) holder: Option<Holder>,
+    /// When the holder may lose it: its place among the waits.
+    pub(super) holder_over_us: u64,
 }
 
 /// A note that has to reach the log.
@@ -115,6 +117,8 @@ pub(in crate::shard) struct QueueCare {
     pub(super) fillings: BTreeMap<u64, Filling>,
     /// Looks under way, by their tickets.
     pub(super) looks: BTreeMap<u64, PartKey>,
+    /// For whom batches were read last: the others go first.
+    pub(super) looked_last: PartKey,
     pub(super) next_ticket: u64,
     pub(in crate::shard) keeping: Keeping,
     pub(super) burying: Burying,
@@ -264,6 +268,7 @@ impl Shard {
                 ready: BTreeSet::new(),
                 last_served: PartitionUid(0),
                 holder: None,
+                holder_over_us: 0,
             };
             let known = self.queues.queues.entry(uid).or_insert_with(fresh);
             (known.view, known.rules) = (Arc::clone(queue), rules);

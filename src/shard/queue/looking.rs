@@ -13,10 +13,13 @@ use crate::ids::PartitionUid;
 use crate::partition::BatchRef;
 use crate::subscription::queue::{Looked, Stamp};
 use crate::subscription::{Collected, Wants};
+use std::ops::Bound;
 use tramline_wire::batch::{BATCH_APPEND_TIME, BatchView, LeaderStamp};
 
 /// Parts for which batches are being read, at most.
 const LOOKING_MAX: usize = 4;
+/// Parts that one turn asks whether they are behind.
+const ASKED_AT_ONCE: usize = 64;
 /// Bytes that one look reads: of small records a tenth of a millisecond's work.
 const LOOK_BYTES: usize = 256 << 10;
 /// Tickets of looks have this bit; those of receives and burials do not.
@@ -56,12 +59,15 @@ impl Shard {
             return;
         }
         let mut looking = self.queues.looks.len();
-        // In turns: whoever has looked goes to the end.
-        let keys: Vec<PartKey> = self.queues.behind.iter().copied().collect();
+        // In turns, some at a time: whoever has looked goes to the end.
+        let last = self.queues.looked_last;
+        let after = self.queues.behind.range((Bound::Excluded(last), Bound::Unbounded));
+        let keys: Vec<PartKey> = after.chain(self.queues.behind.range(..=last)).take(ASKED_AT_ONCE).copied().collect();
         for key in keys {
             if looking >= LOOKING_MAX {
                 return;
             }
+            self.queues.looked_last = key;
             let here = &self.queues.parts[&key];
             let (slot, from) = (here.slot, here.part.looked_to());
             let Some(partition) = self.partitions.get(slot) else { continue };

@@ -26,6 +26,8 @@ const NAMED_MAX: usize = 256;
 const FILLINGS_MAX: usize = 1_000;
 /// Among the waits: not a receive's, but the time at which the holder of an exclusive queue may lose it.
 const HOLDER: u64 = u64::MAX;
+/// A message that the disk did not give waits so long before it is tried again.
+const UNREAD_PAUSE_US: u64 = 1_000_000;
 /// Payload of one reply, at most, unless one batch is larger.
 const RECEIVE_BYTES_MAX: u32 = 1 << 20;
 
@@ -279,11 +281,17 @@ impl Shard {
             let (mut notes, mut delivered) = (Vec::new(), Vec::with_capacity(leases.len()));
             for leased in leases {
                 let Some(here) = self.queues.parts.get_mut(&key) else { continue };
-                match standing(&found, leased.offset) {
-                    _ if filling.is_orphaned => here.part.undo_lease(now, &rules, leased.offset, leased.lease, &mut notes),
+                let (offset, lease) = (leased.offset, leased.lease);
+                // It was deleted or purged meanwhile, or so much time has passed that it is another's already.
+                if here.part.check_lease(now, offset, lease).is_err() {
+                    continue;
+                }
+                match standing(&found, offset) {
+                    _ if filling.is_orphaned => here.part.undo_lease(now, &rules, offset, lease, 0, &mut notes),
                     Standing::Here => delivered.push(leased),
-                    Standing::Damaged => here.part.bury_damaged(now, leased.offset, &mut notes),
-                    Standing::NotRead => here.part.undo_lease(now, &rules, leased.offset, leased.lease, &mut notes),
+                    Standing::Damaged => here.part.bury_damaged(now, offset, &mut notes),
+                    Standing::NotRead => here.part.undo_lease(now, &rules, offset, lease, 0, &mut notes),
+                    Standing::Failed => here.part.undo_lease(now, &rules, offset, lease, UNREAD_PAUSE_US, &mut notes),
                 }
             }
             if !notes.is_empty() {
@@ -319,12 +327,12 @@ impl Shard {
 
     /// Receivers whose wait is over get an empty reply.
     pub(super) fn end_waits(&mut self, now: Now, effects: &mut Effects) {
-        // Whoever came with something at hand was served before he came to wait.
-        while let Some((at_us, uid, id)) = self.queues.waits.first().copied().filter(|(at_us, ..)| *at_us <= now.mono_us) {
+        let due: Vec<_> = self.queues.waits.range(..=(now.mono_us, SubscriptionUid(u64::MAX), u64::MAX)).copied().collect();
+        for (at_us, uid, id) in due {
             if id != HOLDER && self.queues.hungry.contains(&uid) {
-                // It has not had its turn: the next one ends it.
+                // What is at hand is looked at first, also with a wait of zero: it has not had its turn.
                 effects.wake_at(now.mono_us);
-                return;
+                continue;
             }
             self.queues.waits.remove(&(at_us, uid, id));
             if id == HOLDER {
@@ -383,6 +391,8 @@ impl Shard {
         if over_us <= now.mono_us {
             queue.holder = None;
         } else if !queue.waiting.is_empty() {
+            let before_us = std::mem::replace(&mut queue.holder_over_us, over_us);
+            self.queues.waits.remove(&(before_us, uid, HOLDER));
             self.queues.waits.insert((over_us, uid, HOLDER));
             effects.wake_at(over_us);
         }
@@ -392,7 +402,10 @@ impl Shard {
 enum Standing {
     Here,
     Damaged,
+    /// It did not fit.
     NotRead,
+    /// The disk did not give it.
+    Failed,
 }
 
 /// By a search in the batches, which are in order of offset: there may be as many of them as messages.
@@ -403,7 +416,8 @@ fn standing(found: &CollectedPart, offset: u64) -> Standing {
     }
     match found.missing.iter().find(|(range, _)| range.contains(&offset)) {
         Some((_, ErrorCode::Damaged)) => Standing::Damaged,
-        _ => Standing::NotRead,
+        Some(_) => Standing::Failed,
+        None => Standing::NotRead,
     }
 }
 

@@ -294,7 +294,7 @@ impl Part {
                 cell.deliveries = note.deliveries;
             });
         }
-        self.next_lease = self.next_lease.max(lease.saturating_add(1));
+        self.next_lease = lease.wrapping_add(1).max(1);
         if now.is_some() {
             self.leases_due.push(until_us, note.offset, note.count);
             if note.deliveries > 1 {

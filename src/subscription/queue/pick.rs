@@ -85,7 +85,7 @@ impl Part {
 
     /// Leases up to `wanted.max` messages, those of higher priority first, then by offset; the notes go behind `out`. Answers how many.
     pub fn pick(&mut self, now: Now, rules: &QueueRules, wanted: Wanted<'_>, out: &mut Vec<QueueNote>) -> u32 {
-        if !self.has_ready(rules) || self.next_lease == u32::MAX {
+        if !self.has_ready(rules) {
             return 0;
         }
         let room = u64::from(rules.max_in_flight) - self.leased_count();
@@ -160,7 +160,9 @@ impl Part {
             return Err(EndRefused::Unknown);
         }
         if u64::from(cell.lease) != lease {
-            return Err(if lease < u64::from(cell.lease) { EndRefused::Lost } else { EndRefused::Unknown });
+            // Numbers begin anew after 2^32: the nearer way round tells which is older.
+            let is_older = u32::try_from(lease).is_ok_and(|lease| cell.lease.wrapping_sub(lease) < 1 << 31);
+            return Err(if is_older && lease > 0 { EndRefused::Lost } else { EndRefused::Unknown });
         }
         if cell.state != State::Leased || cell.until_us <= now.mono_us {
             return Err(EndRefused::Expired);
@@ -168,10 +170,18 @@ impl Part {
         Ok(cell)
     }
 
-    /// A lease that was just given could not be used: the message does not fit, or cannot be read now. It is as if it had not been given.
-    pub fn undo_lease(&mut self, now: Now, rules: &QueueRules, offset: u64, lease: u64, out: &mut Vec<QueueNote>) {
-        // It may have run out meanwhile, which is as good.
-        let _ = self.end(now, rules, offset, lease, Ending::Release, out);
+    /// A lease that was just given could not be used: the message does not fit, or cannot be read now. It is as if it had not been given; the next one
+    /// is given after `delay_us`.
+    pub fn undo_lease(&mut self, now: Now, rules: &QueueRules, offset: u64, lease: u64, delay_us: u64, out: &mut Vec<QueueNote>) {
+        // It may have run out meanwhile: then that is told already, and nobody had it.
+        let is_his = |cell: &Cell| cell.state == State::Leased && u64::from(cell.lease) == lease;
+        let Some(cell) = self.cells.get(offset).copied().filter(is_his) else { return };
+        let number = if delay_us == 0 { 0 } else { (now.utc_us.max(0) as u64).saturating_add(delay_us) };
+        let text = self.consumers.name(cell.consumer).into();
+        let deliveries = cell.deliveries.saturating_sub(1);
+        let note = QueueNote { deliveries, number, why: Why::Released, at_us: now.utc_us, text, ..QueueNote::new(Kind::Wait, offset) };
+        self.say(now, note, out);
+        self.expire_at(now, rules, offset, out);
     }
 
     /// What is stored of a leased message does not check: it is dead, whatever the rules say.

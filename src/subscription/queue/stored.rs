@@ -143,7 +143,7 @@ impl Part {
                 self.mark_begun();
                 self.looked_to = self.looked_to.max(note.offset);
                 self.begin_us = note.at_us;
-                self.next_lease = self.next_lease.max(note.number as u32);
+                self.next_lease = note.number as u32;
             }
             Kind::Fresh => self.fresh.insert(note.offset..note.number),
             Kind::Message => (note.offset..note.end()).for_each(|offset| self.restore_message(offset, note)),

@@ -212,6 +212,27 @@ fn a_token_is_good_for_one_lease() {
 }
 
 #[test]
+fn numbers_of_leases_begin_anew_and_older_ones_are_still_told_apart() {
+    let mut world = World::new(QueueRules { retry_initial_us: 0, max_deliveries: None, ..QueueRules::default() });
+    world.part.next_lease = u32::MAX - 1;
+    world.send(&[PLAIN]);
+    let got: Vec<Got> = (0..4)
+        .map(|_| {
+            let got = world.receive(1)[0];
+            world.pass_ms(30_100);
+            got
+        })
+        .collect();
+    assert_eq!(got.iter().map(|got| got.lease).collect::<Vec<_>>(), [u64::from(u32::MAX) - 1, u64::from(u32::MAX), 1, 2]);
+    let last = world.receive(1)[0];
+    for old in &got {
+        assert_eq!(world.end_lease(*old, Ending::Ack), Err(EndRefused::Lost), "{old:?}");
+    }
+    assert_eq!(world.end_lease(Got { lease: 4, ..last }, Ending::Ack), Err(EndRefused::Unknown));
+    world.ack(last);
+}
+
+#[test]
 fn an_extended_lease_lasts_longer() {
     let mut world = World::new(QueueRules::default());
     world.send(&[PLAIN; 2]);
