@@ -41,6 +41,11 @@ fn refused(code: ErrorCode, what: &str) -> ApiError {
     ApiError::new(code, format!("nothing of the step was done: {what}: {}", code.sentence()))
 }
 
+/// A partition that is led elsewhere, beside one that is led here, lies in another replica group: to go there would not help.
+fn apart(error: ErrorCode, group: Option<GroupId>) -> ErrorCode {
+    if error == ErrorCode::NotLeader && group.is_some() { ErrorCode::NotCoLocated } else { error }
+}
+
 impl Shard {
     pub(in crate::shard) fn step_together(
         &mut self,
@@ -131,7 +136,7 @@ impl Shard {
         for ack in request.acks.iter() {
             let what = format!("the ack of {} of partition {}", ack.offset, ack.partition_uid);
             let queue = self.known_queue(ack.queue_uid)?;
-            let key = self.part_of(queue, PartitionUid(ack.partition_uid)).map_err(|error| refused(error, &what))?;
+            let key = self.part_of(queue, PartitionUid(ack.partition_uid)).map_err(|error| refused(apart(error, group), &what))?;
             self.in_one_group(&mut group, key.1)?;
             let part = &self.queues.parts[&key].part;
             part.check_lease(now, ack.offset, ack.lease).map_err(|error| refused(code_of(error), &what))?;
@@ -144,7 +149,7 @@ impl Shard {
         for (entry, batch) in request.batches(payload).map_err(ApiError::from)? {
             let uid = PartitionUid(entry.partition_uid);
             let what = format!("the batch for partition {uid}");
-            let slot = self.readable(uid).map_err(|error| refused(error.code, &what))?;
+            let slot = self.readable(uid).map_err(|error| refused(apart(error.code, group), &what))?;
             self.in_one_group(&mut group, uid)?;
             let rules = self.partitions.get(slot).expect("readable").rules;
             let limits = api::produce::limits(&rules, &self.settings);
@@ -166,7 +171,7 @@ impl Shard {
             let uid = PartitionUid(commit.partition_uid);
             let what = format!("the offset of partition {uid}");
             let subscription = self.known_group(commit.group_uid)?;
-            self.readable(uid).map_err(|error| refused(error.code, &what))?;
+            self.readable(uid).map_err(|error| refused(apart(error.code, group), &what))?;
             self.in_one_group(&mut group, uid)?;
             if commit.metadata.len() > OFFSET_METADATA_BYTES_MAX {
                 return Err(refused(
