@@ -371,6 +371,10 @@ impl World {
                     self.say(|| format!("shard {shard} stops: {reason}"));
                     self.totals.note(Counted::ShardsFailed);
                     self.node.seats[shard].failed = true;
+                    // What a start could not make sense of is told with the first view.
+                    if reason.starts_with("what is stored of") {
+                        self.refused = Some(reason);
+                    }
                 }
                 Effect::Mesh { to, message } => {
                     // Inboxes are queues: messages of a pair of shards keep their order.
