@@ -7,7 +7,9 @@ mod common;
 use common::{Node, Options, WAIT};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use tramline_client::{At, Client, Config, ConsumerConfig, ErrorCode, ProducerConfig, QueueConsumerConfig, Record, Start, Step};
+use tramline_client::{
+    At, Client, Config, ConsumerConfig, ErrorCode, LeaseToken, ProducerConfig, QueueConsumerConfig, Record, Start, Step,
+};
 
 const MESSAGES: usize = 300;
 const PARTITIONS: u32 = 4;
@@ -105,6 +107,12 @@ fn what_lies_apart_is_refused_and_nothing_of_it_done() {
     let mut steps = client.steps().unwrap();
     let record = |partition| Record { topic: "out", partition: Some(partition), value: Some(b"v"), ..Record::default() };
     let apart = steps.take(&Step::new().publish(record(0)).publish(record(1))).expect_err("two shards");
+    assert_eq!(apart.code(), Some(ErrorCode::NotCoLocated), "{apart}");
+    // The same where one of the two is an ack.
+    let found = client.metadata(&["in"]).unwrap();
+    let queue = client.create_queue("q", "in", At::Earliest, &[], false).unwrap();
+    let token = LeaseToken { partition_uid: found.topics[0].partitions[1].uid, offset: 0, lease: 1 };
+    let apart = steps.take(&Step::new().ack(queue.uid, token).publish(record(0))).expect_err("two shards");
     assert_eq!(apart.code(), Some(ErrorCode::NotCoLocated), "{apart}");
     assert!(read_all(&client, "out").is_empty());
     assert_eq!(steps.take(&Step::new().publish(record(1)).publish(record(1))).unwrap().len(), 1);

@@ -149,9 +149,10 @@ pub fn first_partition(kind: tramline_wire::kind::Kind, meta: &[u8]) -> Option<u
             DeleteMessagesRequest::decode(meta).ok().and_then(|request| request.entries.iter().next()).map(|entry| entry.partition_uid)
         }
         Kind::Step => StepRequest::decode(meta).ok().and_then(|request| {
-            let ack = request.acks.iter().next().map(|ack| ack.partition_uid);
-            let commit = || request.commits.iter().next().map(|commit| commit.partition_uid);
-            ack.or_else(commit).or_else(|| request.entries.iter().next().map(|entry| entry.partition_uid))
+            // In the order in which they are checked: of the first it is found out where it belongs, of the others that they lie elsewhere.
+            let batch = request.entries.iter().next().map(|entry| entry.partition_uid);
+            let ack = || request.acks.iter().next().map(|ack| ack.partition_uid);
+            batch.or_else(ack).or_else(|| request.commits.iter().next().map(|commit| commit.partition_uid))
         }),
         Kind::Browse => BrowseRequest::decode(meta).ok().map(|request| request.partition_uid),
         _ => None,
@@ -170,11 +171,13 @@ pub fn describe(out: &mut Vec<u8>, queue: &QueueView, topic: &TopicView, status:
         })
         .collect();
     let none = QueueStatus { oldest_us: TIME_NONE_US, ..QueueStatus::default() };
+    let mut sorted: Vec<_> = status.iter().collect();
+    sorted.sort_unstable_by_key(|status| status.uid);
     let partitions: Vec<_> = topic
         .partitions
         .iter()
         .map(|place| {
-            let found = status.iter().find(|status| status.uid == place.uid);
+            let found = sorted.binary_search_by_key(&place.uid, |status| status.uid).ok().map(|at| sorted[at]);
             let of = found.unwrap_or(&none);
             QueuePartition {
                 partition: place.number,
@@ -210,4 +213,21 @@ pub fn describe(out: &mut Vec<u8>, queue: &QueueView, topic: &TopicView, status:
         partitions: List::of(&partitions),
     }
     .encode(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{QUEUE_SETTINGS, SettingKind};
+
+    #[test]
+    fn a_request_may_ask_for_what_a_setting_may_say() {
+        let range = |key: &str| {
+            let setting = QUEUE_SETTINGS.iter().find(|setting| setting.key == key).unwrap();
+            let SettingKind::Integer { min, max, .. } = setting.kind else { panic!("{key} is a number") };
+            (min, max)
+        };
+        assert_eq!(range("visibility.timeout.ms"), (i64::from(*LEASE_MS.start()), i64::from(*LEASE_MS.end())));
+        assert_eq!(range("retry.max.ms"), (0, i64::from(DELAY_MS_MAX)));
+    }
 }

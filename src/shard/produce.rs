@@ -10,8 +10,8 @@ use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid};
 use crate::log::{AppendRefused, Appended};
-use crate::partition::{BatchRef, TopicRules};
-use tramline_wire::batch::LeaderStamp;
+use crate::partition::{BatchRef, Slot, TopicRules};
+use tramline_wire::batch::{BatchView, LeaderStamp};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::level::Level;
@@ -161,24 +161,50 @@ impl Shard {
         source: Source,
         effects: &mut Effects,
     ) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
-        let Some(slot) = self.partitions.slot(uid) else { return Err(NotTaken::Refused(self.not_here(uid).0)) };
-        let partition = self.partitions.get(slot).expect("a uid's slot is filled");
-        let (group, rules) = (partition.group, partition.rules);
-        let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
-        let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
-        let limits = match source {
-            Source::Producer => api::produce::limits(&rules, &self.settings),
-            Source::DeadLetters => api::produce::letter_limits(&rules, &self.settings),
-        };
-        let view = api::produce::check(batch, &limits, &rules, now.utc_us).map_err(|error| NotTaken::Refused(error.code()))?;
-        let mark = view.producer();
-        if mark.id != 0 {
+        let (slot, view) = self.check_batch(now, uid, batch, source).map_err(NotTaken::Refused)?;
+        if view.producer().id != 0 {
             match self.check_mark(slot, &view) {
                 Marked::New => {}
                 Marked::Repeated(result, group_bit, in_block) => return Ok((result, group_bit, in_block)),
                 Marked::Refused(error) => return Err(NotTaken::Refused(error)),
             }
         }
+        self.append_checked(now, slot, batch, &view, source, effects)
+    }
+
+    /// Checks everything of a batch but its producer's mark; answers where it goes.
+    pub(super) fn check_batch<'a>(
+        &self,
+        now: Now,
+        uid: PartitionUid,
+        batch: &'a [u8],
+        source: Source,
+    ) -> Result<(Slot, BatchView<'a>), ErrorCode> {
+        let slot = self.partitions.slot(uid).ok_or_else(|| self.not_here(uid).0)?;
+        let partition = self.partitions.get(slot).expect("a uid's slot is filled");
+        self.groups.leader_term(partition.group).ok_or(ErrorCode::NotLeader)?;
+        let limits = match source {
+            Source::Producer => api::produce::limits(&partition.rules, &self.settings),
+            Source::DeadLetters => api::produce::letter_limits(&partition.rules, &self.settings),
+        };
+        let view = api::produce::check(batch, &limits, &partition.rules, now.utc_us).map_err(|error| error.code())?;
+        Ok((slot, view))
+    }
+
+    /// Appends a batch that was checked, and its mark too.
+    pub(super) fn append_checked(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        batch: &[u8],
+        view: &BatchView<'_>,
+        source: Source,
+        effects: &mut Effects,
+    ) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
+        let partition = self.partitions.get(slot).expect("checked");
+        let (uid, group, rules, mark) = (partition.uid, partition.group, partition.rules, view.producer());
+        let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
+        let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
         let mut appended = self.append(group, batch, &stamp, &rules);
         if appended == Err(AppendRefused::Full) && self.log.ready_to_close() {
             self.close_block(now, effects);
@@ -206,7 +232,7 @@ impl Shard {
         self.partitions.touch(group, appended.block, slot, placed.end_offset());
         self.urgent |= self.sessions.is_awaited(slot);
         if self.queues.has_queues_on(uid) {
-            self.show_queues(now, uid, &view, &stamp, &placed);
+            self.show_queues(now, uid, view, &stamp, rules.append_time);
         }
         if rules.visible_at_leader && self.visible_at_close.last() != Some(&slot) {
             self.visible_at_close.push(slot);

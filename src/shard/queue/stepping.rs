@@ -18,9 +18,11 @@ use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{GroupId, PartitionUid};
 use crate::log::AppendRefused;
+use crate::partition::Slot;
 use crate::subscription::queue::{Ending, PAYLOAD_BYTES_MAX, QueueNote, encode_queue_notes};
 use crate::subscription::{NoteKind, OffsetNote};
 use std::collections::BTreeSet;
+use tramline_wire::batch::BatchView;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::group::OFFSET_METADATA_BYTES_MAX;
@@ -34,7 +36,14 @@ struct Checked<'a> {
     group: GroupId,
     acks: Vec<(PartKey, u64, u64)>,
     commits: Vec<OffsetNote>,
-    batches: Vec<(PartitionUid, &'a [u8])>,
+    batches: Vec<(Slot, &'a [u8], BatchView<'a>)>,
+}
+
+/// The batches of a step.
+enum Batches<'a> {
+    New(Vec<(Slot, &'a [u8], BatchView<'a>)>),
+    /// All of them came before.
+    Again(Vec<StepResult>),
 }
 
 fn refused(code: ErrorCode, what: &str) -> ApiError {
@@ -66,15 +75,20 @@ impl Shard {
         if self.queues.has_pending() {
             return Ok(Taken::Blocked);
         }
-        if let Some(results) = self.step_again(&request, frame.payload)? {
-            self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Step(results)));
-            return Ok(Taken::Yes);
-        }
-        let checked = self.check_step(now, &request, frame.payload)?;
+        let mut group = None;
+        let batches = match self.check_batches(now, &request, frame.payload, &mut group)? {
+            Batches::New(batches) => batches,
+            // Its acks and commits were taken with them.
+            Batches::Again(results) => {
+                self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Step(results)));
+                return Ok(Taken::Yes);
+            }
+        };
+        let checked = self.check_rest(now, &request, batches, group)?;
         // Each note in a payload of its own is the most there can be.
         let acks = std::iter::repeat_n(NOTE_ROOM_BYTES, checked.acks.len());
         let commits = checked.commits.iter().map(|note| NOTE_ROOM_BYTES + note.metadata.len());
-        let sizes: Vec<usize> = checked.batches.iter().map(|(_, batch)| batch.len()).chain(acks).chain(commits).collect();
+        let sizes: Vec<usize> = checked.batches.iter().map(|(_, batch, _)| batch.len()).chain(acks).chain(commits).collect();
         let mut reserved = self.log.reserve_together(&mut self.slab, &sizes);
         if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
             self.close_block(now, effects);
@@ -95,42 +109,54 @@ impl Shard {
         Ok(Taken::Yes)
     }
 
-    /// Where every batch of the step came before: what it was answered then. A step of which some batches did cannot be.
-    fn step_again(&mut self, request: &StepRequest<'_>, payload: &[u8]) -> Result<Option<Vec<StepResult>>, ApiError> {
-        let mut results = Vec::with_capacity(request.entries.len());
-        let mut block = None;
+    /// Checks the batches. Where every one of them came before, the step did: it is answered as then. One of which some did cannot be.
+    fn check_batches<'a>(
+        &mut self,
+        now: Now,
+        request: &StepRequest<'a>,
+        payload: &'a [u8],
+        group: &mut Option<GroupId>,
+    ) -> Result<Batches<'a>, ApiError> {
+        let mut batches: Vec<(Slot, &'a [u8], BatchView<'a>)> = Vec::with_capacity(request.entries.len());
+        let mut again = Vec::new();
         for (entry, batch) in request.batches(payload)? {
-            let Some(slot) = self.partitions.slot(PartitionUid(entry.partition_uid)) else { return Ok(None) };
-            let Ok(view) = tramline_wire::batch::BatchView::parse_exact(batch) else { return Ok(None) };
-            if view.producer().id == 0 {
-                return Ok(None);
-            }
-            match self.check_mark(slot, &view) {
-                Marked::Repeated(result, groups, in_block) => {
-                    let (partition_uid, base_offset) = (result.uid, result.base_offset);
-                    results.push(StepResult { partition_uid, base_offset, append_time_us: result.append_time_us });
-                    block = block.max(Some((groups, in_block)));
+            let uid = PartitionUid(entry.partition_uid);
+            let what = format!("the batch for partition {uid}");
+            self.readable(uid).map_err(|error| refused(apart(error.code, *group), &what))?;
+            self.in_one_group(group, uid)?;
+            let (slot, view) = self.check_batch(now, uid, batch, Source::Producer).map_err(|error| refused(error, &what))?;
+            if view.producer().id != 0 {
+                // A second batch of one producer for one partition would be found out of sequence before the first is appended.
+                if batches.iter().any(|(other, ..)| *other == slot) {
+                    return Err(refused(ErrorCode::InvalidRequest, "a step has one marked batch for each partition"));
                 }
-                Marked::New if results.is_empty() => return Ok(None),
-                Marked::Refused(error) => return Err(refused(error, "a batch")),
-                Marked::New => return Err(refused(ErrorCode::InvalidRequest, "some of its batches came before, and not all")),
+                match self.check_mark(slot, &view) {
+                    Marked::New => {}
+                    Marked::Repeated(result, groups, in_block) => {
+                        self.queues.wait_for_block(groups, in_block);
+                        let (partition_uid, base_offset) = (result.uid, result.base_offset);
+                        again.push(StepResult { partition_uid, base_offset, append_time_us: result.append_time_us });
+                    }
+                    Marked::Refused(error) => return Err(refused(error, &what)),
+                }
             }
+            batches.push((slot, batch, view));
         }
-        if results.is_empty() {
-            return Ok(None);
+        match again.len() {
+            0 => Ok(Batches::New(batches)),
+            all if all == batches.len() => Ok(Batches::Again(again)),
+            _ => Err(refused(ErrorCode::InvalidRequest, "some of its batches came before, and not all")),
         }
-        if results.len() < request.entries.len() {
-            return Err(refused(ErrorCode::InvalidRequest, "some of its batches came before, and not all"));
-        }
-        if let Some((groups, in_block)) = block {
-            self.queues.wait_for_block(groups, in_block);
-        }
-        Ok(Some(results))
     }
 
-    /// Checks everything, and changes nothing but the highest epoch known of an offset's owner.
-    fn check_step<'a>(&mut self, now: Now, request: &StepRequest<'a>, payload: &'a [u8]) -> Result<Checked<'a>, ApiError> {
-        let mut group = None;
+    /// Checks everything else, and changes nothing but the highest epoch known of an offset's owner.
+    fn check_rest<'a>(
+        &mut self,
+        now: Now,
+        request: &StepRequest<'_>,
+        batches: Vec<(Slot, &'a [u8], BatchView<'a>)>,
+        mut group: Option<GroupId>,
+    ) -> Result<Checked<'a>, ApiError> {
         let mut named = BTreeSet::new();
         let mut acks = Vec::with_capacity(request.acks.len());
         for ack in request.acks.iter() {
@@ -144,26 +170,6 @@ impl Shard {
                 return Err(refused(ErrorCode::InvalidRequest, &format!("{what} is there twice")));
             }
             acks.push((key, ack.offset, ack.lease));
-        }
-        let mut batches = Vec::with_capacity(request.entries.len());
-        for (entry, batch) in request.batches(payload).map_err(ApiError::from)? {
-            let uid = PartitionUid(entry.partition_uid);
-            let what = format!("the batch for partition {uid}");
-            let slot = self.readable(uid).map_err(|error| refused(apart(error.code, group), &what))?;
-            self.in_one_group(&mut group, uid)?;
-            let rules = self.partitions.get(slot).expect("readable").rules;
-            let limits = api::produce::limits(&rules, &self.settings);
-            let view = api::produce::check(batch, &limits, &rules, now.utc_us).map_err(|error| refused(error.code(), &what))?;
-            if view.producer().id != 0 {
-                // A second batch of one producer for one partition would be found out of sequence before the first is appended.
-                if batches.iter().any(|(other, _)| *other == uid) {
-                    return Err(refused(ErrorCode::InvalidRequest, "a step has one marked batch for each partition"));
-                }
-                if let Marked::Refused(error) = self.check_mark(slot, &view) {
-                    return Err(refused(error, &what));
-                }
-            }
-            batches.push((uid, batch));
         }
         // Last: from here on nothing is refused.
         let mut wanted = Vec::with_capacity(request.commits.len());
@@ -211,13 +217,12 @@ impl Shard {
         let Checked { group, acks, commits, batches } = checked;
         let block = self.log.open_block_seq();
         let mut results = Vec::with_capacity(batches.len());
-        for (uid, batch) in batches {
-            let Ok((result, _, in_block)) = self.take_batch(now, uid, batch, Source::Producer, effects) else {
-                unreachable!("checked, and there is room")
-            };
+        for (slot, batch, view) in batches {
+            let taken = self.append_checked(now, slot, batch, &view, Source::Producer, effects);
+            let Ok((result, _, in_block)) = taken else { unreachable!("checked, and there is room") };
             assert_eq!(in_block, block, "a step stands in one block");
             let (base_offset, append_time_us) = (result.base_offset, result.append_time_us);
-            results.push(StepResult { partition_uid: uid.0, base_offset, append_time_us });
+            results.push(StepResult { partition_uid: result.uid, base_offset, append_time_us });
         }
         let mut at = 0;
         while at < acks.len() {

@@ -142,6 +142,12 @@ fn a_step_that_is_sent_again_is_done_once() {
     assert_eq!(refused(&mut scene, &[&got[0]], &[], &[(output, &second)]), ErrorCode::UnknownLease);
     assert_eq!(step(&mut scene, &[&got[1]], &[], &[(output, &second)]), [1], "a refused one takes no number");
     assert_eq!(scene.world.read(output, 0).0.len(), 2);
+    // One that came before beside one without a mark, in either order.
+    let unmarked = batch(b"U", UNMARKED);
+    assert_eq!(refused(&mut scene, &[], &[], &[(output, &second), (input, &unmarked)]), ErrorCode::InvalidRequest);
+    assert_eq!(refused(&mut scene, &[], &[], &[(input, &unmarked), (output, &second)]), ErrorCode::InvalidRequest);
+    assert_eq!(refused(&mut scene, &[], &[], &[(input, &batch(b"N", mark(0))), (output, &second)]), ErrorCode::InvalidRequest);
+    assert_eq!(scene.world.read(output, 0).0.len(), 2);
     let third = batch(b"C", mark(2));
     assert_eq!(refused(&mut scene, &[], &[], &[(output, &second), (output, &third)]), ErrorCode::InvalidRequest);
     let ahead = batch(b"D", mark(9));
