@@ -93,8 +93,6 @@ pub struct View {
     queues: Vec<Arc<QueueView>>,
     /// (uid, place in `queues`), by uid.
     queues_by_uid: Vec<(SubscriptionUid, u32)>,
-    /// (topic, place in `queues`), by topic and then by name.
-    queues_by_topic: Vec<(TopicUid, u32)>,
     /// (uid, topic, number), by uid.
     by_uid: Vec<(PartitionUid, u32, u32)>,
 }
@@ -107,14 +105,12 @@ impl View {
         assert!(queues.windows(2).all(|w| w[0].name < w[1].name), "queues in order of names");
         let mut queues_by_uid: Vec<_> = queues.iter().enumerate().map(|(at, queue)| (queue.uid, at as u32)).collect();
         queues_by_uid.sort_unstable();
-        let mut queues_by_topic: Vec<_> = queues.iter().enumerate().map(|(at, queue)| (queue.topic, at as u32)).collect();
-        queues_by_topic.sort_unstable();
         let mut groups_by_uid: Vec<_> = groups.iter().enumerate().map(|(at, group)| (group.uid, at as u32)).collect();
         groups_by_uid.sort_unstable();
         let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
         let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
         by_uid.sort_unstable();
-        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, queues_by_topic, by_uid }
+        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid }
     }
 
     /// The consumer group of this name.
@@ -142,13 +138,6 @@ impl View {
     pub fn queue_by_uid(&self, uid: SubscriptionUid) -> Option<&Arc<QueueView>> {
         let at = self.queues_by_uid.binary_search_by_key(&uid, |entry| entry.0).ok()?;
         Some(&self.queues[self.queues_by_uid[at].1 as usize])
-    }
-
-    /// The queues of a topic, by name.
-    pub fn queues_of_topic(&self, topic: TopicUid) -> impl Iterator<Item = &Arc<QueueView>> {
-        let from = self.queues_by_topic.partition_point(|entry| entry.0 < topic);
-        let of_topic = self.queues_by_topic[from..].iter().take_while(move |entry| entry.0 == topic);
-        of_topic.map(|(_, at)| &self.queues[*at as usize])
     }
 
     /// All queues, by name.

@@ -22,7 +22,6 @@ mod offsets;
 mod produce;
 mod producers;
 mod queue;
-mod queues;
 mod reads;
 mod requests;
 mod retention;

@@ -442,7 +442,7 @@ impl Shard {
             self.write_controls(now, effects);
             self.close_blocks(now, effects);
         }
-        self.look_for_queues();
+        self.look_for_queues(now, effects);
         if self.sessions.has_work() {
             let conns = &self.conns;
             self.sessions.pump(&self.partitions, &mut self.log, &mut self.slab, effects, |conn| conns.queued_bytes(conn));

@@ -101,12 +101,12 @@ impl Collecting {
     pub(super) fn turn(&mut self, owner: Owner, cursor: &mut Cursor, reading: &mut Reading<'_>) -> Option<Next> {
         let place = &mut self.places[owner.cursor as usize];
         while !cursor.over {
+            if self.left_bytes == 0 {
+                cursor.over = true;
+                break;
+            }
             match cursor.next(owner, reading) {
                 Next::Batch { bytes, end_offset } => {
-                    if self.left_bytes == 0 {
-                        cursor.over = true;
-                        break;
-                    }
                     self.left_bytes = self.left_bytes.saturating_sub(bytes.len());
                     let base_offset = BatchView::parse(bytes.as_slice()).map_or(cursor.offset, |view| view.base_offset());
                     place.found.batches.push(CollectedBatch { base_offset, end_offset, bytes });

@@ -23,7 +23,7 @@ use crate::control::{PartitionView, TopicView};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{SubscriptionUid, TopicUid};
 use crate::metrics::ShardCounters;
-use crate::subscription::queue::{Origin, Part, State, Why, push_letter};
+use crate::subscription::queue::{Origin, Part, Why, push_letter};
 use crate::subscription::{Collected, CollectedPart, Wants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -209,7 +209,7 @@ impl Shard {
         let burying = &mut self.queues.burying;
         let grave = burying.graves.entry(key).or_default();
         grave.target = Some(target);
-        let offsets: Vec<u64> = part.dead_after(None).filter(|offset| !grave.stuck.contains(offset)).take(LETTERS_AT_ONCE).collect();
+        let offsets: Vec<u64> = part.dead().filter(|offset| !grave.stuck.contains(offset)).take(LETTERS_AT_ONCE).collect();
         if offsets.is_empty() {
             grave.nothing_at = Some(part.counts().died);
             return;
@@ -277,9 +277,8 @@ impl Shard {
         let mut values_left = VALUES_AT_ONCE;
         for batch in &found.batches {
             let Ok(view) = BatchView::parse(batch.bytes.as_slice()) else { continue };
-            let is_dead = |offset: &u64| part.told(*offset).is_some_and(|(state, ..)| state == State::Dead);
             let here = offsets.iter().copied().filter(|offset| (batch.base_offset..batch.end_offset).contains(offset));
-            let here: Vec<u64> = here.filter(is_dead).collect();
+            let here: Vec<u64> = here.filter(|offset| part.is_dead(*offset)).collect();
             if here.is_empty() {
                 continue;
             }
@@ -348,7 +347,7 @@ impl Shard {
         let mut notes = Vec::new();
         for offset in burial.offsets {
             // Else it was deleted or brought back meanwhile.
-            if here.part.told(offset).is_some_and(|(state, ..)| state == State::Dead) {
+            if here.part.is_dead(offset) {
                 let why = here.part.attempts(offset).last().map_or(Why::None, |attempt| attempt.why);
                 count(&mut self.metrics.counters, why);
                 here.part.moved(now, offset, &mut notes);
@@ -425,7 +424,7 @@ impl Shard {
 impl Grave {
     /// Forgets of those that are stuck whatever was deleted or brought back since.
     fn keep_dead(&mut self, part: &Part) {
-        self.stuck.retain(|offset| part.told(*offset).is_some_and(|(state, ..)| state == State::Dead));
+        self.stuck.retain(|offset| part.is_dead(*offset));
     }
 }
 
@@ -462,7 +461,7 @@ fn write_of(
         if builder.batch_bytes() >= BYTES_AT_ONCE {
             return false;
         }
-        let deliveries = part.told(record.offset).map_or(0, |(_, deliveries, _)| deliveries);
+        let deliveries = part.deliveries(record.offset);
         match push_letter(builder, origin, &record, deliveries, part.attempts(record.offset)) {
             Ok(()) => written.offsets.push(record.offset),
             Err(PushRefused::Full) => return false,

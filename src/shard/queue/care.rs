@@ -6,11 +6,11 @@
 //! Not here: requests (`receiving.rs`, `settling.rs`, `telling.rs`), batches (`looking.rs`).
 
 use super::super::in_order::InOrder;
-use super::super::queues::rules_of_queue;
 use super::super::shard::{Phase, Shard};
 use super::burying::Burying;
 use super::keeping::Keeping;
 use super::letters::LetterBox;
+use super::named::rules_of_queue;
 use super::receiving::{Filling, Receive};
 use super::settling::Settled;
 use crate::control::{QueueStart, QueueView, View};
@@ -40,9 +40,19 @@ pub(super) struct PartHere {
     due_us: u64,
     /// Batches are being read for it.
     pub(super) is_looking: bool,
+    /// It has as much as it may have: not before this time.
+    pub(super) look_from_us: u64,
     /// How far its partition went when this shard began to serve it: what was there then is looked at before anything is delivered, so that priorities and
     /// groups hold over a restart.
     pub(super) look_first_to: u64,
+}
+
+impl PartHere {
+    /// The time of the oldest message that is not settled, UTC microseconds.
+    pub(super) fn oldest_us(&self, partition: &Partition) -> Option<i64> {
+        let settled_to = self.part.settled_to();
+        if settled_to < partition.committed_end() { partition.index.time_at(settled_to) } else { None }
+    }
 }
 
 /// Who alone receives from an exclusive queue, for now.
@@ -50,7 +60,8 @@ pub(super) struct PartHere {
 pub(super) struct Holder {
     pub(super) consumer: Box<[u8]>,
     pub(super) conn: (ConnId, Option<ShardId>),
-    pub(super) heard_us: u64,
+    /// When he loses it if he has no lease then and was not heard of.
+    pub(super) over_us: u64,
 }
 
 /// One queue that has parts on this shard.
@@ -297,7 +308,7 @@ impl Shard {
             part.apply(Some(now), begin);
         }
         part.resume(now);
-        let here = PartHere { part, slot, group: partition.group, due_us: u64::MAX, is_looking: false, look_first_to };
+        let here = PartHere { part, slot, group: partition.group, due_us: u64::MAX, is_looking: false, look_from_us: 0, look_first_to };
         self.queues.parts.insert(key, here);
         self.queues.by_partition.entry(key.1).or_default().push(key.0);
         self.queues.behind.insert(key);

@@ -5,7 +5,7 @@
 //! Not here: what is counted as it happens (`receiving.rs`, `settling.rs`, `burying.rs`).
 
 use super::super::shard::Shard;
-use super::care::{PartHere, QueueHere};
+use super::care::PartHere;
 use crate::effects::Now;
 use crate::ids::PartitionUid;
 use crate::metrics::labelled::{NAMES_MAX, QueueNumbers};
@@ -40,25 +40,22 @@ impl Shard {
             let parts = || self.queues.parts.range((*uid, PartitionUid(0))..=(*uid, PartitionUid(u64::MAX))).map(|(_, here)| here);
             let is_told = told.len() < NAMES_MAX && parts().nth(lookups_left).is_none();
             let mut numbers = QueueNumbers::default();
+            let sum = if is_told { &mut numbers } else { &mut others };
             for here in parts() {
                 memory_bytes += here.part.memory_bytes_about();
                 add(&mut counts, here.part.counts());
-                add_states(&mut numbers, here);
+                add_states(sum, here);
                 if is_told {
                     lookups_left -= 1;
                     let age_us = self.partitions.get(here.slot).map_or(0, |partition| oldest_age_us(now, here, partition));
-                    numbers.oldest_age_us = numbers.oldest_age_us.max(age_us);
+                    sum.oldest_age_us = sum.oldest_age_us.max(age_us);
                 }
             }
             if is_told {
-                numbers.name = name_of(queue);
+                numbers.name = queue.view.name.clone();
                 told.push(numbers);
             } else {
                 left_out += 1;
-                others.ready += numbers.ready;
-                others.leased += numbers.leased;
-                others.delayed += numbers.delayed;
-                others.dead += numbers.dead;
             }
         }
         if left_out > 0 {
@@ -85,11 +82,5 @@ fn add_states(numbers: &mut QueueNumbers, here: &PartHere) {
 }
 
 fn oldest_age_us(now: Now, here: &PartHere, partition: &Partition) -> u64 {
-    let settled_to = here.part.settled_to();
-    let oldest_us = if settled_to < partition.committed_end() { partition.index.time_at(settled_to) } else { None };
-    oldest_us.map_or(0, |oldest_us| u64::try_from(now.utc_us.saturating_sub(oldest_us)).unwrap_or(0))
-}
-
-fn name_of(queue: &QueueHere) -> String {
-    queue.view.name.clone()
+    here.oldest_us(partition).map_or(0, |oldest_us| u64::try_from(now.utc_us.saturating_sub(oldest_us)).unwrap_or(0))
 }

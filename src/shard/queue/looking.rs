@@ -10,7 +10,6 @@ use super::burying::BURIAL_TICKET;
 use super::care::PartKey;
 use crate::effects::{Effects, Now};
 use crate::ids::PartitionUid;
-use crate::partition::BatchRef;
 use crate::subscription::queue::{Looked, Stamp};
 use crate::subscription::{Collected, Wants};
 use std::ops::Bound;
@@ -22,6 +21,8 @@ const LOOKING_MAX: usize = 4;
 const ASKED_AT_ONCE: usize = 64;
 /// Bytes that one look reads: of small records a tenth of a millisecond's work.
 const LOOK_BYTES: usize = 256 << 10;
+/// How long a part that has as much as it may have waits before it looks on.
+const FULL_PAUSE_US: u64 = 100_000;
 /// Tickets of looks have this bit; those of receives and burials do not.
 const LOOK_TICKET: u64 = 1 << 63;
 
@@ -33,28 +34,27 @@ impl Shard {
         uid: PartitionUid,
         view: &BatchView<'_>,
         stamp: &LeaderStamp,
-        placed: &BatchRef,
+        has_append_time: bool,
     ) {
-        let has_append_time = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).is_some_and(|p| p.rules.append_time);
-        let Some(queues) = self.queues.by_partition.get(&uid).cloned() else { return };
         let flags = if has_append_time { view.flags() | BATCH_APPEND_TIME } else { view.flags() };
-        for queue in queues {
+        let stamp = Stamp { base_offset: stamp.base_offset, append_us: stamp.append_time_us, flags };
+        // By number: the list is not to be copied for each batch.
+        for at in 0.. {
+            let Some(queue) = self.queues.by_partition.get(&uid).and_then(|queues| queues.get(at)).copied() else { return };
             let key = (queue, uid);
             let rules = self.queues.queues[&queue].rules;
             let here = self.queues.parts.get_mut(&key).expect("queues of a partition have a part");
-            if here.part.looked_to() == placed.base_offset && !here.is_looking {
-                let stamp = Stamp { base_offset: stamp.base_offset, append_us: stamp.append_time_us, flags };
-                if here.part.look_stamped(now, &rules, view, stamp) == Looked::Done {
-                    self.queues.refresh(now, key);
-                    continue;
-                }
+            let is_next = here.part.looked_to() == stamp.base_offset && !here.is_looking;
+            if is_next && here.part.look_stamped(now, &rules, view, stamp) == Looked::Done {
+                self.queues.refresh(now, key);
+            } else {
+                self.queues.behind.insert(key);
             }
-            self.queues.behind.insert(key);
         }
     }
 
     /// Begins to read for parts that are behind. Once in each turn.
-    pub(in crate::shard) fn look_for_queues(&mut self) {
+    pub(in crate::shard) fn look_for_queues(&mut self, now: Now, effects: &mut Effects) {
         if self.queues.behind.is_empty() || self.phase != Phase::Serving {
             return;
         }
@@ -72,6 +72,10 @@ impl Shard {
             let (slot, from) = (here.slot, here.part.looked_to());
             let Some(partition) = self.partitions.get(slot) else { continue };
             if here.is_looking {
+                continue;
+            }
+            if now.mono_us < here.look_from_us {
+                effects.wake_at(here.look_from_us);
                 continue;
             }
             let from = from.max(partition.log_start());
@@ -115,7 +119,8 @@ impl Shard {
             }
             let Ok(view) = BatchView::parse(batch.bytes.as_slice()) else { continue };
             if here.part.look(now, &rules, &view) == Looked::Full {
-                // The rest is read again when there is room.
+                // The rest is read again, perhaps when some are settled.
+                here.look_from_us = now.mono_us + FULL_PAUSE_US;
                 return self.queues.refresh(now, key);
             }
         }

@@ -4,7 +4,7 @@
 //! open block (`care.rs`) -> the block is durable, the batches are at hand -> the reply. Settling (`settling.rs`) goes the same way: state, note, block,
 //! reply. What is dead leaves by `burying.rs` and arrives by `letters.rs`, perhaps on another shard.
 //!
-//! Not here: what becomes of a message (subscription/queue), queues by name (`shard/queues.rs`).
+//! Not here: what becomes of a message (subscription/queue), creating and deleting queues (`admin.rs`).
 
 mod burying;
 mod care;
@@ -12,6 +12,7 @@ mod counting;
 mod keeping;
 mod letters;
 mod looking;
+mod named;
 mod receiving;
 mod settling;
 mod stepping;

@@ -1,8 +1,8 @@
 //! Queues on a shard: finding them, and what their settings mean.
 //!
-//! Not here: creating, changing and deleting them (`admin.rs`).
+//! Not here: creating, changing and deleting them (`shard/admin.rs`).
 
-use super::shard::Shard;
+use super::super::shard::Shard;
 use crate::api::{self, ApiError};
 use crate::control::{ControlError, QueueView};
 use crate::effects::{Caller, Effects};
@@ -12,7 +12,7 @@ use tramline_wire::queue::FindQueueRequest;
 
 impl Shard {
     /// Tells what a consumer has to know of a queue.
-    pub(super) fn find_queue(&mut self, caller: &Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
+    pub(in crate::shard) fn find_queue(&mut self, caller: &Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
         let request = FindQueueRequest::decode(frame.meta)?;
         let Some(queue) = self.view.queue(request.name) else {
             return Err(ApiError::from(&ControlError::UnknownQueue(request.name.to_owned())));
@@ -67,22 +67,7 @@ mod tests {
 
     #[test]
     fn defaults_mean_what_the_table_says() {
-        let expected = QueueRules {
-            visibility_timeout_us: 30_000_000,
-            max_deliveries: Some(5),
-            retry_initial_us: 1_000_000,
-            retry_multiplier_hundredths: 200,
-            retry_max_us: 300_000_000,
-            retry_jitter_percent: 10,
-            dedup_window_us: 300_000_000,
-            max_in_flight: 100_000,
-            max_in_flight_per_consumer: 20_000,
-            exclusive: false,
-            paused: false,
-            consumer_timeout_us: 10_000_000,
-            has_dead_letter: false,
-        };
-        assert_eq!(rules_of_queue(&queue(QueueSettings::default())), expected);
+        assert_eq!(rules_of_queue(&queue(QueueSettings::default())), QueueRules::default());
     }
 
     #[test]

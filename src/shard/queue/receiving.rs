@@ -128,7 +128,7 @@ impl Shard {
         if let Some(holder) = &mut queue.holder
             && holder.consumer == receive.consumer
         {
-            (holder.heard_us, holder.conn) = (now.mono_us, (caller.conn, caller.via));
+            (holder.over_us, holder.conn) = (now.mono_us + queue.rules.consumer_timeout_us, (caller.conn, caller.via));
         }
         self.queues.waits.insert((receive.deadline_us, uid, id));
         queue.waiting.push_back(receive);
@@ -169,7 +169,8 @@ impl Shard {
             let Some(receive) = queue.waiting.get(at) else { return };
             if queue.rules.exclusive {
                 let conn = (receive.caller.conn, receive.caller.via);
-                let fresh = || Holder { consumer: receive.consumer.clone(), conn, heard_us: now.mono_us };
+                let over_us = now.mono_us + queue.rules.consumer_timeout_us;
+                let fresh = || Holder { consumer: receive.consumer.clone(), conn, over_us };
                 if queue.holder.get_or_insert_with(fresh).consumer != receive.consumer {
                     at += 1;
                     continue;
@@ -194,15 +195,16 @@ impl Shard {
     /// Leases from the receiver's parts in turn, beginning behind the one that was delivered from last.
     fn lease_for(&mut self, now: Now, uid: SubscriptionUid, receive: &Receive) -> Vec<(PartitionUid, Vec<Leased>)> {
         let queue = &self.queues.queues[&uid];
-        let after = (Bound::Excluded(queue.last_served), Bound::Unbounded);
-        let order: Vec<_> = queue.ready.range(after).chain(queue.ready.range(..=queue.last_served)).copied().collect();
-        let rules = queue.rules;
+        let (rules, mut last, turns) = (queue.rules, queue.last_served, queue.ready.len());
         let mut all = Vec::new();
         let (mut left, mut left_bytes) = (receive.max_messages, u64::from(receive.max_bytes));
-        for partition in order {
+        for _ in 0..turns {
             if left == 0 || left_bytes == 0 {
                 break;
             }
+            let ready = &self.queues.queues[&uid].ready;
+            let Some(partition) = ready.range((Bound::Excluded(last), Bound::Unbounded)).next().or(ready.first()).copied() else { break };
+            last = partition;
             if receive.partitions.as_ref().is_some_and(|named| named.binary_search(&partition).is_err()) {
                 continue;
             }
@@ -257,7 +259,7 @@ impl Shard {
         }
     }
 
-    /// A receive's batches are at hand; `false`: it was no receive's.
+    /// A receive's batches are at hand.
     pub(super) fn on_collected_for_receive(&mut self, now: Now, collected: Collected, effects: &mut Effects) {
         let ticket = collected.ticket;
         if let Some(filling) = self.queues.fillings.get_mut(&ticket) {
@@ -361,7 +363,7 @@ impl Shard {
             });
             if queue.holder.as_ref().is_some_and(|holder| holder.conn == (conn, via)) {
                 // Leases outlive their connection; without any the next one need not wait.
-                queue.holder.as_mut().expect("just seen").heard_us = 0;
+                queue.holder.as_mut().expect("just seen").over_us = now.mono_us;
                 self.queues.hungry.insert(*uid);
             }
         }
@@ -381,7 +383,7 @@ impl Shard {
             queue.holder = None;
             return;
         }
-        let over_us = if holder.heard_us == 0 { 0 } else { holder.heard_us + queue.rules.consumer_timeout_us };
+        let over_us = holder.over_us;
         let waits = queue.waiting.iter().any(|receive| receive.consumer == holder.consumer);
         let range = (uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX));
         let has_messages = self.queues.parts.range(range).any(|(_, here)| here.part.leased_by(&holder.consumer) > 0);

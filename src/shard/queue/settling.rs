@@ -68,9 +68,10 @@ impl Shard {
         }
         self.finish_saying(now, &mut said);
         let consumer = request.consumer.as_bytes();
-        let queue = self.queues.queues.get_mut(&uid);
-        if let Some(holder) = queue.and_then(|queue| queue.holder.as_mut()).filter(|holder| *holder.consumer == *consumer) {
-            holder.heard_us = now.mono_us;
+        if let Some(queue) = self.queues.queues.get_mut(&uid)
+            && let Some(holder) = queue.holder.as_mut().filter(|holder| *holder.consumer == *consumer)
+        {
+            holder.over_us = now.mono_us + queue.rules.consumer_timeout_us;
         }
         self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Settle(results)));
         Ok(Taken::Yes)

@@ -86,7 +86,6 @@ impl Shard {
             let Some(partition) = self.partitions.get(part.slot) else { continue };
             let (looked_to, committed_end) = (part.part.looked_to(), partition.committed_end());
             let settled_to = part.part.settled_to();
-            let is_open = settled_to < committed_end;
             found.push(QueueStatus {
                 uid: *uid,
                 settled_to,
@@ -97,7 +96,7 @@ impl Shard {
                 leased: part.part.leased_count(),
                 delayed: part.part.delayed_count(),
                 dead: part.part.dead_count(),
-                oldest_us: if is_open { partition.index.time_at(settled_to).unwrap_or(-1) } else { -1 },
+                oldest_us: part.oldest_us(partition).unwrap_or(TIME_NONE_US),
                 counts: part.part.counts(),
                 // They wait at the shard: told once.
                 waiting: std::mem::take(&mut waiting),

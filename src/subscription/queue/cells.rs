@@ -200,6 +200,7 @@ impl Cells {
     }
 
     /// Bytes of memory that the cells take, by the sizes of what is allocated.
+    #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {
         // A node of the tree has room for eleven, and is filled to about two thirds.
         let per_chunk = (size_of::<u64>() + size_of::<Vec<Cell>>()) * 3 / 2;

@@ -72,6 +72,7 @@ impl Due {
     }
 
     /// Bytes of memory, by the sizes of what is allocated.
+    #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {
         self.by_tick.values().map(|spans| spans.capacity() * size_of::<Span>() + 48).sum()
     }

@@ -77,6 +77,7 @@ impl Lanes {
     }
 
     /// Bytes of memory, by the sizes of what is allocated.
+    #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {
         self.lanes.iter().map(|lane| lane.parked.capacity() * 8 + size_of::<Lane>() + 24).sum()
     }

@@ -10,6 +10,7 @@ use super::part::{NO_LANE, Part, ready_key};
 use super::rules::QueueRules;
 use crate::effects::Now;
 use tramline_wire::batch::{Attributes, BATCH_APPEND_TIME, BATCH_CONTROL, BatchView};
+use tramline_wire::queue::PRIORITY_MAX;
 
 /// Cells that one partition of a queue has, at most: no further messages are looked at until some are settled.
 pub const CELLS_MAX: usize = 50_000_000;
@@ -114,7 +115,7 @@ impl Part {
             self.expires_us.insert(offset, at_us);
             self.waits_due.push(at_us.max(0) as u64, offset, 1);
         }
-        let priority = attributes.priority.unwrap_or(0).min(super::note::PRIORITY_MAX);
+        let priority = attributes.priority.unwrap_or(0).min(PRIORITY_MAX);
         if known.is_some() {
             self.change(offset, |cell| (cell.priority, cell.lane) = (priority, lane));
             return;

@@ -27,8 +27,8 @@ pub use dead_letter::{LETTER_HEADERS_BYTES_MAX, LETTER_HEADERS_MAX, Origin, push
 pub use dedup::DEDUP_IDS_MAX;
 pub use look::{CELLS_MAX, Looked, Stamp};
 pub use note::{
-    Kind, PAYLOAD_BYTES_MAX, PRIORITY_MAX, QUEUE_SCHEMA, QueueNote, SNAPSHOT_BYTES_MAX, StoredQueueError, Why, decode_queue_notes,
-    encode_queue_notes, encode_some_notes, push_note,
+    Kind, PAYLOAD_BYTES_MAX, QUEUE_SCHEMA, QueueNote, SNAPSHOT_BYTES_MAX, StoredQueueError, Why, decode_queue_notes, encode_queue_notes,
+    encode_some_notes, push_note,
 };
 pub use part::{ATTEMPTS_MAX, Attempt, HISTORIES_MAX, Part, PartCounts};
 pub use pick::{EndRefused, Ending, Seen, Wanted};

@@ -17,6 +17,7 @@ use super::cells::State;
 use crate::ids::{PartitionUid, SubscriptionUid};
 use crate::log::envelope::{self, EnvelopeError};
 use std::fmt;
+use tramline_wire::queue::PRIORITY_MAX;
 
 /// Envelope schema of a list of notes on a queue.
 pub const QUEUE_SCHEMA: u16 = 21;
@@ -381,8 +382,6 @@ fn check(note: &QueueNote) -> Result<(), &'static str> {
 const RUN_MAX: u32 = 1 << 20;
 /// Offsets are below this (log/: none is ever given above).
 const OFFSET_MAX: u64 = 1 << 62;
-/// The highest priority of a message.
-pub const PRIORITY_MAX: u8 = 9;
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ use super::note::{Kind, QueueNote, Why};
 use super::ranges::Ranges;
 use crate::effects::Now;
 use std::collections::{BTreeMap, BTreeSet};
+use tramline_wire::queue::PRIORITY_MAX;
 
 /// Ticks of leases: a lease ends up to so many microseconds late.
 const LEASE_TICK_US: u64 = 8_000;
@@ -94,7 +95,7 @@ pub struct Part {
     pub(super) counts: PartCounts,
     /// Cells of messages that were purged, to be dropped bit by bit.
     pub(super) garbage: Vec<Cells>,
-    has_begun: bool,
+    pub(super) has_begun: bool,
 }
 
 impl Default for Part {
@@ -175,7 +176,8 @@ impl Part {
         self.histories.get(&offset).map_or(&[], Vec::as_slice)
     }
 
-    /// Bytes of memory, about.
+    /// Bytes of memory, by the sizes of what is allocated: what `memory_bytes_about` is compared with.
+    #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {
         let attempts =
             |list: &Vec<Attempt>| 24 + list.iter().map(|a| size_of::<Attempt>() + a.consumer.len() + a.reason.len()).sum::<usize>();
@@ -205,11 +207,6 @@ impl Part {
             Kind::Purge => self.purge(now, note.offset),
             Kind::Looked | Kind::Fresh | Kind::Message | Kind::Attempt | Kind::Id => self.restore(note),
         }
-    }
-
-    /// That it has begun is known from a snapshot.
-    pub(super) fn mark_begun(&mut self) {
-        self.has_begun = true;
     }
 
     /// Whether `offset` is not settled, as far as is known.
@@ -544,5 +541,5 @@ impl Part {
 }
 
 pub(super) fn ready_key(offset: u64, cell: &Cell) -> (u8, u64) {
-    (super::note::PRIORITY_MAX - cell.priority.min(super::note::PRIORITY_MAX), offset)
+    (PRIORITY_MAX - cell.priority.min(PRIORITY_MAX), offset)
 }

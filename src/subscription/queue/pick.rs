@@ -140,13 +140,7 @@ impl Part {
         match ending {
             Ending::Ack => self.say(now, QueueNote { why: Why::Acked, ..QueueNote::new(Kind::Settle, offset) }, out),
             Ending::Extend { ms } => self.say(now, QueueNote { number: lease, ms, ..QueueNote::new(Kind::Extend, offset) }, out),
-            Ending::Release => {
-                let deliveries = cell.deliveries.saturating_sub(1);
-                let text = self.consumers.name(cell.consumer).into();
-                let note = QueueNote { deliveries, why: Why::Released, at_us: now.utc_us, text, ..QueueNote::new(Kind::Wait, offset) };
-                self.say(now, note, out);
-                self.expire_at(now, rules, offset, out);
-            }
+            Ending::Release => self.give_back(now, rules, offset, &cell, 0, out),
             Ending::Nack { delay_us, reason } => self.fail(now, rules, offset, &cell, Why::Nacked, delay_us, reason, out),
             Ending::Reject { reason } => self.bury(now, offset, &cell, Why::Rejected, reason, out),
         }
@@ -175,10 +169,15 @@ impl Part {
     pub fn undo_lease(&mut self, now: Now, rules: &QueueRules, offset: u64, lease: u64, delay_us: u64, out: &mut Vec<QueueNote>) {
         // It may have run out meanwhile: then that is told already, and nobody had it.
         let is_his = |cell: &Cell| cell.state == State::Leased && u64::from(cell.lease) == lease;
-        let Some(cell) = self.cells.get(offset).copied().filter(is_his) else { return };
-        let number = if delay_us == 0 { 0 } else { (now.utc_us.max(0) as u64).saturating_add(delay_us) };
+        if let Some(cell) = self.cells.get(offset).copied().filter(is_his) {
+            self.give_back(now, rules, offset, &cell, delay_us, out);
+        }
+    }
+
+    /// A delivery does not count: the message waits for the next one.
+    fn give_back(&mut self, now: Now, rules: &QueueRules, offset: u64, cell: &Cell, delay_us: u64, out: &mut Vec<QueueNote>) {
+        let (deliveries, number) = (cell.deliveries.saturating_sub(1), due_at(now, delay_us));
         let text = self.consumers.name(cell.consumer).into();
-        let deliveries = cell.deliveries.saturating_sub(1);
         let note = QueueNote { deliveries, number, why: Why::Released, at_us: now.utc_us, text, ..QueueNote::new(Kind::Wait, offset) };
         self.say(now, note, out);
         self.expire_at(now, rules, offset, out);
@@ -212,7 +211,7 @@ impl Part {
             return self.bury(now, offset, cell, why, reason, out);
         }
         let delay_us = delay_us.unwrap_or_else(|| rules.retry_delay_us(offset, cell.deliveries));
-        let number = if delay_us == 0 { 0 } else { (now.utc_us.max(0) as u64).saturating_add(delay_us) };
+        let number = due_at(now, delay_us);
         let text = self.consumers.name(cell.consumer).into();
         let deliveries = cell.deliveries;
         let note =
@@ -298,14 +297,19 @@ impl Part {
 
     /// A dead message was moved to the dead-letter topic.
     pub fn moved(&mut self, now: Now, offset: u64, out: &mut Vec<QueueNote>) {
-        if self.cells.get(offset).is_some_and(|cell| cell.state == State::Dead) {
+        if self.is_dead(offset) {
             self.say(now, QueueNote { why: Why::Moved, ..QueueNote::new(Kind::Settle, offset) }, out);
         }
     }
 
-    /// The dead messages above `after`, in order of offset.
-    pub fn dead_after(&self, after: Option<u64>) -> impl Iterator<Item = u64> {
-        self.dead.range(after.map_or(0, |offset| offset + 1)..).copied()
+    /// The dead messages, in order of offset.
+    pub fn dead(&self) -> impl Iterator<Item = u64> {
+        self.dead.iter().copied()
+    }
+
+    /// Whether a message is dead.
+    pub fn is_dead(&self, offset: u64) -> bool {
+        self.dead.contains(&offset)
     }
 
     /// Brings up to `max` dead messages back, the oldest first; answers how many.
@@ -322,9 +326,9 @@ impl Part {
         self.consumers.leased(consumer)
     }
 
-    /// How often a message was delivered, and its consumer's name.
-    pub fn told(&self, offset: u64) -> Option<(State, u16, &[u8])> {
-        self.cells.get(offset).map(|cell| (cell.state, cell.deliveries, self.consumers.name(cell.consumer)))
+    /// How often a message was delivered that is not settled, as far as is known.
+    pub fn deliveries(&self, offset: u64) -> u16 {
+        self.cells.get(offset).map_or(0, |cell| cell.deliveries)
     }
 
     /// The name of who has what was seen, or had it last.
@@ -369,4 +373,9 @@ impl Part {
         }
         (next, false)
     }
+}
+
+/// When something is due that is to wait for so long, UTC microseconds; 0 for at once.
+fn due_at(now: Now, delay_us: u64) -> u64 {
+    if delay_us == 0 { 0 } else { (now.utc_us.max(0) as u64).saturating_add(delay_us) }
 }

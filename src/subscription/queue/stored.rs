@@ -140,7 +140,7 @@ impl Part {
     pub(super) fn restore(&mut self, note: &QueueNote) {
         match note.kind {
             Kind::Looked => {
-                self.mark_begun();
+                self.has_begun = true;
                 self.looked_to = self.looked_to.max(note.offset);
                 self.begin_us = note.at_us;
                 self.next_lease = note.number as u32;

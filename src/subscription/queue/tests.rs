@@ -286,7 +286,7 @@ fn a_nack_may_say_how_long_and_a_reject_is_final() {
     assert!(world.offsets(9).is_empty());
     world.pass_ms(1);
     assert_eq!(world.offsets(9), [1]);
-    assert_eq!(world.part.dead_after(None).collect::<Vec<_>>(), [2]);
+    assert_eq!(world.part.dead().collect::<Vec<_>>(), [2]);
     world.part.moved(world.now, 2, &mut world.log);
     assert_eq!((world.part.dead_count(), world.part.counts().dead_lettered), (0, 1));
 }
@@ -331,7 +331,7 @@ fn an_expired_message_goes_to_the_dead_letters_if_there_are_any() {
     let mut world = World::new(QueueRules { has_dead_letter: true, ..QueueRules::default() });
     world.send(&[Attributes { ttl_ms: Some(200), ..PLAIN }]);
     world.pass_ms(200);
-    assert_eq!(world.part.dead_after(None).collect::<Vec<_>>(), [0]);
+    assert_eq!(world.part.dead().collect::<Vec<_>>(), [0]);
     assert_eq!(world.part.attempts(0)[0].why, Why::Expired);
 }
 
@@ -525,7 +525,7 @@ fn a_start_finds_how_things_stood() {
                     for got in world.receive(max) {
                         assert!(!acked.contains(&got.offset), "seed {seed}: {got:?} was acked");
                         let is_leased = held.iter().any(|other| other.offset == got.offset);
-                        assert!(!is_leased || world.part.told(got.offset).is_some());
+                        assert!(!is_leased || world.part.cells.get(got.offset).is_some());
                         held.retain(|other| other.offset != got.offset);
                         held.push(got);
                         let group = group_of[got.offset as usize];
