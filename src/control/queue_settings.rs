@@ -26,7 +26,7 @@ pub const QUEUE_SETTINGS: &[Setting] = &[
         kind: SettingKind::Integer { min: 1_000, max: 3_600_000, unlimited: false },
         unit: "milliseconds",
         default: "10000",
-        doc: "Exclusive queues: a holder that was not heard of for so long, and has no lease, loses its partition to the next consumer.",
+        doc: "Exclusive queues: a holder that was not heard of for so long, and has no lease, loses the partitions of a shard to the next consumer; at once where its connection is closed.",
     },
     Setting {
         key: DEAD_LETTER_TOPIC,
@@ -40,14 +40,14 @@ pub const QUEUE_SETTINGS: &[Setting] = &[
         kind: SettingKind::Integer { min: 0, max: 86_400_000, unlimited: false },
         unit: "milliseconds",
         default: "300000",
-        doc: "A message whose id was seen in its partition within this time is not delivered. 0: ids are not looked at.",
+        doc: "A message whose id was seen in its partition within this time is not delivered; of more than 1,000,000 ids the oldest are forgotten. 0: ids are not looked at.",
     },
     Setting {
         key: "exclusive",
         kind: SettingKind::Word(&["false", "true"]),
         unit: "",
         default: "false",
-        doc: "Whether one consumer at a time has a partition, and the others wait until it has gone.",
+        doc: "Whether one consumer at a time has the partitions of a shard, and the others wait until it has gone.",
     },
     Setting {
         key: "max.deliveries",

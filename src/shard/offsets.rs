@@ -147,7 +147,7 @@ impl Shard {
                 committed_us: now.utc_us,
                 metadata: entry.metadata.into(),
             };
-            let error = self.check_note(note, &mut wanted);
+            let error = self.want_note(note, &mut wanted);
             outcomes.push(Outcome { uid, error, is_noted: error.is_ok() });
         }
         self.propose_notes(now, caller, Asked::Commit, subscription, outcomes, wanted, effects)
@@ -170,7 +170,7 @@ impl Shard {
             } else {
                 let (kind, metadata) = (NoteKind::Claim, Box::default());
                 let (epoch, offset) = (entry.assignment_epoch, OFFSET_NONE);
-                self.check_note(OffsetNote { partition: uid, subscription, epoch, kind, offset, committed_us: 0, metadata }, &mut wanted)
+                self.want_note(OffsetNote { partition: uid, subscription, epoch, kind, offset, committed_us: 0, metadata }, &mut wanted)
             };
             outcomes.push(Outcome { uid, error, is_noted: !only_looks && error.is_ok() });
         }
@@ -196,26 +196,24 @@ impl Shard {
         Ok(self.offsets.waiting_entries < WAITING_ENTRIES_MAX)
     }
 
-    /// Checks one note; a right one goes behind `wanted`.
-    pub(super) fn check_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
-        let checked = match self.readable(note.partition) {
-            Err(error) => Err(error.code),
-            Ok(slot) => {
-                let partition = self.partitions.get(slot).expect("readable");
-                if note.offset != OFFSET_NONE && note.offset > partition.next_offset() {
-                    Err(ErrorCode::OffsetOutOfRange)
-                } else {
-                    let group = partition.group;
-                    let taken = match self.offsets.table.propose(&note) {
-                        Err(OffsetRefused::Stale) if self.log.mutants().has(Mutant::TakeStaleCommit) => Ok(()),
-                        taken => taken,
-                    };
-                    taken.map(|()| group).map_err(api::groups::offset_code)
-                }
-            }
-        };
-        match checked {
+    /// Checks one note: whether it may go into the log, and of which group.
+    pub(super) fn check_note(&self, note: &OffsetNote) -> Result<GroupId, ErrorCode> {
+        let slot = self.readable(note.partition).map_err(|error| error.code)?;
+        let partition = self.partitions.get(slot).expect("readable");
+        if note.offset != OFFSET_NONE && note.offset > partition.next_offset() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        match self.offsets.table.check(note) {
+            Err(OffsetRefused::Stale) if self.log.mutants().has(Mutant::TakeStaleCommit) => Ok(partition.group),
+            checked => checked.map(|()| partition.group).map_err(api::groups::offset_code),
+        }
+    }
+
+    /// A note that is found to be right goes behind `wanted`.
+    fn want_note(&mut self, note: OffsetNote, wanted: &mut Vec<(GroupId, OffsetNote)>) -> ErrorCode {
+        match self.check_note(&note) {
             Ok(group) => {
+                self.offsets.table.propose(&note);
                 wanted.push((group, note));
                 ErrorCode::Ok
             }

@@ -291,7 +291,12 @@ impl Shard {
         let mut held: BTreeSet<(ShardId, ConnId)> = BTreeSet::new();
         let mut at = 0;
         while let Some((from, request)) = self.deferred.get(at) {
-            let (source, is_produce) = ((*from, request.conn), request.header.kind == Kind::Produce.as_u8());
+            let source = (*from, request.conn);
+            let is_produce = match request.header.kind() {
+                Some(Kind::Produce) => true,
+                Some(Kind::Step) => !request.payload.is_empty(),
+                _ => false,
+            };
             if held.contains(&source) {
                 at += 1;
                 continue;

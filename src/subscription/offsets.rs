@@ -245,8 +245,8 @@ impl Offsets {
         })
     }
 
-    /// Whether a note with `epoch` may go into the log; from then on lower ones may not. 0 is for whoever is in no group.
-    pub fn propose(&mut self, note: &OffsetNote) -> Result<(), OffsetRefused> {
+    /// Whether a note may go into the log.
+    pub fn check(&self, note: &OffsetNote) -> Result<(), OffsetRefused> {
         let known = self.find(note.partition, note.subscription);
         if known.is_some_and(|progress| note.epoch < progress.proposed_epoch) {
             return Err(OffsetRefused::Stale);
@@ -256,8 +256,13 @@ impl Offsets {
         if is_full || self.metadata_bytes - forgotten_bytes + note.metadata.len() > METADATA_BYTES_MAX {
             return Err(OffsetRefused::Full);
         }
-        self.entry(note.partition, note.subscription).proposed_epoch = note.epoch;
         Ok(())
+    }
+
+    /// A note that was checked goes into the log: from now on none of a lower epoch may. Epoch 0 is for whoever is in no group.
+    pub fn propose(&mut self, note: &OffsetNote) {
+        let progress = self.entry(note.partition, note.subscription);
+        progress.proposed_epoch = progress.proposed_epoch.max(note.epoch);
     }
 
     /// A note of the log is committed.
@@ -401,34 +406,38 @@ mod tests {
         }
     }
 
+    fn take(offsets: &mut Offsets, note: &OffsetNote) -> Result<(), OffsetRefused> {
+        offsets.check(note).map(|()| offsets.propose(note))
+    }
+
     #[test]
     fn who_owned_a_partition_before_commits_no_more() {
         let mut offsets = Offsets::default();
         let (first, claim, late) =
             (note(1, 7, NoteKind::Commit, 10), note(1, 9, NoteKind::Claim, OFFSET_NONE), note(1, 7, NoteKind::Commit, 12));
-        assert_eq!(offsets.propose(&first), Ok(()));
+        assert_eq!(take(&mut offsets, &first), Ok(()));
         // In the log, not committed yet: from here on the earlier epoch is refused.
-        assert_eq!(offsets.propose(&claim), Ok(()));
-        assert_eq!(offsets.propose(&late), Err(OffsetRefused::Stale));
-        assert_eq!(offsets.propose(&note(1, 0, NoteKind::Commit, 12)), Err(OffsetRefused::Stale), "who is in no group neither");
+        assert_eq!(take(&mut offsets, &claim), Ok(()));
+        assert_eq!(take(&mut offsets, &late), Err(OffsetRefused::Stale));
+        assert_eq!(take(&mut offsets, &note(1, 0, NoteKind::Commit, 12)), Err(OffsetRefused::Stale), "who is in no group neither");
         offsets.apply(&first);
         offsets.apply(&claim);
         let progress = offsets.find(PartitionUid(1), SubscriptionUid(5)).unwrap();
         assert_eq!((progress.epoch, progress.offset, &*progress.metadata), (9, 10, "at 10"), "a claim leaves the offset as it is");
-        assert_eq!(offsets.propose(&note(1, 9, NoteKind::Commit, 20)), Ok(()));
-        assert_eq!(offsets.propose(&note(2, 0, NoteKind::Commit, 3)), Ok(()), "another partition, read by nobody's members");
+        assert_eq!(take(&mut offsets, &note(1, 9, NoteKind::Commit, 20)), Ok(()));
+        assert_eq!(take(&mut offsets, &note(2, 0, NoteKind::Commit, 3)), Ok(()), "another partition, read by nobody's members");
     }
 
     #[test]
     fn what_is_forgotten_keeps_earlier_owners_out() {
         let mut offsets = Offsets::default();
         for said in [note(1, 7, NoteKind::Commit, 10), note(1, 8, NoteKind::Commit, OFFSET_NONE)] {
-            offsets.propose(&said).unwrap();
+            take(&mut offsets, &said).unwrap();
             offsets.apply(&said);
         }
         let progress = offsets.find(PartitionUid(1), SubscriptionUid(5)).unwrap();
         assert_eq!((progress.offset, progress.committed_us, &*progress.metadata), (OFFSET_NONE, 0, ""));
-        assert_eq!(offsets.propose(&note(1, 7, NoteKind::Commit, 11)), Err(OffsetRefused::Stale));
+        assert_eq!(take(&mut offsets, &note(1, 7, NoteKind::Commit, 11)), Err(OffsetRefused::Stale));
         assert_eq!((offsets.len(), offsets.metadata_bytes), (1, 0));
     }
 
@@ -439,16 +448,16 @@ mod tests {
         let fits = METADATA_BYTES_MAX / OFFSET_METADATA_BYTES_MAX;
         let long = |partition| OffsetNote { metadata: text.clone(), ..note(partition, 0, NoteKind::Commit, 1) };
         for partition in 0..fits as u64 {
-            offsets.propose(&long(partition)).unwrap();
+            take(&mut offsets, &long(partition)).unwrap();
             offsets.apply(&long(partition));
         }
-        assert_eq!(offsets.propose(&long(u64::MAX)), Err(OffsetRefused::Full));
-        assert_eq!(offsets.propose(&long(3)), Ok(()), "in the place of what it said before");
+        assert_eq!(take(&mut offsets, &long(u64::MAX)), Err(OffsetRefused::Full));
+        assert_eq!(take(&mut offsets, &long(3)), Ok(()), "in the place of what it said before");
         offsets.retain(|partition, _| partition != PartitionUid(3));
-        assert_eq!(offsets.propose(&long(u64::MAX)), Ok(()));
+        assert_eq!(take(&mut offsets, &long(u64::MAX)), Ok(()));
         offsets.count = OFFSETS_MAX;
-        assert_eq!(offsets.propose(&note(u64::MAX - 1, 0, NoteKind::Commit, 1)), Err(OffsetRefused::Full));
-        assert_eq!(offsets.propose(&note(4, 0, NoteKind::Commit, 1)), Ok(()), "known already");
+        assert_eq!(take(&mut offsets, &note(u64::MAX - 1, 0, NoteKind::Commit, 1)), Err(OffsetRefused::Full));
+        assert_eq!(take(&mut offsets, &note(4, 0, NoteKind::Commit, 1)), Ok(()), "known already");
     }
 
     #[test]
@@ -502,7 +511,7 @@ mod tests {
         #[test]
         fn a_replay_from_before_the_checkpoint_ends_where_the_log_does(notes in prop::collection::vec(any_note(), 1..40), from: usize, to: usize) {
             let mut live = Offsets::default();
-            let taken: Vec<_> = notes.into_iter().filter(|note| live.propose(note).is_ok()).collect();
+            let taken: Vec<_> = notes.into_iter().filter(|note| take(&mut live, note).is_ok()).collect();
             taken.iter().for_each(|note| live.apply(note));
             let to = to % (taken.len() + 1);
             let from = from % (to + 1);

@@ -79,7 +79,7 @@ fn slices(order: &[u32], figures: &mut Figures) {
         assert_eq!(queue.part.open_count(), left as u64, "what was acknowledged is settled, and nothing else");
         figures.insert(format!("bytes_{left}"), of(now.taken - before.taken));
         figures.insert(format!("bytes_asked_{left}"), of(now.asked - before.asked));
-        figures.insert(format!("bytes_told_{left}"), of(queue.part.memory_bytes() as u64));
+        figures.insert(format!("bytes_told_{left}"), of(queue.part.memory_bytes_about()));
     };
     count(&queue, order.len());
     let mut left = order.len();

@@ -19,11 +19,17 @@ use crate::ids::{BlockSeq, ConnId, GroupId, IdMap, PartitionUid, ShardId, Subscr
 use crate::partition::{Partition, Slot};
 use crate::subscription::queue::{Kind, Part, PartCounts, QueueNote, QueueRules, encode_some_notes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 
 /// Names a part: a queue and a partition.
 pub(super) type PartKey = (SubscriptionUid, PartitionUid);
+
+/// The keys of all parts of a queue.
+pub(super) fn of_queue(uid: SubscriptionUid) -> RangeInclusive<PartKey> {
+    (uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX))
+}
 
 /// Notes that wait for room in the log: from here on requests that would add some have to wait.
 const PENDING_MAX: usize = 65_536;
@@ -319,7 +325,7 @@ impl Shard {
 
     /// The queue was deleted: whoever waits is told.
     fn drop_queue(&mut self, uid: SubscriptionUid, effects: &mut Effects) {
-        let keys: Vec<_> = self.queues.parts.range((uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX))).map(|(key, _)| *key).collect();
+        let keys: Vec<_> = self.queues.parts.range(of_queue(uid)).map(|(key, _)| *key).collect();
         for key in keys {
             self.queues.forget(key);
             self.hold(key.1);

@@ -5,9 +5,8 @@
 //! Not here: what is counted as it happens (`receiving.rs`, `settling.rs`, `burying.rs`).
 
 use super::super::shard::Shard;
-use super::care::PartHere;
+use super::care::{PartHere, of_queue};
 use crate::effects::Now;
-use crate::ids::PartitionUid;
 use crate::metrics::labelled::{NAMES_MAX, QueueNumbers};
 use crate::partition::Partition;
 use crate::subscription::queue::PartCounts;
@@ -37,7 +36,7 @@ impl Shard {
         let mut counts = self.queues.gone;
         for (uid, queue) in &self.queues.queues {
             waiting += queue.waiting.len() as u64;
-            let parts = || self.queues.parts.range((*uid, PartitionUid(0))..=(*uid, PartitionUid(u64::MAX))).map(|(_, here)| here);
+            let parts = || self.queues.parts.range(of_queue(*uid)).map(|(_, here)| here);
             let is_told = told.len() < NAMES_MAX && parts().nth(lookups_left).is_none();
             let mut numbers = QueueNumbers::default();
             let sum = if is_told { &mut numbers } else { &mut others };

@@ -6,7 +6,7 @@
 //! Not here: which messages (subscription/queue), reading (subscription/collect).
 
 use super::super::shard::{Phase, Shard, Taken};
-use super::care::{Awaited, Holder};
+use super::care::{Awaited, Holder, PartHere, QueueHere, of_queue};
 use crate::api::{self, ApiError};
 use crate::bytes::Bytes;
 use crate::effects::{Caller, Effects, Now};
@@ -105,8 +105,7 @@ impl Shard {
         if self.queues.waits.len() >= RECEIVES_MAX {
             return Err(ApiError::new(ErrorCode::LimitExceeded, "the shard has as many waiting receivers as it may have: close some"));
         }
-        let range = (uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX));
-        let is_all = self.queues.parts.range(range).take(partitions.len() + 1).count() == partitions.len();
+        let is_all = self.queues.parts.range(of_queue(uid)).take(partitions.len() + 1).count() == partitions.len();
         if !is_all && partitions.len() > NAMED_MAX {
             let message = format!("a receive names all partitions that the queue has at this shard, or at most {NAMED_MAX} of them");
             return Err(ApiError::new(ErrorCode::LimitExceeded, message));
@@ -166,15 +165,12 @@ impl Shard {
             if queue.ready.is_empty() {
                 return;
             }
-            let Some(receive) = queue.waiting.get(at) else { return };
-            if queue.rules.exclusive {
-                let conn = (receive.caller.conn, receive.caller.via);
-                let over_us = now.mono_us + queue.rules.consumer_timeout_us;
-                let fresh = || Holder { consumer: receive.consumer.clone(), conn, over_us };
-                if queue.holder.get_or_insert_with(fresh).consumer != receive.consumer {
-                    at += 1;
-                    continue;
-                }
+            if at >= queue.waiting.len() {
+                return;
+            }
+            if queue.rules.exclusive && !queue.is_held_for(at, now, self.queues.parts.range(of_queue(uid)).map(|(_, here)| here)) {
+                at += 1;
+                continue;
             }
             let receive = queue.waiting.remove(at).expect("just seen");
             let leased = self.lease_for(now, uid, &receive);
@@ -385,8 +381,7 @@ impl Shard {
         }
         let over_us = holder.over_us;
         let waits = queue.waiting.iter().any(|receive| receive.consumer == holder.consumer);
-        let range = (uid, PartitionUid(0))..=(uid, PartitionUid(u64::MAX));
-        let has_messages = self.queues.parts.range(range).any(|(_, here)| here.part.leased_by(&holder.consumer) > 0);
+        let has_messages = self.queues.parts.range(of_queue(uid)).any(|(_, here)| here.part.leased_by(&holder.consumer) > 0);
         if waits || has_messages {
             return;
         }
@@ -398,6 +393,23 @@ impl Shard {
             self.queues.waits.insert((over_us, uid, HOLDER));
             effects.wake_at(over_us);
         }
+    }
+}
+
+impl QueueHere {
+    /// Whether the receiver at `at` has the exclusive queue here, or gets it now: nobody has it, and no lease of its parts here is another's. There are such
+    /// leases after a start, which finds no holder, and where a queue has become exclusive.
+    fn is_held_for<'a>(&mut self, at: usize, now: Now, mut parts: impl Iterator<Item = &'a PartHere>) -> bool {
+        let Receive { consumer, caller, .. } = &self.waiting[at];
+        if let Some(holder) = &self.holder {
+            return holder.consumer == *consumer;
+        }
+        if parts.any(|here| here.part.leased_count() > u64::from(here.part.leased_by(consumer))) {
+            return false;
+        }
+        let over_us = now.mono_us + self.rules.consumer_timeout_us;
+        self.holder = Some(Holder { consumer: consumer.clone(), conn: (caller.conn, caller.via), over_us });
+        true
     }
 }
 

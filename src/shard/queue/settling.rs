@@ -16,8 +16,8 @@ use tramline_wire::frame::Frame;
 use tramline_wire::level::Level;
 use tramline_wire::prim::List;
 use tramline_wire::queue::{
-    DELAY_BY_POLICY, DeleteMessagesReply, PurgeReply, Purged, RedriveFlags, RedriveReply, Redriven, SettleAction, SettleEntry, SettleReply,
-    SettledMessage,
+    DELAY_BY_POLICY, DeleteMessagesReply, PurgeReply, Purged, REDRIVEN_MAX, RedriveFlags, RedriveReply, Redriven, SettleAction,
+    SettleEntry, SettleReply, SettledMessage,
 };
 use tramline_wire::step::{StepReply, StepResult};
 
@@ -108,7 +108,6 @@ impl Shard {
                 Err(error) => return error,
             },
         };
-        let rules = &self.queues.queues[&uid].rules;
         let reason = entry.reason.as_bytes();
         let ending = match entry.action {
             SettleAction::Ack => Ending::Ack,
@@ -120,18 +119,30 @@ impl Shard {
             SettleAction::Release => Ending::Release,
             SettleAction::Reject => Ending::Reject { reason },
         };
-        let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
-        let held_us = if entry.action == SettleAction::Ack { part.held_us(now, entry.offset) } else { None };
-        match part.end(now, rules, entry.offset, entry.lease, ending, &mut said.notes) {
-            Ok(()) => {
-                count(&mut self.metrics.counters, entry.action);
-                if let Some(held_us) = held_us {
-                    self.metrics.record_queue_ack(held_us.saturating_mul(1000));
-                }
-                ErrorCode::Ok
-            }
+        match self.end_lease(now, key, (entry.offset, entry.lease), ending, &mut said.notes) {
+            Ok(()) => ErrorCode::Ok,
             Err(refused) => code_of(refused),
         }
+    }
+
+    /// Ends a lease, and counts it. Panics if there is no such part.
+    pub(super) fn end_lease(
+        &mut self,
+        now: Now,
+        key: PartKey,
+        (offset, lease): (u64, u64),
+        ending: Ending<'_>,
+        notes: &mut Vec<QueueNote>,
+    ) -> Result<(), EndRefused> {
+        let rules = &self.queues.queues[&key.0].rules;
+        let part = &mut self.queues.parts.get_mut(&key).expect("the caller has seen it").part;
+        let held_us = if ending == Ending::Ack { part.held_us(now, offset) } else { None };
+        part.end(now, rules, offset, lease, ending, notes)?;
+        count(&mut self.metrics.counters, ending);
+        if let Some(held_us) = held_us {
+            self.metrics.record_queue_ack(held_us.saturating_mul(1000));
+        }
+        Ok(())
     }
 
     fn begin_saying(&mut self, now: Now, key: PartKey, said: &mut Said) {
@@ -159,8 +170,9 @@ impl Shard {
                 Err(error) => error,
                 Ok(key) => {
                     self.begin_saying(now, key, &mut said);
-                    let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
-                    let is_deleted = part.delete(now, entry.offset, &mut said.notes);
+                    let here = self.queues.parts.get_mut(&key).expect("part_of has seen it");
+                    let committed_end = self.partitions.get(here.slot).expect("readable").committed_end();
+                    let is_deleted = here.part.delete(now, entry.offset, committed_end, &mut said.notes);
                     if is_deleted { ErrorCode::Ok } else { ErrorCode::UnknownMessage }
                 }
             };
@@ -209,8 +221,7 @@ impl Shard {
                 Ok(key) => {
                     self.begin_saying(now, key, &mut said);
                     let part = &mut self.queues.parts.get_mut(&key).expect("part_of has seen it").part;
-                    // As many as a request may add; the next one goes on.
-                    let max = left.min(REDRIVEN_AT_ONCE);
+                    let max = left.min(REDRIVEN_MAX);
                     let redriven = if is_dry { part.dead_count().min(left) } else { part.redrive(now, max, &mut said.notes) };
                     (ErrorCode::Ok, redriven)
                 }
@@ -233,16 +244,13 @@ pub(super) fn code_of(refused: EndRefused) -> ErrorCode {
     }
 }
 
-fn count(counters: &mut ShardCounters, action: SettleAction) {
-    let counter = match action {
-        SettleAction::Ack => &mut counters.queue_acked,
-        SettleAction::Nack => &mut counters.queue_nacked,
-        SettleAction::Extend => &mut counters.queue_extended,
-        SettleAction::Release => &mut counters.queue_released,
-        SettleAction::Reject => &mut counters.queue_rejected,
+fn count(counters: &mut ShardCounters, ending: Ending<'_>) {
+    let counter = match ending {
+        Ending::Ack => &mut counters.queue_acked,
+        Ending::Nack { .. } => &mut counters.queue_nacked,
+        Ending::Extend { .. } => &mut counters.queue_extended,
+        Ending::Release => &mut counters.queue_released,
+        Ending::Reject { .. } => &mut counters.queue_rejected,
     };
     *counter += 1;
 }
-
-/// Messages that one request brings back in each partition, at most: some milliseconds.
-const REDRIVEN_AT_ONCE: u64 = 10_000;

@@ -70,6 +70,9 @@ impl Shard {
         if !request.entries.is_empty() && self.log.is_out_of_space(frame.payload.len() as u64) {
             return Err(ApiError::of(ErrorCode::DiskFull));
         }
+        if !request.entries.is_empty() && self.holds_produce(now, caller.via.is_some()) {
+            return Ok(Taken::Blocked);
+        }
         // What queues have to say stands in front of this in the log.
         self.write_queues(now, effects);
         if self.queues.has_pending() {
@@ -104,6 +107,9 @@ impl Shard {
             Err(AppendRefused::Failed) => return Err(ApiError::of(ErrorCode::StorageFailed)),
         }
         let results = self.take_step(now, checked, effects);
+        if !results.is_empty() {
+            self.throttle.on_produced(frame.payload.len() as u64, caller.via.is_some());
+        }
         self.urgent = true;
         self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Step(results)));
         Ok(Taken::Yes)
@@ -149,7 +155,7 @@ impl Shard {
         }
     }
 
-    /// Checks everything else, and changes nothing but the highest epoch known of an offset's owner.
+    /// Checks everything else. Nothing is changed.
     fn check_rest<'a>(
         &mut self,
         now: Now,
@@ -171,8 +177,7 @@ impl Shard {
             }
             acks.push((key, ack.offset, ack.lease));
         }
-        // Last: from here on nothing is refused.
-        let mut wanted = Vec::with_capacity(request.commits.len());
+        let (mut committed, mut commits) = (BTreeSet::new(), Vec::with_capacity(request.commits.len()));
         for commit in request.commits.iter() {
             let uid = PartitionUid(commit.partition_uid);
             let what = format!("the offset of partition {uid}");
@@ -194,12 +199,12 @@ impl Shard {
                 committed_us: now.utc_us,
                 metadata: commit.metadata.into(),
             };
-            let error = self.check_note(note, &mut wanted);
-            if !error.is_ok() {
-                return Err(refused(error, &what));
+            self.check_note(&note).map_err(|error| refused(error, &what))?;
+            if !committed.insert((uid, subscription)) {
+                return Err(refused(ErrorCode::InvalidRequest, &format!("{what} is there twice")));
             }
+            commits.push(note);
         }
-        let commits = wanted.into_iter().map(|(_, note)| note).collect();
         Ok(Checked { group: group.expect("a step names something"), acks, commits, batches })
     }
 
@@ -227,11 +232,9 @@ impl Shard {
         let mut at = 0;
         while at < acks.len() {
             let key = acks[at].0;
-            let rules = self.queues.queues[&key.0].rules;
             let mut notes: Vec<QueueNote> = Vec::new();
-            let part = &mut self.queues.parts.get_mut(&key).expect("checked").part;
             while let Some((_, offset, lease)) = acks.get(at).filter(|(of, ..)| *of == key) {
-                part.end(now, &rules, *offset, *lease, Ending::Ack, &mut notes).expect("checked");
+                self.end_lease(now, key, (*offset, *lease), Ending::Ack, &mut notes).expect("checked");
                 at += 1;
             }
             let mut payloads = Vec::new();
@@ -243,6 +246,7 @@ impl Shard {
             self.queues.refresh(now, key);
         }
         if !commits.is_empty() {
+            commits.iter().for_each(|note| self.offsets.table.propose(note));
             let written = self.append_offset_notes(now, group, &commits, effects);
             assert!(matches!(written, Ok(Some(in_block)) if in_block == block), "a step stands in one block: {written:?}");
         }

@@ -61,8 +61,9 @@ impl Shard {
                 lease: u64::from(message.lease),
                 until_us: match message.state {
                     State::Leased => now.utc_us.saturating_add_unsigned(message.until_us.saturating_sub(now.mono_us)),
-                    State::Delayed | State::Parked => message.until_us as i64,
-                    State::Ready | State::Dead => TIME_NONE_US,
+                    // That of one that waits for another of its group is not known.
+                    State::Delayed if message.until_us > 0 => message.until_us as i64,
+                    _ => TIME_NONE_US,
                 },
                 consumer: if message.state == State::Leased { text(here.part.consumer_of(message)) } else { "" },
                 reason: here.part.attempts(message.offset).last().map_or("", |attempt| match attempt.reason.is_empty() {
@@ -91,8 +92,7 @@ impl Shard {
                 settled_to,
                 looked_to,
                 committed_end,
-                // What was not looked at can be delivered, as far as is known.
-                ready: part.part.ready_count() + committed_end.saturating_sub(looked_to),
+                ready: part.part.ready_count(),
                 leased: part.part.leased_count(),
                 delayed: part.part.delayed_count(),
                 dead: part.part.dead_count(),

@@ -310,6 +310,21 @@ fn one_consumer_at_a_time_has_an_exclusive_queue() {
 }
 
 #[test]
+fn a_crash_leaves_an_exclusive_queue_to_whoever_has_leases() {
+    let (mut world, queue, uid) = a_queue(&[("exclusive", "true"), ("visibility.timeout.ms", "5000")]);
+    send(&mut world, uid, &[b"a", b"b", b"c"]);
+    let held = receive_as(&mut world, queue, &[uid], "w", 1);
+    let mut world = world.crash(Tear::Nothing, &mut Dice(1));
+    world.settle();
+    let asked = ask_receive(&mut world, &Ask { queue, partitions: &[uid], consumer: "other", max: 1, wait_ms: 60_000 });
+    world.settle();
+    assert!(taken(&mut world, asked).is_none(), "another has a lease, whom nobody knows as the holder any more");
+    ack(&mut world, queue, &held);
+    assert_eq!(offsets(&taken(&mut world, asked).expect("nobody has a lease")), [1]);
+    assert!(receive_as(&mut world, queue, &[uid], "w", 1).is_empty());
+}
+
+#[test]
 fn a_pause_holds_everything_and_an_end_of_it_lets_it_go() {
     let (mut world, queue, uid) = a_queue(&[]);
     alter_queue(&mut world, "q", &[("paused", "true")]);

@@ -1,7 +1,8 @@
 //! Atomic steps against a whole shard: all of it or nothing, also over a crash, and once, also when it is sent again.
 
-use super::queue_messages::{Got, create_queue, offsets, receive, send, settle};
+use super::queue_messages::{Got, create_queue, offsets, pass_ms, receive, send, settle};
 use super::world::World;
+use crate::config::{DiskLevel, DiskLook};
 use crate::sim::{Dice, TEARS};
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
 use tramline_wire::error::ErrorCode;
@@ -93,6 +94,7 @@ fn a_step_acks_publishes_and_commits() {
     let out = batch(b"A", UNMARKED);
     let published = step(&mut scene, &[&got[0]], &[(input, 1)], &[(output, &out), (output, &out)]);
     assert_eq!(published, [0, 1]);
+    assert_eq!(scene.world.shard.metrics.counters.queue_acked, 1);
     assert_eq!(committed(&mut scene, input), 1);
     assert_eq!(scene.world.read(output, 0).0.len(), 2);
     assert_eq!(settle(&mut scene.world, queue, &[(&got[0], SettleAction::Ack, 0)]), [ErrorCode::UnknownLease]);
@@ -120,6 +122,7 @@ fn of_a_step_that_is_refused_nothing_was_done() {
         (vec![&got[0]], vec![(input, 1)], vec![(output, &out), (output, &broken)], ErrorCode::BadBatch),
         (vec![&got[0]], vec![], vec![(999, &out)], ErrorCode::UnknownPartition),
         (vec![], vec![], vec![], ErrorCode::InvalidRequest),
+        (vec![], vec![(input, 1), (input, 2)], vec![(output, &out)], ErrorCode::InvalidRequest),
     ] {
         let batches: Vec<(u64, &[u8])> = batches.iter().map(|(uid, batch)| (*uid, batch.as_slice())).collect();
         assert_eq!(refused(&mut scene, &acks, &commits, &batches), expected);
@@ -187,6 +190,41 @@ fn a_crash_leaves_all_of_a_step_or_nothing() {
         seen[usize::from(published)] += 1;
     }
     assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
+}
+
+#[test]
+fn what_steps_publish_is_slowed_down_where_the_disk_runs_full() {
+    let mut scene = scene();
+    let (input, output) = (scene.input, scene.output);
+    let room_bytes = 40 << 20;
+    let look = DiskLook { level: DiskLevel::Slow, segments: 320, free_bytes: room_bytes, refuse_bytes: 0, slow_bytes: 0, room_bytes };
+    scene.world.shard.set_disk(look);
+    pass_ms(&mut scene.world, 60);
+    let out = batch(&vec![3; 7_000], UNMARKED);
+    scene.world.replies.clear();
+    let mut taken = 0;
+    // A shard with a held frame does not come to rest.
+    for _ in 0..1000 {
+        if !scene.world.is_blocked() {
+            ask(&mut scene, &[], &[], &[(output, &out)]);
+        }
+        scene.world.pass(1000);
+        scene.world.turn();
+        while !scene.world.disk.under_way.is_empty() {
+            scene.world.complete(0);
+            scene.world.turn();
+        }
+        taken += scene.world.replies.drain(..).count() * out.len();
+    }
+    // 40 MiB in a minute, and the floor of 1 MiB.
+    assert!((1 << 20..2 << 20).contains(&taken), "{taken} bytes in a second");
+    while scene.world.is_blocked() {
+        scene.world.pass(1000);
+        scene.world.turn();
+    }
+    let now = scene.world.now;
+    assert!(scene.world.shard.must_wait(now), "the last one has used up what there was");
+    assert!(step(&mut scene, &[], &[(input, 0)], &[]).is_empty(), "what adds no records is not held up");
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Message ids of the last while: a message whose id came before within the window is a duplicate.
 //!
 //! Times are those at which the broker appended the records: after a start the same ones are found to be duplicates. The window begins with the first
-//! message of an id, a duplicate does not prolong it.
+//! message of an id, a duplicate does not prolong it. Of more ids than may be kept the oldest are forgotten before their window is over: a duplicate that
+//! is delivered is better than a queue that stands still, and what is forgotten follows from what is stored.
 //!
 //! Not here: what becomes of duplicates (`part.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Ids that one partition of a queue remembers, at most. From there on no further messages are looked at until the window has passed for the oldest.
+/// Ids that one partition of a queue remembers, at most: the newest, some 160 MB with short ids.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
 
 #[derive(Debug)]
@@ -18,21 +19,23 @@ struct Came {
 }
 
 /// The ids of one queue in one partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Dedup {
+    /// As many as are kept.
+    max: usize,
     /// When each id came first, UTC microseconds.
     first_us: BTreeMap<Box<[u8]>, i64>,
     /// The same in the order in which they came.
     in_order: VecDeque<Came>,
 }
 
-impl Dedup {
-    /// Whether one more can be remembered at `at_us`.
-    pub fn has_room(&mut self, at_us: i64, window_us: u64) -> bool {
-        self.forget(at_us, window_us);
-        self.first_us.len() < DEDUP_IDS_MAX
+impl Default for Dedup {
+    fn default() -> Dedup {
+        Dedup { max: DEDUP_IDS_MAX, first_us: BTreeMap::new(), in_order: VecDeque::new() }
     }
+}
 
+impl Dedup {
     /// Whether `id` came before within the window; if not, it has come now.
     pub fn is_duplicate(&mut self, id: &[u8], offset: u64, at_us: i64, window_us: u64) -> bool {
         self.forget(at_us, window_us);
@@ -48,6 +51,9 @@ impl Dedup {
 
     /// `id` came at `at_us` with the message at `offset` (from what is stored).
     pub fn note(&mut self, id: &[u8], offset: u64, at_us: i64) {
+        if self.in_order.len() >= self.max {
+            self.forget_oldest();
+        }
         self.first_us.insert(id.into(), at_us);
         self.in_order.push_back(Came { at_us, offset, id: id.into() });
     }
@@ -56,9 +62,13 @@ impl Dedup {
         while let Some(oldest) = self.in_order.front()
             && oldest.at_us.saturating_add_unsigned(window_us) <= now_us
         {
-            self.first_us.remove(&oldest.id);
-            self.in_order.pop_front();
+            self.forget_oldest();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.in_order.pop_front().expect("one is there");
+        self.first_us.remove(&oldest.id);
     }
 
     /// Those that came with messages from `offset` on, oldest first: offset, time, id.
@@ -89,5 +99,19 @@ mod tests {
         assert!(!dedup.is_duplicate(b"a", 6, 1_200, 100));
         assert_eq!(dedup.len(), 2);
         assert!(!dedup.is_duplicate(b"a", 7, 1_201, 0), "no window, no duplicates");
+    }
+
+    #[test]
+    fn of_more_ids_than_are_kept_the_oldest_are_forgotten() {
+        let mut dedup = Dedup { max: 3, ..Dedup::default() };
+        for (offset, id) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+            assert!(!dedup.is_duplicate(id, offset as u64, 1_000, 100));
+        }
+        assert_eq!(dedup.len(), 3);
+        assert!(dedup.is_duplicate(b"b", 4, 1_050, 100));
+        assert!(!dedup.is_duplicate(b"a", 5, 1_050, 100), "forgotten, and takes the place of b");
+        assert!(!dedup.is_duplicate(b"b", 6, 1_050, 100));
+        assert!(dedup.is_duplicate(b"d", 7, 1_099, 100));
+        assert_eq!((dedup.len(), dedup.iter_from(0).count()), (3, 3));
     }
 }

@@ -50,7 +50,7 @@ impl Part {
         if end <= self.looked_to {
             return Looked::Done;
         }
-        if self.cells.len() >= CELLS_MAX || !self.dedup.has_room(stamp.append_us, rules.dedup_window_us) {
+        if self.cells.len() >= CELLS_MAX {
             return Looked::Full;
         }
         if stamp.flags & BATCH_CONTROL == 0 {

@@ -279,9 +279,9 @@ impl Part {
         wait_us.min(self.leases_due.next_us())
     }
 
-    /// Deletes a message, whatever its state; `false`: there is none.
-    pub fn delete(&mut self, now: Now, offset: u64, out: &mut Vec<QueueNote>) -> bool {
-        let is_there = self.is_open(offset) && offset < self.looked_to;
+    /// Deletes a message below `committed_end`, whatever its state; `false`: there is none. One that was not looked at yet is taken for one.
+    pub fn delete(&mut self, now: Now, offset: u64, committed_end: u64, out: &mut Vec<QueueNote>) -> bool {
+        let is_there = offset < committed_end && self.is_open(offset);
         if is_there {
             self.say(now, QueueNote { why: Why::Deleted, ..QueueNote::new(Kind::Settle, offset) }, out);
         }

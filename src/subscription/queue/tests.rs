@@ -311,8 +311,8 @@ fn delays_and_times_to_live_are_kept() {
     let records = [at(&world, 500), PLAIN, at(&world, -5), ttl(200), ttl(5_000), at(&world, 100)];
     world.send(&records);
     assert_eq!(world.part.delayed_count(), 2);
-    assert!(world.part.delete(world.now, 5, &mut world.log), "cancelled");
-    assert!(!world.part.delete(world.now, 5, &mut world.log));
+    assert!(world.part.delete(world.now, 5, world.part.looked_to(), &mut world.log), "cancelled");
+    assert!(!world.part.delete(world.now, 5, world.part.looked_to(), &mut world.log));
     let got = world.receive(3);
     assert_eq!(got.iter().map(|got| got.offset).collect::<Vec<_>>(), [1, 2, 3]);
     world.pass_ms(499);
@@ -350,7 +350,7 @@ fn of_a_group_one_is_out_and_a_failing_one_holds_up_no_other_group() {
     world.nack(again[0]);
     assert_eq!(world.part.dead_count(), 1, "dead: its group goes on");
     assert_eq!(world.offsets(9), [2]);
-    world.part.delete(world.now, 3, &mut world.log);
+    world.part.delete(world.now, 3, world.part.looked_to(), &mut world.log);
     assert_eq!(world.part.redrive(world.now, 9, &mut world.log), 1);
     assert_eq!(world.offsets(9), [0], "it has left its group's order");
 }
@@ -366,6 +366,17 @@ fn duplicates_within_the_window_are_not_delivered() {
     world.send(&[id(b"x"), id(b"x")]);
     assert_eq!(world.offsets(9), [0, 1, 4]);
     assert_eq!(world.part.counts().duplicates, 3);
+}
+
+#[test]
+fn what_is_committed_can_be_deleted_before_it_was_looked_at() {
+    let mut world = World::new(QueueRules::default());
+    world.send(&[PLAIN]);
+    assert!(!world.part.delete(world.now, 0, 0, &mut world.log), "not committed");
+    assert!(world.part.delete(world.now, 2, 3, &mut world.log));
+    assert!(!world.part.delete(world.now, 2, 3, &mut world.log), "it is gone already");
+    world.send(&[PLAIN; 3]);
+    assert_eq!(world.offsets(9), [0, 1, 3]);
 }
 
 #[test]
@@ -572,7 +583,7 @@ fn a_start_finds_how_things_stood() {
                         }
                         _ => {
                             let offset = world.roll(end);
-                            world.part.delete(world.now, offset, &mut world.log);
+                            world.part.delete(world.now, offset, world.part.looked_to(), &mut world.log);
                         }
                     }
                 }

@@ -13,6 +13,8 @@ pub const CONSUMER_BYTES_MAX: usize = 255;
 pub const REASON_BYTES_MAX: usize = 256;
 /// In place of a delay: what the queue's retry policy says.
 pub const DELAY_BY_POLICY: u32 = u32::MAX;
+/// Messages that one Redrive brings back in each partition, at most; the next one goes on. Some milliseconds of a shard's time.
+pub const REDRIVEN_MAX: u64 = 10_000;
 
 layout! {
     /// Lease messages. All partitions are of one leader.

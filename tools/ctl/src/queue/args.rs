@@ -151,7 +151,7 @@ pub struct Settings {
     /// The same for one consumer [default: 20000]
     #[arg(long, value_name = "N")]
     max_in_flight_per_consumer: Option<u64>,
-    /// One consumer at a time has a partition; --exclusive=false turns it off
+    /// One consumer at a time has the partitions of a shard; --exclusive=false turns it off
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     exclusive: Option<bool>,
     /// When the holder of an exclusive queue loses it if it is silent [default: 10s]

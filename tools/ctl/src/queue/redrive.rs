@@ -41,6 +41,13 @@ struct Tally {
 pub fn run(client: &Client, global: &Global, options: &Redrive) -> Result<(), Failure> {
     let queue = client.describe_queue(&options.name)?;
     match queue.setting("dead.letter.topic").filter(|topic| !topic.is_empty()) {
+        None if options.rate.is_some() => {
+            let message = format!(
+                "--rate is for messages in a dead-letter topic, and queue {} has none: its dead messages become ready all at once; leave --rate out, or use --count",
+                options.name
+            );
+            Err(Failure::local("invalid_argument", message))
+        }
         None => in_queue(client, global.format, options),
         Some(topic) if options.dry_run => {
             let count = count_dead(client, &options.name, topic)?.min(options.count.unwrap_or(u64::MAX));
