@@ -467,7 +467,7 @@ fn wire_at(at: At) -> Result<i64, Error> {
     }
 }
 
-fn wire_settings<'a>(settings: &[(&'a str, &'a str)]) -> Vec<Setting<'a>> {
+pub(crate) fn wire_settings<'a>(settings: &[(&'a str, &'a str)]) -> Vec<Setting<'a>> {
     settings.iter().map(|&(key, value)| Setting { key, value }).collect()
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tramline_wire::error::ErrorCode;
+use tramline_wire::queue::REDRIVEN_MAX;
 
+use crate::fake::queues::State;
 use crate::fake::tcp::FakeServer;
 use crate::{
     Attributes, BrowseState, Client, Config, Error, LeaseToken, MessageState, ProducerConfig, QueueConsumerConfig, Record, Settle,
@@ -152,6 +154,11 @@ fn messages_are_browsed_purged_deleted_and_redriven_by_their_owners() {
     consumer.reject(message.token, "broken").expect("dead");
     assert_eq!(client.redrive_queue("q", &[], None, true).expect("counted").iter().map(|(_, count)| count).sum::<u64>(), 1);
     assert_eq!(client.redrive_queue("q", &[message.partition], Some(5), false).expect("redriven"), [(message.partition, 1)]);
+    let uid = server.broker().topics[0].partitions[3];
+    for offset in 100..101 + REDRIVEN_MAX {
+        server.broker().queues.messages.insert((uid, offset), State { dead: true, ..State::default() });
+    }
+    assert_eq!(client.redrive_queue("q", &[3], None, false).expect("in two requests"), [(3, REDRIVEN_MAX + 1)]);
     // One of two has to be asked again: what the other one came to is not forgotten.
     server.broker().queues.settle_refusals = [ErrorCode::Ok, ErrorCode::NotLeader].into();
     let told = client.delete_messages("q", &[(0, 0), (2, 0), (0, 77)]).expect("answers");

@@ -48,7 +48,7 @@ pub struct FoundQueue {
     pub visibility_timeout_ms: u32,
     /// Nothing is delivered for now.
     pub is_paused: bool,
-    /// One consumer at a time has a partition.
+    /// At each shard one consumer at a time has the queue's partitions.
     pub is_exclusive: bool,
 }
 
@@ -117,9 +117,9 @@ pub struct QueuePartitionDescription {
     pub duplicates: u64,
     /// Deleted or purged.
     pub deleted: u64,
-    /// Receives that wait.
+    /// Receives that wait at the partition's shard: told with one of its partitions.
     pub waiting: u32,
-    /// The consumer that has an exclusive queue's partition; else empty.
+    /// The consumer that has an exclusive queue at the partition's shard; else empty.
     pub active: String,
 }
 

@@ -14,11 +14,10 @@ use tramline_wire::queue::{
     AlterQueueReply, AlterQueueRequest, BrowseReply, BrowseRequest, BrowseState, CreateQueueFlags, CreateQueueReply, CreateQueueRequest,
     DeleteMessagesReply, DeleteMessagesRequest, DeleteQueueReply, DeleteQueueRequest, DescribeQueueReply, DescribeQueueRequest,
     FindQueueReply, FindQueueRequest, ListQueuesReply, ListQueuesRequest, MessageAt, PurgeReply, PurgeRequest, QUEUE_MESSAGES_MAX,
-    QueueFlags, QueueStart, RedriveFlags, RedriveReply, RedriveRequest,
+    QueueFlags, QueueStart, REDRIVEN_MAX, RedriveFlags, RedriveReply, RedriveRequest,
 };
-use tramline_wire::topics::Setting;
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_lengths};
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_lengths, wire_settings};
 use crate::error::Error;
 use crate::link::Effect;
 use crate::owners::{Wanted, answered, refused};
@@ -47,7 +46,7 @@ impl Client {
     /// Changes settings (an empty value: back to the default).
     pub fn alter_queue(&self, name: &str, settings: &[(&str, &str)]) -> Result<(), Error> {
         check_lengths(name, settings)?;
-        let settings: Vec<Setting<'_>> = settings.iter().map(|&(key, value)| Setting { key, value }).collect();
+        let settings = wire_settings(settings);
         let request = AlterQueueRequest { name, settings: List::of(&settings) };
         let what = format!("alter queue {name:?}");
         let encode = |meta: &mut Vec<u8>| request.encode(meta);
@@ -122,13 +121,14 @@ impl Client {
         })
     }
 
-    /// Makes dead messages that are still in the queue ready again, as if they had never been delivered: the oldest first, at most so many in each request to an owner, all when
-    /// `None`. `dry_run`: only counts. Returns how many by partition. What went to a dead-letter topic is not in the queue any more.
+    /// Makes dead messages that are still in the queue ready again, as if they had never been delivered: the oldest of each partition first, at most so many in all, all when
+    /// `None`. `dry_run`: only counts. Returns how many by partition. What went to a dead-letter topic is not in the queue any more. After an error some may be ready; asking
+    /// again goes on.
     pub fn redrive_queue(&self, name: &str, partitions: &[u32], count_max: Option<u32>, dry_run: bool) -> Result<Vec<(u32, u64)>, Error> {
         let what = format!("redrive queue {name:?}");
         let flags = if dry_run { RedriveFlags::DRY_RUN } else { RedriveFlags(0) };
         let left = std::cell::Cell::new(count_max.map(u64::from));
-        self.shared().count_by_partition(&what, name, partitions, &|shared, queue_uid, uids, deadline| {
+        let ask: &AskCounts<'_> = &|shared, queue_uid, uids, deadline| {
             let max_messages = match left.get() {
                 None => 0,
                 Some(0) => return Ok(uids.iter().map(|uid| (*uid, ErrorCode::Ok, 0)).collect()),
@@ -143,7 +143,17 @@ impl Client {
             let done: u64 = told.iter().map(|(.., count)| *count).sum();
             left.set(left.get().map(|left| left.saturating_sub(done)));
             Ok(told)
-        })
+        };
+        let mut sum: BTreeMap<u32, u64> = BTreeMap::new();
+        loop {
+            let counts = self.shared().count_by_partition(&what, name, partitions, ask)?;
+            // As many as one request brings back: there may be more.
+            let goes_on = !dry_run && counts.iter().any(|(_, count)| *count >= REDRIVEN_MAX);
+            counts.into_iter().for_each(|(partition, count)| *sum.entry(partition).or_default() += count);
+            if !goes_on {
+                return Ok(sum.into_iter().collect());
+            }
+        }
     }
 
     /// Settles single messages (partition, offset), whatever they are: a delayed one is cancelled by this. Returns in the order asked what became of each: `Ok`, or the broker's code
@@ -206,7 +216,7 @@ impl Shared {
             At::Time(us) if us >= 0 => (QueueStart::Time, us),
             At::Time(us) => return Err(Error::config(&format!("the time {us} us is before 1970: use Earliest"))),
         };
-        let settings: Vec<Setting<'_>> = settings.iter().map(|&(key, value)| Setting { key, value }).collect();
+        let settings = wire_settings(settings);
         let request = CreateQueueRequest { name, topic, flags, start, start_us, settings: List::of(&settings) };
         let effect = if flags == CreateQueueFlags(0) { Effect::Once } else { Effect::Repeatable };
         let what = format!("create queue {name:?}");

@@ -323,7 +323,7 @@ impl FakeBroker {
     }
 
     fn redrive(&mut self, partition_uid: u64, request: &RedriveRequest<'_>) -> Redriven {
-        let most = if request.max_messages == 0 { usize::MAX } else { request.max_messages as usize };
+        let most = if request.max_messages == 0 { REDRIVEN_MAX as usize } else { request.max_messages as usize };
         let dead = self.queues.messages.iter_mut().filter(|((uid, _), state)| *uid == partition_uid && state.dead).take(most);
         let mut redriven = 0;
         for (_, state) in dead {

@@ -174,7 +174,7 @@ impl QueueCore {
         let entries = lane.settling.take().map(|settling| settling.entries).unwrap_or_default();
         for (mut entry, answer) in entries.into_iter().zip(answers) {
             let code = answer.error;
-            if code.is_ok() || code == ErrorCode::UnknownLease && entry.is_sent && entry.action != SettleAction::Extend {
+            if code.is_ok() || entry.is_sent && says_done(entry.action, code) {
                 self.metrics.settled += 1;
                 self.put_result(entry.id, Ok(()));
             } else if code.retriable() {
@@ -264,5 +264,15 @@ impl Entry {
             (Some(last), true) => self.unknown("its owner", last.to_string()),
             (last, _) => Error::Timeout { doing: self.request(), after, last: last.clone() },
         }
+    }
+}
+
+/// Whether a refusal of what is sent again says that it was carried out the first time, as far as anybody can tell: the message is not the sender's any more.
+fn says_done(action: SettleAction, code: ErrorCode) -> bool {
+    match action {
+        SettleAction::Ack | SettleAction::Reject => code == ErrorCode::UnknownLease,
+        // Somebody else may have got it at once.
+        SettleAction::Nack | SettleAction::Release => matches!(code, ErrorCode::UnknownLease | ErrorCode::LeaseLost),
+        SettleAction::Extend => false,
     }
 }
