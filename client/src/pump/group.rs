@@ -188,7 +188,7 @@ impl<S: Wire> GroupPump<S> {
     /// When a turn is due even if no socket is ready.
     pub(crate) fn next_step_us(&self, now: Now) -> u64 {
         let reader = if self.may_read(now) { self.reader.next_step_us(now) } else { u64::MAX };
-        self.next_member_us(now).min(reader)
+        self.next_member_us(now).min(self.core.next_auto_commit_us()).min(reader)
     }
 
     /// The same of the membership alone.

@@ -18,6 +18,9 @@ use crate::error::Error;
 /// Offsets that wait or are under way, of all partitions: sixty for each of the most that a member can have would be a defect of the caller's.
 const ENTRIES_MAX: usize = 1 << 16;
 
+/// Jobs that are done and not taken: only a caller that gives up its waiting leaves some, and the oldest go.
+const DONE_MAX: usize = 1 << 16;
+
 /// Who asked for a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -86,9 +89,15 @@ pub(crate) struct Commits {
     jobs: BTreeMap<u64, Job>,
     done: VecDeque<Done>,
     next: u64,
+    seed: u64,
 }
 
 impl Commits {
+    /// `seed`: members do not try again together.
+    pub(crate) fn seeded(seed: u64) -> Commits {
+        Commits { seed, ..Commits::default() }
+    }
+
     /// Begins a job; returns its number. Without anything wanted it is done at once.
     pub(crate) fn begin(&mut self, kind: Kind, wanted: Vec<Wanted>, now: Now, until_us: u64) -> Result<u64, Error> {
         if self.entries.len() + wanted.len() > ENTRIES_MAX {
@@ -100,7 +109,7 @@ impl Commits {
         self.jobs.insert(job, Job { kind, left: wanted.len(), outcomes: Vec::new(), began_us: now.mono_us, until_us });
         for wanted in wanted {
             let id = EntryId(self.number());
-            let backoff = Backoff::seeded(id.0);
+            let backoff = Backoff::seeded(self.seed.wrapping_add(id.0));
             self.entries.push_back(Entry { id, job, wanted, asked: false, not_before_us: 0, backoff, last: None });
         }
         self.finish(job);
@@ -116,6 +125,10 @@ impl Commits {
         if self.jobs.get(&job).is_some_and(|job| job.left == 0)
             && let Some(Job { kind, outcomes, .. }) = self.jobs.remove(&job)
         {
+            // Nobody takes that of a call whose future was dropped.
+            if self.done.len() == DONE_MAX {
+                self.done.pop_front();
+            }
             self.done.push_back(Done { job, kind, outcomes });
         }
     }

@@ -122,7 +122,7 @@ impl GroupCore {
             holdings: BTreeMap::new(),
             places: HashMap::new(),
             numbers: HashMap::new(),
-            commits: Commits::default(),
+            commits: Commits::seeded(u64::from(seed)),
             work: false,
             work_at_us: u64::MAX,
             notices: VecDeque::new(),
@@ -294,7 +294,13 @@ impl GroupCore {
 
     /// Whether committing by itself is due.
     pub(crate) fn is_auto_commit_due(&self, now: Now) -> bool {
-        self.config.auto_commit && self.auto_commit_at_us <= now.mono_us && !self.commits.is_running(CommitKind::Auto)
+        self.next_auto_commit_us() <= now.mono_us
+    }
+
+    /// When committing by itself is due; who turns the membership alone does not begin it, and does not wait for it.
+    pub(crate) fn next_auto_commit_us(&self) -> u64 {
+        let may_begin = self.config.auto_commit && !self.holdings.is_empty() && self.auto_commit_at_us > 0;
+        if may_begin && !self.commits.is_running(CommitKind::Auto) { self.auto_commit_at_us } else { u64::MAX }
     }
 
     /// Begins to commit these positions by itself; the next time is after the interval.
@@ -383,9 +389,8 @@ impl GroupCore {
     /// When [`step`](Self::step) has to run next even if nothing arrives.
     pub(crate) fn next_step_us(&self, now: Now) -> u64 {
         let work = if self.work { now.mono_us } else { self.work_at_us };
-        let auto = if self.config.auto_commit && !self.holdings.is_empty() { self.auto_commit_at_us } else { u64::MAX };
         let home = if self.home_ask.is_some() { u64::MAX } else { self.member.next_step_us() };
-        self.next_of_lanes_us(now).min(self.wish.next_us()).min(work).min(auto).min(home)
+        self.next_of_lanes_us(now).min(self.wish.next_us()).min(work).min(home)
     }
 
     fn reset_at(&self) -> Option<i64> {
@@ -402,6 +407,9 @@ impl GroupCore {
             && let Some(holding) = self.holdings.get_mut(&uid)
         {
             holding.claim = Claim::Reading;
+            // It begins where it was sought to, also if a beginning was found and nobody was told yet.
+            let is_it = |part: &TopicPartition| part.topic == topic && part.partition == partition;
+            self.notices.retain(|notice| !matches!(notice, Notice::Moved(part, ..) if is_it(part)));
         }
     }
 }

@@ -346,10 +346,14 @@ impl GroupCore {
     fn on_claims(&mut self, claims: &[(u64, u64)], entries: Vec<(u64, ErrorCode, u64)>, now: Now) {
         for (&(uid, epoch), (_, code, offset)) in claims.iter().zip(entries) {
             // Given up, or granted anew, since.
-            if self.holdings.get(&uid).is_none_or(|holding| holding.epoch != epoch || holding.claim != Claim::Wanted) {
+            if self.holdings.get(&uid).is_none_or(|holding| holding.epoch != epoch) {
                 continue;
             }
             set_asked(&mut self.holdings, uid, false);
+            // Sought since.
+            if self.holdings[&uid].claim != Claim::Wanted {
+                continue;
+            }
             match code {
                 ErrorCode::Ok => self.on_claimed(uid, (offset != OFFSET_NONE).then_some(offset)),
                 code => self.on_claim_failed(uid, self.refused("claim", uid, code), now),
@@ -359,10 +363,11 @@ impl GroupCore {
 
     fn on_listed(&mut self, uids: &[u64], entries: Vec<(u64, ErrorCode, u64)>, now: Now) {
         for (&uid, (_, code, offset)) in uids.iter().zip(entries) {
+            set_asked(&mut self.holdings, uid, false);
+            // Given up, or sought, since.
             if self.holdings.get(&uid).is_none_or(|holding| holding.claim != Claim::Reset) {
                 continue;
             }
-            set_asked(&mut self.holdings, uid, false);
             match code {
                 ErrorCode::Ok => self.begin_reading(uid, Some(offset)),
                 code => self.on_claim_failed(uid, self.refused("list offsets of", uid, code), now),

@@ -28,7 +28,7 @@ const BATCH_BYTES_MIN: usize = 1024;
 impl Sealed {
     /// Whether it can go on in pieces after this refusal.
     pub(super) fn can_be_cut(&self, code: ErrorCode) -> bool {
-        matches!(code, ErrorCode::BatchTooLarge | ErrorCode::RecordTooLarge) && self.has_pieces()
+        matches!(code, ErrorCode::BatchTooLarge | ErrorCode::RecordTooLarge | ErrorCode::InvalidAttribute) && self.has_pieces()
     }
 
     fn has_pieces(&self) -> bool {
@@ -37,7 +37,7 @@ impl Sealed {
 }
 
 impl ProducerCore {
-    /// The broker did not take a batch because it, or a record in it, is too large. It is cut when what is in flight has its answers.
+    /// The broker did not take a batch because it, or a record in it, is too large, or has an attribute that cannot be. It is cut when what is in flight has its answers.
     pub(super) fn refuse_too_large(&mut self, mut batch: Sealed, code: ErrorCode, error: Arc<Error>) {
         batch.is_too_large = true;
         let id = batch.part;
