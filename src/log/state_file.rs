@@ -1,7 +1,7 @@
 //! The state file: what a shard knows of its queues, beside the checkpoint, which would be put together in one turn.
 //!
 //! ```text
-//! payload of the envelope (schema 22, version 1): 0 generation u64 | 8 zero u64, then per item: 0 length u32 | 4 item | zeros up to a multiple of 4
+//! payload of the envelope (schema 22, version 2): 0 generation u64 | 8 zero u64, then per item: 0 length u32 | 4 item | zeros up to a multiple of 4
 //! ```
 //! Put together in pieces, over many turns, while what it describes goes on changing: its items are notes as they stand in the log, which may be taken in
 //! again. It is begun behind the last block that the next checkpoint covers, and durable before that one is written; the checkpoint names its generation.
@@ -16,7 +16,7 @@ use rkyv::util::AlignedVec;
 pub const STATE_NAME: &str = "queues";
 /// Schema number of the state file in its envelope.
 pub const STATE_SCHEMA: u16 = 22;
-const STATE_VERSION: u16 = 1;
+const STATE_VERSION: u16 = 2;
 const HEAD_BYTES: usize = 16;
 
 /// A state file being put together.

@@ -42,6 +42,8 @@ struct Timed {
     ack: Calls,
     snapshot: Calls,
     due: Calls,
+    /// Bytes per message of a snapshot of all, of a half, of a tenth.
+    snapshot_bytes: [f64; 3],
 }
 
 /// One queue in one partition, filled.
@@ -129,6 +131,9 @@ fn calls(order: &[u32], figures: &mut Figures) {
         longest = longest.max(max);
     }
     figures.insert("longest_call_us".to_owned(), longest);
+    for (part, bytes) in ["all", "half", "tenth"].iter().zip(timed.snapshot_bytes) {
+        figures.insert(format!("snapshot_bytes_{part}"), bytes);
+    }
 }
 
 /// Fills a queue, acknowledges nine tenths of it, lets the leases of the rest run out; takes a snapshot of the full one, of a half, and of that rest.
@@ -140,11 +145,13 @@ fn timed_run(order: &[u32]) -> Timed {
     let acked = &order[..order.len() / 10 * 9];
     for (at, offset) in acked.iter().enumerate() {
         if at == 0 || at == order.len() / 2 {
-            queue.snapshot(messages, &mut timed.snapshot);
+            let bytes = queue.snapshot(messages, &mut timed.snapshot);
+            timed.snapshot_bytes[usize::from(at > 0)] = bytes as f64 / (order.len() - at) as f64;
         }
         timed.ack.time(|| queue.ack(*offset));
     }
-    queue.snapshot(messages, &mut timed.snapshot);
+    let bytes = queue.snapshot(messages, &mut timed.snapshot);
+    timed.snapshot_bytes[2] = bytes as f64 / (order.len() - acked.len()) as f64;
     // All at about the same time.
     queue.now.mono_us += u64::from(LEASE_MS) * 1000 + 1_000_000;
     queue.now.utc_us += i64::from(LEASE_MS) * 1000 + 1_000_000;
@@ -206,7 +213,7 @@ impl Queue {
     }
 
     /// A whole snapshot, a piece for each turn.
-    fn snapshot(&self, committed_end: u64, calls: &mut Calls) {
+    fn snapshot(&self, committed_end: u64, calls: &mut Calls) -> usize {
         let mut cursor = SnapshotCursor::default();
         let mut bytes = 0;
         let mut is_last = false;
@@ -219,6 +226,7 @@ impl Queue {
             });
         }
         assert!(bytes > 0, "a snapshot of messages says something of them");
+        bytes
     }
 }
 

@@ -123,6 +123,8 @@ pub(in crate::shard) struct QueueCare {
     pub(super) hungry: BTreeSet<SubscriptionUid>,
     /// Parts with purged messages to drop.
     untidy: BTreeSet<PartKey>,
+    /// Parts that are gone, to be dropped bit by bit.
+    dropped: Vec<Part>,
     pending: VecDeque<Pending>,
     /// Whoever came while something was pending: the number of notes made by then.
     unwritten: VecDeque<(u64, Awaited)>,
@@ -229,6 +231,7 @@ impl QueueCare {
         if let Some(here) = self.parts.remove(&key) {
             super::counting::add(&mut self.gone, here.part.counts());
             self.due.remove(&(here.due_us, key));
+            self.dropped.push(here.part);
         }
         self.behind.remove(&key);
         self.untidy.remove(&key);
@@ -404,10 +407,15 @@ impl Shard {
         self.end_waits(now, effects);
     }
 
-    /// Drops some of what was purged or is gone from the partitions: one part's share each turn. And tells one partition how far its queues are.
+    /// Drops some of what was purged, is gone from the partitions, or was deleted: one part's share each turn. And tells one partition how far its queues are.
     pub(in crate::shard) fn tidy_queues(&mut self, now: Now) {
         if !self.queues.by_partition.is_empty() {
             self.hold_next();
+        }
+        if let Some(part) = self.queues.dropped.last_mut()
+            && !part.drop_some()
+        {
+            self.queues.dropped.pop();
         }
         if let Some(key) = self.queues.untidy.pop_first()
             && let Some(here) = self.queues.parts.get_mut(&key)

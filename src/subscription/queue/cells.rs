@@ -1,13 +1,15 @@
 //! What is remembered of single messages: one cell of 32 bytes each, by offset, for those that are not simply settled or simply fresh.
 //!
-//! Invariants: cells lie in chunks of at most [`CHUNK_CELLS`] in order of offset; chunks do not overlap, none is empty; `len` counts the cells.
+//! Invariants: cells lie in chunks of at most [`CHUNK_CELLS`] in order of offset; chunks do not overlap, none is empty; `len` counts the cells; each block
+//! belongs to one chunk, whose base it knows.
 //!
 //! Cost: a hash table or one large vector would stop the shard while it grows (ten million cells: hundreds of milliseconds), a tree with one entry per
 //! message takes twice the memory. Here an insertion or removal moves at most [`CHUNK_CELLS`] cells, 4 KiB, whatever the number of messages and
 //! wherever the holes are.
 //!
-//! Not here: what the states mean (`part.rs`).
+//! Not here: what the states mean (`part.rs`), memory (`blocks.rs`).
 
+use super::blocks::{BLOCK_CELLS, BlockId, Blocks};
 use std::collections::BTreeMap;
 
 /// Cells of one chunk, at most.
@@ -66,13 +68,26 @@ impl Cell {
     pub fn new(state: State) -> Cell {
         Cell { until_us: 0, lease: 0, delta: 0, lane: 0, lease_ms: 0, consumer: 0, deliveries: 0, state, priority: 0 }
     }
+
+    /// Whether things stand alike with another message.
+    pub(super) fn same_but_offset(&self, other: &Cell) -> bool {
+        *self == Cell { delta: self.delta, ..*other }
+    }
+}
+
+/// Where the cells of a chunk are: the cell number n in the block number n / 8, all blocks but the last one full.
+#[derive(Clone, Debug)]
+struct Chunk {
+    blocks: [BlockId; CHUNK_CELLS / BLOCK_CELLS],
+    len: u8,
 }
 
 /// All cells of one queue in one partition.
 #[derive(Debug, Default)]
 pub struct Cells {
     /// By an offset at or below that of the first cell.
-    chunks: BTreeMap<u64, Vec<Cell>>,
+    chunks: BTreeMap<u64, Chunk>,
+    blocks: Blocks,
     len: usize,
 }
 
@@ -89,21 +104,21 @@ impl Cells {
 
     /// The lowest offset that has a cell.
     pub fn first(&self) -> Option<u64> {
-        self.chunks.first_key_value().map(|(base, chunk)| base + u64::from(chunk[0].delta))
+        self.chunks.first_key_value().map(|(base, chunk)| base + u64::from(chunk.cell(&self.blocks, 0).delta))
     }
 
     /// The cell of `offset`.
     pub fn get(&self, offset: u64) -> Option<&Cell> {
         let (base, chunk) = self.chunks.range(..=offset).next_back()?;
-        let delta = u32::try_from(offset - base).ok()?;
-        chunk.binary_search_by_key(&delta, |cell| cell.delta).ok().map(|at| &chunk[at])
+        let at = chunk.find(&self.blocks, u32::try_from(offset - base).ok()?).ok()?;
+        Some(chunk.cell(&self.blocks, at))
     }
 
     /// The cell of `offset`, to be changed.
     pub fn get_mut(&mut self, offset: u64) -> Option<&mut Cell> {
-        let (base, chunk) = self.chunks.range_mut(..=offset).next_back()?;
-        let delta = u32::try_from(offset - base).ok()?;
-        chunk.binary_search_by_key(&delta, |cell| cell.delta).ok().map(|at| &mut chunk[at])
+        let (base, chunk) = self.chunks.range(..=offset).next_back()?;
+        let at = chunk.find(&self.blocks, u32::try_from(offset - base).ok()?).ok()?;
+        Some(&mut self.blocks.cells_mut(chunk.blocks[at / BLOCK_CELLS])[at % BLOCK_CELLS])
     }
 
     /// Cells from `offset` on, with their offsets, in order.
@@ -111,123 +126,195 @@ impl Cells {
         let first_chunk = self.chunks.range(..=offset).next_back().map_or(offset, |(base, _)| *base);
         self.chunks
             .range(first_chunk..)
-            .flat_map(|(base, chunk)| chunk.iter().map(move |cell| (base + u64::from(cell.delta), cell)))
-            .skip_while(move |(at, _)| *at < offset)
+            .flat_map(move |(base, chunk)| {
+                let below = u32::try_from(offset.saturating_sub(*base)).map_or(chunk.len(), |delta| chunk.below(&self.blocks, delta));
+                (below..chunk.len()).map(move |at| (*base, chunk.cell(&self.blocks, at)))
+            })
+            .map(|(base, cell)| (base + u64::from(cell.delta), cell))
     }
 
     /// Puts a cell at `offset`. Panics if there is one.
     pub fn insert(&mut self, offset: u64, mut cell: Cell) {
-        self.len += 1;
         let found = self.chunks.range_mut(..=offset).next_back().filter(|(base, _)| offset - **base <= u64::from(u32::MAX));
-        let Some((base, chunk)) = found else {
-            cell.delta = 0;
-            self.chunks.insert(offset, one(cell));
-            return;
-        };
+        let Some((base, chunk)) = found else { return self.insert_alone(offset, cell) };
         let base = *base;
         cell.delta = (offset - base) as u32;
-        let at = chunk.partition_point(|known| known.delta < cell.delta);
-        assert!(chunk.get(at).is_none_or(|known| known.delta != cell.delta), "offset {offset} has two cells");
+        let at = chunk.below(&self.blocks, cell.delta);
+        assert!(at == chunk.len() || chunk.cell(&self.blocks, at).delta != cell.delta, "offset {offset} has two cells");
         if chunk.len() < CHUNK_CELLS {
-            if chunk.len() == chunk.capacity() {
-                // Twice as much, but never more than a chunk.
-                chunk.reserve_exact(chunk.len().min(CHUNK_CELLS - chunk.len()).max(1));
-            }
-            chunk.insert(at, cell);
-            return;
+            chunk.insert(&mut self.blocks, base, at, cell);
+            self.len += 1;
+        } else if at == CHUNK_CELLS {
+            self.insert_alone(offset, cell);
+        } else {
+            let (upper_base, upper) = chunk.split(&mut self.blocks, base);
+            self.chunks.insert(upper_base, upper);
+            self.insert(offset, cell);
         }
-        if at == chunk.len() {
-            cell.delta = 0;
-            self.chunks.insert(offset, one(cell));
-            return;
-        }
-        let mut upper = chunk.split_off(CHUNK_CELLS / 2);
-        chunk.shrink_to_fit();
-        let upper_base = rebase(base, &mut upper);
-        self.chunks.insert(upper_base, upper);
-        self.len -= 1;
-        self.insert(offset, cell);
+    }
+
+    /// In a chunk of its own.
+    fn insert_alone(&mut self, offset: u64, cell: Cell) {
+        let mut chunk = Chunk { blocks: Default::default(), len: 0 };
+        chunk.insert(&mut self.blocks, offset, 0, Cell { delta: 0, ..cell });
+        assert!(self.chunks.insert(offset, chunk).is_none(), "offset {offset} has two chunks");
+        self.len += 1;
     }
 
     /// Takes the cell of `offset` out.
     pub fn remove(&mut self, offset: u64) -> Option<Cell> {
         let (base, chunk) = self.chunks.range_mut(..=offset).next_back()?;
         let base = *base;
-        let delta = u32::try_from(offset - base).ok()?;
-        let at = chunk.binary_search_by_key(&delta, |cell| cell.delta).ok()?;
-        let cell = chunk.remove(at);
+        let at = chunk.find(&self.blocks, u32::try_from(offset - base).ok()?).ok()?;
+        let (cell, unused) = chunk.remove(&mut self.blocks, at);
         self.len -= 1;
         let left = chunk.len();
         if left == 0 {
             self.chunks.remove(&base);
-        } else if left < CHUNK_CELLS_LOW {
+        }
+        if let Some(block) = unused {
+            self.give_back(block);
+        }
+        if 0 < left && left < CHUNK_CELLS_LOW {
             self.join(base);
-        } else {
-            shrink(chunk);
         }
         Some(cell)
     }
 
-    /// Drops some of the cells; whether there are more.
+    fn give_back(&mut self, block: BlockId) {
+        let Some(moved) = self.blocks.give_back(block) else { return };
+        let owner = self.chunks.get_mut(&moved.owner).expect("each block belongs to a chunk");
+        let count = owner.block_count();
+        let place = owner.blocks[..count].iter_mut().find(|block| **block == moved.from);
+        *place.expect("the chunk knows its blocks") = moved.to;
+    }
+
+    /// Drops some of the cells, none of which is asked for again; whether there are more.
     pub fn drop_some(&mut self) -> bool {
-        /// About 100 us.
+        /// With the page some 50 us.
         const AT_ONCE: usize = 500;
         for _ in 0..AT_ONCE {
             let Some((_, chunk)) = self.chunks.pop_first() else { break };
             self.len -= chunk.len();
         }
-        self.len > 0
+        self.blocks.drop_page() || self.len > 0
     }
 
-    /// Puts the chunk at `base` together with a neighbour, or gives the memory back that it does not need any more.
+    /// Puts the chunk at `base` together with a neighbour.
     fn join(&mut self, base: u64) {
         let next = self.chunks.range(base + 1..).next().map(|(next, _)| (base, *next));
         let before = self.chunks.range(..base).next_back().map(|(before, _)| (*before, base));
         for (lower, upper) in [next, before].into_iter().flatten() {
             let further = &self.chunks[&upper];
-            let cells = self.chunks[&lower].len() + further.len();
-            if cells > CHUNK_CELLS - CHUNK_CELLS_LOW || upper - lower + u64::from(further[further.len() - 1].delta) > u64::from(u32::MAX) {
+            let last_delta = u64::from(further.cell(&self.blocks, further.len() - 1).delta);
+            if self.chunks[&lower].len() + further.len() > CHUNK_CELLS - CHUNK_CELLS_LOW || upper - lower + last_delta > u64::from(u32::MAX)
+            {
                 continue;
             }
             let further = self.chunks.remove(&upper).expect("just seen");
             let chunk = self.chunks.get_mut(&lower).expect("just seen");
-            chunk.reserve_exact(further.len());
             let shift = (upper - lower) as u32;
-            chunk.extend(further.into_iter().map(|cell| Cell { delta: cell.delta + shift, ..cell }));
+            for at in 0..further.len() {
+                let cell = *further.cell(&self.blocks, at);
+                chunk.insert(&mut self.blocks, lower, chunk.len(), Cell { delta: cell.delta + shift, ..cell });
+            }
+            // From the last one: one that is moved is not one of these, which would not know of it.
+            let mut unused: Vec<BlockId> = further.blocks[..further.block_count()].to_vec();
+            unused.sort_unstable_by(|a, b| b.cmp(a));
+            unused.into_iter().for_each(|block| self.give_back(block));
             return;
         }
-        shrink(self.chunks.get_mut(&base).expect("the caller's"));
     }
 
     /// Bytes of memory that the cells take, by the sizes of what is allocated.
     #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {
         // A node of the tree has room for eleven, and is filled to about two thirds.
-        let per_chunk = (size_of::<u64>() + size_of::<Vec<Cell>>()) * 3 / 2;
-        self.chunks.values().map(|chunk| chunk.capacity() * size_of::<Cell>() + per_chunk).sum()
+        let per_chunk = (size_of::<u64>() + size_of::<Chunk>()) * 3 / 2;
+        self.chunks.len() * per_chunk + self.blocks.memory_bytes()
     }
 }
 
-/// Gives memory back once a third is not needed: as holes are made a chunk is moved some five times until it is put together with its neighbour. It keeps
-/// an eighth, so that a cell that comes does not undo it.
-fn shrink(chunk: &mut Vec<Cell>) {
-    let wanted = chunk.len() + chunk.len() / 8;
-    if chunk.capacity() > wanted + chunk.len() / 4 + 4 {
-        chunk.shrink_to(wanted);
+impl Chunk {
+    fn len(&self) -> usize {
+        usize::from(self.len)
     }
-}
 
-fn one(cell: Cell) -> Vec<Cell> {
-    let mut chunk = Vec::with_capacity(4);
-    chunk.push(cell);
-    chunk
-}
+    fn block_count(&self) -> usize {
+        self.len().div_ceil(BLOCK_CELLS)
+    }
 
-/// Counts the cells of a chunk from their first one on, which it answers.
-fn rebase(base: u64, chunk: &mut [Cell]) -> u64 {
-    let shift = chunk[0].delta;
-    chunk.iter_mut().for_each(|cell| cell.delta -= shift);
-    base + u64::from(shift)
+    fn cell<'a>(&self, blocks: &'a Blocks, at: usize) -> &'a Cell {
+        &blocks.cells(self.blocks[at / BLOCK_CELLS])[at % BLOCK_CELLS]
+    }
+
+    /// How many cells lie below `delta`.
+    fn below(&self, blocks: &Blocks, delta: u32) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.cell(blocks, middle).delta < delta {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn find(&self, blocks: &Blocks, delta: u32) -> Result<usize, ()> {
+        let at = self.below(blocks, delta);
+        if at < self.len() && self.cell(blocks, at).delta == delta { Ok(at) } else { Err(()) }
+    }
+
+    /// Puts a cell before the one number `at`. The chunk has room, and lies at `base`.
+    fn insert(&mut self, blocks: &mut Blocks, base: u64, at: usize, cell: Cell) {
+        let len = self.len();
+        if len.is_multiple_of(BLOCK_CELLS) {
+            self.blocks[len / BLOCK_CELLS] = blocks.take(base, cell);
+        }
+        let (mut carried, mut within) = (cell, at % BLOCK_CELLS);
+        for number in at / BLOCK_CELLS..=len / BLOCK_CELLS {
+            let cells = blocks.cells_mut(self.blocks[number]);
+            let last = cells[BLOCK_CELLS - 1];
+            cells.copy_within(within..BLOCK_CELLS - 1, within + 1);
+            cells[within] = carried;
+            (carried, within) = (last, 0);
+        }
+        self.len += 1;
+    }
+
+    /// Takes the cell number `at` out; answers it, and a block that is not needed any more.
+    fn remove(&mut self, blocks: &mut Blocks, at: usize) -> (Cell, Option<BlockId>) {
+        let cell = *self.cell(blocks, at);
+        let last = self.block_count() - 1;
+        let mut within = at % BLOCK_CELLS;
+        for number in at / BLOCK_CELLS..=last {
+            let carried = if number < last { Some(blocks.cells(self.blocks[number + 1])[0]) } else { None };
+            let cells = blocks.cells_mut(self.blocks[number]);
+            cells.copy_within(within + 1.., within);
+            if let Some(carried) = carried {
+                cells[BLOCK_CELLS - 1] = carried;
+            }
+            within = 0;
+        }
+        self.len -= 1;
+        (cell, (self.block_count() == last).then(|| self.blocks[last]))
+    }
+
+    /// Takes the upper half of a full chunk out, with its base.
+    fn split(&mut self, blocks: &mut Blocks, base: u64) -> (u64, Chunk) {
+        const HALF: usize = CHUNK_CELLS / 2;
+        let shift = self.cell(blocks, HALF).delta;
+        let mut upper = Chunk { blocks: Default::default(), len: (CHUNK_CELLS - HALF) as u8 };
+        for (to, from) in upper.blocks.iter_mut().zip(&self.blocks[HALF / BLOCK_CELLS..]) {
+            *to = *from;
+            blocks.set_owner(*from, base + u64::from(shift));
+            blocks.cells_mut(*from).iter_mut().for_each(|cell| cell.delta -= shift);
+        }
+        self.len = HALF as u8;
+        (base + u64::from(shift), upper)
+    }
 }
 
 #[cfg(test)]
@@ -269,8 +356,12 @@ mod tests {
             let from = dice(spread);
             let seen: Vec<_> = cells.iter_from(from).map(|(offset, cell)| (offset, cell.lease)).collect();
             assert_eq!(seen, model.range(from..).map(|(offset, lease)| (*offset, *lease)).collect::<Vec<_>>());
-            assert!(cells.chunks.values().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK_CELLS));
-            assert!(cells.chunks.values().all(|chunk| chunk.is_sorted_by(|a, b| a.delta < b.delta)));
+            for chunk in cells.chunks.values() {
+                let deltas: Vec<u32> = (0..chunk.len()).map(|at| chunk.cell(&cells.blocks, at).delta).collect();
+                assert!(!deltas.is_empty() && deltas.len() <= CHUNK_CELLS && deltas.is_sorted_by(|a, b| a < b));
+            }
+            while cells.drop_some() {}
+            assert!(cells.is_empty() && cells.iter_from(0).next().is_none());
         }
     }
 
@@ -285,7 +376,7 @@ mod tests {
                 for n in (hole..200_000_u64).step_by(10) {
                     cells.remove(n * step);
                 }
-                assert!(cells.memory_bytes() < 50 * cells.len(), "{} bytes each", cells.memory_bytes() / cells.len());
+                assert!(cells.memory_bytes() < 46 * cells.len(), "{} bytes each", cells.memory_bytes() / cells.len());
             }
         }
     }

@@ -54,6 +54,13 @@ impl Consumers {
         &self.list[usize::from(number)].name
     }
 
+    /// Drops a name, of names nobody asks for again; `None` without any.
+    pub fn pop(&mut self) -> Option<()> {
+        let consumer = self.list.pop()?;
+        self.by_name.remove(&consumer.name);
+        Some(())
+    }
+
     /// Messages that `name` has under a lease.
     pub fn leased(&self, name: &[u8]) -> u32 {
         let number = if name.is_empty() { Some(&0) } else { self.by_name.get(name) };

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Ids that one partition of a queue remembers, at most: the newest, some 160 MB with short ids.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
 
+/// Ids whose window is over that are forgotten with each one that comes.
+const FORGOTTEN_AT_ONCE: usize = 8;
+
 #[derive(Debug)]
 struct Came {
     at_us: i64,
@@ -38,11 +41,17 @@ impl Default for Dedup {
 impl Dedup {
     /// Whether `id` came before within the window; if not, it has come now.
     pub fn is_duplicate(&mut self, id: &[u8], offset: u64, at_us: i64, window_us: u64) -> bool {
-        self.forget(at_us, window_us);
+        // More than one comes in with each, so that they become fewer; a million at once, after a pause, would hold up the shard for a second.
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if self.in_order.front().is_none_or(|oldest| !is_over(oldest.at_us, at_us, window_us)) {
+                break;
+            }
+            self.forget_oldest();
+        }
         if window_us == 0 {
             return false;
         }
-        if self.first_us.contains_key(id) {
+        if self.first_us.get(id).is_some_and(|first_us| !is_over(*first_us, at_us, window_us)) {
             return true;
         }
         self.note(id, offset, at_us);
@@ -58,17 +67,18 @@ impl Dedup {
         self.in_order.push_back(Came { at_us, offset, id: id.into() });
     }
 
-    fn forget(&mut self, now_us: i64, window_us: u64) {
-        while let Some(oldest) = self.in_order.front()
-            && oldest.at_us.saturating_add_unsigned(window_us) <= now_us
-        {
-            self.forget_oldest();
-        }
+    fn forget_oldest(&mut self) {
+        self.pop_first().expect("one is there");
     }
 
-    fn forget_oldest(&mut self) {
-        let oldest = self.in_order.pop_front().expect("one is there");
-        self.first_us.remove(&oldest.id);
+    /// Forgets the oldest one; `None` without any.
+    pub fn pop_first(&mut self) -> Option<()> {
+        let oldest = self.in_order.pop_front()?;
+        // The id may have come again, after its window.
+        if self.first_us.get(&oldest.id) == Some(&oldest.at_us) {
+            self.first_us.remove(&oldest.id);
+        }
+        Some(())
     }
 
     /// Those that came with messages from `offset` on, oldest first: offset, time, id.
@@ -80,8 +90,13 @@ impl Dedup {
 
     /// Ids that are remembered.
     pub fn len(&self) -> usize {
-        self.first_us.len()
+        self.in_order.len()
     }
+}
+
+/// Whether the window of an id that came at `first_us` is over.
+fn is_over(first_us: i64, now_us: i64, window_us: u64) -> bool {
+    first_us.saturating_add_unsigned(window_us) <= now_us
 }
 
 #[cfg(test)]
@@ -99,6 +114,19 @@ mod tests {
         assert!(!dedup.is_duplicate(b"a", 6, 1_200, 100));
         assert_eq!(dedup.len(), 2);
         assert!(!dedup.is_duplicate(b"a", 7, 1_201, 0), "no window, no duplicates");
+    }
+
+    #[test]
+    fn ids_whose_window_is_over_are_forgotten_bit_by_bit_and_no_duplicates_meanwhile() {
+        let mut dedup = Dedup::default();
+        for n in 0..100_u32 {
+            assert!(!dedup.is_duplicate(&n.to_le_bytes(), u64::from(n), 1_000, 100));
+        }
+        for n in (0..100_u32).rev() {
+            assert!(!dedup.is_duplicate(&n.to_le_bytes(), 100 + u64::from(n), 1_100, 100), "{n} came before the window");
+        }
+        assert_eq!((dedup.len(), dedup.first_us.len()), (100, 100));
+        assert!((0..100_u32).all(|n| dedup.is_duplicate(&n.to_le_bytes(), 300, 1_199, 100)), "each came again");
     }
 
     #[test]

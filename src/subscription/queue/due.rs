@@ -43,6 +43,11 @@ impl Due {
         }
     }
 
+    /// Drops the first tick; `None` without any.
+    pub fn pop_first(&mut self) -> Option<()> {
+        self.by_tick.pop_first().map(|(_, spans)| self.spans -= spans.len())
+    }
+
     /// When the next tick with something in it has passed; `u64::MAX` without any.
     pub fn next_us(&self) -> u64 {
         self.by_tick.first_key_value().map_or(u64::MAX, |(tick, _)| tick.saturating_mul(self.tick_us))

@@ -76,6 +76,13 @@ impl Lanes {
         None
     }
 
+    /// Drops a lane, of lanes nobody asks for again; `None` without any.
+    pub fn pop(&mut self) -> Option<()> {
+        let lane = self.lanes.pop()?;
+        self.by_hash.remove(&lane.hash);
+        Some(())
+    }
+
     /// Bytes of memory, by the sizes of what is allocated.
     #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {

@@ -5,6 +5,7 @@
 //!
 //! Not here: waiting receivers, reading and sending batches, the log (shard/queues), settings' names (control/).
 
+mod blocks;
 mod cells;
 mod consumers;
 mod count;
@@ -16,6 +17,7 @@ mod look;
 mod note;
 mod part;
 mod pick;
+mod purge;
 mod ranges;
 mod rules;
 mod stored;

@@ -53,7 +53,8 @@ pub enum Kind {
     /// Snapshot: from `offset` to below `number` no message was ever delivered.
     Fresh = 17,
     /// Snapshot: `count` messages: `state`, `priority`, `deliveries`; leased: `number` is the lease and `ms` its length; else `number` until when it is
-    /// delayed, and `ms` its last lease; `hash` of its message group (0: none), `at_us` when it expires (0: never), `text` who has it or had it last.
+    /// delayed, and `ms` its last lease; `hash` of its message group (0: none), `at_us` when it expires (0: never), `text` who has it or had it last. With
+    /// `more` it is of some of the `count` only: a bit for each, the lowest of a byte first, the first and the last one set.
     Message = 18,
     /// Snapshot: a failed delivery of the message at `offset`: `why`, `at_us`, `deliveries`, `text`, `more` as with `Wait`.
     Attempt = 19,
@@ -202,11 +203,18 @@ impl QueueNote {
         self.offset + u64::from(self.count)
     }
 
+    /// The messages that it is about.
+    pub(super) fn messages(&self) -> impl Iterator<Item = u64> {
+        let is_of_it = |at: u32| self.kind != Kind::Message || self.more.is_empty() || self.more[at as usize / 8] & (1 << (at % 8)) != 0;
+        (0..self.count).filter(move |at| is_of_it(*at)).map(|at| self.offset + u64::from(at))
+    }
+
     /// Whether `next` says the same of the messages right behind those of this note: then this one says it of all of them now.
     pub fn absorb(&mut self, next: &QueueNote) -> bool {
         let is_run =
             matches!(self.kind, Kind::Lease | Kind::Extend | Kind::Settle | Kind::Wait | Kind::Message) && self.end() == next.offset;
-        if !is_run || self.count.checked_add(next.count).is_none_or(|count| count > RUN_MAX) {
+        let is_masked = self.kind == Kind::Message && !self.more.is_empty();
+        if !is_run || is_masked || self.count.checked_add(next.count).is_none_or(|count| count > RUN_MAX) {
             return false;
         }
         let like = QueueNote { offset: self.offset, count: self.count, ..next.clone() };
@@ -373,11 +381,19 @@ fn check(note: &QueueNote) -> Result<(), &'static str> {
         Kind::Lease | Kind::Extend if note.number == 0 || note.number > u64::from(u32::MAX) => Err("lease"),
         Kind::Looked if note.number == 0 || note.number > u64::from(u32::MAX) => Err("lease"),
         Kind::Message if note.state.is_none() || note.priority > PRIORITY_MAX => Err("state"),
+        Kind::Message if !note.more.is_empty() && !is_mask(&note.more, note.count) => Err("mask"),
         Kind::Lease if note.deliveries == 0 => Err("number of deliveries"),
         _ => Ok(()),
     }
 }
 
+fn is_mask(mask: &[u8], count: u32) -> bool {
+    let last = count - 1;
+    count <= MASKED_MAX && mask.len() == last as usize / 8 + 1 && mask[0] & 1 == 1 && mask[mask.len() - 1] >> (last % 8) == 1
+}
+
+/// Messages, and holes between them, that one note of a snapshot tells of with a mask, at most.
+pub(super) const MASKED_MAX: u32 = 4096;
 /// Messages of one note, at most, except of one that settles.
 const RUN_MAX: u32 = 1 << 20;
 /// Offsets are below this (log/: none is ever given above).
@@ -402,6 +418,7 @@ mod tests {
                 ..QueueNote::new(Kind::Wait, 103)
             },
             QueueNote { state: Some(State::Dead), priority: 9, hash: 77, ..QueueNote::new(Kind::Message, 104) },
+            QueueNote { state: Some(State::Ready), count: 10, more: [0b0000_0101, 0b10].into(), ..QueueNote::new(Kind::Message, 105) },
         ]
     }
 
@@ -432,6 +449,12 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_tells_which() {
+        assert_eq!(notes().pop().expect("with a mask").messages().collect::<Vec<_>>(), [105, 107, 114]);
+        assert_eq!(notes()[1].messages().collect::<Vec<_>>(), (100..164).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn neighbours_that_fare_alike_share_a_note() {
         let mut list = Vec::new();
         (5..9).for_each(|offset| push_note(&mut list, QueueNote { why: Why::Acked, ..QueueNote::new(Kind::Settle, offset) }));
@@ -442,6 +465,7 @@ mod tests {
 
     #[test]
     fn what_no_queue_would_say_is_refused() {
+        let dead = QueueNote { state: Some(State::Dead), ..QueueNote::new(Kind::Message, 1) };
         let wrong = [
             QueueNote::new(Kind::Begin, OFFSET_MAX + 1),
             QueueNote { count: 0, ..QueueNote::new(Kind::Settle, 1) },
@@ -451,6 +475,10 @@ mod tests {
             QueueNote { number: 1, ..QueueNote::new(Kind::Lease, 1) },
             QueueNote { number: 1 << 32, deliveries: 1, ..QueueNote::new(Kind::Lease, 1) },
             QueueNote::new(Kind::Message, 1),
+            QueueNote { count: 9, more: [1].into(), ..dead.clone() },
+            QueueNote { count: 9, more: [1, 3].into(), ..dead.clone() },
+            QueueNote { count: 9, more: [2, 1].into(), ..dead.clone() },
+            QueueNote { count: 9, more: [1, 0].into(), ..dead },
         ];
         for note in wrong {
             encode_queue_notes(PartitionUid(3), SubscriptionUid(4), [note.clone()], PAYLOAD_BYTES_MAX, |payload| {

@@ -7,7 +7,7 @@
 //! Invariants: a settled message never comes back; the number of deliveries of a message falls by a release or a redrive only; one lease per message at a
 //! time; the counts agree with the cells (asserted in tests).
 //!
-//! Not here: reading batches (`look.rs`), who gets what (`pick.rs`), the log's and the snapshot's bytes (`note.rs`, `stored.rs`), waiting (shard/).
+//! Not here: reading batches (`look.rs`), who gets what (`pick.rs`), all at once (`purge.rs`), the log's and the snapshot's bytes (`note.rs`, `stored.rs`), waiting (shard/).
 
 use super::cells::{Cell, Cells, State};
 use super::consumers::Consumers;
@@ -93,8 +93,8 @@ pub struct Part {
     pub(super) consumers: Consumers,
     pub(super) next_lease: u32,
     pub(super) counts: PartCounts,
-    /// Cells of messages that were purged, to be dropped bit by bit.
-    pub(super) garbage: Vec<Cells>,
+    /// What was kept of messages that were purged, to be dropped bit by bit.
+    pub(super) garbage: Vec<Part>,
     pub(super) has_begun: bool,
 }
 
@@ -417,7 +417,7 @@ impl Part {
     }
 
     /// What is settled of `from..to` and was not looked at yet stays settled.
-    fn settled_ahead(&mut self, from: u64, to: u64) {
+    pub(super) fn settled_ahead(&mut self, from: u64, to: u64) {
         if to > self.looked_to {
             self.ahead.insert(from.max(self.looked_to)..to);
         }
@@ -466,59 +466,6 @@ impl Part {
         if self.cells.get(next).is_some_and(|cell| cell.state == State::Delayed) && now.is_some() {
             self.waits_due.push(until_us, next, 1);
         }
-    }
-
-    /// Settles everything below `to`: what is kept of it is dropped in turns (`tidy`).
-    fn purge(&mut self, now: Option<Now>, to: u64) {
-        if to <= self.settled_to() {
-            return;
-        }
-        if self.cells.iter_from(to).next().is_some() || to < self.looked_to {
-            // Not all of it: message by message.
-            return self.settle_range(now, self.settled_to(), to, Why::Deleted);
-        }
-        let settled = self.open_count();
-        let old = std::mem::take(self);
-        self.has_begun = old.has_begun;
-        self.begin_us = old.begin_us;
-        self.looked_to = old.looked_to;
-        self.ahead = old.ahead;
-        self.ahead.insert(self.looked_to..to);
-        self.dedup = old.dedup;
-        self.next_lease = old.next_lease;
-        self.counts = old.counts;
-        self.garbage = old.garbage;
-        self.garbage.push(old.cells);
-        if now.is_some() {
-            self.count_settled(Why::Deleted, settled);
-        }
-    }
-
-    /// Drops some of what was purged; whether there is more.
-    pub fn tidy(&mut self) -> bool {
-        if let Some(cells) = self.garbage.last_mut()
-            && !cells.drop_some()
-        {
-            self.garbage.pop();
-        }
-        !self.garbage.is_empty()
-    }
-
-    /// Records below `log_start` are gone: whatever their state, they are settled. Answers whether there is more to do, after some thousand messages.
-    pub fn drop_below(&mut self, now: Now, log_start: u64) -> bool {
-        /// About a millisecond's work.
-        const AT_ONCE: usize = 4000;
-        let from = self.settled_to();
-        if from >= log_start {
-            return false;
-        }
-        let to = self.cells.iter_from(from).nth(AT_ONCE).map_or(log_start, |(offset, _)| offset.min(log_start));
-        self.settle_range(Some(now), from, to, Why::Expired);
-        if self.looked_to < to {
-            self.ahead.remove(0..to);
-            self.looked_to = to;
-        }
-        to < log_start
     }
 
     /// After a start, or when another node took over: leases begin anew, and time runs.

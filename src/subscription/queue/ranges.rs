@@ -31,6 +31,13 @@ impl Ranges {
         self.ranges.first_key_value().map(|(start, end)| *start..*end)
     }
 
+    /// Takes the first range out.
+    pub fn pop_first(&mut self) -> Option<Range<u64>> {
+        let (start, end) = self.ranges.pop_first()?;
+        self.len -= end - start;
+        Some(start..end)
+    }
+
     /// Whether `offset` is in it.
     pub fn contains(&self, offset: u64) -> bool {
         self.ranges.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)

@@ -10,7 +10,7 @@
 //! Not here: bytes (`note.rs`), files (log/state_file.rs).
 
 use super::cells::{Cell, State};
-use super::note::{Kind, QueueNote, push_note};
+use super::note::{Kind, MASKED_MAX, QueueNote, push_note};
 use super::part::{Attempt, NO_LANE, Part};
 
 /// How far a snapshot is.
@@ -91,14 +91,24 @@ impl Part {
     /// Where to go on, and how much work it was.
     fn message_notes(&self, from: u64, end: u64, committed_end: u64, max: usize, out: &mut Vec<QueueNote>) -> (Stage, usize) {
         let mut work = 0;
+        let mut run: Option<Run> = None;
         let cells = self.cells.iter_from(from).take_while(|(offset, _)| *offset < committed_end);
         for (offset, cell) in cells {
             if work >= max {
+                Run::end(run, out);
                 return (Stage::Messages(offset), work);
             }
             work += 1;
-            if offset < end {
-                push_note(out, self.message_note(offset, cell));
+            let attempts = self.attempts(offset);
+            let is_plain = offset < end && attempts.is_empty() && !self.expires_us.contains_key(&offset);
+            if is_plain && run.as_mut().is_some_and(|run| run.takes(offset, cell)) {
+                continue;
+            }
+            Run::end(run.take(), out);
+            if is_plain {
+                run = Some(Run { cell: *cell, note: self.message_note(offset, cell), mask: vec![1] });
+            } else if offset < end {
+                out.push(self.message_note(offset, cell));
             } else if cell.deliveries > 0 || cell.lane == NO_LANE || matches!(cell.state, State::Leased | State::Dead) {
                 // Looked at again: its priority, group and time to live come from the batch.
                 let hash = if cell.lane == NO_LANE { u64::MAX } else { 0 };
@@ -106,10 +116,10 @@ impl Part {
             } else {
                 continue;
             }
-            let attempts = self.attempts(offset);
             work += attempts.len();
             out.extend(attempts.iter().map(|attempt| attempt_note(offset, attempt)));
         }
+        Run::end(run, out);
         (Stage::Ids(0), work)
     }
 
@@ -146,7 +156,7 @@ impl Part {
                 self.next_lease = note.number as u32;
             }
             Kind::Fresh => self.fresh.insert(note.offset..note.number),
-            Kind::Message => (note.offset..note.end()).for_each(|offset| self.restore_message(offset, note)),
+            Kind::Message => note.messages().for_each(|offset| self.restore_message(offset, note)),
             Kind::Attempt => {
                 let (consumer, reason) = (note.text.clone(), note.more.clone());
                 let attempt = Attempt { at_us: note.at_us, why: note.why, deliveries: note.deliveries, consumer, reason };
@@ -184,6 +194,40 @@ impl Part {
         }
         self.fresh.remove(offset..offset + 1);
         self.put(offset, cell);
+    }
+}
+
+/// Messages that fare alike, with holes between them.
+struct Run {
+    cell: Cell,
+    note: QueueNote,
+    /// A bit for each offset from the first one on.
+    mask: Vec<u8>,
+}
+
+impl Run {
+    /// Whether the next message is one of them; then it is.
+    fn takes(&mut self, offset: u64, cell: &Cell) -> bool {
+        let known = &self.cell;
+        // When a lease ends is not in the note: it begins anew with a start.
+        let is_like =
+            cell.same_but_offset(known) || cell.state == State::Leased && cell.same_but_offset(&Cell { until_us: cell.until_us, ..*known });
+        let at = offset - self.note.offset;
+        if !is_like || at >= u64::from(MASKED_MAX) {
+            return false;
+        }
+        self.mask.resize(at as usize / 8 + 1, 0);
+        self.mask[at as usize / 8] |= 1 << (at % 8);
+        self.note.count = at as u32 + 1;
+        true
+    }
+
+    /// Its note goes behind `out`.
+    fn end(run: Option<Run>, out: &mut Vec<QueueNote>) {
+        let Some(Run { note, mask, .. }) = run else { return };
+        let messages: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+        let more = if messages == note.count { Box::default() } else { mask.into() };
+        push_note(out, QueueNote { more, ..note });
     }
 }
 

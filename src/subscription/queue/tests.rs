@@ -1,5 +1,7 @@
 //! Scenarios of one queue in one partition, and a long random run with crashes.
 
+mod keeping;
+
 use super::*;
 use crate::effects::Now;
 use tramline_wire::batch::{Attributes, BatchBuilder, BatchView, LeaderStamp, Limits, NewRecord, ProducerMark, stamp_leader};
@@ -146,9 +148,10 @@ fn standing(part: &Part) -> Vec<QueueNote> {
     let mut all = Vec::new();
     for note in snapshot(part, u64::MAX) {
         match (note.kind, note.state) {
-            (Kind::Message, Some(state)) => all.extend((note.offset..note.end()).map(|offset| QueueNote {
+            (Kind::Message, Some(state)) => all.extend(note.messages().map(|offset| QueueNote {
                 offset,
                 count: 1,
+                more: Box::default(),
                 number: if matches!(state, State::Ready | State::Leased) { 0 } else { note.number },
                 ..note.clone()
             })),
@@ -617,25 +620,4 @@ fn a_start_finds_how_things_stood() {
             }
         }
     }
-}
-
-#[test]
-fn a_piece_of_a_snapshot_looks_at_few_messages_however_few_notes_they_make() {
-    let mut world = World::new(QueueRules::default());
-    for _ in 0..100 {
-        world.send(&[Attributes::default(); 100]);
-    }
-    assert_eq!(world.receive(10_000).len(), 10_000);
-    let (mut cursor, mut notes, mut pieces) = (SnapshotCursor::default(), Vec::new(), 1);
-    while !world.part.snapshot(&mut cursor, world.end, &mut 500, &mut notes) {
-        pieces += 1;
-        assert!(pieces < 100, "it ends");
-    }
-    assert!(pieces >= 10_000 / 500, "{pieces} pieces for 10,000 messages");
-    assert_eq!(notes.iter().filter(|note| note.kind == Kind::Message).map(|note| u64::from(note.count)).sum::<u64>(), 10_000);
-    // Piece by piece it says what it says at once.
-    let (mut cursor, mut in_one) = (SnapshotCursor::default(), Vec::new());
-    assert!(world.part.snapshot(&mut cursor, world.end, &mut usize::MAX.clone(), &mut in_one));
-    let is_of = |notes: &[QueueNote]| notes.iter().map(|note| (note.kind, note.offset, note.count)).collect::<Vec<_>>();
-    assert_eq!(is_of(&notes), is_of(&in_one));
 }
