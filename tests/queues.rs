@@ -145,7 +145,8 @@ fn tokens_are_settled_by_other_processes_and_late_or_foreign_ones_are_refused_by
         let held = rig.run(&["queue", "receive", "other", "--hold", "--wait", "20s"]).ok().text();
         held.split('\t').next().unwrap().to_owned()
     };
-    assert_ne!(rig.run(&["queue", "ack", "q", &other]).code, 0, "another queue's token");
+    assert_eq!(rig.refused(&["queue", "ack", "q", &other]), "unknown_lease");
+    assert_eq!(rig.refused(&["queue", "ack", "other", &later]), "unknown_lease");
 
     // Nack with a delay, extend, release, reject.
     let nacked = rig.run(&["queue", "nack", "q", &later, "--delay", "10m", "--reason", "no paper"]).ok().text();

@@ -2,13 +2,15 @@
 //! under an envelope that checks. And what a state machine makes of commands that it is given in any order.
 #![no_main]
 
-use tramline::control::{Command, QueueStart, State};
+use tramline::control::{self, Command, QueueStart};
 use tramline::ids::{LogIndex, MemberId, PartitionUid, SubscriptionUid};
 use tramline::log::HardState;
 use tramline::log::envelope;
 use tramline::partition::{Trim, decode_trims, encode_trims};
 use tramline::subscription::membership::{self, CHANGE_SCHEMA, Durable, Group, Join};
-use tramline::subscription::queue::{Kind, PAYLOAD_BYTES_MAX, Part, QUEUE_SCHEMA, QueueNote, decode_queue_notes, encode_queue_notes};
+use tramline::subscription::queue::{
+    Kind, PAYLOAD_BYTES_MAX, Part, QUEUE_SCHEMA, QueueNote, State, decode_queue_notes, encode_queue_notes,
+};
 use tramline::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes, encode_notes};
 use tramline_fuzz::{Input, blocks};
 
@@ -48,7 +50,7 @@ fn decode(bytes: &[u8]) {
             resume(uid, &durable);
         }
     }
-    if let Ok(state) = State::restore(bytes) {
+    if let Ok(state) = control::State::restore(bytes) {
         same_after_restore(&state);
         state.view();
     }
@@ -57,9 +59,9 @@ fn decode(bytes: &[u8]) {
     }
 }
 
-fn same_after_restore(state: &State) {
+fn same_after_restore(state: &control::State) {
     let snapshot = state.snapshot();
-    let again = State::restore(&snapshot).unwrap_or_else(|error| panic!("{error}"));
+    let again = control::State::restore(&snapshot).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(again.snapshot(), snapshot, "a snapshot of a restored snapshot");
 }
 
@@ -119,15 +121,34 @@ fn note(input: &mut Input<'_>) -> OffsetNote {
 }
 
 fn queue_note(input: &mut Input<'_>) -> QueueNote {
-    let kinds =
-        [Kind::Begin, Kind::Lease, Kind::Extend, Kind::Settle, Kind::Wait, Kind::Die, Kind::Purge, Kind::Looked, Kind::Fresh, Kind::Id];
+    let kinds = [
+        Kind::Begin,
+        Kind::Lease,
+        Kind::Extend,
+        Kind::Settle,
+        Kind::Wait,
+        Kind::Die,
+        Kind::Purge,
+        Kind::Looked,
+        Kind::Fresh,
+        Kind::Message,
+        Kind::Attempt,
+        Kind::Id,
+    ];
+    let kind = kinds[input.below(12)];
+    let states = [State::Ready, State::Leased, State::Delayed, State::Parked, State::Dead];
     QueueNote {
         count: 1 + input.below(9) as u32,
         deliveries: input.below(5) as u16,
         number: input.number(1),
         at_us: input.number(0) as i64,
+        ms: input.below(3) as u32,
+        state: (kind == Kind::Message).then(|| states[input.below(5)]),
+        priority: input.below(11) as u8,
+        hash: [0, 1, 2, u64::MAX][input.below(4)],
         text: input.bytes(9).into(),
-        ..QueueNote::new(kinds[input.below(10)], input.below(40) as u64)
+        more: input.bytes(3).into(),
+        ..QueueNote::new(kind, input.below(40) as u64)
     }
 }
 
@@ -191,7 +212,7 @@ fn command(input: &mut Input<'_>) -> Command {
 
 /// Commands one after the other: refused ones change nothing, and a restored snapshot is the same state.
 fn apply(mut input: Input<'_>) {
-    let mut state = State::new();
+    let mut state = control::State::new();
     for index in 1..=24 {
         if input.is_empty() {
             break;
@@ -216,7 +237,7 @@ fn forge(mut input: Input<'_>) {
     let payload = match schema {
         COMMAND => command(&mut input).encode(),
         SNAPSHOT => {
-            let mut state = State::new();
+            let mut state = control::State::new();
             for index in 1..=1 + input.below(6) as u64 {
                 let _answers = state.apply(LogIndex(index), &[command(&mut input)]);
             }

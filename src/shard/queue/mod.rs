@@ -10,6 +10,7 @@ mod burying;
 mod care;
 mod counting;
 mod keeping;
+mod lease_number;
 mod letters;
 mod looking;
 mod named;

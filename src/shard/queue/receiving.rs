@@ -7,6 +7,7 @@
 
 use super::super::shard::{Phase, Shard, Taken};
 use super::care::{Awaited, Holder, PartHere, QueueHere, of_queue};
+use super::lease_number;
 use crate::api::{self, ApiError};
 use crate::bytes::Bytes;
 use crate::effects::{Caller, Effects, Now};
@@ -314,8 +315,8 @@ impl Shard {
             for (partition, error, batches, delivered) in &sent {
                 writer.entry(out, partition.0, *error);
                 for leased in delivered {
-                    let (offset, lease, deliveries) = (leased.offset, leased.lease, u32::from(leased.deliveries));
-                    writer.delivery(out, &Delivery { offset, lease, deliveries });
+                    let lease = lease_number::to_wire(filling.queue, leased.lease);
+                    writer.delivery(out, &Delivery { offset: leased.offset, lease, deliveries: u32::from(leased.deliveries) });
                 }
                 batches.iter().for_each(|batch| writer.payload(batch.bytes.len() as u32));
             }

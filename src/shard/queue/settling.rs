@@ -6,6 +6,7 @@
 
 use super::super::shard::{Phase, Shard, Taken};
 use super::care::{Awaited, PartKey};
+use super::lease_number;
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{PartitionUid, SubscriptionUid};
@@ -125,7 +126,7 @@ impl Shard {
         }
     }
 
-    /// Ends a lease, and counts it. Panics if there is no such part.
+    /// Ends a lease, by the number that its holder was told, and counts it. Panics if there is no such part.
     pub(super) fn end_lease(
         &mut self,
         now: Now,
@@ -137,7 +138,7 @@ impl Shard {
         let rules = &self.queues.queues[&key.0].rules;
         let part = &mut self.queues.parts.get_mut(&key).expect("the caller has seen it").part;
         let held_us = if ending == Ending::Ack { part.held_us(now, offset) } else { None };
-        part.end(now, rules, offset, lease, ending, notes)?;
+        part.end(now, rules, offset, lease_number::from_wire(key.0, lease), ending, notes)?;
         count(&mut self.metrics.counters, ending);
         if let Some(held_us) = held_us {
             self.metrics.record_queue_ack(held_us.saturating_mul(1000));

@@ -13,6 +13,7 @@ use super::super::produce::Source;
 use super::super::producers::Marked;
 use super::super::shard::{Phase, Shard, Taken};
 use super::care::{Awaited, PartKey};
+use super::lease_number;
 use super::settling::{Settled, code_of};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
@@ -171,7 +172,7 @@ impl Shard {
             let key = self.part_of(queue, PartitionUid(ack.partition_uid)).map_err(|error| refused(apart(error, group), &what))?;
             self.in_one_group(&mut group, key.1)?;
             let part = &self.queues.parts[&key].part;
-            part.check_lease(now, ack.offset, ack.lease).map_err(|error| refused(code_of(error), &what))?;
+            part.check_lease(now, ack.offset, lease_number::from_wire(queue, ack.lease)).map_err(|error| refused(code_of(error), &what))?;
             if !named.insert((key, ack.offset)) {
                 return Err(refused(ErrorCode::InvalidRequest, &format!("{what} is there twice")));
             }

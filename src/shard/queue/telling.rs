@@ -4,6 +4,7 @@
 
 use super::super::mesh::QueueStatus;
 use super::super::shard::Shard;
+use super::lease_number;
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{PartitionUid, SubscriptionUid};
@@ -58,7 +59,7 @@ impl Shard {
                 state: wire_state(message.state),
                 priority: message.priority,
                 deliveries: u32::from(message.deliveries),
-                lease: u64::from(message.lease),
+                lease: if message.state == State::Leased { lease_number::to_wire(uid, u64::from(message.lease)) } else { 0 },
                 until_us: match message.state {
                     State::Leased => now.utc_us.saturating_add_unsigned(message.until_us.saturating_sub(now.mono_us)),
                     // That of one that waits for another of its group is not known.

@@ -187,6 +187,23 @@ pub(super) fn a_queue(settings: &[(&str, &str)]) -> (World, u64, u64) {
     (world, queue, uid)
 }
 
+/// Two queues count their leases alike: the first of each is of the same message.
+#[test]
+fn what_one_queue_leased_no_other_one_takes() {
+    let (mut world, queue, uid) = a_queue(&[]);
+    let other = create_queue(&mut world, "other", "t", QueueStart::Latest, &[]);
+    send(&mut world, uid, &[b"a"]);
+    let (mine, theirs) = (receive(&mut world, queue, &[uid], 1), receive(&mut world, other, &[uid], 1));
+    assert_eq!((mine[0].offset, theirs[0].offset), (0, 0));
+    for action in [SettleAction::Ack, SettleAction::Extend, SettleAction::Release, SettleAction::Nack, SettleAction::Reject] {
+        let ms = if action == SettleAction::Extend { 30_000 } else { 0 };
+        assert_eq!(settle(&mut world, queue, &[(&theirs[0], action, ms)]), [ErrorCode::UnknownLease], "{action:?}");
+        assert_eq!(settle(&mut world, other, &[(&mine[0], action, ms)]), [ErrorCode::UnknownLease], "{action:?}");
+    }
+    ack(&mut world, queue, &mine);
+    ack(&mut world, other, &theirs);
+}
+
 #[test]
 fn messages_are_received_acked_and_gone() {
     let (mut world, queue, uid) = a_queue(&[]);
