@@ -137,10 +137,9 @@ impl Shard {
     ) -> Result<(), EndRefused> {
         let rules = &self.queues.queues[&key.0].rules;
         let part = &mut self.queues.parts.get_mut(&key).expect("the caller has seen it").part;
-        let held_us = if ending == Ending::Ack { part.held_us(now, offset) } else { None };
-        part.end(now, rules, offset, lease_number::from_wire(key.0, lease), ending, notes)?;
+        let held_us = part.end(now, rules, offset, lease_number::from_wire(key.0, lease), ending, notes)?;
         count(&mut self.metrics.counters, ending);
-        if let Some(held_us) = held_us {
+        if ending == Ending::Ack {
             self.metrics.record_queue_ack(held_us.saturating_mul(1000));
         }
         Ok(())

@@ -2,9 +2,7 @@
 //!
 //! Not here: the counts themselves (`part.rs`).
 
-use super::cells::State;
 use super::part::Part;
-use crate::effects::Now;
 
 /// Bytes of a cell with its share of what holds it, as measured in `cells.rs` (34 where they lie close, 43 where nine of ten are gone), and of the note
 /// of when it is due.
@@ -23,19 +21,13 @@ impl Part {
             + self.dedup.len() as u64 * 160
             + self.histories.len() as u64 * HISTORY_BYTES
     }
-
-    /// For how long its receiver has had a leased message, since the lease was given or last extended, in microseconds.
-    pub fn held_us(&self, now: Now, offset: u64) -> Option<u64> {
-        let cell = self.cells.get(offset).filter(|cell| cell.state == State::Leased)?;
-        let since_us = cell.until_us.saturating_sub(u64::from(cell.lease_ms) * 1000);
-        Some(now.mono_us.saturating_sub(since_us))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::note::{Kind, QueueNote, Why};
     use super::*;
+    use crate::effects::Now;
 
     #[test]
     fn what_the_counts_say_is_about_what_is_allocated() {

@@ -393,9 +393,11 @@ impl Part {
 
     /// Settles all of `from..to` that is not.
     pub(super) fn settle_range(&mut self, now: Option<Now>, from: u64, to: u64, why: Why) {
-        if to == from + 1 && self.cells.get(from).is_some() {
+        if to == from + 1
+            && let Some(cell) = self.take(from)
+        {
             // The most frequent one by far, an ack: no need to look for more.
-            self.settle_one(now, from);
+            self.settled_one(now, from, &cell);
             if now.is_some() {
                 self.count_settled(why, 1);
             }
@@ -406,7 +408,8 @@ impl Part {
         loop {
             let found = self.cells.iter_from(next).next().map(|(offset, _)| offset);
             let Some(offset) = found.filter(|offset| *offset < to) else { break };
-            self.settle_one(now, offset);
+            let cell = self.take(offset).expect("just seen");
+            self.settled_one(now, offset, &cell);
             settled += 1;
             next = offset + 1;
         }
@@ -423,8 +426,7 @@ impl Part {
         }
     }
 
-    fn settle_one(&mut self, now: Option<Now>, offset: u64) {
-        let cell = self.take(offset).expect("the caller has seen it");
+    fn settled_one(&mut self, now: Option<Now>, offset: u64, cell: &Cell) {
         if !self.expires_us.is_empty() {
             self.expires_us.remove(&offset);
         }

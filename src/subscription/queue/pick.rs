@@ -126,7 +126,7 @@ impl Part {
         max - left
     }
 
-    /// Ends a lease, or prolongs it.
+    /// Ends a lease, or prolongs it. Answers for how long its receiver has had the message, since the lease was given or last extended, in microseconds.
     pub fn end(
         &mut self,
         now: Now,
@@ -135,7 +135,7 @@ impl Part {
         lease: u64,
         ending: Ending<'_>,
         out: &mut Vec<QueueNote>,
-    ) -> Result<(), EndRefused> {
+    ) -> Result<u64, EndRefused> {
         let cell = self.check_lease(now, offset, lease)?;
         match ending {
             Ending::Ack => self.say(now, QueueNote { why: Why::Acked, ..QueueNote::new(Kind::Settle, offset) }, out),
@@ -144,7 +144,8 @@ impl Part {
             Ending::Nack { delay_us, reason } => self.fail(now, rules, offset, &cell, Why::Nacked, delay_us, reason, out),
             Ending::Reject { reason } => self.bury(now, offset, &cell, Why::Rejected, reason, out),
         }
-        Ok(())
+        let since_us = cell.until_us.saturating_sub(u64::from(cell.lease_ms) * 1000);
+        Ok(now.mono_us.saturating_sub(since_us))
     }
 
     /// The message's cell, if `lease` is a lease on it that has not ended.

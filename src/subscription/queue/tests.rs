@@ -103,7 +103,7 @@ impl World {
     }
 
     fn end_lease(&mut self, got: Got, ending: Ending<'_>) -> Result<(), EndRefused> {
-        self.part.end(self.now, &self.rules, got.offset, got.lease, ending, &mut self.log)
+        self.part.end(self.now, &self.rules, got.offset, got.lease, ending, &mut self.log).map(|_| ())
     }
 
     fn ack(&mut self, got: Got) {
