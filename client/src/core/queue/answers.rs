@@ -16,7 +16,7 @@ use tramline_wire::queue::{RECEIVE_NAMED_MAX, ReceiveReply, SettleReply, Settled
 use super::{Asked, Lane, QueueCore, Ready, entry};
 use crate::core::Now;
 use crate::error::Error;
-use crate::link::refusal;
+use crate::link::{read_reply, refusal};
 use crate::message::Message;
 
 /// What a frame was, copied out so that the connection is free again.
@@ -81,24 +81,29 @@ impl QueueCore {
             _ if frame.header.is_error() && correlation == 0 => return Err(refusal("receive", address, frame.meta)),
             _ => return Ok(Some((Seen::Other, length))),
         };
-        let undecodable = |error: DecodeError| Error::protocol(address, format!("its reply to {expected} does not decode: {error}"));
-        let seen = match (expected, frame.header.is_error()) {
-            _ if !frame.header.is_reply() => return Err(Error::protocol(address, "it sent a request where a reply was due")),
-            (Kind::Receive, true) => Seen::ReceiveRefused(refusal("receive", address, frame.meta)),
-            (_, true) => Seen::SettleRefused(refusal("settle", address, frame.meta)),
-            _ if frame.header.kind() != Some(expected) || frame.header.flags & FLAG_MORE != 0 => {
-                return Err(Error::protocol(address, format!("its reply to {expected} is none: its kind or flags are another's")));
+        let seen = match asked.filter(|_| expected == Kind::Receive) {
+            None => {
+                let decode = |meta: &[u8]| {
+                    let reply = SettleReply::decode(meta)?;
+                    Ok(Seen::Settled { throttle_ms: reply.throttle_ms, answers: reply.entries.iter().collect() })
+                };
+                match read_reply("settle", address, Kind::Settle, &frame, decode) {
+                    Err(error @ Error::Refused { .. }) => Seen::SettleRefused(error),
+                    read => read?,
+                }
             }
-            (Kind::Receive, false) => {
+            // Not read in the same way: it has a payload.
+            Some(_) if !frame.header.is_reply() => return Err(Error::protocol(address, "it sent a request where a reply was due")),
+            Some(_) if frame.header.is_error() => Seen::ReceiveRefused(refusal("receive", address, frame.meta)),
+            Some(_) if frame.header.kind() != Some(Kind::Receive) || frame.header.flags & FLAG_MORE != 0 => {
+                return Err(Error::protocol(address, "its reply to receive is none: its kind or flags are another's"));
+            }
+            Some(asked) => {
+                let undecodable = |error: DecodeError| Error::protocol(address, format!("its reply to receive does not decode: {error}"));
                 let reply = ReceiveReply::decode(frame.meta).map_err(undecodable)?;
-                let asked = asked.expect("its correlation was compared");
                 let QueueCore { parts, by_uid, decompressor, config, queue, .. } = self;
                 let reader = Reader { parts, by_uid, decompressor, config, topic: &queue.topic };
                 Seen::Received(reader.read(&reply, &frame, &asked, address)?)
-            }
-            (_, false) => {
-                let reply = SettleReply::decode(frame.meta).map_err(undecodable)?;
-                Seen::Settled { throttle_ms: reply.throttle_ms, answers: reply.entries.iter().collect() }
             }
         };
         Ok(Some((seen, length)))
