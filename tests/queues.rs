@@ -180,6 +180,8 @@ fn dead_messages_stay_until_they_are_redriven_purged_or_deleted() {
     let [a, b] = ["\"a\"", "\"b\""].map(str::to_owned);
     assert_eq!(of, BTreeSet::from([(a.clone(), 1), (a, 2), (b.clone(), 1), (b, 2)]));
     rig.until("both are dead", |queue| queue["dead"] == json!(2));
+    let named_twice = rig.browse(&["--partition", "0", "--partition", "0"]);
+    assert_eq!(values(&named_twice), ["a", "b"], "each partition once");
     let redriven = rig.run(&["queue", "redrive", "q", "--dry-run", "--format", "json"]).ok().json();
     assert_eq!((&redriven["redriven"], &redriven["dry_run"]), (&json!(2), &json!(true)));
     assert!(rig.receive(&["--wait", "0s"]).is_empty());

@@ -336,16 +336,18 @@ impl Shared {
         self.call_of_cluster(deadline, what, kind, effect, &[], encode, |_, meta| decode(meta))
     }
 
-    /// As [`call`](Self::call), with batches as the request's payload.
+    /// As [`call_until`](Self::call_until), with batches as the request's payload.
     pub(crate) fn call_with_payload<R>(
         &self,
+        deadline: Instant,
         what: &str,
         kind: Kind,
+        effect: Effect,
         payload: &[SharedBytes],
         encode: impl Fn(&mut Vec<u8>),
         decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
-        self.call_of_cluster(self.deadline(), what, kind, Effect::Repeatable, payload, encode, |_, meta| decode(meta))
+        self.call_of_cluster(deadline, what, kind, effect, payload, encode, |_, meta| decode(meta))
     }
 
     /// As [`call_until`](Self::call_until), where the answer means something only with the identity of the cluster that gave it.

@@ -247,18 +247,15 @@ impl GroupConsumer {
         let step_us = self.pump.next_step_us(now).saturating_sub(now.mono_us);
         let GroupPump { reader, core, links, driver, .. } = &mut self.pump;
         let mut interests = driver.interests(links, core).chain(reader.driver.interests(&mut reader.links, &mut reader.core));
-        wait(self.mode, Duration::from_micros(at_most_us.min(step_us)), &mut interests).map_err(cannot_wait)
+        wait(self.mode, Duration::from_micros(at_most_us.min(step_us)), &mut interests)
+            .map_err(|source| Error::io("cannot wait for", "the brokers", source))
     }
 
     fn wait_for_member(&mut self, at_most_us: u64, now: Now) -> Result<(), Error> {
         let step_us = self.pump.next_member_us(now).saturating_sub(now.mono_us);
         let GroupPump { core, links, driver, .. } = &mut self.pump;
-        wait(self.mode, Duration::from_micros(at_most_us.min(step_us)), &mut driver.interests(links, core)).map_err(cannot_wait)
+        driver.wait(self.mode, Duration::from_micros(at_most_us.min(step_us)), links, core)
     }
-}
-
-fn cannot_wait(source: std::io::Error) -> Error {
-    Error::io("cannot wait for", "the brokers", source)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct Commit {
     pub partition: u32,
     /// The next offset to read: one past the last record that is done.
     pub offset: u64,
-    /// A text that is kept with it, at most 4,096 bytes; shown to whoever asks for it.
+    /// A text that is kept with it, at most 4,096 bytes, else nothing of the call that commits it is committed; shown to whoever asks for it.
     pub metadata: String,
 }
 
@@ -60,8 +60,9 @@ impl Revoked<'_> {
         self.partitions.iter().zip(self.positions.iter().copied())
     }
 
-    /// Commits an offset of one of them before it goes. It is on its way when the callback returns, and the partition is not given up before it has arrived (or `call_timeout`
-    /// is over). Takes the place of what `auto_commit` would commit of the partition. A partition that is none of these is left out.
+    /// Commits an offset of one of them before it goes. It is on its way when the callback returns, and the partition is not given up before it has arrived (or
+    /// `call_timeout` is over, or a third of `session_timeout` where that is less: the next owner waits for it). Takes the place of what `auto_commit` would commit of the partition. A
+    /// partition that is none of these is left out. A text above 4,096 bytes refuses everything that is committed in this callback; the next `poll` tells it.
     pub fn commit(&mut self, partition: &TopicPartition, offset: u64, metadata: &str) {
         if self.partitions.contains(partition) {
             let TopicPartition { topic, partition } = partition.clone();

@@ -18,7 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/` has small programs to start from (`produce`, `consume`, `queue_jobs`, `busy_poll`, `tokio`); they find the broker through
+//! `examples/` has small programs to start from (`produce`, `consume`, `stream_group`, `group_once`, `queue_jobs`, `busy_poll`, `tokio`); they find the broker through
 //! `TRAMLINE_SERVER`.
 //!
 //! # How it works
@@ -89,7 +89,7 @@
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer`, `consumer` and `group_consumer` turn and wait;
 //! `queue_consumer` and `queue_pump` are the same for a queue's leases;
-//! `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
+//! `steps` carries out atomic steps; `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 

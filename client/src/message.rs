@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tramline_wire::batch::{Attributes, Header, RecordView};
 use tramline_wire::queue::Delivery;
@@ -178,8 +178,7 @@ impl Settle {
 
 /// For [`Attributes::deliver_at_us`]: so long from now, by this machine's clock. The broker compares it with its own.
 pub fn deliver_after(delay: Duration) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.saturating_add(delay).as_micros()).unwrap_or(i64::MAX)
+    crate::clock::utc_us().saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A request about partitions goes to one owner, and names a bounded number of them; the owners are those of fresh metadata, and all of it is asked again
 //! where one answers with what may pass. Answers are those to the questions, in their order, or none is believed.
 //!
-//! Not here: what is asked (`client.rs`, `trim.rs`, `groups.rs`).
+//! Not here: what is asked (`client.rs`, `trim.rs`, `groups.rs`, `queues.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -147,7 +147,7 @@ impl QueueConsumer {
 
     /// Settles several messages at once, in one request per owner; results in their order, each for itself: one that is refused does not stop the others. Returns when all are on
     /// stable storage or refused, or after `call_timeout`: those that are not done by then end with [`Error::Timeout`], or with [`Error::OutcomeUnknown`] if they may be done.
-    /// An error of the whole means that none was sent.
+    /// An error of the whole means that none was sent: one of them cannot be said, or more than 65,536 would wait for the brokers (also those of calls before whose futures were dropped).
     ///
     /// What got no answer is sent again; if `unknown_lease` comes then, it was done the first time, and counts as done.
     pub fn settle(&mut self, settlements: &[(LeaseToken, Settle)]) -> Result<Vec<Result<(), Error>>, Error> {

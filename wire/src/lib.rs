@@ -14,7 +14,7 @@
 //! | [`frame`] | the 32-byte frame header around every request and reply |
 //! | [`batch`] | the record batch: the same bytes on the wire, in the log and at the consumer |
 //! | [`kind`], [`error`], [`level`], [`codec`] | the enumerations |
-//! | [`hello`], [`metadata`], [`produce`], [`fetch`], [`offsets`], [`topics`], [`trim`], [`storage`], [`producer`], [`group`], [`queue`] | request and reply bodies ("metas") |
+//! | [`hello`], [`metadata`], [`produce`], [`fetch`], [`offsets`], [`topics`], [`trim`], [`storage`], [`producer`], [`group`], [`queue`], [`step`] | request and reply bodies ("metas") |
 //! | [`prim`] | the reader, lists and decode errors they are built from |
 //!
 //! A request on its way:

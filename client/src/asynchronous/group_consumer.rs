@@ -46,7 +46,7 @@ impl GroupConsumer {
     /// As [`poll`](Self::poll), but stops after the record for which `each` says `Break`; the next poll goes on after it.
     pub async fn poll_until(&mut self, mut each: impl FnMut(&RecordView<'_>) -> ControlFlow<()>) -> Result<usize, Error> {
         poll_fn(|context| {
-            self.turns(context, |pump, now| {
+            self.turns(context, GroupPump::next_step_us, |pump, now| {
                 if let Some(error) = pump.take_error() {
                     return (Some(Err(error)), true);
                 }
@@ -69,7 +69,7 @@ impl GroupConsumer {
         let now = self.pump.reader.clock.now();
         let job = self.pump.core.commit(CommitKind::Sync, offsets, now)?;
         poll_fn(|context| {
-            self.turns(context, |pump, now| {
+            self.turns(context, GroupPump::next_member_us, |pump, now| {
                 let moved = pump.turn_member(now);
                 (pump.core.take_job(job).map(first_error), moved)
             })
@@ -151,7 +151,7 @@ impl GroupConsumer {
         self.pump.core.close(keeps, now);
         let mut failed = None;
         poll_fn(|context| {
-            self.turns(context, |pump, now| {
+            self.turns(context, GroupPump::next_member_us, |pump, now| {
                 let moved = pump.turn_member(now) | pump.tell(now);
                 failed = failed.take().or_else(|| pump.take_error());
                 (pump.core.is_over().then(|| failed.take().map_or(Ok(()), Err)), moved)
@@ -160,10 +160,12 @@ impl GroupConsumer {
         .await
     }
 
-    /// Turns until one has a result, or nothing moves. `turn`: the result, and whether anything moved.
+    /// Turns until one has a result, or nothing moves. `next_us`: when the next turn is due then; only what `turn` sees to, else it is due again at once. `turn`: the result,
+    /// and whether anything moved.
     fn turns<R>(
         &mut self,
         context: &mut Context<'_>,
+        next_us: impl Fn(&GroupPump<AsyncSocket>, Now) -> u64,
         mut turn: impl FnMut(&mut GroupPump<AsyncSocket>, Now) -> (Option<R>, bool),
     ) -> Poll<R> {
         self.set_wakers(context);
@@ -178,7 +180,7 @@ impl GroupConsumer {
                 continue;
             }
             let now = self.pump.reader.clock.now();
-            let after = Duration::from_micros(self.pump.next_step_us(now).saturating_sub(now.mono_us));
+            let after = Duration::from_micros(next_us(&self.pump, now).saturating_sub(now.mono_us));
             if !self.timer.is_over(after, context) {
                 return Poll::Pending;
             }

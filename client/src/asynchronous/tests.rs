@@ -10,7 +10,7 @@ use tramline_wire::kind::Kind;
 
 use super::{Client, Consumer, GroupConsumer, Producer};
 use crate::fake::tcp::FakeServer;
-use crate::{ConsumerConfig, Error, ProducerConfig, QueueConsumerConfig, Record, SendError, Start};
+use crate::{Config, ConsumerConfig, Error, GroupConfig, ProducerConfig, QueueConsumerConfig, Record, SendError, Start};
 
 /// Longer than anything here takes; a test that fails waits for it, none that passes does.
 const LONG: Duration = Duration::from_secs(20);
@@ -256,5 +256,42 @@ fn messages_of_a_queue_are_leased_and_settled_also_after_a_dropped_future() {
         assert!(consumer.receive(1, Duration::from_millis(5)).await.expect("nothing").is_empty());
         assert_eq!(consumer.metrics().messages, 2);
         consumer.close(LONG).await.expect("closed in order");
+    });
+}
+
+/// How often the future was polled until it ended.
+async fn polls_of<R>(future: impl Future<Output = R>) -> (usize, R) {
+    let mut future = std::pin::pin!(future);
+    let mut polls = 0;
+    let result = std::future::poll_fn(|context| {
+        polls += 1;
+        future.as_mut().poll(context)
+    });
+    let result = result.await;
+    (polls, result)
+}
+
+#[test]
+fn a_commit_and_a_close_wait_for_their_answers_and_not_for_an_auto_commit_that_is_due() {
+    let server = FakeServer::start();
+    run(async {
+        let config = Config { call_timeout: Duration::from_millis(500), ..server.config() };
+        let client = Client::connect(config).await.expect("the fake broker answers");
+        client.run(|client| client.create_topic("t", 1, &[], false)).await.expect("created");
+        let mut producer = client.producer(ProducerConfig::default()).expect("a producer");
+        producer.send(&Record { topic: "t", value: Some(b"v"), ..Record::default() }).await.expect("taken");
+        producer.flush().await;
+        let uid = server.broker().topics[0].partitions[0];
+        server.broker().group.next_list = vec![(uid, 5)];
+        let config = GroupConfig { auto_commit_interval: Duration::from_millis(100), ..GroupConfig::new("g", &["t"]) };
+        let mut member = client.group_consumer(config).expect("a member");
+        assert_eq!(member.poll(|_| {}).await.expect("a record"), 1);
+        server.broker().answer_with(|frame| (frame.header.kind() == Some(Kind::CommitOffsets)).then(Vec::new));
+        let (polls, committed) = polls_of(member.commit()).await;
+        assert!(matches!(committed, Err(Error::Timeout { .. })) && polls < 50, "{polls} polls: {committed:?}");
+        member.commit_later().expect("taken");
+        let (polls, _) = polls_of(member.close()).await;
+        assert!(polls < 50, "{polls} polls");
+        assert_eq!(server.broker().group.left, [(1, false)]);
     });
 }

@@ -3,6 +3,7 @@
 //! Not here: settings of the queue itself, which the broker knows (docs/SETTINGS.md).
 
 use std::ops::RangeInclusive;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600
 #[derive(Debug, Clone)]
 pub struct QueueConsumerConfig {
     /// Who this is: shown while it holds messages, and by it the broker of an exclusive queue knows its holder. 1 to 255 bytes. By default made of the host's name, the
-    /// process id and a number, so that no two are the same.
+    /// process id, something that is drawn once per process, and a number, so that no two are the same, also of containers on one host.
     pub consumer: String,
     /// Most messages of one [`poll`](crate::QueueConsumer::poll): 1 to 4,096. Default 100. All of them are under leases from then on.
     pub max_messages: u32,
@@ -76,14 +77,25 @@ pub(crate) fn check_wait(wait: Duration) -> Result<(), Error> {
     time_within("wait", wait, WAIT)
 }
 
-/// No two of a network are the same: the host's name, the process, the how-manieth of the process.
+/// No two of a network are the same: the host's name, the process, something drawn once per process, the how-manieth of the process.
 fn consumer_name() -> String {
+    static PROCESS: OnceLock<String> = OnceLock::new();
     static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(process_name);
+    format!("{process}/{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Containers on one host can have its name, and all of them the same process id: what is drawn tells them apart.
+fn process_name() -> String {
     // Names of hosts have 64 bytes at most. Where it cannot be read there is a name all the same.
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(|letter| letter.is_ascii_graphic()).take(64).collect();
     let host = if host.is_empty() { "host" } else { host.as_str() };
-    format!("{host}/{}/{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    // Begins with 32 random bits in hexadecimal, another ones at each reading.
+    let drawn = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    let drawn: String = drawn.chars().take_while(char::is_ascii_hexdigit).collect();
+    let drawn = if drawn.is_empty() { format!("{:x}", crate::clock::seed()) } else { drawn };
+    format!("{host}/{}/{drawn}", std::process::id())
 }
 
 #[cfg(test)]
@@ -102,6 +114,13 @@ mod tests {
         assert!(one.check().is_ok());
         assert_ne!(one.consumer, other.consumer);
         assert!(one.consumer.contains(&format!("/{}/", std::process::id())), "{}", one.consumer);
+        // Nor have two processes with one host and one id.
+        let process = |name: &str| name.rsplit_once('/').map(|(process, _)| process.to_string());
+        assert_eq!(process(&one.consumer), process(&other.consumer), "drawn once");
+        let (this, that) = (process_name(), process_name());
+        assert_ne!(this, that);
+        let drawn = this.rsplit('/').next().expect("the last part");
+        assert!(!drawn.is_empty() && drawn.bytes().all(|byte| byte.is_ascii_hexdigit()), "{this}");
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `group` | membership of a consumer group, claims and commits of offsets |
 //! | `queue` | leases of a queue: one Receive per owner, settlements in batches |
 //! | `codec` | compression and bounded decompression (of the crate `tramline-wire`) |
+//! | `bad_batch` | why a batch is not handed out |
 //! | `alive` | is the other side still there |
 //! | `backoff` | waits between attempts |
 //!
@@ -22,6 +23,7 @@
 
 mod alive;
 mod backoff;
+mod bad_batch;
 pub(crate) mod cluster;
 mod conn;
 pub(crate) mod consumer;

@@ -3,10 +3,12 @@
 //! It takes bytes and gives bytes ([`FakeBroker::receive`]); `fake::tcp` puts it behind real sockets for the tests of the
 //! facades. It is strict: what a broker would refuse (a batch that does not validate, a frame out of protocol) fails the test.
 
+mod batches;
 pub(crate) mod groups;
 pub(crate) mod marks;
 pub(crate) mod queues;
 mod script;
+pub(crate) mod steps;
 mod streams;
 pub(crate) mod tcp;
 
@@ -31,6 +33,7 @@ use tramline_wire::topics::{
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
 use crate::types::{Metadata, TopicMetadata};
+use batches::{check_batch, first_at_or_after};
 use groups::FakeGroup;
 use marks::{BATCHES_KEPT, Check, Marks};
 use script::{Script, reply};
@@ -103,6 +106,7 @@ pub(crate) struct FakeBroker {
     pub record_bytes_max: u64,
     pub group: FakeGroup,
     pub queues: queues::Queues,
+    pub steps: steps::FakeSteps,
     script: Script,
     streams: Vec<Stream>,
     outboxes: BTreeMap<u32, Vec<u8>>,
@@ -136,6 +140,7 @@ impl FakeBroker {
             record_bytes_max: u64::MAX,
             group: FakeGroup::default(),
             queues: queues::Queues::default(),
+            steps: steps::FakeSteps::default(),
             script: Script::default(),
             streams: Vec::new(),
             outboxes: BTreeMap::new(),
@@ -347,6 +352,7 @@ impl FakeBroker {
                 self.streams.retain(|stream| stream.conn != conn || stream.header.correlation != cancel.stream);
                 reply(&mut out, frame, |out| FetchCancelReply {}.encode(out));
             }
+            Kind::Step => out = self.step(frame),
             Kind::FindGroup => out = self.find_group(frame),
             Kind::JoinGroup => out = self.join_group(frame),
             Kind::HeartbeatGroup => out = self.heartbeat(conn, frame).unwrap_or_default(),
@@ -506,7 +512,7 @@ impl FakeBroker {
                 results.push(refused(ErrorCode::UnknownPartition));
                 continue;
             };
-            let code = log.refusals.pop_front().unwrap_or_else(|| size_of_batch(bytes, self.batch_bytes_max, self.record_bytes_max));
+            let code = log.refusals.pop_front().unwrap_or_else(|| check_batch(bytes, self.batch_bytes_max, self.record_bytes_max));
             if !code.is_ok() {
                 results.push(refused(code));
                 continue;
@@ -565,31 +571,6 @@ impl Log {
         self.next_offset += u64::from(records);
         base_offset
     }
-}
-
-/// Whether a batch and its records are within the limits.
-fn size_of_batch(bytes: &[u8], batch_bytes_max: usize, record_bytes_max: u64) -> ErrorCode {
-    let batch = batch::BatchView::parse(bytes).expect("a batch");
-    if bytes.len() > batch_bytes_max {
-        ErrorCode::BatchTooLarge
-    } else if batch.index().any(|entry| entry.expect("an entry").record_bytes() > record_bytes_max) {
-        ErrorCode::RecordTooLarge
-    } else {
-        ErrorCode::Ok
-    }
-}
-
-fn first_at_or_after(log: &Log, time: i64) -> (u64, i64) {
-    for batch in Batches::new(&log.bytes) {
-        let batch = batch.expect("a stored batch");
-        for (delta, entry) in batch.index().enumerate() {
-            let timestamp_us = batch.first_timestamp_us() + i64::from(entry.expect("a stored record").time_delta_us);
-            if timestamp_us >= time {
-                return (batch.base_offset() + delta as u64, timestamp_us);
-            }
-        }
-    }
-    (log.next_offset, -1)
 }
 
 /// Carries bytes between a core's connection and the broker, both ways; returns whether any moved.

@@ -13,7 +13,7 @@ use tramline_wire::prim::List;
 use tramline_wire::queue::*;
 
 use super::FakeBroker;
-use super::script::reply;
+use super::script::{refusal_of, reply};
 
 /// Uid of the queue.
 pub(crate) const QUEUE_UID: u64 = 7_000;
@@ -64,8 +64,12 @@ pub(crate) struct Queues {
     pub spoil: Option<Spoil>,
     /// Waits and counts of the Receives that came.
     pub asked: Vec<(u32, u32)>,
+    /// Numbers of partitions that they named.
+    pub named: Vec<usize>,
     /// Numbers of entries of the Settles that came.
     pub settles: Vec<usize>,
+    /// Waits end when a test says so, not by the clock.
+    pub waits_by_hand: bool,
     last_lease: u64,
     waiting: Vec<Waiting>,
 }
@@ -100,14 +104,23 @@ impl FakeBroker {
         owners.dedup();
         assert!(owners.len() <= 1, "partitions of several owners in one Receive");
         self.queues.asked.push((request.wait_ms, request.max_messages));
+        self.queues.named.push(uids.len());
+        let of_owner = self.topics[0].partitions.iter().filter(|uid| self.shard_of(**uid) == owners.first().copied()).count();
+        assert!(uids.len() <= 4096, "more partitions than a Receive can name");
+        if uids.len() > RECEIVE_NAMED_MAX && uids.len() < of_owner {
+            self.outboxes.entry(conn).or_default().extend_from_slice(&refusal_of(frame, ErrorCode::LimitExceeded));
+            return;
+        }
         assert!(!self.queues.waiting.iter().any(|waiting| waiting.conn == conn), "a second Receive on one connection");
+        let by_clock = Duration::from_millis(request.wait_ms.into());
+        let wait = if self.queues.waits_by_hand && request.wait_ms > 0 { Duration::from_secs(3600) } else { by_clock };
         self.queues.waiting.push(Waiting {
             conn,
             header: frame.header,
             max_messages: request.max_messages,
             uids,
             consumer: request.consumer.to_string(),
-            until: Instant::now() + Duration::from_millis(request.wait_ms.into()),
+            until: Instant::now() + wait,
         });
     }
 

@@ -17,12 +17,10 @@ use crate::subscription::{Collected, CollectedBatch, CollectedPart, Wants};
 use std::ops::Bound;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
-use tramline_wire::queue::{Delivery, ReceiveReplyWriter};
+use tramline_wire::queue::{Delivery, RECEIVE_NAMED_MAX, ReceiveReplyWriter};
 
 /// Receives that wait on one shard, at most.
 const RECEIVES_MAX: usize = 20_000;
-/// Partitions that a receive may name which does not want all: each waiting one remembers them.
-const NAMED_MAX: usize = 256;
 /// Receives whose messages are leased and on their way, at most.
 const FILLINGS_MAX: usize = 1_000;
 /// Among the waits: not a receive's, but the time at which the holder of an exclusive queue may lose it.
@@ -107,8 +105,9 @@ impl Shard {
             return Err(ApiError::new(ErrorCode::LimitExceeded, "the shard has as many waiting receivers as it may have: close some"));
         }
         let is_all = self.queues.parts.range(of_queue(uid)).take(partitions.len() + 1).count() == partitions.len();
-        if !is_all && partitions.len() > NAMED_MAX {
-            let message = format!("a receive names all partitions that the queue has at this shard, or at most {NAMED_MAX} of them");
+        if !is_all && partitions.len() > RECEIVE_NAMED_MAX {
+            let message =
+                format!("a receive names all partitions that the queue has at this shard, or at most {RECEIVE_NAMED_MAX} of them");
             return Err(ApiError::new(ErrorCode::LimitExceeded, message));
         }
         let queue = self.queues.queues.get_mut(&uid).expect("it has parts here");

@@ -74,7 +74,7 @@ impl Wanted {
 }
 
 /// The partitions to read, each once: those asked for, or all.
-fn partitions(topic: &str, asked: &[u32], count: u32) -> Result<Vec<u32>, Failure> {
+pub fn partitions(topic: &str, asked: &[u32], count: u32) -> Result<Vec<u32>, Failure> {
     if let Some(&missing) = asked.iter().find(|partition| **partition >= count) {
         return Err(Failure::no_partition(topic, missing, count));
     }

@@ -7,6 +7,9 @@ use crate::prim::{DecodeError, Item, List, ListIter, ListWriter, Zero, choices, 
 
 /// Most messages of a Receive or Browse: with 28 bytes each, a reply about them stays below 128 KiB.
 pub const QUEUE_MESSAGES_MAX: u32 = 4096;
+
+/// The most partitions that one Receive may name where it does not name all that the queue has at the shard: each one that waits remembers them.
+pub const RECEIVE_NAMED_MAX: usize = 256;
 /// Bytes of a consumer's name, at most.
 pub const CONSUMER_BYTES_MAX: usize = 255;
 /// Bytes of the reason of a nack or reject, at most.

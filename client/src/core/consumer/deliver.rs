@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use tramline_wire::batch::{BatchError, BatchView, Batches};
+use tramline_wire::batch::{BatchView, Batches};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchReply, FetchResult};
 use tramline_wire::frame::FrameError;
@@ -14,7 +14,8 @@ use tramline_wire::frame::FrameError;
 use super::{ConsumerCore, Lane, Part, RecordView, State};
 use crate::config::ConsumerConfig;
 use crate::core::Now;
-use crate::core::codec::{CodecError, Decompressor};
+use crate::core::bad_batch::BadBatch;
+use crate::core::codec::Decompressor;
 use crate::error::Error;
 use crate::link::refusal;
 
@@ -24,29 +25,6 @@ pub(crate) struct Delivered {
     pub records: usize,
     /// The caller asked to stop; more may be there.
     pub stopped: bool,
-}
-
-/// Why a batch was not handed out.
-enum BadBatch {
-    Batch(BatchError),
-    Codec(CodecError),
-    OtherPartition { uid: u64 },
-}
-
-impl From<BatchError> for BadBatch {
-    fn from(error: BatchError) -> BadBatch {
-        BadBatch::Batch(error)
-    }
-}
-
-impl BadBatch {
-    fn message(&self) -> String {
-        match self {
-            BadBatch::Batch(error) => error.to_string(),
-            BadBatch::Codec(error) => format!("its values cannot be decompressed: {error}"),
-            BadBatch::OtherPartition { uid } => format!("the batch belongs to another partition (uid {uid})"),
-        }
-    }
 }
 
 /// What a frame was, copied out so that the connection is free again.

@@ -143,14 +143,21 @@ impl GroupCore {
         }
         self.commits.give_up(|uid| lost.contains(&uid));
         let gone: BTreeSet<TopicPartition> = told.iter().cloned().collect();
+        let mut unheard = BTreeSet::new();
         // A notice that was not taken says what is not so any more.
-        for notice in &mut self.notices {
+        self.notices.retain_mut(|notice| {
             match notice {
-                Notice::Assigned(parts) => parts.retain(|(part, ..)| !gone.contains(part)),
+                Notice::Assigned(parts) => {
+                    unheard.extend(parts.extract_if(.., |(part, ..)| gone.contains(part)).map(|(part, ..)| part));
+                }
                 Notice::Revoked(parts) => parts.retain(|part| !gone.contains(part)),
-                Notice::Moved(..) | Notice::Lost(_) => {}
+                Notice::Moved(part, ..) => return !gone.contains(part),
+                Notice::Lost(_) => {}
             }
-        }
+            true
+        });
+        // Nobody heard of their beginning.
+        told.retain(|part| !unheard.contains(part));
         if !told.is_empty() {
             self.notices.push_back(Notice::Lost(told));
         }

@@ -64,7 +64,8 @@ enum About {
     /// Uids with the epochs they were claimed with.
     Claim(Vec<(u64, u64)>),
     Reset(Vec<u64>),
-    Commit(Vec<EntryId>),
+    /// Entries with the uids of their partitions.
+    Commit(Vec<(EntryId, u64)>),
 }
 
 impl About {
@@ -238,17 +239,19 @@ impl GroupCore {
             let count = rest.iter().take_while(|id| (bytes += size(id), bytes <= COMMIT_BYTES_MAX).1).count();
             let (ids, others) = rest.split_at(count.max(1));
             rest = others;
-            let wanted: Vec<_> = ids.iter().filter_map(|id| self.commits.wanted(*id).cloned()).collect();
-            let entry = |wanted: &super::Wanted| (wanted.uid, wanted.epoch, wanted.offset);
+            let wanted: Vec<_> = ids.iter().filter_map(|id| Some((*id, self.commits.wanted(*id)?.clone()))).collect();
             let entries: Vec<OffsetCommit<'_>> = wanted
                 .iter()
-                .map(|of| {
-                    let (partition_uid, assignment_epoch, offset) = entry(of);
-                    OffsetCommit { partition_uid, assignment_epoch, offset, metadata: &of.metadata }
+                .map(|(_, of)| OffsetCommit {
+                    partition_uid: of.uid,
+                    assignment_epoch: of.epoch,
+                    offset: of.offset,
+                    metadata: &of.metadata,
                 })
                 .collect();
             let request = CommitOffsetsRequest { group_uid, entries: List::of(&entries) };
-            self.ask(lane, About::Commit(ids.to_vec()), |meta| request.encode(meta), now);
+            let about = About::Commit(wanted.iter().map(|(id, of)| (*id, of.uid)).collect());
+            self.ask(lane, about, |meta| request.encode(meta), now);
         }
     }
 
@@ -262,7 +265,7 @@ impl GroupCore {
         match &about {
             About::Claim(claims) => claims.iter().for_each(|(uid, _)| set_asked(&mut self.holdings, *uid, true)),
             About::Reset(uids) => uids.iter().for_each(|uid| set_asked(&mut self.holdings, *uid, true)),
-            About::Commit(ids) => ids.iter().for_each(|id| self.commits.on_sent(*id)),
+            About::Commit(ids) => ids.iter().for_each(|(id, _)| self.commits.on_sent(*id)),
             About::Home(_) => {}
         }
         self.lanes[lane].pending.push(Pending { correlation, until_us, about });
@@ -375,8 +378,8 @@ impl GroupCore {
         }
     }
 
-    fn on_committed(&mut self, ids: &[EntryId], entries: Vec<(u64, ErrorCode)>, now: Now) {
-        for (id, (uid, code)) in ids.iter().zip(entries) {
+    fn on_committed(&mut self, ids: &[(EntryId, u64)], entries: Vec<(u64, ErrorCode)>, now: Now) {
+        for ((id, _), (uid, code)) in ids.iter().zip(entries) {
             let answer = if code.is_ok() { Ok(()) } else { Err(self.refused("commit an offset of", uid, code)) };
             if code.retriable() {
                 self.wish.want(now);
@@ -415,8 +418,9 @@ impl GroupCore {
             }
             About::Claim(claims) => {
                 for (uid, epoch) in claims {
-                    if self.holdings.get(&uid).is_some_and(|holding| holding.epoch == epoch && holding.claim == Claim::Wanted) {
-                        set_asked(&mut self.holdings, uid, false);
+                    let Some(holding) = self.holdings.get_mut(&uid).filter(|holding| holding.epoch == epoch) else { continue };
+                    holding.asked = false;
+                    if holding.claim == Claim::Wanted {
                         self.on_claim_failed(uid, error.clone(), now);
                     }
                 }
@@ -424,11 +428,14 @@ impl GroupCore {
             About::Reset(uids) => {
                 for uid in uids {
                     set_asked(&mut self.holdings, uid, false);
-                    self.on_claim_failed(uid, error.clone(), now);
+                    // Not one that was sought since.
+                    if self.holdings.get(&uid).is_some_and(|holding| holding.claim == Claim::Reset) {
+                        self.on_claim_failed(uid, error.clone(), now);
+                    }
                 }
             }
             About::Commit(ids) => {
-                for id in ids {
+                for (id, _) in ids {
                     self.commits.on_answer(id, Err(error.clone()), now);
                 }
                 self.wish.want(now);
@@ -508,7 +515,7 @@ fn read_answer(about: &About, address: &str, frame: &Frame<'_>) -> Result<Answer
     let is_answered = match (&answer, about) {
         (Answer::Claimed(entries), About::Claim(asked)) => entries.iter().map(|entry| entry.0).eq(asked.iter().map(|asked| asked.0)),
         (Answer::Listed(entries), About::Reset(asked)) => entries.iter().map(|entry| entry.0).eq(asked.iter().copied()),
-        (Answer::Committed(entries), About::Commit(asked)) => entries.len() == asked.len(),
+        (Answer::Committed(entries), About::Commit(asked)) => entries.iter().map(|entry| entry.0).eq(asked.iter().map(|asked| asked.1)),
         _ => true,
     };
     if !is_answered {

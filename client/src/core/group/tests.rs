@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use tramline_wire::error::ErrorCode;
+use tramline_wire::group::{CommitOffsetsReply, OffsetCommitted};
 use tramline_wire::kind::Kind;
+use tramline_wire::prim::List;
 
 use super::{CommitKind, GroupCore, Notice};
 use crate::config::{Config, GroupConfig, OffsetReset};
 use crate::core::Now;
 use crate::core::links::Lanes;
 use crate::error::Error;
-use crate::fake::{FakeBroker, carry};
+use crate::fake::{FakeBroker, carry, reply_to};
 use crate::group_listener::{Commit, CommitOutcome};
 use crate::link::HelloInfo;
 
@@ -25,6 +27,8 @@ struct Rig {
     errors: Vec<Error>,
     /// Revocations are answered by hand.
     holds_revocations: bool,
+    /// Notices are taken by hand.
+    leaves_notices: bool,
 }
 
 fn hello() -> HelloInfo {
@@ -48,7 +52,7 @@ impl Rig {
         let client = Config { call_timeout: Duration::from_secs(30), ..Config::new("fake:1") };
         let core = GroupCore::new(config, &client, 0).expect("a valid configuration");
         let (conns, told, errors) = (Vec::new(), Vec::new(), Vec::new());
-        (Rig { core, broker, now_us: 1, conns, next_conn: 1, told, errors, holds_revocations: false }, uids)
+        (Rig { core, broker, now_us: 1, conns, next_conn: 1, told, errors, holds_revocations: false, leaves_notices: false }, uids)
     }
 
     /// A member that may own all partitions, with epoch 5.
@@ -91,7 +95,7 @@ impl Rig {
                     self.core.on_received(lane, now).expect("the broker speaks the protocol");
                 }
             }
-            moved |= self.take_notices(now);
+            moved |= !self.leaves_notices && self.take_notices(now);
             while let Some(error) = self.core.errors.pop_front() {
                 self.errors.push(error);
             }
@@ -386,4 +390,79 @@ fn texts_and_strangers_are_refused_before_anything_is_sent() {
     rig.told.clear();
     rig.turn();
     assert_eq!(rig.told, ["moved 0@0"]);
+}
+
+#[test]
+fn an_auto_commit_that_is_due_or_under_way_is_nothing_that_turning_the_membership_alone_waits_for() {
+    let config = GroupConfig { auto_commit_interval: Duration::from_secs(1), ..GroupConfig::new("g", &["t"]) };
+    let (mut rig, uids) = Rig::with(config, 1);
+    rig.broker.group.next_list = vec![(uids[0], 5)];
+    rig.turn();
+    rig.now_us += 1_000_000;
+    assert!(rig.core.is_auto_commit_due(rig.now()));
+    assert!(rig.core.next_step_us(rig.now()) > rig.now_us, "due");
+    rig.broker.answer_with(|frame| (frame.header.kind() == Some(Kind::CommitOffsets)).then(Vec::new));
+    rig.core.auto_commit(vec![Commit { topic: "t".into(), partition: 0, offset: 1, metadata: String::new() }], rig.now());
+    rig.later(1_000_000);
+    assert_eq!(rig.broker.count(Kind::CommitOffsets), 1);
+    assert!(!rig.core.is_auto_commit_due(rig.now()), "one at a time");
+    assert!(rig.core.next_step_us(rig.now()) > rig.now_us, "under way");
+}
+
+#[test]
+fn a_beginning_that_is_looked_for_is_forgotten_when_somebody_seeks_and_looked_for_again_when_needed() {
+    for is_cut in [false, true] {
+        let (mut rig, _) = Rig::joined(1);
+        rig.told.clear();
+        assert!(rig.core.reset("t", 0));
+        rig.core.step(rig.now());
+        rig.core.on_sought("t", 0);
+        if is_cut {
+            rig.lose_all_connections();
+        }
+        for _ in 0..3 {
+            rig.later(300_000);
+        }
+        assert!(rig.told.is_empty() && rig.errors.is_empty(), "{:?} {:?}", rig.told, rig.errors);
+        // What was sought is out of range.
+        assert!(rig.core.reset("t", 0));
+        rig.turn();
+        assert_eq!(rig.told, ["moved 0@0"], "cut: {is_cut}");
+    }
+}
+
+#[test]
+fn what_was_lost_before_anybody_heard_of_it_is_not_told() {
+    let config = GroupConfig { auto_commit: false, ..GroupConfig::new("g", &["t"]) };
+    let (mut rig, uids) = Rig::with(config, 3);
+    rig.broker.group.next_list = vec![(uids[0], 5)];
+    rig.turn();
+    assert_eq!(rig.told, ["assigned 0@0"]);
+    rig.leaves_notices = true;
+    rig.broker.set_list(1, &[(uids[0], 5), (uids[1], 5), (uids[2], 5)]);
+    rig.turn();
+    rig.core.lose(|uid| uid != uids[2]);
+    rig.told.clear();
+    rig.take_notices(rig.now());
+    assert_eq!(rig.told, ["assigned 2@0", "lost [0]"]);
+}
+
+#[test]
+fn an_answer_about_another_partition_s_commit_is_not_believed() {
+    let (mut rig, _) = Rig::joined(1);
+    rig.broker.answer_with(|frame| {
+        let entries = [OffsetCommitted { partition_uid: 9, error: ErrorCode::Ok }];
+        let reply = || reply_to(frame, |out| CommitOffsetsReply { entries: List::of(&entries) }.encode(out));
+        (frame.header.kind() == Some(Kind::CommitOffsets)).then(reply)
+    });
+    let job = rig.commit(CommitKind::Sync, &[(0, 10)]);
+    let now = rig.now();
+    rig.core.step(now);
+    let mut errors = Vec::new();
+    for lane in 0..rig.conns.len() {
+        carry(rig.core.conn(lane), &mut rig.broker, rig.conns[lane]);
+        errors.extend(rig.core.on_received(lane, now).err().map(|error| error.to_string()));
+    }
+    assert!(matches!(errors.as_slice(), [error] if error.contains("other questions")), "{errors:?}");
+    assert!(rig.core.take_job(job).is_none(), "it is asked again");
 }

@@ -1,9 +1,12 @@
-//! Batches that are too large for the broker, in pieces.
+//! Batches that the broker does not take as they are, in pieces: they are too large, or one record of theirs has an attribute that cannot be.
 //!
 //! How large a batch may be is the topic's (`batch.max.bytes`, and `record.max.bytes` for a record) and the node's (`frame.max.bytes`), and
 //! a producer asks for neither: its own limits are the defaults. So a batch can be refused whose records are fine, each for itself. It is
 //! cut in halves, down to one record, which fails alone. The topic's batches are closed at half of what was refused from then on, for this
 //! producer's life or until the topic is another one: a limit that was raised meanwhile costs smaller batches and nothing else.
+//!
+//! A priority, a delay or a time to live out of range is the topic's to refuse as well (`queue.retention.ms` is one of its bounds), and the refusal (`invalid_attribute`) is the whole
+//! batch's: it is cut in the same way, so that its other records are stored. Batches do not become smaller for it.
 //!
 //! A batch that is cut is one that was given up, as far as its mark goes: its pieces, and all behind it, get new numbers in the next epoch.
 //! That may be done because every copy of it was refused, so it is not stored, and what is behind it in the same epoch is not either. One

@@ -31,7 +31,7 @@ mod lanes;
 mod part;
 mod push;
 mod send;
-mod sequence;
+pub(crate) mod sequence;
 mod settle;
 #[cfg(test)]
 mod tests;

@@ -11,12 +11,12 @@ use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::{FLAG_MORE, Frame};
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::DecodeError;
-use tramline_wire::queue::{ReceiveReply, SettleReply, SettledMessage};
+use tramline_wire::queue::{RECEIVE_NAMED_MAX, ReceiveReply, SettleReply, SettledMessage};
 
 use super::{Asked, Lane, QueueCore, Ready, entry};
 use crate::core::Now;
 use crate::error::Error;
-use crate::link::refusal;
+use crate::link::{read_reply, refusal};
 use crate::message::Message;
 
 /// What a frame was, copied out so that the connection is free again.
@@ -81,24 +81,29 @@ impl QueueCore {
             _ if frame.header.is_error() && correlation == 0 => return Err(refusal("receive", address, frame.meta)),
             _ => return Ok(Some((Seen::Other, length))),
         };
-        let undecodable = |error: DecodeError| Error::protocol(address, format!("its reply to {expected} does not decode: {error}"));
-        let seen = match (expected, frame.header.is_error()) {
-            _ if !frame.header.is_reply() => return Err(Error::protocol(address, "it sent a request where a reply was due")),
-            (Kind::Receive, true) => Seen::ReceiveRefused(refusal("receive", address, frame.meta)),
-            (_, true) => Seen::SettleRefused(refusal("settle", address, frame.meta)),
-            _ if frame.header.kind() != Some(expected) || frame.header.flags & FLAG_MORE != 0 => {
-                return Err(Error::protocol(address, format!("its reply to {expected} is none: its kind or flags are another's")));
+        let seen = match asked.filter(|_| expected == Kind::Receive) {
+            None => {
+                let decode = |meta: &[u8]| {
+                    let reply = SettleReply::decode(meta)?;
+                    Ok(Seen::Settled { throttle_ms: reply.throttle_ms, answers: reply.entries.iter().collect() })
+                };
+                match read_reply("settle", address, Kind::Settle, &frame, decode) {
+                    Err(error @ Error::Refused { .. }) => Seen::SettleRefused(error),
+                    read => read?,
+                }
             }
-            (Kind::Receive, false) => {
+            // Not read in the same way: it has a payload.
+            Some(_) if !frame.header.is_reply() => return Err(Error::protocol(address, "it sent a request where a reply was due")),
+            Some(_) if frame.header.is_error() => Seen::ReceiveRefused(refusal("receive", address, frame.meta)),
+            Some(_) if frame.header.kind() != Some(Kind::Receive) || frame.header.flags & FLAG_MORE != 0 => {
+                return Err(Error::protocol(address, "its reply to receive is none: its kind or flags are another's"));
+            }
+            Some(asked) => {
+                let undecodable = |error: DecodeError| Error::protocol(address, format!("its reply to receive does not decode: {error}"));
                 let reply = ReceiveReply::decode(frame.meta).map_err(undecodable)?;
-                let asked = asked.expect("its correlation was compared");
                 let QueueCore { parts, by_uid, decompressor, config, queue, .. } = self;
                 let reader = Reader { parts, by_uid, decompressor, config, topic: &queue.topic };
                 Seen::Received(reader.read(&reply, &frame, &asked, address)?)
-            }
-            (_, false) => {
-                let reply = SettleReply::decode(frame.meta).map_err(undecodable)?;
-                Seen::Settled { throttle_ms: reply.throttle_ms, answers: reply.entries.iter().collect() }
             }
         };
         Ok(Some((seen, length)))
@@ -108,8 +113,10 @@ impl QueueCore {
         let Some(asked) = self.lanes[lane_index].asked.take() else { return };
         self.metrics.bytes_received += delivered.payload_bytes as u64;
         let stale_at_us = self.stale_at_us(&asked, now);
+        let askable = self.parts_to_ask(lane_index, now).count();
         let lane = &mut self.lanes[lane_index];
-        lane.said = true;
+        lane.named += if asked.call == self.call.number { asked.named } else { 0 };
+        lane.said |= !asked.is_turn || lane.named >= askable;
         lane.failing_since_us = None;
         let is_early = now.mono_us.saturating_sub(asked.sent_us) < asked.wait_us / 2;
         if delivered.entries == 0 && is_early {
@@ -119,12 +126,11 @@ impl QueueCore {
             lane.backoff.reset();
         }
         self.throttle(lane_index, delivered.throttle_ms, now);
-        for message in &delivered.messages {
-            if let Some(&id) = self.by_uid.get(&message.token.partition_uid) {
-                self.parts[id].backoff.reset();
-                self.parts[id].failing_since_us = None;
-                self.parts[id].refusal = ErrorCode::Ok;
-            }
+        for (id, _) in &delivered.refused {
+            self.parts[*id].asked = 0;
+        }
+        for part in self.parts.iter_mut().filter(|part| part.lane == lane_index && part.asked == asked.number) {
+            part.answered(asked.sent_us);
         }
         self.ready.extend(delivered.messages.into_iter().map(|message| Ready { message, stale_at_us }));
         self.metrics.corrupt_batches += delivered.corrupt.len() as u64;
@@ -167,7 +173,13 @@ impl QueueCore {
     fn receive_refused(&mut self, lane_index: usize, error: Error, now: Now) {
         self.metrics.refusals += 1;
         let lane = &mut self.lanes[lane_index];
-        lane.asked = None;
+        let named = lane.asked.take().map_or(0, |asked| asked.named);
+        if error.code() == Some(ErrorCode::LimitExceeded) && named > RECEIVE_NAMED_MAX {
+            // They are not all that the queue has there.
+            lane.names_few = true;
+            self.wish.want(now);
+            return;
+        }
         lane.said = true;
         lane.not_before_us = now.mono_us.saturating_add(lane.backoff.next_us());
         match error.code() {

@@ -1,8 +1,11 @@
 //! A call of `receive`: whom to ask, for how long, and when it is over.
+//!
+//! A Receive names all partitions that the queue has at its owner, or at most [`RECEIVE_NAMED_MAX`]. Where some are left out (they were refused a moment ago) and the others are more
+//! than that, they are named by turns: each has had one without a wait before the owner has had its say, and then they wait by short turns, so that none starves.
 
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
-use tramline_wire::queue::{QUEUE_MESSAGES_MAX, ReceiveRequest};
+use tramline_wire::queue::{QUEUE_MESSAGES_MAX, RECEIVE_NAMED_MAX, ReceiveRequest};
 
 use super::{Asked, QueueCore, Ready};
 use crate::clock::micros;
@@ -15,6 +18,9 @@ pub(super) const WAIT_SLICE_US: u64 = 1_000_000;
 
 /// A single owner waits for so long at most, so that a queue that went elsewhere is noticed.
 const WAIT_US_MAX: u64 = 30_000_000;
+
+/// Where an owner's partitions wait by turns, each turn waits for so long at most: with the most turns that there can be (16) a message is found within some two seconds.
+const TURN_SLICE_US: u64 = 100_000;
 
 /// Partitions of one request, as the protocol has it.
 const PARTITIONS_MAX: usize = 4096;
@@ -41,6 +47,7 @@ impl QueueCore {
         for lane in &mut self.lanes {
             // What a call before left under way, and who cannot be reached for a while, is not waited for.
             let is_away = |since_us: u64| !lane.open && since_us.saturating_add(patience_us) < now.mono_us;
+            lane.named = 0;
             lane.said = lane.asked.is_some() || lane.failing_since_us.is_some_and(is_away);
         }
     }
@@ -92,7 +99,7 @@ impl QueueCore {
     }
 
     /// Uids of a lane's partitions that may be asked for now.
-    fn parts_to_ask(&self, lane: usize, now: Now) -> impl Iterator<Item = u64> {
+    pub(super) fn parts_to_ask(&self, lane: usize, now: Now) -> impl Iterator<Item = u64> {
         self.parts.iter().filter(move |part| part.lane == lane && part.not_before_us <= now.mono_us).map(|part| part.uid)
     }
 
@@ -135,8 +142,35 @@ impl QueueCore {
         }
     }
 
+    /// The partitions that the next Receive of a lane names, which are marked with its number; and whether others have to wait for the next turn.
+    fn name_parts(&mut self, lane: usize, number: u64, now: Now) -> (Vec<u64>, bool) {
+        let askable = self.parts_to_ask(lane, now).count();
+        let state = &mut self.lanes[lane];
+        let is_all = askable == state.parts && askable <= PARTITIONS_MAX && !state.names_few;
+        let is_turn = !is_all && askable > RECEIVE_NAMED_MAX;
+        let count = if is_turn { RECEIVE_NAMED_MAX } else { askable };
+        let (first, of) = (if is_turn { state.next_part } else { 0 }, self.parts.len());
+        let mut uids = Vec::with_capacity(count);
+        for id in (first..of).chain(0..first.min(of)) {
+            let part = &mut self.parts[id];
+            if uids.len() < count && part.lane == lane && part.not_before_us <= now.mono_us {
+                part.asked = number;
+                uids.push(part.uid);
+                state.next_part = id + 1;
+            }
+        }
+        (uids, is_turn)
+    }
+
     fn receive(&mut self, lane: usize, max_messages: u32, wait_us: u64, now: Now) {
-        let uids: Vec<u64> = self.parts_to_ask(lane, now).take(PARTITIONS_MAX).collect();
+        let number = self.last_receive + 1;
+        self.last_receive = number;
+        let (uids, is_turn) = self.name_parts(lane, number, now);
+        let wait_us = match is_turn {
+            true if self.lanes[lane].said => wait_us.min(TURN_SLICE_US),
+            true => 0,
+            false => wait_us,
+        };
         // Rounded up, so that the last millisecond is not asked for again and again.
         let wait_ms = u32::try_from(wait_us.div_ceil(1000)).unwrap_or(u32::MAX);
         let visibility_ms = self.config.visibility.map_or(0, |visibility| u32::try_from(visibility.as_millis()).unwrap_or(u32::MAX));
@@ -153,7 +187,8 @@ impl QueueCore {
         // 4,096 uids are 32 KiB: far below the limit.
         match state.conn.request(Kind::Receive, |meta| request.encode(meta)) {
             Ok(correlation) => {
-                state.asked = Some(Asked { correlation, call: self.call.number, max_messages, wait_us, sent_us: now.mono_us });
+                let (call, named) = (self.call.number, uids.len());
+                state.asked = Some(Asked { number, correlation, call, max_messages, wait_us, sent_us: now.mono_us, named, is_turn });
                 state.alive.on_sent(now);
                 self.metrics.receives_sent += 1;
             }

@@ -3,12 +3,13 @@
 //! Invariants: only listed offsets become messages, each of them once, and in the order in which they are listed; a reply that lists what cannot be is refused whole. Of a batch that is
 //! wrong nothing is taken, and it is told; what was leased of it comes back when the lease is over.
 
-use tramline_wire::batch::{BatchError, BatchView, Batches};
+use tramline_wire::batch::{BatchView, Batches};
 use tramline_wire::queue::{Delivery, Received};
 
 use super::Part;
 use crate::config::QueueConsumerConfig;
-use crate::core::codec::{CodecError, Decompressor};
+use crate::core::bad_batch::BadBatch;
+use crate::core::codec::Decompressor;
 use crate::message::Message;
 
 /// What is wrong with a reply: the connection is of no use.
@@ -16,30 +17,6 @@ pub(super) struct Broken(pub String);
 
 /// The messages of an entry, and what was wrong with its batches: an offset, a sentence.
 pub(super) type Read = (Vec<Message>, Option<(u64, String)>);
-
-enum BadBatch {
-    Batch(BatchError),
-    Codec(CodecError),
-    OtherPartition { uid: u64 },
-    Control,
-}
-
-impl From<BatchError> for BadBatch {
-    fn from(error: BatchError) -> BadBatch {
-        BadBatch::Batch(error)
-    }
-}
-
-impl BadBatch {
-    fn message(&self) -> String {
-        match self {
-            BadBatch::Batch(error) => error.to_string(),
-            BadBatch::Codec(error) => format!("its values cannot be decompressed: {error}"),
-            BadBatch::OtherPartition { uid } => format!("the batch belongs to another partition (uid {uid})"),
-            BadBatch::Control => "a control batch was delivered".to_string(),
-        }
-    }
-}
 
 /// One delivery that is looked for.
 struct Wanted {

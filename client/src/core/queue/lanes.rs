@@ -31,6 +31,7 @@ impl QueueCore {
         if self.cluster.learn_at(metadata, now) == Learned::Older {
             return;
         }
+        self.lanes.iter_mut().for_each(|lane| lane.names_few = false);
         let Some(topic) = metadata.topic(&self.queue.topic) else { return };
         if topic.error == ErrorCode::UnknownTopic || topic.error.is_ok() && topic.uid != self.queue.topic_uid {
             self.queue_gone(ErrorCode::QueueDeleted);
@@ -56,7 +57,7 @@ impl QueueCore {
                     self.by_uid.insert(found.uid, self.parts.len());
                     let (index, uid) = (found.index, found.uid);
                     let refusal = ErrorCode::Ok;
-                    self.parts.push(Part { index, uid, lane, not_before_us: 0, backoff, failing_since_us: None, refusal });
+                    self.parts.push(Part { index, uid, lane, not_before_us: 0, backoff, failing_since_us: None, refusal, asked: 0 });
                 }
             }
             self.lanes[lane].parts += 1;
@@ -83,6 +84,9 @@ impl QueueCore {
             asked: None,
             settling: None,
             said: false,
+            named: 0,
+            next_part: 0,
+            names_few: false,
         };
         let is_free = |lane: &Lane| lane.is_idle() && !lane.open && !lane.connecting;
         match self.lanes.iter().position(is_free) {

@@ -1,7 +1,8 @@
 //! A queue's consumer without sockets: one Receive under way per owner, settlements in batches, leases that are not handed out given back.
 //!
-//! A call of `receive` begins, and ends with the first reply that brings messages. Where the queue's partitions have several owners, the call first asks one after the other, by
-//! turns, for what is there now; only when nobody has any are all asked at once to wait. So nothing is leased ahead of the caller, except what an owner has to give within
+//! A call of `receive` begins, and ends with the first reply that brings messages. Where the queue's partitions have several owners, the call first asks those whose connections are
+//! open one after the other, by turns, for what is there now; only when none of them has any are all asked at once to wait, and so is, as soon as its connection is open, whoever had
+//! none (in a consumer's first call that is most of them). So nothing is leased ahead of the caller, except what an owner has to give within
 //! [`WAIT_SLICE_US`](ask::WAIT_SLICE_US) after another one ended the call: it is handed out by the next call, or given back where its lease is half over by then.
 //!
 //! | file | job |
@@ -58,17 +59,25 @@ struct Part {
     failing_since_us: Option<u64>,
     /// The newest refusal; `Ok` since something came of it.
     refusal: ErrorCode,
+    /// Number of the newest Receive that named it.
+    asked: u64,
 }
 
 /// A Receive that has no answer yet.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
+    /// Its own, of all that this consumer sent.
+    number: u64,
     correlation: u64,
     /// Number of the call that it belongs to.
     call: u64,
     max_messages: u32,
     wait_us: u64,
     sent_us: u64,
+    /// So many partitions were named.
+    named: usize,
+    /// They are not all that can be asked for: the others have the next turns.
+    is_turn: bool,
 }
 
 /// A Settle that has no answer yet.
@@ -100,8 +109,14 @@ struct Lane {
     ask_after_us: u64,
     asked: Option<Asked>,
     settling: Option<Settling>,
-    /// It has had its say in the call under way: answered, refused, or cannot be reached.
+    /// It has had its say in the call under way: answered for all its partitions, refused, or cannot be reached.
     said: bool,
+    /// So many partitions had their turn in the call under way.
+    named: usize,
+    /// The partition that is named first by the next Receive that cannot name all.
+    next_part: usize,
+    /// It has other partitions of the queue than this consumer knows of, so no Receive names all: until metadata was learned.
+    names_few: bool,
 }
 
 /// A message that waits to be handed out.
@@ -134,6 +149,8 @@ pub(crate) struct QueueCore {
     call: ask::Call,
     /// The lane that is asked first by the next call.
     turn: usize,
+    /// Number of the newest Receive.
+    last_receive: u64,
     /// Settlements to be sent.
     waiting: VecDeque<Entry>,
     next_entry: u64,
@@ -172,6 +189,7 @@ impl QueueCore {
             ready: VecDeque::new(),
             call: ask::Call::default(),
             turn: 0,
+            last_receive: 0,
             waiting: VecDeque::new(),
             next_entry: 1,
             wanted: 0..0,
@@ -243,6 +261,16 @@ impl QueueCore {
     fn backoff(&mut self) -> Backoff {
         self.seed += 1;
         Backoff::seeded(self.seed)
+    }
+}
+
+impl Part {
+    /// Something sent at `sent_us` came of it: what was refused before is forgotten, what was refused since is not.
+    fn answered(&mut self, sent_us: u64) {
+        if self.not_before_us <= sent_us {
+            self.backoff.reset();
+            (self.failing_since_us, self.refusal) = (None, ErrorCode::Ok);
+        }
     }
 }
 

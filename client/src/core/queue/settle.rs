@@ -20,6 +20,9 @@ use crate::message::{LeaseToken, Settle};
 /// Settlements of one request: with the longest reasons some 300 KiB.
 const ENTRIES_MAX: usize = 1024;
 
+/// Settlements that wait: sixteen times the messages of the largest call. More are left by a caller that drops its calls while no owner answers.
+pub(super) const WAITING_MAX: usize = 1 << 16;
+
 /// One settlement.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -59,6 +62,13 @@ impl QueueCore {
     /// Takes settlements whose results are then waited for, instead of those of the call before.
     pub(crate) fn begin_settle(&mut self, settlements: &[(LeaseToken, Settle)], now: Now) -> Result<(), Error> {
         settlements.iter().try_for_each(|(_, settle)| check(settle))?;
+        if self.waiting.len() + settlements.len() > WAITING_MAX {
+            return Err(Error::config(&format!(
+                "{} settlements wait for the brokers, and {} more are above the most, {WAITING_MAX}: settle fewer at once, and wait for their results",
+                self.waiting.len(),
+                settlements.len()
+            )));
+        }
         // A call of `receive` whose future was dropped is over.
         self.end_receive();
         self.results.clear();
@@ -171,23 +181,41 @@ impl QueueCore {
             return Err(Error::protocol(&lane.address, "its reply to settle does not follow the order of the request"));
         }
         lane.failing_since_us = None;
-        let entries = lane.settling.take().map(|settling| settling.entries).unwrap_or_default();
+        let Some(Settling { entries, sent_us, .. }) = lane.settling.take() else { return Ok(()) };
+        // Partitions, each once for a row of entries, with what was said of them.
+        let mut told: Vec<(usize, ErrorCode)> = Vec::new();
+        let mut tell = |id: Option<&usize>, code| {
+            if let Some(&id) = id
+                && told.last() != Some(&(id, code))
+            {
+                told.push((id, code));
+            }
+        };
         for (mut entry, answer) in entries.into_iter().zip(answers) {
             let code = answer.error;
+            let id = self.by_uid.get(&entry.token.partition_uid);
             if code.is_ok() || entry.is_sent && says_done(entry.action, code) {
+                tell(id, ErrorCode::Ok);
                 self.metrics.settled += 1;
                 self.put_result(entry.id, Ok(()));
             } else if code.retriable() {
+                tell(id, code);
                 entry.is_sent |= matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed);
                 entry.last = Some(Arc::new(entry.refused(code)));
-                if let Some(&id) = self.by_uid.get(&entry.token.partition_uid) {
-                    self.part_refused(id, code, now);
-                }
                 self.waiting.push_back(entry);
             } else {
                 self.metrics.refusals += 1;
                 let error = entry.refused(code);
                 self.put_result(entry.id, Err(error));
+            }
+        }
+        // One refusal of a partition is more than any number of answers, and as much as several.
+        told.sort_by_key(|(id, code)| (*id, code.is_ok()));
+        told.dedup_by_key(|(id, _)| *id);
+        for (id, code) in told {
+            match code {
+                ErrorCode::Ok => self.parts[id].answered(sent_us),
+                code => self.part_refused(id, code, now),
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::core::Now;
 use crate::core::codec::Compressor;
 use crate::core::links::Lanes;
 use crate::error::Error;
-use crate::fake::queues::{QUEUE_UID, Spoil, VISIBILITY_MS};
+use crate::fake::queues::{QUEUE_UID, Spoil, State, VISIBILITY_MS};
 use crate::fake::{FakeBroker, carry};
 use crate::link::HelloInfo;
 use crate::message::{LeaseToken, Message, Settle};
@@ -25,6 +25,8 @@ struct Rig {
     now_us: u64,
     conns: Vec<u32>,
     next_conn: u32,
+    /// Metadata that is wanted comes.
+    learns: bool,
 }
 
 fn found(broker: &FakeBroker) -> FoundQueue {
@@ -48,7 +50,7 @@ impl Rig {
         let now = Now { mono_us: 1, utc_us: 0 };
         let config = QueueConsumerConfig { consumer: "me".to_string(), ..QueueConsumerConfig::default() };
         let core = QueueCore::new(config, found(&broker), &Config::default(), &broker.view(), 0, now).expect("a valid configuration");
-        (Rig { core, broker, now_us: 1, conns: Vec::new(), next_conn: 1 }, uids)
+        (Rig { core, broker, now_us: 1, conns: Vec::new(), next_conn: 1, learns: true }, uids)
     }
 
     fn now(&self) -> Now {
@@ -85,7 +87,7 @@ impl Rig {
     fn turn(&mut self) -> Result<(), Error> {
         loop {
             let now = self.now();
-            if Lanes::wish(&mut self.core).is_due(now) {
+            if self.learns && Lanes::wish(&mut self.core).is_due(now) {
                 Lanes::learn(&mut self.core, &self.broker.view(), now);
             }
             for lane in 0..self.core.lane_count() {
@@ -435,4 +437,117 @@ fn a_batch_that_is_wrong_is_told_and_the_others_are_handed_out() {
         assert!(error.contains(sentence) && error.contains("not delivered"), "case {number}: {error}");
         assert_eq!(values(&rig.take()), if number < 2 { vec![] } else { vec!["a"] }, "case {number}");
     }
+}
+
+#[test]
+fn what_is_answered_again_forgets_that_it_was_refused() {
+    let (mut rig, uids) = Rig::new(2, 1);
+    let wait_us = |rig: &Rig, id: usize| rig.core.parts[id].not_before_us.saturating_sub(rig.now_us);
+    let refuse = |rig: &mut Rig, times: usize| {
+        for _ in 0..times {
+            rig.broker.queues.refusals.entry(uids[0]).or_default().push_back(ErrorCode::NotLeader);
+            rig.now_us += 2_000_000;
+            assert!(rig.receive(1).is_empty());
+        }
+    };
+    refuse(&mut rig, 1);
+    let first_us = wait_us(&rig, 0);
+    refuse(&mut rig, 8);
+    let last_us = wait_us(&rig, 0);
+    assert!(last_us > 4 * first_us && rig.core.parts[0].failing_since_us.is_some(), "{first_us} {last_us}");
+    // Nothing is there, but it is answered.
+    rig.now_us += 2_000_000;
+    assert!(rig.receive(1).is_empty());
+    assert_eq!((rig.core.parts[0].failing_since_us, rig.core.parts[0].refusal), (None, ErrorCode::Ok));
+    refuse(&mut rig, 1);
+    assert!(wait_us(&rig, 0) < last_us / 2, "it waits as after a first refusal");
+    assert_eq!(rig.core.parts[1].failing_since_us, None);
+    // A settlement that is done says the same.
+    let token = {
+        rig.now_us += 2_000_000;
+        rig.put(uids[0], Codec::None, &["a"]);
+        rig.receive(1)[0].token
+    };
+    refuse(&mut rig, 1);
+    assert!(rig.core.parts[0].failing_since_us.is_some());
+    rig.now_us += 2_000_000;
+    assert_eq!(code(&rig.settle(&[(token, Settle::Ack)])[0]), ErrorCode::Ok);
+    assert_eq!((rig.core.parts[0].failing_since_us, rig.core.parts[0].refusal), (None, ErrorCode::Ok));
+}
+
+#[test]
+fn a_partition_that_refuses_many_settlements_has_refused_once() {
+    let (mut rig, uids) = Rig::new(1, 1);
+    rig.put(uids[0], Codec::None, &["a"; 20]);
+    let got = rig.receive(20);
+    rig.broker.queues.settle_refusals = [vec![ErrorCode::Ok], vec![ErrorCode::NotLeader; 19]].concat().into();
+    let now = rig.now();
+    let settlements: Vec<_> = got.iter().map(|message| (message.token, Settle::Ack)).collect();
+    rig.core.begin_settle(&settlements, now).expect("taken");
+    rig.turn().expect("well-formed");
+    assert_eq!((rig.core.metrics.refusals, rig.core.metrics.settled), (1, 1));
+    assert!(rig.core.parts[0].not_before_us - rig.now_us < 100_000, "as after a first refusal");
+    rig.now_us += 100_000;
+    rig.turn().expect("well-formed");
+    assert!(rig.core.is_settled());
+}
+
+#[test]
+fn settlements_that_wait_have_a_bound() {
+    let (mut rig, uids) = Rig::new(1, 1);
+    let token = |offset| LeaseToken { partition_uid: uids[0], offset, lease: 1 };
+    let many: Vec<_> = (0..super::settle::WAITING_MAX as u64).map(|offset| (token(offset), Settle::Ack)).collect();
+    let now = rig.now();
+    rig.core.begin_settle(&many, now).expect("room");
+    let error = rig.core.begin_settle(&many[..1], now).expect_err("full").to_string();
+    assert!(error.contains("65536 settlements wait") && error.contains("settle fewer"), "{error}");
+    assert_eq!(rig.core.take_results(Duration::ZERO).len(), many.len(), "those of the call before have their ends");
+    rig.core.begin_settle(&many[..1], now).expect("room again");
+}
+
+#[test]
+fn more_partitions_than_can_be_named_at_once_have_their_turns() {
+    let (mut rig, uids) = Rig::new(600, 1);
+    rig.put(uids[0], Codec::None, &["0"; 9]);
+    rig.put(uids[300], Codec::None, &["300"]);
+    rig.put(uids[599], Codec::None, &["599"]);
+    // All are named, and one is refused: the others are more than can be named without it.
+    rig.broker.queues.refusals.insert(uids[42], [ErrorCode::NotLeader].into());
+    assert_eq!(values(&rig.receive(1)), ["0"]);
+    assert_eq!(rig.broker.queues.named, [600]);
+    let got = [values(&rig.receive(1)), values(&rig.receive(1)), values(&rig.receive(1))].concat();
+    assert_eq!((got.join(" ").as_str(), &rig.broker.queues.named[1..]), ("0 300 599", &[256, 256, 256][..]));
+    // One call goes through all of them, without a wait first, and then by short turns.
+    rig.broker.queues.waits_by_hand = true;
+    for uid in [uids[0], uids[300], uids[599]] {
+        let states = (0..9).map(|offset| (uid, offset));
+        rig.broker.queues.messages.extend(states.map(|at| (at, State { settled: true, ..State::default() })));
+    }
+    rig.broker.queues.asked.clear();
+    rig.begin(1, 60_000_000);
+    assert_eq!(rig.broker.queues.asked, [(0, 1), (0, 1), (0, 1), (100, 1)]);
+    assert!(!rig.core.is_receive_over(rig.now()));
+    rig.broker.queues.end_waits();
+    rig.now_us += 100_000;
+    rig.turn().expect("well-formed");
+    // The partition that was refused is asked again by now, so all of them are.
+    assert_eq!((rig.broker.queues.named.last(), rig.broker.queues.asked.last()), (Some(&600), Some(&(30_000, 1))));
+}
+
+#[test]
+fn an_owner_that_has_more_partitions_than_are_known_is_asked_for_few_until_they_are() {
+    let (mut rig, uids) = Rig::new(300, 1);
+    rig.learns = false;
+    let uid = 5_000;
+    rig.broker.topics[0].partitions.push(uid);
+    rig.broker.logs.insert(uid, Default::default());
+    rig.broker.view_epoch += 1;
+    rig.put(uids[299], Codec::None, &["a"]);
+    assert_eq!(values(&rig.receive(1)), ["a"]);
+    assert_eq!(rig.broker.queues.named, [300, 256, 256]);
+    assert!(rig.core.take_error().is_none(), "nothing is wrong");
+    rig.learns = true;
+    rig.put(uid, Codec::None, &["new"]);
+    assert_eq!(values(&rig.receive(1)), ["new"]);
+    assert_eq!(rig.broker.queues.named.last(), Some(&301));
 }

@@ -5,6 +5,7 @@
 use super::args::{Browse, State};
 use super::receive::attributes_json;
 use crate::args::{Format, Global, Print};
+use crate::consume::partitions;
 use crate::failure::Failure;
 use crate::output::written;
 use crate::print::{insert_bytes, insert_headers};
@@ -40,10 +41,7 @@ struct Row {
 pub fn run(client: &Client, global: &Global, options: &Browse) -> Result<(), Failure> {
     let queue = client.find_queue(&options.name)?;
     let count = client.describe_topic(&queue.topic)?.partitions.len() as u32;
-    if let Some(partition) = options.partitions.iter().find(|partition| **partition >= count) {
-        return Err(Failure::no_partition(&queue.topic, *partition, count));
-    }
-    let chosen: Vec<u32> = if options.partitions.is_empty() { (0..count).collect() } else { options.partitions.clone() };
+    let chosen = partitions(&queue.topic, &options.partitions, count)?;
     let mut consumer = client.consumer(ConsumerConfig::default())?;
     let mut rows = Vec::new();
     for partition in chosen {

@@ -7,6 +7,7 @@
 use super::args::Receive;
 use super::settle::word;
 use crate::args::{Format, Global, Print};
+use crate::consume::how;
 use crate::failure::Failure;
 use crate::output::written;
 use crate::print::{insert_bytes, insert_headers};
@@ -36,7 +37,7 @@ pub fn run(client: &Client, global: &Global, options: &Receive) -> Result<(), Fa
 }
 
 fn receive(consumer: &mut QueueConsumer, global: &Global, options: &Receive) -> Result<(), Failure> {
-    let how = options.print.unwrap_or(if global.format == Format::Json { Print::Json } else { Print::Value });
+    let how = how(options.print, global);
     let until = Instant::now() + options.wait;
     let mut left = options.count;
     let mut is_first = true;

@@ -17,9 +17,16 @@ fn stored(rig: &Rig, uid: u64) -> Vec<u64> {
 }
 
 fn push_sized(rig: &mut Rig, tag: u64, bytes: usize) {
+    push_with(rig, tag, bytes, None);
+}
+
+fn push_with(rig: &mut Rig, tag: u64, bytes: usize, priority: Option<u8>) {
     let mut value = tag.to_le_bytes().to_vec();
     value.resize(bytes, 7);
-    rig.push(Some(0), &value, tag).expect("taken");
+    let (now, topic) = (rig.now(), rig.core.topic("t").expect("known"));
+    let attributes = Attributes { priority, ..Attributes::default() };
+    let record = Record { topic: "t", partition: Some(0), value: Some(&value), attributes, tag, ..Record::default() };
+    rig.core.push(|| now, topic, &record).expect("taken");
 }
 
 #[test]
@@ -64,15 +71,24 @@ fn a_topic_that_takes_small_batches_gets_them_and_is_asked_no_more_than_it_takes
 }
 
 #[test]
-fn one_record_that_is_too_large_fails_alone() {
-    for code in [ErrorCode::RecordTooLarge, ErrorCode::BatchTooLarge] {
+fn one_record_that_is_too_large_or_has_a_bad_attribute_fails_alone() {
+    for code in [ErrorCode::RecordTooLarge, ErrorCode::BatchTooLarge, ErrorCode::InvalidAttribute] {
         let (mut rig, uids) = Rig::new(ProducerConfig::default(), 1);
         match code {
             ErrorCode::RecordTooLarge => rig.broker.record_bytes_max = 4000,
-            _ => rig.broker.batch_bytes_max = 4000,
+            ErrorCode::BatchTooLarge => rig.broker.batch_bytes_max = 4000,
+            _ => {}
         }
         for tag in 0..50 {
-            push_sized(&mut rig, tag, if tag == 33 { 5000 } else { 100 });
+            // Only the one has what cannot be.
+            let (bytes, priority) = match code {
+                ErrorCode::InvalidAttribute => (100, 10),
+                _ => (5000, 9),
+            };
+            match tag {
+                33 => push_with(&mut rig, tag, bytes, Some(priority)),
+                _ => push_with(&mut rig, tag, 100, Some(9)),
+            }
         }
         rig.turn_until_done();
         assert_eq!(rig.failed(), [33], "{code:?}");
