@@ -1,4 +1,5 @@
-//! Each loop once, for a moment, against the fake broker: that none rots, and that none accepts a wrong answer silently.
+//! The loops that produce, fetch and replay, each once, for a moment, against the fake broker: that none rots, and that none accepts a wrong answer silently. Those of queues need a real
+//! broker, and are run by `scripts/bench.sh` alone.
 
 use crate::batches::BATCH_BYTES;
 use crate::produce::{self, Rate, Until};

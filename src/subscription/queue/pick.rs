@@ -77,6 +77,9 @@ pub struct Wanted<'a> {
     pub lease_ms: u32,
 }
 
+/// Messages that one receive finds expired, at most: about a millisecond's work.
+const EXPIRED_AT_ONCE: u32 = 1000;
+
 impl Part {
     /// Whether somebody could get a message now.
     pub fn has_ready(&self, rules: &QueueRules) -> bool {
@@ -92,8 +95,9 @@ impl Part {
         let of_consumer = rules.max_in_flight_per_consumer.saturating_sub(self.consumers.leased(wanted.consumer));
         let max = wanted.max.min(of_consumer).min(u32::try_from(room).unwrap_or(u32::MAX));
         let lease = self.next_lease;
-        let mut left = max;
-        while left > 0 {
+        let (mut left, mut expired) = (max, 0);
+        // More that expire at once are left to `on_due`, which has its own bound.
+        while left > 0 && expired < EXPIRED_AT_ONCE {
             let cell = self.ready.first().copied();
             let fresh = self.fresh.first();
             let (offset, count, deliveries) = match (cell, fresh) {
@@ -101,6 +105,7 @@ impl Part {
                 // Fresh messages have the lowest priority.
                 (Some((rank, offset)), fresh) if rank < 9 || fresh.as_ref().is_none_or(|fresh| offset < fresh.start) => {
                     if self.expire_at(now, rules, offset, out) {
+                        expired += 1;
                         continue;
                     }
                     (offset, 1, self.cells.get(offset).expect("ready").deliveries.saturating_add(1))

@@ -100,3 +100,20 @@ fn what_is_behind_a_purge_stays_as_it_is() {
         assert!(moved.memory_bytes() < 1000);
     }
 }
+
+/// Whoever receives finds a queue whose messages have all expired.
+#[test]
+fn no_receive_goes_through_more_than_some_expired_messages() {
+    let mut world = World::new(QueueRules::default());
+    for _ in 0..30 {
+        world.send(&[Attributes { ttl_ms: Some(1_000), ..PLAIN }; 100]);
+    }
+    let last = world.send(&[PLAIN]);
+    world.now.utc_us += 1_000_000;
+    for left in [2_000, 1_000] {
+        assert!(world.receive(1).is_empty());
+        assert_eq!(world.part.open_count(), left + 1);
+    }
+    assert!(world.receive(1).is_empty(), "a thousand were looked at, and no more");
+    assert_eq!(world.offsets(1), [last]);
+}
