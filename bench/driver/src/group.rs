@@ -109,7 +109,8 @@ impl Group {
     }
 }
 
-fn now_us() -> i64 {
+/// UTC microseconds.
+pub fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 

@@ -31,6 +31,7 @@ mod outcome;
 mod produce;
 mod queue;
 mod queue_cycle;
+mod queue_delay;
 mod queue_holes;
 mod queue_latency;
 mod queue_stall;

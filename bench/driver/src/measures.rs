@@ -69,6 +69,8 @@ pub enum Measure {
     LoadgenNullSink,
     /// Longest delay of records in partitions that stay with their member while another one joins a group of 100 over 1,000 partitions, against one heartbeat.
     GroupJoinPause,
+    /// How late a delayed message comes to a consumer that waits, on an idle broker that spins, against 2 ms.
+    QueueDelayLate,
     /// Bytes of memory of each of ten million messages of a queue under lease, also when half of them were acknowledged in random order, against 64.
     QueueHoles,
     /// Latency of durable produce while a million messages of a queue are acknowledged in random order and segments sealed, against the same without.
@@ -138,6 +140,7 @@ impl Measure {
             Measure::ClientOverheadNsPerRecord => "client_overhead_ns_per_record",
             Measure::LoadgenNullSink => "loadgen_null_sink",
             Measure::GroupJoinPause => "group_join_pause",
+            Measure::QueueDelayLate => "queue_delay_late",
             Measure::QueueCycle => "queue_cycle",
             Measure::Queues1000 => "queues_1000",
             Measure::QueueReceiveLatency => "queue_receive_latency_p50",
@@ -174,6 +177,7 @@ impl Measure {
             Measure::ClientOverheadNsPerRecord => 10,
             Measure::LoadgenNullSink => 30,
             Measure::GroupJoinPause => 45,
+            Measure::QueueDelayLate => 20,
             Measure::QueueCycle | Measure::QueueReceiveLatency => 20,
             Measure::Queues1000 => 60,
             Measure::QueueHoles => 120,
@@ -205,7 +209,7 @@ impl Measure {
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => "s",
             Measure::ClientOverheadNsPerRecord => "ns",
             Measure::LoadgenNullSink => "10^6/s",
-            Measure::GroupJoinPause => "ms",
+            Measure::GroupJoinPause | Measure::QueueDelayLate => "ms",
             _ => "GB/s",
         }
     }
@@ -225,7 +229,7 @@ impl Measure {
             Measure::Partitions10000Small | Measure::Partitions10000P99 | Measure::Partitions10000Sustained => (None, None),
             Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => (None, Some(2.0)),
             // Their limits are absolute.
-            Measure::MemoryIdleMib | Measure::MemoryGrowthMib | Measure::GroupJoinPause => (None, Some(1.0)),
+            Measure::MemoryIdleMib | Measure::MemoryGrowthMib | Measure::GroupJoinPause | Measure::QueueDelayLate => (None, Some(1.0)),
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => (None, Some(1.0)),
             Measure::ClientOverheadNsPerRecord => (None, None),
             Measure::LoadgenNullSink => (Some(1.0), None),

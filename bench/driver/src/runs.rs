@@ -266,6 +266,7 @@ impl Runs {
             Measure::ClientOverheadNsPerRecord => self.client_overhead(measure),
             Measure::LoadgenNullSink => self.loadgen_into_sink(measure),
             Measure::GroupJoinPause => self.group_join_pause(measure),
+            Measure::QueueDelayLate => self.queue_delay_late(measure),
             Measure::QueueHoles => self.queue_holes(measure),
             Measure::QueueStallP99 => self.queue_stall(measure),
             _ => self.startup(measure, 10),
