@@ -162,10 +162,10 @@ impl Shard {
         let mut at = 0;
         loop {
             let Some(queue) = self.queues.queues.get_mut(&uid) else { return };
-            if queue.ready.is_empty() {
-                return;
-            }
-            if at >= queue.waiting.len() {
+            if queue.ready.is_empty() || at >= queue.waiting.len() {
+                // All had their turn. Whoever got nothing has it again when something changes: looking for a message does not count (`refresh` calls the
+                // queue hungry as long as somebody waits), or two that may have no more would be looked at for ever.
+                self.queues.hungry.remove(&uid);
                 return;
             }
             if queue.rules.exclusive && !queue.is_held_for(at, now, self.queues.parts.range(of_queue(uid)).map(|(_, here)| here)) {

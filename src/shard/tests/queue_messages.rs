@@ -309,6 +309,23 @@ fn one_consumer_at_a_time_has_an_exclusive_queue() {
     assert!(receive_as(&mut world, queue, &[uid], "w", 1).is_empty());
 }
 
+/// Two consumers with as many messages as they may have wait, and there are more: the shard looks at both once, and not for ever.
+#[test]
+fn those_who_may_have_no_more_wait_until_they_settle_something() {
+    let (mut world, queue, uid) = a_queue(&[("max.in.flight.per.consumer", "1")]);
+    send(&mut world, uid, &[b"a", b"b", b"c", b"d"]);
+    assert_eq!(offsets(&receive_as(&mut world, queue, &[uid], "a", 1)), [0]);
+    let b = receive_as(&mut world, queue, &[uid], "b", 1);
+    let wait = |world: &mut World, consumer| ask_receive(world, &Ask { queue, partitions: &[uid], consumer, max: 4, wait_ms: 1000 });
+    let (first, second) = (wait(&mut world, "a"), wait(&mut world, "b"));
+    world.settle();
+    assert!(taken(&mut world, first).is_none() && taken(&mut world, second).is_none());
+    ack(&mut world, queue, &b);
+    world.settle();
+    assert!(taken(&mut world, first).is_none(), "that one has settled nothing");
+    assert_eq!(offsets(&taken(&mut world, second).expect("a message, and room for it")), [2]);
+}
+
 #[test]
 fn a_crash_leaves_an_exclusive_queue_to_whoever_has_leases() {
     let (mut world, queue, uid) = a_queue(&[("exclusive", "true"), ("visibility.timeout.ms", "5000")]);
