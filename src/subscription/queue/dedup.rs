@@ -4,6 +4,10 @@
 //! message of an id, a duplicate does not prolong it. Of more ids than may be kept the oldest are forgotten before their window is over: a duplicate that
 //! is delivered is better than a queue that stands still, and what is forgotten follows from what is stored.
 //!
+//! The clock may go back from one start to the next. So it is looked at when an id came, not only whether it is still there, and what came a window later
+//! than now is forgotten like what came a window before: else all ids would be remembered until the clock has caught up, and what comes under them again, long
+//! after the window, would never be delivered.
+//!
 //! Not here: what becomes of duplicates (`part.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,15 +27,15 @@ struct Came {
 pub struct Dedup {
     /// As many as are kept.
     max: usize,
-    /// When each id came first, UTC microseconds.
-    first_us: BTreeMap<Box<[u8]>, i64>,
-    /// The same in the order in which they came.
+    /// When each id came first, UTC microseconds, and with which message.
+    first: BTreeMap<Box<[u8]>, (i64, u64)>,
+    /// The same in the order in which they came; and those after which their id came again, behind the window.
     in_order: VecDeque<Came>,
 }
 
 impl Default for Dedup {
     fn default() -> Dedup {
-        Dedup { max: DEDUP_IDS_MAX, first_us: BTreeMap::new(), in_order: VecDeque::new() }
+        Dedup { max: DEDUP_IDS_MAX, first: BTreeMap::new(), in_order: VecDeque::new() }
     }
 }
 
@@ -42,7 +46,7 @@ impl Dedup {
         if window_us == 0 {
             return false;
         }
-        if self.first_us.contains_key(id) {
+        if self.first.get(id).is_some_and(|(first_us, _)| is_within(*first_us, at_us, window_us)) {
             return true;
         }
         self.note(id, offset, at_us);
@@ -54,13 +58,13 @@ impl Dedup {
         if self.in_order.len() >= self.max {
             self.forget_oldest();
         }
-        self.first_us.insert(id.into(), at_us);
+        self.first.insert(id.into(), (at_us, offset));
         self.in_order.push_back(Came { at_us, offset, id: id.into() });
     }
 
     fn forget(&mut self, now_us: i64, window_us: u64) {
         while let Some(oldest) = self.in_order.front()
-            && oldest.at_us.saturating_add_unsigned(window_us) <= now_us
+            && !is_within(oldest.at_us, now_us, window_us)
         {
             self.forget_oldest();
         }
@@ -68,7 +72,10 @@ impl Dedup {
 
     fn forget_oldest(&mut self) {
         let oldest = self.in_order.pop_front().expect("one is there");
-        self.first_us.remove(&oldest.id);
+        // It may have come again since.
+        if self.first.get(&oldest.id) == Some(&(oldest.at_us, oldest.offset)) {
+            self.first.remove(&oldest.id);
+        }
     }
 
     /// Those that came with messages from `offset` on, oldest first: offset, time, id.
@@ -80,8 +87,13 @@ impl Dedup {
 
     /// Ids that are remembered.
     pub fn len(&self) -> usize {
-        self.first_us.len()
+        self.first.len()
     }
+}
+
+/// Whether two times are less than a window apart.
+fn is_within(first_us: i64, now_us: i64, window_us: u64) -> bool {
+    first_us.abs_diff(now_us) < window_us
 }
 
 #[cfg(test)]
@@ -99,6 +111,32 @@ mod tests {
         assert!(!dedup.is_duplicate(b"a", 6, 1_200, 100));
         assert_eq!(dedup.len(), 2);
         assert!(!dedup.is_duplicate(b"a", 7, 1_201, 0), "no window, no duplicates");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_makes_no_window_longer() {
+        let mut dedup = Dedup::default();
+        assert!(!dedup.is_duplicate(b"a", 1, 5_000, 100));
+        assert!(dedup.is_duplicate(b"a", 2, 4_950, 100), "a little back");
+        assert!(!dedup.is_duplicate(b"b", 3, 4_960, 100));
+        // From here on a whole window back, and more.
+        assert!(!dedup.is_duplicate(b"c", 4, 1_000, 100));
+        assert!(!dedup.is_duplicate(b"a", 5, 1_001, 100), "it came a long time from now");
+        assert!(dedup.is_duplicate(b"c", 6, 1_099, 100));
+        assert!(!dedup.is_duplicate(b"c", 7, 1_100, 100), "its window is over");
+        assert!(!dedup.is_duplicate(b"d", 8, 5_000, 100));
+        assert_eq!(dedup.iter_from(0).map(|(offset, ..)| offset).collect::<Vec<_>>(), [8], "nothing that is over is kept");
+    }
+
+    #[test]
+    fn an_id_that_comes_again_while_the_oldest_is_ahead_is_kept_by_its_last_time() {
+        let mut dedup = Dedup::default();
+        assert!(!dedup.is_duplicate(b"ahead", 1, 1_090, 100));
+        assert!(!dedup.is_duplicate(b"a", 2, 1_000, 100));
+        assert!(!dedup.is_duplicate(b"a", 3, 1_100, 100), "behind one that is not over");
+        assert!(!dedup.is_duplicate(b"b", 4, 1_191, 100), "and now both are");
+        assert!(dedup.is_duplicate(b"a", 5, 1_199, 100));
+        assert_eq!(dedup.len(), 2);
     }
 
     #[test]
