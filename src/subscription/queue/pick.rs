@@ -360,7 +360,8 @@ impl Part {
                 next = offset + 1;
                 let state = if cell.state == State::Parked { State::Delayed } else { cell.state };
                 let lease = if state == State::Leased { cell.lease } else { 0 };
-                let until_us = if matches!(state, State::Leased | State::Delayed) { cell.until_us } else { 0 };
+                // When one that waits for another of its group is due is not known, whatever its own delay.
+                let until_us = if matches!(cell.state, State::Leased | State::Delayed) { cell.until_us } else { 0 };
                 Seen { offset, state, priority: cell.priority, deliveries: cell.deliveries, lease, until_us, consumer: cell.consumer }
             };
             if wanted(seen.state) {
