@@ -19,12 +19,13 @@ use crate::effects::Effects;
 use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, SubscriptionUid, Term, TopicUid};
 use crate::log::envelope;
 use crate::log::{AppendRefused, CheckpointV3, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
-use crate::mutants::Mutant;
+use crate::mutants::{Mutant, Mutants};
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
 use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
 use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable, RestoreError};
-use crate::subscription::queue::{Part, QUEUE_SCHEMA, decode_queue_notes};
+use crate::subscription::queue::{Kind as QueueNoteKind, Part, QUEUE_SCHEMA, QueueNote, Why, decode_queue_notes};
 use crate::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -394,7 +395,8 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
             (Some(QUEUE_SCHEMA), _) => {
                 let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| StartFailure::Queue(error.to_string()))?;
                 let part = controls.queues.entry((queue, partition)).or_default();
-                notes.iter().for_each(|note| part.apply(None, note));
+                let mutants = recovered.log.mutants();
+                notes.iter().filter(|note| !forgets(mutants, note)).for_each(|note| part.apply(None, &as_taken(mutants, note)));
             }
             (Some(STATE_MARK_SCHEMA), None) => {
                 let named = Keeping::read_mark(payload).map_err(StartFailure::Queue)?;
@@ -414,6 +416,22 @@ fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
         }
     }
     Ok(controls)
+}
+
+/// Bugs on purpose: words on a queue that are passed over.
+fn forgets(mutants: Mutants, note: &QueueNote) -> bool {
+    let is_ack = note.kind == QueueNoteKind::Settle && note.why == Why::Acked;
+    is_ack && mutants.has(Mutant::ForgetAcks)
+        || note.kind == QueueNoteKind::Id && mutants.has(Mutant::ForgetIds)
+        || note.kind == QueueNoteKind::Purge && mutants.has(Mutant::ForgetPurge)
+}
+
+/// Bugs on purpose: a word on a queue that says something else than was written.
+fn as_taken(mutants: Mutants, note: &QueueNote) -> Cow<'_, QueueNote> {
+    match mutants.has(Mutant::ForgetDeliveries) {
+        true => Cow::Owned(QueueNote { deliveries: note.deliveries.min(1), ..note.clone() }),
+        false => Cow::Borrowed(note),
+    }
 }
 
 fn restore_members(recovered: &Recovered, controls: &mut Controls, payload: &[u8]) -> Result<(), StartFailure> {

@@ -31,7 +31,7 @@ pub(super) fn value_of(id: u64, bytes_max: u64, out: &mut Vec<u8>) {
 }
 
 /// Whether these are the bytes of record `id`, without making them.
-fn is_value_of(id: u64, bytes_max: u64, value: &[u8]) -> bool {
+pub(super) fn is_value_of(id: u64, bytes_max: u64, value: &[u8]) -> bool {
     let (len, filling) = shape_of(id, bytes_max);
     let Some((number, rest)) = value.split_first_chunk::<8>() else { return false };
     // Every byte is looked at: the first of the filling, and each next one against the one before, which memcmp does fastest.

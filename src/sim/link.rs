@@ -63,24 +63,35 @@ impl<P> Link<P> {
         let conn = world.connect(shard)?;
         (self.conn, self.said_hello) = (Some(conn), false);
         let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "sim", client_version: "", mechanism: "", auth: b"" };
-        self.send_any(world, Kind::Hello, None, |out| hello.encode(out));
+        self.send_any(world, Kind::Hello, None, &[], |out| hello.encode(out));
         Some(conn)
     }
 
     /// Without a connection nothing is sent, and nobody waits.
     pub(super) fn send(&mut self, world: &mut World, kind: Kind, pending: P, meta: impl FnOnce(&mut Vec<u8>)) {
-        self.send_any(world, kind, Some(pending), meta);
+        self.send_any(world, kind, Some(pending), &[], meta);
     }
 
-    fn send_any(&mut self, world: &mut World, kind: Kind, pending: Option<P>, meta: impl FnOnce(&mut Vec<u8>)) {
+    /// The same with a payload.
+    pub(super) fn send_with(&mut self, world: &mut World, kind: Kind, pending: P, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) {
+        self.send_any(world, kind, Some(pending), payload, meta);
+    }
+
+    fn send_any(&mut self, world: &mut World, kind: Kind, pending: Option<P>, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) {
         let Some(conn) = self.conn else { return };
         self.sequence += 1;
         let mut bytes = world.buffer();
         let start = begin_request(&mut bytes, kind, self.sequence);
         meta(&mut bytes);
-        finish_frame(&mut bytes, start, 0).expect("a small frame");
+        finish_frame(&mut bytes, start, payload.len()).expect("a small frame");
+        bytes.extend_from_slice(payload);
         world.send(conn, bytes);
         self.pending.insert(self.sequence, pending);
+    }
+
+    /// Takes what was asked for and is not answered, of a connection that is gone.
+    pub(super) fn take_pending(&mut self) -> Vec<P> {
+        std::mem::take(&mut self.pending).into_values().flatten().collect()
     }
 
     /// The connection is gone: answers how many requests have no known outcome.

@@ -134,7 +134,7 @@ impl Run {
         Ok(())
     }
 
-    fn pass(&mut self) -> Check {
+    pub(super) fn pass(&mut self) -> Check {
         let again_us = self.world.now_us + LOOK_US;
         while self.advance(again_us)? {}
         self.world.now_us = again_us;

@@ -9,6 +9,7 @@
 //! Not here: the command line (tools/sim). Compiled for tests and for `tools/sim` only, which builds the core once more, with the feature `sim`, so
 //! nothing of this can reach the released binary.
 
+mod agenda;
 mod claims;
 mod clients;
 mod decay;
@@ -28,7 +29,14 @@ mod mutants;
 mod net;
 mod node;
 mod params;
-mod queue;
+mod queue_admin;
+mod queue_answers;
+mod queue_message;
+mod queue_records;
+mod queue_rest;
+mod queue_steps;
+mod queue_truth;
+mod queue_work;
 mod reading;
 mod run;
 mod start_disk;

@@ -60,4 +60,24 @@ mutants! {
     HearReplacedMember Faults "hear-replaced-member" "a static member whose place another one has taken is heard as if it were that one";
     ReviveGroups Faults "revive-groups" "a start does not take in that consumer groups were deleted";
     ForgetTrim Faults "forget-trim" "a start does not look for trims that no checkpoint knows of";
+    ForgetAcks Faults "forget-acks" "a start does not take in that messages were acked";
+    AckMessageEarly Faults "ack-message-early" "an ack is answered before it is durable";
+    TellLeaseEarly Faults "tell-lease-early" "a message is delivered before its lease is durable";
+    ForgetLease Faults "forget-lease" "the log is not told of leases";
+    EndLeasesAtStart Faults "end-leases-at-start" "leases do not begin anew with a start, they are over";
+    IgnoreDelay Faults "ignore-delay" "a message is delivered before it is due";
+    RetryAtOnce Faults "retry-at-once" "a message that was given back as failed is ready at once";
+    IgnorePriority Faults "ignore-priority" "priorities do not count";
+    OpenLanes Faults "open-lanes" "messages of a group do not wait for one another";
+    ShortDedup Faults "short-dedup" "message ids are remembered for half of the window";
+    ForgetIds Faults "forget-ids" "a start takes in no message ids from the file `queues`";
+    ForgetDeliveries Faults "forget-deliveries" "a start begins to count deliveries anew";
+    TakeAnyToken Faults "take-any-token" "a lease is ended whoever asks";
+    DeliverForEver Faults "deliver-for-ever" "a message is never delivered too often";
+    SkipStatePiece Faults "skip-state-piece" "the file `queues` leaves out messages that have a lease or a delay";
+    ForgetPurge Faults "forget-purge" "a start does not take in that a queue was purged";
+    HalfStep Faults "half-step" "a step publishes and commits, and its acks are forgotten";
+    RepeatStep Faults "repeat-step" "a step that is sent again is carried out again, as far as it can be";
+    TrimUnsettled Faults "trim-unsettled" "retention drops what a queue has not settled";
+    DeliverPaused Faults "deliver-paused" "a queue that is paused goes on delivering";
 }

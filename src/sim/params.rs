@@ -39,6 +39,8 @@ impl fmt::Display for Profile {
 /// The draws. Times in simulated microseconds; a mean of 0 means never.
 #[derive(Clone, Debug)]
 pub struct Params {
+    /// Nothing goes wrong: what is late then is late by itself.
+    pub is_calm: bool,
     /// Shards of the node, 1 or 2.
     pub shards: u16,
     /// Connected clients.
@@ -49,6 +51,10 @@ pub struct Params {
     pub members: u64,
     /// Mean time between two steps of all of them together.
     pub member_every_us: u64,
+    /// Consumers of queues.
+    pub consumers: u64,
+    /// Mean time between two steps of all of them together.
+    pub consumer_every_us: u64,
     /// Mean time between two operations of all clients together.
     pub operation_every_us: u64,
     /// Operations before faults end.
@@ -110,17 +116,26 @@ fn draw_members(seed: u64) -> u64 {
     if dice.chance(30) { 0 } else { dice.within(3..9) }
 }
 
+/// In three of ten seeds there are none, as with members: what queues have to say closes blocks, too.
+fn draw_consumers(seed: u64) -> u64 {
+    let mut dice = Dice::stream(seed, "consumer count");
+    if dice.chance(30) { 0 } else { dice.within(2..6) }
+}
+
 impl Params {
     /// Draws for `seed`.
     pub fn draw(seed: u64, profile: Profile) -> Params {
         let mut dice = Dice::stream(seed, "params");
         let second = 1_000_000;
         let mut params = Params {
+            is_calm: profile == Profile::Calm,
             shards: 1 + dice.below(2) as u16,
             clients: dice.within(2..9),
             streams: dice.within(1..4),
             members: draw_members(seed),
             member_every_us: 5000,
+            consumers: draw_consumers(seed),
+            consumer_every_us: 10_000,
             operation_every_us: 2500,
             operations: 20_000,
             time_us: 60 * second,
@@ -171,8 +186,9 @@ impl Params {
                 // seeks reads all that was ever written, scattered, 2 GB in a run.
                 params.clients = 3;
                 params.retention_bytes.get_or_insert(128 << 10);
-                // As few as show that groups work here too: what is measured is records.
+                // As few as show that groups and queues work here too: what is measured is records.
                 (params.members, params.member_every_us) = (2, 50_000);
+                (params.consumers, params.consumer_every_us) = (2, 200_000);
                 // Some 200 segments are filled, sealed, sorted and dropped in a run.
                 params.segment_bytes = 1 << 20;
                 params.fill_idle_us = FILL_IDLE_US;

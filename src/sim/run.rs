@@ -6,6 +6,7 @@ use super::clients::Clients;
 use super::decay::Decay;
 use super::members::Members;
 use super::node::Disk;
+use super::queue_work::Workers;
 use super::totals::{Event as Counted, Totals};
 use super::world::{Item, Seen, World};
 use super::{Dice, Params, Profile};
@@ -62,6 +63,7 @@ pub(super) struct Run {
     pub(super) world: World,
     pub(super) clients: Clients,
     pub(super) members: Members,
+    pub(super) workers: Workers,
     faults: Dice,
     events: u64,
 }
@@ -71,11 +73,12 @@ pub(super) type Check = Result<(), String>;
 impl Run {
     pub(super) fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> Run {
         let (clients, members) = (Clients::new(seed, &params), Members::new(seed, &params));
+        let workers = Workers::new(seed, &params);
         let mut world = World::new(seed, params, mutants, log);
         if world.params.decay_every_us > 0 {
             world.node.disks.iter_mut().for_each(|disk| disk.disk.journal = Some(Default::default()));
         }
-        Run { world, clients, members, faults: Dice::stream(seed, "faults"), events: 0 }
+        Run { world, clients, members, workers, faults: Dice::stream(seed, "faults"), events: 0 }
     }
 
     /// Clients and faults, until time and operations are over, or a start is refused.
@@ -86,6 +89,7 @@ impl Run {
         }
         self.world.plan(1, Item::Operation);
         self.world.plan(1, Item::MemberStep);
+        self.world.plan(1, Item::QueueStep);
         for (fault, mean_us) in self.means() {
             self.plan_fault(fault, mean_us);
         }
@@ -108,11 +112,13 @@ impl Run {
         self.calm_down()?;
         self.check_liveness()?;
         self.check_members()?;
+        self.check_queues()?;
         self.check_everything()?;
         // Once more after a power cut: what was read is what is stored.
         self.end_process(true);
         self.calm_down()?;
         self.check_offsets()?;
+        self.check_queues_again()?;
         self.check_everything()?;
         for Disk { disk, .. } in &self.world.node.disks {
             self.world.totals.add(Counted::FilesReused, disk.reuses);
@@ -157,6 +163,8 @@ impl Run {
             Some(Seen::Frame { conn, frame }) => {
                 if self.members.has(conn) {
                     self.members.on_frame(&mut self.world, &mut self.clients, conn, &frame)?;
+                } else if self.workers.has(conn) {
+                    self.workers.on_frame(&mut self.world, &self.clients, conn, &frame)?;
                 } else {
                     self.clients.on_frame(&mut self.world, conn, &frame)?;
                 }
@@ -167,6 +175,11 @@ impl Run {
                 self.members.tick(&mut self.world, &self.clients);
                 let after = self.members.dice.wait_us(self.world.params.member_every_us);
                 self.world.plan(after, Item::MemberStep);
+            }
+            Some(Seen::QueueStep) if self.workers.is_running && !self.workers.is_draining => {
+                self.workers.tick(&mut self.world, &self.clients.history);
+                let after = self.workers.dice.wait_us(self.world.params.consumer_every_us);
+                self.world.plan(after, Item::QueueStep);
             }
             Some(Seen::Operation) if !self.world.quiet => {
                 self.clients.operate(&mut self.world);
@@ -243,6 +256,7 @@ impl Run {
     fn on_gone(&mut self, conn: u64) {
         self.clients.on_gone(&mut self.world, conn);
         self.members.on_gone(&mut self.world, conn);
+        self.workers.on_gone(&mut self.world, conn);
     }
 
     /// A start was refused: right only where the disk had decayed.

@@ -98,6 +98,27 @@ events! {
     OffsetsCommitted = "offsets committed", Calm Faults Disk Swarm;
     OffsetsFetched = "committed offsets read", Calm Faults Disk Swarm;
     StaleRefused = "commits and claims of earlier owners refused", Faults Disk Swarm;
+    QueueSteps = "steps of consumers of queues", Calm Faults Disk Swarm;
+    QueuesCreated = "queues created", Calm Faults Disk Swarm;
+    QueuesDeleted = "queues deleted", Faults Disk Swarm;
+    QueuesPaused = "queues paused", Faults Disk Swarm;
+    QueuesBrowsed = "queues browsed", Calm Faults Disk Swarm;
+    QueuesPurged = "queues purged", Faults Disk Swarm;
+    MessagesSent = "messages acknowledged", Calm Faults Disk Swarm;
+    MessagesDelivered = "messages delivered", Calm Faults Disk Swarm;
+    MessagesRedelivered = "of these, those that had been delivered before", Calm Faults Disk Swarm;
+    DelaysTimed = "delays whose end somebody waited for in a calm run", Calm;
+    MessagesAcked = "messages acked", Calm Faults Disk Swarm;
+    LeasesEnded = "leases ended otherwise, or extended", Calm Faults Disk Swarm;
+    TokensRefused = "tokens refused: late, foreign or used before", Calm Faults Disk Swarm;
+    MessagesDeleted = "messages deleted", Faults Disk Swarm;
+    MessagesRedriven = "messages redriven", Faults Disk Swarm;
+    LettersSeen = "dead letters read", Faults Disk Swarm;
+    StepsDone = "atomic steps done", Calm Faults Disk Swarm;
+    StepsAgain = "atomic steps sent again", Faults Disk Swarm;
+    StepsRefused = "atomic steps refused", Faults Disk Swarm;
+    MessagesDrained = "messages taken at the end", Calm Faults Swarm;
+    DuplicatesHeld = "duplicates that were not delivered", Calm Faults Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;
 }

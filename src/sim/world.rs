@@ -8,10 +8,10 @@
 //!
 //! Not here: what clients do (`clients.rs`), when faults come (`run.rs`).
 
+use super::agenda::Agenda;
 use super::disk::{TEARS, Tear};
 use super::net::Conn;
 use super::node::{Node, Started};
-use super::queue::Queue;
 use super::totals::{Event as Counted, Totals};
 use super::{Dice, Params};
 use crate::config::{DiskLevel, DiskSize};
@@ -88,6 +88,8 @@ pub(super) enum Item {
     Operation,
     /// The next step of a member of a consumer group.
     MemberStep,
+    /// The next step of a consumer of queues.
+    QueueStep,
     /// A fault, by its number in `run.rs`.
     Fault(u8),
 }
@@ -98,6 +100,7 @@ pub(super) enum Seen {
     Gone { conn: u64 },
     Operation,
     MemberStep,
+    QueueStep,
     Fault(u8),
 }
 
@@ -106,7 +109,7 @@ pub(super) struct World {
     pub(super) node: Node,
     pub(super) params: Params,
     pub(super) totals: Totals,
-    queue: Queue<Item>,
+    agenda: Agenda<Item>,
     /// Buffers of frames, to be used again.
     spare: Vec<Vec<u8>>,
     /// Counts processes.
@@ -115,6 +118,8 @@ pub(super) struct World {
     utc_at_start_us: i64,
     /// The wall clock's distance from true time.
     wall_offset_us: i64,
+    /// What the node's wall clock showed when each process ended, and when that was.
+    clock_ends: Vec<(u64, i64)>,
     /// The last write of a dead process lands then: until then it holds the lock of the directory.
     lock_free_us: u64,
     mutants: Mutants,
@@ -153,12 +158,13 @@ impl World {
             node: Node::new(&params, mutants, &mut dice),
             params,
             totals: Totals::default(),
-            queue: Queue::new(),
+            agenda: Agenda::new(),
             spare: Vec::new(),
             life: 0,
             life_began_us: 0,
             utc_at_start_us: UTC_START_US,
             wall_offset_us: 0,
+            clock_ends: Vec::new(),
             lock_free_us: 0,
             mutants,
             conns: BTreeMap::new(),
@@ -189,7 +195,7 @@ impl World {
     }
 
     pub(super) fn plan(&mut self, after_us: u64, item: Item) {
-        self.queue.plan(self.now_us + after_us, item);
+        self.agenda.plan(self.now_us + after_us, item);
     }
 
     /// An empty buffer for a frame.
@@ -210,6 +216,17 @@ impl World {
         Now { mono_us: mono_us as u64, utc_us: self.utc_at_start_us + mono_us }
     }
 
+    /// What the node's wall clock shows, or showed last.
+    pub(super) fn utc_us(&self) -> i64 {
+        self.now().utc_us
+    }
+
+    /// The latest that the node's wall clock has shown since `from_us`: it may jump back from one process to the next.
+    pub(super) fn utc_max_since(&self, from_us: u64) -> i64 {
+        let ends = self.clock_ends.iter().rev().take_while(|(end_us, _)| *end_us >= from_us);
+        ends.map(|(_, utc_us)| *utc_us).fold(self.utc_us(), i64::max)
+    }
+
     /// True time until the node's monotonic clock shows `due_us`.
     fn until(&self, due_us: u64) -> u64 {
         let left = due_us.saturating_sub(self.now().mono_us);
@@ -219,7 +236,7 @@ impl World {
 
     /// Takes the next event; what it means for clients is answered. `None`: nothing is planned before `until_us`.
     pub(super) fn next(&mut self, until_us: u64) -> Option<Option<Seen>> {
-        let (at_us, item) = self.queue.next(until_us)?;
+        let (at_us, item) = self.agenda.next(until_us)?;
         self.now_us = at_us;
         if self.now_us >= self.space_told_us + SPACE_EVERY_US {
             self.tell_space();
@@ -279,6 +296,7 @@ impl World {
             }
             Item::Operation => Some(Seen::Operation),
             Item::MemberStep => Some(Seen::MemberStep),
+            Item::QueueStep => Some(Seen::QueueStep),
             Item::Fault(number) => Some(Seen::Fault(number)),
             _ => None,
         }
@@ -446,6 +464,9 @@ impl World {
             }
         }
         let Some((token, outcome)) = disk.complete(number) else { return };
+        if matches!(outcome, Outcome::Read(_, Err(_))) {
+            self.say(|| format!("shard {shard}: a read fails"));
+        }
         if let Outcome::Write(Err(errno)) | Outcome::File(Err(errno)) = &outcome {
             let (errno, what) = (*errno, if matches!(outcome, Outcome::Write(_)) { "a write" } else { "an operation on names" });
             self.say(|| format!("shard {shard}: {what} ends with {errno}"));
@@ -526,6 +547,7 @@ impl World {
         let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
         self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
         self.refused_for_space = false;
+        self.clock_ends.push((self.now_us, self.utc_us()));
         for seat in &mut self.node.seats {
             self.totals.add(Counted::SortedSegments, seat.shard.metrics_mut().counters.sorter_segments);
             self.totals.add(Counted::BatchesCut, seat.shard.metrics_mut().counters.retention_batches);

@@ -16,6 +16,7 @@ use super::settling::Settled;
 use crate::control::{QueueStart, QueueView, View};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, ConnId, GroupId, IdMap, PartitionUid, ShardId, SubscriptionUid};
+use crate::mutants::Mutant;
 use crate::partition::{Partition, Slot};
 use crate::subscription::queue::{Kind, Part, PartCounts, QueueNote, QueueRules, encode_some_notes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -280,7 +281,7 @@ impl Shard {
             return;
         }
         if is_new_to_us {
-            let rules = rules_of_queue(queue);
+            let rules = rules_of_queue(queue, self.log.mutants());
             let fresh = || QueueHere {
                 view: Arc::clone(queue),
                 rules,
@@ -316,7 +317,8 @@ impl Shard {
         if let Some(begin) = &begin {
             part.apply(Some(now), begin);
         }
-        part.resume(now);
+        let is_over = self.log.mutants().has(Mutant::EndLeasesAtStart);
+        part.resume(if is_over { Now { mono_us: 0, ..now } } else { now });
         let here = PartHere { part, slot, group: partition.group, due_us: u64::MAX, is_looking: false, look_from_us: 0, look_first_to };
         self.queues.parts.insert(key, here);
         self.queues.by_partition.entry(key.1).or_default().push(key.0);
@@ -372,6 +374,19 @@ impl Shard {
 
     /// Tells those whose notes are committed.
     pub(in crate::shard) fn release_queues(&mut self, now: Now, effects: &mut Effects) {
+        if self.log.mutants().has(Mutant::AckMessageEarly) {
+            self.queues.unwritten.retain(|(_, awaited)| match awaited {
+                Awaited::Answer(caller, settled @ Settled::Settle(_)) => {
+                    settled.reply(caller, effects);
+                    false
+                }
+                _ => true,
+            });
+        }
+        if self.log.mutants().has(Mutant::TellLeaseEarly) {
+            let tickets: Vec<u64> = self.queues.fillings.keys().copied().collect();
+            tickets.into_iter().for_each(|ticket| self.on_leases_durable(now, ticket, effects));
+        }
         while let Some(awaited) = self.queues.awaiting.pop(&self.acks) {
             match awaited {
                 Awaited::Leases(ticket) => self.on_leases_durable(now, ticket, effects),
@@ -434,7 +449,8 @@ impl Shard {
         let queues = self.queues.by_partition.get(&uid);
         let settled_to = queues.and_then(|list| list.iter().map(|queue| self.queues.parts[&(*queue, uid)].part.settled_to()).min());
         if let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get_mut(slot)) {
-            partition.held_from = settled_to.unwrap_or(u64::MAX);
+            let is_held = !self.log.mutants().has(Mutant::TrimUnsettled);
+            partition.held_from = settled_to.filter(|_| is_held).unwrap_or(u64::MAX);
         }
     }
 

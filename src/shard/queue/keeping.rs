@@ -14,8 +14,9 @@ use crate::effects::Effects;
 use crate::ids::BlockSeq;
 use crate::log::StateBuilder;
 use crate::log::envelope;
+use crate::mutants::Mutant;
 use crate::partition::Partition;
-use crate::subscription::queue::{SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
+use crate::subscription::queue::{Kind, SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
 use std::ops::Bound;
 
 /// Messages that one turn looks at, and notes that it makes: some 100 us.
@@ -96,6 +97,9 @@ impl Shard {
             let mut notes = Vec::new();
             let committed_end = self.partitions.get(here.slot).map_or(0, Partition::committed_end);
             let is_last = here.part.snapshot(&mut next.cursor, committed_end, &mut left, &mut notes);
+            if self.log.mutants().has(Mutant::SkipStatePiece) {
+                notes.retain(|note| note.kind != Kind::Message);
+            }
             encode_queue_notes(key.1, key.0, notes, SNAPSHOT_BYTES_MAX, |payload| builder.push(&payload));
             if is_last {
                 (next.part, next.cursor) = (Some(*key), SnapshotCursor::default());

@@ -6,6 +6,7 @@ use super::super::shard::Shard;
 use crate::api::{self, ApiError};
 use crate::control::{ControlError, QueueView};
 use crate::effects::{Caller, Effects};
+use crate::mutants::Mutants;
 use crate::subscription::queue::QueueRules;
 use tramline_wire::frame::Frame;
 use tramline_wire::queue::FindQueueRequest;
@@ -17,14 +18,14 @@ impl Shard {
         let Some(queue) = self.view.queue(request.name) else {
             return Err(ApiError::from(&ControlError::UnknownQueue(request.name.to_owned())));
         };
-        let rules = rules_of_queue(queue);
+        let rules = rules_of_queue(queue, self.log.mutants());
         effects.reply(caller, 0, &mut Vec::new(), |out| api::queues::found(out, queue, &rules));
         Ok(())
     }
 }
 
 /// What a queue's settings mean.
-pub(super) fn rules_of_queue(queue: &QueueView) -> QueueRules {
+pub(super) fn rules_of_queue(queue: &QueueView, mutants: Mutants) -> QueueRules {
     let settings = &queue.settings;
     let integer = |key: &str| settings.integer(key).expect("this setting has no word for no limit");
     let us = |key: &str| integer(key).saturating_mul(1000);
@@ -43,6 +44,7 @@ pub(super) fn rules_of_queue(queue: &QueueView) -> QueueRules {
         paused: settings.is_set("paused"),
         consumer_timeout_us: us("consumer.timeout.ms"),
         has_dead_letter: queue.dead_letter_topic().is_some(),
+        mutants,
     }
 }
 
@@ -65,9 +67,13 @@ mod tests {
         }
     }
 
+    fn rules_of(settings: QueueSettings) -> QueueRules {
+        rules_of_queue(&queue(settings), Mutants::default())
+    }
+
     #[test]
     fn defaults_mean_what_the_table_says() {
-        assert_eq!(rules_of_queue(&queue(QueueSettings::default())), QueueRules::default());
+        assert_eq!(rules_of(QueueSettings::default()), QueueRules::default());
     }
 
     #[test]
@@ -85,12 +91,12 @@ mod tests {
             };
             let rules: Vec<_> = values
                 .iter()
-                .map(|value| rules_of_queue(&queue(QueueSettings::parse([(setting.key, value.as_str())]).unwrap())))
-                .chain([rules_of_queue(&queue(QueueSettings::default()))])
+                .map(|value| rules_of(QueueSettings::parse([(setting.key, value.as_str())]).unwrap()))
+                .chain([rules_of(QueueSettings::default())])
                 .collect();
             assert!(rules.iter().any(|of| *of != rules[0]), "{} means nothing", setting.key);
         }
-        let unlimited = rules_of_queue(&queue(QueueSettings::parse([("max.deliveries", "-1")]).unwrap()));
+        let unlimited = rules_of(QueueSettings::parse([("max.deliveries", "-1")]).unwrap());
         assert_eq!(unlimited.max_deliveries, None);
     }
 }

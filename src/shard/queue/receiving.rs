@@ -12,6 +12,7 @@ use crate::api::{self, ApiError};
 use crate::bytes::Bytes;
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{ConnId, PartitionUid, ShardId, SubscriptionUid};
+use crate::mutants::Mutant;
 use crate::subscription::queue::{Kind, Wanted};
 use crate::subscription::{Collected, CollectedBatch, CollectedPart, Wants};
 use std::ops::Bound;
@@ -221,6 +222,9 @@ impl Shard {
             assert_eq!(leased.len(), picked as usize, "each message that was picked has a lease");
             left -= picked;
             left_bytes = left_bytes.saturating_sub(u64::from(picked) * average);
+            if self.log.mutants().has(Mutant::ForgetLease) {
+                notes.clear();
+            }
             self.queues.say(key, notes);
             self.queues.refresh(now, key);
             if !leased.is_empty() {

@@ -19,6 +19,7 @@ use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{GroupId, PartitionUid};
 use crate::log::AppendRefused;
+use crate::mutants::Mutant;
 use crate::partition::Slot;
 use crate::subscription::queue::{Ending, PAYLOAD_BYTES_MAX, QueueNote, encode_queue_notes};
 use crate::subscription::{NoteKind, OffsetNote};
@@ -139,6 +140,7 @@ impl Shard {
                 }
                 match self.check_mark(slot, &view) {
                     Marked::New => {}
+                    Marked::Repeated(..) if self.log.mutants().has(Mutant::RepeatStep) => {}
                     Marked::Repeated(result, groups, in_block) => {
                         self.queues.wait_for_block(groups, in_block);
                         let (partition_uid, base_offset) = (result.uid, result.base_offset);
@@ -220,7 +222,10 @@ impl Shard {
 
     /// Puts all of it into the open block, in which there is room.
     fn take_step(&mut self, now: Now, checked: Checked<'_>, effects: &mut Effects) -> Vec<StepResult> {
-        let Checked { group, acks, commits, batches } = checked;
+        let Checked { group, mut acks, commits, batches } = checked;
+        if self.log.mutants().has(Mutant::HalfStep) && !batches.is_empty() {
+            acks.clear();
+        }
         let block = self.log.open_block_seq();
         let mut results = Vec::with_capacity(batches.len());
         for (slot, batch, view) in batches {

@@ -9,6 +9,7 @@ use super::lanes::group_hash;
 use super::part::{NO_LANE, Part, ready_key};
 use super::rules::QueueRules;
 use crate::effects::Now;
+use crate::mutants::Mutant;
 use tramline_wire::batch::{Attributes, BATCH_APPEND_TIME, BATCH_CONTROL, BatchView};
 use tramline_wire::queue::PRIORITY_MAX;
 
@@ -95,7 +96,8 @@ impl Part {
             return self.fresh.insert(offset..offset + 1);
         }
         // Also of a settled message: it was the first of its id.
-        let is_duplicate = attributes.message_id.is_some_and(|id| self.dedup.is_duplicate(id, offset, append_us, rules.dedup_window_us));
+        let window_us = if rules.mutants.has(Mutant::ShortDedup) { rules.dedup_window_us / 2 } else { rules.dedup_window_us };
+        let is_duplicate = attributes.message_id.is_some_and(|id| self.dedup.is_duplicate(id, offset, append_us, window_us));
         if is_settled {
             return;
         }
@@ -106,6 +108,7 @@ impl Part {
         }
         let (lane, is_out) = match attributes.group {
             _ if known.is_some_and(|cell| cell.lane == NO_LANE) => (NO_LANE, true),
+            Some(_) if rules.mutants.has(Mutant::OpenLanes) => (0, true),
             Some(group) => self.lanes.enter(group_hash(group), offset),
             None => (0, true),
         };
@@ -115,12 +118,14 @@ impl Part {
             self.expires_us.insert(offset, at_us);
             self.waits_due.push(at_us.max(0) as u64, offset, 1);
         }
-        let priority = attributes.priority.unwrap_or(0).min(PRIORITY_MAX);
+        let has_priority = !rules.mutants.has(Mutant::IgnorePriority);
+        let priority = attributes.priority.filter(|_| has_priority).unwrap_or(0).min(PRIORITY_MAX);
         if known.is_some() {
             self.change(offset, |cell| (cell.priority, cell.lane) = (priority, lane));
             return;
         }
-        let until_us = attributes.deliver_at_us.unwrap_or(0).max(0) as u64;
+        let has_delay = !rules.mutants.has(Mutant::IgnoreDelay);
+        let until_us = attributes.deliver_at_us.filter(|_| has_delay).unwrap_or(0).max(0) as u64;
         let is_due = until_us <= now.utc_us.max(0) as u64;
         let state = match (is_out, is_due) {
             (false, _) => State::Parked,

@@ -9,6 +9,7 @@ use super::note::{Kind, QueueNote, Why, push_note};
 use super::part::Part;
 use super::rules::QueueRules;
 use crate::effects::Now;
+use crate::mutants::Mutant;
 
 /// The end of a lease that its holder asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,8 @@ const EXPIRED_AT_ONCE: u32 = 1000;
 impl Part {
     /// Whether somebody could get a message now.
     pub fn has_ready(&self, rules: &QueueRules) -> bool {
-        !rules.paused && self.leased_count() < u64::from(rules.max_in_flight) && !(self.fresh.is_empty() && self.ready.is_empty())
+        let is_paused = rules.paused && !rules.mutants.has(Mutant::DeliverPaused);
+        !is_paused && self.leased_count() < u64::from(rules.max_in_flight) && !(self.fresh.is_empty() && self.ready.is_empty())
     }
 
     /// Leases up to `wanted.max` messages, those of higher priority first, then by offset; the notes go behind `out`. Answers how many.
@@ -141,7 +143,10 @@ impl Part {
         ending: Ending<'_>,
         out: &mut Vec<QueueNote>,
     ) -> Result<u64, EndRefused> {
-        let cell = self.check_lease(now, offset, lease)?;
+        let cell = match self.check_lease(now, offset, lease) {
+            Err(_) if rules.mutants.has(Mutant::TakeAnyToken) => *self.cells.get(offset).ok_or(EndRefused::Unknown)?,
+            checked => checked?,
+        };
         match ending {
             Ending::Ack => self.say(now, QueueNote { why: Why::Acked, ..QueueNote::new(Kind::Settle, offset) }, out),
             Ending::Extend { ms } => self.say(now, QueueNote { number: lease, ms, ..QueueNote::new(Kind::Extend, offset) }, out),
@@ -213,10 +218,12 @@ impl Part {
         reason: &[u8],
         out: &mut Vec<QueueNote>,
     ) {
-        if rules.max_deliveries.is_some_and(|max| cell.deliveries >= max) {
+        let has_end = !rules.mutants.has(Mutant::DeliverForEver);
+        if rules.max_deliveries.filter(|_| has_end).is_some_and(|max| cell.deliveries >= max) {
             return self.bury(now, offset, cell, why, reason, out);
         }
         let delay_us = delay_us.unwrap_or_else(|| rules.retry_delay_us(offset, cell.deliveries));
+        let delay_us = if rules.mutants.has(Mutant::RetryAtOnce) { 0 } else { delay_us };
         let number = due_at(now, delay_us);
         let text = self.consumers.name(cell.consumer).into();
         let deliveries = cell.deliveries;
@@ -366,7 +373,8 @@ impl Part {
                 next = offset + 1;
                 let state = if cell.state == State::Parked { State::Delayed } else { cell.state };
                 let lease = if state == State::Leased { cell.lease } else { 0 };
-                let until_us = if matches!(state, State::Leased | State::Delayed) { cell.until_us } else { 0 };
+                // When one that waits for another of its group is due is not known, whatever its own delay.
+                let until_us = if matches!(cell.state, State::Leased | State::Delayed) { cell.until_us } else { 0 };
                 Seen { offset, state, priority: cell.priority, deliveries: cell.deliveries, lease, until_us, consumer: cell.consumer }
             };
             if wanted(seen.state) {

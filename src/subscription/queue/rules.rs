@@ -2,6 +2,8 @@
 //!
 //! Not here: their names, ranges and defaults (control/queue_settings.rs).
 
+use crate::mutants::Mutants;
+
 /// The rules of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRules {
@@ -31,6 +33,8 @@ pub struct QueueRules {
     pub consumer_timeout_us: u64,
     /// Whether dead messages go to a topic of their own.
     pub has_dead_letter: bool,
+    /// Bugs on purpose.
+    pub mutants: Mutants,
 }
 
 impl Default for QueueRules {
@@ -50,6 +54,7 @@ impl Default for QueueRules {
             paused: false,
             consumer_timeout_us: 10_000_000,
             has_dead_letter: false,
+            mutants: Mutants::default(),
         }
     }
 }

@@ -414,6 +414,22 @@ fn a_purge_leaves_nothing_but_what_comes_later() {
 }
 
 #[test]
+fn when_a_message_is_due_that_waits_for_its_group_is_not_told() {
+    let mut world = World::new(QueueRules::default());
+    let due_us = world.now.utc_us + 9_000_000;
+    world.send(&[group(b"a"), Attributes { deliver_at_us: Some(due_us), ..group(b"a") }]);
+    let got = world.receive(1);
+    let until_us = |world: &World| {
+        let mut seen = Vec::new();
+        world.part.browse(1, 9, |_| true, |message| seen.push((message.state, message.until_us)));
+        seen
+    };
+    assert_eq!(until_us(&world), [(State::Delayed, 0)], "its own delay may be over long before");
+    world.ack(got[0]);
+    assert_eq!(until_us(&world), [(State::Delayed, due_us as u64)]);
+}
+
+#[test]
 fn browsing_shows_every_state_and_takes_nothing() {
     let mut world = World::new(QueueRules { max_deliveries: Some(1), ..QueueRules::default() });
     let later = Attributes { deliver_at_us: Some(world.now.utc_us + 9_000_000), ..PLAIN };

@@ -10,16 +10,16 @@ const PLACE_BITS: u32 = 24;
 const PLAN_BITS: u32 = 40;
 
 /// See the module.
-pub(super) struct Queue<T> {
+pub(super) struct Agenda<T> {
     order: BinaryHeap<Reverse<u128>>,
     items: Vec<Option<T>>,
     free: Vec<u32>,
     planned: u64,
 }
 
-impl<T> Queue<T> {
-    pub(super) fn new() -> Queue<T> {
-        Queue { order: BinaryHeap::new(), items: Vec::new(), free: Vec::new(), planned: 0 }
+impl<T> Agenda<T> {
+    pub(super) fn new() -> Agenda<T> {
+        Agenda { order: BinaryHeap::new(), items: Vec::new(), free: Vec::new(), planned: 0 }
     }
 
     pub(super) fn plan(&mut self, at_us: u64, item: T) {

@@ -1,0 +1,395 @@
+//! What consumers of queues are answered: whether it may be so, and what follows.
+//!
+//! Not here: what is known of queues and messages (`queue_truth.rs`), steps (`queue_steps.rs`).
+
+use super::clients::{Check, Clients};
+use super::link::Answer as Frame;
+use super::queue_admin::is_gone;
+use super::queue_message::{Answer, Token};
+use super::queue_truth::{State, Told};
+use super::queue_work::{Asked, Settling, What, Workers};
+use super::totals::Event as Counted;
+use super::world::World;
+use std::ops::Range;
+use tramline_wire::batch::Batches;
+use tramline_wire::error::ErrorCode;
+use tramline_wire::fetch::FetchReply;
+use tramline_wire::group::{FetchOffsetsReply, FindGroupReply};
+use tramline_wire::metadata::MetadataReply;
+use tramline_wire::produce::{ProduceReply, ProduceResult};
+use tramline_wire::producer::InitProducerReply;
+use tramline_wire::queue::{
+    BrowseReply, CreateQueueReply, DeleteMessagesReply, DescribeQueueReply, ListQueuesReply, PurgeReply, ReceiveReply, RedriveReply,
+    SettleReply,
+};
+use tramline_wire::step::StepReply;
+
+/// In a calm run a delayed message that somebody waits for is told no later than so long after it is due: two milliseconds, and what a slow write to the
+/// disk and one before it take.
+pub(super) const LATE_US: i64 = 12_000;
+
+fn broken(error: &dyn std::fmt::Display) -> String {
+    format!("an unreadable reply: {error}")
+}
+
+/// Runs `each` over the records of batches: partition, offset, value, message id, time of appending.
+fn each_record(batches: &[u8], mut each: impl FnMut(u64, &[u8], Option<&[u8]>, i64) -> Check) -> Check {
+    for batch in Batches::new(batches) {
+        let batch = batch.map_err(|e| broken(&e))?;
+        batch.verify_header().and_then(|()| batch.verify_body()).map_err(|e| broken(&e))?;
+        for record in batch.records(batch.stored_values()) {
+            let record = record.map_err(|e| broken(&e))?;
+            each(record.offset, record.value.unwrap_or_default(), record.attributes.message_id, batch.append_time_us())?;
+        }
+    }
+    Ok(())
+}
+
+impl Workers {
+    pub(super) fn on_frame(&mut self, world: &mut World, clients: &Clients, conn: u64, bytes: &[u8]) -> Check {
+        let Some(at) = self.by_conn.get(&conn).copied() else { return Ok(()) };
+        self.see(world, &clients.history);
+        match self.list[at].link.take(bytes)? {
+            Frame::Nothing => Ok(()),
+            _ if !self.is_running => Ok(()),
+            Frame::Good(asked, meta, payload) => {
+                let text = if world.log.is_some() { format!("{asked:?}") } else { String::new() };
+                self.on_good(world, at, asked, (meta, payload)).map_err(|error| format!("consumer {at}: {error} {text}"))
+            }
+            Frame::Refused(asked, code, message) => {
+                world.say(|| format!("consumer {at} is refused: {code:?}: {message}, {asked:?}"));
+                self.on_refused(world, at, asked, code).map_err(|error| format!("consumer {at}: {error}: {message}"))
+            }
+        }
+    }
+
+    fn on_good(&mut self, world: &mut World, at: usize, asked: Asked, (meta, payload): (&[u8], &[u8])) -> Check {
+        let Asked { sent_us, utc_us, what } = asked;
+        match what {
+            What::CreateTopic(number) => {
+                self.on_topic_made(number);
+                Ok(())
+            }
+            What::Metadata => self.on_metadata(&MetadataReply::decode(meta).map_err(|e| broken(&e))?),
+            What::CreateQueue(number) => self.on_created(world, number, &CreateQueueReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Pause(number, pauses) => {
+                self.on_paused(world, number, pauses);
+                Ok(())
+            }
+            What::DeleteQueue(number) => {
+                self.on_deleted(world, number);
+                Ok(())
+            }
+            What::ListQueues => self.on_listed(&ListQueuesReply::decode(meta).map_err(|e| broken(&e))?, sent_us),
+            What::Describe(number) => self.on_described(number, &DescribeQueueReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Produce { uid, ids } => {
+                let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
+                let result = reply.results.iter().next().ok_or("a produce reply without result")?;
+                self.on_produced(world, uid, ids, &result)
+            }
+            What::Receive { queue, partitions, lease_us } => {
+                let reply = ReceiveReply::decode(meta).map_err(|e| broken(&e))?;
+                self.on_received(world, at, (sent_us, utc_us), (queue, partitions, lease_us), (&reply, payload))
+            }
+            What::Settle { queue, entries } => {
+                let reply = SettleReply::decode(meta).map_err(|e| broken(&e))?;
+                self.on_settled(world, queue, &entries, &reply)
+            }
+            What::Fetch { uid, offset } => {
+                let reply = FetchReply::decode(meta).map_err(|e| broken(&e))?;
+                let (entry, batches) = reply.parts(payload).map_err(|e| broken(&e))?.next().ok_or("a fetch reply without entry")?;
+                self.on_fetched(world, (uid, offset), entry.error, entry.next_offset, batches)
+            }
+            What::Browse { queue, uid, from, wanted } => {
+                let reply = BrowseReply::decode(meta).map_err(|e| broken(&e))?;
+                world.totals.note(Counted::QueuesBrowsed);
+                if self.is_draining {
+                    self.browsed.extend(reply.messages.iter().map(|told| (told.offset, (told.state, told.until_us))));
+                    self.browsed_to = (!reply.end).then_some(reply.next);
+                }
+                self.truth.check_browsed((queue, uid), (from, wanted), sent_us, world.now_us, &reply)
+            }
+            What::Purge { queue, uid, number } => {
+                let reply = PurgeReply::decode(meta).map_err(|e| broken(&e))?;
+                let is_done = reply.entries.iter().all(|entry| entry.error.is_ok());
+                let part = self.truth.part_mut(queue, uid);
+                part.purges[number].until_us = world.now_us;
+                if is_done {
+                    world.totals.note(Counted::QueuesPurged);
+                    part.purged_us = part.purged_us.max(Some(sent_us));
+                }
+                Ok(())
+            }
+            What::Delete { place } => {
+                let reply = DeleteMessagesReply::decode(meta).map_err(|e| broken(&e))?;
+                let is_done = reply.entries.iter().all(|entry| entry.error.is_ok());
+                if is_done && self.truth.queues[place.0].is_live() {
+                    world.totals.note(Counted::MessagesDeleted);
+                    self.truth.message_mut(place).settled_us.get_or_insert(world.now_us);
+                }
+                Ok(())
+            }
+            What::Redrive { queue, uid } => {
+                let reply = RedriveReply::decode(meta).map_err(|e| broken(&e))?;
+                self.truth.part_mut(queue, uid).redriven_until_us = world.now_us;
+                let redriven: u64 = reply.entries.iter().map(|entry| entry.redriven).sum();
+                world.totals.add(Counted::MessagesRedriven, redriven);
+                Ok(())
+            }
+            What::InitProducer => {
+                let reply = InitProducerReply::decode(meta).map_err(|e| broken(&e))?;
+                self.list[at].maker.producer = Some(reply.producer_id);
+                Ok(())
+            }
+            What::FindGroup => {
+                let reply = FindGroupReply::decode(meta).map_err(|e| broken(&e))?;
+                self.list[at].maker.group = Some(reply.group_uid);
+                Ok(())
+            }
+            What::Step(number) => self.on_step(world, at, number, &StepReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Offset { uid, floor } => {
+                let reply = FetchOffsetsReply::decode(meta).map_err(|e| broken(&e))?;
+                self.on_offset(world, at, uid, floor, &reply)
+            }
+        }
+    }
+
+    fn on_produced(&mut self, world: &mut World, uid: u64, ids: Range<u64>, result: &ProduceResult) -> Check {
+        if result.error.retriable() {
+            return Ok(());
+        }
+        if !result.error.is_ok() || result.partition_uid != uid {
+            return Err(format!("messages for partition {uid} are answered with {result:?}"));
+        }
+        world.totals.add(Counted::MessagesSent, ids.end - ids.start);
+        for (offset, id) in (result.base_offset..).zip(ids) {
+            self.truth.records.on_stored(uid, offset, id, result.append_time_us, world.now_us)?;
+        }
+        Ok(())
+    }
+
+    fn on_received(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        (asked_us, asked_utc_us): (u64, i64),
+        (queue, partitions, lease_us): (usize, Vec<u64>, u64),
+        (reply, payload): (&ReceiveReply<'_>, &[u8]),
+    ) -> Check {
+        for (entry, batches) in reply.parts(payload).map_err(|e| broken(&e))? {
+            let uid = entry.partition_uid;
+            if !partitions.contains(&uid) {
+                return Err(format!("asked for partitions {partitions:?}, got {uid}"));
+            }
+            let now_us = world.now_us;
+            let mut steps = Vec::new();
+            let truth = &mut self.truth;
+            each_record(batches, |offset, value, _, append_us| {
+                let number = truth.records.on_seen(uid, offset, value, append_us, now_us)?;
+                steps.extend(truth.records.get(number).step);
+                Ok(())
+            })?;
+            for step in steps {
+                self.on_step_seen(step, now_us)?;
+            }
+            if !entry.error.is_ok() {
+                self.check_part_code((queue, uid), entry.error)?;
+            }
+            let offsets: Vec<u64> = entry.deliveries.iter().map(|delivery| delivery.offset).collect();
+            self.truth.check_priority(queue, uid, &offsets)?;
+            for delivery in entry.deliveries.iter() {
+                world.totals.note(Counted::MessagesDelivered);
+                world.totals.add(Counted::MessagesRedelivered, u64::from(delivery.deliveries > 1));
+                let token = Token {
+                    lease: delivery.lease,
+                    deliveries: delivery.deliveries,
+                    consumer: at,
+                    asked_us,
+                    got_us: now_us,
+                    lease_us,
+                    life: world.life,
+                    ends: Vec::new(),
+                    void_us: None,
+                };
+                let (partition, offset) = (uid, delivery.offset);
+                if self.is_calm && !self.is_draining {
+                    self.check_late(world, queue, &token, (uid, offset))?;
+                }
+                let never = self.truth.on_delivered(world, Told { queue, partition, offset, asked_utc_us, token })?;
+                for step in never {
+                    self.on_step_never(step)?;
+                }
+                if !self.truth.decayed && self.truth.queues[queue].state != State::Gone {
+                    self.list[at].held.push(((queue, uid, offset), delivery.lease));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is late in a calm run: a message that is told for the first time, to somebody who asked before it was due.
+    fn check_late(&mut self, world: &mut World, queue: usize, token: &Token, (uid, offset): (u64, u64)) -> Check {
+        let Some(record) = self.truth.records.at(uid, offset) else { return Ok(()) };
+        let asked_utc_us = world.utc_us() - (world.now_us - token.asked_us) as i64;
+        let Some(due_us) = record.wishes.deliver_at_us.filter(|due_us| *due_us > asked_utc_us) else { return Ok(()) };
+        let is_waited_for = token.deliveries == 1 && record.wishes.group.is_none() && record.known_us.is_some_and(|us| us < token.asked_us);
+        let rules = &self.truth.queues[queue].rules;
+        if !is_waited_for || rules.max_in_flight < 1000 || rules.max_in_flight_per_consumer < 1000 || rules.exclusive {
+            return Ok(());
+        }
+        world.totals.note(Counted::DelaysTimed);
+        let late_us = world.utc_us() - due_us;
+        if late_us > LATE_US {
+            return Err(format!("partition {uid}, offset {offset} was due at {due_us}, somebody waits, and it is {late_us} us late"));
+        }
+        Ok(())
+    }
+
+    fn on_settled(&mut self, world: &mut World, queue: usize, entries: &[Settling], reply: &SettleReply<'_>) -> Check {
+        if reply.entries.len() != entries.len() {
+            return Err(format!("{} entries, {} answers", entries.len(), reply.entries.len()));
+        }
+        if self.truth.decayed || self.truth.queues[queue].state == State::Gone {
+            return Ok(());
+        }
+        let now_us = world.now_us;
+        for (entry, told) in entries.iter().zip(reply.entries.iter()) {
+            let (_, uid, offset) = entry.place;
+            if (told.partition_uid, told.offset) != (uid, offset) {
+                return Err(format!("settled offset {offset} of partition {uid}, told of {told:?}"));
+            }
+            let Some(number) = entry.end else {
+                world.totals.note(Counted::TokensRefused);
+                if told.error != ErrorCode::UnknownLease && !told.error.retriable() {
+                    return Err(format!("lease {} of offset {offset} never was, and is answered with {:?}", entry.lease, told.error));
+                }
+                continue;
+            };
+            let message = self.truth.message_mut(entry.place);
+            match told.error {
+                ErrorCode::Ok => {
+                    let what = message.token(entry.lease).expect("asked with it").ends[number].action;
+                    world.totals.note(if what.settles() { Counted::MessagesAcked } else { Counted::LeasesEnded });
+                    message.on_ended(entry.lease, number, now_us).map_err(|error| format!("partition {uid}, offset {offset}: {error}"))?;
+                }
+                code @ (ErrorCode::UnknownLease | ErrorCode::LeaseExpired | ErrorCode::LeaseLost) => {
+                    world.totals.note(Counted::TokensRefused);
+                    self.truth.check_refusal(entry.place, entry.lease, number, code, now_us)?;
+                    let token = self.truth.message_mut(entry.place).token_mut(entry.lease).expect("asked with it");
+                    token.ends[number].answer = Answer::Never;
+                    if code != ErrorCode::LeaseExpired {
+                        token.void_us.get_or_insert(now_us);
+                    }
+                }
+                code => self.check_part_code((queue, uid), code)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of a partition was refused as a whole.
+    fn check_part_code(&self, (queue, uid): (usize, u64), code: ErrorCode) -> Check {
+        let is_damage = code == ErrorCode::Damaged;
+        if code.retriable() && code != ErrorCode::UnknownPartition || is_damage || self.truth.decayed || !self.truth.queues[queue].is_live()
+        {
+            return Ok(());
+        }
+        Err(format!("{} in partition {uid} is refused with {code:?}", self.truth.queues[queue].name))
+    }
+
+    fn on_fetched(&mut self, world: &mut World, (uid, from): (u64, u64), code: ErrorCode, next: u64, batches: &[u8]) -> Check {
+        if matches!(code, ErrorCode::OffsetOutOfRange | ErrorCode::Damaged) {
+            // What lies between was dropped, or is not to be had now.
+            self.fetched_to = next;
+            if code == ErrorCode::Damaged {
+                self.truth.damaged.push((uid, from, next));
+            }
+            if let Some(topic) = self.topics.iter_mut().find(|topic| topic.dead_uid == uid) {
+                topic.dead_to = topic.dead_to.max(next);
+            } else {
+                self.truth.records.on_read(uid, next, next);
+            }
+            return Ok(());
+        }
+        if !code.is_ok() {
+            return if code.retriable() || self.truth.decayed { Ok(()) } else { Err(format!("fetch of partition {uid}: {code:?}")) };
+        }
+        if self.topics.iter().any(|topic| topic.dead_uid == uid) {
+            return self.on_letters(world, uid, batches);
+        }
+        let (now_us, mut to, mut steps) = (world.now_us, from, Vec::new());
+        let truth = &mut self.truth;
+        each_record(batches, |offset, value, _, append_us| {
+            let number = truth.records.on_seen(uid, offset, value, append_us, now_us)?;
+            steps.extend(truth.records.get(number).step);
+            to = to.max(offset + 1);
+            Ok(())
+        })?;
+        truth.records.on_read(uid, from, to);
+        self.fetched_to = to;
+        steps.into_iter().try_for_each(|step| self.on_step_seen(step, now_us))
+    }
+
+    /// Letters of dead messages: each is of a message that is there, with its bytes.
+    fn on_letters(&mut self, world: &mut World, uid: u64, batches: &[u8]) -> Check {
+        let now_us = world.now_us;
+        let (mut to, mut seen) = (0, Vec::new());
+        let truth = &self.truth;
+        each_record(batches, |offset, value, id, _| {
+            to = to.max(offset + 1);
+            let number = truth.records.number_of(value).map_err(|error| format!("letter {offset}: {error}"))?;
+            let text = id.and_then(|id| std::str::from_utf8(id).ok()).unwrap_or_default();
+            let numbers: Vec<u64> = text.split('/').filter_map(|number| number.parse().ok()).collect();
+            let [queue_uid, partition, of] = numbers[..] else { return Err(format!("letter {offset} has the id {text:?}")) };
+            let record = truth.records.get(number);
+            if record.partition != partition || record.offset.is_some_and(|known| known != of) {
+                return Err(format!("letter {offset} is about {text}, and holds message {number}: {record:?}"));
+            }
+            seen.push((queue_uid, partition, of));
+            Ok(())
+        })?;
+        for (queue_uid, partition, of) in seen {
+            world.totals.note(Counted::LettersSeen);
+            let Some(queue) = self.truth.queues.iter().position(|queue| queue.uid == queue_uid) else {
+                return Err(format!("a letter is from queue {queue_uid}, which never was"));
+            };
+            if self.truth.queues[queue].is_live() && !self.truth.decayed {
+                self.truth.message_mut((queue, partition, of)).letter_us.get_or_insert(now_us);
+            }
+        }
+        let topic = self.topics.iter_mut().find(|topic| topic.dead_uid == uid).expect("one of them");
+        topic.dead_to = topic.dead_to.max(to);
+        self.fetched_to = topic.dead_to;
+        Ok(())
+    }
+
+    fn on_refused(&mut self, world: &mut World, at: usize, asked: Asked, code: ErrorCode) -> Check {
+        let queue = match &asked.what {
+            What::Receive { queue, .. }
+            | What::Settle { queue, .. }
+            | What::Browse { queue, .. }
+            | What::Purge { queue, .. }
+            | What::Redrive { queue, .. }
+            | What::Describe(queue)
+            | What::Pause(queue, _) => Some(*queue),
+            What::Delete { place } => Some(place.0),
+            _ => None,
+        };
+        match (asked.what, code) {
+            (What::Step(number), code) => return self.on_step_refused(world, at, number, code),
+            (What::DeleteQueue(number), ErrorCode::UnknownQueue) => self.on_deleted(world, number),
+            (what, code) if code.retriable() && code != ErrorCode::UnknownPartition => self.on_unknown(at, what, world.now_us),
+            (what, code) if queue.is_some() && is_gone(code) => {
+                self.check_unknown_queue(queue.expect("looked at"))?;
+                self.on_unknown(at, what, world.now_us);
+            }
+            (What::CreateQueue(number), ErrorCode::UnknownTopic) if self.truth.decayed => self.truth.queues[number].state = State::Gone,
+            (what, code) if self.truth.decayed => {
+                world.say(|| format!("on a decayed disk {what:?} is refused: {code:?}"));
+                self.on_unknown(at, what, world.now_us);
+            }
+            (what, code) => return Err(format!("{what:?} is refused: {code:?}")),
+        }
+        Ok(())
+    }
+}

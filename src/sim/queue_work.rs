@@ -1,0 +1,471 @@
+//! Consumers of queues: they send messages with all that a message can be given, receive, and ack, nack, extend, release and reject what they have, alone
+//! and together, in time and too late, with tokens that are theirs and with some that never were. They browse, purge, delete and redrive, pause queues and
+//! delete them, and take steps in which acks, batches and offsets go together.
+//!
+//! A consumer has a connection of its own (`link.rs`), to any shard. It does one thing at a tick.
+//!
+//! Not here: topics and queues (`queue_admin.rs`), what answers mean (`queue_answers.rs`), what follows from them (`queue_truth.rs`), steps
+//! (`queue_steps.rs`), the end of a run (`queue_rest.rs`).
+
+use super::history::History;
+use super::link::Link;
+use super::queue_admin::Topic;
+use super::queue_message::{Action, Answer, End};
+use super::queue_records::{Records, Wishes};
+use super::queue_steps::{Maker, Step};
+use super::queue_truth::{Place, Purge, Truth};
+use super::totals::Event as Counted;
+use super::world::World;
+use super::{Dice, Params};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use tramline_wire::batch::{BatchBuilder, Limits, ProducerMark};
+use tramline_wire::fetch::{FetchEntry, FetchMode, FetchRequestWriter};
+use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
+use tramline_wire::prim::List;
+use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
+use tramline_wire::queue::{
+    BrowseRequest, BrowseState, DELAY_BY_POLICY, DeleteMessagesRequest, MessageAt, MessageState, PurgeRequest, ReceiveRequest,
+    RedriveFlags, RedriveRequest, SettleAction, SettleEntry, SettleRequest,
+};
+
+/// Requests of one consumer under way at most.
+const WINDOW: usize = 6;
+/// Tokens that a consumer remembers.
+const HELD_MAX: usize = 16;
+/// A lease number that no message of a run gets.
+const FOREIGN_LEASE: u64 = 1 << 30;
+
+/// A request, and what was known when it was sent.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) sent_us: u64,
+    /// What the node's wall clock showed.
+    pub(super) utc_us: i64,
+    pub(super) what: What,
+}
+
+/// One entry of a settle request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settling {
+    pub(super) place: Place,
+    pub(super) lease: u64,
+    /// Which of the token's ends it is; `None` for a token that never was.
+    pub(super) end: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    CreateTopic(usize),
+    Metadata,
+    CreateQueue(usize),
+    Pause(usize, bool),
+    DeleteQueue(usize),
+    ListQueues,
+    Describe(usize),
+    Produce { uid: u64, ids: Range<u64> },
+    Receive { queue: usize, partitions: Vec<u64>, lease_us: u64 },
+    Settle { queue: usize, entries: Vec<Settling> },
+    Fetch { uid: u64, offset: u64 },
+    Browse { queue: usize, uid: u64, from: u64, wanted: BrowseState },
+    Purge { queue: usize, uid: u64, number: usize },
+    Delete { place: Place },
+    Redrive { queue: usize, uid: u64 },
+    InitProducer,
+    FindGroup,
+    Step(usize),
+    Offset { uid: u64, floor: Option<usize> },
+}
+
+/// One consumer.
+#[derive(Default)]
+pub(super) struct Worker {
+    pub(super) link: Link<Asked>,
+    /// Tokens, also of leases that are over.
+    pub(super) held: Vec<(Place, u64)>,
+    pub(super) maker: Maker,
+}
+
+/// All of them.
+pub(super) struct Workers {
+    pub(super) list: Vec<Worker>,
+    pub(super) by_conn: BTreeMap<u64, usize>,
+    pub(super) topics: Vec<Topic>,
+    pub(super) truth: Truth,
+    pub(super) steps: Vec<Step>,
+    pub(super) dice: Dice,
+    pub(super) builder: BatchBuilder,
+    /// Whether anything is done at a tick.
+    pub(super) is_running: bool,
+    /// Messages come no more, and only one consumer receives.
+    pub(super) is_draining: bool,
+    /// Whether delays are to be met to the millisecond.
+    pub(super) is_calm: bool,
+    /// What was seen when a queue was looked through at the end: states, and until when they last.
+    pub(super) browsed: BTreeMap<u64, (MessageState, i64)>,
+    pub(super) browsed_to: Option<u64>,
+    read_errors: u64,
+    /// Where the last fetch has ended.
+    pub(super) fetched_to: u64,
+}
+
+impl Workers {
+    pub(super) fn new(seed: u64, params: &Params) -> Workers {
+        let mut dice = Dice::stream(seed, "queues");
+        let topics = if params.consumers == 0 { Vec::new() } else { Topic::draw(&mut dice) };
+        Workers {
+            list: (0..params.consumers).map(|_| Worker::default()).collect(),
+            by_conn: BTreeMap::new(),
+            topics,
+            truth: Truth::default(),
+            steps: Vec::new(),
+            dice,
+            builder: BatchBuilder::new(Limits::default()),
+            is_running: params.consumers > 0,
+            is_draining: false,
+            browsed: BTreeMap::new(),
+            browsed_to: None,
+            read_errors: 0,
+            fetched_to: 0,
+            is_calm: params.is_calm,
+        }
+    }
+
+    pub(super) fn has(&self, conn: u64) -> bool {
+        self.by_conn.contains_key(&conn)
+    }
+
+    pub(super) fn on_gone(&mut self, world: &mut World, conn: u64) {
+        let Some(at) = self.by_conn.remove(&conn) else { return };
+        // What was on its way between two shards is there within a moment, or not at all.
+        let until_us = world.now_us + 1000;
+        let lost: Vec<Asked> = self.list[at].link.take_pending();
+        world.totals.add(Counted::RequestsUnknown, lost.len() as u64);
+        self.list[at].link.on_gone();
+        self.list[at].maker.rests_until_us = until_us;
+        for asked in lost {
+            self.on_unknown(at, asked.what, until_us);
+        }
+    }
+
+    /// Nobody will say what became of a request; if it is carried out, then before `until_us`.
+    pub(super) fn on_unknown(&mut self, at: usize, what: What, until_us: u64) {
+        match what {
+            What::Purge { queue, uid, number } => self.truth.part_mut(queue, uid).purges[number].until_us = until_us,
+            What::Redrive { queue, uid } => self.truth.part_mut(queue, uid).redriven_until_us = until_us,
+            What::Step(_) => self.list[at].maker.is_asking = false,
+            what => self.on_admin_unknown(what),
+        }
+    }
+
+    /// What happened to the node. Where the creation of a queue may have been lost with a block, nobody uses queues any more.
+    pub(super) fn see(&mut self, world: &mut World, history: &History) {
+        self.truth.decayed = history.decayed;
+        self.truth.read_failed |= history.read_failed;
+        let read_errors = world.totals.get(Counted::ReadErrors);
+        if read_errors > self.read_errors {
+            self.read_errors = read_errors;
+            self.truth.read_errors_us.push(world.now_us);
+        }
+        if world.control_lost && self.is_running {
+            self.stop(world);
+        }
+    }
+
+    /// Nothing is done any more.
+    pub(super) fn stop(&mut self, world: &mut World) {
+        self.is_running = false;
+        for at in 0..self.list.len() {
+            if let Some(conn) = self.list[at].link.conn() {
+                world.close(conn);
+                self.on_gone(world, conn);
+            }
+        }
+    }
+
+    // --- what is done at a tick -------------------------------------------------------------------------------------------------
+
+    /// One thing of a random consumer.
+    pub(super) fn tick(&mut self, world: &mut World, history: &History) {
+        self.see(world, history);
+        let at = self.dice.below(self.list.len() as u64) as usize;
+        if !self.is_running || !self.is_ready(world, at) {
+            return;
+        }
+        world.totals.note(Counted::QueueSteps);
+        if self.prepare(world, at) {
+            return;
+        }
+        match self.dice.below(1000) {
+            0..=219 => self.produce(world, at),
+            220..=499 => self.receive(world, at),
+            500..=749 => self.settle(world, at),
+            750..=859 => self.follow(world, at),
+            860..=929 => self.go_on_with_step(world, at),
+            930..=959 => self.browse(world, at),
+            960..=968 => self.delete(world, at),
+            969..=971 => self.purge(world, at),
+            972..=975 => self.redrive(world, at),
+            976..=985 => self.ask_offset(world, at),
+            _ => self.change_queues(world, at),
+        }
+    }
+
+    /// Whether a consumer has a connection and may send; else it connects.
+    pub(super) fn is_ready(&mut self, world: &mut World, at: usize) -> bool {
+        if self.list[at].link.conn().is_none() {
+            let shard = self.dice.below(u64::from(world.params.shards)) as usize;
+            if let Some(conn) = self.list[at].link.connect(world, shard) {
+                self.by_conn.insert(conn, at);
+            }
+            return false;
+        }
+        self.list[at].link.is_open() && self.list[at].link.pending().count() < WINDOW
+    }
+
+    pub(super) fn is_asked(&self, at: usize, is_it: impl Fn(&What) -> bool) -> bool {
+        self.list[at].link.pending().any(|asked| is_it(&asked.what))
+    }
+
+    pub(super) fn send(&mut self, world: &mut World, at: usize, kind: Kind, what: What, meta: impl FnOnce(&mut Vec<u8>)) {
+        let asked = Asked { sent_us: world.now_us, utc_us: world.utc_us(), what };
+        self.list[at].link.send(world, kind, asked, meta);
+    }
+
+    /// Wishes of the next message. Groups and ids are few, so that they meet.
+    fn wishes(&mut self, world: &World) -> Wishes {
+        let dice = &mut self.dice;
+        let utc_us = world.utc_us();
+        Wishes {
+            deliver_at_us: dice.chance(20).then(|| utc_us - 200_000 + dice.below(3_000_000) as i64),
+            priority: dice.chance(40).then(|| dice.below(10) as u8),
+            ttl_ms: dice.chance(8).then(|| dice.within(300..6000) as u32),
+            group: dice.chance(40).then(|| dice.below(4) as u8),
+            id: dice.chance(30).then(|| dice.below(40) as u16),
+        }
+    }
+
+    /// A batch of some messages for a partition goes into `batch`; answers their numbers.
+    pub(super) fn write_batch(
+        &mut self,
+        world: &World,
+        uid: u64,
+        mark: ProducerMark,
+        step: Option<usize>,
+        batch: &mut Vec<u8>,
+    ) -> Range<u64> {
+        let first = self.truth.records.next();
+        for _ in 0..self.dice.within(1..5) {
+            let wishes = self.wishes(world);
+            self.truth.records.push(&mut self.builder, Records::new_record(uid, world.now_us, wishes, step));
+        }
+        batch.clear();
+        self.builder.finish_plain(batch, mark);
+        first..self.truth.records.next()
+    }
+
+    fn produce(&mut self, world: &mut World, at: usize) {
+        let Some(uid) = self.some_partition(false) else { return };
+        let mut batch = Vec::new();
+        let ids = self.write_batch(world, uid, ProducerMark::default(), None, &mut batch);
+        let level = if self.dice.chance(70) { Level::Durable } else { Level::LeaderDurable };
+        let asked = Asked { sent_us: world.now_us, utc_us: world.utc_us(), what: What::Produce { uid, ids } };
+        self.list[at].link.send_with(world, Kind::Produce, asked, &batch, |out| {
+            let mut writer = ProduceRequestWriter::begin(out, level, 0);
+            writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
+            writer.finish(out);
+        });
+    }
+
+    fn receive(&mut self, world: &mut World, at: usize) {
+        let surplus = self.list[at].held.len().saturating_sub(HELD_MAX);
+        self.list[at].held.drain(..surplus);
+        if self.is_asked(at, |what| matches!(what, What::Receive { .. })) {
+            return;
+        }
+        let Some(queue) = self.some_queue() else { return };
+        let uids = self.topics[self.truth.queues[queue].topic].uids.clone();
+        let one = uids[self.dice.below(uids.len() as u64) as usize];
+        let partitions = if world.params.shards == 1 && self.dice.chance(30) { uids } else { vec![one] };
+        let max = self.dice.within(1..12) as u32;
+        let wait_ms = if self.dice.chance(50) { self.dice.below(800) as u32 } else { 0 };
+        let max_bytes = if self.dice.chance(20) { self.dice.within(100..2000) as u32 } else { 1 << 20 };
+        let visibility_ms = if self.dice.chance(30) { self.dice.within(100..1500) as u32 } else { 0 };
+        self.ask_for(world, at, queue, partitions, (max, max_bytes, wait_ms, visibility_ms));
+    }
+
+    /// Asks for messages: how many, how many bytes, how long to wait and for how long to lease.
+    pub(super) fn ask_for(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        queue: usize,
+        partitions: Vec<u64>,
+        (max_messages, max_bytes, wait_ms, visibility_ms): (u32, u32, u32, u32),
+    ) {
+        let of = &self.truth.queues[queue];
+        let lease_ms = if visibility_ms == 0 { of.rules.visibility_ms } else { visibility_ms };
+        let consumer = format!("consumer-{at}");
+        let uids = partitions.clone();
+        let queue_uid = self.truth.queues[queue].uid;
+        let request =
+            ReceiveRequest { queue_uid, max_messages, max_bytes, wait_ms, visibility_ms, consumer: &consumer, partitions: List::of(&uids) };
+        let what = What::Receive { queue, partitions, lease_us: u64::from(lease_ms) * 1000 };
+        self.send(world, at, Kind::Receive, what, |out| request.encode(out));
+    }
+
+    /// Some tokens of one queue. Mostly each is used once; some again, some late, and some never were.
+    fn settle(&mut self, world: &mut World, at: usize) {
+        let Some(first) = self.some_held(at) else { return };
+        let (queue, uid) = (first.0.0, first.0.1);
+        let mut wanted = vec![first];
+        for _ in 0..self.dice.below(4) {
+            let other = self.some_held(at).expect("one is there");
+            if other.0.0 == queue && other.0.1 == uid && !wanted.contains(&other) {
+                wanted.push(other);
+            }
+        }
+        let mut list = Vec::with_capacity(wanted.len());
+        for (place, lease) in wanted {
+            let (action, wire, delay_ms, is_kept) = self.some_action(world);
+            let is_foreign = self.dice.once_in(50);
+            let lease = if is_foreign { FOREIGN_LEASE + self.dice.below(9) } else { lease };
+            if !is_kept && !is_foreign {
+                self.list[at].held.retain(|held| *held != (place, lease));
+            }
+            list.push((place, lease, (!is_foreign).then_some(action), wire, delay_ms));
+        }
+        self.settle_all(world, at, queue, list);
+    }
+
+    /// What to do with a token: also what that is on the wire, its delay, and whether the token is used again all the same.
+    fn some_action(&mut self, world: &World) -> (Action, SettleAction, u32, bool) {
+        let is_kept = self.dice.chance(10);
+        let utc_us = world.utc_us();
+        match self.dice.below(100) {
+            0..=59 => (Action::Ack, SettleAction::Ack, 0, is_kept),
+            60..=69 => {
+                let delay_ms = self.dice.below(2000) as u32;
+                (Action::Nack { due_utc_us: utc_us + i64::from(delay_ms) * 1000 }, SettleAction::Nack, delay_ms, is_kept)
+            }
+            70..=77 => (Action::Nack { due_utc_us: utc_us }, SettleAction::Nack, DELAY_BY_POLICY, is_kept),
+            78..=87 => {
+                let ms = self.dice.within(100..2000) as u32;
+                (Action::Extend { ms }, SettleAction::Extend, ms, true)
+            }
+            88..=95 => (Action::Release, SettleAction::Release, 0, is_kept),
+            _ => (Action::Reject, SettleAction::Reject, 0, is_kept),
+        }
+    }
+
+    /// Sends what becomes of tokens of one queue; `None` for an action with a token that never was.
+    pub(super) fn settle_all(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        queue: usize,
+        list: Vec<(Place, u64, Option<Action>, SettleAction, u32)>,
+    ) {
+        let (life, sent_us) = (world.life, world.now_us);
+        let rules = self.truth.queues[queue].rules;
+        let mut entries = Vec::with_capacity(list.len());
+        let mut wire = Vec::with_capacity(list.len());
+        for (place, lease, action, on_wire, delay_ms) in list {
+            let end = action.map(|action| {
+                let token = self.truth.message_mut(place).token_mut(lease).expect("held");
+                let action = match action {
+                    Action::Nack { due_utc_us } if delay_ms == DELAY_BY_POLICY => {
+                        Action::Nack { due_utc_us: due_utc_us + rules.retry_us_min(token.deliveries) as i64 }
+                    }
+                    action => action,
+                };
+                token.ends.push(End { action, sent_us, life, answer: Answer::Open });
+                token.ends.len() - 1
+            });
+            entries.push(Settling { place, lease, end });
+            let reason = if matches!(on_wire, SettleAction::Nack | SettleAction::Reject) { "not today" } else { "" };
+            wire.push(SettleEntry { partition_uid: place.1, offset: place.2, lease, action: on_wire, delay_ms, reason });
+        }
+        let consumer = format!("consumer-{at}");
+        let request = SettleRequest { queue_uid: self.truth.queues[queue].uid, consumer: &consumer, entries: List::of(&wire) };
+        self.send(world, at, Kind::Settle, What::Settle { queue, entries }, |out| request.encode(out));
+    }
+
+    pub(super) fn some_held(&mut self, at: usize) -> Option<(Place, u64)> {
+        let truth = &self.truth;
+        self.list[at].held.retain(|(place, _)| truth.queues[place.0].is_live());
+        let held = &self.list[at].held;
+        // Mostly the newest ones: of the others the leases are over.
+        let recent = if self.dice.chance(80) { held.len().min(4) } else { held.len() };
+        (!held.is_empty()).then(|| held[held.len() - 1 - self.dice.below(recent as u64) as usize])
+    }
+
+    /// Reads a topic on, so that it is known what is there.
+    fn follow(&mut self, world: &mut World, at: usize) {
+        let Some(uid) = self.some_partition(true) else { return };
+        self.read_on(world, at, uid);
+    }
+
+    pub(super) fn read_on(&mut self, world: &mut World, at: usize, uid: u64) {
+        let offset = self.read_to(uid);
+        self.read_from(world, at, uid, offset);
+    }
+
+    pub(super) fn read_from(&mut self, world: &mut World, at: usize, uid: u64, offset: u64) {
+        self.send(world, at, Kind::Fetch, What::Fetch { uid, offset }, |out| {
+            let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 0, 1, 64 << 10);
+            writer.push(out, &FetchEntry { partition_uid: uid, offset, max_bytes: 32 << 10 });
+            writer.finish(out);
+        });
+    }
+
+    fn browse(&mut self, world: &mut World, at: usize) {
+        let Some((queue, uid)) = self.some_part() else { return };
+        let from = if self.dice.chance(50) { 0 } else { self.dice.below(self.truth.records.read_to(uid) + 1) };
+        let states = [BrowseState::Any, BrowseState::Any, BrowseState::Leased, BrowseState::Dead, BrowseState::Delayed, BrowseState::Ready];
+        let state = states[self.dice.below(6) as usize];
+        let max_messages = self.dice.within(1..400) as u32;
+        let request = BrowseRequest { queue_uid: self.truth.queues[queue].uid, partition_uid: uid, from, max_messages, state };
+        self.send(world, at, Kind::Browse, What::Browse { queue, uid, from, wanted: state }, |out| request.encode(out));
+    }
+
+    fn delete(&mut self, world: &mut World, at: usize) {
+        let Some((queue, uid)) = self.some_part() else { return };
+        let end = self.truth.records.read_to(uid);
+        let offset = end.saturating_sub(1 + self.dice.below(20));
+        let place = (queue, uid, offset);
+        self.truth.message_mut(place).delete_sent = true;
+        let entries = [MessageAt { partition_uid: uid, offset }];
+        let request = DeleteMessagesRequest { queue_uid: self.truth.queues[queue].uid, entries: List::of(&entries) };
+        self.send(world, at, Kind::DeleteMessages, What::Delete { place }, |out| request.encode(out));
+    }
+
+    fn purge(&mut self, world: &mut World, at: usize) {
+        let Some((queue, uid)) = self.some_part() else { return };
+        let part = self.truth.part_mut(queue, uid);
+        part.purges.push(Purge { until_us: u64::MAX });
+        let number = part.purges.len() - 1;
+        let uids = [uid];
+        let request = PurgeRequest { queue_uid: self.truth.queues[queue].uid, partitions: List::of(&uids) };
+        self.send(world, at, Kind::Purge, What::Purge { queue, uid, number }, |out| request.encode(out));
+    }
+
+    pub(super) fn redrive(&mut self, world: &mut World, at: usize) {
+        let Some((queue, uid)) = self.some_part() else { return };
+        self.redrive_part(world, at, queue, uid);
+    }
+
+    pub(super) fn redrive_part(&mut self, world: &mut World, at: usize, queue: usize, uid: u64) {
+        // One at a time: then its answer says until when it was carried out.
+        if self.truth.part_mut(queue, uid).redriven_until_us == u64::MAX {
+            return;
+        }
+        self.truth.part_mut(queue, uid).redriven_until_us = u64::MAX;
+        let max_messages = if self.is_draining { 0 } else { self.dice.below(4) as u32 };
+        let partitions = [uid];
+        let flags = RedriveFlags::default();
+        let request = RedriveRequest { queue_uid: self.truth.queues[queue].uid, flags, max_messages, partitions: List::of(&partitions) };
+        self.send(world, at, Kind::Redrive, What::Redrive { queue, uid }, |out| request.encode(out));
+    }
+}
