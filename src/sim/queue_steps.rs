@@ -234,7 +234,7 @@ impl Workers {
         }
         let is_about_leases = matches!(code, ErrorCode::UnknownLease | ErrorCode::LeaseExpired | ErrorCode::LeaseLost);
         let is_live = step.acks.iter().all(|((queue, ..), ..)| self.truth.queues[*queue].is_live());
-        if !is_about_leases && !(code == ErrorCode::UnknownQueue && !is_live) {
+        if !is_about_leases && (code != ErrorCode::UnknownQueue || is_live) {
             return Err(format!("step {number} is refused with {code:?}: {step:?}"));
         }
         world.totals.note(Counted::StepsRefused);
