@@ -289,7 +289,8 @@ impl Workers {
 
     /// An entry of a partition was refused as a whole.
     fn check_part_code(&self, (queue, uid): (usize, u64), code: ErrorCode) -> Check {
-        let is_damage = code == ErrorCode::Damaged;
+        // Out of range: what was purged or deleted while it was being read, and dropped.
+        let is_damage = matches!(code, ErrorCode::Damaged | ErrorCode::OffsetOutOfRange);
         if code.retriable() && code != ErrorCode::UnknownPartition || is_damage || self.truth.decayed || !self.truth.queues[queue].is_live()
         {
             return Ok(());
@@ -351,6 +352,10 @@ impl Workers {
         for (queue_uid, partition, of) in seen {
             world.totals.note(Counted::LettersSeen);
             let Some(queue) = self.truth.queues.iter().position(|queue| queue.uid == queue_uid) else {
+                // That of one whose creation was not answered is not known.
+                if self.truth.queues.iter().any(|queue| queue.uid == 0) {
+                    continue;
+                }
                 return Err(format!("a letter is from queue {queue_uid}, which never was"));
             };
             if self.truth.queues[queue].is_live() && !self.truth.decayed {

@@ -38,7 +38,7 @@ impl Workers {
     fn is_at_rest(&self) -> bool {
         let is_open = |state: State| matches!(state, State::Wanted | State::Creating | State::Deleting);
         self.list.iter().all(|worker| worker.link.is_open() && !worker.link.is_waiting())
-            && self.truth.queues.iter().all(|queue| !is_open(queue.state) && !(queue.is_live() && queue.is_paused))
+            && self.truth.queues.iter().all(|queue| !(is_open(queue.state) || queue.is_live() && queue.is_paused))
             && (self.truth.decayed || (0..self.list.len()).all(|at| !self.has_open_step(at)))
     }
 

@@ -234,7 +234,7 @@ impl Workers {
         }
         let is_about_leases = matches!(code, ErrorCode::UnknownLease | ErrorCode::LeaseExpired | ErrorCode::LeaseLost);
         let is_live = step.acks.iter().all(|((queue, ..), ..)| self.truth.queues[*queue].is_live());
-        if !is_about_leases && !(code == ErrorCode::UnknownQueue && !is_live) {
+        if !is_about_leases && (code != ErrorCode::UnknownQueue || is_live) {
             return Err(format!("step {number} is refused with {code:?}: {step:?}"));
         }
         world.totals.note(Counted::StepsRefused);
@@ -263,7 +263,8 @@ impl Workers {
         let Some(mut token) = message.token(lease).cloned() else { return false };
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         token.ends.remove(number);
-        is_newest && token.is_held(now_us) && !message.delete_sent && part.purges.is_empty()
+        let is_unread = self.truth.may_be_unread(token.asked_us);
+        is_newest && !is_unread && token.is_held(now_us) && !message.delete_sent && part.purges.is_empty()
     }
 
     /// Whether a consumer's step is not over.

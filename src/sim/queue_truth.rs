@@ -323,6 +323,11 @@ impl Truth {
         Err(format!("{}, partition {uid}: (9 - priority, offset) come in one reply as {ranks:?}", self.queues[queue].name))
     }
 
+    /// Whether a read has failed since: what it was for is passed over as damaged, and so over for a queue, until the process ends.
+    pub(super) fn may_be_unread(&self, since_us: u64) -> bool {
+        self.read_errors_us.last().is_some_and(|at_us| *at_us >= since_us)
+    }
+
     /// A request of a lease's holder was refused with `code`; it was sent when the lease's `number`th end was noted.
     pub(super) fn check_refusal(&self, (queue, uid, offset): Place, lease: u64, number: usize, code: ErrorCode, now_us: u64) -> Check {
         if self.decayed {
@@ -342,7 +347,8 @@ impl Truth {
                 || matches!(other.action, super::queue_message::Action::Extend { .. })
                 || other.answer == super::queue_message::Answer::Never
         });
-        let may_be_gone = message.delete_sent || part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
+        let is_unread = self.may_be_unread(token.asked_us);
+        let may_be_gone = is_unread || message.delete_sent || part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         let wrong = |why: &str| Err(format!("{}, partition {uid}, offset {offset}: {code:?} for {token:?}, and {why}", of.name));
         if is_newest && is_untouched && token.void_us.is_none() && !may_be_gone && now_us < token.holds_until_us() {
@@ -383,7 +389,9 @@ impl Truth {
             if message.settled_us.is_some_and(|settled_us| settled_us <= asked_us) {
                 return wrong(*offset, format!("it is settled, and shown as {state:?}: {message:?}"));
             }
-            let Some(held) = part.held(message, now_us).filter(|held| held.got_us <= asked_us) else { continue };
+            let Some(held) = part.held(message, now_us).filter(|held| held.got_us <= asked_us && !self.may_be_unread(held.asked_us)) else {
+                continue;
+            };
             if (*state, *lease, *deliveries) != (MessageState::Leased, held.lease, held.deliveries) {
                 return wrong(*offset, format!("{held:?} is shown as {state:?} with lease {lease}, delivered {deliveries} times"));
             }
@@ -392,6 +400,9 @@ impl Truth {
             return Ok(());
         }
         for (offset, record) in self.records.stored(uid, from).take_while(|(offset, _)| *offset < reply.next) {
+            if self.may_be_unread(record.sent_us) {
+                continue;
+            }
             let held = part.messages.get(&offset).and_then(|message| part.held(message, now_us)).filter(|held| held.got_us <= asked_us);
             let was_there = record.known_us.is_some_and(|known_us| known_us <= asked_us);
             let is_due =

@@ -11,6 +11,7 @@ use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{PartitionUid, SubscriptionUid};
 use crate::metrics::ShardCounters;
+use crate::mutants::Mutant;
 use crate::subscription::queue::{EndRefused, Ending, QueueNote};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -74,7 +75,11 @@ impl Shard {
         {
             holder.over_us = now.mono_us + queue.rules.consumer_timeout_us;
         }
-        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Settle(results)));
+        let answer = Awaited::Answer(caller, Settled::Settle(results));
+        match self.log.mutants().has(Mutant::AckMessageEarly) {
+            true => self.queues.wait_for_nothing(answer),
+            false => self.queues.wait_for_notes(answer),
+        }
         Ok(Taken::Yes)
     }
 
