@@ -8,6 +8,7 @@ mod producers;
 mod queue_dead_letters;
 mod queue_messages;
 mod queue_metrics;
+mod queue_unread;
 mod queues;
 mod requests;
 mod steps;

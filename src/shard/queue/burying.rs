@@ -248,7 +248,13 @@ impl Shard {
         let topic = self.view.topic(queue.view.dead_letter_topic().unwrap_or_default()).filter(|_| self.phase == Phase::Serving);
         let from = self.view.find_partition(key.1).map(|(_, place)| place.number);
         let (Some(topic), Some(number)) = (topic, from) else { return self.end_burial(now, key, Some(now.mono_us)) };
-        let written = self.write_letters(key, number, &burial.offsets, &collected.parts[0], topic);
+        let found = &collected.parts[0];
+        let here = self.queues.parts.get_mut(&key).expect("seen above");
+        let doubtful = burial.offsets.iter().filter(|offset| is_gone(found, **offset) && !here.is_unreadable(**offset)).count();
+        if doubtful > 0 {
+            return self.end_burial(now, key, Some(now.mono_us + RETRY_US));
+        }
+        let written = self.write_letters(key, number, &burial.offsets, found, topic);
         let place = topic.partitions[number as usize % topic.partitions.len()].clone();
         if !self.remember_stuck(now, key, &topic.name.clone(), &written) {
             return;

@@ -37,6 +37,13 @@ const PENDING_MAX: usize = 65_536;
 /// Messages that one turn deals with when they are due, per part: about half a millisecond.
 const DUE_AT_ONCE: usize = 1_000;
 
+/// So often, with [`UNREAD_PAUSE_US`] between two of them, something cannot be read until it is given up.
+const READS: u8 = 3;
+/// What was not read waits so long before it is tried again.
+pub(super) const UNREAD_PAUSE_US: u64 = 1_000_000;
+/// Places in one part that could not be read of which is known how often.
+const UNREAD_MAX: usize = 1000;
+
 /// One queue in one partition of this shard.
 #[derive(Debug)]
 pub(super) struct PartHere {
@@ -52,9 +59,32 @@ pub(super) struct PartHere {
     /// How far its partition went when this shard began to serve it: what was there then is looked at before anything is delivered, so that priorities and
     /// groups hold over a restart.
     pub(super) look_first_to: u64,
+    /// What could not be read, by its first offset: how often.
+    unread: BTreeMap<u64, u8>,
 }
 
 impl PartHere {
+    /// What begins at `from` could not be read once more, or does not check: whether that is to be believed. One failed read may pass.
+    pub(super) fn is_unreadable(&mut self, from: u64) -> bool {
+        if self.unread.len() == UNREAD_MAX && !self.unread.contains_key(&from) {
+            self.unread.pop_first();
+        }
+        let times = self.unread.entry(from).or_default();
+        *times += 1;
+        let is_believed = *times >= READS;
+        if is_believed {
+            self.unread.remove(&from);
+        }
+        is_believed
+    }
+
+    /// What begins at `from` was read.
+    pub(super) fn was_read(&mut self, from: u64) {
+        if !self.unread.is_empty() {
+            self.unread.remove(&from);
+        }
+    }
+
     /// The time of the oldest message that is not settled, UTC microseconds.
     pub(super) fn oldest_us(&self, partition: &Partition) -> Option<i64> {
         let settled_to = self.part.settled_to();
@@ -104,6 +134,8 @@ pub(super) enum Awaited {
     Answer(Caller, Settled),
     /// Messages that are dead: the burial of this ticket.
     Burial(u64),
+    /// What the next state file tells.
+    State,
 }
 
 /// All queues of a shard.
@@ -324,7 +356,16 @@ impl Shard {
         }
         let is_over = self.log.mutants().has(Mutant::EndLeasesAtStart);
         part.resume(if is_over { Now { mono_us: 0, ..now } } else { now });
-        let here = PartHere { part, slot, group: partition.group, due_us: u64::MAX, is_looking: false, look_from_us: 0, look_first_to };
+        let here = PartHere {
+            part,
+            slot,
+            group: partition.group,
+            due_us: u64::MAX,
+            is_looking: false,
+            look_from_us: 0,
+            look_first_to,
+            unread: BTreeMap::new(),
+        };
         self.queues.parts.insert(key, here);
         self.queues.by_partition.entry(key.1).or_default().push(key.0);
         self.queues.behind.insert(key);
@@ -388,6 +429,7 @@ impl Shard {
                 Awaited::Leases(ticket) => self.on_leases_durable(now, ticket, effects),
                 Awaited::Answer(caller, settled) => settled.reply(&caller, effects),
                 Awaited::Burial(ticket) => self.read_dead(now, ticket, effects),
+                Awaited::State => self.queues.keeping.on_told_durable(),
             }
         }
         self.release_letters(now, effects);

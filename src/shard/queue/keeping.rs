@@ -1,15 +1,16 @@
 //! Keeping: the state file, in which queues stand so that a start need not read more of the log than its end.
 //!
-//! How it goes: a segment is full -> the file is put together, a piece in each turn -> written -> then the segment is sealed, with a checkpoint that names the
-//! file's generation. Pieces may tell of later moments than the checkpoint covers: notes behind it say the same again.
+//! How it goes: a segment is full -> the file is put together, a piece in each turn -> what it tells is durable in the log as well -> the file is written -> then the
+//! segment is sealed, with a checkpoint that names the file's generation. Pieces may tell of later moments than the checkpoint covers: notes behind it say the same
+//! again.
 //!
-//! Invariants: no checkpoint covers a note that is not in the file it names; one file is under way at a time; a turn looks at no more than
-//! [`LOOKED_AT_ONCE`] messages.
+//! Invariants: no checkpoint covers a note that is not in the file it names, and no file tells what the log may not know after a crash (the acks of an atomic step
+//! without its batches, else); one file is under way at a time; a turn looks at no more than [`LOOKED_AT_ONCE`] messages.
 //!
 //! Not here: the notes (subscription/queue/stored.rs), the file (log/state_file.rs).
 
 use super::super::shard::Shard;
-use super::care::PartKey;
+use super::care::{Awaited, PartKey};
 use crate::effects::Effects;
 use crate::ids::BlockSeq;
 use crate::log::StateBuilder;
@@ -44,6 +45,17 @@ struct Next {
     cursor: SnapshotCursor,
     /// `None` while it is being written.
     builder: Option<StateBuilder>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Put together, piece by piece.
+    Telling,
+    /// Whole: what it tells is on its way to the disk with the log.
+    Told,
+    /// Nothing is in it that the log does not have.
+    Durable,
 }
 
 impl Keeping {
@@ -61,6 +73,11 @@ impl Keeping {
     pub(in crate::shard) fn read_mark(bytes: &[u8]) -> Result<u64, String> {
         let payload = envelope::open_image(bytes, STATE_MARK_SCHEMA, STATE_MARK_VERSION).map_err(|error| error.to_string())?;
         payload.try_into().map(u64::from_le_bytes).map_err(|_| "of another length".to_owned())
+    }
+
+    /// All that was told when the file was whole is durable.
+    pub(in crate::shard) fn on_told_durable(&mut self) {
+        self.next.as_mut().expect("it waits for this").stage = Stage::Durable;
     }
 
     /// The file is durable.
@@ -86,14 +103,37 @@ impl Shard {
                 part: None,
                 cursor: SnapshotCursor::default(),
                 builder: Some(StateBuilder::new(generation, bytes)),
+                stage: Stage::Telling,
             });
         }
-        let next = self.queues.keeping.next.as_mut().expect("just made");
-        let Some(mut builder) = next.builder.take() else { return false };
+        let next = self.queues.keeping.next.as_ref().expect("just made");
+        if next.builder.is_none() {
+            return false;
+        }
+        match next.stage {
+            Stage::Telling => self.tell_queues(),
+            Stage::Told => {}
+            Stage::Durable if self.log.is_state_free() => {
+                let builder = self.queues.keeping.next.as_mut().and_then(|next| next.builder.take()).expect("seen above");
+                tracing::debug!(shard = self.id.0, bytes = builder.len(), "the state of queues is written");
+                self.log.write_state(&mut self.slab, effects, builder);
+            }
+            Stage::Durable => {}
+        }
+        false
+    }
+
+    /// Tells the next piece.
+    fn tell_queues(&mut self) {
+        let next = self.queues.keeping.next.as_mut().expect("the caller's");
+        let builder = next.builder.as_mut().expect("it is not being written");
         let mut left = LOOKED_AT_ONCE;
-        loop {
+        while left > 0 {
             let from = next.part.map_or(Bound::Unbounded, Bound::Excluded);
-            let Some((key, here)) = self.queues.parts.range((from, Bound::Unbounded)).next() else { break };
+            let Some((key, here)) = self.queues.parts.range((from, Bound::Unbounded)).next() else {
+                next.stage = Stage::Told;
+                return self.queues.wait_for_notes(Awaited::State);
+            };
             let mut notes = Vec::new();
             let committed_end = self.partitions.get(here.slot).map_or(0, Partition::committed_end);
             let is_last = here.part.snapshot(&mut next.cursor, committed_end, &mut left, &mut notes);
@@ -104,17 +144,6 @@ impl Shard {
             if is_last {
                 (next.part, next.cursor) = (Some(*key), SnapshotCursor::default());
             }
-            if left == 0 {
-                next.builder = Some(builder);
-                return false;
-            }
         }
-        if self.log.is_state_free() {
-            tracing::debug!(shard = self.id.0, bytes = builder.len(), "the state of queues is written");
-            self.log.write_state(&mut self.slab, effects, builder);
-        } else {
-            next.builder = Some(builder);
-        }
-        false
     }
 }

@@ -1,19 +1,20 @@
 //! Looking at batches: at once when they are appended, else read from the log.
 //!
-//! Invariants: a part looks at batches in order, each once; what it cannot read is passed over and told; a part whose partition has batches that it has not
+//! Invariants: a part looks at batches in order, each once; what it cannot read, also when it tries again, is passed over and told; a part whose partition has batches that it has not
 //! looked at stands in `behind`, unless it is looking.
 //!
 //! Not here: what is seen (subscription/queue/look.rs).
 
 use super::super::shard::{Phase, Shard};
 use super::burying::BURIAL_TICKET;
-use super::care::PartKey;
+use super::care::{PartHere, PartKey, UNREAD_PAUSE_US};
 use crate::effects::{Effects, Now};
 use crate::ids::PartitionUid;
 use crate::subscription::queue::{Looked, Stamp};
 use crate::subscription::{Collected, Wants};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use tramline_wire::batch::{BATCH_APPEND_TIME, BatchView, LeaderStamp};
+use tramline_wire::error::ErrorCode;
 
 /// Parts for which batches are being read, at most.
 const LOOKING_MAX: usize = 4;
@@ -112,9 +113,12 @@ impl Shard {
         let found = &collected.parts[0];
         // What lies below was trimmed or has expired.
         here.part.look_past(now, partition.log_start());
-        let mut missing = found.missing.iter().peekable();
+        let mut missing = found.missing.iter().filter(|(range, _)| range.end != u64::MAX).peekable();
         for batch in &found.batches {
-            while let Some((range, _)) = missing.next_if(|(range, _)| range.end <= batch.base_offset) {
+            while let Some((range, code)) = missing.next_if(|(range, _)| range.end <= batch.base_offset) {
+                if !may_pass(here, now, range, *code) {
+                    return self.queues.refresh(now, key);
+                }
                 here.part.look_past(now, range.end);
             }
             let Ok(view) = BatchView::parse(batch.bytes.as_slice()) else { continue };
@@ -124,11 +128,23 @@ impl Shard {
                 return self.queues.refresh(now, key);
             }
         }
-        for (range, _) in missing.filter(|(range, _)| range.end != u64::MAX) {
+        for (range, code) in missing {
+            if !may_pass(here, now, range, *code) {
+                break;
+            }
             here.part.look_past(now, range.end);
         }
         self.queues.refresh(now, key);
     }
+}
+
+/// Whether what was not found may be passed over: settled for good. Otherwise it is read again, after a pause.
+fn may_pass(here: &mut PartHere, now: Now, range: &Range<u64>, code: ErrorCode) -> bool {
+    let is_gone = code == ErrorCode::OffsetOutOfRange || range.end <= here.part.looked_to() || here.is_unreadable(range.start);
+    if !is_gone {
+        here.look_from_us = now.mono_us + UNREAD_PAUSE_US;
+    }
+    is_gone
 }
 
 impl super::care::QueueCare {

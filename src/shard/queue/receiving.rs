@@ -6,7 +6,7 @@
 //! Not here: which messages (subscription/queue), reading (subscription/collect).
 
 use super::super::shard::{Phase, Shard, Taken};
-use super::care::{Awaited, Holder, PartHere, QueueHere, of_queue};
+use super::care::{Awaited, Holder, PartHere, QueueHere, UNREAD_PAUSE_US, of_queue};
 use super::lease_number;
 use crate::api::{self, ApiError};
 use crate::bytes::Bytes;
@@ -26,8 +26,6 @@ const RECEIVES_MAX: usize = 20_000;
 const FILLINGS_MAX: usize = 1_000;
 /// Among the waits: not a receive's, but the time at which the holder of an exclusive queue may lose it.
 const HOLDER: u64 = u64::MAX;
-/// A message that the disk did not give waits so long before it is tried again.
-const UNREAD_PAUSE_US: u64 = 1_000_000;
 /// Payload of one reply, at most, unless one batch is larger.
 const RECEIVE_BYTES_MAX: u32 = 1 << 20;
 
@@ -281,6 +279,7 @@ impl Shard {
         for ((partition, leases), found) in filling.leased.into_iter().zip(collected.parts) {
             let key = (filling.queue, partition);
             let (mut notes, mut delivered) = (Vec::new(), Vec::with_capacity(leases.len()));
+            let mut error = ErrorCode::Ok;
             for leased in leases {
                 let Some(here) = self.queues.parts.get_mut(&key) else { continue };
                 let (offset, lease) = (leased.offset, leased.lease);
@@ -290,17 +289,27 @@ impl Shard {
                 }
                 match standing(&found, offset) {
                     _ if filling.is_orphaned => here.part.undo_lease(now, &rules, offset, lease, 0, &mut notes),
-                    Standing::Here => delivered.push(leased),
-                    Standing::Damaged => here.part.bury_damaged(now, offset, &mut notes),
+                    Standing::Here => {
+                        here.was_read(offset);
+                        delivered.push(leased);
+                    }
+                    Standing::Damaged if here.is_unreadable(offset) => {
+                        here.part.bury_damaged(now, offset, &mut notes);
+                        error = ErrorCode::Damaged;
+                    }
                     Standing::NotRead => here.part.undo_lease(now, &rules, offset, lease, 0, &mut notes),
-                    Standing::Failed => here.part.undo_lease(now, &rules, offset, lease, UNREAD_PAUSE_US, &mut notes),
+                    Standing::Damaged => here.part.undo_lease(now, &rules, offset, lease, UNREAD_PAUSE_US, &mut notes),
+                    Standing::Failed(code) => {
+                        here.part.undo_lease(now, &rules, offset, lease, UNREAD_PAUSE_US, &mut notes);
+                        error = code;
+                    }
                 }
             }
             if !notes.is_empty() {
                 self.queues.say(key, notes);
                 self.queues.refresh(now, key);
             }
-            let error = if delivered.is_empty() { found.missing.first().map_or(ErrorCode::Ok, |(_, code)| *code) } else { ErrorCode::Ok };
+            let error = if delivered.is_empty() { error } else { ErrorCode::Ok };
             if !delivered.is_empty() || !error.is_ok() {
                 sent.push((partition, error, only_with(found.batches, &delivered), delivered));
             }
@@ -422,8 +431,8 @@ enum Standing {
     Damaged,
     /// It did not fit.
     NotRead,
-    /// The disk did not give it.
-    Failed,
+    /// The disk did not give it, or the partition is gone.
+    Failed(ErrorCode),
 }
 
 /// By a search in the batches, which are in order of offset: there may be as many of them as messages.
@@ -434,7 +443,7 @@ fn standing(found: &CollectedPart, offset: u64) -> Standing {
     }
     match found.missing.iter().find(|(range, _)| range.contains(&offset)) {
         Some((_, ErrorCode::Damaged)) => Standing::Damaged,
-        Some(_) => Standing::Failed,
+        Some((_, code)) => Standing::Failed(*code),
         None => Standing::NotRead,
     }
 }

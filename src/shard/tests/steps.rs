@@ -3,6 +3,7 @@
 use super::queue_messages::{Got, create_queue, offsets, pass_ms, receive, send, settle};
 use super::world::World;
 use crate::config::{DiskLevel, DiskLook};
+use crate::effects::{Effect, Token};
 use crate::sim::{Dice, TEARS};
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
 use tramline_wire::error::ErrorCode;
@@ -190,6 +191,55 @@ fn a_crash_leaves_all_of_a_step_or_nothing() {
         seen[usize::from(published)] += 1;
     }
     assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
+}
+
+/// A segment is sealed, and the state of queues kept with it, while the step's block is still being written: what is kept must not know more than the log.
+#[test]
+fn a_crash_while_a_segment_is_sealed_leaves_all_of_a_step_or_nothing() {
+    let mut lost = 0;
+    for seed in 0..60_u64 {
+        let mut dice = Dice(seed);
+        let mut scene = scene();
+        let (queue, input, output) = (scene.queue, scene.input, scene.output);
+        send(&mut scene.world, input, &[b"a", b"b", b"c"]);
+        let got = receive(&mut scene.world, queue, &[input], 1);
+        let other = scene.world.uids("out")[1];
+        let fill = |world: &mut World| world.produce(other, tramline_wire::level::Level::Durable, &[vec![1; 7_000]]);
+        while scene.world.shard.log.seal_ready().is_none() {
+            fill(&mut scene.world);
+            scene.world.turn();
+            while scene.world.disk.under_way.len() > 2 {
+                scene.world.complete(0);
+            }
+        }
+        let before: Vec<_> = scene.world.disk.under_way.iter().map(token_of).collect();
+        ask(&mut scene, &[&got[0]], &[(input, 1)], &[(output, &batch(b"out", UNMARKED))]);
+        scene.world.turn();
+        let held: Vec<_> = scene.world.disk.under_way.iter().map(token_of).filter(|token| !before.contains(token)).collect();
+        for _ in 0..dice.below(80) {
+            scene.world.turn();
+            let free: Vec<_> =
+                (0..scene.world.disk.under_way.len()).filter(|at| !held.contains(&token_of(&scene.world.disk.under_way[*at]))).collect();
+            if !free.is_empty() {
+                scene.world.complete(free[dice.below(free.len() as u64) as usize]);
+            }
+        }
+        scene.world = scene.world.crash(TEARS[dice.below(TEARS.len() as u64) as usize], &mut dice);
+        scene.world.settle();
+        let published = scene.world.read(output, 0).0.len() == 1;
+        let is_acked = settle(&mut scene.world, queue, &[(&got[0], SettleAction::Ack, 0)]) == [ErrorCode::UnknownLease];
+        let is_committed = committed(&mut scene, input) == 1;
+        assert!(published == is_acked && is_acked == is_committed, "seed {seed}: {published} {is_acked} {is_committed}");
+        lost += u32::from(!published);
+    }
+    assert!(lost > 10, "{lost}");
+}
+
+fn token_of(effect: &Effect) -> Token {
+    match effect {
+        Effect::Write { token, .. } | Effect::Read { token, .. } | Effect::File { token, .. } => *token,
+        other => panic!("{other:?} is none of the disk's"),
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!
 //! So a piece may tell of a later moment than the one before it: whatever has changed meanwhile stands in a note behind. What was looked at after the first
 //! piece is looked at again, so only what notes have told of such messages is kept. What a piece tells may be ahead of what is durable, but for messages
-//! that are not committed: nobody was answered then, and it is as right as its contrary.
+//! that are not committed: whoever keeps the pieces waits until the log has it as well.
 //!
 //! Not here: bytes (`note.rs`), files (log/state_file.rs).
 
