@@ -8,7 +8,7 @@ use tramline_client::{At, LeaseToken, Start};
 
 use crate::args;
 use crate::client::with_client;
-use crate::constants::QUEUE_IF_NOT_EXISTS;
+use crate::constants::{QUEUE_IF_NOT_EXISTS, TOKEN_TEXT_BYTES};
 use crate::consumer::start;
 use crate::failure::Failure;
 use crate::guard::{guard, guard_value};
@@ -75,6 +75,7 @@ pub unsafe extern "C" fn tramline_queue_delete(client: ClientHandle, queue: *con
 pub unsafe extern "C" fn tramline_token_text(token: Token, buffer: *mut c_char, buffer_len: usize) -> usize {
     guard_value(0, || {
         let text = lease_token(token).to_string();
+        debug_assert!(text.len() < TOKEN_TEXT_BYTES, "{text} is longer than the header says");
         // SAFETY: the caller says that `buffer_len` bytes can be written there, or gives null.
         unsafe { args::put_text(&text, buffer, buffer_len) }
     })
@@ -95,7 +96,7 @@ pub unsafe extern "C" fn tramline_token_parse(text: *const c_char, out: *mut Tok
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::constants::{E_ARGUMENT, OK, START_LATEST, START_OFFSET, START_TIME, TOKEN_TEXT_BYTES};
+    use crate::constants::{E_ARGUMENT, OK, START_LATEST, START_OFFSET, START_TIME};
 
     #[test]
     fn the_longest_token_has_the_bytes_of_the_header_and_is_read_back() {

@@ -168,8 +168,8 @@ static void settle_each(tramline_queue_consumer_t consumer, struct lease *leases
     REFUSED(tramline_queue_consumer_extend(consumer, leases[2].token, SECOND), TRAMLINE_CODE_LEASE_LOST);
     leases[2] = again;
     /* What the broker does not allow. */
-    REFUSED(tramline_queue_consumer_extend(consumer, again.token, SECOND / 10 - 1000), TRAMLINE_CODE_INVALID_REQUEST);
-    REFUSED(tramline_queue_consumer_nack(consumer, again.token, 86400001000, NULL), TRAMLINE_CODE_INVALID_REQUEST);
+    REFUSED(tramline_queue_consumer_extend(consumer, again.token, SECOND / 10 - 1000), TRAMLINE_CODE_INVALID_ATTRIBUTE);
+    REFUSED(tramline_queue_consumer_nack(consumer, again.token, 86400001000, NULL), TRAMLINE_CODE_INVALID_ATTRIBUTE);
 }
 
 /* A token goes to another process as text; one of another queue is none here. */
@@ -265,15 +265,15 @@ static void over_two_partitions(tramline_client_t client) {
     tramline_queue_consumer_t consumer, next;
     tramline_queue_consumer_metrics_t metrics;
     const tramline_message_t *const *messages;
-    static tramline_settlement_t many[500];
-    static tramline_settled_t results[500];
+    tramline_settlement_t many[7];
+    tramline_settled_t results[7];
     size_t count, done = 0;
     int seen[2] = {0, 0};
     for (int n = 0; n < 50; n++) {
-        send(client, "two", 0, 10);
+        send(client, "two", 4, 6); /* without 3, whose message id is delivered once */
     }
     OK(tramline_queue_consumer_open(client, "pair", NULL, &consumer));
-    while (done < 500 && failed == 0) {
+    while (done < 300 && failed == 0) {
         OK(tramline_queue_consumer_receive(consumer, 7, 60 * SECOND, &messages, &count));
         THAT(count >= 1 && count <= 7);
         for (size_t n = 0; n < count; n++) {
@@ -283,9 +283,9 @@ static void over_two_partitions(tramline_client_t client) {
         OK(tramline_queue_consumer_settle(consumer, many, count, results));
         done += count;
     }
-    THAT(done == 500 && seen[0] > 0 && seen[1] > 0);
+    THAT(done == 300 && seen[0] > 0 && seen[1] > 0);
     OK(tramline_queue_consumer_metrics(consumer, &metrics, sizeof metrics));
-    THAT(metrics.struct_size == sizeof metrics && metrics.messages == 500 && metrics.settled >= 500 && metrics.receives_sent > 0);
+    THAT(metrics.struct_size == sizeof metrics && metrics.messages == 300 && metrics.settled == 300 && metrics.receives_sent > 0);
     THAT(metrics.refusals == 0 && metrics.corrupt_batches == 0 && metrics.connections_opened >= 1 && metrics.bytes_received > 0);
     /* Handed out, and left when it closes: the lease stays, and so does the token. */
     send(client, "two", 7, 1);
@@ -376,7 +376,11 @@ static void *waits(void *user) {
     tramline_queue_consumer_t *consumer = user;
     const tramline_message_t *const *messages;
     size_t count = 0;
-    OK(tramline_queue_consumer_receive(*consumer, 1, 600 * SECOND, &messages, &count));
+    tramline_status_t status;
+    do { /* the other thread may look at it just now */
+        status = tramline_queue_consumer_receive(*consumer, 1, 600 * SECOND, &messages, &count);
+    } while (status == TRAMLINE_E_BUSY);
+    OK(status);
     THAT(count == 1);
     return NULL;
 }
