@@ -1443,7 +1443,7 @@ tramline_status_t tramline_queue_consumer_receive(tramline_queue_consumer_t cons
  *
  * token: of the message, from this consumer, another one of the queue, or tramline_token_parse().
  * Returns: TRAMLINE_OK; TRAMLINE_E_REFUSED with TRAMLINE_CODE_LEASE_EXPIRED or TRAMLINE_CODE_LEASE_LOST (its lease was over: it will be, or was, delivered again) or TRAMLINE_CODE_UNKNOWN_LEASE (it was
- * settled before, or never leased so, or by another queue), TRAMLINE_E_UNKNOWN_OUTCOME (it may be done), TRAMLINE_E_TIMEOUT (within call_timeout_us it was not), TRAMLINE_E_IO (waiting
+ * settled before, or never leased so, or by another queue) or TRAMLINE_CODE_UNKNOWN_QUEUE (the queue was deleted), TRAMLINE_E_UNKNOWN_OUTCOME (it may be done), TRAMLINE_E_TIMEOUT (within call_timeout_us it was not), TRAMLINE_E_IO (waiting
  * itself failed), TRAMLINE_E_BUSY.
  * Threads: one at a time.
  */
@@ -1455,7 +1455,7 @@ tramline_status_t tramline_queue_consumer_ack(tramline_queue_consumer_t consumer
  * token: as in tramline_queue_consumer_ack().
  * delay_us: 0 (at once) to 24 h, in whole milliseconds, rounded up; or TRAMLINE_DELAY_BY_POLICY_US.
  * reason: NUL-terminated, at most 256 bytes; kept with the message. NULL: none.
- * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack().
+ * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack(); TRAMLINE_E_REFUSED also with TRAMLINE_CODE_INVALID_ATTRIBUTE (the delay is out of range).
  * Threads: one at a time.
  */
 tramline_status_t tramline_queue_consumer_nack(tramline_queue_consumer_t consumer, tramline_token_t token, uint64_t delay_us, const char *reason);
@@ -1465,7 +1465,7 @@ tramline_status_t tramline_queue_consumer_nack(tramline_queue_consumer_t consume
  *
  * token: as in tramline_queue_consumer_ack().
  * length_us: 100 ms to 12 h, in whole milliseconds, rounded up.
- * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack().
+ * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack(); TRAMLINE_E_REFUSED also with TRAMLINE_CODE_INVALID_ATTRIBUTE (the length is out of range).
  * Threads: one at a time.
  */
 tramline_status_t tramline_queue_consumer_extend(tramline_queue_consumer_t consumer, tramline_token_t token, uint64_t length_us);
