@@ -86,6 +86,11 @@ fn wrong(inputs: &[String], outputs: &[String]) -> Vec<String> {
     times.into_iter().filter(|(_, times)| *times != 1).map(|(input, times)| format!("{input}: {times} times")).collect()
 }
 
+/// Messages of the queue that are under leases.
+fn leased(client: &Client) -> u64 {
+    client.describe_queue("orders").expect("told").partitions.iter().map(|partition| partition.leased).sum()
+}
+
 /// Lets a worker work for so many lines, and kills it at a moment at which it has leases that no step of it can end any more.
 fn kill_in_the_middle(node: &Node, client: &Client, lines: usize) {
     let mut command = Command::new(example("atomic_step"));
@@ -96,15 +101,19 @@ fn kill_in_the_middle(node: &Node, client: &Client, lines: usize) {
     }
     loop {
         worker.signal("STOP");
-        let partitions = client.describe_queue("orders").expect("told").partitions;
-        // A step that is on its way is of one partition.
-        if partitions.iter().filter(|partition| partition.leased > 0).count() >= 2 {
+        // A step that is on its way ends 5 leases at most.
+        if leased(client) > 5 {
             break;
         }
         worker.signal("CONT");
         worker.next_line(common::WAIT).expect("it has not done all");
     }
     worker.kill();
+    // What it had comes again when its leases are over: they are not to be taken for those of the next worker.
+    let until = Instant::now() + common::WAIT;
+    while leased(client) > 0 {
+        assert!(Instant::now() < until, "leases do not end");
+    }
 }
 
 #[test]

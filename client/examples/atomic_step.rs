@@ -14,6 +14,8 @@ use tramline_client::{At, Client, Config, Error as ClientError, ErrorCode, Messa
 
 /// So many messages are taken at once: all of them have to be done before their leases are over.
 const PORTION: u32 = 20;
+/// So many of them at most are done in one step: when one is too late, nothing of its step happens.
+const STEP: usize = 5;
 /// It ends when nothing has come for so long; longer than the leases of a worker that crashed.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -39,7 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             by_partition.entry(message.partition).or_default().push(message);
         }
         for (partition, messages) in by_partition {
-            take(&mut steps, queue_uid, output, partition, &messages)?;
+            for messages in messages.chunks(STEP) {
+                take(&mut steps, queue_uid, output, partition, messages)?;
+            }
         }
     }
     // Of the last step, if it got no answer: it is carried out by now, or refused.
