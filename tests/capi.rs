@@ -313,7 +313,8 @@ fn a_worker_of_a_queue_does_what_it_says() {
     assert_eq!(ran.stderr, "980 done, 20 failed once, 20 rejected, 0 too late\n");
     let mut printed: Vec<String> = ran.text().lines().map(|line| line.split_once('\t').expect("place, value").1.to_string()).collect();
     let mut wanted: Vec<String> = lines.iter().filter(|line| !line.is_empty()).cloned().collect();
-    (printed.sort(), wanted.sort());
+    printed.sort();
+    wanted.sort();
     assert_eq!(printed, wanted, "each once");
     // As the Rust client finds the queue.
     let client = Client::connect(Config::new(&node.server())).expect("the Rust client connects");
