@@ -39,7 +39,7 @@ lib="$root/lib"
 doc="$root/share/doc/tramline"
 files=("$lib/libtramline.so.$version" "$lib/libtramline.so.$ABI" "$lib/libtramline.so" "$lib/libtramline.a" "$root/include/tramline.h"
     "$lib/pkgconfig/tramline.pc" "$lib/pkgconfig/tramline-static.pc" "$doc/C.md"
-    "$doc/examples/produce.c" "$doc/examples/consume.c" "$doc/examples/busy_poll.c")
+    "$doc/examples/produce.c" "$doc/examples/consume.c" "$doc/examples/queue.c" "$doc/examples/busy_poll.c")
 
 if [ "$uninstall" = yes ]; then
     rm -f -- "${files[@]}"
@@ -78,7 +78,7 @@ for name in tramline tramline-static; do
     rm -f -- "$filled"
 done
 put 644 docs/C.md "$doc/C.md"
-for example in produce consume busy_poll; do
+for example in produce consume queue busy_poll; do
     put 644 "client/capi/examples/$example.c" "$doc/examples/$example.c"
 done
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::channel;
-use tramline_client::{Attributes, Client, Config, ConsumerConfig, Start, key_partition};
+use tramline_client::{Attributes, Client, Config, ConsumerConfig, QueuePartitionDescription, Start, key_partition};
 
 const FLAGS: [&str; 6] = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"];
 
@@ -292,6 +292,52 @@ fn wrong_use_gets_the_documented_status() {
     let binary = compile("client/capi/tests/misuse.c", Link::Shared, dir.path());
     let ran = run(&binary, "", &[&node.server(), &node.ready.admin.to_string(), &closed_port()], b"");
     assert!(ran.code == 0 && ran.text().ends_with(" tried, 0 failed\n"), "exit code {}\n{}{}", ran.code, ran.text(), ran.stderr);
+}
+
+#[test]
+fn a_worker_of_a_queue_does_what_it_says() {
+    if !compiler_is_there("a_worker_of_a_queue_does_what_it_says") {
+        return;
+    }
+    let node = Node::with(Options::shards(2));
+    let dir = common::temp_dir("capi");
+    let (produce, queue) = (compile("produce.c", Link::Shared, dir.path()), compile("queue.c", Link::Static, dir.path()));
+    let line = |n: usize| match n % 50 {
+        0 => String::new(),
+        7 => format!("flaky {n}"),
+        _ => format!("line {n}"),
+    };
+    let lines: Vec<String> = (0..1000).map(line).collect();
+    run(&produce, &node.server(), &["jobs"], (lines.join("\n") + "\n").as_bytes()).ok();
+    let ran = run(&queue, &node.server(), &["jobs"], b"").ok();
+    assert_eq!(ran.stderr, "980 done, 20 failed once, 20 rejected, 0 too late\n");
+    let mut printed: Vec<String> = ran.text().lines().map(|line| line.split_once('\t').expect("place, value").1.to_string()).collect();
+    let mut wanted: Vec<String> = lines.iter().filter(|line| !line.is_empty()).cloned().collect();
+    printed.sort();
+    wanted.sort();
+    assert_eq!(printed, wanted, "each once");
+    // As the Rust client finds the queue.
+    let client = Client::connect(Config::new(&node.server())).expect("the Rust client connects");
+    let partitions = client.describe_queue("jobs").expect("told").partitions;
+    let sum = |of: fn(&QueuePartitionDescription) -> u64| partitions.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|p| p.acked), sum(|p| p.dead), sum(|p| p.redelivered), sum(|p| p.leased + p.ready)), (980, 20, 20, 0));
+    // A second worker finds nothing; one without a topic says so.
+    assert_eq!(run(&queue, &node.server(), &["jobs"], b"").ok().stderr, "0 done, 0 failed once, 0 rejected, 0 too late\n");
+    let ran = run(&queue, &node.server(), &["nowhere"], b"");
+    assert!(ran.code == 1 && ran.stderr.contains("creating the queue") && ran.stderr.contains("unknown_topic"), "{ran:?}");
+}
+
+#[test]
+fn queues_work_as_documented_and_wrong_use_gets_its_status() {
+    if !compiler_is_there("queues_work_as_documented_and_wrong_use_gets_its_status") {
+        return;
+    }
+    let dir = common::temp_dir("capi");
+    for link in [Link::Shared, Link::Static] {
+        let node = Node::with(Options::shards(2));
+        let ran = run(&compile("client/capi/tests/queues.c", link, dir.path()), &node.server(), &[], b"");
+        assert!(ran.code == 0 && ran.text().ends_with(" tried, 0 failed\n"), "exit code {}\n{}{}", ran.code, ran.text(), ran.stderr);
+    }
 }
 
 /// Ends a child that a failing test leaves behind.

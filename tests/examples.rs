@@ -4,10 +4,13 @@
 
 mod common;
 
+use common::node::Process;
 use common::tool::{Ran, example, run_command};
 use common::{Node, Options, Peer};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::Instant;
+use tramline_client::{Client, Config};
 
 fn run(name: &str, node: &Node, arguments: &[&str], input: &[u8]) -> Ran {
     let mut command = Command::new(example(name));
@@ -71,4 +74,70 @@ fn jobs_of_a_queue_are_done_or_dead() {
     let node = Node::with(Options::shards(2));
     let said = run("queue_jobs", &node, &["jobs"], b"").ok().text();
     assert!(said.starts_with("300 jobs sent: 288 done, 12 dead\n"), "{said}");
+}
+
+/// Inputs that do not have exactly one output, and outputs that have no input.
+fn wrong(inputs: &[String], outputs: &[String]) -> Vec<String> {
+    let mut times: BTreeMap<&str, i64> = inputs.iter().map(|input| (input.as_str(), 0)).collect();
+    for output in outputs {
+        // What was never put in begins at 100, so that no number of times makes it right.
+        *times.entry(output.strip_prefix("done: ").unwrap_or(output)).or_insert(100) += 1;
+    }
+    times.into_iter().filter(|(_, times)| *times != 1).map(|(input, times)| format!("{input}: {times} times")).collect()
+}
+
+/// Messages of the queue that are under leases.
+fn leased(client: &Client) -> u64 {
+    client.describe_queue("orders").expect("told").partitions.iter().map(|partition| partition.leased).sum()
+}
+
+/// Lets a worker work for so many lines, and kills it at a moment at which it has leases that no step of it can end any more.
+fn kill_in_the_middle(node: &Node, client: &Client, lines: usize) {
+    let mut command = Command::new(example("atomic_step"));
+    command.args(["orders", "invoices"]).env("TRAMLINE_SERVER", node.server()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut worker = Process::start(&mut command);
+    for _ in 0..lines {
+        worker.next_line(common::WAIT).expect("it works");
+    }
+    loop {
+        worker.signal("STOP");
+        // A step that is on its way ends 5 leases at most.
+        if leased(client) > 5 {
+            break;
+        }
+        worker.signal("CONT");
+        worker.next_line(common::WAIT).expect("it has not done all");
+    }
+    worker.kill();
+    // What it had comes again when its leases are over: they are not to be taken for those of the next worker.
+    let until = Instant::now() + common::WAIT;
+    while leased(client) > 0 {
+        assert!(Instant::now() < until, "leases do not end");
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_writes_each_output_once() {
+    let node = Node::with(Options::shards(2));
+    let inputs: Vec<String> = (0..3000).map(|number| format!("order {number}")).collect();
+    run("produce", &node, &["orders"], (inputs.join("\n") + "\n").as_bytes()).ok();
+    let client = Client::connect(Config::new(&node.server())).expect("the node answers");
+    for crash in 0..3 {
+        kill_in_the_middle(&node, &client, 300 + 7 * crash);
+    }
+    let last = run("atomic_step", &node, &["orders", "invoices"], b"").ok();
+    assert!(last.text().lines().count() < inputs.len() - 900, "what was done before is not done again");
+    let partitions = client.describe_queue("orders").expect("told").partitions;
+    assert!(partitions.iter().map(|partition| partition.redelivered).sum::<u64>() >= 3, "each crash left something: {partitions:?}");
+    assert!(partitions.iter().all(|partition| partition.ready + partition.leased + partition.dead == 0), "{partitions:?}");
+
+    let consumed = run("consume", &node, &["invoices"], b"").ok().text();
+    let mut outputs: Vec<String> =
+        consumed.lines().map(|line| line.split_once(' ').expect("partition/offset value").1.to_string()).collect();
+    assert_eq!(wrong(&inputs, &outputs), Vec::<String>::new());
+    // The check sees one too many, and one that is missing.
+    outputs.push(outputs[0].clone());
+    assert_eq!(wrong(&inputs, &outputs).len(), 1);
+    outputs.truncate(outputs.len() - 2);
+    assert_eq!(wrong(&inputs, &outputs).len(), 1);
 }

@@ -18,7 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/` has small programs to start from (`produce`, `consume`, `stream_group`, `group_once`, `queue_jobs`, `busy_poll`, `tokio`); they find the broker through
+//! `examples/` has small programs to start from (`produce`, `consume`, `stream_group`, `group_once`, `queue_jobs`, `atomic_step`, `busy_poll`, `tokio`); they find the broker through
 //! `TRAMLINE_SERVER`.
 //!
 //! # How it works

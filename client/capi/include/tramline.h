@@ -4,7 +4,7 @@
  *     cc program.c $(pkg-config --cflags --libs tramline)            with the shared library
  *     cc program.c $(pkg-config --cflags --libs tramline-static)     with the static one
  *
- * Programs to start from: produce.c, consume.c and busy_poll.c, installed below share/doc/tramline/examples. docs/C.md is an introduction.
+ * Programs to start from: produce.c, consume.c, queue.c and busy_poll.c, installed below share/doc/tramline/examples. docs/C.md is an introduction.
  *
  * RULES FOR EVERY FUNCTION
  *
@@ -14,15 +14,15 @@
  * that made the call, until its next call that fails.
  *
  * Handles are numbers in a struct, not pointers. {0} is the null handle. A null, closed or wrong one is refused with TRAMLINE_E_HANDLE, however long ago
- * it was closed: a number is never given out twice. A client can be used by any number of threads at once. A producer, consumer or member does one call at a time and may
- * move from thread to thread; a second call meanwhile (also one from its own callback) gets TRAMLINE_E_BUSY and does nothing.
+ * it was closed: a number is never given out twice. A client can be used by any number of threads at once. A producer, consumer, member or queue consumer does one call at a
+ * time and may move from thread to thread; a second call meanwhile (also one from its own callback) gets TRAMLINE_E_BUSY and does nothing.
  *
- * Nothing runs between calls: the library has no threads of its own. A producer sends and receives inside its calls, a consumer inside its polls, and both
+ * Nothing runs between calls: the library has no threads of its own. A producer and a queue consumer send and receive inside their calls, a consumer inside its polls, and all
  * wait there as long as their timeouts say. "Threads: any" below means that the function can be called from any thread at any time; "one at a time" means: by one
  * thread at a time per handle.
  *
  * Memory. The library reads what you point at during the call only and keeps no pointer; what it points at is yours to read until the callback returns,
- * or, where a function returns a pointer, for good. You free nothing but your own memory. Running out of memory ends the process.
+ * what a queue consumer received until it receives again or is closed, and where a function returns a pointer, for good. You free nothing but your own memory. Running out of memory ends the process.
  *
  * Text is UTF-8. "NUL-terminated" says that a string ends with a NUL byte; what is not marked so has a length beside it and no NUL. Bytes are a pointer
  * and a length: a NULL pointer with length 0 means "none", a pointer that is not NULL with length 0 means "empty", which is not the same.
@@ -1200,6 +1200,324 @@ tramline_status_t tramline_member_close(tramline_member_t member, uint64_t timeo
  * Threads: one at a time; `changed` runs in the calling thread.
  */
 tramline_status_t tramline_member_leave(tramline_member_t member, uint64_t timeout_us, tramline_parts_fn changed, void *user);
+
+/* ---------------------------------------------------------------------------------------------------------------------------- queues */
+
+/** Flag of tramline_queue_create(): a queue that exists already is fine. */
+#define TRAMLINE_QUEUE_IF_NOT_EXISTS 1
+/** Not a delay of a nack: the queue's retry policy says when the message is delivered again. */
+#define TRAMLINE_DELAY_BY_POLICY_US UINT64_MAX
+/** Bytes that are enough for the text of any token, its NUL included. */
+#define TRAMLINE_TOKEN_TEXT_BYTES 51
+
+/**
+ * A consumer of a queue: leases messages and settles them. A message is its own until the lease is over, and is delivered again unless it was settled by then. It has connections of its
+ * own. One that is not closed, or dies, keeps its leases until they are over.
+ */
+typedef struct {
+    /** 0: the null handle. Anything else is the library's. */
+    uint64_t id;
+} tramline_queue_consumer_t;
+
+/** Settings of a queue consumer. */
+typedef struct {
+    /** sizeof(tramline_queue_consumer_options_t). */
+    size_t struct_size;
+    /** Who this is: shown while it holds messages, and the name by which an exclusive queue knows its holder; NUL-terminated, 1 to 255 bytes. NULL: a name that no other one has. */
+    const char *consumer;
+    /** How long leases last: 100 ms to 12 h, whole milliseconds. 0 (the default): as the queue says. */
+    uint64_t visibility_us;
+    /** Most bytes of batches in one reply, except that one batch is always sent whole: 4 KiB to 16 MiB. Default 1 MiB. */
+    uint32_t max_bytes;
+    /** As in tramline_consumer_options_t. Default 1. */
+    uint32_t verify_checksums;
+    /** As in tramline_consumer_options_t. Default 64 MiB. */
+    uint32_t batch_values_bytes_max;
+    /** 0. */
+    uint32_t reserved;
+} tramline_queue_consumer_options_t;
+
+/**
+ * The right to settle one delivery of a message. It belongs to no handle and no connection: another process can use it with a consumer of the same queue, and it survives a
+ * restart of the broker. Its numbers are the broker's; copy it as you like.
+ */
+typedef struct {
+    /** The partition, by its uid. */
+    uint64_t partition_uid;
+    /** The message. */
+    uint64_t offset;
+    /** The lease. */
+    uint64_t lease;
+} tramline_token_t;
+
+/** A message under a lease. Valid, with all it points at, until its queue consumer receives again or is closed: copy what you keep. */
+typedef struct {
+    /** sizeof(tramline_message_t) in the library. Fields behind it are not there. */
+    size_t struct_size;
+    /** Its key; NULL when it has none (not NULL when it is empty). */
+    const void *key;
+    /** Bytes of the key. */
+    size_t key_len;
+    /** Its value; NULL for a tombstone (not NULL when it is empty). */
+    const void *value;
+    /** Bytes of the value. */
+    size_t value_len;
+    /** Its headers, in the order in which they were given. */
+    const tramline_header_t *headers;
+    /** Headers. */
+    size_t header_count;
+    /** Its message group; NULL when it has none. */
+    const void *group;
+    /** Bytes of the group. */
+    size_t group_len;
+    /** Its message id; NULL when it has none. */
+    const void *message_id;
+    /** Bytes of the message id. */
+    size_t message_id_len;
+    /** What settles it. */
+    tramline_token_t token;
+    /** Its offset in its partition. */
+    uint64_t offset;
+    /** Its timestamp, UTC microseconds since 1970: the producer's, or the append time where the topic says so. */
+    int64_t timestamp_us;
+    /** When the broker appended it, UTC microseconds since 1970. */
+    int64_t append_time_us;
+    /** It was not to be delivered before, UTC microseconds since 1970; 0: at once. */
+    int64_t deliver_at_us;
+    /** Its partition. */
+    uint32_t partition;
+    /** How often it was delivered, this time included. */
+    uint32_t deliveries;
+    /** Its time to live from timestamp_us, in milliseconds; 0: for ever. */
+    uint32_t ttl_ms;
+    /** 0 to 9; higher is sooner. */
+    uint32_t priority;
+} tramline_message_t;
+
+/** What becomes of a message: tramline_settlement_t.action. 0 is none of them. */
+enum {
+    /** It is done, and never delivered again. */
+    TRAMLINE_SETTLE_ACK = 1,
+    /** It failed: it is delivered again after time_us, or is dead when it was delivered max.deliveries times. */
+    TRAMLINE_SETTLE_NACK = 2,
+    /** Its lease ends time_us from now. */
+    TRAMLINE_SETTLE_EXTEND = 3,
+    /** It is given back as if it had not been delivered. */
+    TRAMLINE_SETTLE_RELEASE = 4,
+    /** It can never be done: dead at once. */
+    TRAMLINE_SETTLE_REJECT = 5
+};
+
+/** One of many for tramline_queue_consumer_settle(). Fill it with zeros first. */
+typedef struct {
+    /** Which delivery. */
+    tramline_token_t token;
+    /** With NACK and REJECT: why, NUL-terminated, at most 256 bytes, or NULL; kept with the message. Else NULL. */
+    const char *reason;
+    /** With NACK: the delay, as in tramline_queue_consumer_nack(). With EXTEND: the length, as in tramline_queue_consumer_extend(). Else 0. */
+    uint64_t time_us;
+    /** TRAMLINE_SETTLE_... . */
+    uint32_t action;
+    /** 0. */
+    uint32_t reserved;
+} tramline_settlement_t;
+
+/** What became of one of many. */
+typedef struct {
+    /** TRAMLINE_OK: done. Else as the function for one message says. */
+    tramline_status_t status;
+    /** The broker's error code, or TRAMLINE_CODE_OK. */
+    uint32_t code;
+} tramline_settled_t;
+
+/** What a queue consumer has done since it was opened; filled by tramline_queue_consumer_metrics(). The numbers only grow. */
+typedef struct {
+    /** Set to the size that was asked for. */
+    size_t struct_size;
+    /** Messages handed out. */
+    uint64_t messages;
+    /** Messages that were leased and given back without being handed out. */
+    uint64_t given_back;
+    /** Bytes of batches that arrived, as they travel, with the messages of others in them. */
+    uint64_t bytes_received;
+    /** Receive requests. */
+    uint64_t receives_sent;
+    /** Settlements that were done, those of messages given back included. */
+    uint64_t settled;
+    /** Receives, partitions and settlements that were refused, for now or for good. */
+    uint64_t refusals;
+    /** Replies of which a batch was wrong; its messages come back when their leases are over. */
+    uint64_t corrupt_batches;
+    /** Connections opened. */
+    uint64_t connections_opened;
+    /** Connections that could not be opened or broke. */
+    uint64_t connections_lost;
+    /** Times that newer metadata came. */
+    uint64_t metadata_refreshes;
+} tramline_queue_consumer_metrics_t;
+
+/**
+ * Creates a queue on a topic. Messages are sent with a producer, as records of the topic; tramline_record_t has what concerns queues at its end.
+ *
+ * queue: NUL-terminated name, by the rules of topics' names.
+ * topic: NUL-terminated name of a topic that exists.
+ * start, time_us: where it begins in each partition: TRAMLINE_START_EARLIEST, TRAMLINE_START_LATEST, or TRAMLINE_START_TIME with UTC microseconds since 1970; else time_us is 0.
+ * settings, setting_count: an array of settings (docs/SETTINGS.md), or NULL and 0.
+ * flags: 0 or TRAMLINE_QUEUE_IF_NOT_EXISTS, with which an existing queue is left as it is, whatever its topic and settings.
+ * queue_uid: where the uid of the queue goes, which no other queue ever has; or NULL.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_REFUSED (TRAMLINE_CODE_QUEUE_EXISTS, TRAMLINE_CODE_INVALID_QUEUE_NAME, TRAMLINE_CODE_UNKNOWN_TOPIC, TRAMLINE_CODE_INVALID_SETTING, ...), TRAMLINE_E_TIMEOUT, TRAMLINE_E_UNKNOWN_OUTCOME,
+ * TRAMLINE_E_PROTOCOL.
+ * Threads: any.
+ */
+tramline_status_t tramline_queue_create(tramline_client_t client, const char *queue, const char *topic, int start, uint64_t time_us,
+                                        const tramline_setting_t *settings, size_t setting_count, uint32_t flags, uint64_t *queue_uid);
+
+/**
+ * Deletes a queue. The messages stay in the topic; who waits for some hears of it.
+ *
+ * queue: NUL-terminated name.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_REFUSED (TRAMLINE_CODE_UNKNOWN_QUEUE, ...), TRAMLINE_E_TIMEOUT, TRAMLINE_E_UNKNOWN_OUTCOME, TRAMLINE_E_PROTOCOL.
+ * Threads: any.
+ */
+tramline_status_t tramline_queue_delete(tramline_client_t client, const char *queue);
+
+/**
+ * Writes a token as text, with a NUL, into `buffer`: its numbers in hexadecimal with dashes between them, such as "1f-2a0-7". tramctl reads and writes the same.
+ *
+ * buffer, buffer_len: where it goes, and the bytes that have room there: TRAMLINE_TOKEN_TEXT_BYTES are always enough. NULL or 0 writes nothing.
+ * Returns: the bytes of the text, without NUL.
+ * Threads: any.
+ */
+size_t tramline_token_text(tramline_token_t token, char *buffer, size_t buffer_len);
+
+/**
+ * Reads the text of a token.
+ *
+ * text: NUL-terminated, exactly as tramline_token_text() writes it.
+ * out: where the token goes; left alone after an error. Not NULL.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT (also: it is no token).
+ * Threads: any.
+ */
+tramline_status_t tramline_token_parse(const char *text, tramline_token_t *out);
+
+/**
+ * Fills the settings of a queue consumer with their defaults.
+ *
+ * options, options_size: the struct that is filled, and its sizeof.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_ARGUMENT when options is NULL or options_size is below 8 or above 4,096.
+ * Threads: any.
+ */
+tramline_status_t tramline_queue_consumer_options_defaults(tramline_queue_consumer_options_t *options, size_t options_size);
+
+/**
+ * Opens a consumer of a queue, of all its partitions. Nothing is leased before it receives.
+ *
+ * queue: NUL-terminated name.
+ * options: settings, or NULL for the defaults.
+ * out: where the handle goes; the null handle after an error. Not NULL.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_FULL (65,536 are open), TRAMLINE_E_REFUSED (TRAMLINE_CODE_UNKNOWN_QUEUE, ...), TRAMLINE_E_TIMEOUT, TRAMLINE_E_PROTOCOL.
+ * Threads: any.
+ */
+tramline_status_t tramline_queue_consumer_open(tramline_client_t client, const char *queue, const tramline_queue_consumer_options_t *options,
+                                               tramline_queue_consumer_t *out);
+
+/**
+ * Leases messages, and waits for the first of them. Each has to be settled before its lease is over, so take as many as are done by then. What was received before is gone after it, also
+ * after an error; its tokens can be used further on.
+ *
+ * max_messages: 1 to 4,096.
+ * wait_us: how long the brokers wait for the first: 0 (take what is there) to 1 h. The way of their answers comes on top; an owner that does not answer at all costs at most
+ * request_timeout_us more.
+ * messages: where the address of an array of pointers goes; NULL where there is no message. It, the messages and what they point at stay until this consumer receives again or is closed.
+ * Not NULL.
+ * count: where the number of messages goes. Not NULL.
+ * Returns: TRAMLINE_OK, also without a message; an error concerns one partition or one broker, which is tried again, and messages that came with it are handed out by the next call:
+ * TRAMLINE_E_REFUSED (after TRAMLINE_CODE_QUEUE_DELETED and TRAMLINE_CODE_UNKNOWN_QUEUE nothing comes any more), TRAMLINE_E_CORRUPT, TRAMLINE_E_TIMEOUT, TRAMLINE_E_IO, TRAMLINE_E_PROTOCOL, TRAMLINE_E_BUSY.
+ * Threads: one at a time; what was received can be read in any.
+ */
+tramline_status_t tramline_queue_consumer_receive(tramline_queue_consumer_t consumer, uint32_t max_messages, uint64_t wait_us,
+                                                  const tramline_message_t *const **messages, size_t *count);
+
+/**
+ * The message is done: after TRAMLINE_OK, which waits for stable storage, it is never delivered again.
+ *
+ * token: of the message, from this consumer, another one of the queue, or tramline_token_parse().
+ * Returns: TRAMLINE_OK; TRAMLINE_E_REFUSED with TRAMLINE_CODE_LEASE_EXPIRED or TRAMLINE_CODE_LEASE_LOST (its lease was over: it will be, or was, delivered again) or TRAMLINE_CODE_UNKNOWN_LEASE (it was
+ * settled before, or never leased so, or by another queue) or TRAMLINE_CODE_UNKNOWN_QUEUE (the queue was deleted), TRAMLINE_E_UNKNOWN_OUTCOME (it may be done), TRAMLINE_E_TIMEOUT (within call_timeout_us it was not), TRAMLINE_E_IO (waiting
+ * itself failed), TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_ack(tramline_queue_consumer_t consumer, tramline_token_t token);
+
+/**
+ * The message failed: it is delivered again after the delay, or is dead when it was delivered max.deliveries times.
+ *
+ * token: as in tramline_queue_consumer_ack().
+ * delay_us: 0 (at once) to 24 h, in whole milliseconds, rounded up; or TRAMLINE_DELAY_BY_POLICY_US.
+ * reason: NUL-terminated, at most 256 bytes; kept with the message. NULL: none.
+ * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack(); TRAMLINE_E_REFUSED also with TRAMLINE_CODE_INVALID_ATTRIBUTE (the delay is out of range).
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_nack(tramline_queue_consumer_t consumer, tramline_token_t token, uint64_t delay_us, const char *reason);
+
+/**
+ * The lease of the message ends so long from now, sooner or later than before.
+ *
+ * token: as in tramline_queue_consumer_ack().
+ * length_us: 100 ms to 12 h, in whole milliseconds, rounded up.
+ * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack(); TRAMLINE_E_REFUSED also with TRAMLINE_CODE_INVALID_ATTRIBUTE (the length is out of range).
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_extend(tramline_queue_consumer_t consumer, tramline_token_t token, uint64_t length_us);
+
+/**
+ * Gives the message back as if it had not been delivered.
+ *
+ * token: as in tramline_queue_consumer_ack().
+ * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack().
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_release(tramline_queue_consumer_t consumer, tramline_token_t token);
+
+/**
+ * The message can never be done: it is dead at once.
+ *
+ * token: as in tramline_queue_consumer_ack().
+ * reason: NUL-terminated, at most 256 bytes; kept with the message. NULL: none.
+ * Returns: TRAMLINE_OK; as tramline_queue_consumer_ack().
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_reject(tramline_queue_consumer_t consumer, tramline_token_t token, const char *reason);
+
+/**
+ * Settles many messages, in one request per broker's shard. Each stands for itself: one that is refused does not stop the others.
+ *
+ * settlements, count: an array of at most 65,535; NULL and 0 do nothing.
+ * results: where as many results go, in the order of settlements; or NULL.
+ * Returns: TRAMLINE_OK when all are done; else the status of the first that is not, of which tramline_last_error() tells, and `results` tells of each, as tramline_queue_consumer_ack(). After
+ * TRAMLINE_E_ARGUMENT, TRAMLINE_E_HANDLE and TRAMLINE_E_BUSY none was sent, and each result says so too (where the array cannot be read, `results` is left alone).
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_settle(tramline_queue_consumer_t consumer, const tramline_settlement_t *settlements, size_t count,
+                                                 tramline_settled_t *results);
+
+/**
+ * Ends in good order: gives back what was leased and not handed out. What was handed out is yours to settle, also later, by its token. The handle is closed whatever is returned.
+ *
+ * timeout_us: 0 to TRAMLINE_FOREVER_US.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_TIMEOUT and TRAMLINE_E_IO (what was not given back comes back when its lease is over); TRAMLINE_E_BUSY (the handle is not closed then).
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_close(tramline_queue_consumer_t consumer, uint64_t timeout_us);
+
+/**
+ * What the queue consumer has done so far.
+ *
+ * out, out_size: the struct that is filled, and its sizeof.
+ * Returns: TRAMLINE_OK; TRAMLINE_E_BUSY.
+ * Threads: one at a time.
+ */
+tramline_status_t tramline_queue_consumer_metrics(tramline_queue_consumer_t consumer, tramline_queue_consumer_metrics_t *out, size_t out_size);
 
 #ifdef __cplusplus
 }

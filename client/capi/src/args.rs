@@ -10,7 +10,7 @@
 use std::ffi::{CStr, c_char, c_void};
 
 use crate::failure::Failure;
-use crate::layout::{Header, Plain, Setting};
+use crate::layout::{Header, Plain, Setting, Settled, Settlement};
 
 /// A NUL-terminated string of the caller.
 ///
@@ -100,6 +100,29 @@ pub unsafe fn settings<'a>(from: *const Setting, count: usize) -> Result<Vec<(&'
     let all = unsafe { array(from, count, "settings")? };
     // SAFETY: as the caller says.
     all.map(|setting| unsafe { Ok((text(setting.key, "a setting's key")?, text(setting.value, "a setting's value")?)) }).collect()
+}
+
+/// Settlements, whose reasons are still pointers.
+///
+/// # Safety
+/// Null, or `count` settlements that can be read.
+pub unsafe fn settlements(from: *const Settlement, count: usize) -> Result<Vec<Settlement>, Failure> {
+    // SAFETY: as the caller says.
+    Ok(unsafe { array(from, count, "settlements")? }.collect())
+}
+
+/// Where the results of as many settlements go, if the caller wants them.
+///
+/// # Safety
+/// Null, or room for as many.
+pub unsafe fn put_results(out: *mut Settled, results: impl Iterator<Item = Settled>) {
+    if out.is_null() {
+        return;
+    }
+    for (at, result) in results.enumerate() {
+        // SAFETY: not null, and the caller says that there is room for so many.
+        unsafe { out.add(at).write_unaligned(result) };
+    }
 }
 
 /// A flag: 0 or 1.

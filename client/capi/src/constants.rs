@@ -75,6 +75,21 @@ constants! {
     /// These are another's already.
     PARTS_LOST: c_int = 2;
 
+    /// Done.
+    SETTLE_ACK: u32 = 1;
+    /// It failed: again later.
+    SETTLE_NACK: u32 = 2;
+    /// Longer under its lease.
+    SETTLE_EXTEND: u32 = 3;
+    /// Given back as if it had not been delivered.
+    SETTLE_RELEASE: u32 = 4;
+    /// It can never be done.
+    SETTLE_REJECT: u32 = 5;
+    /// Not a delay: the queue's retry policy says when.
+    DELAY_BY_POLICY_US: u64 = u64::MAX;
+    /// Bytes of a token's text, its NUL included: three numbers of 16 digits and two dashes.
+    TOKEN_TEXT_BYTES: usize = 3 * 16 + 2 + 1;
+
     /// Not a partition: the partitioner chooses.
     PARTITION_ANY: u32 = u32::MAX;
     /// Not a partition: all of the topic.
@@ -88,6 +103,8 @@ constants! {
 
     /// For [`tramline_topic_create`](crate::client::tramline_topic_create).
     TOPIC_IF_NOT_EXISTS: u32 = 1;
+    /// For [`tramline_queue_create`](crate::queue::tramline_queue_create).
+    QUEUE_IF_NOT_EXISTS: u32 = 1;
     /// Bytes of the topic's name in an error, its NUL included: the broker's names have 249 at most.
     ERROR_TOPIC_BYTES: usize = 256;
 }

@@ -37,6 +37,8 @@ pub enum Kind {
     Consumer = 3,
     /// A member of a group.
     Member = 4,
+    /// A consumer of a queue.
+    QueueConsumer = 5,
 }
 
 impl Kind {
@@ -46,11 +48,13 @@ impl Kind {
             Kind::Producer => "producer",
             Kind::Consumer => "consumer",
             Kind::Member => "member",
+            Kind::QueueConsumer => "queue consumer",
         }
     }
 
     fn of(number: u64) -> Option<Kind> {
-        [Kind::Client, Kind::Producer, Kind::Consumer, Kind::Member].into_iter().find(|kind| *kind as u64 == number)
+        let all = [Kind::Client, Kind::Producer, Kind::Consumer, Kind::Member, Kind::QueueConsumer];
+        all.into_iter().find(|kind| *kind as u64 == number)
     }
 }
 

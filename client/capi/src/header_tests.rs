@@ -17,16 +17,18 @@ use crate::layout::SHAPES;
 const HEADER: &str = include_str!("../include/tramline.h");
 
 /// The sources whose functions are exported; `defect.rs` is in no shipped library.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 7] = [
     ("client.rs", include_str!("client.rs")),
     ("consumer.rs", include_str!("consumer.rs")),
     ("last.rs", include_str!("last.rs")),
     ("member.rs", include_str!("member.rs")),
     ("producer.rs", include_str!("producer.rs")),
+    ("queue.rs", include_str!("queue.rs")),
+    ("queue_consumer.rs", include_str!("queue_consumer.rs")),
 ];
 
 /// How a Rust type is written in C.
-const TYPES: [(&str, &str); 40] = [
+const TYPES: [(&str, &str); 50] = [
     ("()", "void"),
     ("c_int", "int"),
     ("u32", "uint32_t"),
@@ -57,6 +59,16 @@ const TYPES: [(&str, &str); 40] = [
     ("*mut MemberPart", "tramline_member_part_t*"),
     ("*const *const c_char", "constchar*const*"),
     ("Option<PartsFn>", "tramline_parts_fn"),
+    ("QueueConsumerHandle", "tramline_queue_consumer_t"),
+    ("*mut QueueConsumerHandle", "tramline_queue_consumer_t*"),
+    ("*const QueueConsumerOptions", "consttramline_queue_consumer_options_t*"),
+    ("*mut QueueConsumerOptions", "tramline_queue_consumer_options_t*"),
+    ("*mut QueueConsumerCounts", "tramline_queue_consumer_metrics_t*"),
+    ("Token", "tramline_token_t"),
+    ("*mut Token", "tramline_token_t*"),
+    ("*mut *const *const MessageView", "consttramline_message_t*const**"),
+    ("*const Settlement", "consttramline_settlement_t*"),
+    ("*mut Settled", "tramline_settled_t*"),
     ("*const Setting", "consttramline_setting_t*"),
     ("*const NewRecord", "consttramline_record_t*"),
     ("*mut NewRecord", "tramline_record_t*"),

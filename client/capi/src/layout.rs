@@ -4,7 +4,7 @@
 //! compiler); no implicit padding; every struct but the handles and the elements of arrays begins with its size, so that it can grow at its end; no field has a bit pattern that
 //! is not a value (no `bool`, no enum, no reference), so that any bytes a caller gives can be looked at.
 //!
-//! Not here: what the fields mean in detail (the header), how they are checked (`client`, `producer`, `consumer`).
+//! Not here: what the fields mean in detail (the header), how they are checked (`client`, `producer`, `consumer` and the others).
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -64,6 +64,9 @@ c_structs! {
 
     /// A member of a group.
     "tramline_member_t" MemberHandle { /** Number, 0 for none. */ id: u64, }
+
+    /// A consumer of a queue.
+    "tramline_queue_consumer_t" QueueConsumerHandle { /** Number, 0 for none. */ id: u64, }
 
     /// Settings of a client.
     "tramline_client_options_t" ClientOptions {
@@ -240,6 +243,78 @@ c_structs! {
         /** Count. */ metadata_refreshes: u64,
     }
 
+    /// Settings of a queue's consumer.
+    "tramline_queue_consumer_options_t" QueueConsumerOptions {
+        /** Bytes of the struct as the caller knows it. */ struct_size: usize,
+        /** NUL-terminated; null: made up. */ consumer: *const c_char,
+        /** Microseconds; 0: as the queue says. */ visibility_us: u64,
+        /** Bytes. */ max_bytes: u32,
+        /** 0 or 1. */ verify_checksums: u32,
+        /** Bytes. */ batch_values_bytes_max: u32,
+        /** 0. */ reserved: u32,
+    }
+
+    /// The right to settle one delivery of a message.
+    "tramline_token_t" Token {
+        /** The partition. */ partition_uid: u64,
+        /** The message. */ offset: u64,
+        /** The lease. */ lease: u64,
+    }
+
+    /// A message under a lease.
+    "tramline_message_t" MessageView {
+        /** Bytes of the struct as the library knows it. */ struct_size: usize,
+        /** Null: no key. */ key: *const c_void,
+        /** Bytes. */ key_len: usize,
+        /** Null: a tombstone. */ value: *const c_void,
+        /** Bytes. */ value_len: usize,
+        /** `header_count` of them. */ headers: *const Header,
+        /** Count. */ header_count: usize,
+        /** Null: no group. */ group: *const c_void,
+        /** Bytes. */ group_len: usize,
+        /** Null: no id. */ message_id: *const c_void,
+        /** Bytes. */ message_id_len: usize,
+        /** What settles it. */ token: Token,
+        /** Offset. */ offset: u64,
+        /** UTC microseconds. */ timestamp_us: i64,
+        /** UTC microseconds. */ append_time_us: i64,
+        /** UTC microseconds; 0: at once. */ deliver_at_us: i64,
+        /** Number. */ partition: u32,
+        /** Count, this one included. */ deliveries: u32,
+        /** Milliseconds; 0: for ever. */ ttl_ms: u32,
+        /** 0 to 9. */ priority: u32,
+    }
+
+    /// What becomes of a message.
+    "tramline_settlement_t" Settlement {
+        /** Which delivery. */ token: Token,
+        /** NUL-terminated; null: none. */ reason: *const c_char,
+        /** Microseconds, where the action has a time. */ time_us: u64,
+        /** `SETTLE_...`. */ action: u32,
+        /** 0. */ reserved: u32,
+    }
+
+    /// What became of a settlement.
+    "tramline_settled_t" Settled {
+        /** `OK` or why not. */ status: c_int,
+        /** The broker's error code or 0. */ code: u32,
+    }
+
+    /// What a queue's consumer has done.
+    "tramline_queue_consumer_metrics_t" QueueConsumerCounts {
+        /** Bytes of the struct as filled. */ struct_size: usize,
+        /** Count. */ messages: u64,
+        /** Count. */ given_back: u64,
+        /** Bytes. */ bytes_received: u64,
+        /** Count. */ receives_sent: u64,
+        /** Count. */ settled: u64,
+        /** Count. */ refusals: u64,
+        /** Count. */ corrupt_batches: u64,
+        /** Count. */ connections_opened: u64,
+        /** Count. */ connections_lost: u64,
+        /** Count. */ metadata_refreshes: u64,
+    }
+
     /// The last error of a thread, for programs.
     "tramline_error_t" ErrorView {
         /** Bytes of the struct as filled. */ struct_size: usize,
@@ -263,4 +338,15 @@ macro_rules! plain {
         }
     )* };
 }
-plain!(ClientOptions, ProducerOptions, NewRecord from deliver_at_us, ProducerCounts, ConsumerOptions, MemberOptions, ConsumerCounts, ErrorView);
+plain!(
+    ClientOptions,
+    ProducerOptions,
+    NewRecord from deliver_at_us,
+    ProducerCounts,
+    ConsumerOptions,
+    MemberOptions,
+    ConsumerCounts,
+    QueueConsumerOptions,
+    QueueConsumerCounts,
+    ErrorView,
+);

@@ -31,4 +31,7 @@ mod header_tests;
 mod last;
 mod layout;
 mod member;
+mod messages;
 mod producer;
+mod queue;
+mod queue_consumer;

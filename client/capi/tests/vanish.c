@@ -54,6 +54,9 @@ int main(int argc, char **argv) {
     tramline_client_t client, another;
     tramline_producer_t producer;
     tramline_consumer_t consumer;
+    tramline_queue_consumer_t worker;
+    const tramline_message_t *const *messages;
+    tramline_token_t token = {0, 0, 0};
     tramline_client_options_t client_options;
     tramline_producer_options_t producer_options;
     tramline_record_t record = TRAMLINE_RECORD_INIT;
@@ -84,6 +87,12 @@ int main(int argc, char **argv) {
     THAT(tramline_producer_flush(producer, TRAMLINE_FOREVER_US) == TRAMLINE_OK);
     THAT(tramline_producer_drain(producer, on_delivery, &fates, NULL) == TRAMLINE_OK && fates.acknowledged == 1);
     THAT(tramline_consumer_poll(consumer, TRAMLINE_FOREVER_US, on_record, &records, &count) == TRAMLINE_OK && count == 1 && records == 1);
+    THAT(tramline_queue_create(client, "vanish", "vanish", TRAMLINE_START_EARLIEST, 0, NULL, 0, 0, NULL) == TRAMLINE_OK);
+    THAT(tramline_queue_consumer_open(client, "vanish", NULL, &worker) == TRAMLINE_OK);
+    THAT(tramline_queue_consumer_receive(worker, 1, 60000000, &messages, &count) == TRAMLINE_OK && count == 1);
+    if (count == 1) {
+        token = messages[0]->token;
+    }
 
     puts("ready");
     if (fgets(line, sizeof line, stdin) == NULL) {
@@ -110,6 +119,19 @@ int main(int argc, char **argv) {
     THAT(status == TRAMLINE_E_IO || status == TRAMLINE_E_TIMEOUT);
     THAT(tramline_consumer_read_to_end(consumer, TRAMLINE_FOREVER_US, on_record, &records, &count) == TRAMLINE_E_TIMEOUT && count == 0);
     THAT(tramline_consumer_seek(consumer, "vanish", 0, TRAMLINE_START_EARLIEST, 0) == TRAMLINE_E_TIMEOUT);
+
+    /* It was sent, or not; a message that was received is there all the same. */
+    status = tramline_queue_consumer_ack(worker, token);
+    THAT(status == TRAMLINE_E_TIMEOUT || status == TRAMLINE_E_UNKNOWN_OUTCOME);
+    THAT(messages[0]->value_len == 4 && memcmp(messages[0]->value, "here", 4) == 0);
+    do {
+        status = tramline_queue_consumer_receive(worker, 1, 1000000, &messages, &count);
+        THAT(count == 0 && messages == NULL);
+    } while (status == TRAMLINE_OK);
+    THAT(status == TRAMLINE_E_IO || status == TRAMLINE_E_TIMEOUT);
+    status = tramline_queue_consumer_close(worker, 100000);
+    THAT(status == TRAMLINE_OK || status == TRAMLINE_E_TIMEOUT);
+    THAT(tramline_queue_consumer_ack(worker, token) == TRAMLINE_E_HANDLE);
 
     THAT(tramline_client_ping(client, NULL) == TRAMLINE_E_TIMEOUT);
     tramline_error_t error;
