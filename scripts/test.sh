@@ -60,6 +60,11 @@ if ! cargo test --workspace --no-fail-fast 2>&1 | tee "$log"; then
     fail "some tests failed or did not build ($((SECONDS - started)) s)."
 fi
 
+step "the client in a runtime"
+# A feature that no member of the workspace turns on: neither was it built, nor its tests run, by what is above.
+cargo clippy --package tramline-client --features tokio --all-targets -- -D warnings
+cargo test --package tramline-client --features tokio --lib --examples 2>&1 | tee -a "$log" || fail "the client fails in a runtime ($((SECONDS - started)) s)."
+
 step "simulation"
 cargo build --profile sim --package tramline-sim
 sim="$(target_dir)/sim/tramline-sim"

@@ -9,6 +9,7 @@ mod queue_dead_letters;
 mod queue_messages;
 mod queue_metrics;
 mod queue_unread;
+mod queue_waiting;
 mod queues;
 mod requests;
 mod steps;

@@ -145,7 +145,7 @@ codes! {
     /// Dead messages would come back to where they came from.
     DeadLetterCircle = 51, "dead_letter_circle", false, "the dead-letter topic leads back to the queue's own topic: choose another";
     /// What a message carries for queues is out of range.
-    InvalidAttribute = 52, "invalid_attribute", false, "a priority above 9, a delay or a time to live out of range: the message says which";
+    InvalidAttribute = 52, "invalid_attribute", false, "a priority above 9, or a delay, a time to live or the length of a lease out of range";
     /// No message of the queue at this offset (any more).
     UnknownMessage = 53, "unknown_message", false, "the queue has no such message, or it is settled";
     /// One step that would need several replica groups.

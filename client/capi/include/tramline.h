@@ -194,7 +194,7 @@ enum {
     TRAMLINE_CODE_QUEUE_DELETED = 50,
     /** The dead-letter topic leads back to the queue's own topic: choose another. */
     TRAMLINE_CODE_DEAD_LETTER_CIRCLE = 51,
-    /** A priority above 9, a delay or a time to live out of range: the message says which. */
+    /** A priority above 9, or a delay, a time to live or the length of a lease out of range. */
     TRAMLINE_CODE_INVALID_ATTRIBUTE = 52,
     /** The queue has no such message, or it is settled. */
     TRAMLINE_CODE_UNKNOWN_MESSAGE = 53,

@@ -115,6 +115,10 @@ pub(super) struct QueueHere {
     pub(super) holder: Option<Holder>,
     /// When the holder may lose it: its place among the waits.
     pub(super) holder_over_us: u64,
+    /// The receive whose turn it is next, where a turn of the shard was over before all were looked at.
+    pub(super) turn_of: Option<u64>,
+    /// Something has changed since then: those that had their turn have it again.
+    pub(super) has_changed: bool,
 }
 
 /// A note that has to reach the log.
@@ -154,6 +158,8 @@ pub(in crate::shard) struct QueueCare {
     pub(super) behind: BTreeSet<PartKey>,
     /// Queues with something to deliver and somebody who waits, perhaps.
     pub(super) hungry: BTreeSet<SubscriptionUid>,
+    /// The queue whose receivers are being looked at.
+    pub(super) serving: Option<SubscriptionUid>,
     /// Parts with purged messages to drop.
     untidy: BTreeSet<PartKey>,
     /// Parts that are gone, to be dropped bit by bit.
@@ -247,12 +253,15 @@ impl QueueCare {
     pub(super) fn refresh(&mut self, now: Now, key: PartKey) {
         let Some(here) = self.parts.get_mut(&key) else { return };
         let Some(queue) = self.queues.get_mut(&key.0) else { return };
-        if here.part.has_ready(&queue.rules) && here.part.looked_to() >= here.look_first_to {
-            if queue.ready.insert(key.1) || !queue.waiting.is_empty() {
-                self.hungry.insert(key.0);
-            }
-        } else {
+        let is_ready = here.part.has_ready(&queue.rules) && here.part.looked_to() >= here.look_first_to;
+        let is_new = is_ready && queue.ready.insert(key.1);
+        if !is_ready {
             queue.ready.remove(&key.1);
+        }
+        // Of an exclusive queue the end of a lease may set the others free, whichever partition it was of.
+        if is_new || !queue.waiting.is_empty() && (is_ready || queue.rules.exclusive && !queue.ready.is_empty()) {
+            self.hungry.insert(key.0);
+            queue.has_changed |= queue.turn_of.is_some() && self.serving != Some(key.0);
         }
         self.burying.refresh(key, queue.rules.has_dead_letter, &here.part);
         let due_us = here.part.next_due_us(now);
@@ -327,6 +336,8 @@ impl Shard {
                 last_served: PartitionUid(0),
                 holder: None,
                 holder_over_us: 0,
+                turn_of: None,
+                has_changed: false,
             };
             let known = self.queues.queues.entry(uid).or_insert_with(fresh);
             (known.view, known.rules) = (Arc::clone(queue), rules);

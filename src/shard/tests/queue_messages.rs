@@ -68,15 +68,15 @@ pub(super) fn send(world: &mut World, uid: u64, values: &[&[u8]]) -> u64 {
     result.base_offset
 }
 
-struct Ask<'a> {
-    queue: u64,
-    partitions: &'a [u64],
-    consumer: &'a str,
-    max: u32,
-    wait_ms: u32,
+pub(super) struct Ask<'a> {
+    pub(super) queue: u64,
+    pub(super) partitions: &'a [u64],
+    pub(super) consumer: &'a str,
+    pub(super) max: u32,
+    pub(super) wait_ms: u32,
 }
 
-fn ask_receive(world: &mut World, ask: &Ask<'_>) -> u64 {
+pub(super) fn ask_receive(world: &mut World, ask: &Ask<'_>) -> u64 {
     world.request(Kind::Receive, &[], |out| {
         ReceiveRequest {
             queue_uid: ask.queue,
@@ -117,7 +117,7 @@ fn received(meta: &[u8], payload: &[u8]) -> Vec<Got> {
 }
 
 /// The reply to `asked`, if there is one.
-fn taken(world: &mut World, asked: u64) -> Option<Vec<Got>> {
+pub(super) fn taken(world: &mut World, asked: u64) -> Option<Vec<Got>> {
     let at = world.replies.iter().position(|(_, bytes)| {
         matches!(tramline_wire::frame::peek(bytes, &tramline_wire::frame::Limits::PROTOCOL),
             Ok(tramline_wire::frame::Need::Whole(frame, _)) if frame.header.correlation == asked)
@@ -128,7 +128,7 @@ fn taken(world: &mut World, asked: u64) -> Option<Vec<Got>> {
     Some(received(&meta, &payload))
 }
 
-fn receive_as(world: &mut World, queue: u64, partitions: &[u64], consumer: &str, max: u32) -> Vec<Got> {
+pub(super) fn receive_as(world: &mut World, queue: u64, partitions: &[u64], consumer: &str, max: u32) -> Vec<Got> {
     let asked = ask_receive(world, &Ask { queue, partitions, consumer, max, wait_ms: 0 });
     world.settle();
     let _ = world.step(Event::Deadline);

@@ -46,7 +46,7 @@ pub enum QueueVerb {
         /// Name of the queue
         name: String,
     },
-    /// Write each line of standard input as one message into the queue's topic, durably; prints PARTITION:OFFSET of each
+    /// Write each line of standard input as one message into the queue's topic, durably; prints PARTITION:OFFSET of each (at most 100,000) once the input ends
     Send(Send),
     /// Receive messages and print them, one a line
     Receive(Receive),
