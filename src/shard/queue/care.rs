@@ -38,7 +38,7 @@ const PENDING_MAX: usize = 65_536;
 const DUE_AT_ONCE: usize = 1_000;
 
 /// So often, with [`UNREAD_PAUSE_US`] between two of them, something cannot be read until it is given up.
-const READS: u8 = 3;
+const READS: u8 = 6;
 /// What was not read waits so long before it is tried again.
 pub(super) const UNREAD_PAUSE_US: u64 = 1_000_000;
 /// Places in one part that could not be read of which is known how often.

@@ -122,6 +122,7 @@ impl Shard {
                 here.part.look_past(now, range.end);
             }
             let Ok(view) = BatchView::parse(batch.bytes.as_slice()) else { continue };
+            here.was_read(batch.base_offset);
             if here.part.look(now, &rules, &view) == Looked::Full {
                 // The rest is read again, perhaps when some are settled.
                 here.look_from_us = now.mono_us + FULL_PAUSE_US;
