@@ -302,9 +302,6 @@ impl Workers {
         if matches!(code, ErrorCode::OffsetOutOfRange | ErrorCode::Damaged) {
             // What lies between was dropped, or is not to be had now.
             self.fetched_to = next;
-            if code == ErrorCode::Damaged {
-                self.truth.damaged.push((uid, from, next));
-            }
             if let Some(topic) = self.topics.iter_mut().find(|topic| topic.dead_uid == uid) {
                 topic.dead_to = topic.dead_to.max(next);
             } else {
@@ -316,7 +313,7 @@ impl Workers {
             return if code.retriable() || self.truth.decayed { Ok(()) } else { Err(format!("fetch of partition {uid}: {code:?}")) };
         }
         if self.topics.iter().any(|topic| topic.dead_uid == uid) {
-            return self.on_letters(world, uid, batches);
+            return self.on_letters(world, (uid, from), batches);
         }
         let (now_us, mut to, mut steps) = (world.now_us, from, Vec::new());
         let truth = &mut self.truth;
@@ -332,9 +329,9 @@ impl Workers {
     }
 
     /// Letters of dead messages: each is of a message that is there, with its bytes.
-    fn on_letters(&mut self, world: &mut World, uid: u64, batches: &[u8]) -> Check {
+    fn on_letters(&mut self, world: &mut World, (uid, from): (u64, u64), batches: &[u8]) -> Check {
         let now_us = world.now_us;
-        let (mut to, mut seen) = (0, Vec::new());
+        let (mut to, mut seen) = (from, Vec::new());
         let truth = &self.truth;
         each_record(batches, |offset, value, id, _| {
             to = to.max(offset + 1);
@@ -364,7 +361,8 @@ impl Workers {
         }
         let topic = self.topics.iter_mut().find(|topic| topic.dead_uid == uid).expect("one of them");
         topic.dead_to = topic.dead_to.max(to);
-        self.fetched_to = topic.dead_to;
+        // Not where somebody was already: a part that a read did not give is read again at the end.
+        self.fetched_to = to;
         Ok(())
     }
 

@@ -124,8 +124,8 @@ pub(super) struct Message {
     pub(super) delete_sent: bool,
     /// Its letter was seen in the dead-letter topic.
     pub(super) letter_us: Option<u64>,
-    /// A later message of its group was delivered while this one was there: under which lease, in which process, and when that was asked for.
-    pub(super) overtaken: Option<(u64, u64, u64)>,
+    /// A later message of its group was delivered while this one was there: under which lease, and when that was asked for.
+    pub(super) overtaken: Option<(u64, u64)>,
 }
 
 impl Message {

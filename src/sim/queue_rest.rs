@@ -6,7 +6,7 @@
 //!
 //! Not here: consumers before that (`queue_work.rs`).
 
-use super::queue_message::{Action, Message};
+use super::queue_message::Action;
 use super::queue_records::{Record, Verdict};
 use super::queue_truth::State;
 use super::queue_work::{What, Workers};
@@ -92,17 +92,6 @@ impl Workers {
         record.wishes.group.is_none()
             && record.wishes.deliver_at_us.is_none_or(is_due)
             && waits.all(|due_us| is_due(due_us + REST_US as i64))
-    }
-
-    /// Whether a duplicate was delivered, and that is not the work of a read that failed: a process that could not read the first message of an id does not
-    /// know of it.
-    fn is_wrongly_delivered(&self, uid: u64, offset: u64, message: &Message) -> bool {
-        let id = self.truth.records.at(uid, offset).and_then(|record| record.wishes.id);
-        let first =
-            self.truth.records.stored(uid, 0).take_while(|(other, _)| *other < offset).filter(|(_, other)| other.wishes.id == id).last();
-        let since_us = first.map_or(0, |(_, first)| first.sent_us);
-        let may_be = |until_us: u64| self.truth.read_errors_us.iter().any(|at_us| (since_us..=until_us).contains(at_us));
-        message.tokens.first().is_some_and(|token| !may_be(token.got_us))
     }
 
     /// Everything that the consumer has is acked.
@@ -218,7 +207,6 @@ impl Run {
 
     /// Reads every topic from its start to its end.
     fn read_all(&mut self) -> Check {
-        self.workers.truth.damaged.clear();
         let uids: Vec<u64> = self
             .workers
             .topics
@@ -293,17 +281,14 @@ impl Run {
             let has_come = message.is_some_and(|message| message.settled_us.is_some() || message.letter_us.is_some());
             let is_ahead = |until_us: i64| until_us < 0 || until_us + DUE_US > utc_us;
             let waits = workers.browsed.get(offset).is_some_and(|(state, until_us)| *state == MessageState::Delayed && is_ahead(*until_us));
-            let dead_uid = of.rules.has_dead_letter.then_some(workers.topics[of.topic].dead_uid);
-            let hides = |(of, from, to): &(u64, u64, u64)| *of == uid && (*from..*to).contains(offset) || Some(*of) == dead_uid;
-            let is_unreadable = workers.truth.damaged.iter().any(hides);
-            if !has_come && !waits && !is_unreadable {
+            if !has_come && !waits {
                 let (seen, last) = (workers.browsed.get(offset), workers.browsed.last_key_value());
                 return wrong(*offset, &format!("it is not settled, and does not come (browsed as {seen:?}, the last one {last:?})"));
             }
         }
         let verdicts = workers.verdicts(queue, uid);
         for (offset, _) in verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Duplicate) {
-            if part.messages.get(offset).is_some_and(|message| workers.is_wrongly_delivered(uid, *offset, message)) {
+            if part.messages.get(offset).is_some_and(|message| !message.tokens.is_empty()) {
                 return wrong(*offset, "its id came before within the window, and it was delivered");
             }
         }

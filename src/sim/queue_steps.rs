@@ -263,8 +263,7 @@ impl Workers {
         let Some(mut token) = message.token(lease).cloned() else { return false };
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         token.ends.remove(number);
-        let is_unread = self.truth.may_be_unread(token.asked_us);
-        is_newest && !is_unread && token.is_held(now_us) && !message.delete_sent && part.purges.is_empty()
+        is_newest && token.is_held(now_us) && !message.delete_sent && part.purges.is_empty()
     }
 
     /// Whether a consumer's step is not over.

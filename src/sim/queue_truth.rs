@@ -88,9 +88,12 @@ pub(super) struct Part {
 impl Part {
     /// The lease that certainly holds on a message: one that nothing but its holder or time could have ended.
     fn held<'a>(&self, message: &'a Message, now_us: u64) -> Option<&'a Token> {
-        let held = message.held(now_us).filter(|_| !message.delete_sent)?;
-        let is_purged = self.purges.iter().any(|purge| purge.until_us >= held.asked_us);
-        (!is_purged).then_some(held)
+        message.held(now_us).filter(|held| !message.delete_sent && !self.may_be_purged(held))
+    }
+
+    /// Whether a purge may have settled the token's message since it was asked for: also while the reply was on its way.
+    fn may_be_purged(&self, token: &Token) -> bool {
+        self.purges.iter().any(|purge| purge.until_us >= token.asked_us)
     }
 }
 
@@ -157,12 +160,6 @@ pub(super) struct Truth {
     pub(super) records: Records,
     /// The disk has decayed.
     pub(super) decayed: bool,
-    /// A read has failed: what it was for is passed over by the process that met it.
-    pub(super) read_failed: bool,
-    /// When that was.
-    pub(super) read_errors_us: Vec<u64>,
-    /// Partitions and offsets that a fetch was told to be damaged: those of a read that failed, until the process ends.
-    pub(super) damaged: Vec<(u64, u64, u64)>,
 }
 
 /// A delivery as it was told.
@@ -255,14 +252,12 @@ impl Truth {
         if !is_in_order(record) {
             return Ok(());
         }
-        if let Some((lease, life, asked_us)) = part.messages.get(&offset).and_then(|message| message.overtaken) {
-            // A process that could not read a message passes it over until it ends.
-            let counts = token.life == life || !self.read_failed;
-            if counts && token.lease > lease {
-                return Err(format!(
-                    "it was overtaken in its group {group} by what was asked for at {asked_us}, under lease {lease}: {token:?}"
-                ));
-            }
+        if let Some((lease, asked_us)) = part.messages.get(&offset).and_then(|message| message.overtaken)
+            && token.lease > lease
+        {
+            return Err(format!(
+                "it was overtaken in its group {group} by what was asked for at {asked_us}, under lease {lease}: {token:?}"
+            ));
         }
         let mut overtaken = Vec::new();
         for other in self.records.of_group(uid, group).iter().copied().filter(|other| *other != offset) {
@@ -272,14 +267,16 @@ impl Truth {
                 continue;
             }
             let now_us = token.got_us;
-            if let Some(held) = message.and_then(|message| part.held(message, now_us)).filter(|_| token.is_held(now_us)) {
+            if let Some(held) =
+                message.and_then(|message| part.held(message, now_us)).filter(|_| token.is_held(now_us) && !part.may_be_purged(token))
+            {
                 return Err(format!("two of group {group} are out: {held:?} of offset {other}, and {token:?}"));
             }
             if other < offset && before.known_us.is_some_and(|known_us| known_us <= token.asked_us) {
                 overtaken.push(other);
             }
         }
-        let by = (token.lease, token.life, token.asked_us);
+        let by = (token.lease, token.asked_us);
         for other in overtaken {
             self.message_mut((queue, uid, other)).overtaken.get_or_insert(by);
         }
@@ -323,11 +320,6 @@ impl Truth {
         Err(format!("{}, partition {uid}: (9 - priority, offset) come in one reply as {ranks:?}", self.queues[queue].name))
     }
 
-    /// Whether a read has failed since: what it was for is passed over as damaged, and so over for a queue, until the process ends.
-    pub(super) fn may_be_unread(&self, since_us: u64) -> bool {
-        self.read_errors_us.last().is_some_and(|at_us| *at_us >= since_us)
-    }
-
     /// A request of a lease's holder was refused with `code`; it was sent when the lease's `number`th end was noted.
     pub(super) fn check_refusal(&self, (queue, uid, offset): Place, lease: u64, number: usize, code: ErrorCode, now_us: u64) -> Check {
         if self.decayed {
@@ -347,8 +339,7 @@ impl Truth {
                 || matches!(other.action, super::queue_message::Action::Extend { .. })
                 || other.answer == super::queue_message::Answer::Never
         });
-        let is_unread = self.may_be_unread(token.asked_us);
-        let may_be_gone = is_unread || message.delete_sent || part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
+        let may_be_gone = message.delete_sent || part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         let wrong = |why: &str| Err(format!("{}, partition {uid}, offset {offset}: {code:?} for {token:?}, and {why}", of.name));
         if is_newest && is_untouched && token.void_us.is_none() && !may_be_gone && now_us < token.holds_until_us() {
@@ -389,9 +380,7 @@ impl Truth {
             if message.settled_us.is_some_and(|settled_us| settled_us <= asked_us) {
                 return wrong(*offset, format!("it is settled, and shown as {state:?}: {message:?}"));
             }
-            let Some(held) = part.held(message, now_us).filter(|held| held.got_us <= asked_us && !self.may_be_unread(held.asked_us)) else {
-                continue;
-            };
+            let Some(held) = part.held(message, now_us).filter(|held| held.got_us <= asked_us) else { continue };
             if (*state, *lease, *deliveries) != (MessageState::Leased, held.lease, held.deliveries) {
                 return wrong(*offset, format!("{held:?} is shown as {state:?} with lease {lease}, delivered {deliveries} times"));
             }
@@ -400,9 +389,6 @@ impl Truth {
             return Ok(());
         }
         for (offset, record) in self.records.stored(uid, from).take_while(|(offset, _)| *offset < reply.next) {
-            if self.may_be_unread(record.sent_us) {
-                continue;
-            }
             let held = part.messages.get(&offset).and_then(|message| part.held(message, now_us)).filter(|held| held.got_us <= asked_us);
             let was_there = record.known_us.is_some_and(|known_us| known_us <= asked_us);
             let is_due =

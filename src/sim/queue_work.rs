@@ -105,7 +105,6 @@ pub(super) struct Workers {
     /// What was seen when a queue was looked through at the end: states, and until when they last.
     pub(super) browsed: BTreeMap<u64, (MessageState, i64)>,
     pub(super) browsed_to: Option<u64>,
-    read_errors: u64,
     /// Where the last fetch has ended.
     pub(super) fetched_to: u64,
 }
@@ -126,7 +125,6 @@ impl Workers {
             is_draining: false,
             browsed: BTreeMap::new(),
             browsed_to: None,
-            read_errors: 0,
             fetched_to: 0,
             is_calm: params.is_calm,
         }
@@ -162,12 +160,6 @@ impl Workers {
     /// What happened to the node. Where the creation of a queue may have been lost with a block, nobody uses queues any more.
     pub(super) fn see(&mut self, world: &mut World, history: &History) {
         self.truth.decayed = history.decayed;
-        self.truth.read_failed |= history.read_failed;
-        let read_errors = world.totals.get(Counted::ReadErrors);
-        if read_errors > self.read_errors {
-            self.read_errors = read_errors;
-            self.truth.read_errors_us.push(world.now_us);
-        }
         if world.control_lost && self.is_running {
             self.stop(world);
         }

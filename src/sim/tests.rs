@@ -22,7 +22,11 @@ fn seeds_that_once_failed_hold() {
         (Profile::Swarm, 160, "starts that are interrupted again and again"),
         (Profile::Disk, 168, "a trim behind which damage had taken batches moved the start over these as well"),
         (Profile::Swarm, 33, "a start on a full disk, and nobody who wakes the log when there is room again"),
-        (Profile::Faults, 28, "a full disk without a byte left for bookkeeping, and then space"),
+        (Profile::Faults, 28, "a full disk without a byte left for bookkeeping, and then space; ids of messages after the clock went back"),
+        (Profile::Calm, 3, "two receivers that may have no more of a queue, looked at for ever"),
+        (Profile::Faults, 16, "the due time of a message that waits for another of its group"),
+        (Profile::Faults, 126, "a state of queues that knew of a step's acks and not of its batches"),
+        (Profile::Faults, 183, "messages whose batches one read did not give, settled"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");
     }
