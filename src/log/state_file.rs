@@ -22,10 +22,8 @@ const HEAD_BYTES: usize = 16;
 /// A state file being put together.
 #[derive(Debug)]
 pub struct StateBuilder {
-    generation: u64,
     payload: AlignedVec<16>,
     crc: u32,
-    items: u64,
 }
 
 impl StateBuilder {
@@ -35,7 +33,7 @@ impl StateBuilder {
         payload.extend_from_slice(&generation.to_le_bytes());
         payload.extend_from_slice(&[0; 8]);
         let crc = crc32c::crc32c(&payload);
-        StateBuilder { generation, payload, crc, items: 0 }
+        StateBuilder { payload, crc }
     }
 
     /// Adds an item.
@@ -46,22 +44,11 @@ impl StateBuilder {
         let padding = self.payload.len().next_multiple_of(4) - self.payload.len();
         self.payload.extend_from_slice(&[0; 4][..padding]);
         self.crc = crc32c::crc32c_append(self.crc, &self.payload[start..]);
-        self.items += 1;
-    }
-
-    /// Its generation.
-    pub fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// Bytes so far.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.payload.len()
-    }
-
-    /// Whether it has no item.
-    pub fn is_empty(&self) -> bool {
-        self.items == 0
     }
 
     pub(crate) fn seal(self) -> ([u8; ENVELOPE_BYTES], AlignedVec<16>) {

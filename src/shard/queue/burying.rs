@@ -250,8 +250,11 @@ impl Shard {
         let (Some(topic), Some(number)) = (topic, from) else { return self.end_burial(now, key, Some(now.mono_us)) };
         let found = &collected.parts[0];
         let here = self.queues.parts.get_mut(&key).expect("seen above");
-        let doubtful = burial.offsets.iter().filter(|offset| is_gone(found, **offset) && !here.is_unreadable(**offset)).count();
-        if doubtful > 0 {
+        let mut is_doubtful = false;
+        for offset in burial.offsets.iter().filter(|offset| is_gone(found, **offset)) {
+            is_doubtful |= !here.is_unreadable(*offset);
+        }
+        if is_doubtful {
             return self.end_burial(now, key, Some(now.mono_us + RETRY_US));
         }
         let written = self.write_letters(key, number, &burial.offsets, found, topic);

@@ -115,7 +115,7 @@ impl Shard {
             Stage::Told => {}
             Stage::Durable if self.log.is_state_free() => {
                 let builder = self.queues.keeping.next.as_mut().and_then(|next| next.builder.take()).expect("seen above");
-                tracing::debug!(shard = self.id.0, bytes = builder.len(), "the state of queues is written");
+                tracing::debug!(shard = self.id.0, bytes = builder.bytes(), "the state of queues is written");
                 self.log.write_state(&mut self.slab, effects, builder);
             }
             Stage::Durable => {}

@@ -141,11 +141,21 @@ impl Shard {
 
 /// Whether what was not found may be passed over: settled for good. Otherwise it is read again, after a pause.
 fn may_pass(here: &mut PartHere, now: Now, range: &Range<u64>, code: ErrorCode) -> bool {
-    let is_gone = code == ErrorCode::OffsetOutOfRange || range.end <= here.part.looked_to() || here.is_unreadable(range.start);
-    if !is_gone {
-        here.look_from_us = now.mono_us + UNREAD_PAUSE_US;
+    if code == ErrorCode::OffsetOutOfRange || range.end <= here.part.looked_to() {
+        return true;
     }
-    is_gone
+    if here.is_unreadable(range.start) {
+        let (first_offset, end_offset) = (range.start, range.end);
+        tracing::error!(
+            group = here.group.0,
+            first_offset,
+            end_offset,
+            "a queue cannot read messages, and gives them up: run `tramline inspect` on the data directory"
+        );
+        return true;
+    }
+    here.look_from_us = now.mono_us + UNREAD_PAUSE_US;
+    false
 }
 
 impl super::care::QueueCare {

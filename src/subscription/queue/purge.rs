@@ -11,7 +11,7 @@ use crate::effects::Now;
 
 /// Messages behind those that are purged that are moved over: those that are not committed yet, usually. With more of them it goes message by message.
 const MOVED_MAX: usize = 4000;
-/// What is dropped at once of each list; with what is dropped of the cells some 200 us.
+/// What is dropped at once of each list: with some of the cells 25 us, 83 us at the 99th percentile (seen with a million messages, half of them leased).
 const DROPPED_AT_ONCE: usize = 500;
 /// Messages with failed deliveries: each has some lists of its own.
 const HISTORIES_AT_ONCE: usize = 50;

@@ -64,7 +64,8 @@ impl Part {
 
     /// About how many bytes a snapshot takes.
     pub fn snapshot_bytes(&self) -> usize {
-        256 + self.cells.len() * 72 + self.dedup.len() * 96 + self.histories.len() * 128
+        // Of what was received many at a time; where each message has a note of its own it is 72, and the vector grows.
+        256 + self.cells.len() * 16 + self.dedup.len() * 96 + self.histories.len() * 128
     }
 
     fn ahead_notes(&self, committed_end: u64, out: &mut Vec<QueueNote>) {
