@@ -35,9 +35,16 @@ const _: () = assert!(
     GROUPS_MAX * (TOPIC_NAME_BYTES_MAX + 2 + 8 + 4 + 2 + 4) + 4096 <= META_BYTES_MAX,
     "the list of groups has to fit into one meta"
 );
-/// Queues of a cluster: as many as topics. Each costs some 300 bytes of metadata on each node, and work on every shard that has a partition of its topic. Their
-/// list fits into one meta with names of 46 bytes; with longer ones it is refused.
+/// Queues of a cluster: as many as topics. Each costs some 300 bytes of metadata on each node, and work on every shard that has a partition of its topic.
 pub const QUEUES_MAX: u64 = 10_000;
+/// Queues that one reply lists: at most 510 bytes each, two names of 249 among them.
+pub const QUEUES_AT_ONCE: usize = 2_000;
+/// Partitions that one reply tells of a queue: at most 400 bytes each, with the name of a consumer.
+pub const QUEUE_PARTITIONS_AT_ONCE: usize = 2_000;
+/// Partitions that one reply tells of a group: at most 330 bytes each, beside 1,000 members of at most 530.
+pub const GROUP_PARTITIONS_AT_ONCE: usize = 1_000;
+const _: () = assert!(QUEUES_AT_ONCE as u64 * 512 <= META_BYTES_MAX && QUEUE_PARTITIONS_AT_ONCE as u64 * 400 + 65_536 <= META_BYTES_MAX);
+const _: () = assert!(GROUP_PARTITIONS_AT_ONCE as u64 * 330 + 1_000 * 530 + 4096 <= META_BYTES_MAX);
 /// Ids for producers that are taken from the metadata at once. A crash skips what is left of them: at one start a second 2^64 last for 5 * 10^8 years.
 pub const PRODUCER_LEASE_IDS: u32 = 1024;
 /// Batches of a producer that a partition can tell from new ones: as many as a client may have under way in one partition. Kafka's number, for its reason:

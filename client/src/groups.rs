@@ -19,6 +19,7 @@ use crate::client::{Client, Shared, check_lengths};
 use crate::error::Error;
 use crate::link::Effect;
 use crate::owners::{Placed, Wanted, answered, refused};
+use crate::pages::{self, Page};
 
 /// Partitions of one request for offsets: with the longest texts (4,096 bytes each) the reply still fits.
 pub(crate) const OFFSETS_PER_REQUEST_MAX: usize = 200;
@@ -156,25 +157,33 @@ impl Client {
         })
     }
 
-    /// One consumer group with its members, its offsets and what is left to read.
+    /// One consumer group with its members, its offsets and what is left to read. Above some 1,000 partitions it is asked for in pages, which are not of one moment.
     pub fn describe_group(&self, name: &str) -> Result<GroupDescription, Error> {
         check_lengths(name, &[])?;
         let what = format!("describe group {name:?}");
-        let encode = |meta: &mut Vec<u8>| DescribeGroupRequest { name }.encode(meta);
-        self.shared().call(&what, Kind::DescribeGroup, Effect::Repeatable, encode, |meta| {
-            let reply = DescribeGroupReply::decode(meta)?;
-            Ok(GroupDescription {
-                uid: reply.group_uid,
-                name: reply.name.to_string(),
-                node: reply.node,
-                shard: reply.shard,
-                epoch: reply.epoch,
-                assignor: reply.assignor.name(),
-                session_timeout_ms: reply.session_timeout_ms,
-                members: reply.members.iter().map(MemberDescription::from).collect(),
-                partitions: reply.partitions.iter().map(GroupProgress::from).collect(),
+        let (shared, deadline) = (self.shared(), self.shared().deadline());
+        let ask = |last: Option<&GroupProgress>| {
+            let (from_topic, from_partition) = last.map_or(("", 0), |last| (last.topic.as_str(), last.partition.saturating_add(1)));
+            let encode = |meta: &mut Vec<u8>| DescribeGroupRequest { name, from_topic, from_partition }.encode(meta);
+            shared.call_until(deadline, &what, Kind::DescribeGroup, Effect::Repeatable, encode, |meta| {
+                let reply = DescribeGroupReply::decode(meta)?;
+                let head = GroupDescription {
+                    uid: reply.group_uid,
+                    name: reply.name.to_string(),
+                    node: reply.node,
+                    shard: reply.shard,
+                    epoch: reply.epoch,
+                    assignor: reply.assignor.name(),
+                    session_timeout_ms: reply.session_timeout_ms,
+                    members: reply.members.iter().map(MemberDescription::from).collect(),
+                    partitions: Vec::new(),
+                };
+                Ok(Page { head, items: reply.partitions.iter().map(GroupProgress::from).collect(), more: reply.more })
             })
-        })
+        };
+        let is_before = |a: &GroupProgress, b: &GroupProgress| (&a.topic, a.partition) < (&b.topic, b.partition);
+        let (group, partitions) = pages::collect(|a: &GroupDescription, b| a.uid == b.uid, is_before, ask)?;
+        Ok(GroupDescription { partitions, ..group })
     }
 
     /// Deletes a consumer group with its offsets. Refused while it has members.

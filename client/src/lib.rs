@@ -115,6 +115,7 @@ pub mod measure;
 mod message;
 mod metrics;
 mod owners;
+mod pages;
 mod partitioner;
 mod producer;
 mod pump;

@@ -21,7 +21,8 @@ use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_lengths, w
 use crate::error::Error;
 use crate::link::Effect;
 use crate::owners::{Wanted, answered, refused};
-use crate::queue_types::{BrowsedPage, CreatedQueue, FoundQueue, QueueDescription, QueueSummary};
+use crate::pages::{self, Page};
+use crate::queue_types::{BrowsedPage, CreatedQueue, FoundQueue, QueueDescription, QueuePartitionDescription, QueueSummary};
 use crate::types::{At, TopicMetadata};
 
 impl Client {
@@ -63,18 +64,35 @@ impl Client {
 
     /// All queues, in order of name.
     pub fn list_queues(&self) -> Result<Vec<QueueSummary>, Error> {
-        let encode = |meta: &mut Vec<u8>| ListQueuesRequest {}.encode(meta);
-        self.shared().call("list queues", Kind::ListQueues, Effect::Repeatable, encode, |meta| {
-            Ok(ListQueuesReply::decode(meta)?.queues.iter().map(QueueSummary::from).collect())
-        })
+        let (shared, deadline) = (self.shared(), self.shared().deadline());
+        let ask = |last: Option<&QueueSummary>| {
+            let encode = |meta: &mut Vec<u8>| ListQueuesRequest { after: last.map_or("", |queue| &queue.name) }.encode(meta);
+            shared.call_until(deadline, "list queues", Kind::ListQueues, Effect::Repeatable, encode, |meta| {
+                let reply = ListQueuesReply::decode(meta)?;
+                Ok(Page { head: (), items: reply.queues.iter().map(QueueSummary::from).collect(), more: reply.more })
+            })
+        };
+        Ok(pages::collect(|(), ()| true, |a: &QueueSummary, b| a.name < b.name, ask)?.1)
     }
 
-    /// One queue with its settings and how it stands in each partition.
+    /// One queue with its settings and how it stands in each partition. Above some 2,000 partitions it is asked for in pages, which are not of one moment.
     pub fn describe_queue(&self, name: &str) -> Result<QueueDescription, Error> {
         check_lengths(name, &[])?;
         let what = format!("describe queue {name:?}");
-        let encode = |meta: &mut Vec<u8>| DescribeQueueRequest { name }.encode(meta);
-        self.shared().call(&what, Kind::DescribeQueue, Effect::Repeatable, encode, |meta| Ok(DescribeQueueReply::decode(meta)?.into()))
+        let (shared, deadline) = (self.shared(), self.shared().deadline());
+        let ask = |last: Option<&QueuePartitionDescription>| {
+            let first_partition = last.map_or(0, |last| last.partition.saturating_add(1));
+            let encode = |meta: &mut Vec<u8>| DescribeQueueRequest { name, first_partition }.encode(meta);
+            shared.call_until(deadline, &what, Kind::DescribeQueue, Effect::Repeatable, encode, |meta| {
+                let reply = DescribeQueueReply::decode(meta)?;
+                let more = reply.more;
+                let mut head = QueueDescription::from(reply);
+                Ok(Page { items: std::mem::take(&mut head.partitions), head, more })
+            })
+        };
+        let is_before = |a: &QueuePartitionDescription, b: &QueuePartitionDescription| a.partition < b.partition;
+        let (queue, partitions) = pages::collect(|a: &QueueDescription, b| a.uid == b.uid, is_before, ask)?;
+        Ok(QueueDescription { partitions, ..queue })
     }
 
     /// What a consumer has to know of a queue.

@@ -1,6 +1,7 @@
 //! Consumer groups: what is checked of requests, what refusals are called, and how groups are told.
 
 use super::ApiError;
+use crate::constants::GROUP_PARTITIONS_AT_ONCE;
 use crate::control::{GroupView, View};
 use crate::ids::SubscriptionUid;
 use crate::shard::mesh::{GroupProgress, GroupStatus};
@@ -110,12 +111,15 @@ pub fn list(out: &mut Vec<u8>, view: &View, status: &[GroupStatus]) {
     ListGroupsReply { groups: List::of(&groups) }.encode(out);
 }
 
-/// Appends the description of a group; `known` is what its home knows of its members, `progress` how far it has read each partition, in any order.
-/// A partition whose topic is gone is left out.
-pub fn describe(out: &mut Vec<u8>, view: &View, group: &GroupView, known: Option<&Group>, progress: &[GroupProgress]) {
+/// Appends the description of a group with as many partitions from `from` (topic and number) on as one reply holds; `known` is what its home knows of its
+/// members, `progress` how far it has read each partition, in any order. A partition whose topic is gone is left out.
+pub fn describe(out: &mut Vec<u8>, view: &View, group: &GroupView, from: (&str, u32), known: Option<&Group>, progress: &[GroupProgress]) {
     let members: Vec<_> = known.into_iter().flat_map(Group::members).map(|member| member_told(&member)).collect();
     let mut partitions: Vec<_> = progress.iter().filter_map(|of| partition_told(view, known, of)).collect();
+    partitions.retain(|partition| (partition.topic, partition.index) >= from);
     partitions.sort_unstable_by_key(|partition| (partition.topic, partition.index));
+    let more = partitions.len() > GROUP_PARTITIONS_AT_ONCE;
+    partitions.truncate(GROUP_PARTITIONS_AT_ONCE);
     let settings = known.and_then(Group::settings);
     let reply = DescribeGroupReply {
         group_uid: group.uid.0,
@@ -126,6 +130,7 @@ pub fn describe(out: &mut Vec<u8>, view: &View, group: &GroupView, known: Option
         assignor: settings.map(|settings| settings.assignor).unwrap_or_default(),
         session_timeout_ms: settings.map_or(0, |settings| settings.session_timeout_ms),
         members: List::of(&members),
+        more,
         partitions: List::of(&partitions),
     };
     reply.encode(out);

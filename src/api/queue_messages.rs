@@ -1,18 +1,15 @@
-//! Messages of queues: what is checked of requests about them, and how a queue is told.
+//! Messages of queues: what is checked of requests about them.
 //!
 //! Not here: queues by name (`queues.rs`).
 
 use super::ApiError;
-use crate::control::{QueueView, TopicView};
-use crate::shard::mesh::QueueStatus;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::{List, ListIter};
 use tramline_wire::queue::{
-    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, DescribeQueueReply, PurgeRequest, QUEUE_MESSAGES_MAX,
-    QueuePartition, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleEntry, SettleRequest, TIME_NONE_US,
+    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, PurgeRequest, QUEUE_MESSAGES_MAX, REASON_BYTES_MAX,
+    ReceiveRequest, RedriveRequest, SettleAction, SettleEntry, SettleRequest,
 };
 use tramline_wire::step::StepRequest;
-use tramline_wire::topics::{EffectiveSetting, Origin};
 
 /// Entries of one request, at most.
 const ENTRIES_MAX: usize = 4096;
@@ -157,62 +154,6 @@ pub fn first_partition(kind: tramline_wire::kind::Kind, meta: &[u8]) -> Option<u
         Kind::Browse => BrowseRequest::decode(meta).ok().map(|request| request.partition_uid),
         _ => None,
     }
-}
-
-/// Appends all that is known of a queue; of a partition that no shard has told of there are no numbers.
-pub fn describe(out: &mut Vec<u8>, queue: &QueueView, topic: &TopicView, status: &[QueueStatus]) {
-    let settings: Vec<_> = queue
-        .settings
-        .effective()
-        .map(|(setting, value, explicit)| EffectiveSetting {
-            key: setting.key,
-            value,
-            origin: if explicit { Origin::Explicit } else { Origin::Default },
-        })
-        .collect();
-    let none = QueueStatus { oldest_us: TIME_NONE_US, ..QueueStatus::default() };
-    let mut sorted: Vec<_> = status.iter().collect();
-    sorted.sort_unstable_by_key(|status| status.uid);
-    let partitions: Vec<_> = topic
-        .partitions
-        .iter()
-        .map(|place| {
-            let found = sorted.binary_search_by_key(&place.uid, |status| status.uid).ok().map(|at| sorted[at]);
-            let of = found.unwrap_or(&none);
-            QueuePartition {
-                partition: place.number,
-                partition_uid: place.uid.0,
-                node: place.node.0,
-                shard: place.shard.0,
-                error: if found.is_some() { ErrorCode::Ok } else { ErrorCode::NotReady },
-                settled_to: of.settled_to,
-                looked_to: of.looked_to,
-                committed_end: of.committed_end,
-                ready: of.ready,
-                leased: of.leased,
-                delayed: of.delayed,
-                dead: of.dead,
-                oldest_us: of.oldest_us,
-                acked: of.counts.acked,
-                redelivered: of.counts.redelivered,
-                expired: of.counts.expired,
-                dead_lettered: of.counts.dead_lettered,
-                duplicates: of.counts.duplicates,
-                deleted: of.counts.deleted,
-                waiting: of.waiting,
-                active: std::str::from_utf8(&of.holder).unwrap_or(""),
-            }
-        })
-        .collect();
-    DescribeQueueReply {
-        queue_uid: queue.uid.0,
-        name: &queue.name,
-        topic: &queue.topic_name,
-        created_us: queue.created_us,
-        settings: List::of(&settings),
-        partitions: List::of(&partitions),
-    }
-    .encode(out);
 }
 
 #[cfg(test)]

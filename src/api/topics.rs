@@ -1,7 +1,7 @@
 //! Topic administration: requests into commands, views into replies.
 
 use super::ApiError;
-use crate::control::{Command, SettingKind, TOPIC_SETTINGS, TopicView, View, decimal};
+use crate::control::{Command, Setting as Known, SettingKind, SettingTable, Settings, TOPIC_SETTINGS, TopicView, View, decimal};
 use crate::shard::mesh::PartitionStatus;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
@@ -70,18 +70,20 @@ pub fn list(out: &mut Vec<u8>, view: &View) {
     ListTopicsReply { topics: List::of(&topics) }.encode(out);
 }
 
+/// All settings as they are in force, and where each comes from.
+pub(super) fn told<T: SettingTable>(settings: &Settings<T>) -> Vec<EffectiveSetting<'_>> {
+    let of = |(setting, value, explicit): (&'static Known, _, _)| EffectiveSetting {
+        key: setting.key,
+        value,
+        origin: if explicit { Origin::Explicit } else { Origin::Default },
+    };
+    settings.effective().map(of).collect()
+}
+
 /// Appends the description of a topic; `status` holds its partitions' numbers, in any order. A partition that is missing there
 /// (its shard has failed) is told with zeros.
 pub fn describe(out: &mut Vec<u8>, topic: &TopicView, status: &[PartitionStatus]) {
-    let settings: Vec<_> = topic
-        .settings
-        .effective()
-        .map(|(setting, value, explicit)| EffectiveSetting {
-            key: setting.key,
-            value,
-            origin: if explicit { Origin::Explicit } else { Origin::Default },
-        })
-        .collect();
+    let settings = told(&topic.settings);
     let mut sorted = status.to_vec();
     sorted.sort_unstable_by_key(|s| s.uid);
     let partitions: Vec<_> = topic

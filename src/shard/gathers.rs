@@ -66,11 +66,15 @@ enum Found {
     /// How far one group has read.
     Progress {
         name: String,
+        /// Only partitions from this topic and number on.
+        from: (String, u32),
         partitions: Vec<GroupProgress>,
     },
     /// How one queue stands.
     Queue {
         name: String,
+        /// Only partitions from this number on.
+        first_partition: u32,
         partitions: Vec<QueueStatus>,
     },
     /// Whether a group has no members, and takes none until this is over.
@@ -188,7 +192,8 @@ impl Shard {
         for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
             effects.push(Effect::Mesh { to, message: Message::GroupProgressAsked { question, uid: group.uid, owned: on(to) } });
         }
-        let found = Found::Progress { name: group.name.clone(), partitions: self.progress_of(now, group.uid, &on(self.id)) };
+        let from = (request.from_topic.to_owned(), request.from_partition);
+        let found = Found::Progress { name: group.name.clone(), from, partitions: self.progress_of(now, group.uid, &on(self.id)) };
         let missing = usize::from(self.settings.shards) - 1;
         self.gathers.open.push(Gather { question, caller: Some(caller), missing, found });
         self.finish_gathers(effects);
@@ -224,8 +229,10 @@ impl Shard {
         };
         let topic = view.topic(&queue.topic_name).expect("a queue's topic exists");
         let question = self.gathers.next_question();
-        let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
-        let found = Found::Queue { name: queue.name.clone(), partitions: self.queue_status(queue.uid, &on(self.id)) };
+        let first_partition = request.first_partition;
+        let (places, _) = api::queues::page(topic, first_partition);
+        let on = |shard: ShardId| places.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
+        let found = Found::Queue { name: queue.name.clone(), first_partition, partitions: self.queue_status(queue.uid, &on(self.id)) };
         let mut gather = Gather { question, caller: Some(caller), missing: 0, found };
         for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
             let partitions = on(to);
@@ -297,17 +304,19 @@ impl Shard {
                 effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::list(out, view, &status));
             }
             (Found::Groups(status), None) => self.group_expiry.on_status(status),
-            (Found::Progress { name, partitions }, Some(caller)) => match self.view.group(&name) {
+            (Found::Progress { name, from, partitions }, Some(caller)) => match self.view.group(&name) {
                 Some(group) => {
                     let (view, members) = (&self.view, self.members.of(group.uid));
-                    effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::describe(out, view, group, members, &partitions));
+                    let from = (from.0.as_str(), from.1);
+                    effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::describe(out, view, group, from, members, &partitions));
                 }
                 None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
             },
-            (Found::Queue { name, partitions }, Some(caller)) => match (self.view.queue(&name), &self.view) {
+            (Found::Queue { name, first_partition, partitions }, Some(caller)) => match (self.view.queue(&name), &self.view) {
                 (Some(queue), view) => {
                     let topic = view.topic(&queue.topic_name).expect("a queue's topic exists");
-                    effects.reply(caller, 0, &mut Vec::new(), |out| api::queue_messages::describe(out, queue, topic, &partitions));
+                    let describe = |out: &mut Vec<u8>| api::queues::describe(out, queue, topic, first_partition, &partitions);
+                    effects.reply(caller, 0, &mut Vec::new(), describe);
                 }
                 (None, _) => effects.refuse(caller, ErrorCode::UnknownQueue, "", ""),
             },

@@ -231,7 +231,7 @@ impl Shard {
             }
             Message::ConnClosed { conn } => {
                 self.sessions.close_conn(conn, Some(from));
-                self.close_receivers(now, conn, Some(from), effects);
+                self.close_receivers(conn, Some(from));
                 self.half_taken.remove(&(conn, Some(from)));
                 self.drop_deferred(from, conn, effects);
                 self.answer_deferred(now, effects);
@@ -374,8 +374,9 @@ impl Shard {
                 expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::topics::list(out, &view)))
             }
             Kind::ListQueues => {
-                let view = Arc::clone(&self.view);
-                expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| api::queues::list(out, &view)))
+                let mut meta = Vec::new();
+                api::queues::list(&mut meta, frame.meta, &self.view)
+                    .map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta)))
             }
             Kind::FindQueue => self.find_queue(&caller, frame, effects),
             Kind::DescribeTopic | Kind::DescribeStorage if self.gathers_are_full() => return Taken::Blocked,

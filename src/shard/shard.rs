@@ -212,7 +212,7 @@ impl Shard {
                 self.sessions.on_sent(conn, queued_bytes);
                 self.unblock(effects);
             }
-            Event::Closed { conn } => self.on_closed(now, conn, effects),
+            Event::Closed { conn } => self.on_closed(conn, effects),
             Event::Done { token, outcome } => self.on_done(now, token, outcome, effects),
             Event::Mesh { from, message } => self.on_mesh(now, from, message, effects),
             Event::Deadline => self.on_deadline(now, effects),
@@ -355,11 +355,11 @@ impl Shard {
         effects.push(Effect::Close { conn, reason: "too many connections" });
     }
 
-    fn on_closed(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+    fn on_closed(&mut self, conn: ConnId, effects: &mut Effects) {
         let Some(state) = self.conns.close(conn) else { return };
         self.half_taken.remove(&(conn, None));
         self.sessions.close_conn(conn, None);
-        self.close_receivers(now, conn, None, effects);
+        self.close_receivers(conn, None);
         if state.forwarded {
             for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
                 effects.push(Effect::Mesh { to: shard, message: Message::ConnClosed { conn } });

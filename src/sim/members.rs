@@ -370,7 +370,7 @@ impl Members {
         let entries = of_group.collect::<Vec<_>>().into_iter().map(|place| self.claims.before(place, 0)).collect();
         let name = self.groups.names[self.list[at].name].name.clone();
         self.send(world, at, Kind::DescribeGroup, group, What::Describe { entries }, |out| {
-            DescribeGroupRequest { name: &name }.encode(out)
+            DescribeGroupRequest { name: &name, from_topic: "", from_partition: 0 }.encode(out)
         });
     }
 

@@ -213,7 +213,7 @@ impl Workers {
         let Some(queue) = (!live.is_empty()).then(|| live[self.dice.below(live.len() as u64) as usize]) else { return };
         match self.dice.below(100) {
             0..=5 => self.delete_queue(world, at, queue),
-            6..=20 => self.send(world, at, Kind::ListQueues, What::ListQueues, |out| ListQueuesRequest {}.encode(out)),
+            6..=20 => self.send(world, at, Kind::ListQueues, What::ListQueues, |out| ListQueuesRequest { after: "" }.encode(out)),
             21..=40 => self.describe(world, at, queue),
             41..=60 => self.pause(world, at, queue, true),
             _ => {}
@@ -328,7 +328,9 @@ impl Workers {
 
     pub(super) fn describe(&mut self, world: &mut World, at: usize, number: usize) {
         let name = self.truth.queues[number].name.clone();
-        self.send(world, at, Kind::DescribeQueue, What::Describe(number), |out| DescribeQueueRequest { name: &name }.encode(out));
+        self.send(world, at, Kind::DescribeQueue, What::Describe(number), |out| {
+            DescribeQueueRequest { name: &name, first_partition: 0 }.encode(out)
+        });
     }
 
     pub(super) fn on_described(&mut self, number: usize, reply: &DescribeQueueReply<'_>) -> Check {

@@ -328,6 +328,10 @@ layout! {
     pub struct DescribeGroupRequest<'a> {
         /// Its name.
         pub name: &'a str;
+        /// Only partitions of this topic, and of those behind it in order of name; empty: of all topics.
+        pub from_topic: &'a str;
+        /// The first partition of `from_topic` to tell of, by its number.
+        pub from_partition: u32;
     }
 }
 
@@ -397,7 +401,9 @@ layout! {
         pub session_timeout_ms: u32;
         /// Its members, by identity.
         pub members: List<'a, GroupMember<'a>>;
-        /// Partitions that it has committed an offset of or that a member owns, by topic and number.
+        /// Whether there are more partitions behind the last one.
+        pub more: bool;
+        /// Partitions that it has committed an offset of or that a member owns, by topic and number; 1 at least where there are more.
         pub partitions: List<'a, GroupPartition<'a>>;
     }
 }

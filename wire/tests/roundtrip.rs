@@ -259,7 +259,7 @@ proptest! {
         identity!(ListGroupsRequest {});
         let groups = [GroupItem { name, group_uid, node: wait_ms, shard, members: 3 }];
         identity!(ListGroupsReply { groups: List::of(&groups[..usize::from(created)]) });
-        identity!(DescribeGroupRequest { name });
+        identity!(DescribeGroupRequest { name, from_topic: client, from_partition: wait_ms });
         identity!(DeleteGroupRequest { name });
         identity!(DeleteGroupReply {});
         let members = [GroupMember { member_id, instance, client, partitions: wait_ms, target: 7, is_settled: created }];
@@ -269,7 +269,7 @@ proptest! {
         }];
         identity!(DescribeGroupReply {
             group_uid, name, node: wait_ms, shard, epoch, assignor: Assignor::Sticky, session_timeout_ms: wait_ms,
-            members: List::of(&members), partitions: List::of(&of_group),
+            members: List::of(&members), more: created, partitions: List::of(&of_group),
         });
     }
 
@@ -319,19 +319,20 @@ proptest! {
         identity!(AlterQueueReply {});
         identity!(DeleteQueueRequest { name });
         identity!(DeleteQueueReply {});
-        identity!(ListQueuesRequest {});
+        identity!(ListQueuesRequest { after: name });
         let items = [QueueItem { name, queue_uid, topic }];
-        identity!(ListQueuesReply { queues: List::of(&items[..usize::from(is_set)]) });
+        identity!(ListQueuesReply { more: is_set, queues: List::of(&items[..usize::from(is_set)]) });
         identity!(FindQueueRequest { name });
         identity!(FindQueueReply { queue_uid, topic_uid, topic, visibility_timeout_ms: number, flags: QueueFlags(number as u8 % 4) });
-        identity!(DescribeQueueRequest { name });
+        identity!(DescribeQueueRequest { name, first_partition: number });
         let partitions = [QueuePartition {
             partition: number, partition_uid: topic_uid, node: 1, shard: 2, error, settled_to: 3, looked_to: 4, committed_end: 5, ready: 6,
             leased: 7, delayed: 8, dead: 9, oldest_us: time_us, acked: 10, redelivered: 11, expired: 12, dead_lettered: 13, duplicates: 14,
             deleted: 15, waiting: number, active: consumer,
         }];
         identity!(DescribeQueueReply {
-            queue_uid, name, topic, created_us: time_us, settings: List::of(&effective), partitions: List::of(&partitions)
+            queue_uid, name, topic, created_us: time_us, settings: List::of(&effective), more: is_set,
+            partitions: List::of(&partitions)
         });
         let state = BrowseState::ALL[number as usize % BrowseState::ALL.len()];
         identity!(BrowseRequest { queue_uid, partition_uid: topic_uid, from: 7, max_messages: number, state });

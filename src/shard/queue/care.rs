@@ -37,7 +37,8 @@ const PENDING_MAX: usize = 65_536;
 /// Messages that one turn deals with when they are due, per part: about half a millisecond.
 const DUE_AT_ONCE: usize = 1_000;
 
-/// So often, with [`UNREAD_PAUSE_US`] between two of them, something cannot be read until it is given up.
+/// So often, with [`UNREAD_PAUSE_US`] between two of them, something cannot be read until it is given up: chosen, not measured. What is given up is gone for the
+/// queue, and what lies behind it waits meanwhile; whether the disk failed or the data is damaged is not told apart here.
 const READS: u8 = 6;
 /// What was not read waits so long before it is tried again.
 pub(super) const UNREAD_PAUSE_US: u64 = 1_000_000;
@@ -156,6 +157,8 @@ pub(in crate::shard) struct QueueCare {
     pub(super) waits: BTreeSet<(u64, SubscriptionUid, u64)>,
     /// Parts with batches that were not looked at.
     pub(super) behind: BTreeSet<PartKey>,
+    /// Connections that closed in this turn, with the shard that they came over: what they wait for is forgotten before anybody is served.
+    pub(super) closed: BTreeSet<(ConnId, Option<ShardId>)>,
     /// Queues with something to deliver and somebody who waits, perhaps.
     pub(super) hungry: BTreeSet<SubscriptionUid>,
     /// The queue whose receivers are being looked at.

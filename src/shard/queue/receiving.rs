@@ -26,7 +26,7 @@ const RECEIVES_MAX: usize = 20_000;
 const FILLINGS_MAX: usize = 1_000;
 /// Among the waits: not a receive's, but the time at which the holder of an exclusive queue may lose it.
 const HOLDER: u64 = u64::MAX;
-/// Receivers of one queue that one turn looks at: each costs some 0.1 us for each partition with something ready.
+/// Receivers of one queue that one look at it goes through: some 0.2 us each where one partition has something ready (5,000 in 0.9 ms).
 const LOOKS_AT_ONCE: usize = 100;
 /// Payload of one reply, at most, unless one batch is larger.
 const RECEIVE_BYTES_MAX: u32 = 1 << 20;
@@ -147,6 +147,7 @@ impl Shard {
 
     /// Gives whoever waits what there is. Once in each turn, before blocks are closed.
     pub(in crate::shard) fn serve_queues(&mut self, now: Now, effects: &mut Effects) {
+        self.forget_closed(now);
         if self.phase != Phase::Serving {
             return;
         }
@@ -389,28 +390,34 @@ impl Shard {
     }
 
     /// A connection is gone: its receivers wait no more, and messages on their way to it go to others.
-    pub(in crate::shard) fn close_receivers(&mut self, now: Now, conn: ConnId, via: Option<ShardId>, effects: &mut Effects) {
+    pub(in crate::shard) fn close_receivers(&mut self, conn: ConnId, via: Option<ShardId>) {
         let is_his = |caller: &Caller| (caller.conn, caller.via) == (conn, via);
+        for filling in self.queues.fillings.values_mut().filter(|filling| is_his(&filling.receive.caller)) {
+            filling.is_orphaned = true;
+        }
+        self.queues.closed.insert((conn, via));
+    }
+
+    /// Forgets the waits of connections that are gone, of all at once: there may be 20,000 waits, and thousands of connections that are gone in one turn.
+    fn forget_closed(&mut self, now: Now) {
+        let closed = std::mem::take(&mut self.queues.closed);
+        if closed.is_empty() {
+            return;
+        }
         let waits = &mut self.queues.waits;
         for (uid, queue) in &mut self.queues.queues {
             queue.waiting.retain(|receive| {
-                let stays = !is_his(&receive.caller);
+                let stays = !closed.contains(&(receive.caller.conn, receive.caller.via));
                 if !stays {
                     waits.remove(&(receive.deadline_us, *uid, receive.id));
                 }
                 stays
             });
-            if queue.holder.as_ref().is_some_and(|holder| holder.conn == (conn, via)) {
+            if let Some(holder) = queue.holder.as_mut().filter(|holder| closed.contains(&holder.conn)) {
                 // Leases outlive their connection; without any the next one need not wait.
-                queue.holder.as_mut().expect("just seen").over_us = now.mono_us;
+                holder.over_us = now.mono_us;
                 self.queues.hungry.insert(*uid);
             }
-        }
-        for filling in self.queues.fillings.values_mut().filter(|filling| is_his(&filling.receive.caller)) {
-            filling.is_orphaned = true;
-        }
-        if !self.queues.hungry.is_empty() {
-            effects.wake_at(now.mono_us);
         }
     }
 

@@ -491,7 +491,7 @@ fn topics_that_come_and_go_change_who_owns_what() {
 }
 
 fn describe(world: &mut World, name: &str) -> Vec<u8> {
-    world.request(Kind::DescribeGroup, &[], |out| DescribeGroupRequest { name }.encode(out));
+    world.request(Kind::DescribeGroup, &[], |out| DescribeGroupRequest { name, from_topic: "", from_partition: 0 }.encode(out));
     world.settle();
     world.reply_ok().1
 }
@@ -563,4 +563,24 @@ fn a_connection_that_goes_leaves_its_member_its_time() {
     world.replies.clear();
     heartbeat(&mut world, &mut member);
     assert_eq!(member.owns.len(), 1);
+}
+
+#[test]
+fn partitions_that_do_not_fit_one_description_come_with_the_next() {
+    let (mut world, uids, group) = world_with(1_200, &[]);
+    let member = join(&mut world, group, "", &["t"]);
+    assert_eq!(member.owns.len(), uids.len());
+    let mut page = |from_topic: &str, from_partition: u32| {
+        let asked = DescribeGroupRequest { name: "g", from_topic, from_partition };
+        world.request(Kind::DescribeGroup, &[], |out| asked.encode(out));
+        world.settle();
+        let meta = world.reply_ok().1;
+        let reply = DescribeGroupReply::decode(&meta).unwrap();
+        assert_eq!(reply.members.len(), 1);
+        (reply.partitions.iter().map(|of| of.index).collect::<Vec<_>>(), reply.more)
+    };
+    assert_eq!(page("", 0), ((0..1_000).collect(), true));
+    assert_eq!(page("t", 1_000), ((1_000..1_200).collect(), false));
+    assert_eq!(page("s", 1_100), ((0..1_000).collect(), true));
+    assert_eq!(page("u", 0), (vec![], false));
 }

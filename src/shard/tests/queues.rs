@@ -9,8 +9,8 @@ use tramline_wire::level::Level;
 use tramline_wire::prim::List;
 use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
 use tramline_wire::queue::{
-    AlterQueueRequest, CreateQueueFlags, CreateQueueReply, CreateQueueRequest, DeleteQueueRequest, DescribeQueueRequest, FindQueueReply,
-    FindQueueRequest, ListQueuesReply, ListQueuesRequest, QueueFlags, QueueStart,
+    AlterQueueRequest, CreateQueueFlags, CreateQueueReply, CreateQueueRequest, DeleteQueueRequest, DescribeQueueReply,
+    DescribeQueueRequest, FindQueueReply, FindQueueRequest, ListQueuesReply, ListQueuesRequest, QueueFlags, QueueStart,
 };
 use tramline_wire::topics::{DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest, Setting};
 
@@ -63,7 +63,7 @@ fn delete(world: &mut World, name: &str) -> u64 {
 
 /// (name, topic) of all queues.
 fn list(world: &mut World) -> Vec<(String, String)> {
-    let asked = world.request(Kind::ListQueues, &[], |out| ListQueuesRequest {}.encode(out));
+    let asked = world.request(Kind::ListQueues, &[], |out| ListQueuesRequest { after: "" }.encode(out));
     let meta = world.reply_to(asked);
     let reply = ListQueuesReply::decode(&meta).unwrap();
     reply.queues.iter().map(|queue| (queue.name.to_owned(), queue.topic.to_owned())).collect()
@@ -223,7 +223,7 @@ fn the_kinds_that_are_not_answered_are_not_offered_and_refused_as_unknown() {
     let offered = HelloReply::decode(&meta).unwrap();
     for kind in Kind::ALL.iter().filter(|kind| kind.has_reply() && **kind != Kind::Hello) {
         // Nothing of any kind has this body, but those without one.
-        let asked = world.request(*kind, &[], |out| DescribeQueueRequest { name: "" }.encode(out));
+        let asked = world.request(*kind, &[], |out| DescribeQueueRequest { name: "", first_partition: 0 }.encode(out));
         world.settle();
         let unknown = match world.reply() {
             Some((correlation, flags, meta, _)) => {
@@ -278,4 +278,50 @@ fn a_record_says_nothing_to_queues_that_they_could_not_do() {
     assert_eq!(produced(&mut world, for_ever, last), ErrorCode::Ok);
     assert_eq!(produced(&mut world, for_ever, Attributes { priority: Some(10), ..last }), INVALID);
     assert_eq!(world.read(uid, 0).0.len(), 2 * 6, "nothing of a refused batch is stored");
+}
+
+/// Numbers of the first and last partition that one reply tells of, how many these are, and whether there are more.
+fn described(world: &mut World, name: &str, first_partition: u32) -> (Option<(u32, u32)>, usize, bool) {
+    let asked = world.request(Kind::DescribeQueue, &[], |out| DescribeQueueRequest { name, first_partition }.encode(out));
+    world.settle();
+    let meta = world.reply_to(asked);
+    let reply = DescribeQueueReply::decode(&meta).unwrap();
+    assert!(reply.partitions.iter().all(|of| of.error == ErrorCode::Ok), "each is told of");
+    let numbers: Vec<_> = reply.partitions.iter().map(|of| of.partition).collect();
+    assert!(numbers.is_sorted());
+    (numbers.first().copied().zip(numbers.last().copied()), numbers.len(), reply.more)
+}
+
+#[test]
+fn partitions_that_do_not_fit_one_description_come_with_the_next() {
+    let mut world = World::new();
+    world.create_topic("t", 4_500, &[]);
+    create(&mut world, "q", "t", NO_FLAGS, &[]);
+    assert_eq!(described(&mut world, "q", 0), (Some((0, 1_999)), 2_000, true));
+    assert_eq!(described(&mut world, "q", 2_000), (Some((2_000, 3_999)), 2_000, true));
+    assert_eq!(described(&mut world, "q", 4_000), (Some((4_000, 4_499)), 500, false));
+    assert_eq!(described(&mut world, "q", 4_500), (None, 0, false));
+}
+
+#[test]
+fn a_long_list_of_queues_comes_in_pages() {
+    // With names as long as may be.
+    let mut world = World::new();
+    let name = |number: usize| format!("{number:0>249}");
+    let topic = "u".repeat(249);
+    world.create_topic(&topic, 1, &[]);
+    for number in 0..2_001 {
+        create(&mut world, &name(number), &topic, NO_FLAGS, &[]);
+    }
+    create(&mut world, "q", &topic, NO_FLAGS, &[]);
+    let mut page = |after: &str| {
+        let asked = world.request(Kind::ListQueues, &[], |out| ListQueuesRequest { after }.encode(out));
+        let meta = world.reply_to(asked);
+        let reply = ListQueuesReply::decode(&meta).unwrap();
+        (reply.queues.iter().map(|queue| queue.name.to_owned()).collect::<Vec<_>>(), reply.more)
+    };
+    let (first, more) = page("");
+    assert!(more && first.len() == 2_000 && first.iter().enumerate().all(|(number, queue)| *queue == name(number)));
+    assert_eq!(page(&name(1_999)), (vec![name(2_000), "q".to_owned()], false));
+    assert_eq!(page("q"), (vec![], false));
 }

@@ -88,8 +88,11 @@ layout! {
 }
 
 layout! {
-    /// List all queues.
-    pub struct ListQueuesRequest {}
+    /// List queues.
+    pub struct ListQueuesRequest<'a> {
+        /// Only those behind this name; empty: from the first one on.
+        pub after: &'a str;
+    }
 }
 
 layout! {
@@ -105,9 +108,11 @@ layout! {
 }
 
 layout! {
-    /// All queues, in order of name.
+    /// Queues in order of name.
     pub struct ListQueuesReply<'a> {
-        /// The queues.
+        /// Whether there are more behind the last one.
+        pub more: bool;
+        /// The queues; 1 at least where there are more.
         pub queues: List<'a, QueueItem<'a>>;
     }
 }
@@ -151,6 +156,8 @@ layout! {
     pub struct DescribeQueueRequest<'a> {
         /// Its name.
         pub name: &'a str;
+        /// The first partition to tell of, by its number.
+        pub first_partition: u32;
     }
 }
 
@@ -215,7 +222,9 @@ layout! {
         pub created_us: i64;
         /// All settings.
         pub settings: List<'a, EffectiveSetting<'a>>;
-        /// All partitions, in order of number.
+        /// Whether there are more partitions behind the last one.
+        pub more: bool;
+        /// Partitions in order of number; 1 at least where there are more.
         pub partitions: List<'a, QueuePartition<'a>>;
     }
 }

@@ -544,7 +544,12 @@ fn groups(samples: &mut Vec<Sample>) {
         REPLY,
         ListGroupsReply { groups: List::of(&[GroupItem { name: "billing", group_uid: 5, node: 1, shard: 2, members: 2 }]) }
     );
-    sample!("describe_group_request", DescribeGroup, REQUEST, DescribeGroupRequest { name: "billing" });
+    sample!(
+        "describe_group_request",
+        DescribeGroup,
+        REQUEST,
+        DescribeGroupRequest { name: "billing", from_topic: "invoices", from_partition: 3 }
+    );
     sample!(
         "describe_group_reply",
         DescribeGroup,
@@ -558,6 +563,7 @@ fn groups(samples: &mut Vec<Sample>) {
             assignor: Assignor::Sticky,
             session_timeout_ms: 45_000,
             members: List::of(MEMBERS),
+            more: true,
             partitions: List::of(GROUP_PARTITIONS),
         }
     );

@@ -121,12 +121,12 @@ fn named(samples: &mut Vec<Sample>) {
     sample!("alter_queue_reply", AlterQueue, REPLY, AlterQueueReply {});
     sample!("delete_queue_request", DeleteQueue, REQUEST, DeleteQueueRequest { name: "invoices.print" });
     sample!("delete_queue_reply", DeleteQueue, REPLY, DeleteQueueReply {});
-    sample!("list_queues_request", ListQueues, REQUEST, ListQueuesRequest {});
+    sample!("list_queues_request", ListQueues, REQUEST, ListQueuesRequest { after: "invoices" });
     sample!(
         "list_queues_reply",
         ListQueues,
         REPLY,
-        ListQueuesReply { queues: List::of(&[QueueItem { name: "invoices.print", queue_uid: 6, topic: "invoices" }]) }
+        ListQueuesReply { more: false, queues: List::of(&[QueueItem { name: "invoices.print", queue_uid: 6, topic: "invoices" }]) }
     );
     sample!("find_queue_request", FindQueue, REQUEST, FindQueueRequest { name: "invoices.print" });
     sample!(
@@ -135,7 +135,7 @@ fn named(samples: &mut Vec<Sample>) {
         REPLY,
         FindQueueReply { queue_uid: 6, topic_uid: 42, topic: "invoices", visibility_timeout_ms: 30_000, flags: QueueFlags::EXCLUSIVE }
     );
-    sample!("describe_queue_request", DescribeQueue, REQUEST, DescribeQueueRequest { name: "invoices.print" });
+    sample!("describe_queue_request", DescribeQueue, REQUEST, DescribeQueueRequest { name: "invoices.print", first_partition: 3 });
     sample!(
         "describe_queue_reply",
         DescribeQueue,
@@ -146,6 +146,7 @@ fn named(samples: &mut Vec<Sample>) {
             topic: "invoices",
             created_us: NOW_US,
             settings: List::of(EFFECTIVE),
+            more: true,
             partitions: List::of(QUEUE_PARTITIONS),
         }
     );
