@@ -8,18 +8,15 @@ use crate::shard::mesh::QueueStatus;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::{List, ListIter};
 use tramline_wire::queue::{
-    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, DescribeQueueReply, PurgeRequest, QUEUE_MESSAGES_MAX,
-    QueuePartition, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleEntry, SettleRequest, TIME_NONE_US,
+    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, DescribeQueueReply, LEASE_MS, NACK_DELAY_MS_MAX,
+    PurgeRequest, QUEUE_MESSAGES_MAX, QueuePartition, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleEntry,
+    SettleRequest, TIME_NONE_US,
 };
 use tramline_wire::step::StepRequest;
 use tramline_wire::topics::{EffectiveSetting, Origin};
 
 /// Entries of one request, at most.
 const ENTRIES_MAX: usize = 4096;
-/// Lengths of a lease, in milliseconds: those of the setting `visibility.timeout.ms`.
-const LEASE_MS: std::ops::RangeInclusive<u32> = 100..=43_200_000;
-/// The longest delay of a nack, in milliseconds: that of the setting `retry.max.ms`.
-const DELAY_MS_MAX: u32 = 86_400_000;
 
 fn invalid(message: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, message)
@@ -50,7 +47,7 @@ fn check_consumer(consumer: &str) -> Result<(), ApiError> {
 pub fn is_right_delay(entry: &SettleEntry<'_>) -> bool {
     match entry.action {
         SettleAction::Extend => LEASE_MS.contains(&entry.delay_ms),
-        SettleAction::Nack => entry.delay_ms == DELAY_BY_POLICY || entry.delay_ms <= DELAY_MS_MAX,
+        SettleAction::Nack => entry.delay_ms == DELAY_BY_POLICY || entry.delay_ms <= NACK_DELAY_MS_MAX,
         _ => true,
     }
 }
@@ -228,6 +225,6 @@ mod tests {
             (min, max)
         };
         assert_eq!(range("visibility.timeout.ms"), (i64::from(*LEASE_MS.start()), i64::from(*LEASE_MS.end())));
-        assert_eq!(range("retry.max.ms"), (0, i64::from(DELAY_MS_MAX)));
+        assert_eq!(range("retry.max.ms"), (0, i64::from(NACK_DELAY_MS_MAX)));
     }
 }
