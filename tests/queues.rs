@@ -8,7 +8,7 @@ use common::tool::{Ran, program, tramctl, tramctl_with_input};
 use common::{Node, Options, WAIT};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tramline_client::{At, Attributes, Client, Config, ErrorCode, LeaseToken, ProducerConfig, QueueConsumerConfig, Record, Settle};
@@ -121,6 +121,30 @@ fn messages_are_sent_received_and_acknowledged_once() {
     let sent = tramctl_with_input(&rig.server, &["queue", "send", "q", "--partition", "1"], b"x\n").ok().text();
     assert!(sent.starts_with("1:") && sent.contains("1 records, 1 acknowledged, 0 failed"), "{sent}");
     assert_eq!(rig.run(&["queue", "receive", "q", "--wait", "20s"]).ok().text(), "x\n");
+}
+
+#[test]
+fn a_sender_that_is_ended_tells_what_it_sent() {
+    let rig = rig(1, &[]);
+    for (signal, lines) in [("INT", 2), ("TERM", 4)] {
+        let mut command = Command::new(program("tramctl"));
+        command.args(["--server", &rig.server, "queue", "send", "q"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut sender = command.spawn().unwrap();
+        // The input stays open, and its last line is not whole.
+        let mut input = sender.stdin.take().unwrap();
+        input.write_all(b"a\nb\nhal").unwrap();
+        rig.until("both are there", |queue| queue["partitions"][0]["next"] == json!(lines));
+        let kill = format!("kill -{signal} {}", sender.id());
+        assert!(Command::new("sh").arg("-c").arg(kill).status().unwrap().success());
+        let ended = sender.wait_with_output().unwrap();
+        let text = String::from_utf8(ended.stdout).unwrap();
+        assert!(ended.status.success(), "{text}");
+        let places = format!("0:{}\n0:{}\n2 records, 2 acknowledged, 0 failed", lines - 2, lines - 1);
+        assert!(text.starts_with(&places), "{text}");
+        drop(input);
+    }
+    let refused = rig.run(&["queue", "send", "q", "--id", ""]);
+    assert!(refused.code == 2 && refused.stderr.contains("leave --id out"), "{refused:?}");
 }
 
 #[test]
@@ -445,6 +469,41 @@ fn records_of_a_dead_letter_topic_go_back_where_they_came_from() {
     }
     let again = rig.run(&["queue", "redrive", "q", "--format", "json"]).ok().json();
     assert_eq!(again["redriven"], json!(0), "each once");
+}
+
+#[test]
+fn letters_whose_topic_is_gone_wait_for_it_and_the_others_go_back() {
+    let rig = rig(1, &["--dead-letter", "dead"]);
+    let client = rig.client();
+    client.create_topic("gone", 1, &[], false).unwrap();
+    let mut producer = client.producer(ProducerConfig::default()).unwrap();
+    for (number, topic) in ["gone", "t", "gone", "t"].into_iter().enumerate() {
+        let value = format!("{topic} {number}");
+        let headers: [(&str, &[u8]); 2] = [("tramline-dead-letter-topic", topic.as_bytes()), ("tramline-dead-letter-queue", b"q")];
+        producer.send(&Record { topic: "dead", value: Some(value.as_bytes()), headers: &headers, ..Record::default() }).unwrap();
+    }
+    producer.flush(WAIT).unwrap();
+    client.delete_topic("gone").unwrap();
+    let redrive = |code: i32| {
+        let ran = rig.run(&["queue", "redrive", "q", "--format", "json"]);
+        assert_eq!(ran.code, code, "{ran:?}");
+        (ran.json()["redriven"].as_u64().unwrap(), ran.json()["failed"].as_u64().unwrap(), ran.stderr)
+    };
+    let (redriven, failed, error) = redrive(1);
+    assert_eq!((redriven, failed), (2, 2));
+    assert!(error.contains("unknown_topic") && error.contains("2 letters could not be stored"), "{error}");
+    assert_eq!(values(&rig.receive(&["--count", "2", "--wait", "20s"])), ["t 1", "t 3"]);
+    let (redriven, failed, _) = redrive(1);
+    assert_eq!((redriven, failed), (0, 2), "they were given back, and are tried again");
+    let text = rig.run(&["queue", "redrive", "q", "--dry-run"]).ok().text();
+    assert!(text.starts_with("would redrive at most 2 messages"), "{text}");
+    client.create_topic("gone", 1, &[], false).unwrap();
+    let (redriven, failed, _) = redrive(0);
+    assert_eq!((redriven, failed), (2, 0));
+    let back = objects(&rig.run(&["consume", "gone", "--until-end", "--print", "json"]).ok());
+    assert_eq!(values(&back), ["gone 0", "gone 2"]);
+    let (redriven, failed, _) = redrive(0);
+    assert_eq!((redriven, failed), (0, 0), "each once");
 }
 
 #[test]

@@ -88,7 +88,7 @@
 //! # Code map
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer`, `consumer` and `group_consumer` turn and wait;
-//! `queue_consumer` and `queue_pump` are the same for a queue's leases;
+//! `queue_consumer` and `pump::queue` are the same for a queue's leases;
 //! `steps` carries out atomic steps; `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
@@ -120,7 +120,6 @@ mod partitioner;
 mod producer;
 mod pump;
 mod queue_consumer;
-mod queue_pump;
 #[cfg(test)]
 mod queue_tests;
 mod queue_types;

@@ -124,7 +124,7 @@ impl Link {
         };
         let sent = self.conn.out().written() > start;
         let may_be_done = match &error {
-            Error::Refused { code, .. } => matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal),
+            Error::Refused { code, .. } => code.may_be_done(),
             _ => sent,
         };
         Err(if effect == Effect::Once && may_be_done { self.unknown(what, &error) } else { error })

@@ -4,16 +4,17 @@
 //! moved nothing, until a socket is ready or [`ProducerPump::next_step_us`] has come.
 
 pub(crate) mod group;
+pub(crate) mod queue;
 
 use std::ops::ControlFlow;
 
 use crate::client::Shared;
 use crate::clock::{Clock, micros};
 use crate::config::{ConsumerConfig, ProducerConfig};
-use crate::core::Now;
 use crate::core::consumer::{ConsumerCore, Delivered, RecordView};
 use crate::core::links::Links;
 use crate::core::producer::{ProducerCore, PushError};
+use crate::core::{Conn, Now};
 use crate::error::{Error, SendError};
 use crate::link::closed_by_peer;
 use crate::producer::Record;
@@ -137,21 +138,26 @@ fn await_overdue<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usi
             break;
         }
     }
-    if core.is_silent(lane, now) {
-        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
-        return Err(Error::io("cannot receive from", slot.socket.address(), source));
-    }
-    Ok(())
+    if core.is_silent(lane, now) { Err(overdue(slot)) } else { Ok(()) }
 }
 
 /// One read; returns whether anything came.
 #[inline]
 fn receive<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, now: Now) -> Result<bool, Error> {
     let look = core.is_silent(lane, now);
-    let source = match slot.socket.fill(core.conn(lane), look) {
+    let came = read(slot, core.conn(lane), look, now)?;
+    if came {
+        core.on_received(lane, now)?;
+    }
+    Ok(came)
+}
+
+/// One read into a connection's buffer; returns whether anything came. `look`: also where the socket is not known to be ready.
+#[inline]
+fn read<S: Wire>(slot: &mut Slot<S>, conn: &mut Conn, look: bool, now: Now) -> Result<bool, Error> {
+    let source = match slot.socket.fill(conn, look) {
         Ok(Received::Some(_)) => {
             slot.received_us = now.mono_us;
-            core.on_received(lane, now)?;
             return Ok(true);
         }
         Ok(Received::Empty) => return Ok(false),
@@ -159,6 +165,13 @@ fn receive<S: Wire>(slot: &mut Slot<S>, core: &mut ProducerCore, lane: usize, no
         Err(source) => source,
     };
     Err(Error::io("cannot receive from", slot.socket.address(), source))
+}
+
+/// An answer did not come in time, and a read brought nothing either.
+#[cold]
+fn overdue<S: Wire>(slot: &Slot<S>) -> Error {
+    let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
+    Error::io("cannot receive from", slot.socket.address(), source)
 }
 
 /// A consumer's core with its connections.

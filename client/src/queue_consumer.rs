@@ -1,4 +1,4 @@
-//! The consumer of a queue: turns (`crate::queue_pump`) and waits.
+//! The consumer of a queue: turns (`crate::pump::queue`) and waits.
 //!
 //! Single-threaded by design: all I/O happens inside its calls, on the caller's thread.
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::link::wait_mode;
 use crate::message::{LeaseToken, Message, Settle};
 use crate::metrics::QueueConsumerMetrics;
-use crate::queue_pump::QueuePump;
+use crate::pump::queue::QueuePump;
 use crate::queue_types::FoundQueue;
 use crate::transport::{Socket, WaitMode};
 
@@ -77,7 +77,8 @@ impl QueueConsumer {
     }
 
     /// Leases at most `max_messages` (1 to 4,096) messages; the brokers wait for the first of them for `wait`, at most an hour. Empty when there is none by then. The way of their
-    /// answers comes on top, so that a wait of 0 finds what is there; an owner that does not answer at all costs at most `request_timeout` (or `connect_timeout`) more.
+    /// answers comes on top, so that a wait of 0 finds what is there. Each owner that does not answer at all costs at most twice `request_timeout` more, or twice
+    /// `connect_timeout` where it cannot be reached: it is tried once again over a new connection.
     ///
     /// An error concerns one partition or one owner, which is tried again; messages that came with it are handed out by the next call. After `queue_deleted` or `unknown_queue` nothing
     /// comes any more.
@@ -118,7 +119,7 @@ impl QueueConsumer {
         self.settle_one(token, Settle::Ack)
     }
 
-    /// It failed: it is delivered again after the delay (`None`: as the queue's retry policy says), or is dead when it was delivered `max.deliveries` times. The reason (at most 256 bytes)
+    /// It failed: it is delivered again after the delay (at most a day; `None`: as the queue's retry policy says), or is dead when it was delivered `max.deliveries` times. The reason (at most 256 bytes)
     /// is kept with it.
     pub fn nack(&mut self, token: LeaseToken, delay: Option<Duration>, reason: &str) -> Result<(), Error> {
         self.settle_one(token, Settle::Nack { delay, reason: reason.to_string() })
@@ -154,18 +155,18 @@ impl QueueConsumer {
         let start = self.pump.clock.now();
         self.pump.core.begin_settle(settlements, start)?;
         let until_us = start.mono_us.saturating_add(micros(self.call_timeout));
-        let mut failed = None;
-        while !self.pump.core.is_settled() && failed.is_none() {
+        let mut cut = None;
+        while !self.pump.core.is_settled() && cut.is_none() {
             let now = self.pump.clock.now();
             if now.mono_us >= until_us {
                 break;
             }
             if !self.pump.turn(now) && !self.pump.core.is_settled() {
-                failed = self.wait(Duration::from_micros(until_us - now.mono_us), now).err();
+                cut = self.wait(Duration::from_micros(until_us - now.mono_us), now).err();
             }
         }
-        let results = self.pump.core.take_results(self.call_timeout);
-        failed.map_or(Ok(results), Err)
+        // An error of the waiting is that of what it left undone: results that came are told all the same.
+        Ok(self.pump.core.take_results(self.call_timeout, cut.as_ref()))
     }
 
     fn settle_one(&mut self, token: LeaseToken, settle: Settle) -> Result<(), Error> {

@@ -6,17 +6,13 @@ use super::ApiError;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::{List, ListIter};
 use tramline_wire::queue::{
-    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, PurgeRequest, QUEUE_MESSAGES_MAX, REASON_BYTES_MAX,
-    ReceiveRequest, RedriveRequest, SettleAction, SettleEntry, SettleRequest,
+    BrowseRequest, CONSUMER_BYTES_MAX, DELAY_BY_POLICY, DeleteMessagesRequest, LEASE_MS, NACK_DELAY_MS_MAX, PurgeRequest,
+    QUEUE_MESSAGES_MAX, REASON_BYTES_MAX, ReceiveRequest, RedriveRequest, SettleAction, SettleEntry, SettleRequest,
 };
 use tramline_wire::step::StepRequest;
 
 /// Entries of one request, at most.
 const ENTRIES_MAX: usize = 4096;
-/// Lengths of a lease, in milliseconds: those of the setting `visibility.timeout.ms`.
-const LEASE_MS: std::ops::RangeInclusive<u32> = 100..=43_200_000;
-/// The longest delay of a nack, in milliseconds: that of the setting `retry.max.ms`.
-const DELAY_MS_MAX: u32 = 86_400_000;
 
 fn invalid(message: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, message)
@@ -47,7 +43,7 @@ fn check_consumer(consumer: &str) -> Result<(), ApiError> {
 pub fn is_right_delay(entry: &SettleEntry<'_>) -> bool {
     match entry.action {
         SettleAction::Extend => LEASE_MS.contains(&entry.delay_ms),
-        SettleAction::Nack => entry.delay_ms == DELAY_BY_POLICY || entry.delay_ms <= DELAY_MS_MAX,
+        SettleAction::Nack => entry.delay_ms == DELAY_BY_POLICY || entry.delay_ms <= NACK_DELAY_MS_MAX,
         _ => true,
     }
 }
@@ -169,6 +165,6 @@ mod tests {
             (min, max)
         };
         assert_eq!(range("visibility.timeout.ms"), (i64::from(*LEASE_MS.start()), i64::from(*LEASE_MS.end())));
-        assert_eq!(range("retry.max.ms"), (0, i64::from(DELAY_MS_MAX)));
+        assert_eq!(range("retry.max.ms"), (0, i64::from(NACK_DELAY_MS_MAX)));
     }
 }

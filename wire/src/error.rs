@@ -161,6 +161,10 @@ impl ErrorCode {
     pub const fn is_ok(self) -> bool {
         matches!(self, ErrorCode::Ok)
     }
+    /// Whether what was refused so may have been done all the same: the node began, and does not know how it ended.
+    pub const fn may_be_done(self) -> bool {
+        matches!(self, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal)
+    }
 }
 
 impl fmt::Display for ErrorCode {

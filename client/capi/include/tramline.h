@@ -1227,7 +1227,7 @@ typedef struct {
     const char *consumer;
     /** How long leases last: 100 ms to 12 h, whole milliseconds. 0 (the default): as the queue says. */
     uint64_t visibility_us;
-    /** Most bytes of batches in one reply, except that one batch is always sent whole: 4 KiB to 16 MiB. Default 1 MiB. */
+    /** Most bytes of batches in one reply, except that one batch is always sent whole: 4 KiB to 1 MiB. Default 1 MiB. */
     uint32_t max_bytes;
     /** As in tramline_consumer_options_t. Default 1. */
     uint32_t verify_checksums;

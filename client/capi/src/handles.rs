@@ -145,13 +145,19 @@ impl<T> Table<T> {
     }
 
     /// Ends a handle; returns its object, and whether that is broken.
-    pub fn take(&self, handle: u64) -> Result<(T, bool), Failure> {
+    fn take(&self, handle: u64) -> Result<(T, bool), Failure> {
         let found = self.find(handle)?;
         let taken = self.take_found(found)?;
         if found.1 < GENERATION_MAX {
             unpoisoned(self.free.lock()).slots.push(handle as u32);
         }
         Ok(taken)
+    }
+
+    /// Ends a handle in order: `end` has the object's last word. One that is broken has none, as after a crash: what it has in mind is not to be trusted.
+    pub fn end(&self, handle: u64, end: impl FnOnce(T) -> Result<(), Failure>) -> Result<(), Failure> {
+        let (value, broken) = self.take(handle)?;
+        if broken { Ok(()) } else { end(value) }
     }
 
     #[inline]

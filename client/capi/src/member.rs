@@ -345,11 +345,8 @@ fn end(
     user: *mut c_void,
     end: impl FnOnce(GroupConsumer) -> Result<(), tramline_client::Error>,
 ) -> Result<(), Failure> {
-    let (Member { consumer, ear }, broken) = MEMBERS.take(member.id)?;
-    if broken {
-        // What it has in mind is not to be trusted: as after a crash.
-        return Ok(());
-    }
-    ear.set(changed.map(|each| Changed { each, user }));
-    Ok(end(consumer)?)
+    MEMBERS.end(member.id, |Member { consumer, ear }| {
+        ear.set(changed.map(|each| Changed { each, user }));
+        Ok(end(consumer)?)
+    })
 }

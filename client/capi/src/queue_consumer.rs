@@ -257,14 +257,7 @@ fn settled_of(failure: &Failure) -> Settled {
 /// See tramline.h.
 #[unsafe(no_mangle)]
 pub extern "C" fn tramline_queue_consumer_close(consumer: QueueConsumerHandle, timeout_us: u64) -> c_int {
-    guard(|| {
-        let (holder, broken) = QUEUE_CONSUMERS.take(consumer.id)?;
-        match broken {
-            // What it has in mind is not to be trusted: as after a crash.
-            true => Ok(()),
-            false => Ok(holder.consumer.close(Duration::from_micros(timeout_us))?),
-        }
-    })
+    guard(|| QUEUE_CONSUMERS.end(consumer.id, |holder| Ok(holder.consumer.close(Duration::from_micros(timeout_us))?)))
 }
 
 /// See tramline.h.

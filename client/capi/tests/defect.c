@@ -5,18 +5,10 @@
 #include <string.h>
 #include <tramline.h>
 
+#include "expect.h"
+
 /* In no header: it is in no library that is installed. */
 tramline_status_t tramline_defect(tramline_producer_t producer);
-
-static int failed;
-
-static void expect_at(int line, const char *what, int good) {
-    if (!good) {
-        failed++;
-        printf("FAILED line %d: %s\n", line, what);
-    }
-}
-#define THAT(condition) expect_at(__LINE__, #condition, (condition))
 
 int main(int argc, char **argv) {
     tramline_client_t client;

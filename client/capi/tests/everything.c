@@ -8,20 +8,9 @@
 #include <string.h>
 #include <tramline.h>
 
+#include "expect.h"
+
 #define TIME_US 1700000000000000
-
-static int failed;
-
-static void expect_at(int line, const char *what, int good) {
-    if (!good) {
-        char sentence[2048];
-        tramline_last_error(sentence, sizeof sentence);
-        failed++;
-        printf("FAILED line %d: %s; the last error: %s\n", line, what, sentence);
-    }
-}
-#define THAT(condition) expect_at(__LINE__, #condition, (condition))
-#define OK(call) expect_at(__LINE__, #call, (call) == TRAMLINE_OK)
 
 /* Deliveries: each tag once. */
 struct fates {

@@ -8,17 +8,7 @@
 #include <string.h>
 #include <tramline.h>
 
-static int failed;
-
-static void expect_at(int line, const char *what, int good) {
-    if (!good) {
-        char sentence[2048];
-        tramline_last_error(sentence, sizeof sentence);
-        failed++;
-        printf("FAILED line %d: %s; the last error: %s\n", line, what, sentence);
-    }
-}
-#define THAT(condition) expect_at(__LINE__, #condition, (condition))
+#include "expect.h"
 
 struct fates {
     int acknowledged;

@@ -14,8 +14,8 @@ use crate::core::queue::QueueCore;
 use crate::error::Error;
 use crate::message::{LeaseToken, Message, Settle};
 use crate::metrics::QueueConsumerMetrics;
+use crate::pump::queue::QueuePump;
 use crate::queue_consumer::open;
-use crate::queue_pump::QueuePump;
 use crate::queue_types::FoundQueue;
 use crate::transport::AsyncSocket;
 
@@ -56,7 +56,8 @@ impl QueueConsumer {
         let now = self.pump.clock.now();
         self.pump.core.begin_receive(max_messages, micros(wait), now);
         let received = poll_fn(|context| {
-            self.turn_until(context, |core, now, is_quiet| {
+            // When the wait is over is one of the core's own steps.
+            self.turn_until(context, u64::MAX, |core, now, is_quiet| {
                 if let Some(error) = core.take_error() {
                     return Some(Err(error));
                 }
@@ -107,7 +108,7 @@ impl QueueConsumer {
         self.pump.core.begin_settle(settlements, start)?;
         let until_us = start.mono_us.saturating_add(micros(self.call_timeout));
         self.turn_by(until_us, QueueCore::is_settled).await;
-        Ok(self.pump.core.take_results(self.call_timeout))
+        Ok(self.pump.core.take_results(self.call_timeout, None))
     }
 
     async fn settle_one(&mut self, token: LeaseToken, settle: Settle) -> Result<(), Error> {
@@ -132,27 +133,17 @@ impl QueueConsumer {
 
     /// Turns until that is so, or the time is over.
     async fn turn_by(&mut self, until_us: u64, is_done: impl Fn(&mut QueueCore) -> bool) {
-        let mut is_late = false;
-        poll_fn(|context| {
-            let polled = self.turn_until(context, |core, now, _| {
-                is_late = now.mono_us >= until_us;
-                (is_done(core) || is_late).then_some(())
-            });
-            if polled.is_pending() {
-                // The timer of the turns may be for later.
-                let now = self.pump.clock.now();
-                let next_us = self.pump.next_step_us(now).min(until_us);
-                if self.timer.is_over(Duration::from_micros(next_us.saturating_sub(now.mono_us)), context) {
-                    context.waker().wake_by_ref();
-                }
-            }
-            polled
-        })
-        .await;
+        poll_fn(|context| self.turn_until(context, until_us, |core, now, _| (is_done(core) || now.mono_us >= until_us).then_some(())))
+            .await;
     }
 
-    /// Turns until `done` says something; it is told whether the last turn moved nothing.
-    fn turn_until<R>(&mut self, context: &mut Context<'_>, mut done: impl FnMut(&mut QueueCore, Now, bool) -> Option<R>) -> Poll<R> {
+    /// Turns until `done` says something; it is told whether the last turn moved nothing, and asked again at `until_us` at the latest.
+    fn turn_until<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        until_us: u64,
+        mut done: impl FnMut(&mut QueueCore, Now, bool) -> Option<R>,
+    ) -> Poll<R> {
         self.set_wakers(context);
         let mut is_quiet = false;
         for _ in 0..TURNS_PER_POLL {
@@ -171,7 +162,8 @@ impl QueueConsumer {
                 continue; // asked once more, now that nothing moves
             }
             let now = self.pump.clock.now();
-            let after = Duration::from_micros(self.pump.next_step_us(now).saturating_sub(now.mono_us));
+            let next_us = self.pump.next_step_us(now).min(until_us);
+            let after = Duration::from_micros(next_us.saturating_sub(now.mono_us));
             if !self.timer.is_over(after, context) {
                 return Poll::Pending;
             }

@@ -7,17 +7,17 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tramline_wire::frame::PAYLOAD_BYTES_MAX;
-use tramline_wire::queue::{CONSUMER_BYTES_MAX, QUEUE_MESSAGES_MAX};
+use tramline_wire::queue::{CONSUMER_BYTES_MAX, LEASE_MS, QUEUE_MESSAGES_MAX, RECEIVE_BYTES_MAX};
 
 use super::bounds::{BATCH_VALUES_BYTES, time_within, within};
 use crate::error::Error;
 
-/// A page, as of a consumer of streams, to the largest payload.
-const MESSAGE_BYTES: RangeInclusive<u32> = 4 << 10..=PAYLOAD_BYTES_MAX;
+/// A page, as of a consumer of streams, to what a broker sends at once, whatever it is asked for.
+const MESSAGE_BYTES: RangeInclusive<u32> = 4 << 10..=RECEIVE_BYTES_MAX;
 
 /// What the protocol lets a lease be.
-pub(crate) const VISIBILITY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(12 * 3600);
+const VISIBILITY: RangeInclusive<Duration> =
+    Duration::from_millis(*LEASE_MS.start() as u64)..=Duration::from_millis(*LEASE_MS.end() as u64);
 
 /// Longer than anybody looks at a program that does nothing; who waits for ever calls again.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
@@ -30,9 +30,10 @@ pub struct QueueConsumerConfig {
     pub consumer: String,
     /// Most messages of one [`poll`](crate::QueueConsumer::poll): 1 to 4,096. Default 100. All of them are under leases from then on.
     pub max_messages: u32,
-    /// Most bytes of batches in one reply, except that one batch is always sent whole: 4 KiB to 16 MiB. Default 1 MiB.
+    /// Most bytes of batches in one reply, except that one batch is always sent whole: 4 KiB to 1 MiB. Default 1 MiB.
     pub max_bytes: u32,
-    /// How long a [`poll`](crate::QueueConsumer::poll) waits for the first message: at most an hour. Default 5 s.
+    /// How long a [`poll`](crate::QueueConsumer::poll) waits for the first message: at most an hour. Default 5 s. The way of the brokers' answers comes on top, and for each owner that does not answer at all
+    /// up to twice `request_timeout`, or twice `connect_timeout` where it cannot be reached.
     pub wait: Duration,
     /// How long leases last: 100 ms to 12 h. `None`: as the queue says.
     pub visibility: Option<Duration>,
@@ -130,7 +131,7 @@ mod tests {
         assert!(refused(|config| config.max_messages = 0).contains("max_messages must be between 1 and 4096"));
         assert!(refused(|config| config.max_messages = 4097).contains("4097"));
         assert!(refused(|config| config.max_bytes = 4095).contains("max_bytes"));
-        assert!(refused(|config| config.max_bytes = (16 << 20) + 1).contains("max_bytes"));
+        assert!(refused(|config| config.max_bytes = (1 << 20) + 1).contains("max_bytes"));
         assert!(refused(|config| config.wait = Duration::from_secs(3601)).contains("wait must be between 0ns and 3600s"));
         assert!(refused(|config| config.visibility = Some(Duration::from_millis(99))).contains("between 100ms and 43200s"));
         assert!(refused(|config| config.visibility = Some(Duration::from_secs(43_201))).contains("visibility"));
@@ -138,7 +139,7 @@ mod tests {
         let widest = QueueConsumerConfig {
             consumer: "c".repeat(255),
             max_messages: 4096,
-            max_bytes: 16 << 20,
+            max_bytes: 1 << 20,
             wait: Duration::from_secs(3600),
             visibility: Some(Duration::from_secs(43_200)),
             ..QueueConsumerConfig::default()

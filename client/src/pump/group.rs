@@ -223,10 +223,7 @@ fn exchange<S: Wire>(slot: &mut Slot<S>, core: &mut GroupCore, lane: usize, now:
             slot.socket.flush(core.conn(lane)).map_err(|source| failed(slot, "cannot send to", source))?;
             Ok(true)
         }
-        Ok(Received::Empty) if silent => {
-            let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
-            Err(failed(slot, "cannot receive from", source))
-        }
+        Ok(Received::Empty) if silent => Err(super::overdue(slot)),
         Ok(Received::Empty) => Ok(written > 0),
         Ok(Received::Closed) => Err(failed(slot, "cannot receive from", closed_by_peer())),
         Err(source) => Err(failed(slot, "cannot receive from", source)),

@@ -18,7 +18,7 @@ use crate::subscription::{Collected, CollectedBatch, CollectedPart, Wants};
 use std::ops::Bound;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
-use tramline_wire::queue::{Delivery, RECEIVE_NAMED_MAX, ReceiveReplyWriter};
+use tramline_wire::queue::{Delivery, RECEIVE_BYTES_MAX, RECEIVE_NAMED_MAX, ReceiveReplyWriter};
 
 /// Receives that wait on one shard, at most.
 const RECEIVES_MAX: usize = 20_000;
@@ -28,8 +28,6 @@ const FILLINGS_MAX: usize = 1_000;
 const HOLDER: u64 = u64::MAX;
 /// Receivers of one queue that one look at it goes through: some 0.2 us each where one partition has something ready (5,000 in 0.9 ms).
 const LOOKS_AT_ONCE: usize = 100;
-/// Payload of one reply, at most, unless one batch is larger.
-const RECEIVE_BYTES_MAX: u32 = 1 << 20;
 
 /// A receive that waits for messages.
 #[derive(Debug)]

@@ -68,7 +68,7 @@ pub enum Verb {
     /// Queues: messages under leases, acknowledged one by one
     #[command(subcommand)]
     Queue(QueueVerb),
-    /// Write each line of standard input as one record
+    /// Write each line of standard input as one record, until the input, or SIGINT or SIGTERM, ends it
     Produce(Produce),
     /// Read records and print them
     Consume(Consume),

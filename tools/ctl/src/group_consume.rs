@@ -7,21 +7,14 @@
 use crate::args::{AssignorName, Global, GroupConsume, Reset};
 use crate::consume::{Output, WAIT, how};
 use crate::failure::Failure;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use std::io;
+use crate::signals::Stop;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tramline_client::{Assignor, Client, Error, GroupConfig, GroupConsumer, OffsetReset};
 
-/// As the shell shows a program that SIGINT ended.
-const EXIT_INTERRUPTED: i32 = 130;
-
 /// Runs the verb.
 pub fn run(client: &Client, global: &Global, options: &GroupConsume) -> Result<(), Failure> {
-    let stop = stopped_by_signals().map_err(|error| Failure::local("signals", format!("cannot watch for SIGINT: {error}")))?;
+    let stop = Stop::watch()?;
     let mut member = client.group_consumer(config(options))?;
     let read = print_records(&mut member, global, options, &stop);
     if read.is_err() {
@@ -52,22 +45,13 @@ fn config(options: &GroupConsume) -> GroupConfig {
     }
 }
 
-fn stopped_by_signals() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&stop))?;
-        flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
-}
-
-fn print_records(member: &mut GroupConsumer, global: &Global, options: &GroupConsume, stop: &AtomicBool) -> Result<(), Failure> {
+fn print_records(member: &mut GroupConsumer, global: &Global, options: &GroupConsume, stop: &Stop) -> Result<(), Failure> {
     let how = how(options.print, global);
     let mut output = Output::new();
     let mut left = options.count;
     let mut heard = Instant::now();
     let mut last_failure = None;
-    while left != Some(0) && !stop.load(Ordering::Relaxed) {
+    while left != Some(0) && !stop.is_wanted() {
         let wait = options.wait.map_or(WAIT, |wait| wait.saturating_sub(heard.elapsed()).min(WAIT));
         let result = member.poll_until(wait, |record| {
             output.record(record, Some(record.topic), how);

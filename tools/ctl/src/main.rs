@@ -17,6 +17,7 @@ mod output;
 mod print;
 mod produce;
 mod queue;
+mod signals;
 mod start;
 mod table;
 mod units;

@@ -2,7 +2,7 @@
 //!
 //! Invariants: input is read by a thread of its own, so records and answers flow while the input rests (a person typing, a slow
 //! pipe); every record taken from the input is counted in the end, as acknowledged or failed; the summary is the only thing on
-//! standard output. A record that is itself at fault is counted and the next one goes on; anything else (no topic, no
+//! standard output. SIGINT or SIGTERM ends the reading, as the end of the input does: what was sent is waited for and summed up. A record that is itself at fault is counted and the next one goes on; anything else (no topic, no
 //! connection) stops the reading, because the rest would fail alike.
 //! Not here: batching, windows, retries (the client); cutting lines (`lines.rs`).
 
@@ -10,6 +10,7 @@ use crate::args::{Compression, Format, Global, Level, Produce};
 use crate::failure::{Failure, is_record_fault};
 use crate::lines::{LINE_BYTES_MAX, LineCutter, LineTooLong, field};
 use crate::output::show;
+use crate::signals::Stop;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Read};
@@ -30,8 +31,8 @@ const PLACES_TOLD: usize = 100_000;
 
 /// How long answers are waited for before the input is looked at again. Adds at most this to the sending of a typed line.
 const ANSWER_WAIT: Duration = Duration::from_millis(2);
-/// How long input is waited for before the connections are looked after.
-const INPUT_WAIT: Duration = Duration::from_secs(1);
+/// How long input is waited for before signals and the connections are looked after.
+const INPUT_WAIT: Duration = Duration::from_millis(100);
 /// One step of the final waiting, so that progress is shown.
 const FLUSH_STEP: Duration = Duration::from_millis(200);
 
@@ -124,6 +125,7 @@ pub fn run(client: &Client, global: &Global, options: &Produce) -> Result<ExitCo
 
 /// The same for the messages of a queue, whose places are told.
 pub fn send(client: &Client, global: &Global, options: &Produce, marks: Option<&MessageMarks>) -> Result<ExitCode, Failure> {
+    let stop = Stop::watch()?;
     let producer = client.producer(config(options, global.timeout))?;
     // An unknown topic is told before anything is read: a person would type a line first and a pipe would be broken.
     let partitions = client.metadata(&[&options.topic])?.topic(&options.topic).map_or(Ok(0), |topic| match topic.error.is_ok() {
@@ -142,6 +144,7 @@ pub fn send(client: &Client, global: &Global, options: &Produce, marks: Option<&
         marks,
         tally: Tally::default(),
         told: BTreeSet::new(),
+        stop,
         fatal: None,
         shown: started,
     };
@@ -219,6 +222,8 @@ struct Sending<'a> {
     tally: Tally,
     /// Sentences told so far, without their line: a lost connection fails many records alike.
     told: BTreeSet<String>,
+    /// Somebody ends the program.
+    stop: Stop,
     /// Why the rest of the input is not read.
     fatal: Option<Failure>,
     /// When progress was shown last.
@@ -226,7 +231,7 @@ struct Sending<'a> {
 }
 
 /// The rest of the input would fail alike; `fatal` says why.
-struct Stop;
+struct Fatal;
 
 impl Sending<'_> {
     /// Sends all input and waits for the answers.
@@ -234,7 +239,7 @@ impl Sending<'_> {
         let input = read_input();
         let mut cutter = LineCutter::default();
         let read = loop {
-            if self.fatal.is_some() {
+            if self.fatal.is_some() || self.stop.is_wanted() {
                 break Ok(());
             }
             let piece = match input.try_recv() {
@@ -269,13 +274,14 @@ impl Sending<'_> {
                         format!("line {line} has more than {LINE_BYTES_MAX} bytes; split it (the lines before were sent)"),
                     ));
                 }
-                Err(Stop) => break Ok(()),
+                Err(Fatal) => break Ok(()),
             }
             self.poll(Duration::ZERO);
             self.progress(started);
         };
         if read.is_ok()
             && self.fatal.is_none()
+            && !self.stop.is_wanted() // a line may be half there then
             && let Some(line) = cutter.finish()
         {
             // Stopping after the last line changes nothing.
@@ -309,7 +315,7 @@ impl Sending<'_> {
     }
 
     /// One line becomes one record.
-    fn send(&mut self, line: &[u8]) -> Result<(), Stop> {
+    fn send(&mut self, line: &[u8]) -> Result<(), Fatal> {
         self.tally.records += 1;
         let key = match (self.options.key_field, &self.options.key) {
             (Some(number), _) => match field(line, number, &self.options.delimiter.0) {
@@ -342,7 +348,7 @@ impl Sending<'_> {
         }
         let failure = at_line(line, error.into());
         self.fatal = Some(failure);
-        Err(Stop)
+        Err(Fatal)
     }
 
     fn poll(&mut self, wait: Duration) {

@@ -9,12 +9,14 @@
 //! | `settle` | ack, nack, extend, release, reject |
 //! | `browse` | browse |
 //! | `redrive` | redrive |
+//! | `letters` | its way from a dead-letter topic back to where they came from |
 //!
 //! As with the other verbs: the JSON's fields may become more, none is renamed.
 
 mod admin;
 pub mod args;
 mod browse;
+mod letters;
 mod receive;
 mod redrive;
 mod send;

@@ -2,6 +2,8 @@
 //!
 //! Not here: when a lease is lost, what a delay may be (docs/PROTOCOL.md, "Queues").
 
+use std::ops::RangeInclusive;
+
 use crate::error::ErrorCode;
 use crate::prim::{DecodeError, Item, List, ListIter, ListWriter, Zero, choices, layout};
 
@@ -14,6 +16,12 @@ pub const RECEIVE_NAMED_MAX: usize = 256;
 pub const CONSUMER_BYTES_MAX: usize = 255;
 /// Bytes of the reason of a nack or reject, at most.
 pub const REASON_BYTES_MAX: usize = 256;
+/// What a lease may last, in milliseconds: 100 ms to 12 hours.
+pub const LEASE_MS: RangeInclusive<u32> = 100..=43_200_000;
+/// The longest delay of a nack, in milliseconds: a day.
+pub const NACK_DELAY_MS_MAX: u32 = 86_400_000;
+/// Payload of a reply to Receive, at most, whatever was asked for, unless one batch is larger.
+pub const RECEIVE_BYTES_MAX: u32 = 1 << 20;
 /// In place of a delay: what the queue's retry policy says.
 pub const DELAY_BY_POLICY: u32 = u32::MAX;
 /// Messages that one Redrive brings back in each partition, at most; the next one goes on. Some milliseconds of a shard's time.

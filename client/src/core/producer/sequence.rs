@@ -53,7 +53,7 @@ impl Meaning {
             | ErrorCode::ShuttingDown => Meaning::NotNow,
             ErrorCode::OutOfSequence => Meaning::Missing,
             ErrorCode::ProducerFenced => Meaning::Fenced,
-            ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal => Meaning::Unknown,
+            code if code.may_be_done() => Meaning::Unknown,
             _ => Meaning::Never,
         }
     }

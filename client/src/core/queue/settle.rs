@@ -26,7 +26,7 @@ pub(super) const WAITING_MAX: usize = 1 << 16;
 /// One settlement.
 #[derive(Debug)]
 pub(super) struct Entry {
-    id: u64,
+    pub(super) id: u64,
     token: LeaseToken,
     action: SettleAction,
     delay_ms: u32,
@@ -49,7 +49,7 @@ pub(crate) fn check(settle: &Settle) -> Result<(), Error> {
     }
 }
 
-/// Rounded up to the millisecond. What a queue allows is the broker's to say.
+/// Rounded up to the millisecond. What a queue allows is the broker's to say, of each settlement for itself.
 fn delay_ms(delay: Duration) -> Result<u32, Error> {
     let ms = delay.as_micros().div_ceil(1000);
     match u32::try_from(ms) {
@@ -108,19 +108,20 @@ impl QueueCore {
         !self.waiting.is_empty() || self.lanes.iter().any(|lane| lane.settling.is_some())
     }
 
-    /// The results of the call, in order. Settlements without one are given up: they took `after`.
-    pub(crate) fn take_results(&mut self, after: Duration) -> Vec<Result<(), Error>> {
+    /// The results of the call, in order. Settlements without one are given up: they took `after`, or their waiting was `cut` by an error.
+    pub(crate) fn take_results(&mut self, after: Duration, cut: Option<&Error>) -> Vec<Result<(), Error>> {
         let wanted = self.wanted.clone();
         let mut given_up: Vec<(u64, Error)> = Vec::new();
         self.waiting.retain(|entry| {
             if wanted.contains(&entry.id) {
-                given_up.push((entry.id, entry.given_up(after)));
+                given_up.push((entry.id, entry.given_up(after, cut)));
             }
             !wanted.contains(&entry.id)
         });
         for lane in &self.lanes {
             for entry in lane.settling.iter().flat_map(|settling| &settling.entries).filter(|entry| wanted.contains(&entry.id)) {
-                given_up.push((entry.id, entry.unknown(&lane.address, format!("no answer within {after:?}"))));
+                let why = cut.map_or_else(|| format!("no answer within {after:?}"), Error::to_string);
+                given_up.push((entry.id, entry.unknown(&lane.address, why)));
             }
         }
         self.wanted = 0..0;
@@ -184,6 +185,7 @@ impl QueueCore {
         let Some(Settling { entries, sent_us, .. }) = lane.settling.take() else { return Ok(()) };
         // Partitions, each once for a row of entries, with what was said of them.
         let mut told: Vec<(usize, ErrorCode)> = Vec::new();
+        let mut again = Vec::new();
         let mut tell = |id: Option<&usize>, code| {
             if let Some(&id) = id
                 && told.last() != Some(&(id, code))
@@ -200,15 +202,16 @@ impl QueueCore {
                 self.put_result(entry.id, Ok(()));
             } else if code.retriable() {
                 tell(id, code);
-                entry.is_sent |= matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFailed);
+                entry.is_sent |= code.may_be_done();
                 entry.last = Some(Arc::new(entry.refused(code)));
-                self.waiting.push_back(entry);
+                again.push(entry);
             } else {
                 self.metrics.refusals += 1;
-                let error = entry.refused(code);
+                let error = entry.ended_by(entry.refused(code), &self.lanes[lane_index].address);
                 self.put_result(entry.id, Err(error));
             }
         }
+        self.put_before(again);
         // One refusal of a partition is more than any number of answers, and as much as several.
         told.sort_by_key(|(id, code)| (*id, code.is_ok()));
         told.dedup_by_key(|(id, _)| *id);
@@ -225,15 +228,17 @@ impl QueueCore {
     pub(super) fn settle_refused(&mut self, lane_index: usize, error: Error, now: Now) {
         self.metrics.refusals += 1;
         if !error.retriable() {
-            let entries = self.lanes[lane_index].settling.take().map(|settling| settling.entries).unwrap_or_default();
-            entries.into_iter().for_each(|entry| self.put_result(entry.id, Err(error.clone())));
+            let lane = &mut self.lanes[lane_index];
+            let entries = lane.settling.take().map(|settling| settling.entries).unwrap_or_default();
+            let address = lane.address.clone();
+            entries.into_iter().for_each(|entry| self.put_result(entry.id, Err(entry.ended_by(error.clone(), &address))));
             return;
         }
         if let Some(next) = error.next_address() {
             self.wish.redirect_to(next);
         }
         self.wish.want(now);
-        let may_be_done = matches!(error.code(), Some(ErrorCode::TimedOut | ErrorCode::StorageFailed));
+        let may_be_done = error.code().is_some_and(ErrorCode::may_be_done);
         let lane = &mut self.lanes[lane_index];
         lane.not_before_us = now.mono_us.saturating_add(lane.backoff.next_us());
         self.settle_again(lane_index, &Arc::new(error), may_be_done);
@@ -241,13 +246,17 @@ impl QueueCore {
 
     /// A lane's Settle has to be sent again.
     pub(super) fn settle_again(&mut self, lane_index: usize, error: &Arc<Error>, may_be_done: bool) {
-        let entries = self.lanes[lane_index].settling.take().map(|settling| settling.entries).unwrap_or_default();
-        // Before what came later: they are older.
-        for mut entry in entries.into_iter().rev() {
+        let mut entries = self.lanes[lane_index].settling.take().map(|settling| settling.entries).unwrap_or_default();
+        for entry in &mut entries {
             entry.is_sent |= may_be_done;
             entry.last = Some(Arc::clone(error));
-            self.waiting.push_front(entry);
         }
+        self.put_before(entries);
+    }
+
+    /// Entries that have to be sent again, before what came later: an extension that was overtaken by the ack of its message would be refused.
+    fn put_before(&mut self, entries: Vec<Entry>) {
+        entries.into_iter().rev().for_each(|entry| self.waiting.push_front(entry));
     }
 
     /// After a newer view: settlements of partitions that the topic does not have.
@@ -286,11 +295,20 @@ impl Entry {
         Error::OutcomeUnknown { request: self.request(), address: address.to_string(), reason }
     }
 
-    /// The end of one that is not under way.
-    fn given_up(&self, after: Duration) -> Error {
-        match (&self.last, self.is_sent) {
-            (Some(last), true) => self.unknown("its owner", last.to_string()),
-            (last, _) => Error::Timeout { doing: self.request(), after, last: last.clone() },
+    /// The end of one that is not under way. `cut`: why it is not waited for, if not because its time is over.
+    fn given_up(&self, after: Duration, cut: Option<&Error>) -> Error {
+        match (&self.last, self.is_sent, cut) {
+            (Some(last), true, _) => self.unknown("its owner", last.to_string()),
+            (_, _, Some(cut)) => cut.clone(),
+            (last, ..) => Error::Timeout { doing: self.request(), after, last: last.clone() },
+        }
+    }
+
+    /// The end of one that was refused for good, if it was not done all the same.
+    fn ended_by(&self, error: Error, address: &str) -> Error {
+        match error.code().is_some_and(ErrorCode::may_be_done) {
+            true => self.unknown(address, error.to_string()),
+            false => error,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The core against a broker in memory: leases, several owners, settlements, refusals, lost connections, replies that cannot be.
 
+mod settlements;
+
 use std::time::Duration;
 
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
@@ -143,7 +145,7 @@ impl Rig {
         self.core.begin_settle(settlements, now).expect("can be said");
         self.turn().expect("the broker speaks the protocol");
         assert!(self.core.is_settled(), "each has a result");
-        self.core.take_results(Duration::ZERO)
+        self.core.take_results(Duration::ZERO, None)
     }
 }
 
@@ -260,7 +262,7 @@ fn an_answer_that_was_lost_is_asked_for_again_and_what_was_done_counts() {
     rig.lose(0);
     rig.broker.queues.swallows_answers = false;
     rig.turn().expect("well-formed");
-    let codes: Vec<_> = rig.core.take_results(Duration::ZERO).iter().map(code).collect();
+    let codes: Vec<_> = rig.core.take_results(Duration::ZERO, None).iter().map(code).collect();
     assert_eq!(codes, [ErrorCode::Ok; 2]);
     // Without a lost answer the same refusal means what it says.
     assert_eq!(code(&rig.settle(&[(got[0].token, Settle::Ack)])[0]), ErrorCode::UnknownLease);
@@ -275,7 +277,7 @@ fn settlements_that_take_too_long_say_whether_they_may_be_done() {
     let now = rig.now();
     rig.core.begin_settle(&[(got[0].token, Settle::Ack)], now).expect("taken");
     rig.turn().expect("well-formed");
-    let results = rig.core.take_results(Duration::from_secs(1));
+    let results = rig.core.take_results(Duration::from_secs(1), None);
     assert!(matches!(&results[..], [Err(Error::Timeout { last: Some(_), .. })]), "{results:?}");
     assert_eq!(code(&results[0]), ErrorCode::NotLeader);
     rig.now_us += 1_000_000;
@@ -283,7 +285,7 @@ fn settlements_that_take_too_long_say_whether_they_may_be_done() {
     let now = rig.now();
     rig.core.begin_settle(&[(got[1].token, Settle::Ack)], now).expect("taken");
     rig.turn().expect("well-formed");
-    let results = rig.core.take_results(Duration::from_secs(1));
+    let results = rig.core.take_results(Duration::from_secs(1), None);
     assert!(matches!(&results[..], [Err(Error::OutcomeUnknown { .. })]), "{results:?}");
 }
 
@@ -501,7 +503,7 @@ fn settlements_that_wait_have_a_bound() {
     rig.core.begin_settle(&many, now).expect("room");
     let error = rig.core.begin_settle(&many[..1], now).expect_err("full").to_string();
     assert!(error.contains("65536 settlements wait") && error.contains("settle fewer"), "{error}");
-    assert_eq!(rig.core.take_results(Duration::ZERO).len(), many.len(), "those of the call before have their ends");
+    assert_eq!(rig.core.take_results(Duration::ZERO, None).len(), many.len(), "those of the call before have their ends");
     rig.core.begin_settle(&many[..1], now).expect("room again");
 }
 

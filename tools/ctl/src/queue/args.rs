@@ -46,7 +46,7 @@ pub enum QueueVerb {
         /// Name of the queue
         name: String,
     },
-    /// Write each line of standard input as one message into the queue's topic, durably; prints PARTITION:OFFSET of each (at most 100,000) once the input ends
+    /// Write each line of standard input as one message into the queue's topic, durably; prints PARTITION:OFFSET of each (at most 100,000) once the input, or SIGINT or SIGTERM, ends it
     Send(Send),
     /// Receive messages and print them, one a line
     Receive(Receive),
@@ -93,6 +93,9 @@ pub enum QueueVerb {
         messages: Vec<(u32, u64)>,
     },
     /// Deliver dead messages once more: those in the dead-letter topic go back to the topic they came from, else those in the queue become ready
+    ///
+    /// With a dead-letter topic a queue of its own on that topic, NAME.redrive, hands the letters out and remembers which were redriven: it is made by the first run, and deleting it has all letters redriven anew. (Where NAME has more
+    /// than 241 bytes its end gives way to a hash.) A letter that cannot be stored, as its topic is gone, stays for the next run; the exit code is 1 then.
     Redrive(Redrive),
 }
 
@@ -222,7 +225,7 @@ pub struct Send {
     #[arg(long, value_name = "K")]
     pub group: Option<String>,
     /// Message id: what has it within the queue's dedup window is delivered once; chooses the partition where there is neither key nor group
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     pub id: Option<String>,
     /// Over, unless it was delivered by then [1ms to 49 days]
     #[arg(long, value_name = "D", value_parser = ttl)]
@@ -352,7 +355,7 @@ impl State {
 pub struct Redrive {
     /// Name of the queue
     pub name: String,
-    /// Say how many there are, change nothing
+    /// Say how many there are, change nothing; in a dead-letter topic those of other queues are counted too
     #[arg(long)]
     pub dry_run: bool,
     /// At most so many, the oldest first [1 to 1000000]
@@ -361,6 +364,14 @@ pub struct Redrive {
     /// At most so many per second, such as 100/s; only with a dead-letter topic
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub rate: Option<u32>,
+}
+
+/// Those without an id are all different; those with an empty one would all be the same.
+fn id(text: &str) -> Result<String, String> {
+    match text.is_empty() {
+        true => Err("an empty message id would make all messages one; leave --id out where they have none".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn start(text: &str) -> Result<At, String> {
@@ -463,6 +474,7 @@ mod tests {
             ("send q --deliver-at tomorrow", "2026-03-01T12:00:00Z"),
             ("send q --priority 10", "0..=9"),
             ("send q --ttl 0s", "1ms"),
+            ("send q --id=", "leave --id out"),
             ("receive q --ack --hold", "cannot be used with"),
             ("receive q --count 0", "1..=1000000"),
             ("receive q --wait 2h", "0s to 1h"),

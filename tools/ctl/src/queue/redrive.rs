@@ -1,40 +1,35 @@
 //! `queue redrive`: dead messages are delivered once more.
 //!
-//! Without a dead-letter topic they are still in the queue, and become ready. With one they are records there: a queue of its own, `NAME.redrive` on the dead-letter topic, hands them out, each
-//! is stored in the topic that it came from, durably, and only then acknowledged. So none is lost, and one can be stored twice if this program dies in between. The queue remembers what was redriven; the dead
-//! records stay in their topic.
+//! Without a dead-letter topic they are still in the queue, and become ready. With one they are letters there, which a queue of its own on that topic, `NAME.redrive`, hands out (`letters.rs`). It
+//! remembers what was redriven; the letters stay in their topic.
 //!
-//! What a message keeps: key, value, headers (but for those that tell how it died), priority, group. Not its message id, by which the queue would take it for the one that died; nor a delay and a time to live, which a letter does not have.
+//! Invariant: a run looks at no more letters than there were when it began, so it ends also where others arrive, or are given back, meanwhile.
 
 use super::args::Redrive;
+use super::letters::Mover;
 use crate::args::{Format, Global};
 use crate::failure::Failure;
 use crate::output::show;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-use tramline_client::{
-    At, Attributes, Client, Error, ErrorCode, Message, Producer, ProducerConfig, QueueConsumer, QueueConsumerConfig, Record, Settle,
-};
+use tramline_client::{Client, ErrorCode, QueueDescription};
 
-/// What headers that tell how a message died begin with.
-const HISTORY: &str = "tramline-dead-letter-";
-/// The topic that it came from.
-const FROM_TOPIC: &str = "tramline-dead-letter-topic";
-/// The queue in which it died.
-const FROM_QUEUE: &str = "tramline-dead-letter-queue";
-
-/// Messages stored and acknowledged together.
-const AT_ONCE: u32 = 100;
-/// Nothing came for so long: all are redriven.
-const QUIET: Duration = Duration::from_millis(500);
+/// Bytes of a queue's name, at most.
+const NAME_BYTES_MAX: usize = 249;
+/// What the name of a queue that redrives ends with.
+const SUFFIX: &str = ".redrive";
 
 /// What was done.
 #[derive(Default)]
-struct Tally {
-    redriven: u64,
+pub(super) struct Tally {
+    pub redriven: u64,
     /// Of other queues with the same dead-letter topic.
-    others: u64,
+    pub others: u64,
+    /// Letters that could not be stored.
+    pub failed: u64,
+    /// Why the first of them could not.
+    pub first: Option<Failure>,
+    /// The numbers are the most that there can be: letters of other queues may be among them.
+    pub at_most: bool,
 }
 
 /// Runs the verb.
@@ -50,51 +45,69 @@ pub fn run(client: &Client, global: &Global, options: &Redrive) -> Result<(), Fa
         }
         None => in_queue(client, global.format, options),
         Some(topic) if options.dry_run => {
-            let count = count_dead(client, &options.name, topic)?.min(options.count.unwrap_or(u64::MAX));
-            told(global.format, options, Some(topic), &Tally { redriven: count, others: 0 })
+            let redriven = count_dead(client, &options.name, topic)?.min(options.count.unwrap_or(u64::MAX));
+            told(global.format, options, Some(topic), &Tally { redriven, at_most: true, ..Tally::default() })
         }
         Some(topic) => {
+            // Before the queue is made: of one that was made just now not all may be known.
+            let there = count_dead(client, &options.name, topic)?;
             let mut tally = Tally::default();
-            let moved = Mover::open(client, global, options, topic, &queue.topic)?.all(options, &mut tally);
+            let mover = Mover::open(client, global, options, &redrive_queue(&options.name), topic, &queue.topic)?;
+            let moved = mover.all(options, there, &mut tally);
             told(global.format, options, Some(topic), &tally)?;
-            moved
+            moved?;
+            tally.first.map_or(Ok(()), |first| Err(not_all(tally.failed, first)))
         }
     }
 }
 
+fn not_all(failed: u64, first: Failure) -> Failure {
+    let message = format!("{failed} letters could not be stored and were left where they are; the first: {}", first.message);
+    Failure { message, ..first }
+}
+
 fn told(format: Format, options: &Redrive, topic: Option<&str>, tally: &Tally) -> Result<(), Failure> {
     let Redrive { name, dry_run, .. } = options;
-    let Tally { redriven, others } = *tally;
-    let text = || {
-        let of = topic.map_or(String::new(), |topic| format!(" from topic {topic}"));
-        let others = if others > 0 { format!("{others} of other queues were left where they are\n") } else { String::new() };
-        match dry_run {
-            true => format!("would redrive {redriven} messages of queue {name}{of} (--dry-run: nothing was changed)\n"),
-            false => format!("redriven {redriven} messages of queue {name}{of}\n{others}"),
-        }
-    };
-    let value = || json!({"queue": name, "redriven": redriven, "others": others, "dead_letter_topic": topic, "dry_run": dry_run});
-    show(format, text, value)
+    let Tally { redriven, others, failed, at_most, .. } = *tally;
+    let value = || json!({"queue": name, "redriven": redriven, "failed": failed, "others": others, "at_most": at_most, "dead_letter_topic": topic, "dry_run": dry_run});
+    show(format, || text(name, topic, *dry_run, tally), value)
+}
+
+fn text(name: &str, topic: Option<&str>, dry_run: bool, tally: &Tally) -> String {
+    let Tally { redriven, others, failed, .. } = *tally;
+    let of = topic.map_or(String::new(), |topic| format!(" from topic {topic}"));
+    if dry_run {
+        let at_most = if tally.at_most { "at most " } else { "" };
+        return format!("would redrive {at_most}{redriven} messages of queue {name}{of} (--dry-run: nothing was changed)\n");
+    }
+    let failed = if failed > 0 { format!("{failed} could not be stored and were left where they are\n") } else { String::new() };
+    let others = if others > 0 { format!("{others} of other queues were left where they are\n") } else { String::new() };
+    format!("redriven {redriven} messages of queue {name}{of}\n{failed}{others}")
 }
 
 /// Dead messages that are still in the queue.
 fn in_queue(client: &Client, format: Format, options: &Redrive) -> Result<(), Failure> {
     let count = options.count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     let redriven = client.redrive_queue(&options.name, &[], count, options.dry_run)?.iter().map(|(_, count)| count).sum();
-    told(format, options, None, &Tally { redriven, others: 0 })
+    told(format, options, None, &Tally { redriven, ..Tally::default() })
 }
 
+/// `NAME.redrive`. Where that is too long for a name the end of NAME gives way to its hash, so that it is the same queue in each run.
 fn redrive_queue(name: &str) -> String {
-    format!("{name}.redrive")
+    if name.len() + SUFFIX.len() <= NAME_BYTES_MAX {
+        return format!("{name}{SUFFIX}");
+    }
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
+    let end = format!(".{hash:016x}{SUFFIX}");
+    let kept: String = name.chars().take(NAME_BYTES_MAX - end.len()).collect();
+    kept + &end
 }
 
-/// How many may be redriven from a dead-letter topic.
+/// How many may be redriven from a dead-letter topic, at most: those of other queues are counted as well.
 fn count_dead(client: &Client, name: &str, topic: &str) -> Result<u64, Failure> {
     match client.describe_queue(&redrive_queue(name)) {
-        Ok(queue) => {
-            let left = queue.partitions.iter().map(|p| p.ready + p.leased + p.delayed + p.committed_end.saturating_sub(p.looked_to));
-            Ok(left.sum())
-        }
+        Ok(queue) => letters_of(&queue),
         Err(error) if error.code() == Some(ErrorCode::UnknownQueue) => match client.describe_topic(topic) {
             Ok(topic) => Ok(topic.partitions.iter().map(|p| p.committed_end.saturating_sub(p.log_start)).sum()),
             Err(error) if error.code() == Some(ErrorCode::UnknownTopic) => Ok(0),
@@ -104,168 +117,45 @@ fn count_dead(client: &Client, name: &str, topic: &str) -> Result<u64, Failure> 
     }
 }
 
-/// From the dead-letter topic to where they came from.
-struct Mover<'a> {
-    queue: &'a str,
-    /// Where messages go that do not say where they came from.
-    topic: &'a str,
-    consumer: QueueConsumer,
-    producer: Producer,
-    timeout: Duration,
-}
-
-impl<'a> Mover<'a> {
-    fn open(client: &Client, global: &Global, options: &'a Redrive, dead: &str, topic: &'a str) -> Result<Mover<'a>, Failure> {
-        let name = redrive_queue(&options.name);
-        // Never dead: what cannot be stored now stays to be redriven. Its dedup window is that of every queue: a letter that a crash doubled has one id, which no other has.
-        client.create_queue(&name, dead, At::Earliest, &[("max.deliveries", "-1")], true)?;
-        let consumer = client.queue_consumer(&name, QueueConsumerConfig::default())?;
-        if consumer.queue().topic != dead {
-            let message = format!(
-                "queue {name} is on topic {}, not on the dead-letter topic {dead}: delete it with: tramctl queue delete {name}",
-                consumer.queue().topic
-            );
-            return Err(Failure::local("invalid_argument", message));
-        }
-        let timeout = global.timeout.max(Duration::from_millis(10));
-        let producer = client.producer(ProducerConfig { delivery_timeout: timeout, ..ProducerConfig::default() })?;
-        Ok(Mover { queue: &options.name, topic, consumer, producer, timeout })
+/// Letters that a queue has left, looked at or not.
+fn letters_of(queue: &QueueDescription) -> Result<u64, Failure> {
+    if let Some(silent) = queue.partitions.iter().find(|partition| !partition.error.is_ok()) {
+        let what = format!("queue {} partition {} does not tell how many letters it has; try again", queue.name, silent.partition);
+        return Err(Failure::refused(silent.error, &what));
     }
-
-    fn all(mut self, options: &Redrive, tally: &mut Tally) -> Result<(), Failure> {
-        let moved = self.move_all(options, tally);
-        let closed = self.consumer.close(self.timeout);
-        moved?;
-        Ok(closed?)
-    }
-
-    fn move_all(&mut self, options: &Redrive, tally: &mut Tally) -> Result<(), Failure> {
-        let started = Instant::now();
-        // A tenth of a second's worth at once, so that a low rate is even.
-        let at_once = options.rate.map_or(AT_ONCE, |rate| (rate / 10).clamp(1, AT_ONCE));
-        let mut left = options.count.unwrap_or(u64::MAX);
-        while left > 0 {
-            let messages = self.consumer.receive(u32::try_from(left).unwrap_or(u32::MAX).min(at_once), QUIET)?;
-            if messages.is_empty() {
-                break;
-            }
-            let before = tally.redriven;
-            self.move_some(messages, tally)?;
-            left -= tally.redriven - before;
-            if let Some(rate) = options.rate {
-                let due = Duration::from_secs_f64(tally.redriven as f64 / f64::from(rate));
-                std::thread::sleep(due.saturating_sub(started.elapsed()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores messages and acknowledges those that were stored; the others are given back, and the first reason is the error.
-    fn move_some(&mut self, messages: Vec<Message>, tally: &mut Tally) -> Result<(), Failure> {
-        let mut fates: BTreeMap<u64, Option<Error>> = BTreeMap::new();
-        let mut failed: Option<Failure> = None;
-        let (mine, others): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(|message| self.is_mine(message));
-        for (tag, message) in mine.iter().enumerate() {
-            if failed.is_none()
-                && let Err(error) = self.producer.send(&record(message, self.topic, tag as u64).borrowed())
-            {
-                failed = Some(error.into());
-            }
-        }
-        // What does not arrive in time has its fate told all the same.
-        let _ = self.producer.flush(self.timeout + Duration::from_secs(1));
-        self.producer.drain(|delivery| {
-            fates.insert(delivery.tag, delivery.error.cloned());
-        });
-        let settlements: Vec<_> = others
-            .iter()
-            .map(|message| (message.token, Settle::Ack))
-            .chain(mine.iter().enumerate().map(|(tag, message)| match fates.get(&(tag as u64)) {
-                Some(None) => (message.token, Settle::Ack),
-                Some(Some(error)) => {
-                    failed.get_or_insert(error.clone().into());
-                    (message.token, Settle::Release)
-                }
-                None => (message.token, Settle::Release),
-            }))
-            .collect();
-        tally.others += others.len() as u64;
-        tally.redriven += fates.values().filter(|fate| fate.is_none()).count() as u64;
-        for result in self.consumer.settle(&settlements)? {
-            if let Err(error) = result {
-                failed.get_or_insert(error.into());
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Several queues can have one dead-letter topic.
-    fn is_mine(&self, message: &Message) -> bool {
-        message.header(FROM_QUEUE).is_none_or(|queue| queue == self.queue.as_bytes())
-    }
-}
-
-/// A record to send, with the list of headers that a `Record` borrows.
-struct Redriven<'a> {
-    topic: &'a str,
-    message: &'a Message,
-    headers: Vec<(&'a str, &'a [u8])>,
-    tag: u64,
-}
-
-fn record<'a>(message: &'a Message, topic: &'a str, tag: u64) -> Redriven<'a> {
-    let topic = message.header(FROM_TOPIC).and_then(|name| std::str::from_utf8(name).ok()).filter(|name| !name.is_empty()).unwrap_or(topic);
-    let kept = message.headers.iter().filter(|(name, _)| !name.starts_with(HISTORY));
-    Redriven { topic, message, headers: kept.map(|(name, value)| (name.as_str(), value.as_slice())).collect(), tag }
-}
-
-impl Redriven<'_> {
-    fn borrowed(&self) -> Record<'_> {
-        let Message { key, value, attributes, .. } = self.message;
-        Record {
-            topic: self.topic,
-            key: key.as_deref(),
-            value: value.as_deref(),
-            headers: &self.headers,
-            attributes: Attributes { deliver_at_us: None, ttl_ms: None, message_id: None, ..attributes.borrowed() },
-            tag: self.tag,
-            ..Record::default()
-        }
-    }
+    let left = queue.partitions.iter().map(|p| p.ready + p.leased + p.delayed + p.committed_end.saturating_sub(p.looked_to));
+    Ok(left.sum())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tramline_client::{LeaseToken, MessageAttributes};
 
     #[test]
-    fn a_redriven_record_is_the_message_without_its_history() {
-        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
-        let message = Message {
-            partition: 0,
-            offset: 1,
-            timestamp_us: 5,
-            append_time_us: 6,
-            key: Some(b"k".to_vec()),
-            value: Some(b"v".to_vec()),
-            headers: vec![header("mine", "1"), header(FROM_TOPIC, "origin"), header("tramline-dead-letter-reason", "x")],
-            attributes: MessageAttributes {
-                deliver_at_us: Some(1),
-                priority: Some(4),
-                group: Some(b"g".to_vec()),
-                message_id: Some(b"id".to_vec()),
-                ttl_ms: Some(1),
-            },
-            deliveries: 1,
-            token: LeaseToken { partition_uid: 1, offset: 1, lease: 1 },
-        };
-        let redriven = record(&message, "fallback", 3);
-        let told = redriven.borrowed();
-        assert_eq!((told.topic, told.key, told.value, told.tag), ("origin", Some(&b"k"[..]), Some(&b"v"[..]), 3));
-        assert_eq!(told.headers, [("mine", &b"1"[..])]);
-        assert_eq!(told.attributes, Attributes { priority: Some(4), group: Some(b"g"), ..Attributes::default() });
-        let nameless = Message { headers: Vec::new(), ..message };
-        assert_eq!(record(&nameless, "fallback", 0).borrowed().topic, "fallback");
+    fn the_name_of_the_queue_that_redrives_fits_and_stays_the_same() {
+        assert_eq!(redrive_queue("mail"), "mail.redrive");
+        let longest = "n".repeat(241);
+        assert_eq!(redrive_queue(&longest), format!("{longest}.redrive"));
+        let names: Vec<String> = ["a", "b"].iter().map(|end| redrive_queue(&("n".repeat(241) + end))).collect();
+        assert_ne!(names[0], names[1], "they differ where they were cut");
+        for name in names.iter().chain([&redrive_queue(&"n".repeat(249))]) {
+            assert!(name.len() == NAME_BYTES_MAX && name.ends_with(SUFFIX), "{name}");
+        }
+        assert_eq!(names[0], format!("{}.b14cd264996edef0.redrive", "n".repeat(224)), "or each version would redrive all letters anew");
+    }
+
+    #[test]
+    fn a_tally_says_what_it_knows_and_no_more() {
+        let tally = Tally { redriven: 3, at_most: true, ..Tally::default() };
+        let text_of = |dry_run, tally: &Tally| text("q", Some("dead"), dry_run, tally);
+        assert_eq!(text_of(true, &tally), "would redrive at most 3 messages of queue q from topic dead (--dry-run: nothing was changed)\n");
+        let exact = Tally { redriven: 3, ..Tally::default() };
+        assert!(text("q", None, true, &exact).starts_with("would redrive 3 messages of queue q (--dry-run"));
+        assert_eq!(text_of(false, &exact), "redriven 3 messages of queue q from topic dead\n");
+        let mixed = Tally { redriven: 1, others: 2, failed: 4, ..Tally::default() };
+        let lines = text_of(false, &mixed);
+        assert!(lines.contains("\n4 could not be stored") && lines.contains("\n2 of other queues"), "{lines}");
+        let failure = not_all(4, Failure::local("unknown_topic", "no topic"));
+        assert_eq!((failure.code.as_str(), failure.message.ends_with("the first: no topic")), ("unknown_topic", true));
     }
 }

@@ -1,18 +1,14 @@
 //! The turn of a queue's consumer over its connections, the same for every transport.
 //!
-//! Nothing waits here, as in `pump`.
+//! Nothing waits here, as in `pump`, whose single reads it shares.
 
+use super::{READS_PER_TURN, SILENCE_US, overdue, read};
 use crate::clock::Clock;
 use crate::core::Now;
 use crate::core::links::Links;
 use crate::core::queue::QueueCore;
 use crate::error::Error;
-use crate::link::closed_by_peer;
-use crate::pump::SILENCE_US;
-use crate::transport::{Driver, Received, Slot, Wire};
-
-/// Reads per lane and turn: bounds how long one busy lane keeps the others waiting.
-const READS_PER_TURN: usize = 4;
+use crate::transport::{Driver, Slot, Wire};
 
 /// A queue's core with its connections.
 #[derive(Debug)]
@@ -77,8 +73,7 @@ fn exchange<S: Wire>(slot: &mut Slot<S>, core: &mut QueueCore, lane: usize, now:
             core.step(now); // what answers made room for goes out at once
             progress = true;
         } else if silent {
-            let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "a request was not answered in time");
-            return Err(Error::io("cannot receive from", slot.socket.address(), source));
+            return Err(overdue(slot));
         } else {
             break;
         }
@@ -89,15 +84,9 @@ fn exchange<S: Wire>(slot: &mut Slot<S>, core: &mut QueueCore, lane: usize, now:
 /// One read; returns whether anything came.
 fn receive<S: Wire>(slot: &mut Slot<S>, core: &mut QueueCore, lane: usize, now: Now) -> Result<bool, Error> {
     let look = core.is_silent(lane, now);
-    let source = match slot.socket.fill(core.conn(lane), look) {
-        Ok(Received::Some(_)) => {
-            slot.received_us = now.mono_us;
-            core.on_received(lane, now)?;
-            return Ok(true);
-        }
-        Ok(Received::Empty) => return Ok(false),
-        Ok(Received::Closed) => closed_by_peer(),
-        Err(source) => source,
-    };
-    Err(Error::io("cannot receive from", slot.socket.address(), source))
+    let came = read(slot, core.conn(lane), look, now)?;
+    if came {
+        core.on_received(lane, now)?;
+    }
+    Ok(came)
 }
