@@ -4,12 +4,12 @@
 //!
 //! Not here: messages (`queue_work.rs`).
 
-use super::Dice;
-use super::clients::Check;
-use super::queue_truth::{Queue, Rules, Start, State};
-use super::queue_work::{What, Workers};
+use super::clients::State;
+use super::queue_truth::{Queue, Rules, Start};
+use super::queue_work::{Numbers, What, Workers};
 use super::totals::Event as Counted;
 use super::world::World;
+use super::{Check, Dice, UTC_START_US};
 use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
@@ -17,7 +17,7 @@ use tramline_wire::metadata::{MetadataReply, MetadataRequest};
 use tramline_wire::prim::List;
 use tramline_wire::queue::{
     AlterQueueRequest, CreateQueueFlags, CreateQueueReply, CreateQueueRequest, DeleteQueueRequest, DescribeQueueReply,
-    DescribeQueueRequest, ListQueuesReply, ListQueuesRequest, QueueStart,
+    DescribeQueueRequest, ListQueuesReply, ListQueuesRequest, QueuePartition, QueueStart,
 };
 use tramline_wire::topics::{CreateFlags, CreateTopicRequest, Setting};
 
@@ -57,7 +57,7 @@ impl Rules {
     fn draw(dice: &mut Dice, world: &World) -> Rules {
         let start = match dice.below(4) {
             0 => Start::Latest,
-            1 => Start::Time(1_700_000_000_000_000 + world.now_us as i64 - dice.below(3_000_000) as i64),
+            1 => Start::Time(UTC_START_US + world.now_us as i64 - dice.below(3_000_000) as i64),
             _ => Start::Earliest,
         };
         let few = |dice: &mut Dice| if dice.chance(70) { 100_000 } else { dice.within(1..10) as usize };
@@ -335,6 +335,14 @@ impl Workers {
         let queue = &self.truth.queues[number];
         if queue.is_live() && reply.queue_uid != queue.uid && !self.truth.decayed {
             return Err(format!("{} is {}, and described as {}", queue.name, queue.uid, reply.queue_uid));
+        }
+        if self.is_draining {
+            let told = reply.partitions.iter().filter(|part| part.error.is_ok() && part.looked_to == part.committed_end);
+            let numbers = |part: QueuePartition<'_>| {
+                let QueuePartition { ready, leased, delayed, dead, .. } = part;
+                (part.partition_uid, Numbers { ready, leased, delayed, dead })
+            };
+            self.found.numbers = Some(told.map(numbers).collect());
         }
         Ok(())
     }

@@ -5,10 +5,9 @@
 //! Not here: what queues do with them (`queue_truth.rs`).
 
 use super::history::{is_value_of, value_of};
+use super::{Check, UTC_START_US};
 use std::collections::BTreeMap;
 use tramline_wire::batch::{Attributes, BatchBuilder, NewRecord};
-
-type Check = Result<(), String>;
 
 /// Longest filling of a message.
 const VALUE_BYTES_MAX: u64 = 60;
@@ -121,7 +120,7 @@ impl Records {
 
     /// A message that is about to be sent.
     pub(super) fn new_record(partition: u64, now_us: u64, wishes: Wishes, step: Option<usize>) -> Record {
-        let timestamp_us = 1_700_000_000_000_000 + now_us as i64;
+        let timestamp_us = UTC_START_US + now_us as i64;
         Record { partition, timestamp_us, sent_us: now_us, wishes, offset: None, append_us: 0, known_us: None, step }
     }
 
@@ -212,6 +211,10 @@ impl Records {
         // When each id came first, and whether that is certain.
         let mut first: BTreeMap<u16, (i64, bool)> = BTreeMap::new();
         let mut latest_us = i64::MIN;
+        let mut stored: BTreeMap<u16, u32> = BTreeMap::new();
+        for id in log.by_offset.values().filter_map(|number| self.get(*number).wishes.id) {
+            *stored.entry(id).or_default() += 1;
+        }
         for (offset, number) in &log.by_offset {
             let record = self.get(*number);
             if record.append_us < latest_us {
@@ -224,8 +227,7 @@ impl Records {
             if within == Within::No {
                 continue;
             }
-            let stored = log.by_offset.values().filter(|other| self.get(**other).wishes.id == Some(id)).count() as u32;
-            let is_open = log.has_gap && stored < log.ids[&id];
+            let is_open = log.has_gap && stored[&id] < log.ids[&id];
             let before = first.get(&id).filter(|(first_us, _)| at_us - first_us < window_us).copied();
             let verdict = match before {
                 _ if within == Within::Perhaps || is_open => Verdict::Unknown,

@@ -10,14 +10,13 @@
 //!
 //! Not here: one message by itself (`queue_message.rs`), who asks (`queue_work.rs`), steps (`queue_steps.rs`).
 
-use super::queue_message::{Message, Token};
+use super::Check;
+use super::clients::State;
+use super::queue_message::{Answer, End, Message, Token};
 use super::queue_records::{Record, Records, Within};
 use super::world::World;
 use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
-use tramline_wire::queue::{BrowseReply, BrowseState, MessageState};
-
-type Check = Result<(), String>;
 
 /// A message of a queue: number of the queue, uid of the partition, offset.
 pub(super) type Place = (usize, u64, u64);
@@ -58,15 +57,6 @@ impl Rules {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Wanted,
-    Creating,
-    Live,
-    Deleting,
-    Gone,
-}
-
 /// A purge that may have been carried out at any time until then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Purge {
@@ -87,13 +77,14 @@ pub(super) struct Part {
 
 impl Part {
     /// The lease that certainly holds on a message: one that nothing but its holder or time could have ended.
-    fn held<'a>(&self, message: &'a Message, now_us: u64) -> Option<&'a Token> {
-        message.held(now_us).filter(|held| !message.delete_sent && !self.may_be_purged(held))
+    pub(super) fn held<'a>(&self, message: &'a Message, now_us: u64) -> Option<&'a Token> {
+        message.held(now_us).filter(|held| !message.may_be_deleted() && !self.may_be_purged(held.asked_us))
     }
 
-    /// Whether a purge may have settled the token's message since it was asked for: also while the reply was on its way.
-    fn may_be_purged(&self, token: &Token) -> bool {
-        self.purges.iter().any(|purge| purge.until_us >= token.asked_us)
+    /// Whether a purge may have been carried out at `since_us` or later: when a message was sent, so that it may be settled; when a lease was asked for, so
+    /// that its message may be, also while the reply was on its way.
+    pub(super) fn may_be_purged(&self, since_us: u64) -> bool {
+        self.purges.iter().any(|purge| purge.until_us >= since_us)
     }
 }
 
@@ -134,8 +125,8 @@ impl Queue {
 
     /// Whether somebody may have settled a message without a lease, or with one.
     fn may_be_settled(&self, part: &Part, message: Option<&Message>, record: &Record) -> bool {
-        let is_purged = part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
-        is_purged || message.is_some_and(|message| message.settled_us.is_some() || message.delete_sent || message.may_be_acked())
+        let is_settled = |message: &Message| message.settled_us.is_some() || message.may_be_deleted() || message.may_be_acked();
+        part.may_be_purged(record.sent_us) || message.is_some_and(is_settled)
     }
 
     /// Whether a message is certainly in the queue, and not settled. One that is dead is.
@@ -219,8 +210,7 @@ impl Truth {
             return Err("the queue is paused".to_owned());
         }
         let is_purged = part.purged_us.is_some_and(|sent_us| record.known_us.is_some_and(|known_us| known_us <= sent_us));
-        let asked_before = part.purges.iter().any(|purge| purge.until_us > token.asked_us);
-        if is_purged && !asked_before {
+        if is_purged && !part.may_be_purged(token.asked_us) {
             return Err("it was purged".to_owned());
         }
         // What was brought back is as if it had no delay and no time to live.
@@ -267,8 +257,9 @@ impl Truth {
                 continue;
             }
             let now_us = token.got_us;
-            if let Some(held) =
-                message.and_then(|message| part.held(message, now_us)).filter(|_| token.is_held(now_us) && !part.may_be_purged(token))
+            if let Some(held) = message
+                .and_then(|message| part.held(message, now_us))
+                .filter(|_| token.is_held(now_us) && !part.may_be_purged(token.asked_us))
             {
                 return Err(format!("two of group {group} are out: {held:?} of offset {other}, and {token:?}"));
             }
@@ -320,6 +311,27 @@ impl Truth {
         Err(format!("{}, partition {uid}: (9 - priority, offset) come in one reply as {ranks:?}", self.queues[queue].name))
     }
 
+    /// A letter is of a message that was dead, and in a queue that has somewhere to send it: whoever has acked the message had it before it died. Unless it
+    /// was brought back to life since.
+    pub(super) fn check_letter(&self, (queue, uid, offset): Place) -> Check {
+        let of = &self.queues[queue];
+        let Some((part, message)) = of.parts.get(&uid).and_then(|part| Some((part, part.messages.get(&offset)?))) else { return Ok(()) };
+        let Some(letter_us) = message.letter_us.filter(|_| !self.decayed) else { return Ok(()) };
+        let wrong =
+            |why: String| Err(format!("{}, partition {uid}, offset {offset}: a letter of it was seen at {letter_us}, and {why}", of.name));
+        if !of.rules.has_dead_letter {
+            return wrong("the queue has no dead-letter topic".to_owned());
+        }
+        let Some(record) = self.records.at(uid, offset) else { return Ok(()) };
+        if of.within(record) == Within::No {
+            return wrong(format!("the queue begins later: {record:?}"));
+        }
+        match message.acked() {
+            Some(end) if part.redriven_until_us < record.sent_us => wrong(format!("it was acked: {end:?} of {message:?}")),
+            _ => Ok(()),
+        }
+    }
+
     /// A request of a lease's holder was refused with `code`; it was sent when the lease's `number`th end was noted.
     pub(super) fn check_refusal(&self, (queue, uid, offset): Place, lease: u64, number: usize, code: ErrorCode, now_us: u64) -> Check {
         if self.decayed {
@@ -329,17 +341,10 @@ impl Truth {
         let (part, message) = (&of.parts[&uid], &of.parts[&uid].messages[&offset]);
         let token = message.token(lease).expect("asked with it");
         let end = token.ends[number];
-        let was_done = |other: &super::queue_message::End| {
-            let is_end = !matches!(other.action, super::queue_message::Action::Extend { .. });
-            is_end && matches!(other.answer, super::queue_message::Answer::Done(known_us) if known_us <= end.sent_us)
-        };
+        let was_done = |other: &End| other.ends() && matches!(other.answer, Answer::Done(known_us) if known_us <= end.sent_us);
         let record = self.records.at(uid, offset).expect("delivered before");
-        let is_untouched = token.ends.iter().enumerate().all(|(at, other)| {
-            at == number
-                || matches!(other.action, super::queue_message::Action::Extend { .. })
-                || other.answer == super::queue_message::Answer::Never
-        });
-        let may_be_gone = message.delete_sent || part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
+        let is_untouched = token.ends.iter().enumerate().all(|(at, other)| at == number || !other.ends() || other.answer == Answer::Never);
+        let may_be_gone = message.may_be_deleted() || part.may_be_purged(record.sent_us);
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         let wrong = |why: &str| Err(format!("{}, partition {uid}, offset {offset}: {code:?} for {token:?}, and {why}", of.name));
         if is_newest && is_untouched && token.void_us.is_none() && !may_be_gone && now_us < token.holds_until_us() {
@@ -354,48 +359,6 @@ impl Truth {
         let later = message.tokens.last().filter(|last| last.lease != lease && last.got_us <= end.sent_us && last.is_held(now_us));
         if later.is_some() && !may_be_gone && code != ErrorCode::LeaseLost {
             return wrong(&format!("another holds it: {later:?}"));
-        }
-        Ok(())
-    }
-
-    /// Somebody looked at a partition of a queue from `from` on.
-    pub(super) fn check_browsed(
-        &self,
-        (queue, uid): (usize, u64),
-        (from, wanted): (u64, BrowseState),
-        asked_us: u64,
-        now_us: u64,
-        reply: &BrowseReply<'_>,
-    ) -> Check {
-        if self.decayed {
-            return Ok(());
-        }
-        let of = &self.queues[queue];
-        let Some(part) = of.parts.get(&uid) else { return Ok(()) };
-        let told: BTreeMap<u64, (MessageState, u64, u32)> =
-            reply.messages.iter().map(|told| (told.offset, (told.state, told.lease, told.deliveries))).collect();
-        let wrong = |offset: u64, why: String| Err(format!("{}, partition {uid}, offset {offset}: {why}", of.name));
-        for (offset, (state, lease, deliveries)) in &told {
-            let Some(message) = part.messages.get(offset) else { continue };
-            if message.settled_us.is_some_and(|settled_us| settled_us <= asked_us) {
-                return wrong(*offset, format!("it is settled, and shown as {state:?}: {message:?}"));
-            }
-            let Some(held) = part.held(message, now_us).filter(|held| held.got_us <= asked_us) else { continue };
-            if (*state, *lease, *deliveries) != (MessageState::Leased, held.lease, held.deliveries) {
-                return wrong(*offset, format!("{held:?} is shown as {state:?} with lease {lease}, delivered {deliveries} times"));
-            }
-        }
-        if !matches!(wanted, BrowseState::Any | BrowseState::Leased) || !of.is_live() {
-            return Ok(());
-        }
-        for (offset, record) in self.records.stored(uid, from).take_while(|(offset, _)| *offset < reply.next) {
-            let held = part.messages.get(&offset).and_then(|message| part.held(message, now_us)).filter(|held| held.got_us <= asked_us);
-            let was_there = record.known_us.is_some_and(|known_us| known_us <= asked_us);
-            let is_due =
-                wanted == BrowseState::Any && was_there && !of.rules.has_dead_letter && of.is_open(&self.records, uid, offset, record);
-            if (held.is_some() || is_due) && !told.contains_key(&offset) {
-                return wrong(offset, format!("it is there ({record:?}, {held:?}), and not shown from {from} to {}", reply.next));
-            }
         }
         Ok(())
     }

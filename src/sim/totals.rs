@@ -107,10 +107,12 @@ events! {
     MessagesSent = "messages acknowledged", Calm Faults Disk Swarm;
     MessagesDelivered = "messages delivered", Calm Faults Disk Swarm;
     MessagesRedelivered = "of these, those that had been delivered before", Calm Faults Disk Swarm;
-    DelaysTimed = "delays whose end somebody waited for in a calm run", Calm;
+    DelaysWaitedFor = "delays whose end somebody waited for beside other load", Calm;
+    DelaysTimed = "delays whose end somebody waited for while nothing else was done", Calm(10);
     MessagesAcked = "messages acked", Calm Faults Disk Swarm;
     LeasesEnded = "leases ended otherwise, or extended", Calm Faults Disk Swarm;
-    TokensRefused = "tokens refused: late, foreign or used before", Calm Faults Disk Swarm;
+    TokensRefused = "tokens refused: late, or used before", Calm Faults Disk Swarm;
+    ForeignRefused = "of leases that the queue never gave: tokens refused", Calm Faults Disk Swarm;
     MessagesDeleted = "messages deleted", Faults Disk Swarm;
     MessagesRedriven = "messages redriven", Faults Disk Swarm;
     LettersSeen = "dead letters read", Faults Disk Swarm;
