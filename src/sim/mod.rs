@@ -32,6 +32,7 @@ mod params;
 mod queue_admin;
 mod queue_answers;
 mod queue_codes;
+mod queue_gone;
 mod queue_idle;
 mod queue_looks;
 mod queue_message;

@@ -27,6 +27,7 @@ use tramline_wire::queue::{
     RedriveReply, SettleReply,
 };
 use tramline_wire::step::StepReply;
+use tramline_wire::trim::TrimPartitionsReply;
 
 /// In a calm run a delayed message that somebody waits for is told no later than so long after it is due: two milliseconds, and what a slow write to the
 /// disk and one before it take.
@@ -70,6 +71,11 @@ impl Workers {
                 self.on_topic_made(number);
                 Ok(())
             }
+            What::DeleteTopic(number) => {
+                self.found.topic_deleted = Some(());
+                self.on_topic_deleted(world, number);
+                Ok(())
+            }
             What::Metadata => self.on_metadata(&MetadataReply::decode(meta).map_err(|e| broken(&e))?),
             What::CreateQueue(number) => self.on_created(world, number, &CreateQueueReply::decode(meta).map_err(|e| broken(&e))?),
             What::Pause(number, pauses) => {
@@ -81,7 +87,12 @@ impl Workers {
                 Ok(())
             }
             What::ListQueues => self.on_listed(&ListQueuesReply::decode(meta).map_err(|e| broken(&e))?, sent_us),
-            What::Describe(number) => self.on_described(number, &DescribeQueueReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Alter(number) => {
+                self.on_altered(world, number);
+                Ok(())
+            }
+            What::Trim { uid, before } => self.on_trimmed(world, uid, before, &TrimPartitionsReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Describe(number) => self.on_described(number, sent_us, &DescribeQueueReply::decode(meta).map_err(|e| broken(&e))?),
             What::Produce { uid, ids } => {
                 let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
                 let result = reply.results.iter().next().ok_or("a produce reply without result")?;
@@ -207,8 +218,7 @@ impl Workers {
             return Err(format!("partition {uid}: of {offsets:?} the record {missing} is not in the payload, or is delivered twice"));
         }
         self.truth.check_priority(queue, uid, &offsets)?;
-        let rules = self.truth.queues[queue].rules;
-        let lease_ms = if wanted.visibility_ms == 0 { rules.visibility_ms } else { wanted.visibility_ms };
+        let (lease_ms, lease_ms_max) = self.truth.queues[queue].lease_ms(wanted.visibility_ms, asked_us);
         for delivery in entry.deliveries.iter() {
             world.totals.note(Counted::MessagesDelivered);
             world.totals.add(Counted::MessagesRedelivered, u64::from(delivery.deliveries > 1));
@@ -219,6 +229,7 @@ impl Workers {
                 asked_us,
                 got_us: now_us,
                 lease_us: u64::from(lease_ms) * 1000,
+                lease_us_max: u64::from(lease_ms_max) * 1000,
                 life: world.life,
                 ends: Vec::new(),
                 void_us: None,
@@ -379,12 +390,20 @@ impl Workers {
             | What::Purge { queue, .. }
             | What::Redrive { queue, .. }
             | What::Describe(queue)
+            | What::Alter(queue)
             | What::Pause(queue, _) => Some(*queue),
             What::Delete { place } => Some(place.0),
             _ => None,
         };
+        if matches!(asked.what, What::Receive(_)) && !code.retriable() {
+            self.found.refused = Some(code);
+        }
         match (asked.what, code) {
             (What::Step(number), code) => return self.on_step_refused(world, at, number, code),
+            (What::DeleteTopic(number), ErrorCode::UnknownTopic) => {
+                self.found.topic_deleted = Some(());
+                self.on_topic_deleted(world, number);
+            }
             (What::DeleteQueue(number), ErrorCode::UnknownQueue) => self.on_deleted(world, number),
             (what, code) if code.retriable() && code != ErrorCode::UnknownPartition => self.on_unknown(at, what, world.now_us),
             (what, code) if queue.is_some() && is_gone(code) => {

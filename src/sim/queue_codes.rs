@@ -1,4 +1,4 @@
-//! Answers to requests about messages that have no lease: purges, deletions, redrives. Which codes their entries may have, and what follows.
+//! Answers to requests about messages that have no lease: purges, deletions, redrives, trims of their topics. Which codes their entries may have, and what follows.
 //!
 //! Not here: what else is answered (`queue_answers.rs`).
 
@@ -10,6 +10,7 @@ use super::totals::Event as Counted;
 use super::world::World;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::queue::{DeleteMessagesReply, PurgeReply, REDRIVEN_MAX, RedriveReply};
+use tramline_wire::trim::TrimPartitionsReply;
 
 /// Whether a request reads batches, which may be damaged, or be dropped meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Workers {
     /// A message was told to be unknown. What is dead goes by itself where it has somewhere to go.
     fn check_unknown_message(&self, (queue, uid, offset): Place, sent_us: u64) -> Check {
         let of = &self.truth.queues[queue];
-        let Some(record) = self.truth.records.at(uid, offset).filter(|_| !of.rules.has_dead_letter) else { return Ok(()) };
+        let Some(record) = self.truth.records.at(uid, offset).filter(|_| !of.may_have_dead_letter()) else { return Ok(()) };
         let was_there = record.known_us.is_some_and(|known_us| known_us <= sent_us);
         if was_there && of.is_open(&self.truth.records, uid, offset, record) {
             let message = of.parts[&uid].messages.get(&offset);
@@ -102,6 +103,21 @@ impl Workers {
             ));
         }
         Ok(())
+    }
+
+    pub(super) fn on_trimmed(&mut self, world: &mut World, uid: u64, before: u64, reply: &TrimPartitionsReply<'_>) -> Check {
+        let told = only(reply.entries.iter())?;
+        if told.partition_uid != uid || told.error.is_ok() && told.log_start < before {
+            return Err(format!("partition {uid} was to be trimmed to {before}, and {told:?} is told"));
+        }
+        if told.error.is_ok() {
+            world.totals.note(Counted::QueuesTrimmed);
+            self.truth.records.on_trimmed(uid, before, world.now_us);
+            return Ok(());
+        }
+        // What was read is committed.
+        let is_later = told.error.retriable() && told.error != ErrorCode::UnknownPartition;
+        if is_later || self.truth.decayed { Ok(()) } else { Err(format!("a trim to {before} is refused: {told:?}")) }
     }
 
     pub(super) fn on_redriven(

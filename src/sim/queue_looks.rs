@@ -85,7 +85,7 @@ impl Truth {
             let was_there = record.known_us.is_some_and(|known_us| known_us <= asked_us);
             let is_due = look.wanted == BrowseState::Any
                 && was_there
-                && !of.rules.has_dead_letter
+                && !of.may_have_dead_letter()
                 && of.is_open(&self.records, look.uid, offset, record);
             if (is_held || is_due) && !told.contains_key(&offset) {
                 let message = part.messages.get(&offset);

@@ -66,7 +66,10 @@ pub(super) struct Token {
     pub(super) consumer: usize,
     pub(super) asked_us: u64,
     pub(super) got_us: u64,
+    /// How long it lasts, at least.
     pub(super) lease_us: u64,
+    /// And at most, where the queue's settings were being changed.
+    pub(super) lease_us_max: u64,
     /// Number of the process that gave it.
     pub(super) life: u64,
     pub(super) ends: Vec<End>,
@@ -94,7 +97,7 @@ impl Token {
 
     /// From then on the lease is certainly over, as long as the process lives that gave it.
     fn over_by_us(&self) -> u64 {
-        self.ends.iter().fold(self.got_us + longer(self.lease_us), |until_us, end| match (end.action, end.answer) {
+        self.ends.iter().fold(self.got_us + longer(self.lease_us_max), |until_us, end| match (end.action, end.answer) {
             (Action::Extend { .. }, Answer::Open) => u64::MAX,
             (Action::Extend { ms }, Answer::Done(known_us)) => until_us.max(known_us + longer(u64::from(ms) * 1000)),
             _ => until_us,
@@ -268,7 +271,8 @@ mod tests {
 
     fn token(lease: u64, deliveries: u32, asked_us: u64) -> Token {
         let (ends, void_us) = (Vec::new(), None);
-        Token { lease, deliveries, consumer: 0, asked_us, got_us: asked_us + 100, lease_us: 1_000_000, life: 1, ends, void_us }
+        let (lease_us, lease_us_max) = (1_000_000, 1_000_000);
+        Token { lease, deliveries, consumer: 0, asked_us, got_us: asked_us + 100, lease_us, lease_us_max, life: 1, ends, void_us }
     }
 
     fn give(message: &mut Message, token: Token) -> Check {

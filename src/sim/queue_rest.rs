@@ -43,7 +43,11 @@ impl Workers {
     fn is_at_rest(&self) -> bool {
         let is_open = |state: State| matches!(state, State::Wanted | State::Creating | State::Deleting);
         self.list.iter().all(|worker| worker.link.is_open() && !worker.link.is_waiting())
-            && self.truth.queues.iter().all(|queue| !(is_open(queue.state) || queue.is_live() && queue.is_paused))
+            && self
+                .truth
+                .queues
+                .iter()
+                .all(|queue| !(is_open(queue.state) || queue.is_live() && (queue.is_paused || queue.is_being_altered())))
             && (self.truth.decayed || (0..self.list.len()).all(|at| !self.has_open_step(at)))
     }
 
@@ -71,7 +75,7 @@ impl Workers {
         let mut ranks: Vec<(u8, u64)> = Vec::new();
         for (offset, record) in self.truth.records.stored(uid, 0) {
             let is_first = verdicts.get(&offset).is_none_or(|verdict| *verdict == Verdict::First);
-            if !is_first || !of.is_open_but_for_id(uid, offset, record) {
+            if !is_first || !of.is_open_but_for_id(&self.truth.records, uid, offset, record) {
                 continue;
             }
             due.open.insert(offset);
@@ -150,7 +154,10 @@ impl Run {
             self.check_order(queue, uid, &due, &came)?;
             self.check_left(queue, uid, &due)?;
         }
-        self.check_delays()
+        self.check_delays()?;
+        // One stays for what is looked at after the power cut.
+        let last = self.workers.topics.len() - 1;
+        if last > 0 { self.check_topic_deletion(last) } else { Ok(()) }
     }
 
     /// After a power cut: nothing that was settled comes again, and what comes is all there is.
@@ -166,6 +173,8 @@ impl Run {
             self.look_at_rest(queue, uid)?;
         }
         self.read_all()?;
+        self.check_gone(self.workers.topics.len() - 1)?;
+        self.check_topic_deletion(0)?;
         self.stop_queues()
     }
 
@@ -223,7 +232,7 @@ impl Run {
     }
 
     /// Asks something until there is an answer that tells it.
-    fn find<T>(
+    pub(super) fn find<T>(
         &mut self,
         mut ask: impl FnMut(&mut Workers, &mut World),
         mut take: impl FnMut(&mut Found) -> Option<T>,
@@ -256,7 +265,7 @@ impl Run {
             .workers
             .topics
             .iter()
-            .flat_map(|topic| topic.uids.iter().chain(&topic.out_uids).copied().chain([topic.dead_uid]))
+            .flat_map(|topic| topic.uids.iter().filter(|_| !topic.is_gone).chain(&topic.out_uids).copied().chain([topic.dead_uid]))
             .collect();
         for uid in uids {
             let mut from = 0;

@@ -29,7 +29,7 @@ pub(super) enum Start {
     Time(i64),
 }
 
-/// The settings of a queue, which do not change as long as it lives; but for `paused`.
+/// The settings of a queue. Where it begins, its window of ids and whether it is exclusive do not change as long as it lives; `paused` has a place of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) start: Start,
@@ -93,7 +93,12 @@ impl Part {
 pub(super) struct Queue {
     pub(super) name: String,
     pub(super) topic: usize,
+    /// As they were asked for last.
     pub(super) rules: Rules,
+    /// Those of before, and until when they may have counted: for ever, as long as the change is not answered.
+    pub(super) rules_before: Vec<(Rules, u64)>,
+    /// A change is asked for and not answered.
+    pub(super) is_alter_open: bool,
     pub(super) state: State,
     pub(super) uid: u64,
     /// When its creation was asked for first, and when that was answered.
@@ -108,6 +113,31 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// All rules that may have counted at `since_us` or later.
+    pub(super) fn rules_since(&self, since_us: u64) -> impl Iterator<Item = &Rules> {
+        let before = self.rules_before.iter().filter(move |(_, until_us)| *until_us >= since_us);
+        before.map(|(rules, _)| rules).chain([&self.rules])
+    }
+
+    /// Whether a change of the settings is known not to have counted yet, or not known to count.
+    pub(super) fn is_being_altered(&self) -> bool {
+        self.rules_before.iter().any(|(_, until_us)| *until_us == u64::MAX)
+    }
+
+    /// Whether a message that is dead may go somewhere, or may have.
+    pub(super) fn may_have_dead_letter(&self) -> bool {
+        self.rules_since(0).any(|rules| rules.has_dead_letter)
+    }
+
+    /// How long a lease lasts that was asked for at `since_us`, at least and at most, in milliseconds.
+    pub(super) fn lease_ms(&self, visibility_ms: u32, since_us: u64) -> (u32, u32) {
+        if visibility_ms > 0 {
+            return (visibility_ms, visibility_ms);
+        }
+        let of = |rules: &Rules| rules.visibility_ms;
+        self.rules_since(since_us).fold((u32::MAX, 0), |(least, most), rules| (least.min(of(rules)), most.max(of(rules))))
+    }
+
     /// Whether the queue has a record.
     pub(super) fn within(&self, record: &Record) -> Within {
         match self.rules.start {
@@ -131,13 +161,14 @@ impl Queue {
 
     /// Whether a message is certainly in the queue, and not settled. One that is dead is.
     pub(super) fn is_open(&self, records: &Records, uid: u64, offset: u64, record: &Record) -> bool {
-        !(self.rules.dedup_window_ms > 0 && records.may_be_duplicate(record)) && self.is_open_but_for_id(uid, offset, record)
+        !(self.rules.dedup_window_ms > 0 && records.may_be_duplicate(record)) && self.is_open_but_for_id(records, uid, offset, record)
     }
 
     /// The same, unless its id makes it a duplicate.
-    pub(super) fn is_open_but_for_id(&self, uid: u64, offset: u64, record: &Record) -> bool {
+    pub(super) fn is_open_but_for_id(&self, records: &Records, uid: u64, offset: u64, record: &Record) -> bool {
         let Some(part) = self.parts.get(&uid) else { return false };
         record.wishes.ttl_ms.is_none()
+            && !records.may_be_trimmed(uid, offset)
             && record.known_us.is_some()
             && self.within(record) == Within::Yes
             && !self.may_be_settled(part, part.messages.get(&offset), record)
@@ -186,9 +217,13 @@ impl Truth {
         let name = format!("{} ({}) in partition {partition}, offset {offset}, {record:?}", of.name, of.uid);
         self.check_delivery(world, queue, partition, &record, &token, asked_utc_us).map_err(|error| format!("{name}: {error}"))?;
         self.check_group(queue, partition, (offset, &record), &token).map_err(|error| format!("{name}: {error}"))?;
+        let is_trimmed = self.records.may_be_trimmed(partition, offset);
         let part = self.part_mut(queue, partition);
         let revived_until_us = part.redriven_until_us;
         let message = part.messages.entry(offset).or_default();
+        if is_trimmed {
+            message.deletes = message.deletes.max(1);
+        }
         let first_us = message.tokens.first().map_or(0, |token| token.asked_us);
         let is_revived = revived_until_us > 0 && revived_until_us >= first_us;
         let delivered = message.on_delivered(token, is_revived, |from_us| world.utc_max_since(from_us));
@@ -203,8 +238,14 @@ impl Truth {
         if of.within(record) == Within::No {
             return Err(format!("the queue begins later: {of:?}", of = of.rules));
         }
-        if of.rules.max_deliveries.is_some_and(|max| token.deliveries > max) || token.deliveries == 0 {
+        // What was given back under other rules comes once more.
+        let is_too_often = |rules: &Rules| rules.max_deliveries.is_some_and(|max| token.deliveries > max);
+        if of.rules_since(record.sent_us).all(is_too_often) || token.deliveries == 0 {
             return Err(format!("it is delivered for the {}th time, and {:?} is the last", token.deliveries, of.rules.max_deliveries));
+        }
+        let trimmed_us = record.offset.and_then(|offset| self.records.trimmed_us(uid, offset));
+        if trimmed_us.is_some_and(|trimmed_us| trimmed_us <= token.asked_us) {
+            return Err(format!("it was trimmed, known at {trimmed_us:?}"));
         }
         if of.paused_since_us.is_some_and(|since_us| since_us <= token.asked_us) {
             return Err("the queue is paused".to_owned());
@@ -263,7 +304,9 @@ impl Truth {
             {
                 return Err(format!("two of group {group} are out: {held:?} of offset {other}, and {token:?}"));
             }
-            if other < offset && before.known_us.is_some_and(|known_us| known_us <= token.asked_us) {
+            // A start does not know the ids of what was trimmed: what was a duplicate before may be none any more.
+            let is_doubtful = before.wishes.id.is_some_and(|id| self.records.is_id_trimmed(uid, id));
+            if other < offset && !is_doubtful && before.known_us.is_some_and(|known_us| known_us <= token.asked_us) {
                 overtaken.push(other);
             }
         }
@@ -276,19 +319,23 @@ impl Truth {
 
     /// Leases that certainly hold are no more than there may be, and of one consumer where the queue is exclusive.
     fn check_in_flight(&self, queue: usize, uid: u64, now_us: u64) -> Check {
-        let rules = &self.queues[queue].rules;
-        if rules.max_in_flight > 1000 && rules.max_in_flight_per_consumer > 1000 && !rules.exclusive {
+        let of = &self.queues[queue];
+        let has_bounds = |rules: &Rules| rules.max_in_flight <= 1000 || rules.max_in_flight_per_consumer <= 1000 || rules.exclusive;
+        if !has_bounds(&of.rules) {
             return Ok(());
         }
-        let mut by_consumer: BTreeMap<usize, usize> = BTreeMap::new();
+        let (mut by_consumer, mut since_us): (BTreeMap<usize, usize>, _) = (BTreeMap::new(), now_us);
         let part = self.part(queue, uid);
         for held in part.messages.values().filter_map(|message| part.held(message, now_us)) {
             *by_consumer.entry(held.consumer).or_default() += 1;
+            since_us = since_us.min(held.asked_us);
         }
         let (sum, most) = (by_consumer.values().sum::<usize>(), by_consumer.values().copied().max().unwrap_or(0));
-        let is_shared = rules.exclusive && by_consumer.len() > 1;
-        if sum > rules.max_in_flight || most > rules.max_in_flight_per_consumer || is_shared {
-            return Err(format!("{}, partition {uid}: leased by consumer are {by_consumer:?}, with {rules:?}", self.queues[queue].name));
+        // Leases stay that were given under other rules: of each bound the widest counts.
+        let widest = |bound: fn(&Rules) -> usize| of.rules_since(since_us).map(bound).max().unwrap_or(usize::MAX);
+        let (sum_max, most_max) = (widest(|rules| rules.max_in_flight), widest(|rules| rules.max_in_flight_per_consumer));
+        if sum > sum_max || most > most_max || of.rules.exclusive && by_consumer.len() > 1 {
+            return Err(format!("{}, partition {uid}: leased by consumer are {by_consumer:?}, with {:?}", of.name, of.rules));
         }
         Ok(())
     }
@@ -311,6 +358,13 @@ impl Truth {
         Err(format!("{}, partition {uid}: (9 - priority, offset) come in one reply as {ranks:?}", self.queues[queue].name))
     }
 
+    /// Somebody asks to trim a partition: what is below may be settled from now on, in each queue.
+    pub(super) fn on_trim_sent(&mut self, uid: u64, before: u64) {
+        self.records.on_trim_sent(uid, before);
+        let parts = self.queues.iter_mut().filter_map(|queue| queue.parts.get_mut(&uid));
+        parts.flat_map(|part| part.messages.range_mut(..before)).for_each(|(_, message)| message.deletes += 1);
+    }
+
     /// A letter is of a message that was dead, and in a queue that has somewhere to send it: whoever has acked the message had it before it died. Unless it
     /// was brought back to life since.
     pub(super) fn check_letter(&self, (queue, uid, offset): Place) -> Check {
@@ -319,7 +373,7 @@ impl Truth {
         let Some(letter_us) = message.letter_us.filter(|_| !self.decayed) else { return Ok(()) };
         let wrong =
             |why: String| Err(format!("{}, partition {uid}, offset {offset}: a letter of it was seen at {letter_us}, and {why}", of.name));
-        if !of.rules.has_dead_letter {
+        if !of.may_have_dead_letter() {
             return wrong("the queue has no dead-letter topic".to_owned());
         }
         let Some(record) = self.records.at(uid, offset) else { return Ok(()) };

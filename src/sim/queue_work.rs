@@ -14,13 +14,14 @@ use super::queue_looks::Look;
 use super::queue_message::{Action, Answer, End};
 use super::queue_records::{Records, Wishes};
 use super::queue_steps::{Maker, Step};
-use super::queue_truth::{Place, Purge, Truth};
+use super::queue_truth::{Place, Purge, Rules, Truth};
 use super::totals::Event as Counted;
 use super::world::World;
 use super::{Dice, Params};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tramline_wire::batch::{BatchBuilder, Limits, ProducerMark};
+use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchRequestWriter};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -30,6 +31,7 @@ use tramline_wire::queue::{
     BrowseRequest, BrowseState, DELAY_BY_POLICY, DeleteMessagesRequest, MessageAt, MessageState, PurgeRequest, ReceiveRequest,
     RedriveFlags, RedriveRequest, SettleAction, SettleEntry, SettleRequest,
 };
+use tramline_wire::trim::{TrimEntry, TrimPartitionsRequest};
 
 /// Requests of one consumer under way at most.
 const WINDOW: usize = 6;
@@ -81,6 +83,11 @@ pub(super) struct Found {
     pub(super) browsed: Option<Browsed>,
     /// Numbers of a queue, by partition; of those of which something is told.
     pub(super) numbers: Option<BTreeMap<u64, Numbers>>,
+    /// Queues, by uid.
+    pub(super) listed: Option<Vec<u64>>,
+    /// Why a receive was refused.
+    pub(super) refused: Option<ErrorCode>,
+    pub(super) topic_deleted: Option<()>,
     /// Where a fetch has ended.
     pub(super) fetched_to: Option<u64>,
 }
@@ -105,9 +112,11 @@ pub(super) struct Numbers {
 #[derive(Debug)]
 pub(super) enum What {
     CreateTopic(usize),
+    DeleteTopic(usize),
     Metadata,
     CreateQueue(usize),
     Pause(usize, bool),
+    Alter(usize),
     DeleteQueue(usize),
     ListQueues,
     Describe(usize),
@@ -139,6 +148,10 @@ pub(super) enum What {
         uid: u64,
         max: u32,
         before_us: u64,
+    },
+    Trim {
+        uid: u64,
+        before: u64,
     },
     InitProducer,
     FindGroup,
@@ -267,7 +280,8 @@ impl Workers {
             960..=968 => self.delete(world, at),
             969..=971 => self.purge(world, at),
             972..=975 => self.redrive(world, at),
-            976..=985 => self.ask_offset(world, at),
+            976..=983 => self.ask_offset(world, at),
+            984..=985 => self.trim(world, at),
             _ => self.change_queues(world, at),
         }
     }
@@ -446,7 +460,7 @@ impl Workers {
         list: Vec<(Place, u64, Option<Action>, SettleAction, u32)>,
     ) {
         let (life, sent_us) = (world.life, world.now_us);
-        let rules = self.truth.queues[queue].rules;
+        let rules: Vec<Rules> = self.truth.queues[queue].rules_since(sent_us).copied().collect();
         let mut entries = Vec::with_capacity(list.len());
         let mut wire = Vec::with_capacity(list.len());
         for (place, lease, action, on_wire, delay_ms) in list {
@@ -454,7 +468,8 @@ impl Workers {
                 let token = self.truth.message_mut(place).token_mut(lease).expect("held");
                 let action = match action {
                     Action::Nack { due_utc_us } if delay_ms == DELAY_BY_POLICY => {
-                        Action::Nack { due_utc_us: due_utc_us + rules.retry_us_min(token.deliveries) as i64 }
+                        let delays = rules.iter().map(|rules| rules.retry_us_min(token.deliveries));
+                        Action::Nack { due_utc_us: due_utc_us + delays.min().unwrap_or(0) as i64 }
                     }
                     action => action,
                 };
@@ -522,6 +537,17 @@ impl Workers {
         let entries = [MessageAt { partition_uid: uid, offset }];
         let request = DeleteMessagesRequest { queue_uid: self.truth.queues[queue].uid, entries: List::of(&entries) };
         self.send(world, at, Kind::DeleteMessages, What::Delete { place }, |out| request.encode(out));
+    }
+
+    /// Trims a topic that has queues, mostly where all is settled.
+    fn trim(&mut self, world: &mut World, at: usize) {
+        let Some(uid) = self.some_partition(false) else { return };
+        let before = self.truth.records.read_to(uid).saturating_sub(self.dice.below(60));
+        self.truth.on_trim_sent(uid, before);
+        let entries = [TrimEntry { partition_uid: uid, before }];
+        self.send(world, at, Kind::TrimPartitions, What::Trim { uid, before }, |out| {
+            TrimPartitionsRequest { entries: List::of(&entries) }.encode(out)
+        });
     }
 
     fn purge(&mut self, world: &mut World, at: usize) {

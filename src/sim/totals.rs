@@ -104,6 +104,9 @@ events! {
     QueuesPaused = "queues paused", Faults Disk Swarm;
     QueuesBrowsed = "queues browsed", Calm Faults Disk Swarm;
     QueuesPurged = "queues purged", Faults Disk Swarm;
+    QueuesAltered = "settings of queues altered", Faults Disk Swarm;
+    QueuesTrimmed = "topics of queues trimmed", Faults Disk Swarm;
+    QueueTopicsDeleted = "topics deleted with their queues", Calm Faults Swarm;
     MessagesSent = "messages acknowledged", Calm Faults Disk Swarm;
     MessagesDelivered = "messages delivered", Calm Faults Disk Swarm;
     MessagesRedelivered = "of these, those that had been delivered before", Calm Faults Disk Swarm;
