@@ -110,7 +110,7 @@ events! {
     MessagesSent = "messages acknowledged", Calm Faults Disk Swarm;
     MessagesDelivered = "messages delivered", Calm Faults Disk Swarm;
     MessagesRedelivered = "of these, those that had been delivered before", Calm Faults Disk Swarm;
-    DelaysWaitedFor = "delays whose end somebody waited for beside other load", Calm;
+    DelaysWaitedFor = "delays whose end somebody waited for beside other load", ;
     DelaysTimed = "delays whose end somebody waited for while nothing else was done", Calm(10);
     MessagesAcked = "messages acked", Calm Faults Disk Swarm;
     LeasesEnded = "leases ended otherwise, or extended", Calm Faults Disk Swarm;
