@@ -10,10 +10,9 @@
 //!
 //! Not here: who may own a partition (`groups.rs`), who commits (`members.rs`).
 
+use super::Check;
 use std::collections::BTreeMap;
 use tramline_wire::group::OFFSET_NONE;
-
-type Check = Result<(), String>;
 
 /// A partition as one group sees it: uid of the group, and of the partition.
 pub(super) type Place = (u64, u64);

@@ -7,10 +7,11 @@
 
 use super::history::{Ends, History, value_of};
 use super::idempotent::Producer;
+use super::link::broken;
 use super::streams::Stream;
 use super::totals::Event as Counted;
 use super::world::World;
-use super::{Dice, Params};
+use super::{Check, Dice, Params, UTC_START_US};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
@@ -85,8 +86,9 @@ pub(super) struct Client {
     pub(super) to_resume: Vec<(u64, u64)>,
 }
 
+/// How it stands with something that is created and deleted by request: a topic, a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TopicState {
+pub(super) enum State {
     Wanted,
     Creating,
     Live,
@@ -97,7 +99,7 @@ enum TopicState {
 struct Topic {
     name: String,
     shows_early: bool,
-    state: TopicState,
+    state: State,
     uids: Vec<u64>,
 }
 
@@ -121,8 +123,6 @@ pub(super) struct Clients {
     /// Produce requests answered at `durable` since it was last set to 0, for liveness.
     pub(super) durable_acks: u64,
 }
-
-pub(super) type Check = Result<(), String>;
 
 impl Clients {
     pub(super) fn new(seed: u64, params: &Params) -> Clients {
@@ -167,7 +167,7 @@ impl Clients {
 
     /// Topics that are there, with their partitions.
     pub(super) fn live_topics(&self) -> impl Iterator<Item = (&str, &[u64])> {
-        let live = self.topics.iter().filter(|topic| topic.state == TopicState::Live);
+        let live = self.topics.iter().filter(|topic| topic.state == State::Live);
         live.map(|topic| (topic.name.as_str(), topic.uids.as_slice()))
     }
 
@@ -179,8 +179,8 @@ impl Clients {
         for pending in std::mem::take(&mut client.pending).into_values() {
             // What became of it is asked again.
             match pending {
-                Pending::Create { topic } => self.topics[topic].state = TopicState::Wanted,
-                Pending::Delete { topic } => self.topics[topic].state = TopicState::Deleting,
+                Pending::Create { topic } => self.topics[topic].state = State::Wanted,
+                Pending::Delete { topic } => self.topics[topic].state = State::Deleting,
                 _ => {}
             }
         }
@@ -222,7 +222,7 @@ impl Clients {
             65..=89 => self.fetch(world, at, uid),
             90..=94 => self.stream(world, at, uid),
             95..=97 => {
-                let query = OffsetQuery { partition_uid: uid, at: [-2, -1, 1_700_000_030_000_000][self.dice.below(3) as usize] };
+                let query = OffsetQuery { partition_uid: uid, at: [-2, -1, UTC_START_US + 30_000_000][self.dice.below(3) as usize] };
                 self.send(world, at, Kind::ListOffsets, &[], Pending::Offsets { uid }, |out| {
                     ListOffsetsRequest { entries: List::of(&[query]) }.encode(out)
                 });
@@ -315,8 +315,7 @@ impl Clients {
     fn send_records(&mut self, world: &mut World, at: usize, uid: u64, level: Level, ids: Range<u64>) {
         for id in ids.clone() {
             value_of(id, self.history.value_bytes_max, &mut self.scratch);
-            let record =
-                NewRecord { value: Some(&self.scratch), timestamp_us: 1_700_000_000_000_000 + world.now_us as i64, ..NewRecord::default() };
+            let record = NewRecord { value: Some(&self.scratch), timestamp_us: UTC_START_US + world.now_us as i64, ..NewRecord::default() };
             self.builder.push(&record).expect("small records");
         }
         let mut batch = std::mem::take(&mut self.batch);
@@ -332,13 +331,13 @@ impl Clients {
 
     /// Creates what is missing, deletes now and then, or asks again for what was left open.
     fn change_topics(&mut self, world: &mut World, at: usize) {
-        if let Some(topic) = self.topics.iter().position(|t| t.state == TopicState::Deleting) {
+        if let Some(topic) = self.topics.iter().position(|t| t.state == State::Deleting) {
             return self.delete(world, at, topic);
         }
-        if let Some(topic) = self.topics.iter().position(|t| t.state == TopicState::Wanted) {
+        if let Some(topic) = self.topics.iter().position(|t| t.state == State::Wanted) {
             return self.create(world, at, topic);
         }
-        let live: Vec<usize> = (0..self.topics.len()).filter(|t| self.topics[*t].state == TopicState::Live).collect();
+        let live: Vec<usize> = (0..self.topics.len()).filter(|t| self.topics[*t].state == State::Live).collect();
         // The first topic stays for the whole run.
         if live.len() >= TOPICS_MAX || live.len() > 2 && self.dice.chance(30) {
             let topic = live[1 + self.dice.below(live.len() as u64 - 1) as usize];
@@ -346,7 +345,7 @@ impl Clients {
         }
         let number = self.topics.len();
         let shows_early = number > 0 && self.dice.chance(20);
-        self.topics.push(Topic { name: format!("topic-{number}"), shows_early, state: TopicState::Wanted, uids: Vec::new() });
+        self.topics.push(Topic { name: format!("topic-{number}"), shows_early, state: State::Wanted, uids: Vec::new() });
         self.create(world, at, number);
     }
 
@@ -361,7 +360,7 @@ impl Clients {
         let name = self.topics[number].name.clone();
         let partitions = 1 + (number as u32 * 7) % 4;
         world.say(|| format!("client {at} creates {name}"));
-        self.topics[number].state = TopicState::Creating;
+        self.topics[number].state = State::Creating;
         let request = CreateTopicRequest {
             name: &name,
             partitions,
@@ -376,7 +375,7 @@ impl Clients {
         let name = self.topics[topic].name.clone();
         world.say(|| format!("client {at} deletes {name}"));
         // From here on nobody knows what is there.
-        self.topics[topic].state = TopicState::Deleting;
+        self.topics[topic].state = State::Deleting;
         let uids = std::mem::take(&mut self.topics[topic].uids);
         uids.iter().for_each(|uid| self.history.forget_partition(*uid));
         self.uids.retain(|uid| !uids.contains(uid));
@@ -384,7 +383,7 @@ impl Clients {
     }
 
     fn ask_metadata(&mut self, world: &mut World, at: usize) {
-        let names: Vec<String> = self.topics.iter().filter(|t| t.state == TopicState::Live).map(|t| t.name.clone()).collect();
+        let names: Vec<String> = self.topics.iter().filter(|t| t.state == State::Live).map(|t| t.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.send(world, at, Kind::Metadata, &[], Pending::Metadata, |out| MetadataRequest { topics: List::of(&names) }.encode(out));
     }
@@ -417,7 +416,6 @@ impl Clients {
             }
             return self.on_refused(world, at, pending, code);
         }
-        let broken = |e: &dyn std::fmt::Display| format!("an unreadable reply: {e}");
         match pending {
             Pending::Hello => self.list[at].hello_done = true,
             Pending::Produce { uid, ids, level } => {
@@ -453,12 +451,12 @@ impl Clients {
             }
             Pending::Create { topic } => {
                 world.say(|| format!("client {at}: {} is created", self.topics[topic].name));
-                self.topics[topic].state = TopicState::Live;
+                self.topics[topic].state = State::Live;
                 self.ask_metadata(world, at);
             }
             Pending::Delete { topic } => {
                 world.say(|| format!("client {at}: {} is deleted", self.topics[topic].name));
-                self.topics[topic].state = TopicState::Gone;
+                self.topics[topic].state = State::Gone;
                 world.totals.note(Counted::TopicsDeleted);
             }
             Pending::Cancel => {}
@@ -472,9 +470,9 @@ impl Clients {
 
     fn on_metadata(&mut self, world: &World, reply: &MetadataReply<'_>) -> Check {
         for found in reply.topics.iter() {
-            let Some(topic) = self.topics.iter_mut().find(|t| t.name == found.name && t.state == TopicState::Live) else { continue };
+            let Some(topic) = self.topics.iter_mut().find(|t| t.name == found.name && t.state == State::Live) else { continue };
             if found.error == ErrorCode::UnknownTopic && world.control_lost {
-                topic.state = TopicState::Gone;
+                topic.state = State::Gone;
                 let uids = std::mem::take(&mut topic.uids);
                 uids.iter().for_each(|uid| self.history.forget_partition(*uid));
                 self.uids.retain(|uid| !uids.contains(uid));
@@ -510,8 +508,8 @@ impl Clients {
             self.forget_if_lost(world, *uid, code);
         }
         match (pending, code) {
-            (Pending::Delete { topic }, ErrorCode::UnknownTopic) => self.topics[topic].state = TopicState::Gone,
-            (Pending::Create { topic }, code) if code.retriable() => self.topics[topic].state = TopicState::Wanted,
+            (Pending::Delete { topic }, ErrorCode::UnknownTopic) => self.topics[topic].state = State::Gone,
+            (Pending::Create { topic }, code) if code.retriable() => self.topics[topic].state = State::Wanted,
             (Pending::Produce { uid, ids, .. }, ErrorCode::DiskFull) => self.on_disk_full(world, uid, ids),
             (_, code) if code.retriable() => {}
             // A request may overtake the deletion of its topic, and a failed shard says so.

@@ -10,10 +10,9 @@
 //!
 //! Not here: offsets (`claims.rs`), what members do (`members.rs`).
 
+use super::Check;
 use std::collections::BTreeMap;
 use tramline_wire::group::{Assignor, DescribeGroupReply, GrantedPartition, ListGroupsReply};
-
-type Check = Result<(), String>;
 
 /// A partition with its assignment epoch.
 pub(super) type Owned = BTreeMap<u64, u64>;

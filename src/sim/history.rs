@@ -7,6 +7,7 @@
 //!
 //! Not here: who sends and reads (`clients.rs`).
 
+use super::Check;
 use std::collections::BTreeMap;
 
 /// Offsets from here on are none: no run sends as many records, or loses room for as many.
@@ -85,8 +86,6 @@ pub(super) struct History {
     /// A read of this process has failed: what it was for is told as damaged until the next start.
     pub(super) read_failed: bool,
 }
-
-type Check = Result<(), String>;
 
 /// One partition's records, looked up once for many of them.
 pub(super) struct Records<'a> {

@@ -6,10 +6,11 @@
 //!
 //! Where the disk has decayed a producer begins anew with each process: what was lost with a block is lost with what was known of it.
 
-use super::clients::{Check, Clients, Pending};
+use super::clients::{Clients, Pending};
 use super::history::value_of;
 use super::totals::Event as Counted;
 use super::world::World;
+use super::{Check, UTC_START_US};
 use crate::constants::PRODUCER_BATCHES_KEPT;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -106,7 +107,7 @@ impl Clients {
         for id in ids.clone() {
             self.history.on_sent(uid, id);
             value_of(id, self.history.value_bytes_max, &mut self.scratch);
-            let timestamp_us = 1_700_000_000_000_000 + world.now_us as i64;
+            let timestamp_us = UTC_START_US + world.now_us as i64;
             self.builder.push(&NewRecord { value: Some(&self.scratch), timestamp_us, ..NewRecord::default() }).expect("small records");
         }
         let producer = &mut self.list[at].producer;

@@ -32,6 +32,11 @@ pub(super) enum Answer<'a, P> {
     Refused(P, ErrorCode, &'a str),
 }
 
+/// A reply that cannot be decoded, in words.
+pub(super) fn broken(error: &dyn std::fmt::Display) -> String {
+    format!("an unreadable reply: {error}")
+}
+
 impl<P> Default for Link<P> {
     fn default() -> Link<P> {
         Link { conn: None, said_hello: false, sequence: 0, pending: BTreeMap::new() }

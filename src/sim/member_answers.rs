@@ -2,10 +2,11 @@
 //!
 //! Not here: what is known of groups and of offsets (`groups.rs`, `claims.rs`).
 
+use super::Check;
 use super::claims::Before;
-use super::clients::{Check, Clients};
+use super::clients::Clients;
 use super::groups::Owned;
-use super::link::Answer;
+use super::link::{Answer, broken};
 use super::members::{Asked, Members, Membership, Part, What};
 use super::totals::Event as Counted;
 use super::world::World;
@@ -19,10 +20,6 @@ use tramline_wire::group::{
 
 /// How long a member that was fenced stays away until somebody starts it again.
 const FENCED_US: u64 = 2_000_000;
-
-fn broken(error: &dyn std::fmt::Display) -> String {
-    format!("an unreadable reply: {error}")
-}
 
 impl Members {
     pub(super) fn on_frame(&mut self, world: &mut World, clients: &mut Clients, conn: u64, bytes: &[u8]) -> Check {

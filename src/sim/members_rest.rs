@@ -6,10 +6,11 @@
 //!
 //! Not here: members before that (`members.rs`).
 
+use super::Check;
 use super::clients::Clients;
 use super::groups::Owned;
 use super::members::{Members, What};
-use super::run::{Check, PATIENCE_US, Run};
+use super::run::{PATIENCE_US, Run};
 use super::totals::Event as Counted;
 use super::world::World;
 use std::collections::{BTreeMap, BTreeSet};

@@ -31,6 +31,10 @@ mod node;
 mod params;
 mod queue_admin;
 mod queue_answers;
+mod queue_codes;
+mod queue_gone;
+mod queue_idle;
+mod queue_looks;
 mod queue_message;
 mod queue_records;
 mod queue_rest;
@@ -54,6 +58,12 @@ pub use params::{Params, Profile};
 pub use run::run_mutant;
 pub use run::{Outcome, run};
 pub use totals::{Event, Totals};
+
+/// What a check finds: nothing, or what is wrong, in words.
+type Check = Result<(), String>;
+
+/// UTC at the first start, in microseconds: what clients write as the time of their records counts from it, too.
+const UTC_START_US: i64 = 1_700_000_000_000_000;
 
 #[cfg(test)]
 pub(crate) use disk::TEARS;

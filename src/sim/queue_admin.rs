@@ -4,12 +4,12 @@
 //!
 //! Not here: messages (`queue_work.rs`).
 
-use super::Dice;
-use super::clients::Check;
-use super::queue_truth::{Queue, Rules, Start, State};
-use super::queue_work::{What, Workers};
+use super::clients::State;
+use super::queue_truth::{Queue, Rules, Start};
+use super::queue_work::{Numbers, What, Worker, Workers};
 use super::totals::Event as Counted;
 use super::world::World;
+use super::{Check, Dice, UTC_START_US};
 use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
@@ -17,9 +17,9 @@ use tramline_wire::metadata::{MetadataReply, MetadataRequest};
 use tramline_wire::prim::List;
 use tramline_wire::queue::{
     AlterQueueRequest, CreateQueueFlags, CreateQueueReply, CreateQueueRequest, DeleteQueueRequest, DescribeQueueReply,
-    DescribeQueueRequest, ListQueuesReply, ListQueuesRequest, QueueStart,
+    DescribeQueueRequest, ListQueuesReply, ListQueuesRequest, QueuePartition, QueueStart,
 };
-use tramline_wire::topics::{CreateFlags, CreateTopicRequest, Setting};
+use tramline_wire::topics::{CreateFlags, CreateTopicRequest, Origin, Setting};
 
 /// Queues at the same time.
 const QUEUES_MAX: usize = 3;
@@ -33,7 +33,9 @@ const KINDS: usize = 3;
 pub(super) struct Topic {
     partitions: u32,
     /// How many of its three are known to be there.
-    made: usize,
+    pub(super) made: usize,
+    /// The first of them was deleted.
+    pub(super) is_gone: bool,
     pub(super) uids: Vec<u64>,
     /// The partitions to which steps publish that ack what is in `uids`.
     pub(super) out_uids: Vec<u64>,
@@ -48,7 +50,7 @@ impl Topic {
         (0..count).map(|_| Topic { partitions: 1 + dice.below(2) as u32, ..Topic::default() }).collect()
     }
 
-    fn name(number: usize, kind: usize) -> String {
+    pub(super) fn name(number: usize, kind: usize) -> String {
         format!("{}-{number}", ["work", "out", "dead"][kind])
     }
 }
@@ -57,7 +59,7 @@ impl Rules {
     fn draw(dice: &mut Dice, world: &World) -> Rules {
         let start = match dice.below(4) {
             0 => Start::Latest,
-            1 => Start::Time(1_700_000_000_000_000 + world.now_us as i64 - dice.below(3_000_000) as i64),
+            1 => Start::Time(UTC_START_US + world.now_us as i64 - dice.below(3_000_000) as i64),
             _ => Start::Earliest,
         };
         let few = |dice: &mut Dice| if dice.chance(70) { 100_000 } else { dice.within(1..10) as usize };
@@ -91,10 +93,14 @@ impl Rules {
             ("exclusive", self.exclusive.to_string()),
             ("consumer.timeout.ms", "1000".to_owned()),
         ];
-        if self.has_dead_letter {
-            settings.push(("dead.letter.topic", dead_letter_topic));
-        }
+        settings.push(("dead.letter.topic", if self.has_dead_letter { dead_letter_topic } else { String::new() }));
         settings
+    }
+
+    /// Others, in what may change while a queue lives and can be checked all the same.
+    fn altered(&self, dice: &mut Dice, world: &World) -> Rules {
+        let Rules { start, dedup_window_ms, exclusive, .. } = *self;
+        Rules { start, dedup_window_ms, exclusive, ..Rules::draw(dice, world) }
     }
 }
 
@@ -128,7 +134,7 @@ impl Workers {
         self.prepare_maker(world, at)
     }
 
-    fn create_topic(&mut self, world: &mut World, at: usize, number: usize) {
+    pub(super) fn create_topic(&mut self, world: &mut World, at: usize, number: usize) {
         let kind = self.topics[number].made;
         let name = Topic::name(number, kind);
         let beside = Topic::name(number, 0);
@@ -216,6 +222,7 @@ impl Workers {
             6..=20 => self.send(world, at, Kind::ListQueues, What::ListQueues, |out| ListQueuesRequest { after: "" }.encode(out)),
             21..=40 => self.describe(world, at, queue),
             41..=60 => self.pause(world, at, queue, true),
+            61..=80 => self.alter(world, at, queue),
             _ => {}
         }
     }
@@ -235,6 +242,11 @@ impl Workers {
             self.delete_queue(world, at, queue);
             return true;
         }
+        let altered = self.truth.queues.iter().position(|queue| queue.is_live() && !queue.is_alter_open && queue.is_being_altered());
+        if let Some(queue) = altered {
+            self.send_rules(world, at, queue);
+            return true;
+        }
         let paused = self.truth.queues.iter().position(|queue| queue.is_live() && !queue.is_pause_open && queue.is_paused);
         if let Some(queue) = paused.filter(|_| self.is_draining || self.dice.chance(60)) {
             self.pause(world, at, queue, false);
@@ -251,6 +263,8 @@ impl Workers {
             name,
             topic,
             rules,
+            rules_before: Vec::new(),
+            is_alter_open: false,
             state: State::Wanted,
             uid: 0,
             asked_us: world.now_us,
@@ -273,7 +287,8 @@ impl Workers {
             Start::Earliest => (QueueStart::Earliest, 0),
             Start::Time(at_us) => (QueueStart::Time, at_us),
         };
-        let (topic, settings) = (Topic::name(queue.topic, 0), queue.rules.settings(Topic::name(queue.topic, 2)));
+        let (topic, mut settings) = (Topic::name(queue.topic, 0), queue.rules.settings(Topic::name(queue.topic, 2)));
+        settings.retain(|(_, value)| !value.is_empty());
         let (flags, settings) = (CreateQueueFlags::IF_NOT_EXISTS, on_wire(&settings));
         let request = CreateQueueRequest { name: &name, topic: &topic, flags, start, start_us, settings: List::of(&settings) };
         let mut bytes = Vec::new();
@@ -311,6 +326,40 @@ impl Workers {
         self.send(world, at, Kind::AlterQueue, What::Pause(number, pauses), |out| request.encode(out));
     }
 
+    /// Other settings. Not while somebody gives a message back: by which of the retry policies would not be known.
+    fn alter(&mut self, world: &mut World, at: usize, number: usize) {
+        let is_settling = |worker: &Worker| {
+            let mut pending = worker.link.pending();
+            worker.maker.rests_until_us > world.now_us
+                || pending.any(|asked| matches!(asked.what, What::Settle { queue, .. } if queue == number))
+        };
+        if self.truth.queues[number].is_being_altered() || self.list.iter().any(is_settling) {
+            return;
+        }
+        let rules = self.truth.queues[number].rules.altered(&mut self.dice, world);
+        let queue = &mut self.truth.queues[number];
+        let before = std::mem::replace(&mut queue.rules, rules);
+        queue.rules_before.push((before, u64::MAX));
+        world.say(|| format!("consumer {at} alters {} (number {number}): {rules:?}", queue.name));
+        self.send_rules(world, at, number);
+    }
+
+    fn send_rules(&mut self, world: &mut World, at: usize, number: usize) {
+        let queue = &mut self.truth.queues[number];
+        queue.is_alter_open = true;
+        let (name, settings) = (queue.name.clone(), queue.rules.settings(Topic::name(queue.topic, 2)));
+        let settings = on_wire(&settings);
+        let request = AlterQueueRequest { name: &name, settings: List::of(&settings) };
+        self.send(world, at, Kind::AlterQueue, What::Alter(number), |out| request.encode(out));
+    }
+
+    pub(super) fn on_altered(&mut self, world: &mut World, number: usize) {
+        world.totals.note(Counted::QueuesAltered);
+        let queue = &mut self.truth.queues[number];
+        queue.is_alter_open = false;
+        queue.rules_before.iter_mut().for_each(|(_, until_us)| *until_us = world.now_us.min(*until_us));
+    }
+
     fn delete_queue(&mut self, world: &mut World, at: usize, number: usize) {
         let queue = &mut self.truth.queues[number];
         queue.state = State::Deleting;
@@ -333,15 +382,27 @@ impl Workers {
         });
     }
 
-    pub(super) fn on_described(&mut self, number: usize, reply: &DescribeQueueReply<'_>) -> Check {
+    pub(super) fn on_described(&mut self, number: usize, sent_us: u64, reply: &DescribeQueueReply<'_>) -> Check {
         let queue = &self.truth.queues[number];
+        if queue.is_live() && !self.truth.decayed {
+            check_settings(queue, sent_us, reply)?;
+        }
         if queue.is_live() && reply.queue_uid != queue.uid && !self.truth.decayed {
             return Err(format!("{} is {}, and described as {}", queue.name, queue.uid, reply.queue_uid));
+        }
+        if self.is_draining {
+            let told = reply.partitions.iter().filter(|part| part.error.is_ok() && part.looked_to == part.committed_end);
+            let numbers = |part: QueuePartition<'_>| {
+                let QueuePartition { ready, leased, delayed, dead, .. } = part;
+                (part.partition_uid, Numbers { ready, leased, delayed, dead })
+            };
+            self.found.numbers = Some(told.map(numbers).collect());
         }
         Ok(())
     }
 
     pub(super) fn on_listed(&mut self, reply: &ListQueuesReply<'_>, sent_us: u64) -> Check {
+        self.found.listed = Some(reply.queues.iter().map(|told| told.queue_uid).collect());
         for queue in self.truth.queues.iter().filter(|queue| queue.is_live() && queue.created_us.is_some_and(|us| us <= sent_us)) {
             let told = reply.queues.iter().find(|told| told.name == queue.name).map(|told| told.queue_uid);
             if told != Some(queue.uid) && !self.truth.decayed {
@@ -369,6 +430,7 @@ impl Workers {
             What::CreateQueue(number) if self.truth.queues[number].state == State::Creating => {
                 self.truth.queues[number].state = State::Wanted;
             }
+            What::Alter(number) => self.truth.queues[number].is_alter_open = false,
             What::Pause(number, _) => self.truth.queues[number].is_pause_open = false,
             _ => {}
         }
@@ -382,6 +444,21 @@ impl Workers {
         }
         Ok(())
     }
+}
+
+/// The settings are told as they are.
+fn check_settings(queue: &Queue, sent_us: u64, reply: &DescribeQueueReply<'_>) -> Check {
+    if queue.rules_before.iter().any(|(_, until_us)| *until_us > sent_us) {
+        return Ok(());
+    }
+    for (key, value) in queue.rules.settings(Topic::name(queue.topic, 2)) {
+        let origin = if value.is_empty() { Origin::Default } else { Origin::Explicit };
+        let told = reply.settings.iter().find(|told| told.key == key);
+        if told.is_none_or(|told| (told.value, told.origin) != (value.as_str(), origin)) {
+            return Err(format!("{}: {key} is {value:?}, and told as {told:?}", queue.name));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a code says that a queue is not there.

@@ -2,14 +2,18 @@
 //!
 //! Not here: what is known of queues and messages (`queue_truth.rs`), steps (`queue_steps.rs`).
 
-use super::clients::{Check, Clients};
-use super::link::Answer as Frame;
+use super::Check;
+use super::clients::{Clients, State};
+use super::link::{Answer as Frame, broken};
 use super::queue_admin::is_gone;
+use super::queue_codes::Reads;
+use super::queue_looks::Look;
 use super::queue_message::{Answer, Token};
-use super::queue_truth::{State, Told};
-use super::queue_work::{Asked, Settling, What, Workers};
+use super::queue_truth::Told;
+use super::queue_work::{Asked, Browsed, Settling, Wanted, What, Workers};
 use super::totals::Event as Counted;
 use super::world::World;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use tramline_wire::batch::Batches;
 use tramline_wire::error::ErrorCode;
@@ -19,18 +23,15 @@ use tramline_wire::metadata::MetadataReply;
 use tramline_wire::produce::{ProduceReply, ProduceResult};
 use tramline_wire::producer::InitProducerReply;
 use tramline_wire::queue::{
-    BrowseReply, CreateQueueReply, DeleteMessagesReply, DescribeQueueReply, ListQueuesReply, PurgeReply, ReceiveReply, RedriveReply,
-    SettleReply,
+    BrowseReply, CreateQueueReply, DeleteMessagesReply, DescribeQueueReply, ListQueuesReply, PurgeReply, ReceiveReply, Received,
+    RedriveReply, SettleReply,
 };
 use tramline_wire::step::StepReply;
+use tramline_wire::trim::TrimPartitionsReply;
 
 /// In a calm run a delayed message that somebody waits for is told no later than so long after it is due: two milliseconds, and what a slow write to the
 /// disk and one before it take.
 pub(super) const LATE_US: i64 = 12_000;
-
-fn broken(error: &dyn std::fmt::Display) -> String {
-    format!("an unreadable reply: {error}")
-}
 
 /// Runs `each` over the records of batches: partition, offset, value, message id, time of appending.
 fn each_record(batches: &[u8], mut each: impl FnMut(u64, &[u8], Option<&[u8]>, i64) -> Check) -> Check {
@@ -70,6 +71,11 @@ impl Workers {
                 self.on_topic_made(number);
                 Ok(())
             }
+            What::DeleteTopic(number) => {
+                self.found.topic_deleted = Some(());
+                self.on_topic_deleted(world, number);
+                Ok(())
+            }
             What::Metadata => self.on_metadata(&MetadataReply::decode(meta).map_err(|e| broken(&e))?),
             What::CreateQueue(number) => self.on_created(world, number, &CreateQueueReply::decode(meta).map_err(|e| broken(&e))?),
             What::Pause(number, pauses) => {
@@ -81,15 +87,20 @@ impl Workers {
                 Ok(())
             }
             What::ListQueues => self.on_listed(&ListQueuesReply::decode(meta).map_err(|e| broken(&e))?, sent_us),
-            What::Describe(number) => self.on_described(number, &DescribeQueueReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Alter(number) => {
+                self.on_altered(world, number);
+                Ok(())
+            }
+            What::Trim { uid, before } => self.on_trimmed(world, uid, before, &TrimPartitionsReply::decode(meta).map_err(|e| broken(&e))?),
+            What::Describe(number) => self.on_described(number, sent_us, &DescribeQueueReply::decode(meta).map_err(|e| broken(&e))?),
             What::Produce { uid, ids } => {
                 let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
                 let result = reply.results.iter().next().ok_or("a produce reply without result")?;
                 self.on_produced(world, uid, ids, &result)
             }
-            What::Receive { queue, partitions, lease_us } => {
+            What::Receive(wanted) => {
                 let reply = ReceiveReply::decode(meta).map_err(|e| broken(&e))?;
-                self.on_received(world, at, (sent_us, utc_us), (queue, partitions, lease_us), (&reply, payload))
+                self.on_received(world, at, (sent_us, utc_us), &wanted, (&reply, payload))
             }
             What::Settle { queue, entries } => {
                 let reply = SettleReply::decode(meta).map_err(|e| broken(&e))?;
@@ -100,41 +111,23 @@ impl Workers {
                 let (entry, batches) = reply.parts(payload).map_err(|e| broken(&e))?.next().ok_or("a fetch reply without entry")?;
                 self.on_fetched(world, (uid, offset), entry.error, entry.next_offset, batches)
             }
-            What::Browse { queue, uid, from, wanted } => {
+            What::Browse(look) => {
                 let reply = BrowseReply::decode(meta).map_err(|e| broken(&e))?;
                 world.totals.note(Counted::QueuesBrowsed);
                 if self.is_draining {
-                    self.browsed.extend(reply.messages.iter().map(|told| (told.offset, (told.state, told.until_us))));
-                    self.browsed_to = (!reply.end).then_some(reply.next);
+                    let messages = reply.messages.iter().map(|told| (told.offset, (told.state, told.until_us))).collect();
+                    self.found.browsed = Some(Browsed { messages, next: reply.next, is_end: reply.end });
                 }
-                self.truth.check_browsed((queue, uid), (from, wanted), sent_us, world.now_us, &reply)
+                self.truth.check_browsed(&look, sent_us, world.now_us, &reply)
             }
             What::Purge { queue, uid, number } => {
-                let reply = PurgeReply::decode(meta).map_err(|e| broken(&e))?;
-                let is_done = reply.entries.iter().all(|entry| entry.error.is_ok());
-                let part = self.truth.part_mut(queue, uid);
-                part.purges[number].until_us = world.now_us;
-                if is_done {
-                    world.totals.note(Counted::QueuesPurged);
-                    part.purged_us = part.purged_us.max(Some(sent_us));
-                }
-                Ok(())
+                self.on_purged(world, (queue, uid), number, sent_us, &PurgeReply::decode(meta).map_err(|e| broken(&e))?)
             }
             What::Delete { place } => {
-                let reply = DeleteMessagesReply::decode(meta).map_err(|e| broken(&e))?;
-                let is_done = reply.entries.iter().all(|entry| entry.error.is_ok());
-                if is_done && self.truth.queues[place.0].is_live() {
-                    world.totals.note(Counted::MessagesDeleted);
-                    self.truth.message_mut(place).settled_us.get_or_insert(world.now_us);
-                }
-                Ok(())
+                self.on_message_deleted(world, place, sent_us, &DeleteMessagesReply::decode(meta).map_err(|e| broken(&e))?)
             }
-            What::Redrive { queue, uid } => {
-                let reply = RedriveReply::decode(meta).map_err(|e| broken(&e))?;
-                self.truth.part_mut(queue, uid).redriven_until_us = world.now_us;
-                let redriven: u64 = reply.entries.iter().map(|entry| entry.redriven).sum();
-                world.totals.add(Counted::MessagesRedriven, redriven);
-                Ok(())
+            What::Redrive { queue, uid, max, before_us } => {
+                self.on_redriven(world, (queue, uid), max, before_us, &RedriveReply::decode(meta).map_err(|e| broken(&e))?)
             }
             What::InitProducer => {
                 let reply = InitProducerReply::decode(meta).map_err(|e| broken(&e))?;
@@ -172,56 +165,85 @@ impl Workers {
         &mut self,
         world: &mut World,
         at: usize,
-        (asked_us, asked_utc_us): (u64, i64),
-        (queue, partitions, lease_us): (usize, Vec<u64>, u64),
+        asked: (u64, i64),
+        wanted: &Wanted,
         (reply, payload): (&ReceiveReply<'_>, &[u8]),
     ) -> Check {
-        for (entry, batches) in reply.parts(payload).map_err(|e| broken(&e))? {
+        let (mut count, mut batches) = (0, 0);
+        let mut uids = BTreeSet::new();
+        for (entry, part) in reply.parts(payload).map_err(|e| broken(&e))? {
             let uid = entry.partition_uid;
-            if !partitions.contains(&uid) {
-                return Err(format!("asked for partitions {partitions:?}, got {uid}"));
+            if !wanted.partitions.contains(&uid) || !uids.insert(uid) {
+                return Err(format!("{wanted:?} is answered with partition {uid}, among {uids:?}"));
             }
-            let now_us = world.now_us;
-            let mut steps = Vec::new();
-            let truth = &mut self.truth;
-            each_record(batches, |offset, value, _, append_us| {
-                let number = truth.records.on_seen(uid, offset, value, append_us, now_us)?;
-                steps.extend(truth.records.get(number).step);
-                Ok(())
-            })?;
-            for step in steps {
-                self.on_step_seen(step, now_us)?;
+            if entry.error.is_ok() == entry.deliveries.is_empty() {
+                return Err(format!("{wanted:?}: partition {uid} has {:?} and {} deliveries", entry.error, entry.deliveries.len()));
             }
-            if !entry.error.is_ok() {
-                self.check_part_code((queue, uid), entry.error)?;
+            count += entry.deliveries.len();
+            batches += Batches::new(part).count();
+            self.on_received_of(world, at, asked, wanted, (&entry, part))?;
+        }
+        if count > wanted.max_messages as usize || payload.len() > wanted.max_bytes as usize && batches > 1 {
+            return Err(format!("{wanted:?} is answered with {count} messages, in {batches} batches of {} bytes", payload.len()));
+        }
+        Ok(())
+    }
+
+    /// What was received of one partition.
+    fn on_received_of(
+        &mut self,
+        world: &mut World,
+        at: usize,
+        (asked_us, asked_utc_us): (u64, i64),
+        wanted: &Wanted,
+        (entry, batches): (&Received<'_>, &[u8]),
+    ) -> Check {
+        let (queue, uid, now_us) = (wanted.queue, entry.partition_uid, world.now_us);
+        let (mut steps, mut there) = (Vec::new(), BTreeSet::new());
+        let truth = &mut self.truth;
+        each_record(batches, |offset, value, _, append_us| {
+            let number = truth.records.on_seen(uid, offset, value, append_us, now_us)?;
+            steps.extend(truth.records.get(number).step);
+            there.insert(offset);
+            Ok(())
+        })?;
+        for step in steps {
+            self.on_step_seen(step, now_us)?;
+        }
+        if !entry.error.is_ok() {
+            self.check_part_code((queue, uid), entry.error, Reads::Yes)?;
+        }
+        let offsets: Vec<u64> = entry.deliveries.iter().map(|delivery| delivery.offset).collect();
+        if let Some(missing) = offsets.iter().find(|offset| !there.remove(offset)) {
+            return Err(format!("partition {uid}: of {offsets:?} the record {missing} is not in the payload, or is delivered twice"));
+        }
+        self.truth.check_priority(queue, uid, &offsets)?;
+        let (lease_ms, lease_ms_max) = self.truth.queues[queue].lease_ms(wanted.visibility_ms, asked_us);
+        for delivery in entry.deliveries.iter() {
+            world.totals.note(Counted::MessagesDelivered);
+            world.totals.add(Counted::MessagesRedelivered, u64::from(delivery.deliveries > 1));
+            let token = Token {
+                lease: delivery.lease,
+                deliveries: delivery.deliveries,
+                consumer: at,
+                asked_us,
+                got_us: now_us,
+                lease_us: u64::from(lease_ms) * 1000,
+                lease_us_max: u64::from(lease_ms_max) * 1000,
+                life: world.life,
+                ends: Vec::new(),
+                void_us: None,
+            };
+            let (partition, offset) = (uid, delivery.offset);
+            if self.is_calm && (!self.is_draining || self.late_us_max.is_some()) {
+                self.check_late(world, queue, &token, (uid, offset))?;
             }
-            let offsets: Vec<u64> = entry.deliveries.iter().map(|delivery| delivery.offset).collect();
-            self.truth.check_priority(queue, uid, &offsets)?;
-            for delivery in entry.deliveries.iter() {
-                world.totals.note(Counted::MessagesDelivered);
-                world.totals.add(Counted::MessagesRedelivered, u64::from(delivery.deliveries > 1));
-                let token = Token {
-                    lease: delivery.lease,
-                    deliveries: delivery.deliveries,
-                    consumer: at,
-                    asked_us,
-                    got_us: now_us,
-                    lease_us,
-                    life: world.life,
-                    ends: Vec::new(),
-                    void_us: None,
-                };
-                let (partition, offset) = (uid, delivery.offset);
-                if self.is_calm && !self.is_draining {
-                    self.check_late(world, queue, &token, (uid, offset))?;
-                }
-                let never = self.truth.on_delivered(world, Told { queue, partition, offset, asked_utc_us, token })?;
-                for step in never {
-                    self.on_step_never(step)?;
-                }
-                if !self.truth.decayed && self.truth.queues[queue].state != State::Gone {
-                    self.list[at].held.push(((queue, uid, offset), delivery.lease));
-                }
+            let never = self.truth.on_delivered(world, Told { queue, partition, offset, asked_utc_us, token })?;
+            for step in never {
+                self.on_step_never(step)?;
+            }
+            if !self.truth.decayed && self.truth.queues[queue].state != State::Gone {
+                self.list[at].held.push(((queue, uid, offset), delivery.lease));
             }
         }
         Ok(())
@@ -237,9 +259,9 @@ impl Workers {
         if !is_waited_for || rules.max_in_flight < 1000 || rules.max_in_flight_per_consumer < 1000 || rules.exclusive {
             return Ok(());
         }
-        world.totals.note(Counted::DelaysTimed);
+        world.totals.note(if self.late_us_max.is_some() { Counted::DelaysTimed } else { Counted::DelaysWaitedFor });
         let late_us = world.utc_us() - due_us;
-        if late_us > LATE_US {
+        if late_us > self.late_us_max.unwrap_or(LATE_US) {
             return Err(format!("partition {uid}, offset {offset} was due at {due_us}, somebody waits, and it is {late_us} us late"));
         }
         Ok(())
@@ -259,9 +281,12 @@ impl Workers {
                 return Err(format!("settled offset {offset} of partition {uid}, told of {told:?}"));
             }
             let Some(number) = entry.end else {
-                world.totals.note(Counted::TokensRefused);
-                if told.error != ErrorCode::UnknownLease && !told.error.retriable() {
-                    return Err(format!("lease {} of offset {offset} never was, and is answered with {:?}", entry.lease, told.error));
+                match told.error {
+                    ErrorCode::UnknownLease => world.totals.note(Counted::ForeignRefused),
+                    ErrorCode::Ok | ErrorCode::LeaseExpired | ErrorCode::LeaseLost => {
+                        return Err(format!("{entry:?} has a lease that this queue never gave, and is answered with {:?}", told.error));
+                    }
+                    code => self.check_part_code((queue, uid), code, Reads::No)?,
                 }
                 continue;
             };
@@ -271,6 +296,7 @@ impl Workers {
                     let what = message.token(entry.lease).expect("asked with it").ends[number].action;
                     world.totals.note(if what.settles() { Counted::MessagesAcked } else { Counted::LeasesEnded });
                     message.on_ended(entry.lease, number, now_us).map_err(|error| format!("partition {uid}, offset {offset}: {error}"))?;
+                    self.truth.check_letter(entry.place)?;
                 }
                 code @ (ErrorCode::UnknownLease | ErrorCode::LeaseExpired | ErrorCode::LeaseLost) => {
                     world.totals.note(Counted::TokensRefused);
@@ -281,27 +307,16 @@ impl Workers {
                         token.void_us.get_or_insert(now_us);
                     }
                 }
-                code => self.check_part_code((queue, uid), code)?,
+                code => self.check_part_code((queue, uid), code, Reads::No)?,
             }
         }
         Ok(())
     }
 
-    /// An entry of a partition was refused as a whole.
-    fn check_part_code(&self, (queue, uid): (usize, u64), code: ErrorCode) -> Check {
-        // Out of range: what was purged or deleted while it was being read, and dropped.
-        let is_damage = matches!(code, ErrorCode::Damaged | ErrorCode::OffsetOutOfRange);
-        if code.retriable() && code != ErrorCode::UnknownPartition || is_damage || self.truth.decayed || !self.truth.queues[queue].is_live()
-        {
-            return Ok(());
-        }
-        Err(format!("{} in partition {uid} is refused with {code:?}", self.truth.queues[queue].name))
-    }
-
     fn on_fetched(&mut self, world: &mut World, (uid, from): (u64, u64), code: ErrorCode, next: u64, batches: &[u8]) -> Check {
         if matches!(code, ErrorCode::OffsetOutOfRange | ErrorCode::Damaged) {
             // What lies between was dropped, or is not to be had now.
-            self.fetched_to = next;
+            self.found.fetched_to = Some(next);
             if let Some(topic) = self.topics.iter_mut().find(|topic| topic.dead_uid == uid) {
                 topic.dead_to = topic.dead_to.max(next);
             } else {
@@ -324,7 +339,7 @@ impl Workers {
             Ok(())
         })?;
         truth.records.on_read(uid, from, to);
-        self.fetched_to = to;
+        self.found.fetched_to = Some(to);
         steps.into_iter().try_for_each(|step| self.on_step_seen(step, now_us))
     }
 
@@ -357,29 +372,38 @@ impl Workers {
             };
             if self.truth.queues[queue].is_live() && !self.truth.decayed {
                 self.truth.message_mut((queue, partition, of)).letter_us.get_or_insert(now_us);
+                self.truth.check_letter((queue, partition, of))?;
             }
         }
         let topic = self.topics.iter_mut().find(|topic| topic.dead_uid == uid).expect("one of them");
         topic.dead_to = topic.dead_to.max(to);
         // Not where somebody was already: a part that a read did not give is read again at the end.
-        self.fetched_to = to;
+        self.found.fetched_to = Some(to);
         Ok(())
     }
 
     fn on_refused(&mut self, world: &mut World, at: usize, asked: Asked, code: ErrorCode) -> Check {
         let queue = match &asked.what {
-            What::Receive { queue, .. }
+            What::Receive(Wanted { queue, .. })
             | What::Settle { queue, .. }
-            | What::Browse { queue, .. }
+            | What::Browse(Look { queue, .. })
             | What::Purge { queue, .. }
             | What::Redrive { queue, .. }
             | What::Describe(queue)
+            | What::Alter(queue)
             | What::Pause(queue, _) => Some(*queue),
             What::Delete { place } => Some(place.0),
             _ => None,
         };
+        if matches!(asked.what, What::Receive(_)) && !code.retriable() {
+            self.found.refused = Some(code);
+        }
         match (asked.what, code) {
             (What::Step(number), code) => return self.on_step_refused(world, at, number, code),
+            (What::DeleteTopic(number), ErrorCode::UnknownTopic) => {
+                self.found.topic_deleted = Some(());
+                self.on_topic_deleted(world, number);
+            }
             (What::DeleteQueue(number), ErrorCode::UnknownQueue) => self.on_deleted(world, number),
             (what, code) if code.retriable() && code != ErrorCode::UnknownPartition => self.on_unknown(at, what, world.now_us),
             (what, code) if queue.is_some() && is_gone(code) => {

@@ -5,7 +5,7 @@
 //!
 //! Not here: what a queue's settings and other requests mean for it (`queue_truth.rs`).
 
-type Check = Result<(), String>;
+use super::Check;
 
 /// Clocks are off by a thousandth at most; so much is taken off and added, in thousandths.
 const DRIFT: u64 = 2;
@@ -51,6 +51,13 @@ pub(super) struct End {
     pub(super) answer: Answer,
 }
 
+impl End {
+    /// Whether the lease is over by it.
+    pub(super) fn ends(&self) -> bool {
+        !matches!(self.action, Action::Extend { .. })
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
@@ -59,7 +66,10 @@ pub(super) struct Token {
     pub(super) consumer: usize,
     pub(super) asked_us: u64,
     pub(super) got_us: u64,
+    /// How long it lasts, at least.
     pub(super) lease_us: u64,
+    /// And at most, where the queue's settings were being changed.
+    pub(super) lease_us_max: u64,
     /// Number of the process that gave it.
     pub(super) life: u64,
     pub(super) ends: Vec<End>,
@@ -87,7 +97,7 @@ impl Token {
 
     /// From then on the lease is certainly over, as long as the process lives that gave it.
     fn over_by_us(&self) -> u64 {
-        self.ends.iter().fold(self.got_us + longer(self.lease_us), |until_us, end| match (end.action, end.answer) {
+        self.ends.iter().fold(self.got_us + longer(self.lease_us_max), |until_us, end| match (end.action, end.answer) {
             (Action::Extend { .. }, Answer::Open) => u64::MAX,
             (Action::Extend { ms }, Answer::Done(known_us)) => until_us.max(known_us + longer(u64::from(ms) * 1000)),
             _ => until_us,
@@ -96,7 +106,7 @@ impl Token {
 
     /// Something that ends it and may have been, or was, carried out.
     pub(super) fn may_be_ended(&self) -> bool {
-        self.ends.iter().any(|end| !matches!(end.action, Action::Extend { .. }) && end.answer != Answer::Never)
+        self.ends.iter().any(|end| end.ends() && end.answer != Answer::Never)
     }
 
     /// Whether it certainly holds.
@@ -120,8 +130,8 @@ pub(super) struct Message {
     pub(super) tokens: Vec<Token>,
     /// When it was known to be settled: no delivery may be asked for after that.
     pub(super) settled_us: Option<u64>,
-    /// Somebody asked to delete it.
-    pub(super) delete_sent: bool,
+    /// Requests to delete it, but for those that are known to have found nothing.
+    pub(super) deletes: u32,
     /// Its letter was seen in the dead-letter topic.
     pub(super) letter_us: Option<u64>,
     /// A later message of its group was delivered while this one was there: under which lease, and when that was asked for.
@@ -145,6 +155,17 @@ impl Message {
     /// Whether an ack may have settled it, as far as its tokens tell. One of a lease behind which another was given has not.
     pub(super) fn may_be_acked(&self) -> bool {
         self.tokens.last().is_some_and(|token| token.ends.iter().any(|end| end.action.settles() && end.answer != Answer::Never))
+    }
+
+    /// Whether somebody may have deleted it.
+    pub(super) fn may_be_deleted(&self) -> bool {
+        self.deletes > 0
+    }
+
+    /// The ack that was certainly taken.
+    pub(super) fn acked(&self) -> Option<&End> {
+        let mut ends = self.tokens.iter().flat_map(|token| &token.ends);
+        ends.find(|end| end.action.settles() && matches!(end.answer, Answer::Done(_)))
     }
 
     /// A lease is told of. `is_revived`: a redrive may have made it new since the lease before. Answers which steps are certainly not carried out: their
@@ -202,9 +223,8 @@ impl Message {
         let is_void = token.void_us.is_some_and(|void_us| void_us <= end.sent_us);
         let later = self.tokens[at + 1..].iter().find(|later| later.got_us <= end.sent_us || end.action.settles());
         let other = token.ends.iter().enumerate().find(|(other, of)| {
-            let is_end = !matches!(of.action, Action::Extend { .. }) && matches!(of.answer, Answer::Done(_));
             let was_before = matches!(of.answer, Answer::Done(known_us) if known_us <= end.sent_us);
-            *other != number && is_end && (was_before || !matches!(end.action, Action::Extend { .. }))
+            *other != number && of.ends() && matches!(of.answer, Answer::Done(_)) && (was_before || end.ends())
         });
         if settled_before.is_some() || is_over || is_void || later.is_some() || other.is_some() {
             return Err(format!(
@@ -251,7 +271,8 @@ mod tests {
 
     fn token(lease: u64, deliveries: u32, asked_us: u64) -> Token {
         let (ends, void_us) = (Vec::new(), None);
-        Token { lease, deliveries, consumer: 0, asked_us, got_us: asked_us + 100, lease_us: 1_000_000, life: 1, ends, void_us }
+        let (lease_us, lease_us_max) = (1_000_000, 1_000_000);
+        Token { lease, deliveries, consumer: 0, asked_us, got_us: asked_us + 100, lease_us, lease_us_max, life: 1, ends, void_us }
     }
 
     fn give(message: &mut Message, token: Token) -> Check {

@@ -5,10 +5,9 @@
 //! Not here: what queues do with them (`queue_truth.rs`).
 
 use super::history::{is_value_of, value_of};
-use std::collections::BTreeMap;
+use super::{Check, UTC_START_US};
+use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::batch::{Attributes, BatchBuilder, NewRecord};
-
-type Check = Result<(), String>;
 
 /// Longest filling of a message.
 const VALUE_BYTES_MAX: u64 = 60;
@@ -60,6 +59,12 @@ struct Log {
     mortal_groups: u64,
     /// How often each message id was sent.
     ids: BTreeMap<u16, u32>,
+    /// The highest offset to which somebody asked to trim.
+    trim_asked: u64,
+    /// Ids of messages that may be gone with it.
+    trimmed_ids: BTreeSet<u16>,
+    /// Offsets to which it was trimmed, and since when that is known.
+    trimmed: Vec<(u64, u64)>,
 }
 
 /// Whether a message is of a queue, by where the queue begins.
@@ -121,7 +126,7 @@ impl Records {
 
     /// A message that is about to be sent.
     pub(super) fn new_record(partition: u64, now_us: u64, wishes: Wishes, step: Option<usize>) -> Record {
-        let timestamp_us = 1_700_000_000_000_000 + now_us as i64;
+        let timestamp_us = UTC_START_US + now_us as i64;
         Record { partition, timestamp_us, sent_us: now_us, wishes, offset: None, append_us: 0, known_us: None, step }
     }
 
@@ -135,6 +140,9 @@ impl Records {
             return Err(format!("partition {uid}: message {number} is at offset {offset} and was at {other}"));
         }
         let log = self.logs.entry(uid).or_default();
+        if offset < log.trim_asked {
+            log.trimmed_ids.extend(record.wishes.id);
+        }
         match log.by_offset.insert(offset, number) {
             Some(before) if before != number => {
                 return Err(format!("partition {uid}: offset {offset} was message {before} and is message {number}"));
@@ -176,6 +184,34 @@ impl Records {
         log.read_to = log.read_to.max(to);
     }
 
+    /// Somebody asks to trim a partition. From then on there may be holes.
+    pub(super) fn on_trim_sent(&mut self, uid: u64, before: u64) {
+        let log = self.logs.entry(uid).or_default();
+        let below =
+            log.by_offset.range(log.trim_asked.min(before)..before).filter_map(|(_, number)| self.list[*number as usize - 1].wishes.id);
+        log.trimmed_ids.extend(below.collect::<Vec<_>>());
+        log.trim_asked = log.trim_asked.max(before);
+        log.has_gap = true;
+    }
+
+    pub(super) fn is_id_trimmed(&self, uid: u64, id: u16) -> bool {
+        self.logs.get(&uid).is_some_and(|log| log.trimmed_ids.contains(&id))
+    }
+
+    pub(super) fn on_trimmed(&mut self, uid: u64, before: u64, now_us: u64) {
+        self.logs.entry(uid).or_default().trimmed.push((before, now_us));
+    }
+
+    pub(super) fn may_be_trimmed(&self, uid: u64, offset: u64) -> bool {
+        self.logs.get(&uid).is_some_and(|log| offset < log.trim_asked)
+    }
+
+    /// Since when a message is known to be trimmed.
+    pub(super) fn trimmed_us(&self, uid: u64, offset: u64) -> Option<u64> {
+        let trimmed = &self.logs.get(&uid)?.trimmed;
+        trimmed.iter().filter(|(before, _)| offset < *before).map(|(_, known_us)| *known_us).min()
+    }
+
     pub(super) fn read_to(&self, uid: u64) -> u64 {
         self.logs.get(&uid).map_or(0, |log| log.read_to)
     }
@@ -212,6 +248,10 @@ impl Records {
         // When each id came first, and whether that is certain.
         let mut first: BTreeMap<u16, (i64, bool)> = BTreeMap::new();
         let mut latest_us = i64::MIN;
+        let mut stored: BTreeMap<u16, u32> = BTreeMap::new();
+        for id in log.by_offset.values().filter_map(|number| self.get(*number).wishes.id) {
+            *stored.entry(id).or_default() += 1;
+        }
         for (offset, number) in &log.by_offset {
             let record = self.get(*number);
             if record.append_us < latest_us {
@@ -224,9 +264,10 @@ impl Records {
             if within == Within::No {
                 continue;
             }
-            let stored = log.by_offset.values().filter(|other| self.get(**other).wishes.id == Some(id)).count() as u32;
-            let is_open = log.has_gap && stored < log.ids[&id];
+            let is_open = log.has_gap && stored[&id] < log.ids[&id];
             let before = first.get(&id).filter(|(first_us, _)| at_us - first_us < window_us).copied();
+            // With the first one its id may be forgotten.
+            let before = before.map(|(first_us, certain)| (first_us, certain && !log.trimmed_ids.contains(&id)));
             let verdict = match before {
                 _ if within == Within::Perhaps || is_open => Verdict::Unknown,
                 None => Verdict::First,

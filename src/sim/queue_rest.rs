@@ -2,20 +2,22 @@
 //! there is.
 //!
 //! Checked: every message that certainly is in a queue and not settled comes, or waits for its time, or is a dead letter; none comes whose id came before
-//! within the window; what is ready comes by priority; then nothing is left, and after a power cut nothing comes again.
+//! within the window; what is ready comes by priority; then nothing is ready or leased, by what a look shows and by the numbers, and after a power cut nothing
+//! comes again.
 //!
 //! Not here: consumers before that (`queue_work.rs`).
 
+use super::Check;
+use super::clients::State;
+use super::queue_looks::Look;
 use super::queue_message::Action;
 use super::queue_records::{Record, Verdict};
-use super::queue_truth::State;
-use super::queue_work::{What, Workers};
-use super::run::{Check, PATIENCE_US, Run};
+use super::queue_work::{Found, Wanted, Workers};
+use super::run::{PATIENCE_US, Run};
 use super::totals::Event as Counted;
 use super::world::World;
 use std::collections::{BTreeMap, BTreeSet};
-use tramline_wire::kind::Kind;
-use tramline_wire::queue::{BrowseRequest, BrowseState, MessageState, QUEUE_MESSAGES_MAX, SettleAction};
+use tramline_wire::queue::{BrowseState, MessageState, QUEUE_MESSAGES_MAX, SettleAction};
 
 /// How long after the last lease was given all of them are over, and all delays but those that a jump of the clock has put off.
 const REST_US: u64 = 6_000_000;
@@ -33,12 +35,19 @@ struct Due {
     by_rank: Vec<u64>,
 }
 
+/// What a look has shown: by offset, states and until when they last.
+type Seen = BTreeMap<u64, (MessageState, i64)>;
+
 impl Workers {
     /// Whether everything that was asked for is answered, queues are there or not, and go on.
     fn is_at_rest(&self) -> bool {
         let is_open = |state: State| matches!(state, State::Wanted | State::Creating | State::Deleting);
         self.list.iter().all(|worker| worker.link.is_open() && !worker.link.is_waiting())
-            && self.truth.queues.iter().all(|queue| !(is_open(queue.state) || queue.is_live() && queue.is_paused))
+            && self
+                .truth
+                .queues
+                .iter()
+                .all(|queue| !(is_open(queue.state) || queue.is_live() && (queue.is_paused || queue.is_being_altered())))
             && (self.truth.decayed || (0..self.list.len()).all(|at| !self.has_open_step(at)))
     }
 
@@ -50,7 +59,7 @@ impl Workers {
     }
 
     /// All parts of all queues that are there.
-    fn all_parts(&self) -> Vec<(usize, u64)> {
+    pub(super) fn all_parts(&self) -> Vec<(usize, u64)> {
         let uids = |queue: usize| self.topics[self.truth.queues[queue].topic].uids.iter().map(move |uid| (queue, *uid));
         self.live_queues().into_iter().flat_map(uids).collect()
     }
@@ -66,7 +75,7 @@ impl Workers {
         let mut ranks: Vec<(u8, u64)> = Vec::new();
         for (offset, record) in self.truth.records.stored(uid, 0) {
             let is_first = verdicts.get(&offset).is_none_or(|verdict| *verdict == Verdict::First);
-            if !is_first || !of.is_open_but_for_id(uid, offset, record) {
+            if !is_first || !of.is_open_but_for_id(&self.truth.records, uid, offset, record) {
                 continue;
             }
             due.open.insert(offset);
@@ -95,7 +104,7 @@ impl Workers {
     }
 
     /// Everything that the consumer has is acked.
-    fn ack_all(&mut self, world: &mut World, at: usize) {
+    pub(super) fn ack_all(&mut self, world: &mut World, at: usize) {
         let mut by_queue: BTreeMap<usize, Vec<_>> = BTreeMap::new();
         for (place, lease) in std::mem::take(&mut self.list[at].held) {
             by_queue.entry(place.0).or_default().push((place, lease, Some(Action::Ack), SettleAction::Ack, 0));
@@ -105,10 +114,23 @@ impl Workers {
         }
     }
 
-    fn browse_part(&mut self, world: &mut World, queue: usize, uid: u64, from: u64) {
-        let (queue_uid, wanted) = (self.truth.queues[queue].uid, BrowseState::Any);
-        let request = BrowseRequest { queue_uid, partition_uid: uid, from, max_messages: QUEUE_MESSAGES_MAX, state: wanted };
-        self.send(world, 0, Kind::Browse, What::Browse { queue, uid, from, wanted }, |out| request.encode(out));
+    /// Whether a message comes later: its time is ahead, or that of one of its group that comes before it.
+    fn waits(&self, uid: u64, offset: u64, browsed: &Seen, utc_us: i64) -> bool {
+        let is_ahead = |until_us: i64| until_us >= 0 && until_us + DUE_US > utc_us;
+        match browsed.get(&offset) {
+            Some((MessageState::Delayed, until_us)) if *until_us >= 0 => is_ahead(*until_us),
+            Some((MessageState::Delayed, _)) => {
+                let group = |offset: u64| self.truth.records.at(uid, offset).and_then(|record| record.wishes.group);
+                let holds_up = |(state, until_us): &(MessageState, i64)| match state {
+                    MessageState::Delayed => is_ahead(*until_us),
+                    MessageState::Leased => true,
+                    _ => false,
+                };
+                let mut before = browsed.range(..offset);
+                group(offset).is_some() && before.any(|(other, shown)| group(*other) == group(offset) && holds_up(shown))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -123,12 +145,7 @@ impl Run {
         if !self.workers.is_running || self.workers.truth.decayed {
             return self.stop_queues();
         }
-        self.workers.list.iter_mut().for_each(|worker| worker.held.clear());
-        let over_us = self.world.now_us + REST_US;
-        while self.world.now_us < over_us {
-            self.pass()?;
-        }
-        self.come_to_rest()?;
+        self.let_leases_end()?;
         self.redrive_all()?;
         self.read_all()?;
         for (queue, uid) in self.workers.all_parts() {
@@ -137,20 +154,37 @@ impl Run {
             self.check_order(queue, uid, &due, &came)?;
             self.check_left(queue, uid, &due)?;
         }
-        Ok(())
+        self.check_delays()?;
+        // One stays for what is looked at after the power cut.
+        let last = self.workers.topics.len() - 1;
+        if last > 0 { self.check_topic_deletion(last) } else { Ok(()) }
     }
 
-    /// After a power cut: nothing that was settled comes again.
+    /// After a power cut: nothing that was settled comes again, and what comes is all there is.
     pub(super) fn check_queues_again(&mut self) -> Check {
         if self.world.refused.is_some() || !self.workers.is_running {
             return Ok(());
         }
         self.come_to_rest()?;
+        // They have begun anew.
+        self.let_leases_end()?;
         for (queue, uid) in self.workers.all_parts() {
             self.drain(queue, uid)?;
+            self.look_at_rest(queue, uid)?;
         }
         self.read_all()?;
+        self.check_gone(self.workers.topics.len() - 1)?;
+        self.check_topic_deletion(0)?;
         self.stop_queues()
+    }
+
+    fn let_leases_end(&mut self) -> Check {
+        self.workers.list.iter_mut().for_each(|worker| worker.held.clear());
+        let over_us = self.world.now_us + REST_US;
+        while self.world.now_us < over_us {
+            self.pass()?;
+        }
+        self.come_to_rest()
     }
 
     fn stop_queues(&mut self) -> Check {
@@ -185,13 +219,33 @@ impl Run {
     }
 
     /// Does something with the first consumer until it was answered on one connection.
-    fn ask(&mut self, mut ask: impl FnMut(&mut Workers, &mut World)) -> Check {
+    pub(super) fn ask(&mut self, mut ask: impl FnMut(&mut Workers, &mut World)) -> Check {
         loop {
             if self.workers.is_ready(&mut self.world, 0) {
                 ask(&mut self.workers, &mut self.world);
                 if self.wait_for_consumer()? {
                     return Ok(());
                 }
+            }
+            self.pass()?;
+        }
+    }
+
+    /// Asks something until there is an answer that tells it.
+    pub(super) fn find<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut Workers, &mut World),
+        mut take: impl FnMut(&mut Found) -> Option<T>,
+    ) -> Result<T, String> {
+        let limit_us = self.world.now_us + PATIENCE_US;
+        loop {
+            self.workers.found = Found::default();
+            self.ask(&mut ask)?;
+            if let Some(found) = take(&mut self.workers.found) {
+                return Ok(found);
+            }
+            if self.world.now_us >= limit_us {
+                return Err("no fault is left, and what a consumer asks for is refused for ever".to_owned());
             }
             self.pass()?;
         }
@@ -211,27 +265,27 @@ impl Run {
             .workers
             .topics
             .iter()
-            .flat_map(|topic| topic.uids.iter().chain(&topic.out_uids).copied().chain([topic.dead_uid]))
+            .flat_map(|topic| topic.uids.iter().filter(|_| !topic.is_gone).chain(&topic.out_uids).copied().chain([topic.dead_uid]))
             .collect();
         for uid in uids {
             let mut from = 0;
             loop {
-                self.ask(|workers, world| workers.read_from(world, 0, uid, from))?;
-                if self.workers.fetched_to <= from {
+                let to = self.find(|workers, world| workers.read_from(world, 0, uid, from), |found| found.fetched_to)?;
+                if to <= from {
                     break;
                 }
-                from = self.workers.fetched_to;
+                from = to;
             }
         }
         Ok(())
     }
 
     /// Takes everything that a queue delivers of a partition, and acks it. Answers the offsets in the order in which they came.
-    fn drain(&mut self, queue: usize, uid: u64) -> Result<Vec<u64>, String> {
+    pub(super) fn drain(&mut self, queue: usize, uid: u64) -> Result<Vec<u64>, String> {
         let (mut came, mut empty) = (Vec::new(), 0);
         // A lease of the power cut before may have to run out: then there is something again.
         while empty < 2 {
-            self.ask(|workers, world| workers.ask_for(world, 0, queue, vec![uid], (AT_ONCE, 1 << 20, 0, 0)))?;
+            self.ask(|workers, world| workers.ask_for(world, 0, Wanted::plain(queue, uid, AT_ONCE, 0)))?;
             let got: Vec<u64> = self.workers.list[0].held.iter().map(|((.., offset), _)| *offset).collect();
             empty = if got.is_empty() { empty + 1 } else { 0 };
             self.world.totals.add(Counted::MessagesDrained, got.len() as u64);
@@ -241,27 +295,63 @@ impl Run {
         Ok(came)
     }
 
+    /// What nothing kept back has come by priority. (Whether all of it has come is looked at by itself.)
     fn check_order(&self, queue: usize, uid: u64, due: &Due, came: &[u64]) -> Check {
-        let wanted: BTreeSet<u64> = due.by_rank.iter().copied().collect();
-        let found: Vec<u64> = came.iter().copied().filter(|offset| wanted.contains(offset)).collect();
-        if found != due.by_rank && found.len() == due.by_rank.len() {
+        let (all, plain): (BTreeSet<u64>, BTreeSet<u64>) = (came.iter().copied().collect(), due.by_rank.iter().copied().collect());
+        let wanted = due.by_rank.iter().filter(|offset| all.contains(offset));
+        if !wanted.eq(came.iter().filter(|offset| plain.contains(offset))) {
             let name = &self.workers.truth.queues[queue].name;
-            return Err(format!("{name}, partition {uid}: by priority {:?} were due, and {found:?} came", due.by_rank));
+            return Err(format!("{name}, partition {uid}: by priority {:?} were due, and {came:?} came", due.by_rank));
         }
         Ok(())
     }
 
-    /// What did not come waits for its time, or is a letter; and nothing has come that must not.
-    fn check_left(&mut self, queue: usize, uid: u64, due: &Due) -> Check {
-        self.workers.browsed.clear();
-        let mut from = 0;
+    /// Looks through a queue's partition from its start to its end.
+    fn look_through(&mut self, queue: usize, uid: u64) -> Result<Seen, String> {
+        let (mut all, mut from, limit_us) = (Seen::new(), 0, self.world.now_us + PATIENCE_US);
+        while self.world.now_us < limit_us {
+            let look = Look { queue, uid, from, max_messages: QUEUE_MESSAGES_MAX, wanted: BrowseState::Any };
+            let browsed = self.find(|workers, world| workers.look(world, 0, look), |found| found.browsed.take())?;
+            all.extend(browsed.messages);
+            if browsed.is_end {
+                return Ok(all);
+            }
+            if browsed.next == from {
+                self.pass()?;
+            }
+            from = browsed.next;
+        }
+        Err(format!("{queue}, partition {uid}: looks come to no end at {from}"))
+    }
+
+    /// Looks at a queue's partition of which everything was taken: nothing is ready, and nobody has anything. What becomes ready in this moment is taken
+    /// too; what is over in this moment is not shown a second time.
+    fn look_at_rest(&mut self, queue: usize, uid: u64) -> Result<Seen, String> {
+        let mut is_second = false;
         loop {
-            self.ask(|workers, world| workers.browse_part(world, queue, uid, from))?;
-            match self.workers.browsed_to {
-                Some(next) if next > from => from = next,
-                _ => break,
+            let browsed = self.look_through(queue, uid)?;
+            let numbers = self.find(
+                |workers, world| workers.describe(world, 0, queue),
+                |found| found.numbers.as_ref().and_then(|numbers| numbers.get(&uid).copied()),
+            )?;
+            let open = browsed.iter().find(|(_, (state, _))| matches!(state, MessageState::Ready | MessageState::Leased));
+            let is_more = numbers.delayed + numbers.dead > browsed.len() as u64;
+            if open.is_none() && numbers.ready + numbers.leased == 0 && !is_more {
+                return Ok(browsed);
+            }
+            if self.drain(queue, uid)?.is_empty() && std::mem::replace(&mut is_second, true) {
+                let name = &self.workers.truth.queues[queue].name;
+                return Err(format!(
+                    "{name}, partition {uid}: nothing comes, {open:?} is shown, and {numbers:?} are told of {}",
+                    browsed.len()
+                ));
             }
         }
+    }
+
+    /// What did not come waits for its time, or is a letter; and nothing has come that must not.
+    fn check_left(&mut self, queue: usize, uid: u64, due: &Due) -> Check {
+        let browsed = self.look_at_rest(queue, uid)?;
         let (workers, utc_us) = (&self.workers, self.world.utc_us());
         let (of, part) = (&workers.truth.queues[queue], workers.truth.part(queue, uid));
         let verdicts_of = workers.verdicts(queue, uid);
@@ -279,24 +369,18 @@ impl Run {
         for offset in &due.open {
             let message = part.messages.get(offset);
             let has_come = message.is_some_and(|message| message.settled_us.is_some() || message.letter_us.is_some());
-            let is_ahead = |until_us: i64| until_us < 0 || until_us + DUE_US > utc_us;
-            let waits = workers.browsed.get(offset).is_some_and(|(state, until_us)| *state == MessageState::Delayed && is_ahead(*until_us));
-            if !has_come && !waits {
-                let (seen, last) = (workers.browsed.get(offset), workers.browsed.last_key_value());
+            if !has_come && !workers.waits(uid, *offset, &browsed, utc_us) {
+                let (seen, last) = (browsed.get(offset), browsed.last_key_value());
                 return wrong(*offset, &format!("it is not settled, and does not come (browsed as {seen:?}, the last one {last:?})"));
             }
         }
-        let verdicts = workers.verdicts(queue, uid);
-        for (offset, _) in verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Duplicate) {
-            if part.messages.get(offset).is_some_and(|message| !message.tokens.is_empty()) {
-                return wrong(*offset, "its id came before within the window, and it was delivered");
+        let duplicates = verdicts_of.iter().filter(|(_, verdict)| **verdict == Verdict::Duplicate).map(|(offset, _)| *offset);
+        for offset in duplicates.clone() {
+            if part.messages.get(&offset).is_some_and(|message| !message.tokens.is_empty()) {
+                return wrong(offset, "its id came before within the window, and it was delivered");
             }
         }
-        self.world.totals.add(Counted::DuplicatesHeld, verdicts.values().filter(|verdict| **verdict == Verdict::Duplicate).count() as u64);
-        let ready = self.workers.browsed.iter().find(|(_, (state, _))| matches!(state, MessageState::Ready | MessageState::Leased));
-        match ready {
-            Some((offset, (state, _))) => Err(format!("{queue}, partition {uid}: nothing comes, and offset {offset} is {state:?}")),
-            None => Ok(()),
-        }
+        self.world.totals.add(Counted::DuplicatesHeld, duplicates.count() as u64);
+        Ok(())
     }
 }

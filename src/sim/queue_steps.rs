@@ -6,7 +6,7 @@
 //!
 //! Not here: what an ack means for its message (`queue_message.rs`).
 
-use super::clients::Check;
+use super::Check;
 use super::queue_message::{Action, Answer, End};
 use super::queue_truth::Place;
 use super::queue_work::{Asked, What, Workers};
@@ -205,6 +205,7 @@ impl Workers {
             // A queue that is gone took what was known of its messages along.
             if let Some(message) = self.truth.queues[queue].parts.get_mut(&uid).and_then(|part| part.messages.get_mut(&offset)) {
                 message.on_ended(lease, end, now_us).map_err(|error| format!("step {number}, offset {offset}: {error}"))?;
+                self.truth.check_letter((queue, uid, offset))?;
             }
         }
         Ok(())
@@ -263,7 +264,7 @@ impl Workers {
         let Some(mut token) = message.token(lease).cloned() else { return false };
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         token.ends.remove(number);
-        is_newest && token.is_held(now_us) && !message.delete_sent && part.purges.is_empty()
+        is_newest && token.is_held(now_us) && !message.may_be_deleted() && !part.may_be_purged(token.asked_us)
     }
 
     /// Whether a consumer's step is not over.

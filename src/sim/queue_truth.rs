@@ -10,14 +10,13 @@
 //!
 //! Not here: one message by itself (`queue_message.rs`), who asks (`queue_work.rs`), steps (`queue_steps.rs`).
 
-use super::queue_message::{Message, Token};
+use super::Check;
+use super::clients::State;
+use super::queue_message::{Answer, End, Message, Token};
 use super::queue_records::{Record, Records, Within};
 use super::world::World;
 use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
-use tramline_wire::queue::{BrowseReply, BrowseState, MessageState};
-
-type Check = Result<(), String>;
 
 /// A message of a queue: number of the queue, uid of the partition, offset.
 pub(super) type Place = (usize, u64, u64);
@@ -30,7 +29,7 @@ pub(super) enum Start {
     Time(i64),
 }
 
-/// The settings of a queue, which do not change as long as it lives; but for `paused`.
+/// The settings of a queue. Where it begins, its window of ids and whether it is exclusive do not change as long as it lives; `paused` has a place of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) start: Start,
@@ -58,15 +57,6 @@ impl Rules {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Wanted,
-    Creating,
-    Live,
-    Deleting,
-    Gone,
-}
-
 /// A purge that may have been carried out at any time until then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Purge {
@@ -87,13 +77,14 @@ pub(super) struct Part {
 
 impl Part {
     /// The lease that certainly holds on a message: one that nothing but its holder or time could have ended.
-    fn held<'a>(&self, message: &'a Message, now_us: u64) -> Option<&'a Token> {
-        message.held(now_us).filter(|held| !message.delete_sent && !self.may_be_purged(held))
+    pub(super) fn held<'a>(&self, message: &'a Message, now_us: u64) -> Option<&'a Token> {
+        message.held(now_us).filter(|held| !message.may_be_deleted() && !self.may_be_purged(held.asked_us))
     }
 
-    /// Whether a purge may have settled the token's message since it was asked for: also while the reply was on its way.
-    fn may_be_purged(&self, token: &Token) -> bool {
-        self.purges.iter().any(|purge| purge.until_us >= token.asked_us)
+    /// Whether a purge may have been carried out at `since_us` or later: when a message was sent, so that it may be settled; when a lease was asked for, so
+    /// that its message may be, also while the reply was on its way.
+    pub(super) fn may_be_purged(&self, since_us: u64) -> bool {
+        self.purges.iter().any(|purge| purge.until_us >= since_us)
     }
 }
 
@@ -102,7 +93,12 @@ impl Part {
 pub(super) struct Queue {
     pub(super) name: String,
     pub(super) topic: usize,
+    /// As they were asked for last.
     pub(super) rules: Rules,
+    /// Those of before, and until when they may have counted: for ever, as long as the change is not answered.
+    pub(super) rules_before: Vec<(Rules, u64)>,
+    /// A change is asked for and not answered.
+    pub(super) is_alter_open: bool,
     pub(super) state: State,
     pub(super) uid: u64,
     /// When its creation was asked for first, and when that was answered.
@@ -117,6 +113,31 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// All rules that may have counted at `since_us` or later.
+    pub(super) fn rules_since(&self, since_us: u64) -> impl Iterator<Item = &Rules> {
+        let before = self.rules_before.iter().filter(move |(_, until_us)| *until_us >= since_us);
+        before.map(|(rules, _)| rules).chain([&self.rules])
+    }
+
+    /// Whether a change of the settings is known not to have counted yet, or not known to count.
+    pub(super) fn is_being_altered(&self) -> bool {
+        self.rules_before.iter().any(|(_, until_us)| *until_us == u64::MAX)
+    }
+
+    /// Whether a message that is dead may go somewhere, or may have.
+    pub(super) fn may_have_dead_letter(&self) -> bool {
+        self.rules_since(0).any(|rules| rules.has_dead_letter)
+    }
+
+    /// How long a lease lasts that was asked for at `since_us`, at least and at most, in milliseconds.
+    pub(super) fn lease_ms(&self, visibility_ms: u32, since_us: u64) -> (u32, u32) {
+        if visibility_ms > 0 {
+            return (visibility_ms, visibility_ms);
+        }
+        let of = |rules: &Rules| rules.visibility_ms;
+        self.rules_since(since_us).fold((u32::MAX, 0), |(least, most), rules| (least.min(of(rules)), most.max(of(rules))))
+    }
+
     /// Whether the queue has a record.
     pub(super) fn within(&self, record: &Record) -> Within {
         match self.rules.start {
@@ -134,19 +155,20 @@ impl Queue {
 
     /// Whether somebody may have settled a message without a lease, or with one.
     fn may_be_settled(&self, part: &Part, message: Option<&Message>, record: &Record) -> bool {
-        let is_purged = part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
-        is_purged || message.is_some_and(|message| message.settled_us.is_some() || message.delete_sent || message.may_be_acked())
+        let is_settled = |message: &Message| message.settled_us.is_some() || message.may_be_deleted() || message.may_be_acked();
+        part.may_be_purged(record.sent_us) || message.is_some_and(is_settled)
     }
 
     /// Whether a message is certainly in the queue, and not settled. One that is dead is.
     pub(super) fn is_open(&self, records: &Records, uid: u64, offset: u64, record: &Record) -> bool {
-        !(self.rules.dedup_window_ms > 0 && records.may_be_duplicate(record)) && self.is_open_but_for_id(uid, offset, record)
+        !(self.rules.dedup_window_ms > 0 && records.may_be_duplicate(record)) && self.is_open_but_for_id(records, uid, offset, record)
     }
 
     /// The same, unless its id makes it a duplicate.
-    pub(super) fn is_open_but_for_id(&self, uid: u64, offset: u64, record: &Record) -> bool {
+    pub(super) fn is_open_but_for_id(&self, records: &Records, uid: u64, offset: u64, record: &Record) -> bool {
         let Some(part) = self.parts.get(&uid) else { return false };
         record.wishes.ttl_ms.is_none()
+            && !records.may_be_trimmed(uid, offset)
             && record.known_us.is_some()
             && self.within(record) == Within::Yes
             && !self.may_be_settled(part, part.messages.get(&offset), record)
@@ -195,9 +217,13 @@ impl Truth {
         let name = format!("{} ({}) in partition {partition}, offset {offset}, {record:?}", of.name, of.uid);
         self.check_delivery(world, queue, partition, &record, &token, asked_utc_us).map_err(|error| format!("{name}: {error}"))?;
         self.check_group(queue, partition, (offset, &record), &token).map_err(|error| format!("{name}: {error}"))?;
+        let is_trimmed = self.records.may_be_trimmed(partition, offset);
         let part = self.part_mut(queue, partition);
         let revived_until_us = part.redriven_until_us;
         let message = part.messages.entry(offset).or_default();
+        if is_trimmed {
+            message.deletes = message.deletes.max(1);
+        }
         let first_us = message.tokens.first().map_or(0, |token| token.asked_us);
         let is_revived = revived_until_us > 0 && revived_until_us >= first_us;
         let delivered = message.on_delivered(token, is_revived, |from_us| world.utc_max_since(from_us));
@@ -212,15 +238,20 @@ impl Truth {
         if of.within(record) == Within::No {
             return Err(format!("the queue begins later: {of:?}", of = of.rules));
         }
-        if of.rules.max_deliveries.is_some_and(|max| token.deliveries > max) || token.deliveries == 0 {
+        // What was given back under other rules comes once more.
+        let is_too_often = |rules: &Rules| rules.max_deliveries.is_some_and(|max| token.deliveries > max);
+        if of.rules_since(record.sent_us).all(is_too_often) || token.deliveries == 0 {
             return Err(format!("it is delivered for the {}th time, and {:?} is the last", token.deliveries, of.rules.max_deliveries));
+        }
+        let trimmed_us = record.offset.and_then(|offset| self.records.trimmed_us(uid, offset));
+        if trimmed_us.is_some_and(|trimmed_us| trimmed_us <= token.asked_us) {
+            return Err(format!("it was trimmed, known at {trimmed_us:?}"));
         }
         if of.paused_since_us.is_some_and(|since_us| since_us <= token.asked_us) {
             return Err("the queue is paused".to_owned());
         }
         let is_purged = part.purged_us.is_some_and(|sent_us| record.known_us.is_some_and(|known_us| known_us <= sent_us));
-        let asked_before = part.purges.iter().any(|purge| purge.until_us > token.asked_us);
-        if is_purged && !asked_before {
+        if is_purged && !part.may_be_purged(token.asked_us) {
             return Err("it was purged".to_owned());
         }
         // What was brought back is as if it had no delay and no time to live.
@@ -267,12 +298,15 @@ impl Truth {
                 continue;
             }
             let now_us = token.got_us;
-            if let Some(held) =
-                message.and_then(|message| part.held(message, now_us)).filter(|_| token.is_held(now_us) && !part.may_be_purged(token))
+            if let Some(held) = message
+                .and_then(|message| part.held(message, now_us))
+                .filter(|_| token.is_held(now_us) && !part.may_be_purged(token.asked_us))
             {
                 return Err(format!("two of group {group} are out: {held:?} of offset {other}, and {token:?}"));
             }
-            if other < offset && before.known_us.is_some_and(|known_us| known_us <= token.asked_us) {
+            // A start does not know the ids of what was trimmed: what was a duplicate before may be none any more.
+            let is_doubtful = before.wishes.id.is_some_and(|id| self.records.is_id_trimmed(uid, id));
+            if other < offset && !is_doubtful && before.known_us.is_some_and(|known_us| known_us <= token.asked_us) {
                 overtaken.push(other);
             }
         }
@@ -285,19 +319,23 @@ impl Truth {
 
     /// Leases that certainly hold are no more than there may be, and of one consumer where the queue is exclusive.
     fn check_in_flight(&self, queue: usize, uid: u64, now_us: u64) -> Check {
-        let rules = &self.queues[queue].rules;
-        if rules.max_in_flight > 1000 && rules.max_in_flight_per_consumer > 1000 && !rules.exclusive {
+        let of = &self.queues[queue];
+        let has_bounds = |rules: &Rules| rules.max_in_flight <= 1000 || rules.max_in_flight_per_consumer <= 1000 || rules.exclusive;
+        if !has_bounds(&of.rules) {
             return Ok(());
         }
-        let mut by_consumer: BTreeMap<usize, usize> = BTreeMap::new();
+        let (mut by_consumer, mut since_us): (BTreeMap<usize, usize>, _) = (BTreeMap::new(), now_us);
         let part = self.part(queue, uid);
         for held in part.messages.values().filter_map(|message| part.held(message, now_us)) {
             *by_consumer.entry(held.consumer).or_default() += 1;
+            since_us = since_us.min(held.asked_us);
         }
         let (sum, most) = (by_consumer.values().sum::<usize>(), by_consumer.values().copied().max().unwrap_or(0));
-        let is_shared = rules.exclusive && by_consumer.len() > 1;
-        if sum > rules.max_in_flight || most > rules.max_in_flight_per_consumer || is_shared {
-            return Err(format!("{}, partition {uid}: leased by consumer are {by_consumer:?}, with {rules:?}", self.queues[queue].name));
+        // Leases stay that were given under other rules: of each bound the widest counts.
+        let widest = |bound: fn(&Rules) -> usize| of.rules_since(since_us).map(bound).max().unwrap_or(usize::MAX);
+        let (sum_max, most_max) = (widest(|rules| rules.max_in_flight), widest(|rules| rules.max_in_flight_per_consumer));
+        if sum > sum_max || most > most_max || of.rules.exclusive && by_consumer.len() > 1 {
+            return Err(format!("{}, partition {uid}: leased by consumer are {by_consumer:?}, with {:?}", of.name, of.rules));
         }
         Ok(())
     }
@@ -320,6 +358,34 @@ impl Truth {
         Err(format!("{}, partition {uid}: (9 - priority, offset) come in one reply as {ranks:?}", self.queues[queue].name))
     }
 
+    /// Somebody asks to trim a partition: what is below may be settled from now on, in each queue.
+    pub(super) fn on_trim_sent(&mut self, uid: u64, before: u64) {
+        self.records.on_trim_sent(uid, before);
+        let parts = self.queues.iter_mut().filter_map(|queue| queue.parts.get_mut(&uid));
+        parts.flat_map(|part| part.messages.range_mut(..before)).for_each(|(_, message)| message.deletes += 1);
+    }
+
+    /// A letter is of a message that was dead, and in a queue that has somewhere to send it: whoever has acked the message had it before it died. Unless it
+    /// was brought back to life since.
+    pub(super) fn check_letter(&self, (queue, uid, offset): Place) -> Check {
+        let of = &self.queues[queue];
+        let Some((part, message)) = of.parts.get(&uid).and_then(|part| Some((part, part.messages.get(&offset)?))) else { return Ok(()) };
+        let Some(letter_us) = message.letter_us.filter(|_| !self.decayed) else { return Ok(()) };
+        let wrong =
+            |why: String| Err(format!("{}, partition {uid}, offset {offset}: a letter of it was seen at {letter_us}, and {why}", of.name));
+        if !of.may_have_dead_letter() {
+            return wrong("the queue has no dead-letter topic".to_owned());
+        }
+        let Some(record) = self.records.at(uid, offset) else { return Ok(()) };
+        if of.within(record) == Within::No {
+            return wrong(format!("the queue begins later: {record:?}"));
+        }
+        match message.acked() {
+            Some(end) if part.redriven_until_us < record.sent_us => wrong(format!("it was acked: {end:?} of {message:?}")),
+            _ => Ok(()),
+        }
+    }
+
     /// A request of a lease's holder was refused with `code`; it was sent when the lease's `number`th end was noted.
     pub(super) fn check_refusal(&self, (queue, uid, offset): Place, lease: u64, number: usize, code: ErrorCode, now_us: u64) -> Check {
         if self.decayed {
@@ -329,17 +395,10 @@ impl Truth {
         let (part, message) = (&of.parts[&uid], &of.parts[&uid].messages[&offset]);
         let token = message.token(lease).expect("asked with it");
         let end = token.ends[number];
-        let was_done = |other: &super::queue_message::End| {
-            let is_end = !matches!(other.action, super::queue_message::Action::Extend { .. });
-            is_end && matches!(other.answer, super::queue_message::Answer::Done(known_us) if known_us <= end.sent_us)
-        };
+        let was_done = |other: &End| other.ends() && matches!(other.answer, Answer::Done(known_us) if known_us <= end.sent_us);
         let record = self.records.at(uid, offset).expect("delivered before");
-        let is_untouched = token.ends.iter().enumerate().all(|(at, other)| {
-            at == number
-                || matches!(other.action, super::queue_message::Action::Extend { .. })
-                || other.answer == super::queue_message::Answer::Never
-        });
-        let may_be_gone = message.delete_sent || part.purges.iter().any(|purge| record.sent_us <= purge.until_us);
+        let is_untouched = token.ends.iter().enumerate().all(|(at, other)| at == number || !other.ends() || other.answer == Answer::Never);
+        let may_be_gone = message.may_be_deleted() || part.may_be_purged(record.sent_us);
         let is_newest = message.tokens.last().is_some_and(|last| last.lease == lease);
         let wrong = |why: &str| Err(format!("{}, partition {uid}, offset {offset}: {code:?} for {token:?}, and {why}", of.name));
         if is_newest && is_untouched && token.void_us.is_none() && !may_be_gone && now_us < token.holds_until_us() {
@@ -354,48 +413,6 @@ impl Truth {
         let later = message.tokens.last().filter(|last| last.lease != lease && last.got_us <= end.sent_us && last.is_held(now_us));
         if later.is_some() && !may_be_gone && code != ErrorCode::LeaseLost {
             return wrong(&format!("another holds it: {later:?}"));
-        }
-        Ok(())
-    }
-
-    /// Somebody looked at a partition of a queue from `from` on.
-    pub(super) fn check_browsed(
-        &self,
-        (queue, uid): (usize, u64),
-        (from, wanted): (u64, BrowseState),
-        asked_us: u64,
-        now_us: u64,
-        reply: &BrowseReply<'_>,
-    ) -> Check {
-        if self.decayed {
-            return Ok(());
-        }
-        let of = &self.queues[queue];
-        let Some(part) = of.parts.get(&uid) else { return Ok(()) };
-        let told: BTreeMap<u64, (MessageState, u64, u32)> =
-            reply.messages.iter().map(|told| (told.offset, (told.state, told.lease, told.deliveries))).collect();
-        let wrong = |offset: u64, why: String| Err(format!("{}, partition {uid}, offset {offset}: {why}", of.name));
-        for (offset, (state, lease, deliveries)) in &told {
-            let Some(message) = part.messages.get(offset) else { continue };
-            if message.settled_us.is_some_and(|settled_us| settled_us <= asked_us) {
-                return wrong(*offset, format!("it is settled, and shown as {state:?}: {message:?}"));
-            }
-            let Some(held) = part.held(message, now_us).filter(|held| held.got_us <= asked_us) else { continue };
-            if (*state, *lease, *deliveries) != (MessageState::Leased, held.lease, held.deliveries) {
-                return wrong(*offset, format!("{held:?} is shown as {state:?} with lease {lease}, delivered {deliveries} times"));
-            }
-        }
-        if !matches!(wanted, BrowseState::Any | BrowseState::Leased) || !of.is_live() {
-            return Ok(());
-        }
-        for (offset, record) in self.records.stored(uid, from).take_while(|(offset, _)| *offset < reply.next) {
-            let held = part.messages.get(&offset).and_then(|message| part.held(message, now_us)).filter(|held| held.got_us <= asked_us);
-            let was_there = record.known_us.is_some_and(|known_us| known_us <= asked_us);
-            let is_due =
-                wanted == BrowseState::Any && was_there && !of.rules.has_dead_letter && of.is_open(&self.records, uid, offset, record);
-            if (held.is_some() || is_due) && !told.contains_key(&offset) {
-                return wrong(offset, format!("it is there ({record:?}, {held:?}), and not shown from {from} to {}", reply.next));
-            }
         }
         Ok(())
     }

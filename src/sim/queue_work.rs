@@ -10,16 +10,18 @@
 use super::history::History;
 use super::link::Link;
 use super::queue_admin::Topic;
+use super::queue_looks::Look;
 use super::queue_message::{Action, Answer, End};
 use super::queue_records::{Records, Wishes};
 use super::queue_steps::{Maker, Step};
-use super::queue_truth::{Place, Purge, Truth};
+use super::queue_truth::{Place, Purge, Rules, Truth};
 use super::totals::Event as Counted;
 use super::world::World;
 use super::{Dice, Params};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tramline_wire::batch::{BatchBuilder, Limits, ProducerMark};
+use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchRequestWriter};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -29,12 +31,13 @@ use tramline_wire::queue::{
     BrowseRequest, BrowseState, DELAY_BY_POLICY, DeleteMessagesRequest, MessageAt, MessageState, PurgeRequest, ReceiveRequest,
     RedriveFlags, RedriveRequest, SettleAction, SettleEntry, SettleRequest,
 };
+use tramline_wire::trim::{TrimEntry, TrimPartitionsRequest};
 
 /// Requests of one consumer under way at most.
 const WINDOW: usize = 6;
 /// Tokens that a consumer remembers.
 const HELD_MAX: usize = 16;
-/// A lease number that no message of a run gets.
+/// A lease's number in its queue that no message of a run gets.
 const FOREIGN_LEASE: u64 = 1 << 30;
 
 /// A request, and what was known when it was sent.
@@ -55,27 +58,108 @@ pub(super) struct Settling {
     pub(super) end: Option<usize>,
 }
 
+/// What a receiver asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) queue: usize,
+    pub(super) partitions: Vec<u64>,
+    pub(super) max_messages: u32,
+    pub(super) max_bytes: u32,
+    pub(super) wait_ms: u32,
+    /// 0 for the queue's own.
+    pub(super) visibility_ms: u32,
+}
+
+impl Wanted {
+    /// As much of one partition as comes, for as long as the queue says.
+    pub(super) fn plain(queue: usize, uid: u64, max_messages: u32, wait_ms: u32) -> Wanted {
+        Wanted { queue, partitions: vec![uid], max_messages, max_bytes: 1 << 20, wait_ms, visibility_ms: 0 }
+    }
+}
+
+/// What the first consumer has found out with its last question, at the end of a run.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) browsed: Option<Browsed>,
+    /// Numbers of a queue, by partition; of those of which something is told.
+    pub(super) numbers: Option<BTreeMap<u64, Numbers>>,
+    /// Queues, by uid.
+    pub(super) listed: Option<Vec<u64>>,
+    /// Why a receive was refused.
+    pub(super) refused: Option<ErrorCode>,
+    pub(super) topic_deleted: Option<()>,
+    /// Where a fetch has ended.
+    pub(super) fetched_to: Option<u64>,
+}
+
+/// What a look has shown: states, and until when they last.
+#[derive(Debug)]
+pub(super) struct Browsed {
+    pub(super) messages: Vec<(u64, (MessageState, i64))>,
+    pub(super) next: u64,
+    pub(super) is_end: bool,
+}
+
+/// How many messages of a queue and partition are in which state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    pub(super) ready: u64,
+    pub(super) leased: u64,
+    pub(super) delayed: u64,
+    pub(super) dead: u64,
+}
+
 #[derive(Debug)]
 pub(super) enum What {
     CreateTopic(usize),
+    DeleteTopic(usize),
     Metadata,
     CreateQueue(usize),
     Pause(usize, bool),
+    Alter(usize),
     DeleteQueue(usize),
     ListQueues,
     Describe(usize),
-    Produce { uid: u64, ids: Range<u64> },
-    Receive { queue: usize, partitions: Vec<u64>, lease_us: u64 },
-    Settle { queue: usize, entries: Vec<Settling> },
-    Fetch { uid: u64, offset: u64 },
-    Browse { queue: usize, uid: u64, from: u64, wanted: BrowseState },
-    Purge { queue: usize, uid: u64, number: usize },
-    Delete { place: Place },
-    Redrive { queue: usize, uid: u64 },
+    Produce {
+        uid: u64,
+        ids: Range<u64>,
+    },
+    Receive(Wanted),
+    Settle {
+        queue: usize,
+        entries: Vec<Settling>,
+    },
+    Fetch {
+        uid: u64,
+        offset: u64,
+    },
+    Browse(Look),
+    Purge {
+        queue: usize,
+        uid: u64,
+        number: usize,
+    },
+    Delete {
+        place: Place,
+    },
+    /// `before_us`: until when an earlier one may have been carried out.
+    Redrive {
+        queue: usize,
+        uid: u64,
+        max: u32,
+        before_us: u64,
+    },
+    Trim {
+        uid: u64,
+        before: u64,
+    },
     InitProducer,
     FindGroup,
     Step(usize),
-    Offset { uid: u64, floor: Option<usize> },
+    Offset {
+        uid: u64,
+        floor: Option<usize>,
+    },
 }
 
 /// One consumer.
@@ -100,13 +184,11 @@ pub(super) struct Workers {
     pub(super) is_running: bool,
     /// Messages come no more, and only one consumer receives.
     pub(super) is_draining: bool,
-    /// Whether delays are to be met to the millisecond.
+    /// Whether delays are to be met to the millisecond: nothing goes wrong.
     pub(super) is_calm: bool,
-    /// What was seen when a queue was looked through at the end: states, and until when they last.
-    pub(super) browsed: BTreeMap<u64, (MessageState, i64)>,
-    pub(super) browsed_to: Option<u64>,
-    /// Where the last fetch has ended.
-    pub(super) fetched_to: u64,
+    /// Nothing else is done, and a message that somebody waits for is told no later than so long after it is due.
+    pub(super) late_us_max: Option<i64>,
+    pub(super) found: Found,
 }
 
 impl Workers {
@@ -123,10 +205,9 @@ impl Workers {
             builder: BatchBuilder::new(Limits::default()),
             is_running: params.consumers > 0,
             is_draining: false,
-            browsed: BTreeMap::new(),
-            browsed_to: None,
-            fetched_to: 0,
+            found: Found::default(),
             is_calm: params.is_calm,
+            late_us_max: None,
         }
     }
 
@@ -151,7 +232,7 @@ impl Workers {
     pub(super) fn on_unknown(&mut self, at: usize, what: What, until_us: u64) {
         match what {
             What::Purge { queue, uid, number } => self.truth.part_mut(queue, uid).purges[number].until_us = until_us,
-            What::Redrive { queue, uid } => self.truth.part_mut(queue, uid).redriven_until_us = until_us,
+            What::Redrive { queue, uid, .. } => self.truth.part_mut(queue, uid).redriven_until_us = until_us,
             What::Step(_) => self.list[at].maker.is_asking = false,
             what => self.on_admin_unknown(what),
         }
@@ -199,7 +280,8 @@ impl Workers {
             960..=968 => self.delete(world, at),
             969..=971 => self.purge(world, at),
             972..=975 => self.redrive(world, at),
-            976..=985 => self.ask_offset(world, at),
+            976..=983 => self.ask_offset(world, at),
+            984..=985 => self.trim(world, at),
             _ => self.change_queues(world, at),
         }
     }
@@ -262,8 +344,12 @@ impl Workers {
         let mut batch = Vec::new();
         let ids = self.write_batch(world, uid, ProducerMark::default(), None, &mut batch);
         let level = if self.dice.chance(70) { Level::Durable } else { Level::LeaderDurable };
+        self.send_batch(world, at, level, uid, ids, &batch);
+    }
+
+    pub(super) fn send_batch(&mut self, world: &mut World, at: usize, level: Level, uid: u64, ids: Range<u64>, batch: &[u8]) {
         let asked = Asked { sent_us: world.now_us, utc_us: world.utc_us(), what: What::Produce { uid, ids } };
-        self.list[at].link.send_with(world, Kind::Produce, asked, &batch, |out| {
+        self.list[at].link.send_with(world, Kind::Produce, asked, batch, |out| {
             let mut writer = ProduceRequestWriter::begin(out, level, 0);
             writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
             writer.finish(out);
@@ -273,41 +359,31 @@ impl Workers {
     fn receive(&mut self, world: &mut World, at: usize) {
         let surplus = self.list[at].held.len().saturating_sub(HELD_MAX);
         self.list[at].held.drain(..surplus);
-        if self.is_asked(at, |what| matches!(what, What::Receive { .. })) {
+        if self.is_asked(at, |what| matches!(what, What::Receive(_))) {
             return;
         }
         let Some(queue) = self.some_queue() else { return };
         let uids = self.topics[self.truth.queues[queue].topic].uids.clone();
         let one = uids[self.dice.below(uids.len() as u64) as usize];
         let partitions = if world.params.shards == 1 && self.dice.chance(30) { uids } else { vec![one] };
-        let max = self.dice.within(1..12) as u32;
+        let max_messages = self.dice.within(1..12) as u32;
         let wait_ms = if self.dice.chance(50) { self.dice.below(800) as u32 } else { 0 };
         let max_bytes = if self.dice.chance(20) { self.dice.within(100..2000) as u32 } else { 1 << 20 };
         let visibility_ms = if self.dice.chance(30) { self.dice.within(100..1500) as u32 } else { 0 };
-        self.ask_for(world, at, queue, partitions, (max, max_bytes, wait_ms, visibility_ms));
+        self.ask_for(world, at, Wanted { queue, partitions, max_messages, max_bytes, wait_ms, visibility_ms });
     }
 
-    /// Asks for messages: how many, how many bytes, how long to wait and for how long to lease.
-    pub(super) fn ask_for(
-        &mut self,
-        world: &mut World,
-        at: usize,
-        queue: usize,
-        partitions: Vec<u64>,
-        (max_messages, max_bytes, wait_ms, visibility_ms): (u32, u32, u32, u32),
-    ) {
-        let of = &self.truth.queues[queue];
-        let lease_ms = if visibility_ms == 0 { of.rules.visibility_ms } else { visibility_ms };
+    /// Asks for messages.
+    pub(super) fn ask_for(&mut self, world: &mut World, at: usize, wanted: Wanted) {
         let consumer = format!("consumer-{at}");
-        let uids = partitions.clone();
+        let Wanted { queue, partitions, max_messages, max_bytes, wait_ms, visibility_ms } = wanted.clone();
         let queue_uid = self.truth.queues[queue].uid;
-        let request =
-            ReceiveRequest { queue_uid, max_messages, max_bytes, wait_ms, visibility_ms, consumer: &consumer, partitions: List::of(&uids) };
-        let what = What::Receive { queue, partitions, lease_us: u64::from(lease_ms) * 1000 };
-        self.send(world, at, Kind::Receive, what, |out| request.encode(out));
+        let partitions = List::of(&partitions);
+        let request = ReceiveRequest { queue_uid, max_messages, max_bytes, wait_ms, visibility_ms, consumer: &consumer, partitions };
+        self.send(world, at, Kind::Receive, What::Receive(wanted), |out| request.encode(out));
     }
 
-    /// Some tokens of one queue. Mostly each is used once; some again, some late, and some never were.
+    /// Some tokens of one queue. Mostly each is used once; some again, some late, some with another queue, and some never were.
     fn settle(&mut self, world: &mut World, at: usize) {
         let Some(first) = self.some_held(at) else { return };
         let (queue, uid) = (first.0.0, first.0.1);
@@ -318,17 +394,41 @@ impl Workers {
                 wanted.push(other);
             }
         }
+        let other = self.some_other_queue(queue).filter(|_| self.dice.once_in(30));
         let mut list = Vec::with_capacity(wanted.len());
         for (place, lease) in wanted {
             let (action, wire, delay_ms, is_kept) = self.some_action(world);
+            if let Some(other) = other {
+                list.push(((other, place.1, place.2), lease, None, wire, delay_ms));
+                continue;
+            }
             let is_foreign = self.dice.once_in(50);
-            let lease = if is_foreign { FOREIGN_LEASE + self.dice.below(9) } else { lease };
+            let lease = if is_foreign { self.some_foreign_lease(queue, lease) } else { lease };
             if !is_kept && !is_foreign {
                 self.list[at].held.retain(|held| *held != (place, lease));
             }
             list.push((place, lease, (!is_foreign).then_some(action), wire, delay_ms));
         }
-        self.settle_all(world, at, queue, list);
+        self.settle_all(world, at, other.unwrap_or(queue), list);
+    }
+
+    /// Another queue of the same topic.
+    fn some_other_queue(&mut self, queue: usize) -> Option<usize> {
+        let topic = self.truth.queues[queue].topic;
+        let others: Vec<usize> =
+            self.live_queues().into_iter().filter(|other| *other != queue && self.truth.queues[*other].topic == topic).collect();
+        (!others.is_empty()).then(|| others[self.dice.below(others.len() as u64) as usize])
+    }
+
+    /// A lease that the queue never gave: a number beyond all that it gave, with the queue's own uid or without, or one that it gave with another uid. (The
+    /// low half of the uid stands in its upper half.)
+    fn some_foreign_lease(&mut self, queue: usize, lease: u64) -> u64 {
+        let of_queue = self.truth.queues[queue].uid << 32;
+        match self.dice.below(4) {
+            0 => FOREIGN_LEASE + self.dice.below(9),
+            1 => of_queue | (FOREIGN_LEASE + self.dice.below(9)),
+            _ => lease ^ ((1 + self.dice.below(7)) << 32),
+        }
     }
 
     /// What to do with a token: also what that is on the wire, its delay, and whether the token is used again all the same.
@@ -360,7 +460,7 @@ impl Workers {
         list: Vec<(Place, u64, Option<Action>, SettleAction, u32)>,
     ) {
         let (life, sent_us) = (world.life, world.now_us);
-        let rules = self.truth.queues[queue].rules;
+        let rules: Vec<Rules> = self.truth.queues[queue].rules_since(sent_us).copied().collect();
         let mut entries = Vec::with_capacity(list.len());
         let mut wire = Vec::with_capacity(list.len());
         for (place, lease, action, on_wire, delay_ms) in list {
@@ -368,7 +468,8 @@ impl Workers {
                 let token = self.truth.message_mut(place).token_mut(lease).expect("held");
                 let action = match action {
                     Action::Nack { due_utc_us } if delay_ms == DELAY_BY_POLICY => {
-                        Action::Nack { due_utc_us: due_utc_us + rules.retry_us_min(token.deliveries) as i64 }
+                        let delays = rules.iter().map(|rules| rules.retry_us_min(token.deliveries));
+                        Action::Nack { due_utc_us: due_utc_us + delays.min().unwrap_or(0) as i64 }
                     }
                     action => action,
                 };
@@ -416,10 +517,15 @@ impl Workers {
         let Some((queue, uid)) = self.some_part() else { return };
         let from = if self.dice.chance(50) { 0 } else { self.dice.below(self.truth.records.read_to(uid) + 1) };
         let states = [BrowseState::Any, BrowseState::Any, BrowseState::Leased, BrowseState::Dead, BrowseState::Delayed, BrowseState::Ready];
-        let state = states[self.dice.below(6) as usize];
         let max_messages = self.dice.within(1..400) as u32;
-        let request = BrowseRequest { queue_uid: self.truth.queues[queue].uid, partition_uid: uid, from, max_messages, state };
-        self.send(world, at, Kind::Browse, What::Browse { queue, uid, from, wanted: state }, |out| request.encode(out));
+        let wanted = states[self.dice.below(6) as usize];
+        self.look(world, at, Look { queue, uid, from, max_messages, wanted });
+    }
+
+    pub(super) fn look(&mut self, world: &mut World, at: usize, look: Look) {
+        let Look { queue, uid, from, max_messages, wanted } = look;
+        let request = BrowseRequest { queue_uid: self.truth.queues[queue].uid, partition_uid: uid, from, max_messages, state: wanted };
+        self.send(world, at, Kind::Browse, What::Browse(look), |out| request.encode(out));
     }
 
     fn delete(&mut self, world: &mut World, at: usize) {
@@ -427,10 +533,21 @@ impl Workers {
         let end = self.truth.records.read_to(uid);
         let offset = end.saturating_sub(1 + self.dice.below(20));
         let place = (queue, uid, offset);
-        self.truth.message_mut(place).delete_sent = true;
+        self.truth.message_mut(place).deletes += 1;
         let entries = [MessageAt { partition_uid: uid, offset }];
         let request = DeleteMessagesRequest { queue_uid: self.truth.queues[queue].uid, entries: List::of(&entries) };
         self.send(world, at, Kind::DeleteMessages, What::Delete { place }, |out| request.encode(out));
+    }
+
+    /// Trims a topic that has queues, mostly where all is settled.
+    fn trim(&mut self, world: &mut World, at: usize) {
+        let Some(uid) = self.some_partition(false) else { return };
+        let before = self.truth.records.read_to(uid).saturating_sub(self.dice.below(60));
+        self.truth.on_trim_sent(uid, before);
+        let entries = [TrimEntry { partition_uid: uid, before }];
+        self.send(world, at, Kind::TrimPartitions, What::Trim { uid, before }, |out| {
+            TrimPartitionsRequest { entries: List::of(&entries) }.encode(out)
+        });
     }
 
     fn purge(&mut self, world: &mut World, at: usize) {
@@ -450,7 +567,8 @@ impl Workers {
 
     pub(super) fn redrive_part(&mut self, world: &mut World, at: usize, queue: usize, uid: u64) {
         // One at a time: then its answer says until when it was carried out.
-        if self.truth.part_mut(queue, uid).redriven_until_us == u64::MAX {
+        let before_us = self.truth.part_mut(queue, uid).redriven_until_us;
+        if before_us == u64::MAX {
             return;
         }
         self.truth.part_mut(queue, uid).redriven_until_us = u64::MAX;
@@ -458,6 +576,6 @@ impl Workers {
         let partitions = [uid];
         let flags = RedriveFlags::default();
         let request = RedriveRequest { queue_uid: self.truth.queues[queue].uid, flags, max_messages, partitions: List::of(&partitions) };
-        self.send(world, at, Kind::Redrive, What::Redrive { queue, uid }, |out| request.encode(out));
+        self.send(world, at, Kind::Redrive, What::Redrive { queue, uid, max: max_messages, before_us }, |out| request.encode(out));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Not here: streams (`streams.rs`), what may be believed of what was read (`history.rs`).
 
-use super::clients::{Check, Clients, Pending};
+use super::Check;
+use super::clients::{Clients, Pending};
 use super::history::Ends;
 use super::totals::Event as Counted;
 use super::world::World;

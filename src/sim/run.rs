@@ -9,7 +9,7 @@ use super::node::Disk;
 use super::queue_work::Workers;
 use super::totals::{Event as Counted, Totals};
 use super::world::{Item, Seen, World};
-use super::{Dice, Params, Profile};
+use super::{Check, Dice, Params, Profile};
 use crate::mutants::Mutants;
 use std::collections::BTreeMap;
 
@@ -67,8 +67,6 @@ pub(super) struct Run {
     faults: Dice,
     events: u64,
 }
-
-pub(super) type Check = Result<(), String>;
 
 impl Run {
     pub(super) fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> Run {

@@ -5,7 +5,8 @@
 //!
 //! Not here: the check of records (`reading.rs`, `history.rs`).
 
-use super::clients::{Check, Clients, Pending};
+use super::Check;
+use super::clients::{Clients, Pending};
 use super::history::Ends;
 use super::totals::Event as Counted;
 use super::world::World;

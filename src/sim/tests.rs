@@ -27,6 +27,8 @@ fn seeds_that_once_failed_hold() {
         (Profile::Faults, 16, "the due time of a message that waits for another of its group"),
         (Profile::Faults, 126, "a state of queues that knew of a step's acks and not of its batches"),
         (Profile::Faults, 183, "messages whose batches one read did not give, settled"),
+        (Profile::Faults, 46, "messages that were trimmed under lease, ready for ever after a start"),
+        (Profile::Swarm, 35, "a look that showed what is beyond where it goes on"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");
     }

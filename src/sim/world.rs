@@ -13,7 +13,7 @@ use super::disk::{TEARS, Tear};
 use super::net::Conn;
 use super::node::{Node, Started};
 use super::totals::{Event as Counted, Totals};
-use super::{Dice, Params};
+use super::{Dice, Params, UTC_START_US};
 use crate::config::{DiskLevel, DiskSize};
 use crate::effects::{Effect, Event, Now, Outcome};
 use crate::ids::{ConnId, ShardId};
@@ -24,8 +24,6 @@ use std::collections::BTreeMap;
 use tramline_wire::frame::{self, Need};
 use tramline_wire::kind::Kind;
 
-/// UTC at the first start, in microseconds.
-const UTC_START_US: i64 = 1_700_000_000_000_000;
 /// A background turn at most this often, and how much it may do: the runtime's numbers.
 const TURN_EVERY_US: u64 = 1000;
 const TURN_BYTES: u64 = 4 << 20;
@@ -148,6 +146,8 @@ pub(super) struct World {
     pub(super) control_lost: bool,
     /// Faults are over.
     pub(super) quiet: bool,
+    /// No operation of the disk takes longer than usual.
+    pub(super) is_steady: bool,
 }
 
 impl World {
@@ -185,6 +185,7 @@ impl World {
             refused: None,
             control_lost: false,
             quiet: false,
+            is_steady: false,
         }
     }
 
@@ -425,7 +426,7 @@ impl World {
             _ => dice.within(20..500),
         };
         // Some take their time, so that the order of ends is not that of beginnings.
-        let took_us = if dice.once_in(20) { took_us * dice.within(2..20) } else { took_us };
+        let took_us = if dice.once_in(20) && !self.is_steady { took_us * dice.within(2..20) } else { took_us };
         let took_us = if self.now_us < self.slow_until_us { took_us * self.slow_factor } else { took_us };
         self.next_number += 1;
         let disk = &mut self.node.disks[shard];

@@ -1,7 +1,8 @@
 //! Collecting: batches for the shard itself, by offset. Whoever delivers messages of a queue, looks at what a queue has, or moves dead letters says which
 //! messages it needs and gets the batches that hold them, from memory or from the disk, as a fetch would.
 //!
-//! Invariants: a collection ends once, when each of its places is done or its budget is used up; what is not committed yet is waited for.
+//! Invariants: a collection ends once, when each of its places is done or its budget is used up; what is not committed yet is waited for. What is found is within
+//! the budget, or one batch.
 //!
 //! Not here: turns and reads (`sessions.rs`, `cursor.rs`).
 
@@ -75,6 +76,7 @@ enum Wanting {
 pub(super) struct Collecting {
     ticket: u64,
     left_bytes: usize,
+    has_found: bool,
     places: Vec<Place>,
 }
 
@@ -94,7 +96,7 @@ impl Collecting {
             cursors.push(cursor);
             places.push(Place { wants, found: CollectedPart { uid, ..CollectedPart::default() } });
         }
-        (Collecting { ticket, left_bytes: bytes_max, places }, cursors)
+        (Collecting { ticket, left_bytes: bytes_max, has_found: false, places }, cursors)
     }
 
     /// One cursor's turn; what it stopped at, if it is not over.
@@ -106,7 +108,10 @@ impl Collecting {
                 break;
             }
             match cursor.next(owner, reading) {
+                // The next one does not fit: nothing behind it is taken either, so that offsets keep their order.
+                Next::Batch { bytes, .. } if self.has_found && bytes.len() > self.left_bytes => self.left_bytes = 0,
                 Next::Batch { bytes, end_offset } => {
+                    self.has_found = true;
                     self.left_bytes = self.left_bytes.saturating_sub(bytes.len());
                     let base_offset = BatchView::parse(bytes.as_slice()).map_or(cursor.offset, |view| view.base_offset());
                     place.found.batches.push(CollectedBatch { base_offset, end_offset, bytes });

@@ -9,9 +9,14 @@ pub const RECORD_BYTES: usize = 1024;
 /// Bytes a batch may have at most.
 pub const BATCH_BYTES: u32 = 64 * 1024;
 
+/// UTC microseconds.
+pub fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
+
 /// A batch of as many 1 KiB records as `batch_bytes` holds, at least one; the content depends on `seed` and does not compress.
 pub fn batch(batch_bytes: u32, seed: u64) -> Result<Vec<u8>, BenchError> {
-    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+    let now_us = now_us();
     let mut builder = BatchBuilder::new(Limits { batch_bytes_max: batch_bytes, ..Limits::default() });
     let mut values = Values::new(seed);
     loop {

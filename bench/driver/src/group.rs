@@ -5,13 +5,14 @@
 //!
 //! All members share one thread and one core, so their round is part of what is measured.
 
+use crate::batches::now_us;
 use crate::error::BenchError;
 use crate::measures::Measure;
 use crate::runs::{Pair, Runs};
 use crate::target;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tramline_client::{Client, Config, GroupConfig, GroupConsumer, ProducerConfig, Record};
 
 const TOPIC: &str = "shared";
@@ -107,11 +108,6 @@ impl Group {
         }
         Ok(start.elapsed())
     }
-}
-
-/// UTC microseconds.
-pub fn now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
 fn longest_pause(address: &str) -> Result<Duration, BenchError> {

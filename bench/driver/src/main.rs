@@ -27,6 +27,7 @@ mod limits;
 mod many;
 mod measures;
 mod node;
+mod outbox;
 mod outcome;
 mod produce;
 mod queue;

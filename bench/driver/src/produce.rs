@@ -7,14 +7,12 @@
 use crate::batches;
 use crate::error::BenchError;
 use crate::hot_socket::HotSocket;
+use crate::outbox::{Outbox, check_produced};
 use crate::stats::{Quantiles, histogram, quantiles};
 use crate::target::Target;
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::time::{Duration, Instant};
-use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
-use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +34,8 @@ pub struct Throughput {
 
 /// Distinct batches that are sent in turn. Together they stay within a core's own cache, as the limits' one chunk does.
 const DISTINCT: u64 = 8;
-/// Bytes in one vectored write, as the limits' stream, and frames at most.
+/// Bytes in one vectored write, as the limits' stream.
 const WRITE_BYTES: usize = 256 << 10;
-const FRAMES_PER_WRITE: usize = 32;
 
 /// Sends batches of `batch_bytes` to the target's partitions in turn, `window` requests in flight, one batch per request. Every partition has
 /// to have received something.
@@ -95,7 +92,7 @@ pub struct Rate {
 /// and has to be short.
 pub fn open_loop(target: &Target, rate: Rate, mut beside: impl FnMut() -> Result<(), BenchError>) -> Result<Quantiles, BenchError> {
     let mut pump = Pump::new(target, rate.batch_bytes)?;
-    let interval = Duration::from_secs_f64(pump.batches[0].len() as f64 / (rate.gbps * 1e9));
+    let interval = Duration::from_secs_f64(pump.outbox.batch_len(0) as f64 / (rate.gbps * 1e9));
     let mut histogram = histogram();
     let start = Instant::now();
     let (counted_from, end) = (start + rate.time / 5, start + rate.time);
@@ -115,15 +112,6 @@ pub fn open_loop(target: &Target, rate: Rate, mut beside: impl FnMut() -> Result
         beside()?;
     }
     Ok(quantiles(&histogram))
-}
-
-/// One frame on its way out.
-#[derive(Debug)]
-struct Outgoing {
-    head: Vec<u8>,
-    batch: usize,
-    /// Bytes of head and batch that the kernel has.
-    sent: usize,
 }
 
 /// A request that waits for its reply.
@@ -148,9 +136,7 @@ struct Ack {
 struct Pump<'a> {
     target: &'a Target,
     socket: HotSocket,
-    batches: Vec<Vec<u8>>,
-    outgoing: VecDeque<Outgoing>,
-    spare_heads: Vec<Vec<u8>>,
+    outbox: Outbox,
     /// In the order of sending; replies may come in any order, but mostly come in this one.
     waiting: VecDeque<Waiting>,
     /// Acknowledged batches per partition.
@@ -163,9 +149,7 @@ impl<'a> Pump<'a> {
         Ok(Pump {
             target,
             socket: HotSocket::connect(&target.address)?,
-            batches: (1..=DISTINCT).map(|seed| batches::batch(batch_bytes, seed)).collect::<Result<_, _>>()?,
-            outgoing: VecDeque::new(),
-            spare_heads: Vec::new(),
+            outbox: Outbox::new((1..=DISTINCT).map(|seed| batches::batch(batch_bytes, seed)).collect::<Result<_, _>>()?, WRITE_BYTES),
             waiting: VecDeque::new(),
             acks: vec![0; target.uids.len()],
             next: 0,
@@ -182,69 +166,23 @@ impl<'a> Pump<'a> {
 
     /// Makes one request, whose time began at `since`.
     fn push(&mut self, since: Instant) -> Result<(), BenchError> {
-        let batch = self.next % self.batches.len();
         let partition = self.next % self.target.uids.len();
+        let bytes = self.outbox.batch_len(self.next);
+        let correlation = self.outbox.push(&mut self.socket, self.target.uids[partition], self.next)?;
         self.next += 1;
-        let bytes = self.batches[batch].len();
-        let entry = ProduceEntry { partition_uid: self.target.uids[partition], batch_len: bytes as u32 };
-        let mut head = self.spare_heads.pop().unwrap_or_default();
-        head.clear();
-        let correlation = self.socket.request(&mut head, Kind::Produce, bytes, |out| {
-            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 10_000);
-            writer.push(out, &entry);
-            writer.finish(out);
-        })?;
-        self.outgoing.push_back(Outgoing { head, batch, sent: 0 });
         self.waiting.push_back(Waiting { correlation, since, partition, bytes: bytes as u64 });
         Ok(())
     }
 
     /// Hands the kernel as much as it takes.
     fn send(&mut self) -> Result<(), BenchError> {
-        while !self.outgoing.is_empty() {
-            let mut parts = [IoSlice::new(&[]); 2 * FRAMES_PER_WRITE];
-            let mut used = 0;
-            let frames = (WRITE_BYTES / self.batches[0].len()).clamp(1, FRAMES_PER_WRITE);
-            for frame in self.outgoing.iter().take(frames) {
-                let batch = &self.batches[frame.batch];
-                if frame.sent < frame.head.len() {
-                    parts[used] = IoSlice::new(&frame.head[frame.sent..]);
-                    used += 1;
-                }
-                parts[used] = IoSlice::new(&batch[frame.sent.saturating_sub(frame.head.len())..]);
-                used += 1;
-            }
-            let mut sent = self.socket.send_some(&parts[..used])?;
-            if sent == 0 {
-                return Ok(());
-            }
-            while sent > 0 {
-                let Some(frame) = self.outgoing.front_mut() else { break };
-                let left = frame.head.len() + self.batches[frame.batch].len() - frame.sent;
-                if sent < left {
-                    frame.sent += sent;
-                    break;
-                }
-                sent -= left;
-                if let Some(done) = self.outgoing.pop_front() {
-                    self.spare_heads.push(done.head);
-                }
-            }
-        }
-        Ok(())
+        self.outbox.send(&mut self.socket)
     }
 
     /// The next acknowledgement, if it is there.
     fn receive(&mut self) -> Result<Option<Ack>, BenchError> {
         let Some(frame) = self.socket.poll_frame()? else { return Ok(None) };
-        let reply = ProduceReply::decode(frame.meta).map_err(|e| BenchError::Wrong(e.to_string()))?;
-        let result = reply.results.iter().next().ok_or_else(|| BenchError::Wrong("a produce reply without a result".to_owned()))?;
-        if !result.error.is_ok() {
-            return Err(BenchError::Refused(result.error, "a batch of the throughput run".to_owned()));
-        }
-        if reply.level_reached < Level::Durable {
-            return Err(BenchError::Wrong(format!("a batch was acknowledged at level {} only", reply.level_reached)));
-        }
+        let result = check_produced(&frame, Level::Durable)?;
         let correlation = frame.header.correlation;
         let at = self.waiting.iter().position(|waiting| waiting.correlation == correlation);
         let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) else {

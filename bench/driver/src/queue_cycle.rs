@@ -11,20 +11,20 @@
 use crate::batches::{self, RECORD_BYTES};
 use crate::error::BenchError;
 use crate::hot_socket::HotSocket;
+use crate::many::keeps;
 use crate::measures::{Figure, Measure};
+use crate::outbox::{Outbox, check_produced};
 use crate::produce::{self, Until};
 use crate::queue::{self, Message, Queue};
 use crate::runs::{Pair, RETENTION_BYTES, Runs};
 use crate::stats::{histogram, quantiles};
 use crate::target::{self, Target};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 use tramline_wire::batch::{BATCH_HEADER_BYTES, INDEX_ENTRY_BYTES};
 use tramline_wire::frame::Frame;
-use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
-use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
 
 /// Records of a batch, and messages of a receive and of a settle.
 const RECORDS: u32 = 64;
@@ -34,8 +34,8 @@ const QUEUES: u32 = 1000;
 const DISTINCT: u64 = 8;
 /// How long a receive waits for what another round sent.
 const WAIT_MS: u32 = 1000;
-/// Frames of one vectored write.
-const FRAMES_PER_WRITE: usize = 4;
+/// Bytes in one vectored write, as on the plain side.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// Bytes of a batch of [`RECORDS`] records.
 const fn batch_bytes() -> u32 {
@@ -82,7 +82,7 @@ struct Made {
 }
 
 fn make(address: &str, name: &str, count: u32) -> Result<Made, BenchError> {
-    let keeps = [("retention.bytes", (RETENTION_BYTES / u64::from(count)).to_string())];
+    let keeps = keeps(RETENTION_BYTES, count);
     let mut made = Made { topics: Vec::new(), queues: Vec::new() };
     for number in 0..count {
         let topic = target::create(address, &format!("{name}-{number}"), 1, &keeps)?;
@@ -150,23 +150,13 @@ struct Done {
     rounds: Vec<Duration>,
 }
 
-/// A frame on its way out: its head, and which batch follows.
-#[derive(Debug)]
-struct Outgoing {
-    head: Vec<u8>,
-    batch: usize,
-    sent: usize,
-}
-
 struct Rounds<'a> {
     queues: &'a [Queue],
     /// Sends records.
     sender: HotSocket,
     /// Receives and acknowledges.
     receiver: HotSocket,
-    batches: Vec<Vec<u8>>,
-    outgoing: VecDeque<Outgoing>,
-    spare_heads: Vec<Vec<u8>>,
+    outbox: Outbox,
     /// What waits to be written to the receiver's connection.
     requests: Vec<u8>,
     sends: BTreeMap<u64, Round>,
@@ -188,9 +178,7 @@ impl<'a> Rounds<'a> {
             queues,
             sender: HotSocket::connect(address)?,
             receiver: HotSocket::connect(address)?,
-            batches,
-            outgoing: VecDeque::new(),
-            spare_heads: Vec::new(),
+            outbox: Outbox::new(batches, WRITE_BYTES),
             requests: Vec::new(),
             sends: BTreeMap::new(),
             receives: BTreeMap::new(),
@@ -212,18 +200,8 @@ impl<'a> Rounds<'a> {
 
     /// Makes the request with which a round begins.
     fn send(&mut self, round: Round) -> Result<(), BenchError> {
-        let batch = self.next % self.batches.len();
-        let bytes = self.batches[batch].len();
-        let mut head = self.spare_heads.pop().unwrap_or_default();
-        head.clear();
-        let entry = ProduceEntry { partition_uid: self.queues[round.queue].partition, batch_len: bytes as u32 };
-        let correlation = self.sender.request(&mut head, Kind::Produce, bytes, |out| {
-            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 10_000);
-            writer.push(out, &entry);
-            writer.finish(out);
-        })?;
+        let correlation = self.outbox.push(&mut self.sender, self.queues[round.queue].partition, self.next)?;
         self.sent[round.queue] += u64::from(RECORDS);
-        self.outgoing.push_back(Outgoing { head, batch, sent: 0 });
         self.sends.insert(correlation, round);
         Ok(())
     }
@@ -245,39 +223,12 @@ impl<'a> Rounds<'a> {
             }
             self.requests.drain(..sent);
         }
-        while !self.outgoing.is_empty() {
-            let mut parts = [IoSlice::new(&[]); 2 * FRAMES_PER_WRITE];
-            let mut used = 0;
-            for frame in self.outgoing.iter().take(FRAMES_PER_WRITE) {
-                let batch = &self.batches[frame.batch];
-                if frame.sent < frame.head.len() {
-                    parts[used] = IoSlice::new(&frame.head[frame.sent..]);
-                    used += 1;
-                }
-                parts[used] = IoSlice::new(&batch[frame.sent.saturating_sub(frame.head.len())..]);
-                used += 1;
-            }
-            let mut sent = self.sender.send_some(&parts[..used])?;
-            if sent == 0 {
-                return Ok(());
-            }
-            while sent > 0 {
-                let Some(frame) = self.outgoing.front_mut() else { break };
-                let left = frame.head.len() + self.batches[frame.batch].len() - frame.sent;
-                frame.sent += sent.min(left);
-                if sent < left {
-                    break;
-                }
-                sent -= left;
-                self.spare_heads.extend(self.outgoing.pop_front().map(|frame| frame.head));
-            }
-        }
-        Ok(())
+        self.outbox.send(&mut self.sender)
     }
 
     fn take_sent(&mut self) -> Result<(), BenchError> {
         let Some(frame) = self.sender.poll_frame()? else { return Ok(()) };
-        check_produced(&frame)?;
+        check_produced(&frame, Level::Durable)?;
         let round = known(self.sends.remove(&frame.header.correlation), &frame)?;
         self.receive(round)
     }
@@ -329,17 +280,4 @@ impl<'a> Rounds<'a> {
 
 fn known(round: Option<Round>, frame: &Frame<'_>) -> Result<Round, BenchError> {
     round.ok_or_else(|| BenchError::Wrong(format!("a reply to request {}, which is not under way", frame.header.correlation)))
-}
-
-/// A produce reply's one result has to be durable.
-pub fn check_produced(frame: &Frame<'_>) -> Result<(), BenchError> {
-    let reply = ProduceReply::decode(frame.meta).map_err(|e| BenchError::Wrong(e.to_string()))?;
-    let result = reply.results.iter().next().ok_or_else(|| BenchError::Wrong("a produce reply without a result".to_owned()))?;
-    if !result.error.is_ok() {
-        return Err(BenchError::Refused(result.error, "a batch for a queue".to_owned()));
-    }
-    if reply.level_reached < Level::Durable {
-        return Err(BenchError::Wrong(format!("a batch was acknowledged at level {} only", reply.level_reached)));
-    }
-    Ok(())
 }

@@ -9,9 +9,10 @@ use crate::batches;
 use crate::error::BenchError;
 use crate::fetch::{CREDIT_BYTES, take_frame};
 use crate::hot_socket::HotSocket;
+use crate::many::keeps;
 use crate::measures::{Figure, Measure};
+use crate::outbox::{check_produced, produce_head};
 use crate::queue::{self, Queue};
-use crate::queue_cycle::check_produced;
 use crate::runs::{Pair, RETENTION_BYTES, Runs};
 use crate::stats::{histogram, quantiles};
 use crate::target::{self, Target};
@@ -19,7 +20,6 @@ use std::time::{Duration, Instant};
 use tramline_wire::fetch::{FetchCreditRequest, FetchEntry, FetchMode, FetchRequestWriter};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
-use tramline_wire::produce::{ProduceEntry, ProduceRequestWriter};
 
 /// How long a receive waits: far longer than a record takes.
 const WAIT_MS: u32 = 10_000;
@@ -28,7 +28,7 @@ impl Runs {
     /// The queue's consumer against the stream's.
     pub fn queue_receive_latency(&mut self, measure: Measure, plain: &Target) -> Result<Vec<Pair>, BenchError> {
         let address = self.broker.address.clone();
-        let topic = target::create(&address, "bench-queue-latency", 1, &[("retention.bytes", RETENTION_BYTES.to_string())])?;
+        let topic = target::create(&address, "bench-queue-latency", 1, &keeps(RETENTION_BYTES, 1))?;
         let queue = queue::create(&topic, &[])?;
         let time = self.time;
         let pairs = self.alternate(measure, |_| streamed(plain, time), |_| received(&topic, &queue, time))?;
@@ -52,12 +52,7 @@ impl Sender {
 
     fn send(&mut self) -> Result<Instant, BenchError> {
         self.request.clear();
-        let entry = ProduceEntry { partition_uid: self.uid, batch_len: self.batch.len() as u32 };
-        self.socket.request(&mut self.request, Kind::Produce, self.batch.len(), |out| {
-            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 10_000);
-            writer.push(out, &entry);
-            writer.finish(out);
-        })?;
+        produce_head(&mut self.socket, &mut self.request, self.uid, self.batch.len())?;
         self.request.extend_from_slice(&self.batch);
         let since = Instant::now();
         self.socket.send_all(&self.request)?;
@@ -67,7 +62,7 @@ impl Sender {
     /// Whether the acknowledgement is here.
     fn is_acknowledged(&mut self) -> Result<bool, BenchError> {
         match self.socket.poll_frame()? {
-            Some(frame) => check_produced(&frame).map(|()| true),
+            Some(frame) => check_produced(&frame, Level::Durable).map(|_| true),
             None => Ok(false),
         }
     }

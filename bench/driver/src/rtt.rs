@@ -3,6 +3,7 @@
 
 use crate::batches;
 use crate::error::BenchError;
+use crate::outbox::{check_produced, produce_meta};
 use crate::stats::{Quantiles, histogram, quantiles};
 use crate::target::Target;
 use std::time::{Duration, Instant};
@@ -10,7 +11,6 @@ use tramline_client::{Client, Config, ProducerConfig, RawConn, Record};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
-use tramline_wire::produce::{ProduceEntry, ProduceReply, ProduceRequestWriter};
 
 const REPLY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,11 +52,8 @@ pub fn produce_round_trips(target: &Target, level: Level, time: Duration) -> Res
     let config = Config { client_name: "tramline-bench".to_owned(), busy_poll: true, ..Config::new(&target.address) };
     let mut conn = RawConn::open(&target.address, &config)?;
     let batch = batches::single(7)?;
-    let uid = target.uids[0];
     let mut meta = Vec::new();
-    let mut writer = ProduceRequestWriter::begin(&mut meta, level, 10_000);
-    writer.push(&mut meta, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
-    writer.finish(&mut meta);
+    produce_meta(&mut meta, level, target.uids[0], batch.len());
     let mut histogram = histogram();
     let mut expected = None;
     let start = Instant::now();
@@ -70,16 +67,9 @@ pub fn produce_round_trips(target: &Target, level: Level, time: Duration) -> Res
             let body = ErrorBody::decode(frame.meta).map_err(|e| BenchError::Wrong(e.to_string()))?;
             return Err(BenchError::Refused(body.code().unwrap_or(ErrorCode::Internal), body.message.to_owned()));
         }
-        let reply = ProduceReply::decode(frame.meta).map_err(|e| BenchError::Wrong(e.to_string()))?;
-        let result = reply.results.iter().next().ok_or_else(|| BenchError::Wrong("a produce reply without a result".to_owned()))?;
-        if !result.error.is_ok() {
-            return Err(BenchError::Refused(result.error, "a record of the round trip".to_owned()));
-        }
-        if frame.header.correlation != correlation
-            || reply.level_reached < level
-            || expected.is_some_and(|offset| offset != result.base_offset)
-        {
-            return Err(BenchError::Wrong(format!("reply {result:?} at level {} to request {correlation}", reply.level_reached)));
+        let result = check_produced(&frame, level)?;
+        if frame.header.correlation != correlation || expected.is_some_and(|offset| offset != result.base_offset) {
+            return Err(BenchError::Wrong(format!("reply {result:?} to request {correlation}")));
         }
         expected = Some(result.base_offset + 1);
         if now - start > time / 5 {

@@ -10,6 +10,7 @@ use crate::contention::{UNDISTURBED_SHARE, Watch};
 use crate::distance::{BETWEEN, Looks, look};
 use crate::error::{BenchError, io_error};
 use crate::limits::Limits;
+use crate::many::keeps;
 use crate::measures::{Figure, Goal, Measure};
 use crate::produce::{self, Until};
 use crate::target::{self, Target};
@@ -226,8 +227,8 @@ impl Runs {
         let address = self.broker.address.clone();
         // What is read again has to stay; what is only written shall be dropped, so that space is used again as in steady state.
         let kept = matches!(measure, Measure::TailFetchThroughput | Measure::ColdFetchThroughput | Measure::ReplayDisturbanceP99);
-        let settings: &[(&str, String)] = if kept { &[] } else { &[("retention.bytes", RETENTION_BYTES.to_string())] };
-        let target = target::create(&address, &topic, 1, settings)?;
+        let settings = keeps(RETENTION_BYTES, 1);
+        let target = target::create(&address, &topic, 1, if kept { &[] } else { &settings })?;
         let pairs = match measure {
             Measure::ProduceLeaderRtt => self.interleave(measure, |_, time| {
                 let latency = rtt::producer_round_trips(&target, &topic, Level::Leader, time)?;
@@ -425,8 +426,7 @@ impl Runs {
     /// Over one partition, over a thousand, over one, ...
     fn partitions(&mut self, measure: Measure, one: &Target) -> Result<Vec<Pair>, BenchError> {
         let address = self.broker.address.clone();
-        let many =
-            target::create(&address, "bench-partitions-1000-many", 1000, &[("retention.bytes", (RETENTION_BYTES / 1000).to_string())])?;
+        let many = target::create(&address, "bench-partitions-1000-many", 1000, &keeps(RETENTION_BYTES, 1000))?;
         let run = |target: &Target, runs: &Runs| write(target, runs.window, runs.time);
         let pairs = self.alternate(measure, |runs| run(one, runs), |runs| run(&many, runs))?;
         target::delete(&address, &many)?;

@@ -383,6 +383,8 @@ impl Shard {
         self.queues.parts.insert(key, here);
         self.queues.by_partition.entry(key.1).or_default().push(key.0);
         self.queues.behind.insert(key);
+        // What was trimmed is settled without a note: of what the part remembers, a start finds out by the partition's start.
+        self.queues.untidy.insert(key);
         self.queues.say(key, begin.into_iter().collect());
         self.queues.refresh(now, key);
         self.hold(key.1);

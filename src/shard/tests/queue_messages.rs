@@ -536,3 +536,22 @@ fn a_state_that_a_checkpoint_covers_is_found_again() {
     assert_eq!(offsets(&got), offsets(&held[20..]));
     assert!(got.iter().all(|got| got.deliveries == 2));
 }
+
+/// What a receiver allows is more than one batch, and less than two; and less than one.
+#[test]
+fn a_reply_is_within_the_bytes_that_were_asked_for_or_one_batch() {
+    let (mut world, queue, uid) = a_queue(&[]);
+    let uids = [uid];
+    for _ in 0..4 {
+        send(&mut world, uid, &[&[7; 500]]);
+    }
+    for (max_bytes, expected) in [(1, 1), (900, 1), (1 << 20, 2)] {
+        let asked = world.request(Kind::Receive, &[], |out| {
+            let partitions = List::of(&uids);
+            ReceiveRequest { queue_uid: queue, max_messages: 10, max_bytes, wait_ms: 0, visibility_ms: 0, consumer: "w", partitions }
+                .encode(out)
+        });
+        world.settle();
+        assert_eq!(taken(&mut world, asked).expect("there is something").len(), expected, "{max_bytes}");
+    }
+}

@@ -1,13 +1,15 @@
 //! Trims against a whole shard: when they are answered, what they take, and that no crash brings it back.
 
+use super::queue_messages::{create_queue, receive};
 use super::world::{World, produce_results};
-use crate::sim::{Dice, TEARS};
+use crate::sim::{Dice, TEARS, Tear};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchCreditRequest, FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 use tramline_wire::offsets::{ListOffsetsReply, ListOffsetsRequest, OffsetQuery};
 use tramline_wire::prim::List;
+use tramline_wire::queue::{BrowseReply, BrowseRequest, BrowseState, QueueStart};
 use tramline_wire::topics::DeleteTopicRequest;
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
@@ -75,6 +77,30 @@ fn a_trim_is_answered_and_seen_when_it_is_durable_and_not_before() {
     assert_eq!(world.read(uid, 0).0.keys().copied().collect::<Vec<_>>(), (6..12).collect::<Vec<_>>());
     assert_eq!(trim(&mut world, &[(uid, 6), (uid, 0)]), [(ErrorCode::Ok, 6, 12); 2], "below the start there is nothing to do");
     assert!(world.disk.under_way.is_empty());
+}
+
+/// The leases of what was trimmed are in the log, and that it is settled is not.
+#[test]
+fn what_is_trimmed_is_in_no_queue_any_more_also_after_a_crash() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let queue_uid = create_queue(&mut world, "q", "t", QueueStart::Earliest, &[]);
+    fill(&mut world, uid, 3, 1);
+    assert_eq!(receive(&mut world, queue_uid, &[uid], 10).len(), 3);
+    assert_eq!(trim(&mut world, &[(uid, 2)]), [(ErrorCode::Ok, 2, 3)]);
+    let seen = |world: &mut World| {
+        world.turn();
+        let request = BrowseRequest { queue_uid, partition_uid: uid, from: 0, max_messages: 10, state: BrowseState::Any };
+        world.request(Kind::Browse, &[], |out| request.encode(out));
+        world.settle();
+        let (_, meta, _) = world.reply_ok();
+        BrowseReply::decode(&meta).unwrap().messages.iter().map(|message| message.offset).collect::<Vec<u64>>()
+    };
+    assert_eq!(seen(&mut world), [2]);
+    let mut world = world.crash(Tear::Nothing, &mut Dice(1));
+    world.settle();
+    assert_eq!(seen(&mut world), [2]);
 }
 
 #[test]

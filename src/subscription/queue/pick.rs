@@ -358,7 +358,8 @@ impl Part {
         let mut cells = self.cells.iter_from(from).peekable();
         for _ in 0..LOOKED_AT_MAX {
             let fresh_at = fresh.peek().map_or(u64::MAX, |range| range.start.max(next));
-            let cell_at = cells.peek().map_or(u64::MAX, |(offset, _)| *offset);
+            // What was leased before a start and is not looked at again yet is shown when it is, with what lies before it.
+            let cell_at = cells.peek().map(|(offset, _)| *offset).filter(|offset| *offset < self.looked_to).unwrap_or(u64::MAX);
             let seen = if fresh_at == u64::MAX && cell_at == u64::MAX {
                 return (self.looked_to.max(from), true);
             } else if fresh_at < cell_at {
@@ -392,4 +393,26 @@ impl Part {
 /// When something is due that is to wait for so long, UTC microseconds; 0 for at once.
 fn due_at(now: Now, delay_us: u64) -> u64 {
     if delay_us == 0 { 0 } else { (now.utc_us.max(0) as u64).saturating_add(delay_us) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_shows_nothing_beyond_where_it_goes_on() {
+        let now = Now { mono_us: 1_000_000, utc_us: 1_800_000_000_000_000 };
+        let mut part = Part::default();
+        part.apply(Some(now), &QueueNote { at_us: i64::MIN, ..QueueNote::new(Kind::Begin, 0) });
+        // As a start finds it in the log, before it looks at the message again.
+        part.apply(Some(now), &QueueNote { deliveries: 1, number: 1, ms: 30_000, text: (*b"w").into(), ..QueueNote::new(Kind::Lease, 5) });
+        let look = |part: &Part| {
+            let mut seen = Vec::new();
+            let told = part.browse(0, 10, |_| true, |message| seen.push(message.offset));
+            (told, seen)
+        };
+        assert_eq!(look(&part), ((0, true), vec![]));
+        part.apply(None, &QueueNote { number: 2, at_us: i64::MIN, ..QueueNote::new(Kind::Looked, 6) });
+        assert_eq!(look(&part), ((6, true), vec![5]));
+    }
 }
