@@ -47,7 +47,10 @@ pub(crate) fn collect<H, T>(
 mod tests {
     use super::*;
 
-    fn run(pages: &[(u64, &[u32], bool)]) -> (Result<(u64, Vec<u32>), Error>, Vec<Option<u32>>) {
+    type Collected = Result<(u64, Vec<u32>), Error>;
+
+    /// What came of it, and behind which items was asked.
+    fn run(pages: &[(u64, &[u32], bool)]) -> (Collected, Vec<Option<u32>>) {
         let mut asked = Vec::new();
         let mut next = pages.iter();
         let got = collect(
