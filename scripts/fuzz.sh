@@ -8,7 +8,7 @@
 # twice with other targets to use two processors. Inputs that reach something new are kept in DIR/corpus/TARGET (not in the repository) and
 # begun with the next time.
 #
-# Targets: frame batch metas (the protocol), recovery manifest footers control (the disk).
+# Targets: frame batch metas node (the protocols), recovery manifest footers control (the disk).
 # Exit code 0: nothing found; 1: something was found (the path of the input is the last line); 2: usage.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,7 +18,7 @@ PIECE_SECONDS=60   # of wall clock: after each, one line of progress
 PIECES_PER_MINUTE=20 # bound of the wall clock where the processor goes to others: 20 minutes for one
 INPUT_SECONDS="${INPUT_SECONDS:-20}" # one input may take that long, by the clock on the wall: a loop otherwise
 MALLOC_MB=64       # one allocation may be that large: all inputs are far below, so more is a declared length that was believed
-WIRE="frame batch metas"
+WIRE="frame batch metas node"
 DISK="recovery manifest footers control"
 
 usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }

@@ -218,24 +218,34 @@ impl<'a> ErrorBody<'a> {
     }
     /// Appends the body. A message above [`crate::prim::MESSAGE_BYTES_MAX`] is cut at a character.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.code.to_le_bytes());
-        out.push(self.retriable as u8);
-        out.push(0);
-        put_str_cut(out, self.message);
-        put_str_cut(out, self.next);
+        self.write(out);
     }
     /// Reads a body; refuses trailing bytes.
     pub fn decode(meta: &'a [u8]) -> Result<ErrorBody<'a>, DecodeError> {
         let mut from = Reader::new(meta);
+        let body = ErrorBody::read(&mut from)?;
+        from.finish()?;
+        Ok(body)
+    }
+}
+
+impl<'a> Item<'a> for ErrorBody<'a> {
+    const BYTES_MIN: usize = 8;
+    fn read(from: &mut Reader<'a>) -> Result<ErrorBody<'a>, DecodeError> {
         let code = from.u16()?;
         let retriable = match from.u8()? {
             0 => false,
             1 => true,
             other => return Err(DecodeError::UnknownValue { what: "retriable", value: other as u64, code: ErrorCode::Malformed }),
         };
-        Zero::<1>::read(&mut from)?;
-        let body = ErrorBody { code, retriable, message: from.str()?, next: from.str()? };
-        from.finish()?;
-        Ok(body)
+        Zero::<1>::read(from)?;
+        Ok(ErrorBody { code, retriable, message: from.str()?, next: from.str()? })
+    }
+    fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.code.to_le_bytes());
+        to.push(self.retriable as u8);
+        to.push(0);
+        put_str_cut(to, self.message);
+        put_str_cut(to, self.next);
     }
 }

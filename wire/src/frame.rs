@@ -8,7 +8,10 @@
 //! Invariants: lengths are compared with the limits as soon as the header is there; the payload's length is believed
 //! (asked for) only after the checksum over header and meta was right; nothing is allocated by a declared length.
 //! An unknown kind is not a frame error: the frame is whole and can be refused with its correlation.
-//! Not here: sockets, bodies.
+//!
+//! Frames between nodes ([`crate::node`]) have the same layout, another magic, and a number where a request has its correlation: what is common
+//! to both is written here, once, for a `Dialect`.
+//! Not here: sockets, bodies, what else a node asks of a frame.
 
 use crate::error::{ErrorBody, ErrorCode};
 use crate::kind::Kind;
@@ -43,6 +46,17 @@ const AT_PAYLOAD_LEN: usize = 20;
 const AT_RESERVED: usize = 24;
 const AT_CRC: usize = 28;
 const _: () = assert!(AT_CRC + 4 == HEADER_BYTES && AT_RESERVED + 4 == AT_CRC);
+
+/// In what the frames of two protocols differ. A constant at every use, and everything that takes one is inlined: it costs no look-up.
+#[derive(Clone, Copy)]
+pub(crate) struct Dialect {
+    /// First bytes of every frame.
+    pub(crate) magic: [u8; 4],
+    /// All flags with a meaning.
+    pub(crate) flags_known: u16,
+}
+
+const CLIENTS: Dialect = Dialect { magic: MAGIC, flags_known: FLAGS_KNOWN };
 
 /// What a receiver accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,11 +193,16 @@ impl FrameHeader {
     /// Reads a header and checks magic, flags and the reserved field; lengths and checksum are the caller's.
     #[inline]
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<FrameHeader, FrameError> {
+        FrameHeader::decode_as(bytes, &CLIENTS)
+    }
+
+    #[inline(always)]
+    fn decode_as(bytes: &[u8; HEADER_BYTES], dialect: &Dialect) -> Result<FrameHeader, FrameError> {
         let header = FrameHeader::decode_unchecked(bytes);
-        if bytes[..4] != MAGIC {
+        if bytes[..4] != dialect.magic {
             return Err(FrameError::BadMagic([bytes[0], bytes[1], bytes[2], bytes[3]]));
         }
-        if header.flags & !FLAGS_KNOWN != 0 {
+        if header.flags & !dialect.flags_known != 0 {
             return Err(FrameError::UnknownFlags(header.flags));
         }
         match u32_at(bytes, AT_RESERVED) {
@@ -206,8 +225,13 @@ impl FrameHeader {
 
     /// The header's bytes, with `self.crc` as it is.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        self.encode_as(&CLIENTS)
+    }
+
+    #[inline(always)]
+    fn encode_as(&self, dialect: &Dialect) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[..4].copy_from_slice(&dialect.magic);
         bytes[AT_KIND] = self.kind;
         bytes[AT_VERSION] = self.version;
         bytes[AT_FLAGS..AT_CORRELATION].copy_from_slice(&self.flags.to_le_bytes());
@@ -282,25 +306,37 @@ pub enum Need<'a> {
 /// Looks for a frame at the start of `bytes`.
 #[inline]
 pub fn peek<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Need<'a>, FrameError> {
+    peek_as(bytes, limits, &CLIENTS, |_| Ok(()))
+}
+
+/// The same for any dialect. `accept` sees the header once its checksum is right, before the payload is asked for.
+#[inline(always)]
+pub(crate) fn peek_as<'a, E: From<FrameError>>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    dialect: &Dialect,
+    accept: impl FnOnce(&FrameHeader) -> Result<(), E>,
+) -> Result<Need<'a>, E> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         // A wrong magic is refused as early as it shows: a stranger speaking another protocol may never send 32 bytes.
-        let seen = bytes.len().min(MAGIC.len());
-        if bytes[..seen] != MAGIC[..seen] {
+        let seen = bytes.len().min(dialect.magic.len());
+        if bytes[..seen] != dialect.magic[..seen] {
             let mut found = [0; 4];
             found[..seen].copy_from_slice(&bytes[..seen]);
-            return Err(FrameError::BadMagic(found));
+            return Err(FrameError::BadMagic(found).into());
         }
         return Ok(Need::More(HEADER_BYTES));
     };
-    let header = FrameHeader::decode(head)?;
+    let header = FrameHeader::decode_as(head, dialect)?;
     header.check_lengths(limits)?;
     let Some((meta, rest)) = rest.split_at_checked(header.meta_len as usize) else {
         return Ok(Need::More(HEADER_BYTES + header.meta_len as usize));
     };
     let computed = head_crc(head, meta);
     if computed != header.crc {
-        return Err(FrameError::Checksum { stored: header.crc, computed });
+        return Err(FrameError::Checksum { stored: header.crc, computed }.into());
     }
+    accept(&header)?;
     match rest.get(..header.payload_len as usize) {
         Some(payload) => Ok(Need::Whole(Frame { header, meta, payload }, header.frame_len())),
         None => Ok(Need::More(header.frame_len())),
@@ -348,10 +384,16 @@ impl std::error::Error for OversizedFrame {}
 
 /// Starts a frame at the end of `out`: append the meta next, then call [`finish_frame`].
 pub fn begin_frame(out: &mut Vec<u8>, kind: u8, version: u8, flags: u16, correlation: u64) -> FrameStart {
-    debug_assert_eq!(flags & !FLAGS_KNOWN, 0, "unknown frame flags");
+    begin_as(out, &CLIENTS, kind, version, flags, correlation)
+}
+
+/// The same for any dialect.
+#[inline(always)]
+pub(crate) fn begin_as(out: &mut Vec<u8>, dialect: &Dialect, kind: u8, version: u8, flags: u16, correlation: u64) -> FrameStart {
+    debug_assert_eq!(flags & !dialect.flags_known, 0, "unknown frame flags");
     let at = out.len();
     let header = FrameHeader { kind, version, flags, correlation, meta_len: 0, payload_len: 0, crc: 0 };
-    out.extend_from_slice(&header.encode());
+    out.extend_from_slice(&header.encode_as(dialect));
     FrameStart { at }
 }
 

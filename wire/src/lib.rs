@@ -1,7 +1,7 @@
 //! The protocol of Tramline as a pure codec: frames, batches, records, request and reply bodies, error codes.
 //!
-//! Job: turn bytes into borrowed views and values into bytes. `docs/PROTOCOL.md` is the specification; the golden
-//! vectors in `vectors/` pin every released version.
+//! Job: turn bytes into borrowed views and values into bytes. `docs/PROTOCOL.md` is the specification (of [`node`] it is `docs/REPLICATION.md`); the
+//! golden vectors in `vectors/` pin every released version.
 //!
 //! Invariants: everything is little-endian; decoding allocates nothing, borrows from its input, refuses trailing
 //! bytes, unknown flags and unknown enum values, and cannot panic on any input; lists are walked once when they are
@@ -15,6 +15,7 @@
 //! | [`batch`] | the record batch: the same bytes on the wire, in the log and at the consumer |
 //! | [`kind`], [`error`], [`level`], [`codec`] | the enumerations |
 //! | [`hello`], [`metadata`], [`produce`], [`fetch`], [`offsets`], [`topics`], [`trim`], [`storage`], [`producer`], [`group`], [`queue`], [`step`] | request and reply bodies ("metas") |
+//! | [`node`] | the protocol between nodes: its frames and bodies, and the checked walk over entries that are to be stored |
 //! | [`prim`] | the reader, lists and decode errors they are built from |
 //!
 //! A request on its way:
@@ -62,6 +63,7 @@ pub mod hello;
 pub mod kind;
 pub mod level;
 pub mod metadata;
+pub mod node;
 pub mod offsets;
 pub mod prim;
 pub mod produce;

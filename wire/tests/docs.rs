@@ -1,22 +1,62 @@
 //! docs/PROTOCOL.md and the code are one: every kind and every error code stands there with its number, name and whether
-//! it is retriable, and so do the constants a client needs.
+//! it is retriable, and so do the constants a client needs. The same for kinds and refusals between nodes, in docs/REPLICATION.md.
 
 use std::path::PathBuf;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
-use tramline_wire::{batch, frame};
+use tramline_wire::{batch, frame, node};
+
+fn file(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 fn document() -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md");
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    file("PROTOCOL.md")
+}
+
+fn cells(line: &str) -> Vec<String> {
+    let inner = line.strip_prefix('|').and_then(|line| line.strip_suffix('|')).unwrap_or(line);
+    inner.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
 }
 
 /// The cells of the first table row that starts with these two cells.
 fn row(document: &str, first: &str, second: &str) -> Option<Vec<String>> {
-    document.lines().filter(|line| line.starts_with('|')).find_map(|line| {
-        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
-        (cells.len() > 1 && cells[0] == first && cells[1] == second).then_some(cells)
-    })
+    let mut rows = document.lines().filter(|line| line.starts_with('|')).map(cells);
+    rows.find(|cells| cells.len() > 1 && cells[0] == first && cells[1] == second)
+}
+
+/// The rows below the heading that begins so, each with its first cells, as many as the heading has.
+fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
+    let columns = cells(heading).len();
+    let lines = document.lines().skip_while(|line| !line.starts_with(heading)).skip(2).take_while(|line| line.starts_with('|'));
+    lines.map(|line| cells(line).into_iter().take(columns).collect()).collect()
+}
+
+#[test]
+fn kinds_between_nodes_are_those_of_their_table() {
+    let expected: Vec<Vec<String>> = node::Kind::ALL
+        .iter()
+        .map(|kind| {
+            let classes: Vec<_> = kind.classes().iter().map(|class| class.name()).collect();
+            let classes = if kind.classes() == node::Class::ALL { "all".to_owned() } else { classes.join(", ") };
+            let from = kind.side().map_or("either", node::Side::name);
+            vec![kind.as_u8().to_string(), kind.name().to_owned(), from.to_owned(), classes, kind.payload().to_owned()]
+        })
+        .collect();
+    assert_eq!(table(&file("REPLICATION.md"), "| kind | name | from | class | payload |"), expected);
+}
+
+#[test]
+fn refusals_between_nodes_are_those_of_their_table() {
+    let expected: Vec<Vec<String>> = node::Refusal::ALL
+        .iter()
+        .map(|refusal| {
+            let retriable = if refusal.retriable() { "yes" } else { "no" };
+            vec![refusal.as_u16().to_string(), refusal.name().to_owned(), retriable.to_owned()]
+        })
+        .collect();
+    assert_eq!(table(&file("REPLICATION.md"), "| code | name | retriable |"), expected);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{samples, walk};
+use common::{node_samples, node_walk, samples, walk};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use tramline_wire::batch::*;
@@ -117,6 +117,57 @@ fn hostile_bodies_and_batches_allocate_nothing() {
             assert_eq!(allocations(|| walk::batch(&bytes)), 0, "{name} with a length of 4 GiB at {at}");
         }
     }
+}
+
+#[test]
+fn taking_frames_of_nodes_allocates_nothing_good_or_damaged() {
+    for sample in node_samples::all() {
+        let mut frame = sample.frame();
+        assert_eq!(allocations(|| node_walk::frame(&frame)), 0, "{}", sample.name);
+        let (mut meta, payload) = (sample.meta.clone(), &sample.payload);
+        let mut accepted = (0, 0);
+        assert_eq!(allocations(|| accepted = node_walk::metas(&meta, payload)), 0, "{}", sample.name);
+        assert!(accepted.0 > 0 && (payload.is_empty() || accepted.1 > 0), "{} is not taken: {accepted:?}", sample.name);
+        for at in 0..frame.len() {
+            frame[at] ^= 1;
+            assert_eq!(allocations(|| node_walk::frame(&frame)), 0, "{} with byte {at} flipped", sample.name);
+            frame[at] ^= 1;
+        }
+        for at in 0..meta.len().saturating_sub(3) {
+            let kept: [u8; 4] = meta[at..at + 4].try_into().expect("four bytes");
+            for value in [[0xff; 4], [0, 0, 0, 1], [1, 0, 0, 0]] {
+                meta[at..at + 4].copy_from_slice(&value);
+                let found = allocations(|| {
+                    node_walk::metas(&meta, payload);
+                });
+                assert_eq!(found, 0, "{} with a length of {value:?} at {at}", sample.name);
+            }
+            meta[at..at + 4].copy_from_slice(&kept);
+        }
+    }
+}
+
+#[test]
+fn a_warm_writer_of_appends_allocates_nothing() {
+    use tramline_wire::{frame, node};
+    let entries = node_samples::entries();
+    let mut out = Vec::new();
+    let mut numbers = node::Numbers::new();
+    let mut round = || {
+        out.clear();
+        let start = node::begin(&mut out, node::Kind::Append, numbers.advance());
+        let mut writer = node::AppendWriter::begin(&mut out, 1);
+        for _ in 0..100 {
+            writer.share(&mut out, &node_samples::BASE);
+            let mut control = node::ItemsSum::new();
+            std::hint::black_box(control.add(b"a control payload"));
+            entries.heads.iter().for_each(|head| writer.entry(&mut out, head));
+        }
+        let payload_bytes = writer.finish(&mut out);
+        frame::finish_frame(&mut out, start, payload_bytes).expect("small");
+    };
+    round();
+    assert_eq!(allocations(round), 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::samples;
+use common::{node_samples, samples};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use tramline_wire::batch::{BATCH_HAS_TOMBSTONES, BatchView, Limits, validate};
 use tramline_wire::codec::Codec;
 use tramline_wire::frame::{self, Need};
+use tramline_wire::node;
 
 fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors")
@@ -71,6 +72,20 @@ fn every_body_encodes_to_its_vector_and_decodes_from_it() {
 }
 
 #[test]
+fn every_body_between_nodes_encodes_to_its_vector_and_decodes_from_it() {
+    for sample in node_samples::all() {
+        let bytes = stored(sample.name, &sample.frame());
+        // What the fuzz target makes a frame of: kind, length of the meta, meta, payload.
+        let meta_len = (sample.meta.len() as u16).to_le_bytes();
+        seed("node", sample.name, &[&[sample.kind.as_u8()], &meta_len[..], &sample.meta, &sample.payload].concat());
+        let found = node::peek(&bytes, &frame::Limits::PROTOCOL, &node::Numbers::new());
+        let Ok(node::Need::Whole(found, len)) = found else { panic!("{} is no frame", sample.name) };
+        assert_eq!((len, found.kind, found.number, found.payload), (bytes.len(), sample.kind, 1, &sample.payload[..]));
+        (sample.check)(found.meta);
+    }
+}
+
+#[test]
 fn every_batch_encodes_to_its_vector_and_decodes_from_it() {
     for (name, encoded) in samples::batches() {
         let bytes = stored(name, &encoded);
@@ -116,6 +131,7 @@ fn header_fields_are_where_the_specification_puts_them() {
 #[test]
 fn no_vector_is_left_over() {
     let named = samples::all().into_iter().map(|sample| sample.name).chain(samples::batches().into_iter().map(|(name, _)| name));
+    let named = named.chain(node_samples::all().into_iter().map(|sample| sample.name));
     let named: BTreeSet<String> = named.map(|name| format!("{name}.hex")).collect();
     let present = fs::read_dir(dir()).expect("vectors directory").map(|entry| entry.expect("entry").file_name());
     let present: BTreeSet<String> = present.map(|name| name.to_string_lossy().into_owned()).collect();
