@@ -506,6 +506,78 @@ fn letters_whose_topic_is_gone_wait_for_it_and_the_others_go_back() {
     assert_eq!((redriven, failed), (0, 0), "each once");
 }
 
+/// Letters of queue `q` in topic `dead`, from these topics, in one message group.
+fn letters(client: &Client, topics: &[&str], group: Option<&[u8]>) {
+    let mut producer = client.producer(ProducerConfig::default()).unwrap();
+    for topic in topics {
+        let headers: [(&str, &[u8]); 2] = [("tramline-dead-letter-topic", topic.as_bytes()), ("tramline-dead-letter-queue", b"q")];
+        let attributes = Attributes { group, ..Attributes::default() };
+        producer.send(&Record { topic: "dead", value: Some(b"x"), headers: &headers, attributes, ..Record::default() }).unwrap();
+    }
+    producer.flush(WAIT).unwrap();
+}
+
+#[test]
+fn letters_that_do_not_come_are_told() {
+    let rig = rig(1, &["--dead-letter", "dead"]);
+    let client = rig.client();
+    client.create_topic("gone", 1, &[], false).unwrap();
+    letters(&client, &["gone", "t", "t"], Some(b"k"));
+    client.delete_topic("gone").unwrap();
+    let redrive = |code: i32| {
+        let ran = rig.run(&["queue", "redrive", "q", "--format", "json"]);
+        assert_eq!(ran.code, code, "{ran:?}");
+        let number = |field: &str| ran.json()[field].as_u64().unwrap();
+        ((number("redriven"), number("failed"), number("held_up")), ran.stderr)
+    };
+    assert_eq!(redrive(1).0, (0, 1, 2), "two are behind one of their group");
+    client.create_topic("gone", 1, &[], false).unwrap();
+    rig.run(&["queue", "pause", "q.redrive"]).ok();
+    let (numbers, error) = redrive(1);
+    assert_eq!(numbers, (0, 0, 3));
+    assert!(error.contains("letters_left") && error.contains("paused"), "{error}");
+    rig.run(&["queue", "resume", "q.redrive"]).ok();
+    assert_eq!(redrive(0).0, (3, 0, 0));
+    // A dry run fails where the run would.
+    client.create_topic("other", 1, &[], false).unwrap();
+    rig.run(&["queue", "alter", "q", "--dead-letter", "other"]).ok();
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let ran = rig.run(&[&["queue", "redrive", "q"], dry_run].concat());
+        assert!(ran.code == 1 && ran.stderr.contains("is on topic dead, not on the dead-letter topic other"), "{ran:?}");
+    }
+}
+
+/// That nobody answers any more is not told as "nothing there".
+#[test]
+fn who_receives_or_redrives_is_told_that_the_node_is_gone() {
+    let mut rig = rig(1, &["--dead-letter", "dead"]);
+    letters(&rig.client(), &["t"; 300], None);
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(program("tramctl"));
+        command.args(["--server", &rig.server, "--timeout", "2s", "queue"]).args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // Behind all that comes back from the letters.
+    rig.run(&["queue", "create", "empty", "--topic", "dead", "--start", "latest"]).ok();
+    let redriving = command(&["redrive", "q", "--rate", "50/s"]);
+    let receiving = command(&["receive", "empty", "--wait", "4s"]);
+    rig.until("some are redriven", |queue| queue["ready"].as_u64() > Some(0));
+    let until = Instant::now() + WAIT;
+    let waits = || {
+        let described = rig.run(&["queue", "describe", "empty", "--format", "json"]).ok().json();
+        described["partitions"].as_array().unwrap().iter().any(|partition| partition["waiting"] == json!(1))
+    };
+    while !waits() {
+        assert!(Instant::now() < until, "nobody receives");
+    }
+    rig.node.stop();
+    for (what, child) in [("redrive", redriving), ("receive", receiving)] {
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{what}: {ended:?}");
+        assert!(!ended.stderr.is_empty(), "{what}");
+    }
+}
+
 #[test]
 fn the_client_settles_in_batches_over_both_shards() {
     let rig = rig(4, &[]);

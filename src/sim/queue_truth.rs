@@ -301,6 +301,8 @@ impl Truth {
             if let Some(held) = message
                 .and_then(|message| part.held(message, now_us))
                 .filter(|_| token.is_held(now_us) && !part.may_be_purged(token.asked_us))
+                // A trim while the reply is on its way ends the lease that it tells of, and the next of the group goes out.
+                .filter(|_| !self.records.may_be_trimmed(uid, offset))
             {
                 return Err(format!("two of group {group} are out: {held:?} of offset {other}, and {token:?}"));
             }

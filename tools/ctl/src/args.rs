@@ -14,7 +14,7 @@ use std::time::Duration;
 use tramline_client::Before;
 
 /// The most partitions that can be asked for in one request; the broker's own limit may be lower and answers by name.
-pub const PARTITIONS_MAX: u32 = 100_000;
+pub const PARTITIONS_MAX: u32 = 10_000;
 
 /// Command line of the Tramline message broker.
 #[derive(Parser, Debug)]
@@ -94,7 +94,7 @@ pub enum TopicVerb {
     Create {
         /// Name of the new topic
         name: String,
-        /// Number of partitions [1 to 100000]
+        /// Number of partitions [1 to 10000]
         #[arg(long, default_value_t = 1, value_parser = partitions)]
         partitions: u32,
         /// A setting other than its default (repeatable); `tramctl topic options` lists them
@@ -119,7 +119,7 @@ pub enum TopicVerb {
         /// A setting (repeatable); an empty value goes back to the default
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair, group = "change")]
         set: Vec<(String, String)>,
-        /// New number of partitions, more than now [1 to 100000]
+        /// New number of partitions, more than now [1 to 10000]
         #[arg(long, value_parser = partitions, group = "change")]
         partitions: Option<u32>,
     },
@@ -416,8 +416,8 @@ mod tests {
         for (line, part) in [
             ("", "Usage"),
             ("frobnicate", "frobnicate"),
-            ("topic create t --partitions 0", "1 to 100000"),
-            ("topic create t --partitions 100001", "1 to 100000"),
+            ("topic create t --partitions 0", "1 to 10000"),
+            ("topic create t --partitions 10001", "1 to 10000"),
             ("topic create t --set retention", "key=value"),
             ("topic create", "<NAME>"),
             ("topic alter t", "--set"),

@@ -95,7 +95,9 @@ pub enum QueueVerb {
     /// Deliver dead messages once more: those in the dead-letter topic go back to the topic they came from, else those in the queue become ready
     ///
     /// With a dead-letter topic a queue of its own on that topic, NAME.redrive, hands the letters out and remembers which were redriven: it is made by the first run, and deleting it has all letters redriven anew. (Where NAME has more
-    /// than 241 bytes its end gives way to a hash.) A letter that cannot be stored, as its topic is gone, stays for the next run; the exit code is 1 then.
+    /// than 241 bytes its end gives way to a hash.) A letter that cannot be stored, as its topic is gone, stays for the next run; the exit code is 1 then,
+    /// and where letters did not come: those under a lease, and those behind one of their message group that stays. Letters come as messages do, by priority, then the oldest first. A message keeps its key, value, headers, priority and
+    /// group; not its id (the queue would take it for the one that died), and not its partition, which its key or group chooses. Records without a letter's headers go to the queue's own topic.
     Redrive(Redrive),
 }
 
@@ -358,7 +360,7 @@ pub struct Redrive {
     /// Say how many there are, change nothing; in a dead-letter topic those of other queues are counted too
     #[arg(long)]
     pub dry_run: bool,
-    /// At most so many, the oldest first [1 to 1000000]
+    /// At most so many: by priority where they are in a dead-letter topic, then the oldest first [1 to 1000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=COUNT_MAX))]
     pub count: Option<u64>,
     /// At most so many per second, such as 100/s; only with a dead-letter topic

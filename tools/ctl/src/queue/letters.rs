@@ -7,7 +7,7 @@
 //! What a message keeps: key, value, headers (but for those that tell how it died), priority, group. Not its message id, by which the queue would take it for the one that died; nor a delay and a time to live, which a letter does not have.
 
 use super::args::Redrive;
-use super::redrive::Tally;
+use super::redrive::{Tally, check_topic, letters_of};
 use crate::args::Global;
 use crate::failure::Failure;
 use std::collections::BTreeMap;
@@ -25,8 +25,10 @@ const FROM_QUEUE: &str = "tramline-dead-letter-queue";
 
 /// Messages stored and acknowledged together.
 const AT_ONCE: u64 = 100;
-/// Nothing came for so long: all are redriven.
+/// Nothing came for so long: it is asked what is left.
 const QUIET: Duration = Duration::from_millis(500);
+/// Nothing came so often in a row, though something is there: it does not come.
+const QUIET_MAX: u32 = 4;
 /// A lease lasts for so long besides the time in which a message is stored or given up.
 const LEASE_MORE: Duration = Duration::from_secs(30);
 /// The longest lease that there is.
@@ -67,39 +69,42 @@ impl<'a> Mover<'a> {
         let timeout = global.timeout.max(Duration::from_millis(10));
         let visibility = Some((timeout + LEASE_MORE).min(LEASE_MAX));
         let consumer = client.queue_consumer(name, QueueConsumerConfig { visibility, ..QueueConsumerConfig::default() })?;
-        if consumer.queue().topic != dead {
-            let message = format!(
-                "queue {name} is on topic {}, not on the dead-letter topic {dead}: delete it with: tramctl queue delete {name}",
-                consumer.queue().topic
-            );
-            return Err(Failure::local("invalid_argument", message));
-        }
+        check_topic(name, &consumer.queue().topic, dead)?;
         let producer = client.producer(ProducerConfig { delivery_timeout: timeout, ..ProducerConfig::default() })?;
         let (missing, held) = (BTreeMap::new(), BTreeMap::new());
         Ok(Mover { queue: &options.name, topic, consumer, producer, timeout, sent: 0, missing, held })
     }
 
     /// Looks at `there` letters at most.
-    pub(super) fn all(mut self, options: &Redrive, there: u64, tally: &mut Tally) -> Result<(), Failure> {
-        let moved = self.move_all(options, there, tally);
+    pub(super) fn all(mut self, client: &Client, options: &Redrive, there: u64, tally: &mut Tally) -> Result<(), Failure> {
+        let moved = self.move_all(client, options, there, tally);
         self.give_back();
         let closed = self.consumer.close(self.timeout);
         moved?;
         Ok(closed?)
     }
 
-    fn move_all(&mut self, options: &Redrive, there: u64, tally: &mut Tally) -> Result<(), Failure> {
+    fn move_all(&mut self, client: &Client, options: &Redrive, there: u64, tally: &mut Tally) -> Result<(), Failure> {
         let started = Instant::now();
         // A tenth of a second's worth at once, so that a low rate is even.
         let at_once = options.rate.map_or(AT_ONCE, |rate| u64::from(rate / 10).clamp(1, AT_ONCE));
         let count = options.count.unwrap_or(u64::MAX);
         let mut left = there;
+        let mut quiet = 0;
         while left > 0 && tally.redriven < count {
             let most = at_once.min(left).min(count - tally.redriven);
             let messages = self.consumer.receive(most as u32, QUIET)?;
             if messages.is_empty() {
+                // Nothing came: because nothing is there, or because nobody was there to ask.
+                let [at_hand, waiting] = letters_of(&client.describe_queue(&self.consumer.queue().name)?)?;
+                quiet += 1;
+                if at_hand > 0 && quiet < QUIET_MAX {
+                    continue;
+                }
+                tally.held_up = (at_hand + waiting).saturating_sub(self.held.len() as u64);
                 break;
             }
+            quiet = 0;
             let messages = self.without_held(messages);
             left -= messages.len() as u64;
             self.move_some(&messages, tally)?;

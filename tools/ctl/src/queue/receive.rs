@@ -29,14 +29,14 @@ pub fn run(client: &Client, global: &Global, options: &Receive) -> Result<(), Fa
         ..defaults
     };
     let mut consumer = client.queue_consumer(&options.name, config)?;
-    let received = receive(&mut consumer, global, options);
+    let received = receive(client, &mut consumer, global, options);
     // What two owners leased at one time and was not printed; where it cannot be given back it comes back when its lease is over.
     let closed = consumer.close(Duration::from_secs(2).min(global.timeout));
     received?;
     closed.map_err(Failure::from)
 }
 
-fn receive(consumer: &mut QueueConsumer, global: &Global, options: &Receive) -> Result<(), Failure> {
+fn receive(client: &Client, consumer: &mut QueueConsumer, global: &Global, options: &Receive) -> Result<(), Failure> {
     let how = how(options.print, global);
     let until = Instant::now() + options.wait;
     let mut left = options.count;
@@ -50,7 +50,9 @@ fn receive(consumer: &mut QueueConsumer, global: &Global, options: &Receive) -> 
         is_first = false;
         let messages = consumer.receive(left.min(AT_ONCE) as u32, wait)?;
         if messages.is_empty() {
-            continue; // the time is over, or what came was given back
+            // The time is over, or what came was given back; or nobody is there any more, which is not the same as no message.
+            client.find_queue(&options.name)?;
+            continue;
         }
         left -= messages.len() as u64;
         if let Err(failure) = write(&messages, how, options.then.hold) {

@@ -28,6 +28,8 @@ pub(super) struct Tally {
     pub failed: u64,
     /// Why the first of them could not.
     pub first: Option<Failure>,
+    /// Letters besides these that did not come though they are there, where the run went on until nothing came.
+    pub held_up: u64,
     /// The numbers are the most that there can be: letters of other queues may be among them.
     pub at_most: bool,
 }
@@ -53,10 +55,11 @@ pub fn run(client: &Client, global: &Global, options: &Redrive) -> Result<(), Fa
             let there = count_dead(client, &options.name, topic)?;
             let mut tally = Tally::default();
             let mover = Mover::open(client, global, options, &redrive_queue(&options.name), topic, &queue.topic)?;
-            let moved = mover.all(options, there, &mut tally);
+            let moved = mover.all(client, options, there, &mut tally);
             told(global.format, options, Some(topic), &tally)?;
             moved?;
-            tally.first.map_or(Ok(()), |first| Err(not_all(tally.failed, first)))
+            let held_up = (tally.held_up > 0).then(|| Failure::local("letters_left", held_up(tally.held_up, &options.name)));
+            tally.first.map(|first| not_all(tally.failed, first)).or(held_up).map_or(Ok(()), Err)
         }
     }
 }
@@ -66,15 +69,22 @@ fn not_all(failed: u64, first: Failure) -> Failure {
     Failure { message, ..first }
 }
 
+fn held_up(letters: u64, name: &str) -> String {
+    let queue = redrive_queue(name);
+    format!(
+        "{letters} more letters are there and did not come: they are under a lease that an interrupted run left (a minute at most, at default settings), behind one of their message group, or queue {queue} is          paused; look with: tramctl queue browse {queue}, and run this again"
+    )
+}
+
 fn told(format: Format, options: &Redrive, topic: Option<&str>, tally: &Tally) -> Result<(), Failure> {
     let Redrive { name, dry_run, .. } = options;
-    let Tally { redriven, others, failed, at_most, .. } = *tally;
-    let value = || json!({"queue": name, "redriven": redriven, "failed": failed, "others": others, "at_most": at_most, "dead_letter_topic": topic, "dry_run": dry_run});
+    let Tally { redriven, others, failed, at_most, held_up, .. } = *tally;
+    let value = || json!({"queue": name, "redriven": redriven, "failed": failed, "others": others, "held_up": held_up, "at_most": at_most, "dead_letter_topic": topic, "dry_run": dry_run});
     show(format, || text(name, topic, *dry_run, tally), value)
 }
 
 fn text(name: &str, topic: Option<&str>, dry_run: bool, tally: &Tally) -> String {
-    let Tally { redriven, others, failed, .. } = *tally;
+    let Tally { redriven, others, failed, held_up, .. } = *tally;
     let of = topic.map_or(String::new(), |topic| format!(" from topic {topic}"));
     if dry_run {
         let at_most = if tally.at_most { "at most " } else { "" };
@@ -82,7 +92,8 @@ fn text(name: &str, topic: Option<&str>, dry_run: bool, tally: &Tally) -> String
     }
     let failed = if failed > 0 { format!("{failed} could not be stored and were left where they are\n") } else { String::new() };
     let others = if others > 0 { format!("{others} of other queues were left where they are\n") } else { String::new() };
-    format!("redriven {redriven} messages of queue {name}{of}\n{failed}{others}")
+    let held_up = if held_up > 0 { format!("{held_up} are there and did not come\n") } else { String::new() };
+    format!("redriven {redriven} messages of queue {name}{of}\n{failed}{others}{held_up}")
 }
 
 /// Dead messages that are still in the queue.
@@ -107,24 +118,38 @@ fn redrive_queue(name: &str) -> String {
 /// How many may be redriven from a dead-letter topic, at most: those of other queues are counted as well.
 fn count_dead(client: &Client, name: &str, topic: &str) -> Result<u64, Failure> {
     match client.describe_queue(&redrive_queue(name)) {
-        Ok(queue) => letters_of(&queue),
-        Err(error) if error.code() == Some(ErrorCode::UnknownQueue) => match client.describe_topic(topic) {
-            Ok(topic) => Ok(topic.partitions.iter().map(|p| p.committed_end.saturating_sub(p.log_start)).sum()),
-            Err(error) if error.code() == Some(ErrorCode::UnknownTopic) => Ok(0),
-            Err(error) => Err(error.into()),
-        },
+        Ok(queue) => {
+            check_topic(&queue.name, &queue.topic, topic)?;
+            Ok(letters_of(&queue)?.iter().sum())
+        }
+        Err(error) if error.code() == Some(ErrorCode::UnknownQueue) => {
+            let partitions = client.describe_topic(topic)?.partitions;
+            Ok(partitions.iter().map(|p| p.committed_end.saturating_sub(p.log_start)).sum())
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Letters that a queue has left, looked at or not.
-fn letters_of(queue: &QueueDescription) -> Result<u64, Failure> {
+/// A queue that redrives is on the dead-letter topic, or it was made for another one.
+pub(super) fn check_topic(queue: &str, on: &str, dead: &str) -> Result<(), Failure> {
+    if on == dead {
+        return Ok(());
+    }
+    let message = format!(
+        "queue {queue} is on topic {on}, not on the dead-letter topic {dead}: redrive what is left on {on} first (set dead.letter.topic back to it for that time), then: tramctl queue delete {queue} (it forgets which \
+         letters of {on} were redriven)"
+    );
+    Err(Failure::local("invalid_argument", message))
+}
+
+/// Letters that a queue has left: those that could come now, looked at or not, and those that wait for something.
+pub(super) fn letters_of(queue: &QueueDescription) -> Result<[u64; 2], Failure> {
     if let Some(silent) = queue.partitions.iter().find(|partition| !partition.error.is_ok()) {
         let what = format!("queue {} partition {} does not tell how many letters it has; try again", queue.name, silent.partition);
         return Err(Failure::refused(silent.error, &what));
     }
-    let left = queue.partitions.iter().map(|p| p.ready + p.leased + p.delayed + p.committed_end.saturating_sub(p.looked_to));
-    Ok(left.sum())
+    let at_hand = queue.partitions.iter().map(|p| p.ready + p.committed_end.saturating_sub(p.looked_to)).sum();
+    Ok([at_hand, queue.partitions.iter().map(|p| p.leased + p.delayed).sum()])
 }
 
 #[cfg(test)]
@@ -152,9 +177,9 @@ mod tests {
         let exact = Tally { redriven: 3, ..Tally::default() };
         assert!(text("q", None, true, &exact).starts_with("would redrive 3 messages of queue q (--dry-run"));
         assert_eq!(text_of(false, &exact), "redriven 3 messages of queue q from topic dead\n");
-        let mixed = Tally { redriven: 1, others: 2, failed: 4, ..Tally::default() };
+        let mixed = Tally { redriven: 1, others: 2, failed: 4, held_up: 5, ..Tally::default() };
         let lines = text_of(false, &mixed);
-        assert!(lines.contains("\n4 could not be stored") && lines.contains("\n2 of other queues"), "{lines}");
+        assert!(["\n4 could not be stored", "\n2 of other queues", "\n5 are there"].iter().all(|line| lines.contains(line)), "{lines}");
         let failure = not_all(4, Failure::local("unknown_topic", "no topic"));
         assert_eq!((failure.code.as_str(), failure.message.ends_with("the first: no topic")), ("unknown_topic", true));
     }
