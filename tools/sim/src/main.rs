@@ -169,34 +169,59 @@ fn say_speed(simulated_us: u64, before: Option<f64>) {
     }
 }
 
+/// One bug on purpose while it is looked for.
+#[derive(Default)]
+struct Hunt {
+    /// The next seed to try.
+    next: AtomicU64,
+    /// The lowest seed that found it so far, and how.
+    caught: Mutex<Option<(u64, String)>>,
+}
+
+impl Hunt {
+    /// The next seed that has to be tried, if any is left below the lowest that found it: so it comes out the same whatever the number of threads.
+    fn take_seed(&self, seeds: u64) -> Option<u64> {
+        let caught = self.caught.lock().expect("no thread panics with it");
+        let end = caught.as_ref().map_or(seeds, |(seed, _)| *seed);
+        (self.next.load(Ordering::Relaxed) < end).then(|| self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn try_seed(&self, seed: u64, named: &'static Named) {
+        let Some(violation) = run_caught(seed, named.profile, Some(named), false).violation else { return };
+        let mut caught = self.caught.lock().expect("no thread panics with it");
+        if caught.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+            *caught = Some((seed, violation));
+        }
+    }
+}
+
 /// Whether each bug is found by one of the first `seeds` seeds.
 fn check_mutants(seeds: u64, jobs: u64) -> bool {
-    let next = AtomicU64::new(0);
-    let found = Mutex::new(Vec::new());
+    let hunts: Vec<Hunt> = MUTANTS.iter().map(|_| Hunt::default()).collect();
     let bar = ProgressBar::with_draw_target(Some(MUTANTS.len() as u64), ProgressDrawTarget::stderr());
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some((at, named)) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, MUTANTS.get(at as usize)?)))
-                {
-                    let caught = (0..seeds).find_map(|seed| Some((seed, run_caught(seed, named.profile, Some(named), false).violation?)));
-                    found.lock().expect("no thread panics with it").push((at, named, caught));
-                    bar.inc(1);
+                for (at, (hunt, named)) in hunts.iter().zip(MUTANTS).enumerate() {
+                    // Seeds of one bug are shared out: those that take many would keep one thread busy when all others are done.
+                    while let Some(seed) = hunt.take_seed(seeds) {
+                        hunt.try_seed(seed, named);
+                    }
+                    bar.set_position(at as u64 + 1);
                 }
             });
         }
     });
     bar.finish_and_clear();
-    let mut found = found.into_inner().expect("threads are over");
-    found.sort_by_key(|(at, ..)| *at);
-    for (_, named, caught) in &found {
+    let caught = hunts.into_iter().map(|hunt| hunt.caught.into_inner().expect("threads are over"));
+    let found: Vec<_> = MUTANTS.iter().zip(caught).collect();
+    for (named, caught) in &found {
         match caught {
             Some((seed, violation)) => println!("{:<22} found by seed {seed} of {}: {violation}", named.name, named.profile),
             None => println!("{:<22} NOT FOUND by {seeds} seeds of {}", named.name, named.profile),
         }
     }
-    let missed = found.iter().filter(|(.., caught)| caught.is_none()).count();
+    let missed = found.iter().filter(|(_, caught)| caught.is_none()).count();
     println!("{} of {} bugs on purpose were found", found.len() - missed, found.len());
     missed == 0
 }
