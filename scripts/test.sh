@@ -35,10 +35,15 @@ command -v pkg-config >/dev/null || (need_commands pkg-config:pkg-config) || say
 step "format check"
 cargo fmt --all --check || fail "the format differs. Run:  cargo fmt --all"
 
+# One choice of packages and features for everything, or cargo compiles the client and all that uses it once per choice: the client's runtime is in it, which no
+# member of the workspace turns on. The simulator is not: it is the core once more, without tests of its own, and is built where it runs, below.
+all=(--workspace --exclude tramline-sim --features tramline-client/tokio)
+
 step "lints"
-# The simulator builds the core once more; the core's tests are looked at where they run.
-cargo clippy --workspace --exclude tramline-sim --all-targets -- -D warnings
+cargo clippy "${all[@]}" --all-targets -- -D warnings
 cargo clippy --package tramline-sim -- -D warnings
+# The client as most have it: without a runtime. (tests/capi.rs runs it.)
+cargo clippy --package tramline-client -- -D warnings
 
 step "fuzz targets"
 # Workspaces of their own, which nothing else builds: a change of the core must not leave them behind.
@@ -47,24 +52,18 @@ cargo check --manifest-path wire/fuzz/Cargo.toml
 cargo check --manifest-path fuzz/Cargo.toml
 
 step "build"
-# The simulator builds the core once more and has no tests of its own: it is built where it runs, below.
-cargo build --workspace --exclude tramline-sim
+cargo build "${all[@]}" --bins --examples
 
 step "tests"
 log=$(mktemp)
 sim_log=$(mktemp)
 trap 'rm -f "$log" "$sim_log"' EXIT
 # No --quiet: the name of a test that hangs has to be on the screen.
-if ! cargo test --workspace --exclude tramline-sim --no-fail-fast 2>&1 | tee "$log"; then
+if ! TRAMLINE_TESTS_BUILT=1 cargo test "${all[@]}" --no-fail-fast 2>&1 | tee "$log"; then
     printf '\nFAILED:\n'
     grep -E '^test .* \.\.\. FAILED' "$log" || true
     fail "some tests failed or did not build ($((SECONDS - started)) s)."
 fi
-
-step "the client in a runtime"
-# A feature that no member of the workspace turns on: neither was it built, nor its tests run, by what is above.
-cargo clippy --package tramline-client --features tokio --all-targets -- -D warnings
-cargo test --package tramline-client --features tokio --lib --examples 2>&1 | tee -a "$log" || fail "the client fails in a runtime ($((SECONDS - started)) s)."
 
 step "simulation"
 cargo build --profile sim --package tramline-sim

@@ -43,7 +43,7 @@ fn binaries() -> &'static Path {
 }
 
 /// The path of one of the workspace's programs. The first call in a process has cargo bring all of them up to date, since
-/// cargo itself builds only the root crate's binary for a test; `scripts/test.sh` did it before, and then this is quick.
+/// cargo itself builds only the root crate's binary for a test; `scripts/test.sh` did it before, and says so.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build(&["--package", "tramctl", "--package", "tramline-loadgen", "--bins"]));
@@ -62,7 +62,11 @@ fn built(path: PathBuf) -> PathBuf {
     path
 }
 
+/// Not where `TRAMLINE_TESTS_BUILT=1` says that it was done: for a choice of packages cargo unites features otherwise than for all, so it would compile the client and the tools once more.
 fn build(what: &[&str]) {
+    if std::env::var_os("TRAMLINE_TESTS_BUILT").is_some_and(|value| value == "1") {
+        return;
+    }
     let profile = match binaries().file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(other) => other,
