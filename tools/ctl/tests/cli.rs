@@ -31,7 +31,7 @@ fn wrong_usage_is_exit_code_two_with_a_sentence() {
     for (args, part) in [
         ("", "Usage"),
         ("topic", "Usage"),
-        ("topic create t --partitions 0", "1 to 100000"),
+        ("topic create t --partitions 0", "1 to 10000"),
         ("consume t --from newest", "earliest"),
         ("produce t --key-field 0", "counted from 1"),
         ("offsets t --timeout 0s", "1ms to 1h"),
@@ -48,7 +48,7 @@ fn with_json_errors_of_usage_are_an_object_too() {
     let output = tramctl("--format json topic create t --partitions 0");
     assert_eq!(output.status.code(), Some(2));
     let line = text(&output.stderr);
-    assert!(line.starts_with(r#"{"error":{"code":"usage""#) && line.contains("1 to 100000") && line.matches('\n').count() == 1, "{line}");
+    assert!(line.starts_with(r#"{"error":{"code":"usage""#) && line.contains("1 to 10000") && line.matches('\n').count() == 1, "{line}");
 }
 
 #[test]
