@@ -90,11 +90,9 @@ fn tramctl_reads_as_a_member_and_goes_on_where_it_ended() {
     let first = consume(&["--count", "1000"]).ok().text();
     assert_eq!(first.lines().count(), 1000);
     let described = tramctl(&server, &["group", "describe", "g", "--format", "json"]).ok().json();
-    assert_eq!(
-        (&described["lag"], &described["members"]),
-        (&serde_json::json!(COUNT - 1000), &serde_json::json!([])),
-        "committed, and left"
-    );
+    // Partitions that gave none of the thousand may have no offset: their owner was not asked before the others had enough.
+    let committed: u64 = described["partitions"].as_array().unwrap().iter().filter_map(|partition| partition["offset"].as_u64()).sum();
+    assert_eq!((committed, &described["members"]), (1000, &serde_json::json!([])), "committed, and left");
     let json = consume(&["--count", "10", "--print", "json"]).ok().text();
     let record: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert!(record["topic"] == "t" && record["offset"].is_u64(), "{record}");
