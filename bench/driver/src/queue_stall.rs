@@ -57,14 +57,14 @@ impl Runs {
                 number += 1;
                 let topic = target::create(&broker.address, &format!("queue-{number}"), 1, &[])?;
                 let mut acks = Acks::begin(&topic)?;
-                let figure = sealing(&broker, || produce::open_loop(&load, rate, || acks.go_on()));
+                let figure = sealing(&broker, || produce::open_loop(&load, rate, || acks.go_on()))?;
                 eprintln!("tramline-bench:   {} messages acknowledged meanwhile, {} still under lease", acks.settled, acks.left());
                 if (acks.settled as f64) < ACKED_SHARE * wanted() {
                     let what = format!("of {:.0} messages only {} were acknowledged during the run", wanted(), acks.settled);
                     return Err(BenchError::Wrong(what));
                 }
                 target::delete(&broker.address, &topic)?;
-                figure
+                Ok(figure)
             },
         )?;
         broker.kill()?;
