@@ -6,7 +6,7 @@
 //!
 //! Not here: the queue's state by itself (`bench/micro`).
 
-use crate::batches::BATCH_BYTES;
+use crate::batches::{BATCH_BYTES, now_us};
 use crate::broker::Broker;
 use crate::error::BenchError;
 use crate::hot_socket::HotSocket;
@@ -161,7 +161,8 @@ fn fill(socket: &mut HotSocket, topic: &Target) -> Result<(), BenchError> {
     while left > 0 {
         let mut builder = BatchBuilder::new(Limits::default());
         for _ in 0..left.min(FILL_RECORDS) {
-            let record = NewRecord { value: Some(b"message"), ..NewRecord::default() };
+            // Without a time of its own it would be of 1970, over by the retention of queues as soon as its segment is sealed.
+            let record = NewRecord { value: Some(b"message"), timestamp_us: now_us(), ..NewRecord::default() };
             builder.push(&record).map_err(|e| BenchError::Wrong(format!("a small record: {e}")))?;
         }
         let mut batch = Vec::new();
