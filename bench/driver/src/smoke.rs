@@ -34,7 +34,7 @@ fn produce_then_fetch_gives_the_same_bytes() {
 #[test]
 fn throughput_over_many_partitions_reaches_each() {
     let target = target(10);
-    let seen = produce::throughput(&target, BATCH_BYTES, 8, Until::Time(Duration::from_millis(100))).expect("produced");
+    let seen = produce::throughput(&target, BATCH_BYTES, 8, Until::Time(Duration::from_millis(500))).expect("produced");
     assert!(seen.gbps > 0.0 && seen.latency.p50_us > 0.0);
     // The run ends with the first acknowledgement: at most eight of ten partitions can have received something.
     assert!(produce::throughput(&target, BATCH_BYTES, 8, Until::Bytes(1)).is_err(), "a partition without a batch has to show");
@@ -62,6 +62,11 @@ fn replaying_consumers_go_round() {
     let target = target(1);
     produce::throughput(&target, BATCH_BYTES, 16, Until::Bytes(4 << 20)).expect("produced");
     let mut replay = Replay::begin(&target, 64 * 63).expect("begun");
-    let gbps = replay.alone(Duration::from_millis(200)).expect("read");
-    assert!(gbps > 0.0 && replay.bytes > 2 * (4 << 20), "{gbps} {}", replay.bytes);
+    // By what came and not by a time: where other tests spin on both cores, a moment may pass without this thread.
+    let start = Instant::now();
+    while replay.bytes <= 2 * (4 << 20) {
+        replay.poll().expect("read");
+        assert!(start.elapsed() < Duration::from_secs(60), "{} bytes in a minute", replay.bytes);
+    }
+    assert!(replay.alone(Duration::from_millis(200)).expect("read").is_finite());
 }
