@@ -8,6 +8,7 @@
 use crate::bytes::{BufMut, Bytes};
 use crate::ids::{ConnId, FileId, ShardId};
 use crate::shard::mesh::Message;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -115,6 +116,15 @@ pub enum Event<'a> {
     Sent { conn: ConnId, queued_bytes: usize },
     /// The connection is gone; nothing may be sent to it any more.
     Closed { conn: ConnId },
+    /// Another node's shard has dialed this one: a connection was accepted on the port for nodes. Its frames come as `NodeFrame`. Numbers of connections
+    /// are of one space, whoever is at the other end; `Sent`, `Paused` and `Closed` come as for clients.
+    NodeOpened { conn: ConnId },
+    /// What was asked for with `Effect::Dial` stands. Its frames come as `NodeFrame`.
+    Dialed { dial: u64, conn: ConnId },
+    /// It does not come about. `errno` as in `Outcome`.
+    DialFailed { dial: u64, errno: i32 },
+    /// A whole frame from another node, with the next number, whose header and lengths are valid. If `step` answers `Blocked`: as for `Frame`.
+    NodeFrame { conn: ConnId, frame: &'a tramline_wire::node::Frame<'a> },
     /// An operation ended.
     Done { token: Token, outcome: Outcome },
     /// A message from another shard of this node.
@@ -141,6 +151,8 @@ pub enum Effect {
     Send { conn: ConnId, head: Range<u32>, parts: Range<u32> },
     /// Close a connection once what was sent before has gone out.
     Close { conn: ConnId, reason: &'static str },
+    /// Connect to a shard of another node: ends in one `Event::Dialed` or one `Event::DialFailed` with this number, which the core has chosen.
+    Dial { dial: u64, address: SocketAddr },
     /// Hand a message to another shard of this node.
     Mesh { to: ShardId, message: Message },
     /// Frames that were answered with "blocked" may be tried again.

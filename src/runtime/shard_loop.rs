@@ -451,6 +451,7 @@ impl ShardLoop {
                     tracing::debug!(shard = self.parts.id.0, conn = conn.0, reason, "closing a connection");
                     self.close(now, conn);
                 }
+                Effect::Dial { address, .. } => unreachable!("no shard dials {address}"),
                 Effect::Mesh { to, message } => self.outbox.push_back((to, message)),
                 Effect::Unblock => self.retry_blocked = true,
                 Effect::Fatal { reason } => {

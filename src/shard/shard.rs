@@ -213,6 +213,9 @@ impl Shard {
                 self.unblock(effects);
             }
             Event::Closed { conn } => self.on_closed(conn, effects),
+            Event::NodeOpened { conn } => effects.push(Effect::Close { conn, reason: "this node is a cluster of one" }),
+            Event::NodeFrame { .. } => {}
+            Event::Dialed { .. } | Event::DialFailed { .. } => unreachable!("no shard dials"),
             Event::Done { token, outcome } => self.on_done(now, token, outcome, effects),
             Event::Mesh { from, message } => self.on_mesh(now, from, message, effects),
             Event::Deadline => self.on_deadline(now, effects),

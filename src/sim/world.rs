@@ -395,6 +395,7 @@ impl World {
                         self.refused = Some(reason);
                     }
                 }
+                Effect::Dial { address, .. } => unreachable!("no shard dials {address}"),
                 Effect::Mesh { to, message } => {
                     // Inboxes are queues: messages of a pair of shards keep their order.
                     let last = &mut self.mesh_last_us[shard][usize::from(to.0)];

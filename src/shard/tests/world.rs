@@ -154,6 +154,7 @@ impl World {
                 Effect::Close { conn, reason } => self.closed.push((conn, reason)),
                 Effect::Unblock => self.retry = true,
                 Effect::Fatal { reason } => self.fatal = Some(reason),
+                Effect::Dial { .. } => unreachable!("no shard dials"),
                 Effect::Mesh { .. } if self.settings.shards == 1 => panic!("one shard has nobody to talk to"),
                 Effect::Mesh { to, message: Message::View(view) } => self.views.push((to, view.epoch)),
                 Effect::Mesh { to, message } => self.mesh.push((to, message)),
