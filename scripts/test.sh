@@ -46,10 +46,12 @@ cargo clippy --package tramline-sim -- -D warnings
 cargo clippy --package tramline-client -- -D warnings
 
 step "fuzz targets"
-# Workspaces of their own, which nothing else builds: a change of the core must not leave them behind.
+# Workspaces of their own, which nothing else builds: a change of the core must not leave them behind. Into the same directory and with the same level: what they
+# have in common with the rest is there already.
 need_commands c++:g++
-cargo check --manifest-path wire/fuzz/Cargo.toml
-cargo check --manifest-path fuzz/Cargo.toml
+for fuzz in wire/fuzz fuzz; do
+    CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo check --manifest-path "$fuzz/Cargo.toml" --target-dir "$(target_dir)"
+done
 
 step "build"
 cargo build "${all[@]}" --bins --examples
