@@ -24,6 +24,8 @@ macro_rules! id {
 
 id!(/// A node of the cluster; 1 on a node that was never joined to others.
     NodeId(u32));
+id!(/// A node's copy of a group, as votes and configurations name it: `ReplicaId::of`.
+    ReplicaId(u64));
 id!(/// A shard (one core) of a node, from 0.
     ShardId(u16));
 id!(/// A replica group: the unit of replication and failover. 0 is the cluster's metadata.
@@ -54,6 +56,22 @@ id!(/// A connection of this shard; never reused while the process lives.
     ConnId(u64));
 id!(/// A file as the core names it; the edge maps it to a descriptor.
     FileId(u64));
+
+impl ReplicaId {
+    /// That of a node that has had `generation` disks before this one. A node whose disk was replaced is another replica: nothing that its predecessor voted
+    /// for or acknowledged is taken for its own (docs/REPLICATION.md, 1).
+    pub const fn of(generation: u32, node: NodeId) -> ReplicaId {
+        ReplicaId((generation as u64) << 32 | node.0 as u64)
+    }
+    /// The node.
+    pub const fn node(self) -> NodeId {
+        NodeId(self.0 as u32)
+    }
+    /// How many disks the node had before.
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
 
 /// A map keyed by one of these numbers. Its hash is fixed, so that nothing depends on a random seed.
 pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;

@@ -191,6 +191,11 @@ impl State {
     }
 
     /// Whether a node has registered.
+    pub fn has_nodes(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    /// Whether this node is registered.
     pub fn has_node(&self, node: NodeId) -> bool {
         self.nodes.iter().any(|(known, ..)| *known == node)
     }
@@ -484,7 +489,8 @@ impl State {
             let place = self.groups[&of.home];
             GroupView { name: name.clone(), uid: of.uid, created_us: of.created_us, home: of.home, node: place.node, shard: place.shard }
         });
-        Arc::new(View::new(self.epoch, topics.collect(), groups.collect(), self.queues.iter().map(Arc::clone).collect()))
+        let view = View::new(self.epoch, topics.collect(), groups.collect(), self.queues.iter().map(Arc::clone).collect());
+        Arc::new(view.with_uids_end(self.next_partition_uid))
     }
 }
 

@@ -95,9 +95,21 @@ pub struct View {
     queues_by_uid: Vec<(SubscriptionUid, u32)>,
     /// (uid, topic, number), by uid.
     by_uid: Vec<(PartitionUid, u32, u32)>,
+    /// The first partition uid that is not given out yet.
+    uids_end: u64,
 }
 
 impl View {
+    /// The same, where partition uids below `uids_end` have been given out.
+    pub fn with_uids_end(self, uids_end: u64) -> View {
+        View { uids_end, ..self }
+    }
+
+    /// Whether the partition exists or existed: one that does not exist here was deleted, or else its creation is not known here yet.
+    pub fn has_known(&self, uid: PartitionUid) -> bool {
+        uid.0 < self.uids_end
+    }
+
     /// `topics`, `groups` and `queues` are in order of their names (asserted).
     pub fn new(epoch: u64, topics: Vec<TopicView>, groups: Vec<GroupView>, queues: Vec<Arc<QueueView>>) -> View {
         assert!(topics.windows(2).all(|w| w[0].name < w[1].name), "topics in order of names");
@@ -110,7 +122,7 @@ impl View {
         let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
         let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
         by_uid.sort_unstable();
-        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid }
+        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid, uids_end: 0 }
     }
 
     /// The consumer group of this name.

@@ -39,6 +39,15 @@ pub(crate) enum NotTaken {
     TooLarge,
 }
 
+/// Which row of the open block's table an append belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) group: GroupId,
+    pub(crate) kind: EntryKind,
+    /// Given by another replica's leader; `None` for what this one proposes when the block closes.
+    pub(crate) position: Option<(Term, LogIndex)>,
+}
+
 /// The block that takes appends.
 pub(crate) struct OpenBlock {
     buffer: Option<BufMut>,
@@ -101,24 +110,23 @@ impl OpenBlock {
         align_up_usize(used, FRAGMENT_ALIGN) + entries * ENTRY_BYTES + fragments * FRAGMENT_BYTES + TRAILER_BYTES
     }
 
-    /// Copies `content` (its two parts one behind the other) in as a fragment of the group's entry of this kind. Returns its place
-    /// in the block. On a refusal nothing has changed.
+    /// Copies `content` (its two parts one behind the other) in as a fragment of the group's row of this kind (and, where it has one, this position).
+    /// Returns its place in the block. On a refusal nothing has changed.
     pub(crate) fn append(
         &mut self,
         slab: &mut Slab,
         limits: &BlockLimits,
-        group: GroupId,
-        kind: EntryKind,
+        row: Row,
         fragment_kind: u8,
         content: [&[u8]; 2],
     ) -> Result<u32, NotTaken> {
+        let Row { group, kind, position } = row;
         let [head, tail] = content;
         let content_len = head.len() + tail.len();
         if content_len > limits.batch_bytes_max {
             return Err(NotTaken::TooLarge);
         }
-        let joins = kind != EntryKind::Raft;
-        let found = self.entries.iter().position(|entry| joins && entry.group == group && entry.kind == kind);
+        let found = self.row_of(row);
         let at = align_up_usize(self.used, FRAGMENT_ALIGN);
         let end = at + content_len;
         let length = self.length(end, self.entries.len() + usize::from(found.is_none()), self.fragments.len() + 1);
@@ -130,7 +138,7 @@ impl OpenBlock {
             return Err(NotTaken::NoMemory);
         }
         let entry = found.unwrap_or_else(|| {
-            self.entries.push(OpenEntry { group, kind, content_len: 0, fragments: 0 });
+            self.entries.push(OpenEntry { group, kind, content_len: 0, fragments: 0, position });
             self.entries.len() - 1
         });
         self.entries[entry].content_len += content_len as u32;
@@ -146,16 +154,37 @@ impl OpenBlock {
         Ok(at as u32)
     }
 
-    /// Makes room for what is to stand in this block together: fragments of these sizes, in up to two entries that are not there yet. After it
+    /// The row that more content joins. Of those with a position only the last one of its group: an entry that was replaced and comes again within a
+    /// block is written again, behind what replaced it.
+    fn row_of(&self, Row { group, kind, position }: Row) -> Option<usize> {
+        if kind == EntryKind::Raft {
+            return None;
+        }
+        let ours = |entry: &OpenEntry| entry.group == group && (position.is_none() || entry.kind.bears_index());
+        let rows = self.entries.iter().enumerate().rev().filter(|(_, entry)| ours(entry));
+        rows.take_while(|(_, entry)| position.is_none() || entry.position == position)
+            .find(|(_, entry)| entry.kind == kind && entry.position == position)
+            .map(|(at, _)| at)
+    }
+
+    /// The group is led by another replica now: what was appended to the block for it, and has no place, gets none.
+    pub(crate) fn void(&mut self, group: GroupId) {
+        let is_proposed = |kind| matches!(kind, EntryKind::Data | EntryKind::Control);
+        for entry in self.entries.iter_mut().filter(|e| e.group == group && e.position.is_none() && is_proposed(e.kind)) {
+            entry.kind = EntryKind::Void;
+        }
+    }
+
+    /// Makes room for what is to stand in this block together: fragments of these sizes, in up to `rows` rows that are not there yet. After it
     /// none of them is refused.
-    pub(crate) fn reserve_together(&mut self, slab: &mut Slab, limits: &BlockLimits, sizes: &[usize]) -> Result<(), NotTaken> {
+    pub(crate) fn reserve_together(&mut self, slab: &mut Slab, limits: &BlockLimits, rows: usize, sizes: &[usize]) -> Result<(), NotTaken> {
         let (bytes, fragments) = (sizes.iter().sum::<usize>(), sizes.len());
         if sizes.iter().any(|size| *size > limits.batch_bytes_max) {
             return Err(NotTaken::TooLarge);
         }
         let used = align_up_usize(self.used, FRAGMENT_ALIGN) + bytes + fragments * FRAGMENT_ALIGN;
-        let length = self.length(used, self.entries.len() + 2, self.fragments.len() + fragments);
-        if align_up_usize(length, BLOCK_ALIGN) > limits.block_bytes_max || self.entries.len() + 2 > usize::from(u16::MAX) {
+        let length = self.length(used, self.entries.len() + rows, self.fragments.len() + fragments);
+        if align_up_usize(length, BLOCK_ALIGN) > limits.block_bytes_max || self.entries.len() + rows > usize::from(u16::MAX) {
             return Err(if self.is_empty() { NotTaken::TooLarge } else { NotTaken::BlockFull });
         }
         if self.reserve(slab, length) { Ok(()) } else { Err(NotTaken::NoMemory) }

@@ -491,6 +491,7 @@ fn describe(block: &FoundBlock<'_>, detail: Detail, out: &mut String) {
             EntryKind::Control => "control",
             EntryKind::HardState => "hard state",
             EntryKind::Raft => "raft",
+            EntryKind::Void => "void",
         };
         let _ = writeln!(out, "    {kind} of group {} index {} term {}: {} bytes", entry.group, entry.index, entry.term, entry.content_len);
         for fragment in block.view.fragments_of(&entry).filter(|fragment| fragment.kind == FRAGMENT_BATCH) {

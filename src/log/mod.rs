@@ -62,11 +62,11 @@ pub use recovery::{DiskError, StartDisk, recover};
 pub use state_file::{STATE_NAME, StateBuilder, StateFile};
 pub use types::*;
 
-use crate::bytes::{PAGE_BYTES, Slab};
+use crate::bytes::{Bytes, PAGE_BYTES, Slab};
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
 use crate::mutants::Mutants;
-use block_writer::{BlockLimits, ClosedBlock, NotTaken, OpenBlock, WINDOW_BLOCKS_MAX, WriteWindow};
+use block_writer::{BlockLimits, ClosedBlock, NotTaken, OpenBlock, Row, WINDOW_BLOCKS_MAX, WriteWindow};
 use layout::{BlockHeader, FLAG_MARK, FRAGMENT_BATCH, FRAGMENT_PAYLOAD};
 use manifest::{ManifestWriter, StartV1};
 use operation::{PendingWrite, Purpose, segment_file, token};
@@ -80,7 +80,7 @@ use tail_cache::TailCache;
 use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
 
 /// Reads of owners from this number on are background work: nobody waits for them, and they count as no reader.
-pub const BACKGROUND_OWNER: u64 = u64::MAX - 2;
+pub const BACKGROUND_OWNER: u64 = u64::MAX - 3;
 
 /// Blocks let go from the tail cache at most to make room for one append when memory is short.
 const EVICTIONS_PER_APPEND: u32 = 16;
@@ -135,7 +135,7 @@ impl Log {
         let mut stamped = [0; BATCH_HEADER_BYTES];
         stamped.copy_from_slice(head);
         stamp_leader(&mut stamped, stamp);
-        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, [&stamped, body], |_| {})
+        self.append(slab, Row { group, kind: EntryKind::Data, position: None }, FRAGMENT_BATCH, [&stamped, body], |_| {})
     }
 
     /// As `append_batch`, for topics whose append time counts: the batch is flagged so, and its body checksum mended.
@@ -146,7 +146,7 @@ impl Log {
         batch: &[u8],
         stamp: &LeaderStamp,
     ) -> Result<Appended, AppendRefused> {
-        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, [batch, &[]], |bytes| {
+        self.append(slab, Row { group, kind: EntryKind::Data, position: None }, FRAGMENT_BATCH, [batch, &[]], |bytes| {
             mark_append_time(bytes);
             stamp_leader(bytes, stamp);
         })
@@ -156,19 +156,39 @@ impl Log {
     /// its own; a hard state bears no index. Data is refused by a panic: it goes through `append_batch`.
     pub fn append_control(&mut self, slab: &mut Slab, group: GroupId, kind: EntryKind, payload: &[u8]) -> Result<Appended, AppendRefused> {
         assert!(kind != EntryKind::Data, "data is appended as batches");
-        self.append(slab, group, kind, FRAGMENT_PAYLOAD, [payload, &[]], |_| {})
+        self.append(slab, Row { group, kind, position: None }, FRAGMENT_PAYLOAD, [payload, &[]], |_| {})
     }
 
-    /// Copies a stored batch (its leader's region already stamped) into the open block as it is: for followers.
-    pub fn append_stored(&mut self, slab: &mut Slab, group: GroupId, batch: &[u8]) -> Result<Appended, AppendRefused> {
-        self.append(slab, group, EntryKind::Data, FRAGMENT_BATCH, [batch, &[]], |_| {})
+    /// Copies a stored batch (its leader's region already stamped) into the open block as it is, as part of the entry that has this place in its group:
+    /// for followers.
+    pub fn append_stored(
+        &mut self,
+        slab: &mut Slab,
+        group: GroupId,
+        position: (Term, LogIndex),
+        batch: &[u8],
+    ) -> Result<Appended, AppendRefused> {
+        let row = Row { group, kind: EntryKind::Data, position: Some(position) };
+        self.append(slab, row, FRAGMENT_BATCH, [batch, &[]], |_| {})
+    }
+
+    /// The same for a payload, control or raft's own (of which the one of an empty entry is empty).
+    pub fn append_stored_control(
+        &mut self,
+        slab: &mut Slab,
+        group: GroupId,
+        kind: EntryKind,
+        position: (Term, LogIndex),
+        payload: &[u8],
+    ) -> Result<Appended, AppendRefused> {
+        assert!(matches!(kind, EntryKind::Control | EntryKind::Raft), "{kind:?} is not what a leader sends as a payload");
+        self.append(slab, Row { group, kind, position: Some(position) }, FRAGMENT_PAYLOAD, [payload, &[]], |_| {})
     }
 
     fn append(
         &mut self,
         slab: &mut Slab,
-        group: GroupId,
-        kind: EntryKind,
+        row: Row,
         fragment_kind: u8,
         content: [&[u8]; 2],
         finish: impl FnOnce(&mut [u8]),
@@ -176,13 +196,13 @@ impl Log {
         if self.failed.is_some() {
             return Err(AppendRefused::Failed);
         }
-        let mut taken = self.open.append(slab, &self.limits, group, kind, fragment_kind, content);
+        let mut taken = self.open.append(slab, &self.limits, row, fragment_kind, content);
         if taken == Err(NotTaken::NoMemory) {
             // The oldest cached blocks are worth less than this append.
             let durable = self.window.durable_through();
             let evicted = (0..EVICTIONS_PER_APPEND).take_while(|_| self.cache.evict(durable)).count();
             if evicted > 0 {
-                taken = self.open.append(slab, &self.limits, group, kind, fragment_kind, content);
+                taken = self.open.append(slab, &self.limits, row, fragment_kind, content);
             }
         }
         match taken {
@@ -197,13 +217,13 @@ impl Log {
         }
     }
 
-    /// Makes room in the open block for what has to become durable together: batches and payloads of these sizes, of one group. Until the
+    /// Makes room in the open block for what has to become durable together: batches and payloads of these sizes, in up to `rows` rows of the block's table (one per group and kind). Until the
     /// block is closed appending these is not refused.
-    pub fn reserve_together(&mut self, slab: &mut Slab, sizes: &[usize]) -> Result<(), AppendRefused> {
+    pub fn reserve_together(&mut self, slab: &mut Slab, rows: usize, sizes: &[usize]) -> Result<(), AppendRefused> {
         if self.failed.is_some() {
             return Err(AppendRefused::Failed);
         }
-        match self.open.reserve_together(slab, &self.limits, sizes) {
+        match self.open.reserve_together(slab, &self.limits, rows, sizes) {
             Ok(()) => Ok(()),
             Err(NotTaken::TooLarge) => Err(AppendRefused::TooLarge),
             Err(NotTaken::BlockFull | NotTaken::NoMemory) => Err(AppendRefused::Full),
@@ -213,6 +233,11 @@ impl Log {
     /// What the open block carries, in the order of its entries.
     pub fn open_groups(&self) -> &[OpenEntry] {
         self.open.entries()
+    }
+
+    /// Another replica leads the group now: what this one has appended for it and not proposed counts nowhere.
+    pub fn void_group(&mut self, group: GroupId) {
+        self.open.void(group);
     }
 
     /// Bytes of content in the open block.
@@ -317,6 +342,11 @@ impl Log {
         self.next_seq
     }
 
+    /// The last closed block.
+    pub fn last_closed(&self) -> BlockSeq {
+        BlockSeq(self.next_seq.0 - 1)
+    }
+
     /// All blocks up to this one are on stable storage.
     pub fn durable_through(&self) -> BlockSeq {
         self.window.durable_through()
@@ -325,6 +355,26 @@ impl Log {
     /// Closed blocks from this one on are in the tail cache.
     pub fn cached_from(&self) -> BlockSeq {
         self.cache.first()
+    }
+
+    /// The largest batch that it takes, in bytes.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.limits.batch_bytes_max
+    }
+
+    /// A closed block, whole, while it is in the tail cache.
+    pub fn cached_block(&self, block: BlockSeq) -> Option<&Bytes> {
+        self.cache.get(block)
+    }
+
+    /// Blocks from this one on stay in the tail cache, durable or not: what is in them is not applied yet. `BlockSeq(u64::MAX)` for none.
+    pub fn keep_cached_from(&mut self, block: BlockSeq) {
+        self.cache.keep_from(block);
+    }
+
+    /// This block stays in the tail cache as well, and all behind it, until `keep_cached_from` says otherwise.
+    pub fn keep_cached(&mut self, block: BlockSeq) {
+        self.cache.keep(block);
     }
 
     /// Where bytes `at..at + len` of a block are now. Panics when they are not inside a cached block: places are ours.

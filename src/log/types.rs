@@ -19,6 +19,8 @@ pub enum EntryKind {
     HardState = 3,
     /// A Raft entry without a body of ours: no-op or change of voters. Each append is an entry of its own.
     Raft = 4,
+    /// What a leader had appended to the open block when it lost the group: not proposed, bears no index, counts nowhere.
+    Void = 6,
 }
 
 impl EntryKind {
@@ -29,12 +31,13 @@ impl EntryKind {
             2 => Some(EntryKind::Control),
             3 => Some(EntryKind::HardState),
             4 => Some(EntryKind::Raft),
+            6 => Some(EntryKind::Void),
             _ => None,
         }
     }
     /// Whether entries of this kind carry a Raft index.
     pub fn bears_index(self) -> bool {
-        self != EntryKind::HardState
+        !matches!(self, EntryKind::HardState | EntryKind::Void)
     }
 }
 
@@ -82,6 +85,8 @@ pub struct OpenEntry {
     pub content_len: u32,
     /// Fragments (batches or payloads) so far.
     pub fragments: u32,
+    /// Its place, where another replica's leader has given it one already; else it gets one when the block closes.
+    pub position: Option<(Term, LogIndex)>,
 }
 
 /// Where bytes of the log are now.

@@ -108,6 +108,15 @@ impl Index {
         self.list.push_back(batch);
     }
 
+    /// Takes the batches from `offset` on out again. Panics when one of them is sealed: what is sealed is committed.
+    pub fn cut_from(&mut self, offset: u64) {
+        while self.list.back().is_some_and(|batch| batch.base_offset >= offset) {
+            assert!(self.list.len() > self.sealed, "a sealed batch is to be cut from {offset}");
+            let batch = self.list.pop_back().expect("looked at");
+            self.bytes -= u64::from(batch.len);
+        }
+    }
+
     /// Adds a run of a checkpoint. Panics if it is not behind the others.
     pub fn push_run(&mut self, run: Run) {
         assert!(self.list.is_empty() && self.runs.back().is_none_or(|r| r.end_offset <= run.first_offset), "run {run:?} out of order");

@@ -160,6 +160,22 @@ impl Partition {
         self.index.push(batch);
     }
 
+    /// A batch of another node's leader was stored: committed, or only inherited by a new leader. As `restore_batch` otherwise.
+    pub fn on_stored(&mut self, batch: BatchRef, is_committed: bool) {
+        let committed_end = self.committed_end;
+        self.restore_batch(batch);
+        if !is_committed {
+            self.committed_end = committed_end;
+        }
+    }
+
+    /// What was appended and not committed was never there: another node leads the group.
+    pub fn cut_tentative(&mut self) {
+        self.index.cut_from(self.committed_end);
+        self.next_offset = self.committed_end;
+        self.producers.cut(self.committed_end);
+    }
+
     /// At a start: a trim that was found in the log, after all batches. Offsets below it were handed out and committed before it
     /// was asked for, also where damage has taken the batches.
     pub fn restore_trim(&mut self, log_start: u64) {

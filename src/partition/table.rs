@@ -107,6 +107,44 @@ impl Partitions {
         self.producers += partition.producers.len() - before;
     }
 
+    /// Of batches of `slot` that were stored before it stood in the table, those in blocks up to `committed` are committed, the others will be with
+    /// their blocks.
+    pub fn touch_tentative(&mut self, slot: Slot, committed: BlockSeq) {
+        let partition = self.slots[slot.0 as usize].as_mut().expect("just filled");
+        let (group, from) = (partition.group, partition.committed_end());
+        let tentative: Vec<_> =
+            partition.index.tail().filter(|batch| batch.end_offset() > from).map(|b| (b.block, b.end_offset())).collect();
+        let queue = &mut self.touched.iter_mut().find(|(g, _)| *g == group).expect("a partition's group has a queue").1;
+        for (block, end_offset) in tentative {
+            if block <= committed {
+                partition.on_committed(end_offset);
+                continue;
+            }
+            let at = queue.partition_point(|touched| touched.block <= block);
+            queue.insert(at, Touched { block, slot, end_offset });
+        }
+    }
+
+    /// A batch of `slot` that another node's leader has taken in was stored: its producer is known from now on.
+    pub fn replay_producer(&mut self, slot: Slot, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64) {
+        let partition = self.slots[slot.0 as usize].as_mut().expect("the slot of a batch is filled");
+        let before = partition.producers.len();
+        partition.producers.replay(mark, batch, append_time_us);
+        self.producers += partition.producers.len() - before;
+    }
+
+    /// Another node leads the group: what is not committed in its partitions was never there.
+    pub fn cut_tentative(&mut self, group: GroupId) {
+        if let Some((_, queue)) = self.touched.iter_mut().find(|(g, _)| *g == group) {
+            queue.clear();
+        }
+        for partition in self.slots.iter_mut().flatten().filter(|partition| partition.group == group) {
+            let before = partition.producers.len();
+            partition.cut_tentative();
+            self.producers -= before - partition.producers.len();
+        }
+    }
+
     /// Forgets the producers of `slot` that were not heard of since `before_us`.
     pub fn expire_producers(&mut self, slot: Slot, before_us: u64, now_us: u64) {
         if let Some(partition) = self.get_mut(slot) {

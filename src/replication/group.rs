@@ -1,20 +1,31 @@
-//! One replica group: the raft state machine, what it has written but not yet durable, and what this node may do in it.
+//! One replica group: the raft state machine, what of its log stands in durable blocks, and what this replica may do in it.
 //!
 //! The crate's `Raft` is driven without its `RawNode`: a `RawNode` gathers what is to be done in a `Ready` of fresh vectors, seven to
-//! eight allocations per block of the log (docs/decisions/0005). What it does for a leader is done here, in the same order: entries go to
-//! the storage, then count as stable, and count as persisted when their block is durable.
+//! eight allocations per block of the log (docs/decisions/0005). Each call into the crate is followed by `settle`, which takes what such a
+//! `Ready` would have held (docs/REPLICATION.md, 4.1).
 //!
-//! Invariants: `unpersisted` is in block order; nothing stays in raft's unstable log between two calls; a batch is stamped with
-//! `leader_term` only while this node leads.
+//! Invariants: nothing stays in raft's unstable log between two calls; an entry is persisted when the block that got it *last* is durable, and
+//! all before it are; a batch is stamped with `leader_term` only while this replica leads; what is committed may be ahead of this replica's own disk.
 //! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
 
-use super::storage::{GroupPosition, GroupStorage, Handle, marked_entry};
-use crate::ids::{BlockSeq, GroupId, LogIndex, NodeId, Term};
-use crate::log::EntryKind;
+use super::storage::{GroupPosition, GroupStorage, Handle, Holds, marked_entry};
+use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, Raft, StateRole};
 use std::collections::VecDeque;
 use std::fmt;
+
+/// Ticks of 50 ms. An election after 1.1 to 1.95 s of silence, a beat each 100 ms (docs/REPLICATION.md, 10).
+const ELECTION_TICKS: usize = 20;
+const ELECTION_TICKS_MIN: usize = 22;
+const ELECTION_TICKS_MAX: usize = 40;
+const BEAT_TICKS: usize = 2;
+/// Bytes of the entries in one message, and messages under way to one peer (docs/REPLICATION.md, 3.6).
+const SHARE_BYTES_MAX: u64 = 1 << 20;
+const SHARES_IN_FLIGHT_MAX: usize = 256;
+
+/// Below the shortest time in which another replica can be elected by more than two clocks drift in it, and a tick.
+const LEASE_US: u64 = 900_000;
 
 /// What a start knows of a group: from the checkpoint and the hard states in the log.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +38,8 @@ pub struct GroupStart {
     pub term: Term,
     /// Vote in that term; 0 for none.
     pub vote: u64,
+    /// Who votes in it.
+    pub voters: Vec<ReplicaId>,
 }
 
 /// Why an operation on a group did not happen.
@@ -49,43 +62,76 @@ impl fmt::Display for ReplicationError {
 
 impl std::error::Error for ReplicationError {}
 
+/// Where the last change of term or vote stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// In memory alone.
+    Owed,
+    /// In this block.
+    In(BlockSeq),
+    Durable,
+}
+
 pub(super) struct Group {
     pub(super) id: GroupId,
     pub(super) raft: Raft<GroupStorage>,
-    /// Last entry of each block that is not durable yet.
-    unpersisted: VecDeque<(BlockSeq, LogIndex, Term)>,
+    /// Every entry up to this one stands in a durable block, for the last time that it was written. The crate's own guard against an entry that was
+    /// replaced and comes again is its unstable log, which is empty here (docs/REPLICATION.md, trap T3).
+    persisted: LogIndex,
     /// Entries that raft made itself (the empty entry of a new term) and that no block carries yet.
-    pub(super) own_unplaced: VecDeque<(Term, LogIndex)>,
-    /// Set when term or vote changed and the change is in no block yet.
-    pub(super) hard_state_dirty: bool,
-    /// The first entry of this node's term; until it is committed, reads are answered with "not yet".
+    own_unplaced: VecDeque<(Term, LogIndex)>,
+    /// Of those, how many were announced by `Groups::owed`.
+    own_announced: usize,
+    /// Where the last change of term or vote stands.
+    standing: Standing,
+    /// What is to be told to other replicas once term and vote are durable.
+    held: Vec<Message>,
+    /// The highest index that this replica knows to be the same as in the log of the leader of its term.
+    agreed: LogIndex,
+    /// The leader's terms and votes changed, or what it has to be told of did: its next ack says so.
+    owes_ack: bool,
+    was_leader: bool,
+    /// The leadership came or went since `take_change`.
+    changed: bool,
+    /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter.
+    lease_until_us: u64,
+    /// For each other replica: when the beat was sent that it answered last.
+    answered: Vec<(ReplicaId, u64)>,
+    /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
-    pub(super) committed: LogIndex,
+    /// What was proposed last, and for which block: the other kind of content of the same block joins it.
+    last_proposed: Option<(BlockSeq, Term, LogIndex)>,
+    committed: LogIndex,
+    /// What of it was reported, and through which block.
+    reported: (LogIndex, BlockSeq),
 }
 
 impl Group {
     pub(super) fn new(
         start: GroupStart,
-        me: NodeId,
+        me: ReplicaId,
         entries: &[(LogIndex, Term, Handle)],
         logger: &slog::Logger,
     ) -> Result<Group, ReplicationError> {
-        let voters = vec![u64::from(me.0)];
-        let mut storage = GroupStorage::new(start.base, start.term, start.vote, start.base.index, voters.clone());
+        let voters = start.voters.iter().map(|voter| voter.0).collect();
+        let mut storage = GroupStorage::new(start.base, start.term, start.vote, start.base.index, voters);
         for (index, term, handle) in entries {
-            storage.restore(*index, *term, Some(*handle));
+            storage.restore(*index, *term, *handle);
         }
-        storage.set_voters(voters);
+        let persisted = storage.last().index;
         let config = Config {
-            id: u64::from(me.0),
-            // Ticks of 100 ms: an election after 1-2 s of silence, a heartbeat each 300 ms.
-            election_tick: 10,
-            heartbeat_tick: 3,
+            id: me.0,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: BEAT_TICKS,
+            min_election_tick: ELECTION_TICKS_MIN,
+            max_election_tick: ELECTION_TICKS_MAX,
             applied: start.base.index.0,
-            max_size_per_msg: 1 << 20,
-            max_inflight_msgs: 256,
+            max_size_per_msg: SHARE_BYTES_MAX,
+            max_inflight_msgs: SHARES_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
+            // Followers learn what is committed by the next append or beat.
+            skip_bcast_commit: true,
             ..Config::default()
         };
         let id = start.id;
@@ -93,19 +139,36 @@ impl Group {
         Ok(Group {
             id,
             raft,
-            unpersisted: VecDeque::new(),
+            persisted,
             own_unplaced: VecDeque::new(),
-            hard_state_dirty: false,
+            own_announced: 0,
+            standing: Standing::Durable,
+            held: Vec::new(),
+            agreed: start.base.index,
+            owes_ack: false,
+            was_leader: false,
+            changed: false,
+            lease_until_us: if start.voters == [me] { u64::MAX } else { 0 },
+            answered: start.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, 0)).collect(),
             first_own_index: LogIndex(u64::MAX),
+            last_proposed: None,
             committed: start.base.index,
+            reported: (start.base.index, BlockSeq(0)),
         })
     }
 
-    /// Stands for election; with one voter it is won at once.
+    /// Stands for election; a lone voter has won when this returns. Of a lone voter everything has to be persisted (trap T4).
     pub(super) fn campaign(&mut self) -> Result<(), ReplicationError> {
         let mut hup = Message::default();
         hup.set_msg_type(MessageType::MsgHup);
-        self.raft.step(hup).map_err(|cause| ReplicationError::Raft(self.id, cause))
+        self.step(hup)
+    }
+
+    /// Takes in what another replica says. Its entries, if any, have no place yet: `place` names it.
+    pub(super) fn step(&mut self, message: Message) -> Result<(), ReplicationError> {
+        self.raft.step(message).map_err(|cause| ReplicationError::Raft(self.id, cause))?;
+        self.settle();
+        Ok(())
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -120,90 +183,384 @@ impl Group {
         self.raft.vote
     }
 
+    pub(super) fn committed(&self) -> LogIndex {
+        self.committed
+    }
+
     /// Whether the first entry of this leader's term is committed: only then are its ends those of the group.
     pub(super) fn is_caught_up(&self) -> bool {
         self.is_leader() && self.committed >= self.first_own_index
     }
 
-    /// Appends a descriptor for what `block` carries; answers its place.
-    pub(super) fn propose(&mut self, handle: Handle) -> Result<(Term, LogIndex), ReplicationError> {
+    /// The place of `bytes` more of what `block`, which is being closed, carries for this group: one entry, whatever kinds its content has. So a
+    /// block's share holds as a whole or not at all, also where another replica leads next.
+    pub(super) fn propose(&mut self, block: BlockSeq, bytes: u32) -> Result<(Term, LogIndex), ReplicationError> {
         if !self.is_leader() {
             return Err(ReplicationError::NotLeader(self.id));
         }
-        assert!(self.raft.raft_log.unstable_entries().is_empty(), "group {} appends behind entries nobody took", self.id);
+        if let Some((_, term, index)) = self.last_proposed.filter(|(at, ..)| *at == block) {
+            self.place(index, block, bytes);
+            return Ok((term, index));
+        }
+        assert_eq!(self.own_unplaced.len(), 0, "group {}: raft's own entries stand in front of what is proposed", self.id);
         let mut entries = [marked_entry()];
         if !self.raft.append_entry(&mut entries) {
             return Err(ReplicationError::Raft(self.id, raft::Error::ProposalDropped));
         }
         let (index, term) = (LogIndex(entries[0].index), Term(entries[0].term));
-        self.store(index, term, Some(handle));
-        self.raft.raft_log.stable_entries(index.0, term.0);
-        self.note_unpersisted(handle.block, index, term);
+        self.settle();
+        self.place(index, block, bytes);
+        self.last_proposed = Some((block, term, index));
         Ok((term, index))
     }
 
-    /// Takes what raft made itself (a new term or vote, the empty entry of a new leader), to be carried by `block`, the open one.
-    pub(super) fn take_own(&mut self, block: BlockSeq) {
+    /// What was proposed goes out to the others, once per block.
+    pub(super) fn broadcast(&mut self, block: BlockSeq) {
+        if self.has_peers() && self.last_proposed.is_some_and(|(at, ..)| at == block) {
+            self.raft.bcast_append();
+            self.settle();
+        }
+    }
+
+    /// The next of raft's own entries that `block`, which is being closed, carries.
+    pub(super) fn place_own(&mut self, block: BlockSeq) -> (Term, LogIndex) {
+        assert!(self.own_announced > 0, "an own entry of group {} was not announced before it was appended", self.id);
+        self.own_announced -= 1;
+        let (term, index) = self.own_unplaced.pop_front().expect("counted");
+        if self.raft.store().term_of(index) == Some(term) && self.raft.store().block_of(index).is_none() {
+            self.place(index, block, 0);
+        }
+        (term, index)
+    }
+
+    /// `block` has got (more of) an entry.
+    pub(super) fn place(&mut self, index: LogIndex, block: BlockSeq, bytes: u32) {
+        self.raft.mut_store().place(index, block, bytes);
+    }
+
+    /// What the open block has to carry of this group before anything else: a changed term or vote, and how many of raft's own entries. Asked again,
+    /// only what came up since.
+    pub(super) fn owed(&mut self, open_block: BlockSeq) -> (bool, usize) {
+        let own = self.own_unplaced.len() - self.own_announced;
+        self.own_announced = self.own_unplaced.len();
+        let owes_hard_state = self.standing == Standing::Owed;
+        if owes_hard_state {
+            self.standing = Standing::In(open_block);
+        }
+        (owes_hard_state, own)
+    }
+
+    /// Whether `owed` has something to say.
+    pub(super) fn owes(&self) -> bool {
+        self.owes_now() != (false, 0)
+    }
+
+    /// What `owed` would say.
+    pub(super) fn owes_now(&self) -> (bool, usize) {
+        (self.standing == Standing::Owed, self.own_unplaced.len() - self.own_announced)
+    }
+
+    /// Takes what a call into the crate has left to be done.
+    fn settle(&mut self) {
         let hard_state = self.raft.hard_state();
         let store = self.raft.mut_store();
         if (hard_state.term, hard_state.vote) != store.term_and_vote() {
-            self.hard_state_dirty = true;
+            if hard_state.term != store.term_and_vote().0 {
+                self.agreed = self.committed;
+            }
+            self.standing = Standing::Owed;
             store.set_hard_state(hard_state);
         }
+        self.take_unstable();
+        let leads = self.is_leader();
+        if leads && !self.was_leader {
+            // The crate has appended the empty entry of the term.
+            self.first_own_index = LogIndex(self.raft.raft_log.last_index());
+        }
+        if !leads && self.was_leader {
+            self.first_own_index = LogIndex(u64::MAX);
+            self.answered.iter_mut().for_each(|(_, at_us)| *at_us = 0);
+            self.lease_until_us = 0;
+        }
+        self.changed |= leads != self.was_leader;
+        self.was_leader = leads;
+        self.take_raft_messages();
+        self.committed = self.committed.max(LogIndex(self.raft.raft_log.committed));
+        // Two followers can commit what is not durable here. The crate does not want to hear of it before (trap T1).
+        let applied = self.committed.min(self.persisted).0;
+        if applied > self.raft.raft_log.applied() {
+            self.raft.commit_apply(applied);
+        }
+        let timeout = election_ticks(self.id, ReplicaId(self.raft.id), self.raft.term);
+        self.raft.set_randomized_election_timeout(timeout);
+    }
+
+    fn take_raft_messages(&mut self) {
+        for message in self.raft.msgs.drain(..) {
+            match message.get_msg_type() {
+                // Told by acks, which say what is durable, and may say it of many at once.
+                MessageType::MsgAppendResponse if !message.reject => {
+                    self.agreed = self.agreed.max(LogIndex(message.index));
+                    self.owes_ack = true;
+                }
+                MessageType::MsgHeartbeatResponse => self.owes_ack = true,
+                _ => self.held.push(message),
+            }
+        }
+    }
+
+    fn take_unstable(&mut self) {
         let mut last = None;
         for at in 0..self.raft.raft_log.unstable_entries().len() {
             let entry = &self.raft.raft_log.unstable_entries()[at];
-            assert!(entry.data.is_empty(), "what is proposed is taken at once");
+            let holds = if entry.data.is_empty() { Holds::Own } else { Holds::Share };
             let (index, term) = (LogIndex(entry.index), Term(entry.term));
-            self.own_unplaced.push_back((term, index));
-            if self.is_leader() {
-                self.first_own_index = index;
+            assert!(index > self.committed, "group {}: entry {index} is committed and was to be replaced", self.id);
+            if last.is_none() {
+                self.cut_own_from(index);
+                self.persisted = self.persisted.min(LogIndex(index.0 - 1));
             }
-            self.store(index, term, None);
+            self.raft.mut_store().append(index, term, holds);
+            if self.is_leader() && holds == Holds::Own {
+                self.own_unplaced.push_back((term, index));
+            }
             last = Some((index, term));
         }
         if let Some((index, term)) = last {
             self.raft.raft_log.stable_entries(index.0, term.0);
-            self.note_unpersisted(block, index, term);
-        }
-        assert!(self.raft.msgs.is_empty(), "one voter sends no messages");
-    }
-
-    fn store(&mut self, index: LogIndex, term: Term, handle: Option<Handle>) {
-        self.raft.mut_store().append(index, term, handle);
-    }
-
-    fn note_unpersisted(&mut self, block: BlockSeq, index: LogIndex, term: Term) {
-        match self.unpersisted.back_mut() {
-            Some(last) if last.0 == block => *last = (block, index, term),
-            last => {
-                assert!(last.is_none_or(|l| l.0 < block), "blocks close in order");
-                self.unpersisted.push_back((block, index, term));
-            }
         }
     }
 
-    /// Everything up to `block` is durable: tells raft, takes what became committed.
-    /// Answers whether the commit moved.
-    pub(super) fn on_durable(&mut self, block: BlockSeq) -> bool {
-        let mut last = None;
-        while let Some((_, index, term)) = self.unpersisted.front().filter(|(b, ..)| *b <= block) {
-            last = Some((*index, *term));
-            self.unpersisted.pop_front();
+    /// Of raft's own entries that have no row yet, those that were replaced get none. Those that have one keep it: it stands in front of what replaces
+    /// them.
+    fn cut_own_from(&mut self, index: LogIndex) {
+        while self.own_unplaced.len() > self.own_announced && self.own_unplaced.back().is_some_and(|(_, own)| *own >= index) {
+            self.own_unplaced.pop_back();
         }
-        let Some((index, term)) = last else { return false };
-        let before = self.committed;
-        self.raft.on_persist_entries(index.0, term.0);
-        assert!(self.raft.msgs.is_empty(), "one voter sends no messages");
-        self.committed = self.committed.max(LogIndex(self.raft.raft_log.committed));
-        if self.committed > before {
-            self.raft.commit_apply(self.committed.0);
+    }
+
+    /// Every block up to `block` is durable.
+    pub(super) fn on_durable(&mut self, block: BlockSeq) {
+        if matches!(self.standing, Standing::In(at) if at <= block) {
+            self.standing = Standing::Durable;
+            self.owes_ack = true;
         }
-        self.committed > before
+        let persisted = self.raft.store().end_of_run(self.persisted, block);
+        if persisted == self.persisted {
+            return;
+        }
+        self.persisted = persisted;
+        self.owes_ack = true;
+        let term = self.raft.store().term_of(persisted).expect("an entry that is kept");
+        self.raft.on_persist_entries(persisted.0, term.0);
+        self.settle();
+    }
+
+    /// What is committed, if that or the block is news: the last committed entry, and the last block such that every entry of this group in blocks up
+    /// to it is committed. The block is `durable`, the last durable one, or further where others have made an entry durable before this replica, but never
+    /// beyond `closed`, the last closed one: what is open may get more.
+    pub(super) fn take_commit(&mut self, durable: BlockSeq, closed: BlockSeq) -> Option<Commit> {
+        let store = self.raft.store();
+        let reached = store.block_of(self.committed).map_or(durable, |block| block.max(durable)).min(closed);
+        let through = match store.next_block(self.committed) {
+            Some(next) => reached.min(BlockSeq(next.0 - 1)),
+            None => reached,
+        };
+        let (index_before, through_before) = self.reported;
+        assert!(through >= through_before, "group {}: committed through block {through_before}, and now {through}", self.id);
+        if (self.committed, through) == self.reported {
+            return None;
+        }
+        self.reported = (self.committed, through);
+        Some(Commit { group: self.id, index: self.committed, block: through, has_entries: self.committed > index_before })
+    }
+
+    /// What may be told to other replicas now: nothing of a term or vote that a crash could take back (traps T2, T4).
+    pub(super) fn take_messages(&mut self) -> Vec<Message> {
+        match self.standing {
+            Standing::Durable => std::mem::take(&mut self.held),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How far this follower is, for its leader, if that is news or `asked` for. Told in a durable term only.
+    pub(super) fn take_ack(&mut self, asked: bool) -> Option<FollowerMarks> {
+        if self.standing != Standing::Durable || !(std::mem::take(&mut self.owes_ack) || asked) {
+            return None;
+        }
+        let received = self.raft.store().end_of_run(self.persisted, BlockSeq(u64::MAX)).min(self.agreed);
+        let durable = self.persisted.min(self.agreed);
+        Some(FollowerMarks { term: self.term(), received, durable, committed: self.committed.min(self.agreed) })
+    }
+
+    /// A follower says how far it is.
+    pub(super) fn on_marks(&mut self, from: ReplicaId, marks: &FollowerMarks) -> Result<(), ReplicationError> {
+        let mut message = Message { from: from.0, to: self.raft.id, term: marks.term.0, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppendResponse);
+        (message.index, message.commit) = (marks.durable.0, marks.committed.0);
+        self.step(message)
+    }
+
+    /// A follower has answered a beat, or an append that counts as one, which was sent at `sent_us`.
+    pub(super) fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64) -> Result<(), ReplicationError> {
+        if !self.is_leader() {
+            return Ok(());
+        }
+        if let Some((_, at_us)) = self.answered.iter_mut().find(|(replica, _)| *replica == from) {
+            *at_us = sent_us.max(*at_us);
+        }
+        self.renew_lease();
+        let mut message = Message { from: from.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
+        message.set_msg_type(MessageType::MsgHeartbeatResponse);
+        self.step(message)
+    }
+
+    /// The lease runs from when the majority's latest answered beats were sent: no other leader can have been elected before it is over
+    /// (docs/REPLICATION.md, 5.2).
+    fn renew_lease(&mut self) {
+        let mut heard: Vec<u64> = self.answered.iter().map(|(_, at_us)| *at_us).collect();
+        heard.sort_unstable_by_key(|at_us| std::cmp::Reverse(*at_us));
+        // This replica itself is the first of the majority.
+        let Some(at_us) = heard.get(heard.len().div_ceil(2) - 1).filter(|at_us| **at_us > 0) else { return };
+        self.lease_until_us = self.lease_until_us.max(at_us + LEASE_US);
+    }
+
+    /// Whether this leader may answer at `now_us`: a majority heard it lately.
+    pub(super) fn holds_lease(&self, now_us: u64) -> bool {
+        now_us < self.lease_until_us
+    }
+
+    /// A tick of time. A lone voter needs none.
+    pub(super) fn tick(&mut self) {
+        if !self.answered.is_empty() {
+            self.raft.tick();
+            self.settle();
+        }
+    }
+
+    /// A connection to `peer` stands, which has `persisted`: what was under way on an older one is lost.
+    pub(super) fn on_connected(&mut self, peer: ReplicaId, persisted: LogIndex) {
+        if !self.is_leader() {
+            return;
+        }
+        if let Some(progress) = self.raft.mut_prs().get_mut(peer.0) {
+            // A replica that has lost what it had acknowledged counts for what it has (trap T7).
+            progress.matched = progress.matched.min(persisted.0);
+            progress.become_probe();
+            progress.resume();
+            self.raft.send_append(peer.0);
+            self.settle();
+        }
+    }
+
+    /// The connection from the leader's node has ended by a reset: nobody needs to wait for its silence.
+    pub(super) fn forget_leader(&mut self) {
+        self.raft.leader_id = 0;
+    }
+
+    /// Where the `count` entries behind `previous` stand.
+    pub(super) fn entry_places(&self, previous: GroupPosition, count: usize) -> EntryPlaces {
+        let store = self.raft.store();
+        if store.term_of(previous.index) != Some(previous.term) {
+            return EntryPlaces::Gone;
+        }
+        let mut places = Vec::with_capacity(count);
+        for index in (previous.index.0 + 1..).take(count).map(LogIndex) {
+            let (Some(term), Some(holds)) = (store.term_of(index), store.holds_of(index)) else { return EntryPlaces::Gone };
+            let Some(block) = store.block_of(index) else { return EntryPlaces::NotYet };
+            places.push((index, term, holds, block));
+        }
+        EntryPlaces::Known(places)
+    }
+
+    pub(super) fn has_peers(&self) -> bool {
+        !self.answered.is_empty()
+    }
+
+    pub(super) fn last(&self) -> GroupPosition {
+        self.raft.store().last()
+    }
+
+    pub(super) fn leader(&self) -> Option<ReplicaId> {
+        Some(ReplicaId(self.raft.leader_id)).filter(|leader| leader.0 != 0)
+    }
+
+    pub(super) fn persisted(&self) -> LogIndex {
+        self.persisted
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let (role, term, vote, standing) = (self.raft.state, self.raft.term, self.raft.vote, self.standing);
+        let (elapsed, of) = (self.raft.election_elapsed, self.raft.randomized_election_timeout());
+        let (last, persisted, committed, agreed) = (self.last(), self.persisted, self.committed, self.agreed);
+        let (held, own) = (self.held.len(), self.own_unplaced.len());
+        format!(
+            "{role:?} of term {term}, vote {vote}, {standing:?}, leader {}, last {last:?}, persisted {persisted}, agreed {agreed}, committed {committed}, \
+             {held} held, {own} own without a block, tick {elapsed} of {of}",
+            self.raft.leader_id
+        )
+    }
+
+    /// Whether this replica leads now, where that has changed.
+    pub(super) fn take_change(&mut self) -> Option<bool> {
+        std::mem::take(&mut self.changed).then(|| self.is_leader())
+    }
+
+    /// Commits are not taken beyond what this replica shares with its leader (trap T7).
+    pub(super) fn clamped_commit(&self, commit: LogIndex) -> LogIndex {
+        commit.min(self.agreed)
+    }
+
+    pub(super) fn position_at(&self, block: BlockSeq) -> GroupPosition {
+        self.raft.store().position_at(block)
     }
 }
 
-/// The block in which raft's own entries and data alike are found: kept here so that `groups.rs` stays a walk.
-pub(super) fn own_handle(block: BlockSeq) -> Handle {
-    Handle { kind: EntryKind::Raft, block }
+/// How far a follower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerMarks {
+    /// Its term.
+    pub term: Term,
+    /// Up to where it has what the leader has, in memory.
+    pub received: LogIndex,
+    /// Up to where it has that on stable storage.
+    pub durable: LogIndex,
+    /// Up to where it knows it to be committed.
+    pub committed: LogIndex,
+}
+
+/// Ticks until a replica that hears nobody stands: 22 to 39, the same for the same input, so that a run repeats (trap T5). Two replicas of a group
+/// differ in most terms.
+fn election_ticks(group: GroupId, replica: ReplicaId, term: u64) -> usize {
+    let mut mixed = (u64::from(group.0) << 40) ^ (replica.0 << 20) ^ term;
+    // Finalizer of MurmurHash3: a bit of the input moves half of the output.
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        mixed = (mixed ^ (mixed >> 33)).wrapping_mul(factor);
+    }
+    let range = ELECTION_TICKS_MAX - ELECTION_TICKS_MIN;
+    ELECTION_TICKS_MIN + ((mixed ^ (mixed >> 33)) % range as u64) as usize
+}
+
+/// Where entries stand that a message tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryPlaces {
+    /// Index, term, what each holds, and its block.
+    Known(Vec<(LogIndex, Term, Holds, BlockSeq)>),
+    /// Some are in no block yet.
+    NotYet,
+    /// The log was cut or forgotten there since: the message is of no use any more.
+    Gone,
+}
+
+/// How far a group is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The group.
+    pub group: GroupId,
+    /// All its entries up to this index are committed.
+    pub index: LogIndex,
+    /// All its entries in blocks up to this one are committed.
+    pub block: BlockSeq,
+    /// Whether an entry became committed; else only blocks without an entry of the group have passed.
+    pub has_entries: bool,
 }

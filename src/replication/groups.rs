@@ -3,21 +3,12 @@
 //! Invariants: group ids of a shard are fixed for its life; `positions_for_close` answers each open entry exactly once.
 //! Not here: raft's details (`group.rs`), the block's bytes (log/).
 
-use super::group::{Group, GroupStart, ReplicationError, own_handle};
-use super::storage::{GroupPosition, Handle};
-use crate::ids::{BlockSeq, GroupId, LogIndex, NodeId, Term};
+use super::group::{Commit, EntryPlaces, FollowerMarks, Group, GroupStart, ReplicationError};
+use super::storage::{GroupPosition, Handle, Holds};
+use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
+use crate::log::layout::HARD_STATE_BYTES;
 use crate::log::{EntryKind, OpenEntry};
-
-/// A group whose committed end moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// The group.
-    pub group: GroupId,
-    /// All its entries up to this index are committed.
-    pub index: LogIndex,
-    /// All its entries in blocks up to this one are committed.
-    pub block: BlockSeq,
-}
+use raft::eraftpb::Message;
 
 /// What a block must carry for a group before its data: a changed term or vote, and raft's own entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,45 +24,84 @@ pub struct Owed {
 /// The replica groups whose members this shard holds.
 pub struct Groups {
     list: Vec<Group>,
+    now_us: u64,
 }
 
 impl Groups {
-    /// Builds the groups of a shard from what recovery found and makes this node stand for election in each.
-    /// `entries` are in log order per group.
-    pub fn start(me: NodeId, starts: Vec<GroupStart>, entries: &[(GroupId, LogIndex, Term, Handle)]) -> Result<Groups, ReplicationError> {
+    /// Builds the groups of a shard from what recovery found; in those of which it is the only voter this replica stands for election at once.
+    /// `entries` are in log order per group; the rows of one entry (its batches, its control payloads) follow one another.
+    pub fn start(
+        me: ReplicaId,
+        starts: Vec<GroupStart>,
+        entries: &[(GroupId, LogIndex, Term, Handle)],
+    ) -> Result<Groups, ReplicationError> {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut list = Vec::with_capacity(starts.len());
         for start in starts {
             let id = start.id;
+            let is_alone = start.voters == [me];
             let own: Vec<_> = entries.iter().filter(|e| e.0 == id).map(|e| (e.1, e.2, e.3)).collect();
             let mut group = Group::new(start, me, &own, &logger)?;
-            group.campaign()?;
+            if is_alone {
+                group.campaign()?;
+            }
             list.push(group);
         }
         list.sort_by_key(|g| g.id);
-        Ok(Groups { list })
+        Ok(Groups { list, now_us: 0 })
     }
 
     /// What each group must have in the open block before anything else of it (a hard state, raft's own entries).
     /// The caller appends these to the log in this order; asked again, only what came up since is answered.
     pub fn owed(&mut self, open_block: BlockSeq) -> Vec<Owed> {
         let mut owed = Vec::new();
-        for group in &mut self.list {
-            let unplaced_before = group.own_unplaced.len();
-            group.take_own(open_block);
-            let own_entries = group.own_unplaced.len() - unplaced_before;
-            let dirty = std::mem::take(&mut group.hard_state_dirty);
+        for group in self.list.iter_mut().filter(|group| group.owes()) {
+            let (dirty, own_entries) = group.owed(open_block);
             if dirty || own_entries > 0 {
-                let hard_state = dirty.then(|| (group.term(), group.vote(), group.committed));
+                let hard_state = dirty.then(|| (group.term(), group.vote(), group.committed()));
                 owed.push(Owed { group: group.id, hard_state, own_entries });
             }
         }
         owed
     }
 
-    /// The term with which this node may append to `group`, or `None` when it does not lead it.
+    /// Bytes of each payload that `owed` stands for.
+    pub fn owed_sizes(&self) -> Vec<usize> {
+        let of_group = |group: &Group| {
+            let (hard_state, own) = group.owes_now();
+            std::iter::repeat_n(HARD_STATE_BYTES, usize::from(hard_state)).chain(std::iter::repeat_n(0, own))
+        };
+        self.list.iter().flat_map(of_group).collect()
+    }
+
+    /// Whether `owed` has something to say.
+    pub fn owes(&self) -> bool {
+        self.list.iter().any(Group::owes)
+    }
+
+    /// Time goes on: leases are looked at by this, in microseconds of the process.
+    pub fn on_time(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
+    /// The term with which this node may append to `group`, or `None` when it does not lead it, or was not heard by a majority lately.
     pub fn leader_term(&self, group: GroupId) -> Option<Term> {
-        self.find(group).filter(|g| g.is_leader()).map(Group::term)
+        self.find(group).filter(|g| g.is_leader() && g.holds_lease(self.now_us)).map(Group::term)
+    }
+
+    /// Whether this node leads `group`.
+    pub fn leads(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_leader)
+    }
+
+    /// The group's leader and term, as far as this replica knows.
+    pub fn leader_of(&self, group: GroupId) -> Option<(ReplicaId, Term)> {
+        self.find(group).and_then(|g| Some((g.leader()?, g.term())))
+    }
+
+    /// Groups whose leadership came (true) or went since this was asked last.
+    pub fn take_changes(&mut self) -> Vec<(GroupId, bool)> {
+        self.list.iter_mut().filter_map(|g| Some((g.id, g.take_change()?))).collect()
     }
 
     /// Whether this leader's own first entry is committed, so that ends and reads may be answered.
@@ -79,13 +109,18 @@ impl Groups {
         self.find(group).is_some_and(Group::is_caught_up)
     }
 
-    /// Whether every group is led by this node and caught up.
+    /// Whether every group of which this node is the only voter is led by it and caught up.
     pub fn all_caught_up(&self) -> bool {
-        self.list.iter().all(Group::is_caught_up)
+        self.list.iter().filter(|g| !g.has_peers()).all(Group::is_caught_up)
     }
 
-    /// The block closes: proposes each entry of it that bears an index, in order, and writes their places into `positions`
-    /// (cleared first).
+    /// Whether some group has other replicas.
+    pub fn have_peers(&self) -> bool {
+        self.list.iter().any(Group::has_peers)
+    }
+
+    /// The block closes: proposes what it holds, one entry per group with batches or control payloads and one per entry of raft's own, and writes the
+    /// place of each row that bears an index into `positions` (cleared first), in order.
     /// Fails only if this node ceased to lead a group that it appended to, which its caller must have prevented.
     pub fn positions_for_close(
         &mut self,
@@ -97,38 +132,169 @@ impl Groups {
         for entry in open {
             let group = self.find_mut(entry.group).ok_or(ReplicationError::NotLeader(entry.group))?;
             let position = match entry.kind {
-                EntryKind::HardState => continue,
-                EntryKind::Raft => {
-                    let (term, index) = group.own_unplaced.pop_front().expect("an own entry was announced before it was appended");
-                    group.raft.mut_store().set_handle(index, own_handle(block));
-                    (term, index)
-                }
-                EntryKind::Data | EntryKind::Control => group.propose(Handle { kind: entry.kind, block })?,
+                EntryKind::HardState | EntryKind::Void => continue,
+                _ if let Some(position) = entry.position => position,
+                EntryKind::Raft => group.place_own(block),
+                EntryKind::Data | EntryKind::Control => group.propose(block, entry.content_len)?,
             };
             positions.push(position);
         }
+        self.list.iter_mut().for_each(|group| group.broadcast(block));
         Ok(())
     }
 
-    /// All blocks up to `block` are durable: appends to `commits` every group whose commit moved.
-    pub fn on_durable(&mut self, block: BlockSeq, commits: &mut Vec<Commit>) {
+    /// All blocks up to `block` are durable, and those up to `closed` are closed: appends to `commits` how far each group is committed, where that is
+    /// news.
+    pub fn on_durable(&mut self, block: BlockSeq, closed: BlockSeq, commits: &mut Vec<Commit>) {
         for group in &mut self.list {
-            if group.on_durable(block) {
-                commits.push(Commit { group: group.id, index: group.committed, block });
+            group.on_durable(block);
+        }
+        self.take_commits(block, closed, commits);
+    }
+
+    /// Appends to `commits` how far each group is committed, where that is news. All blocks up to `durable` are durable, those up to `closed` are closed.
+    pub fn take_commits(&mut self, durable: BlockSeq, closed: BlockSeq, commits: &mut Vec<Commit>) {
+        commits.extend(self.list.iter_mut().filter_map(|group| group.take_commit(durable, closed)));
+    }
+
+    /// A tick of time, for groups with other replicas.
+    pub fn tick(&mut self) {
+        self.list.iter_mut().for_each(Group::tick);
+    }
+
+    /// Takes in what another replica says of `group`. Groups that are not here are passed over: nobody may make this replica vote in them.
+    pub fn step(&mut self, group: GroupId, message: Message) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), |g| g.step(message))
+    }
+
+    /// What may be told to other replicas now.
+    pub fn take_messages(&mut self, mut each: impl FnMut(GroupId, Message)) {
+        for group in self.list.iter_mut().filter(|g| g.has_peers()) {
+            group.take_messages().into_iter().for_each(|message| each(group.id, message));
+        }
+    }
+
+    /// What each follower here has to tell its leader `to`. Of the groups in `asked` in any case, as soon as their terms are durable: then they are taken
+    /// out of it.
+    pub fn take_acks(&mut self, to: ReplicaId, asked: &mut Vec<GroupId>, mut each: impl FnMut(GroupId, FollowerMarks)) {
+        for group in self.list.iter_mut().filter(|g| g.has_peers()) {
+            let is_asked = asked.contains(&group.id);
+            if (is_asked || group.leader() == Some(to))
+                && let Some(marks) = group.take_ack(is_asked)
+            {
+                asked.retain(|asked| *asked != group.id);
+                each(group.id, marks);
             }
         }
     }
 
-    /// Where each group was when `block` was the last one: (group, position, term, vote, commit), for a checkpoint.
+    /// A follower says how far it is with `group`.
+    pub fn on_marks(&mut self, group: GroupId, from: ReplicaId, marks: &FollowerMarks) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), |g| g.on_marks(from, marks))
+    }
+
+    /// A follower has answered what was sent at `sent_us`, which counts as a beat of all groups that are led here and have a replica there.
+    pub fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64) -> Result<(), ReplicationError> {
+        self.list.iter_mut().try_for_each(|g| g.on_beat_answered(from, sent_us))
+    }
+
+    /// A connection to `peer` stands, which has told what it has persisted of `group`.
+    pub fn on_connected(&mut self, group: GroupId, peer: ReplicaId, persisted: LogIndex) {
+        if let Some(group) = self.find_mut(group) {
+            group.on_connected(peer, persisted);
+        }
+    }
+
+    /// What a hello tells of each group: its term, its last entry, and what is persisted.
+    pub fn states(&self) -> impl Iterator<Item = (GroupId, Term, GroupPosition, LogIndex)> {
+        self.list.iter().map(|g| (g.id, g.term(), g.last(), g.persisted()))
+    }
+
+    /// Where the `count` entries of `group` behind `previous` stand.
+    pub fn entry_places(&self, group: GroupId, previous: GroupPosition, count: usize) -> EntryPlaces {
+        self.find(group).map_or(EntryPlaces::Gone, |g| g.entry_places(previous, count))
+    }
+
+    /// Whether the entry is one of raft's own, in which nothing is for anybody.
+    pub fn is_own(&self, group: GroupId, index: LogIndex) -> bool {
+        self.find(group).is_some_and(|g| g.raft.store().holds_of(index) == Some(Holds::Own))
+    }
+
+    /// Whether the entry is covered by a checkpoint: committed, and not known singly any more.
+    pub fn is_forgotten(&self, group: GroupId, index: LogIndex) -> bool {
+        self.find(group).is_some_and(|g| index <= g.raft.store().base().index)
+    }
+
+    /// The block of an entry; `None` where it stands in none, or is not known.
+    pub fn block_of(&self, group: GroupId, index: LogIndex) -> Option<BlockSeq> {
+        self.find(group).and_then(|g| g.raft.store().block_of(index))
+    }
+
+    /// The last entry of `group` in blocks up to `block`.
+    pub fn index_at(&self, group: GroupId, block: BlockSeq) -> LogIndex {
+        self.find(group).map_or(LogIndex(0), |g| g.position_at(block).index)
+    }
+
+    /// Whether `group` has this entry.
+    pub fn has_entry(&self, group: GroupId, index: LogIndex, term: Term) -> bool {
+        self.find(group).is_some_and(|g| g.raft.store().term_of(index) == Some(term))
+    }
+
+    /// Whether `group` has this entry and no block carries it yet.
+    pub fn wants_bytes(&self, group: GroupId, index: LogIndex, term: Term) -> bool {
+        self.has_entry(group, index, term) && self.find(group).is_some_and(|g| g.raft.store().block_of(index).is_none())
+    }
+
+    /// `block`, the open one, has got an entry.
+    pub fn place(&mut self, group: GroupId, index: LogIndex, block: BlockSeq, bytes: u32) {
+        self.find_mut(group).expect("a group of this shard").place(index, block, bytes);
+    }
+
+    /// A commit that a leader tells, as far as it may be taken.
+    pub fn clamped_commit(&self, group: GroupId, commit: LogIndex) -> LogIndex {
+        self.find(group).map_or(LogIndex(0), |g| g.clamped_commit(commit))
+    }
+
+    /// The last entry of `group`.
+    pub fn last_of(&self, group: GroupId) -> GroupPosition {
+        self.find(group).map_or_else(GroupPosition::default, Group::last)
+    }
+
+    /// The group in words, for messages.
+    pub fn describe(&self, group: GroupId) -> String {
+        self.find(group).map(Group::describe).unwrap_or_default()
+    }
+
+    /// The last committed entry of `group`.
+    pub fn committed_of(&self, group: GroupId) -> LogIndex {
+        self.find(group).map_or(LogIndex(0), Group::committed)
+    }
+
+    /// The connection from a node has ended by a reset: groups that it led forget it.
+    pub fn forget_leader(&mut self, replica: ReplicaId) {
+        self.list.iter_mut().filter(|g| g.leader() == Some(replica) && !g.is_leader()).for_each(Group::forget_leader);
+    }
+
+    /// Stands for election in `group`.
+    pub fn campaign(&mut self, group: GroupId) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), Group::campaign)
+    }
+
+    /// Whether everything in blocks up to `block` is committed, in each group: then it may be sealed, and covered by a checkpoint.
+    pub fn are_committed_through(&self, block: BlockSeq) -> bool {
+        self.list.iter().all(|group| group.position_at(block).index <= group.committed())
+    }
+
+    /// Where each group was when `block` was the last one: (group, position, term, vote), for a checkpoint.
     pub fn positions_at(&self, block: BlockSeq) -> Vec<(GroupId, GroupPosition, Term, u64)> {
-        self.list.iter().map(|g| (g.id, g.raft.store().position_at(block), g.term(), g.vote())).collect()
+        self.list.iter().map(|g| (g.id, g.position_at(block), g.term(), g.vote())).collect()
     }
 
     /// Forgets entries that a durable checkpoint covers.
     pub fn compact(&mut self, positions: &[(GroupId, GroupPosition, Term, u64)]) {
         for (id, position, ..) in positions {
             if let Some(group) = self.find_mut(*id) {
-                let index = position.index.min(group.committed);
+                let index = position.index.min(group.committed());
                 group.raft.mut_store().compact(index);
             }
         }

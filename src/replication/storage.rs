@@ -1,10 +1,10 @@
 //! The in-memory answer to raft's questions about its log: terms and handles, never bytes, never the disk.
 //!
-//! Invariants: entries are contiguous from `first_index`; everything below is covered by a checkpoint and its last term is kept.
+//! Invariants: entries are contiguous from `first_index`; everything below is covered by a checkpoint and its last term is kept; the blocks of entries do not
+//! fall, and an entry without a block stands behind those with one.
 //! Not here: hard state on disk (it is a fragment of the shard's log, written by `Groups`).
 
 use crate::ids::{BlockSeq, LogIndex, Term};
-use crate::log::EntryKind;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
@@ -18,13 +18,24 @@ pub(super) fn marked_entry() -> Entry {
     Entry { data: MARK.into(), ..Entry::default() }
 }
 
-/// What raft carries in place of an entry's bytes: where they are in this shard's log. Local to the process, never sent.
+/// What an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// A group's share of one block of the leader: batches, control payloads, or both.
+    Share,
+    /// Raft's own: the empty entry of a new leader.
+    Own,
+}
+
+/// Where the bytes of an entry stand in this shard's log: what raft has in their place. Local to the process, never sent, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     /// What the entry holds.
-    pub kind: EntryKind,
+    pub holds: Holds,
     /// The block that carries it.
     pub block: BlockSeq,
+    /// Bytes of its content, without rows and padding.
+    pub bytes: u32,
 }
 
 /// How far a group's log is, for checkpoints and for a start.
@@ -39,8 +50,10 @@ pub struct GroupPosition {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     term: u64,
-    /// `None` for raft's own empty entry until its block is known.
-    handle: Option<Handle>,
+    holds: Holds,
+    /// `None` until the open block has got the entry's bytes.
+    block: Option<BlockSeq>,
+    bytes: u32,
 }
 
 /// Raft's storage of one group.
@@ -65,30 +78,41 @@ impl GroupStorage {
         }
     }
 
-    /// Adds an entry found by recovery; one with an index that exists replaces it and everything after it.
-    /// A hole (entries lost to damage of a log without another replica) is filled with empty entries of the term before.
-    pub(super) fn restore(&mut self, index: LogIndex, term: Term, handle: Option<Handle>) {
+    /// Adds an entry found by recovery; one with an index that exists replaces it and everything after it, but for another row of the same entry (its
+    /// batches and its control payloads are two). A hole (entries lost to damage of a log without another replica) is filled with empty entries of the
+    /// term before, in the same block.
+    pub(super) fn restore(&mut self, index: LogIndex, term: Term, handle: Handle) {
         if index <= self.base.index {
             return;
         }
-        while self.last().index >= index {
-            self.slots.pop_back();
+        let Handle { holds, block, bytes } = handle;
+        let is_last = self.last().index == index;
+        if let Some(last) = self.slots.back_mut().filter(|_| is_last)
+            && (last.term, last.block, last.holds, holds) == (term.0, Some(block), Holds::Share, Holds::Share)
+        {
+            last.bytes += bytes;
+            return;
         }
+        self.cut_from(index);
         while self.last().index.0 + 1 < index.0 {
             let term = self.last().term.0;
-            self.slots.push_back(Slot { term, handle: None });
+            self.slots.push_back(Slot { term, holds: Holds::Own, block: Some(block), bytes: 0 });
         }
-        self.slots.push_back(Slot { term: term.0, handle });
+        self.slots.push_back(Slot { term: term.0, holds, block: Some(block), bytes });
     }
 
-    /// Adds an entry; one with an index that exists replaces it and everything after it.
-    pub(super) fn append(&mut self, index: LogIndex, term: Term, handle: Option<Handle>) {
+    /// Adds an entry whose place is not known yet; one with an index that exists replaces it and everything after it.
+    pub(super) fn append(&mut self, index: LogIndex, term: Term, holds: Holds) {
         assert!(index > self.base.index, "raft rewrote entry {index} below the checkpoint {:?}", self.base);
+        self.cut_from(index);
+        assert_eq!(index.0, self.last().index.0 + 1, "raft's entries are contiguous");
+        self.slots.push_back(Slot { term: term.0, holds, block: None, bytes: 0 });
+    }
+
+    fn cut_from(&mut self, index: LogIndex) {
         while self.last().index >= index {
             self.slots.pop_back();
         }
-        assert_eq!(index.0, self.last().index.0 + 1, "raft's entries are contiguous");
-        self.slots.push_back(Slot { term: term.0, handle });
     }
 
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
@@ -99,28 +123,57 @@ impl GroupStorage {
         (self.hard_state.term, self.hard_state.vote)
     }
 
-    pub(super) fn set_voters(&mut self, voters: Vec<u64>) {
-        self.voters = voters;
+    fn slots_after(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &Slot)> {
+        let first = self.base.index.0 + 1;
+        let skipped = (index.0 + 1).saturating_sub(first);
+        (first + skipped..).map(LogIndex).zip(self.slots.range(skipped as usize..))
+    }
+
+    /// The last entry of those, following one another behind `index`, whose blocks are at or below `block`; `index` itself if there is none. An entry without
+    /// a block stands nowhere yet, so it and what is behind it are not among them.
+    pub(super) fn end_of_run(&self, index: LogIndex, block: BlockSeq) -> LogIndex {
+        let stands = |slot: &Slot| slot.block.is_some_and(|b| b <= block);
+        self.slots_after(index).take_while(|(_, slot)| stands(slot)).last().map_or(index, |(index, _)| index)
     }
 
     /// The last entry whose block is at or below `block`: what a checkpoint that covers `block` records.
     pub(super) fn position_at(&self, block: BlockSeq) -> GroupPosition {
-        let mut at = self.base;
-        for (i, slot) in self.slots.iter().enumerate() {
-            // Raft's own entries are in the same block as the hard state before them; their handle is set when it is known.
-            if slot.handle.is_some_and(|h| h.block > block) {
-                break;
-            }
-            at = GroupPosition { index: LogIndex(self.base.index.0 + 1 + i as u64), term: Term(slot.term) };
-        }
-        at
+        let index = self.end_of_run(self.base.index, block);
+        GroupPosition { index, term: self.term_of(index).expect("an entry of the storage, or the one before") }
     }
 
-    /// Names the block of an entry that raft made itself.
-    pub(super) fn set_handle(&mut self, index: LogIndex, handle: Handle) {
+    /// The term of an entry that is kept, or of the last forgotten one.
+    pub(super) fn term_of(&self, index: LogIndex) -> Option<Term> {
+        match index.0.checked_sub(self.base.index.0)? {
+            0 => Some(self.base.term),
+            at => self.slots.get(at as usize - 1).map(|slot| Term(slot.term)),
+        }
+    }
+
+    /// What an entry holds; `None` where it is not known.
+    pub(super) fn holds_of(&self, index: LogIndex) -> Option<Holds> {
+        let at = index.0.checked_sub(self.base.index.0 + 1)?;
+        self.slots.get(at as usize).map(|slot| slot.holds)
+    }
+
+    /// The block of an entry. `None` where it is not known: not placed yet, or forgotten.
+    pub(super) fn block_of(&self, index: LogIndex) -> Option<BlockSeq> {
+        let at = index.0.checked_sub(self.base.index.0 + 1)?;
+        self.slots.get(at as usize)?.block
+    }
+
+    /// The block of the first entry behind `index` that stands in one.
+    pub(super) fn next_block(&self, index: LogIndex) -> Option<BlockSeq> {
+        self.slots_after(index).find_map(|(_, slot)| slot.block)
+    }
+
+    /// Names the block that has got an entry, or more of its bytes.
+    pub(super) fn place(&mut self, index: LogIndex, block: BlockSeq, bytes: u32) {
         assert!(index > self.base.index, "entry {index} is below the checkpoint");
-        let at = (index.0 - self.base.index.0 - 1) as usize;
-        self.slots[at].handle = Some(handle);
+        let slot = &mut self.slots[(index.0 - self.base.index.0 - 1) as usize];
+        assert!(slot.block.is_none_or(|b| b == block), "entry {index} stands in block {:?} and in {block}", slot.block);
+        slot.block = Some(block);
+        slot.bytes += bytes;
     }
 
     /// Forgets entries up to `index` (kept by a checkpoint), keeping the term of the last forgotten one.
@@ -151,32 +204,29 @@ impl Storage for GroupStorage {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         assert!(high <= self.last().index.0 + 1, "raft asked for entry {high} past the end {:?}", self.last());
-        let max_size = max_size.into().unwrap_or(u64::MAX);
-        let mut size = 0;
+        // The size of the bytes that the entries stand for: of what raft holds, a byte each, the limit would be everything.
+        let max_bytes = max_size.into().unwrap_or(u64::MAX);
+        let mut bytes = 0;
         let mut entries = Vec::with_capacity((high - low) as usize);
-        for index in low..high {
-            let slot = self.slots[(index - self.base.index.0 - 1) as usize];
-            let is_own = slot.handle.is_none_or(|h| h.kind == EntryKind::Raft);
-            let mut entry = if is_own { Entry::default() } else { marked_entry() };
-            (entry.index, entry.term) = (index, slot.term);
-            size += MARK.len() as u64 + 16;
-            if size > max_size && !entries.is_empty() {
+        for (index, slot) in self.slots_after(LogIndex(low - 1)).take((high - low) as usize) {
+            bytes += u64::from(slot.bytes);
+            if bytes > max_bytes && !entries.is_empty() {
                 break;
             }
+            let mut entry = match slot.holds {
+                Holds::Share => marked_entry(),
+                Holds::Own => Entry::default(),
+            };
+            (entry.index, entry.term) = (index.0, slot.term);
             entries.push(entry);
         }
         Ok(entries)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.base.index.0 {
-            return Ok(self.base.term.0);
-        }
-        if index < self.base.index.0 {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        match self.slots.get((index - self.base.index.0 - 1) as usize) {
-            Some(slot) => Ok(slot.term),
+        match self.term_of(LogIndex(index)) {
+            Some(term) => Ok(term.0),
+            None if index < self.base.index.0 => Err(raft::Error::Store(StorageError::Compacted)),
             None => Err(raft::Error::Store(StorageError::Unavailable)),
         }
     }

@@ -90,6 +90,11 @@ impl Acks {
         self.results.extend(results);
     }
 
+    /// Everything of the group in blocks up to this one is committed.
+    pub(super) fn committed_through(&self, group: GroupId) -> BlockSeq {
+        self.committed.iter().find(|(g, _)| *g == group).expect("a group of this shard").1
+    }
+
     pub(super) fn on_commit(&mut self, group: GroupId, block: BlockSeq) {
         let entry = self.committed.iter_mut().find(|(g, _)| *g == group).expect("a group of this shard");
         assert!(entry.1 <= block, "commit of group {group} went back from {} to {block}", entry.1);
@@ -142,6 +147,21 @@ impl Acks {
     /// The earliest time-out. Requests of one client mostly ask for the same, so this is the front's; others are found a little late.
     pub(super) fn next_deadline_us(&self) -> u64 {
         self.queue.iter().find(|p| !p.answered).map_or(u64::MAX, |p| p.deadline_us)
+    }
+
+    /// Another node leads one of `groups` (as `bit_of`): whoever waits for it is told that what was appended may be stored, or not.
+    pub(super) fn fail_group(&mut self, groups: u32, effects: &mut Effects, metrics: &mut ShardMetrics) {
+        for at in 0..self.queue.len() {
+            let Pending { groups: of_request, block, caller, answered, .. } = self.queue[at];
+            if answered || of_request & groups == 0 || self.is_committed(of_request, block) {
+                continue;
+            }
+            self.queue[at].answered = true;
+            // Nothing is left to wait for.
+            self.queue[at].groups = 0;
+            metrics.count_error(ErrorCode::LeadershipLost);
+            effects.refuse(&caller, ErrorCode::LeadershipLost, "", "");
+        }
     }
 
     /// The log has failed: nobody who waits will get his level.

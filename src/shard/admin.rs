@@ -98,6 +98,32 @@ impl ControlSeat {
         }
     }
 
+    /// Whether a command waits to be committed.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Another node leads the metadata: what was proposed here is that node's to commit, or was never there.
+    pub(super) fn fail_proposed(&mut self, effects: &mut Effects, metrics: &mut ShardMetrics) {
+        for caller in self.pending.drain(..).filter_map(|p| p.caller) {
+            metrics.count_error(ErrorCode::LeadershipLost);
+            effects.refuse(&caller, ErrorCode::LeadershipLost, "", "");
+        }
+        self.producer_ids.on_refused(effects, metrics, &ApiError::of(ErrorCode::LeadershipLost));
+    }
+
+    /// Takes in commands that are committed, on a node that does not lead the metadata.
+    pub(super) fn apply(&mut self, index: LogIndex, commands: &[Command]) {
+        // What was refused on the leader is refused here, and told there.
+        let _results = self.state.apply(index, commands);
+    }
+
+    /// Commands that a new leader has inherited and that are not committed yet. Nobody here waits for them.
+    pub(super) fn inherit(&mut self, index: LogIndex, commands: Vec<Command>) {
+        let pending = |command| PendingCommand { index: Some(index), command, caller: None, if_not_exists: false };
+        self.pending.extend(commands.into_iter().map(pending));
+    }
+
     pub(super) fn fail_all(&mut self, effects: &mut Effects, metrics: &mut ShardMetrics, reason: &str) {
         let callers = self.pending.drain(..).filter_map(|p| p.caller).chain(self.awaiting.drain(..).map(|a| a.caller));
         for caller in callers {
@@ -169,6 +195,9 @@ impl Shard {
     /// Puts a command into group 0.
     pub(super) fn propose(&mut self, command: Command, caller: Option<Caller>, if_not_exists: bool) -> Result<Taken, ApiError> {
         let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
+        if self.groups.leader_term(GroupId(0)).is_none() {
+            return Err(ApiError::of(ErrorCode::NotLeader));
+        }
         if seat.pending.len() >= PENDING_MAX {
             return Ok(Taken::Blocked);
         }
@@ -256,9 +285,10 @@ impl Shard {
             return;
         }
         let first_view = self.view.epoch == 0;
-        let (node, id) = (self.node, self.id);
-        for (topic, place) in view.partitions().filter(|(_, p)| p.node == node && p.shard == id) {
-            self.adopt_partition(topic, place);
+        for (topic, place) in view.partitions() {
+            if self.group_ids.contains(&place.group) {
+                self.adopt_partition(topic, place);
+            }
         }
         let gone: Vec<_> = self.partitions.iter().filter(|(_, p)| view.find_partition(p.uid).is_none()).map(|(slot, _)| slot).collect();
         for slot in gone {
@@ -269,7 +299,11 @@ impl Shard {
         if first_view && !self.unclaimed.is_empty() {
             tracing::info!(shard = self.id.0, partitions = self.unclaimed.len(), "dropped what is left of deleted topics");
         }
-        self.unclaimed.drain().for_each(|(_, partition)| self.retention.on_partition_dropped(&partition));
+        let known: Vec<_> = self.unclaimed.keys().copied().filter(|uid| view.has_known(*uid)).collect();
+        for uid in known {
+            let partition = self.unclaimed.remove(&uid).expect("listed above");
+            self.retention.on_partition_dropped(&partition);
+        }
         let epoch = view.epoch;
         let before = std::mem::replace(&mut self.view, view);
         self.adopt_groups(now, &before, effects);
@@ -296,7 +330,12 @@ impl Shard {
         partition.number = place.number;
         partition.group = place.group;
         partition.rules = rules;
-        self.partitions.insert(partition);
+        let group = place.group;
+        let slot = self.partitions.insert(partition);
+        // Batches that a new leader has inherited before the metadata told of their partition.
+        if !self.pipelines.is_alone() {
+            self.partitions.touch_tentative(slot, self.acks.committed_through(group));
+        }
     }
 
     pub(super) fn maybe_serve(&mut self, effects: &mut Effects) {

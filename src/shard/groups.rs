@@ -139,6 +139,20 @@ impl MemberCare {
         MemberCare { unclaimed: found, ..MemberCare::default() }
     }
 
+    /// Records that another node's leader has written: kept until this node leads their home.
+    pub(super) fn inherit(&mut self, uid: SubscriptionUid, changes: &[Change]) -> Result<(), RestoreError> {
+        match self.unclaimed.entry(uid).or_insert_with(|| Ok(Durable::new(1))) {
+            Ok(durable) => durable.apply(changes),
+            // Told when a view claims it.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether a group is at home in this replica group.
+    pub(super) fn has_homes_in(&self, group: GroupId) -> bool {
+        self.homes.values().any(|home| home.replica_group == group)
+    }
+
     /// What is known of each group here: members of those at home, commits of all.
     pub(super) fn status(&self, offsets: &Offsets) -> Vec<GroupStatus> {
         let mut status: BTreeMap<SubscriptionUid, GroupStatus> = BTreeMap::new();
@@ -436,9 +450,14 @@ impl Shard {
         if is_anything_gone(before, &view) || before.epoch == 0 {
             self.drop_offsets_of_the_gone();
         }
-        let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| g.node == self.node && g.shard == self.id);
+        let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| self.group_ids.contains(&g.home));
         let mut changed = Vec::new();
         for (uid, found) in std::mem::take(&mut self.members.unclaimed) {
+            let is_led = is_mine(uid).is_some_and(|place| self.groups.leads(place.home));
+            if !is_led && !self.pipelines.is_alone() {
+                self.members.unclaimed.insert(uid, found);
+                continue;
+            }
             if let Some(place) = is_mine(uid) {
                 let mut durable = match found {
                     Ok(durable) => durable,

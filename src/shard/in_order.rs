@@ -37,6 +37,14 @@ impl<T> InOrder<T> {
         self.queue.pop_front().map(|(.., item)| item)
     }
 
+    /// What waits for one of `groups`, as `Acks::bit_of`, and is not committed: another node leads it now.
+    pub(super) fn take_groups(&mut self, groups: u32, acks: &Acks) -> Vec<T> {
+        let waits = |item: &(u32, BlockSeq, T)| item.0 & groups != 0 && !acks.is_committed(item.0, item.1);
+        let (taken, kept) = std::mem::take(&mut self.queue).into_iter().partition::<Vec<_>, _>(waits);
+        self.queue = kept.into();
+        taken.into_iter().map(|(.., item)| item).collect()
+    }
+
     /// Everything: the log has failed.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.queue.drain(..).map(|(.., item)| item)

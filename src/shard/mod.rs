@@ -9,6 +9,7 @@
 
 mod acks;
 mod admin;
+mod applying;
 mod conns;
 mod controls;
 mod expiry;
@@ -17,8 +18,10 @@ mod group_expiry;
 mod groups;
 mod in_order;
 mod lags;
+mod leadership;
 pub mod mesh;
 mod offsets;
+mod pipelines;
 mod produce;
 mod producers;
 mod queue;

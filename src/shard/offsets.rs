@@ -105,6 +105,24 @@ impl OffsetCare {
         }
     }
 
+    /// A note that a new leader has inherited, in `block`.
+    pub(super) fn inherit(&mut self, group: GroupId, block: BlockSeq, note: OffsetNote) {
+        self.proposed.push_back(Proposed { group, block, note });
+    }
+
+    /// Another node leads the group: what was proposed here is that node's to commit, or was never there.
+    pub(super) fn forget_proposed(&mut self, group: GroupId) {
+        self.proposed.retain(|proposed| proposed.group != group);
+    }
+
+    /// Whoever waits for one of `groups` (as `Acks::bit_of`) is told that it is led by another node now: whether the commit holds is not known.
+    pub(super) fn fail_group(&mut self, groups: u32, acks: &Acks, effects: &mut Effects) {
+        for waiting in self.waiting.take_groups(groups, acks) {
+            self.waiting_entries -= waiting.outcomes.len();
+            effects.refuse(&waiting.caller, ErrorCode::LeadershipLost, "", "");
+        }
+    }
+
     /// The log has failed: whether a commit that waits holds is not known.
     pub(super) fn fail_all(&mut self, effects: &mut Effects, reason: &str) {
         self.proposed.clear();

@@ -1,7 +1,7 @@
 //! Background work of a shard: sealing full segments with a checkpoint, the orderly stop.
 //!
 //! Invariants: a run takes the place of a tail's batches only once the footer that lists them is durable; the checkpoint describes
-//! exactly the blocks it covers.
+//! exactly the blocks it covers, all of whose entries are committed.
 //!
 //! Not here: which segments are freed (`retention.rs`).
 
@@ -54,7 +54,11 @@ impl Shard {
         }
         let Some(segment) = self.log.seal_ready() else { return };
         let Some(last_block) = self.log.segments().find(|s| s.uid == segment).map(|s| s.last_block) else { return };
-        if !self.is_queue_state_kept(last_block, effects) {
+        // A footer, or a checkpoint, that told of an entry which another leader then replaces would bring it back.
+        if !self.groups.are_committed_through(last_block)
+            || !self.is_applied_through(last_block)
+            || !self.is_queue_state_kept(last_block, effects)
+        {
             return;
         }
         self.footer.clear();
@@ -91,6 +95,7 @@ impl Shard {
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
     pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV3 {
+        assert!(self.groups.are_committed_through(block), "a checkpoint of block {block} tells of what is not committed");
         let positions = self.groups.positions_at(block);
         let groups = positions.iter().map(|(group, position, term, vote)| GroupPositionV1 {
             group: group.0,

@@ -4,6 +4,7 @@
 
 use super::acks::Acks;
 use super::admin::ControlSeat;
+use super::applying::Applying;
 use super::conns::{Conns, ForwardBudget, Overdue};
 use super::expiry::{EXPIRY, Expiry};
 use super::gathers::Gathers;
@@ -11,6 +12,7 @@ use super::group_expiry::GroupExpiry;
 use super::groups::MemberCare;
 use super::mesh::Message;
 use super::offsets::OffsetCare;
+use super::pipelines::{PEERS, Pipelines};
 use super::produce::Progress;
 use super::producers::ProducerCare;
 use super::queue::QueueCare;
@@ -18,6 +20,7 @@ use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
 use super::sorting::{SORTER, Sorting};
+use super::start::append_owed;
 use super::throttle::{Scarce, Throttle};
 use super::trims::Trims;
 use crate::api::{ApiError, NodeInfo};
@@ -26,7 +29,7 @@ use crate::config::Settings;
 use crate::control::View;
 use crate::effects::{Caller, Effect, Effects, Event, Now, Outcome, Token};
 use crate::ids::{BlockSeq, ConnId, GroupId, IdHasher, IdMap, LogIndex, NodeId, PartitionUid, ShardId, Term};
-use crate::log::{FooterEntry, Log, LogNews};
+use crate::log::{AppendRefused, FooterEntry, Log, LogNews};
 use crate::metrics::{ShardMetrics, SnapshotRequest};
 use crate::partition::{Partition, Partitions, Slot};
 use crate::replication::{Commit, Groups};
@@ -74,6 +77,8 @@ pub struct Shard {
     pub(super) log: Log,
     pub(super) groups: Groups,
     pub(super) group_ids: Vec<GroupId>,
+    pub(super) pipelines: Pipelines,
+    pub(super) applying: Applying,
     pub(super) partitions: Partitions,
     /// Partitions found at the start whose topic is not known yet (no view has come).
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
@@ -129,6 +134,8 @@ pub(super) struct Parts {
     pub(super) log: Log,
     pub(super) groups: Groups,
     pub(super) group_ids: Vec<GroupId>,
+    pub(super) pipelines: Pipelines,
+    pub(super) applying: Applying,
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
     pub(super) seat: Option<ControlSeat>,
     pub(super) offsets: OffsetCare,
@@ -138,7 +145,23 @@ pub(super) struct Parts {
 
 impl Shard {
     pub(super) fn assemble(parts: Parts) -> Shard {
-        let Parts { id, node, settings, info, slab, log, groups, group_ids, unclaimed, seat, offsets, members, queues } = parts;
+        let Parts {
+            id,
+            node,
+            settings,
+            info,
+            slab,
+            log,
+            groups,
+            group_ids,
+            pipelines,
+            applying,
+            unclaimed,
+            seat,
+            offsets,
+            members,
+            queues,
+        } = parts;
         Shard {
             forwards: ForwardBudget::new(settings.shards),
             acks: Acks::new(group_ids.iter().copied()),
@@ -156,6 +179,8 @@ impl Shard {
             log,
             groups,
             group_ids,
+            pipelines,
+            applying,
             partitions: Partitions::default(),
             unclaimed,
             view: Arc::new(View::default()),
@@ -189,6 +214,7 @@ impl Shard {
     /// Takes in one event; what is to be done for it is in `effects`.
     pub fn step(&mut self, now: Now, event: Event<'_>, effects: &mut Effects) -> Taken {
         let first_effect = effects.list.len();
+        self.groups.on_time(now.mono_us);
         let taken = self.dispatch(now, event, effects);
         self.note_queued(now, effects, first_effect);
         taken
@@ -212,10 +238,19 @@ impl Shard {
                 self.sessions.on_sent(conn, queued_bytes);
                 self.unblock(effects);
             }
-            Event::Closed { conn } => self.on_closed(conn, effects),
-            Event::NodeOpened { conn } => effects.push(Effect::Close { conn, reason: "this node is a cluster of one" }),
-            Event::NodeFrame { .. } => {}
-            Event::Dialed { .. } | Event::DialFailed { .. } => unreachable!("no shard dials"),
+            Event::Closed { conn } => {
+                if !self.on_node_closed(now, conn) {
+                    self.on_closed(conn, effects);
+                }
+            }
+            Event::NodeOpened { conn } => self.on_node_opened(conn, effects),
+            Event::NodeFrame { conn, frame } => {
+                let taken = self.on_node_frame(now, conn, frame, effects);
+                self.on_leaderships(now, effects);
+                return taken;
+            }
+            Event::Dialed { dial, conn } => self.on_dialed(now, dial, conn, effects),
+            Event::DialFailed { dial, errno: _ } => self.on_dial_failed(now, dial),
             Event::Done { token, outcome } => self.on_done(now, token, outcome, effects),
             Event::Mesh { from, message } => self.on_mesh(now, from, message, effects),
             Event::Deadline => self.on_deadline(now, effects),
@@ -391,9 +426,10 @@ impl Shard {
         for item in news.drain(..) {
             match item {
                 LogNews::Written { took_us } => self.metrics.record_log_write(took_us * 1000),
-                LogNews::Durable(block) => self.on_durable(now, block, effects),
+                LogNews::Durable(block) => self.on_block_durable(now, block, effects),
                 LogNews::ReadDone { ticket, owner: SORTER, bytes, .. } => self.on_sorter_read(ticket, bytes),
                 LogNews::ReadDone { ticket, owner: SCRUBBER, bytes, .. } => self.on_scrubber_read(ticket, bytes),
+                LogNews::ReadDone { ticket, owner: PEERS, bytes, .. } => self.on_peers_read(ticket, bytes, effects),
                 LogNews::ReadDone { ticket, owner: EXPIRY, bytes, .. } => self.on_expiry_read(now, ticket, bytes),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
@@ -410,22 +446,20 @@ impl Shard {
         }
     }
 
-    fn on_durable(&mut self, now: Now, block: BlockSeq, effects: &mut Effects) {
+    /// All blocks up to `block` are durable: what is committed by it holds, and who waited for it is answered.
+    fn on_block_durable(&mut self, now: Now, block: BlockSeq, effects: &mut Effects) {
         let mut commits = std::mem::take(&mut self.commits);
-        self.groups.on_durable(block, &mut commits);
-        for commit in &commits {
-            let sessions = &mut self.sessions;
-            self.partitions.commit(commit.group, commit.block, |slot, _| sessions.wake(slot));
-            self.trims.commit(commit.group, commit.block, &mut self.partitions, &mut self.trimmed);
-            self.offsets.commit(now, commit.group, commit.block, &self.partitions, &mut self.metrics);
-            if commit.group == GroupId(0) {
-                self.on_metadata_committed(now, commit.index, effects);
-            }
-        }
-        // With one voter what is durable is committed: a group without entries in this block is committed through it as well.
-        for group in &self.group_ids {
-            self.acks.on_commit(*group, block);
-        }
+        let closed = self.log.last_closed();
+        self.groups.on_durable(block, closed, &mut commits);
+        self.on_leaderships(now, effects);
+        self.on_commits(now, &commits, effects);
+        commits.clear();
+        self.commits = commits;
+    }
+
+    /// What is committed holds, and who waited for it is answered.
+    fn on_commits(&mut self, now: Now, commits: &[Commit], effects: &mut Effects) {
+        commits.iter().for_each(|commit| self.on_group_committed(now, commit, effects));
         self.acks.release(now, &self.partitions, effects, &mut self.metrics);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
@@ -433,11 +467,68 @@ impl Shard {
         self.members.release(&self.acks, effects);
         self.release_queues(now, effects);
         self.maybe_serve(effects);
+    }
+
+    /// What other nodes have brought in this turn, and what they are to be told.
+    fn talk(&mut self, now: Now, effects: &mut Effects) {
+        if self.pipelines.is_alone() {
+            return;
+        }
+        let mut commits = std::mem::take(&mut self.commits);
+        self.groups.take_commits(self.log.durable_through(), self.log.last_closed(), &mut commits);
+        self.on_commits(now, &commits, effects);
         commits.clear();
         self.commits = commits;
+        self.apply_committed(now, effects);
+        self.talk_to_peers(now, effects);
+    }
+
+    /// Puts terms, votes and raft's own entries into the log. False when there is no room for them now.
+    ///
+    /// Before anything of another leader is stored: an entry that stood behind one with a higher index would replace it at the next start.
+    pub(super) fn write_owed(&mut self, now: Now, effects: &mut Effects) -> bool {
+        if self.failure().is_some() || !self.groups.owes() {
+            return true;
+        }
+        let sizes = self.groups.owed_sizes();
+        let mut reserved = self.log.reserve_together(&mut self.slab, sizes.len(), &sizes);
+        if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
+            self.close_block(now, effects);
+            reserved = self.log.reserve_together(&mut self.slab, sizes.len(), &sizes);
+        }
+        if reserved.is_err() {
+            self.blocked = true;
+            return false;
+        }
+        match append_owed(&mut self.groups, &mut self.log, &mut self.slab) {
+            Ok(()) => self.urgent = true,
+            Err(error) => self.fail(&error.to_string(), effects),
+        }
+        true
+    }
+
+    fn on_group_committed(&mut self, now: Now, commit: &Commit, effects: &mut Effects) {
+        // A group without an entry in a block is committed through it as well: requests wait for all their groups.
+        self.acks.on_commit(commit.group, commit.block);
+        if !commit.has_entries {
+            return;
+        }
+        let sessions = &mut self.sessions;
+        self.partitions.commit(commit.group, commit.block, |slot, _| sessions.wake(slot));
+        self.trims.commit(commit.group, commit.block, &mut self.partitions, &mut self.trimmed);
+        self.offsets.commit(now, commit.group, commit.block, &self.partitions, &mut self.metrics);
+        if commit.group == GroupId(0) {
+            self.on_metadata_committed(now, commit.index, effects);
+        }
     }
 
     fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
+        if !self.pipelines.is_alone() {
+            self.care_for_peers(now, effects);
+            self.on_leaderships(now, effects);
+            let _later = self.write_owed(now, effects);
+            self.register_if_new(effects);
+        }
         self.write_controls(now, effects);
         self.close_blocks(now, effects);
         if !self.deferred.is_empty() {
@@ -445,6 +536,7 @@ impl Shard {
             self.write_controls(now, effects);
             self.close_blocks(now, effects);
         }
+        self.talk(now, effects);
         self.look_for_queues(now, effects);
         if self.sessions.has_work() {
             let conns = &self.conns;
@@ -522,6 +614,10 @@ impl Shard {
         let mut next = positions.iter();
         let closed = self.log.close_block(now, &mut self.slab, effects, |_, _, _| *next.next().expect("one position per entry"));
         assert_eq!(closed, block, "the open block closes under its number");
+        if !self.pipelines.is_alone() {
+            // Until the end of the turn tells what of it is committed and taken in: it may be durable, and the cache full, before that.
+            self.log.keep_cached(block);
+        }
         self.positions = positions;
         for slot in self.visible_at_close.drain(..) {
             self.sessions.wake(slot);

@@ -7,8 +7,10 @@
 //! each start; damage is told, never served and never cut.
 
 use super::admin::ControlSeat;
+use super::applying::Applying;
 use super::groups::MemberCare;
 use super::offsets::OffsetCare;
+use super::pipelines::Pipelines;
 use super::queue::{Keeping, QueueCare, STATE_MARK_SCHEMA};
 use super::shard::{Parts, Shard, Taken};
 use crate::api::NodeInfo;
@@ -16,12 +18,16 @@ use crate::bytes::Slab;
 use crate::config::Settings;
 use crate::control::{Command, State};
 use crate::effects::Effects;
-use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, SegmentUid, ShardId, SubscriptionUid, Term, TopicUid};
+use crate::ids::{
+    BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, Term, TopicUid,
+};
 use crate::log::envelope;
-use crate::log::{AppendRefused, CheckpointV3, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredEntry};
+use crate::log::{
+    AppendRefused, CheckpointV3, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry,
+};
 use crate::mutants::{Mutant, Mutants};
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
-use crate::replication::{GroupPosition, GroupStart, Groups, Handle};
+use crate::replication::{GroupPosition, GroupStart, Groups, Handle, Holds, PeerStart};
 use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable, RestoreError};
 use crate::subscription::queue::{Kind as QueueNoteKind, Part, QUEUE_SCHEMA, QueueNote, Why, decode_queue_notes};
 use crate::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes};
@@ -48,6 +54,8 @@ pub struct ShardStart {
     pub info: Arc<NodeInfo>,
     /// What recovery found.
     pub recovered: Recovered,
+    /// The other nodes of its cluster, whose shards of this number have a replica of each of its groups; none for a cluster of one.
+    pub peers: Vec<PeerStart>,
 }
 
 /// Why a shard does not start.
@@ -119,27 +127,34 @@ impl Shard {
     /// Builds the shard and appends what this start owes the log (terms, votes, first entries). It serves once that is durable and
     /// the first view has come.
     pub fn start(start: ShardStart, effects: &mut Effects) -> Result<Shard, StartFailure> {
-        let ShardStart { id, settings, info, recovered } = start;
+        let ShardStart { id, settings, info, recovered, peers } = start;
         let node = info.node;
+        let behind = if peers.is_empty() { Behind::IsCommitted } else { Behind::IsPending };
         let mut group_ids: Vec<GroupId> = data_groups(id, settings.groups_per_shard).collect();
         if id == ShardId(0) {
             group_ids.insert(0, GroupId(0));
         }
         let seat = match id {
-            ShardId(0) => Some(ControlSeat::new(recover_state(&recovered)?, settings.shards)),
+            ShardId(0) => Some(ControlSeat::new(recover_state(&recovered, behind)?, settings.shards)),
             _ => None,
         };
         check_covered(recovered.checkpoint.as_ref())?;
-        let controls = recover_controls(&recovered)?;
+        let controls = recover_controls(&recovered, behind)?;
         let generation = recovered.state.as_ref().map_or(0, |state| state.generation);
-        let unclaimed = recover_partitions(&recovered, &controls.trims)?;
+        let unclaimed = recover_partitions(&recovered, &controls.trims, behind)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
-        let groups = recover_groups(node, &group_ids, &recovered)?;
+        let groups = recover_groups(node, &group_ids, &peers, &recovered)?;
+        let mut applying = Applying::default();
+        if behind == Behind::IsPending {
+            applying = Applying::new(group_ids.iter().map(|id| (*id, groups.base_of(*id).unwrap_or_default().index)));
+            applying.keep(&recovered.batches, &recovered.controls);
+        }
         let mut slab = Slab::try_new(settings.memory_bytes).map_err(|cause| StartFailure::Memory(settings.memory_bytes, cause))?;
         let damaged_ranges = recovered.damage.len() as u64;
         let mut log = recovered.log;
+        let boot = log.incarnation().0;
         let mut groups = groups;
         append_owed(&mut groups, &mut log, &mut slab)?;
         let mut shard = Shard::assemble(Parts {
@@ -151,6 +166,8 @@ impl Shard {
             log,
             groups,
             group_ids,
+            pipelines: Pipelines::new(&peers, boot),
+            applying,
             unclaimed,
             seat,
             offsets: OffsetCare::new(controls.offsets),
@@ -168,7 +185,8 @@ impl Shard {
 
     /// A first start says what the node has; a later one finds it in the metadata.
     fn register(&mut self, effects: &mut Effects) -> Result<(), StartFailure> {
-        let Some(seat) = &self.seat else { return Ok(()) };
+        effects.wake_at(0);
+        let Some(seat) = self.seat.as_ref().filter(|_| self.pipelines.is_alone()) else { return Ok(()) };
         if !seat.state.has_node(self.node) {
             let groups_per_shard = self.settings.groups_per_shard as u16;
             let command = Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard };
@@ -182,7 +200,16 @@ impl Shard {
     }
 }
 
-fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
+/// What is known of the entries behind the checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// This replica is the only voter: no other log can replace what it has.
+    IsCommitted,
+    /// Another replica may have other ones there: they are taken in when their leader says that they are committed (`applying.rs`).
+    IsPending,
+}
+
+fn recover_state(recovered: &Recovered, behind: Behind) -> Result<State, StartFailure> {
     let wrong = |error: crate::control::StoredError| StartFailure::Metadata(error.to_string());
     let snapshot = recovered.checkpoint.as_ref().map(|c| c.control.as_slice()).filter(|bytes| !bytes.is_empty());
     let mut state = match snapshot {
@@ -193,7 +220,8 @@ fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
         return Err(StartFailure::Metadata(format!("a command in the log is damaged ({lost}); restore the shard's directory from a copy")));
     }
     let mut units: BTreeMap<LogIndex, Vec<Command>> = BTreeMap::new();
-    for control in recovered.controls.iter().filter(|c| c.group == GroupId(0) && c.kind == EntryKind::Control) {
+    let is_taken_in = |c: &&RecoveredControl| behind == Behind::IsCommitted && c.group == GroupId(0) && c.kind == EntryKind::Control;
+    for control in recovered.controls.iter().filter(is_taken_in) {
         units.entry(control.index).or_default().push(Command::decode(&control.payload).map_err(wrong)?);
     }
     for (index, commands) in units {
@@ -206,14 +234,23 @@ fn recover_state(recovered: &Recovered) -> Result<State, StartFailure> {
     Ok(state)
 }
 
-fn recover_groups(node: NodeId, ids: &[GroupId], recovered: &Recovered) -> Result<Groups, StartFailure> {
-    let starts: Vec<_> = ids.iter().map(|id| group_start(*id, recovered.checkpoint.as_ref(), &recovered.hard_states, recovered)).collect();
+fn recover_groups(node: NodeId, ids: &[GroupId], peers: &[PeerStart], recovered: &Recovered) -> Result<Groups, StartFailure> {
+    let me = ReplicaId::of(0, node);
+    let mut voters: Vec<_> = peers.iter().map(|peer| peer.replica).chain([me]).collect();
+    voters.sort_unstable();
+    let start = |id: &GroupId| GroupStart { voters: voters.clone(), ..group_start(*id, recovered) };
+    let starts: Vec<_> = ids.iter().map(start).collect();
     check_entries(&starts, &recovered.entries, &recovered.lost)?;
-    let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, Handle { kind: e.kind, block: e.block })).collect();
-    Groups::start(node, starts, &entries).map_err(StartFailure::Replication)
+    let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, handle_of(e))).collect();
+    Groups::start(me, starts, &entries).map_err(StartFailure::Replication)
 }
 
-/// Entries follow one another, but for those that lost blocks held: the groups fill these holes one by one.
+fn handle_of(entry: &RecoveredEntry) -> Handle {
+    let holds = if entry.kind == EntryKind::Raft { Holds::Own } else { Holds::Share };
+    Handle { holds, block: entry.block, bytes: entry.content_len }
+}
+
+/// Entries follow one another (the rows of one have its index), but for those that lost blocks held: the groups fill these holes one by one.
 fn check_entries(starts: &[GroupStart], entries: &[RecoveredEntry], lost: &[LostBlocks]) -> Result<(), StartFailure> {
     let lost: u64 = lost.iter().map(|lost| lost.bytes / ENTRY_BYTES_MIN).sum();
     for start in starts {
@@ -253,14 +290,14 @@ fn check_batch_order(partition: &Partition, batch: &RecoveredBatch) -> Result<()
     Ok(())
 }
 
-fn group_start(id: GroupId, checkpoint: Option<&CheckpointV3>, hard_states: &[HardState], recovered: &Recovered) -> GroupStart {
+fn group_start(id: GroupId, recovered: &Recovered) -> GroupStart {
     let mut start = GroupStart { id, ..GroupStart::default() };
-    if let Some(stored) = checkpoint.and_then(|c| c.groups.iter().find(|g| g.group == id.0)) {
+    if let Some(stored) = recovered.checkpoint.as_ref().and_then(|c| c.groups.iter().find(|g| g.group == id.0)) {
         start.base = GroupPosition { index: LogIndex(stored.applied_index), term: Term(stored.applied_term) };
         start.term = Term(stored.term);
         start.vote = stored.vote;
     }
-    if let Some(hard_state) = hard_states.iter().find(|h| h.group == id && h.term >= start.term) {
+    if let Some(hard_state) = recovered.hard_states.iter().find(|h| h.group == id && h.term >= start.term) {
         start.term = hard_state.term;
         start.vote = hard_state.vote;
     }
@@ -273,7 +310,11 @@ fn group_start(id: GroupId, checkpoint: Option<&CheckpointV3>, hard_states: &[Ha
     start
 }
 
-fn recover_partitions(recovered: &Recovered, trims: &[(GroupId, Trim)]) -> Result<IdMap<PartitionUid, Partition>, StartFailure> {
+fn recover_partitions(
+    recovered: &Recovered,
+    trims: &[(GroupId, Trim)],
+    behind: Behind,
+) -> Result<IdMap<PartitionUid, Partition>, StartFailure> {
     let mut found: IdMap<PartitionUid, Partition> = IdMap::default();
     if let Some(checkpoint) = &recovered.checkpoint {
         for stored in &checkpoint.partitions {
@@ -310,7 +351,8 @@ fn recover_partitions(recovered: &Recovered, trims: &[(GroupId, Trim)]) -> Resul
     }
     let covers = recovered.checkpoint.as_ref().map_or(BlockSeq(0), |c| BlockSeq(c.covers_block));
     let forgotten = usize::from(recovered.log.mutants().has(Mutant::ReuseOffset)).min(recovered.batches.len());
-    for batch in recovered.covered_batches.iter().chain(&recovered.batches[..recovered.batches.len() - forgotten]) {
+    let batches = if behind == Behind::IsCommitted { &recovered.batches[..recovered.batches.len() - forgotten] } else { &[] };
+    for batch in recovered.covered_batches.iter().chain(batches) {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         let partition = found.entry(batch.uid).or_insert_with(new);
         check_batch_order(partition, batch)?;
@@ -379,12 +421,15 @@ struct Controls {
 
 /// Takes in the checkpoint's notes, then what stands in the log behind it. A payload that is damaged is told with the other damage: an offset goes back
 /// to the commit before, a member joins again.
-fn recover_controls(recovered: &Recovered) -> Result<Controls, StartFailure> {
+fn recover_controls(recovered: &Recovered, behind: Behind) -> Result<Controls, StartFailure> {
     let mut controls = Controls::default();
     let state = recovered.state.iter().flat_map(|state| &state.items);
     let notes = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.notes).chain(state).map(|payload| (None, payload));
-    let of_log =
-        recovered.controls.iter().filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control).map(|c| (Some(c.group), &c.payload));
+    let of_log = recovered
+        .controls
+        .iter()
+        .filter(|c| behind == Behind::IsCommitted && c.group != GroupId(0) && c.kind == EntryKind::Control)
+        .map(|c| (Some(c.group), &c.payload));
     for (group, payload) in notes.chain(of_log) {
         match (envelope::schema_of(payload), group) {
             (Some(OFFSETS_SCHEMA), _) => {
@@ -464,7 +509,7 @@ fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
 }
 
 /// Puts the new terms and raft's own first entries into the open block.
-fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: &mut Slab) -> Result<(), StartFailure> {
+pub(super) fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: &mut Slab) -> Result<(), StartFailure> {
     for owed in groups.owed(log.open_block_seq()) {
         if let Some((term, vote, commit)) = owed.hard_state {
             let bytes = HardState { group: owed.group, term, vote, commit }.encode();

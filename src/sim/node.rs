@@ -152,7 +152,7 @@ impl Node {
             };
             disk.disk.start_went_through();
             reports.push(StartReport { recovery: recovered.report.clone(), damage: recovered.damage.len(), lost: recovered.lost.len() });
-            let start = ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered };
+            let start = ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered, peers: Vec::new() };
             let mut effects = Effects::new();
             let shard = match Shard::start(start, &mut effects) {
                 Ok(shard) => shard,

@@ -150,6 +150,8 @@ codes! {
     UnknownMessage = 53, "unknown_message", false, "the queue has no such message, or it is settled";
     /// One step that would need several replica groups.
     NotCoLocated = 54, "not_co_located", false, "what the step names lies in more than one replica group: create the topics with co-locate";
+    /// The node led the partition when it took the request in, and does not any more.
+    LeadershipLost = 55, "leadership_lost", true, "another node leads now, and what was sent may be stored or not: send it again there, idempotently";
 }
 
 impl ErrorCode {
@@ -163,7 +165,7 @@ impl ErrorCode {
     }
     /// Whether what was refused so may have been done all the same: the node began, and does not know how it ended.
     pub const fn may_be_done(self) -> bool {
-        matches!(self, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal)
+        matches!(self, ErrorCode::TimedOut | ErrorCode::StorageFailed | ErrorCode::Internal | ErrorCode::LeadershipLost)
     }
 }
 

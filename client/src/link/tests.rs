@@ -117,7 +117,7 @@ fn a_node_that_takes_less_than_every_node_does_is_none() {
 
 #[test]
 fn a_creation_that_may_have_been_done_is_not_repeated() {
-    for code in [ErrorCode::TimedOut, ErrorCode::StorageFailed, ErrorCode::Internal] {
+    for code in [ErrorCode::TimedOut, ErrorCode::StorageFailed, ErrorCode::Internal, ErrorCode::LeadershipLost] {
         let server = FakeServer::start();
         let client = connect(&server);
         server.broker().answer_with(move |frame| {

@@ -132,7 +132,7 @@ fn a_step_without_an_answer_is_settled_before_the_next() {
 
 #[test]
 fn an_answer_that_does_not_know_is_none() {
-    for code in [ErrorCode::Internal, ErrorCode::TimedOut, ErrorCode::StorageFailed] {
+    for code in [ErrorCode::Internal, ErrorCode::TimedOut, ErrorCode::StorageFailed, ErrorCode::LeadershipLost] {
         let mut rig = Rig::new();
         rig.server.broker().steps.done_but.push_back(code);
         assert_eq!(rig.steps.take(&publish("a")).expect("told at last"), [(rig.uids[0], 0)]);

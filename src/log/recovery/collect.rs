@@ -33,6 +33,12 @@ struct Slot {
     replaced: bool,
 }
 
+/// Whether two rows of one block's table are one entry: its batches stand in one, its control payloads in another.
+fn is_same_entry(a: &RecoveredEntry, b: &RecoveredEntry) -> bool {
+    let is_share = |kind| matches!(kind, EntryKind::Data | EntryKind::Control);
+    (a.block, a.index, a.term) == (b.block, b.index, b.term) && a.kind != b.kind && is_share(a.kind) && is_share(b.kind)
+}
+
 /// Collects while the walk goes on.
 pub(crate) struct Collector {
     covers: BlockSeq,
@@ -74,7 +80,7 @@ impl Collector {
         }
         content.last_block = seq;
         content.end_pos = block.pos + u64::from(len);
-        for entry in block.view.entries() {
+        for entry in block.view.entries().filter(|entry| entry.kind != EntryKind::Void) {
             let slot = self.slots.len() as u32;
             let found = RecoveredEntry {
                 group: entry.group,
@@ -88,6 +94,7 @@ impl Collector {
                 let stack = self.stacks.entry(entry.group).or_default();
                 while let Some(&last) = stack.last()
                     && self.slots[last as usize].entry.index >= entry.index
+                    && !is_same_entry(&self.slots[last as usize].entry, &found)
                 {
                     self.slots[last as usize].replaced = true;
                     stack.pop();

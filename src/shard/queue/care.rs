@@ -195,6 +195,22 @@ impl QueueCare {
         QueueCare { unclaimed: found, keeping, ..QueueCare::default() }
     }
 
+    /// Notes that another node's leader has written: kept until this node leads the partition's group.
+    pub(in crate::shard) fn inherit(&mut self, key: PartKey, notes: &[QueueNote]) {
+        let part = self.unclaimed.entry(key).or_default();
+        notes.iter().for_each(|note| part.apply(None, note));
+    }
+
+    /// Whether something is kept for queues that this node does not serve.
+    pub(in crate::shard) fn has_unclaimed(&self) -> bool {
+        !self.unclaimed.is_empty()
+    }
+
+    /// Partitions with queues that this node serves.
+    pub(in crate::shard) fn partitions(&self) -> impl Iterator<Item = PartitionUid> {
+        self.by_partition.keys().copied()
+    }
+
     /// Whether a partition has queues.
     pub(in crate::shard) fn has_queues_on(&self, uid: PartitionUid) -> bool {
         !self.by_partition.is_empty() && self.by_partition.contains_key(&uid)
@@ -313,7 +329,7 @@ impl Shard {
             self.adopt_queue(now, &view, queue);
         }
         self.renew_burials(now);
-        if before.epoch == 0 && !self.queues.unclaimed.is_empty() {
+        if before.epoch == 0 && self.pipelines.is_alone() && !self.queues.unclaimed.is_empty() {
             tracing::info!(shard = self.id.0, parts = self.queues.unclaimed.len(), "dropped what is left of deleted queues");
             self.queues.unclaimed.clear();
         }
@@ -324,8 +340,12 @@ impl Shard {
         let Some(topic) = view.topic(&queue.topic_name) else { return };
         let known = self.queues.queues.get(&uid);
         let is_new_to_us = known.is_none_or(|known| !Arc::ptr_eq(&known.view, queue) && *known.view != **queue);
-        let here: Vec<_> =
-            topic.partitions.iter().filter(|place| self.partitions.slot(place.uid).is_some()).map(|place| place.uid).collect();
+        let here: Vec<_> = topic
+            .partitions
+            .iter()
+            .filter(|place| self.partitions.slot(place.uid).is_some() && self.groups.leads(place.group))
+            .map(|place| place.uid)
+            .collect();
         if here.is_empty() {
             return;
         }

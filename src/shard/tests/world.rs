@@ -47,7 +47,7 @@ pub(super) struct World {
     next_correlation: u64,
 }
 
-fn settings(more: &[(&str, &str)]) -> Settings {
+pub(super) fn settings(more: &[(&str, &str)]) -> Settings {
     let machine = topology::machine();
     let flags = [("data.dir", "."), ("shards", "1"), ("memory.bytes", "64MiB")];
     let usual = flags.iter().filter(|(key, _)| !more.iter().any(|(other, _)| other == key));
@@ -56,7 +56,7 @@ fn settings(more: &[(&str, &str)]) -> Settings {
     config::load(&sources, &machine).unwrap().settings(&machine).unwrap()
 }
 
-fn log_config() -> LogConfig {
+pub(super) fn log_config() -> LogConfig {
     let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(1), log_uid_if_new: 0xFEED_BEEF };
     LogConfig {
         segment_bytes: 128 << 10,
@@ -73,7 +73,7 @@ fn log_config() -> LogConfig {
 fn open(disk: &mut SimDisk, settings: &Arc<Settings>, effects: &mut Effects) -> Shard {
     let recovered = recover(disk, &log_config()).expect("a start after any crash");
     let info = NodeInfo { node: NodeId(1), cluster_id: [7; 16], host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] };
-    let start = ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered };
+    let start = ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered, peers: Vec::new() };
     Shard::start(start, effects).expect("the shard starts")
 }
 

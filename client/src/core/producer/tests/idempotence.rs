@@ -289,7 +289,7 @@ fn a_refused_batch_is_followed_by_those_behind_it_in_order() {
 
 #[test]
 fn an_answer_that_says_perhaps_is_asked_again() {
-    for code in [ErrorCode::TimedOut, ErrorCode::StorageFailed, ErrorCode::Internal] {
+    for code in [ErrorCode::TimedOut, ErrorCode::StorageFailed, ErrorCode::Internal, ErrorCode::LeadershipLost] {
         let mut stage = Stage::warm();
         let uid = stage.uids[0];
         stage.rig.broker.log(uid).stored_but.push_back(code);

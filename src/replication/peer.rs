@@ -1,0 +1,383 @@
+//! The other nodes' shards that hold replicas of this shard's groups: connections to each, what is queued for it, what it has answered.
+//!
+//! Of the two connections of a pair of shards this shard dials one: on it go its appends, beats and votes, and come the acks. The other one was
+//! accepted: there the peer's come, and this shard's acks go (docs/REPLICATION.md, 3.1).
+//!
+//! Invariants: nothing of a connection that was replaced or has ended is looked at; a frame's number is taken when it is made, and it is sent in that
+//! order; bytes that were sent and not answered stay within the window, or are one frame.
+//!
+//! Not here: what frames say (`wire_raft.rs`), sockets, and who carries all that out (shard/pipelines.rs).
+
+use super::storage::GroupPosition;
+use crate::ids::{ConnId, GroupId, LogIndex, ReplicaId, Term};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use tramline_wire::node::{AckGroup, BeatGroup, Numbers, Vote, VoteReply};
+
+/// Dialing again: after 10 ms, doubling up to 1 s.
+const REDIAL_US_MIN: u64 = 10_000;
+const REDIAL_US_MAX: u64 = 1_000_000;
+/// A live connection without an ack for so long is closed, and dialed again: a dead path with open sockets.
+const SILENCE_US: u64 = 1_000_000;
+/// Bytes sent and not answered on one connection.
+const WINDOW_BYTES: u64 = 8 << 20;
+/// Appends queued for one peer. Each is a description of 56 bytes; the crate has at most 256 of a group under way.
+const QUEUE_MAX: usize = 64 << 10;
+
+/// A peer, as a start knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerStart {
+    /// Its replicas.
+    pub replica: ReplicaId,
+    /// Where the shard accepts that has the number of this one.
+    pub address: SocketAddr,
+}
+
+/// Entries to be sent: which ones. Their bytes are looked up when the frame is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareNote {
+    /// The group.
+    pub group: GroupId,
+    /// The leader's term.
+    pub term: Term,
+    /// The entry before the first one.
+    pub previous: GroupPosition,
+    /// How many; none tells the commit, or asks.
+    pub count: usize,
+    /// The leader's commit.
+    pub commit: LogIndex,
+}
+
+/// The connection that this shard dials.
+#[derive(Clone, Copy, Debug)]
+pub enum Dialed {
+    /// None: dial again at this time.
+    Idle {
+        /// In microseconds of the process.
+        at_us: u64,
+        /// How long to wait after the next failure.
+        backoff_us: u64,
+    },
+    /// Asked for, under this number.
+    Dialing {
+        /// The number.
+        dial: u64,
+        /// As above.
+        backoff_us: u64,
+    },
+    /// The hello is on its way.
+    Greeting {
+        /// The connection.
+        conn: ConnId,
+        /// Of the frames that are sent.
+        numbers: Numbers,
+    },
+    /// It carries what there is to say.
+    Live {
+        /// The connection.
+        conn: ConnId,
+        /// Of the frames that are sent.
+        numbers: Numbers,
+    },
+}
+
+/// A frame with a beat that was not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    beat: u64,
+    sent_us: u64,
+    bytes: u64,
+}
+
+/// The connection that the peer has dialed, and what it is to be told.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub conn: ConnId,
+    /// Of the frames that are sent.
+    pub numbers: Numbers,
+    /// The highest beat that was handled.
+    pub beat: u64,
+    /// Of that, what was told.
+    pub beat_told: u64,
+    /// Groups of which the peer has to hear something.
+    pub asked: Vec<GroupId>,
+    /// Shares that were not taken.
+    pub rejections: Vec<AckGroup>,
+    /// Votes given and refused.
+    pub vote_replies: Vec<VoteReply>,
+}
+
+/// One other node's shard.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its replicas.
+    pub replica: ReplicaId,
+    /// Where it accepts.
+    pub address: SocketAddr,
+    /// The connection that this shard dials.
+    pub dialed: Dialed,
+    /// The one that the peer dials.
+    pub accepted: Option<Accepted>,
+    /// Appends in the order in which they are to be sent.
+    pub shares: VecDeque<ShareNote>,
+    /// Beats to be sent together.
+    pub beats: Vec<BeatGroup>,
+    /// Votes to be asked for.
+    pub votes: Vec<Vote>,
+    unanswered: VecDeque<Unanswered>,
+    unanswered_bytes: u64,
+    beat: u64,
+    heard_us: u64,
+}
+
+impl Peer {
+    /// A peer that is dialed at once.
+    pub fn new(start: &PeerStart) -> Peer {
+        Peer {
+            replica: start.replica,
+            address: start.address,
+            dialed: Dialed::Idle { at_us: 0, backoff_us: REDIAL_US_MIN },
+            accepted: None,
+            shares: VecDeque::new(),
+            beats: Vec::new(),
+            votes: Vec::new(),
+            unanswered: VecDeque::new(),
+            unanswered_bytes: 0,
+            beat: 0,
+            heard_us: 0,
+        }
+    }
+
+    /// The live connection that this shard has dialed.
+    pub fn live(&self) -> Option<ConnId> {
+        match self.dialed {
+            Dialed::Live { conn, .. } => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// The number of the next frame on the connection that this shard has dialed. Panics without one.
+    pub fn next_number(&mut self) -> (ConnId, u64) {
+        match &mut self.dialed {
+            Dialed::Greeting { conn, numbers } | Dialed::Live { conn, numbers } => (*conn, numbers.advance()),
+            state => unreachable!("no connection to send on: {state:?}"),
+        }
+    }
+
+    /// Whether it is to be dialed now; then it counts as being dialed, under `dial`.
+    pub fn begin_dial(&mut self, now_us: u64, dial: u64) -> bool {
+        match self.dialed {
+            Dialed::Idle { at_us, backoff_us } if at_us <= now_us => {
+                self.dialed = Dialed::Dialing { dial, backoff_us };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What was dialed stands, and the hello is sent next. False when it is none of this peer's.
+    pub fn on_dialed(&mut self, now_us: u64, dial: u64, conn: ConnId) -> bool {
+        match self.dialed {
+            Dialed::Dialing { dial: ours, .. } if ours == dial => {
+                self.heard_us = now_us;
+                self.dialed = Dialed::Greeting { conn, numbers: Numbers::new() };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The hello was answered.
+    pub fn on_greeted(&mut self, now_us: u64) {
+        if let Dialed::Greeting { conn, numbers } = self.dialed {
+            self.heard_us = now_us;
+            self.dialed = Dialed::Live { conn, numbers };
+        }
+    }
+
+    /// Nobody answered at `address`.
+    pub fn on_dial_failed(&mut self, now_us: u64, dial: u64) {
+        if let Dialed::Dialing { dial: ours, backoff_us } = self.dialed
+            && ours == dial
+        {
+            self.dialed = Dialed::Idle { at_us: now_us + backoff_us, backoff_us: (backoff_us * 2).min(REDIAL_US_MAX) };
+        }
+    }
+
+    /// A connection has ended. Answers whether it was one of this peer's: `Some(true)` for the one that the peer had dialed.
+    pub fn on_closed(&mut self, now_us: u64, conn: ConnId) -> Option<bool> {
+        if self.accepted.as_ref().is_some_and(|accepted| accepted.conn == conn) {
+            self.accepted = None;
+            return Some(true);
+        }
+        match self.dialed {
+            Dialed::Greeting { conn: ours, .. } | Dialed::Live { conn: ours, .. } if ours == conn => {
+                self.drop_dialed(now_us);
+                Some(false)
+            }
+            _ => None,
+        }
+    }
+
+    /// The connection that this shard has dialed is of no use any more; whatever was queued is lost with it.
+    pub fn drop_dialed(&mut self, now_us: u64) {
+        self.dialed = Dialed::Idle { at_us: now_us + REDIAL_US_MIN, backoff_us: REDIAL_US_MIN * 2 };
+        self.shares.clear();
+        self.beats.clear();
+        self.votes.clear();
+        self.unanswered.clear();
+        self.unanswered_bytes = 0;
+        self.beat = 0;
+    }
+
+    /// The peer has dialed this shard: it is there, so dialing it makes sense at once.
+    pub fn on_accepted(&mut self, conn: ConnId) -> Option<ConnId> {
+        if let Dialed::Idle { at_us, .. } = &mut self.dialed {
+            *at_us = 0;
+        }
+        let accepted = Accepted {
+            conn,
+            numbers: Numbers::new(),
+            beat: 0,
+            beat_told: 0,
+            asked: Vec::new(),
+            rejections: Vec::new(),
+            vote_replies: Vec::new(),
+        };
+        self.accepted.replace(accepted).map(|before| before.conn)
+    }
+
+    /// Queues an append. False when there is no connection to send it on, or too much waits.
+    pub fn push_share(&mut self, note: ShareNote) -> bool {
+        let takes = self.live().is_some() && self.shares.len() < QUEUE_MAX;
+        if takes {
+            self.shares.push_back(note);
+        }
+        takes
+    }
+
+    /// Whether another frame with entries may be sent.
+    pub fn has_window(&self) -> bool {
+        self.unanswered_bytes < WINDOW_BYTES
+    }
+
+    /// The beat of the next frame that carries one, of `bytes` of entries.
+    pub fn next_beat(&mut self, now_us: u64, bytes: u64) -> u64 {
+        self.beat += 1;
+        self.unanswered_bytes += bytes;
+        self.unanswered.push_back(Unanswered { beat: self.beat, sent_us: now_us, bytes });
+        self.beat
+    }
+
+    /// The beat is answered: everything sent up to it was handled. Answers when the latest of these was sent, if that is news; `None` for one that was
+    /// never sent, too.
+    pub fn on_beat(&mut self, now_us: u64, beat: u64) -> Option<u64> {
+        self.heard_us = now_us;
+        let mut sent_us = None;
+        while let Some(front) = self.unanswered.front().filter(|front| front.beat <= beat) {
+            sent_us = Some(front.sent_us);
+            self.unanswered_bytes -= front.bytes;
+            self.unanswered.pop_front();
+        }
+        sent_us
+    }
+
+    /// Whether the connection that this shard has dialed is silent although something was sent on it.
+    pub fn is_silent(&self, now_us: u64) -> bool {
+        match self.dialed {
+            Dialed::Greeting { .. } => now_us > self.heard_us + SILENCE_US,
+            Dialed::Live { .. } => {
+                let sent_us = self.unanswered.front().map_or(u64::MAX, |front| front.sent_us);
+                now_us > sent_us.max(self.heard_us).saturating_add(SILENCE_US)
+            }
+            _ => false,
+        }
+    }
+
+    /// When something is to be done without an event: dialing, or giving a silent connection up.
+    pub fn next_deadline_us(&self) -> u64 {
+        match self.dialed {
+            Dialed::Idle { at_us, .. } => at_us,
+            Dialed::Greeting { .. } => self.heard_us + SILENCE_US + 1,
+            _ => u64::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn peer() -> Peer {
+        Peer::new(&PeerStart { replica: ReplicaId::of(0, NodeId(2)), address: "10.0.0.2:7700".parse().expect("an address") })
+    }
+
+    fn live(now_us: u64) -> Peer {
+        let mut peer = peer();
+        assert!(peer.begin_dial(now_us, 1) && peer.on_dialed(now_us, 1, ConnId(5)));
+        assert_eq!(peer.next_number(), (ConnId(5), 1));
+        peer.on_greeted(now_us);
+        peer
+    }
+
+    #[test]
+    fn dialing_waits_longer_after_each_failure_and_not_at_all_when_the_peer_shows_itself() {
+        let mut peer = peer();
+        let (mut now_us, mut waits) = (0, Vec::new());
+        for dial in 0..9 {
+            assert!(peer.begin_dial(now_us, dial));
+            assert!(!peer.begin_dial(now_us, dial), "one at a time");
+            peer.on_dial_failed(now_us, dial + 100);
+            peer.on_dial_failed(now_us, dial);
+            waits.push((peer.next_deadline_us() - now_us) / 1000);
+            assert!(!peer.begin_dial(peer.next_deadline_us() - 1, 77));
+            now_us = peer.next_deadline_us();
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        peer.begin_dial(now_us, 9);
+        peer.on_dial_failed(now_us, 9);
+        assert_eq!(peer.on_accepted(ConnId(8)), None);
+        assert!(peer.begin_dial(now_us, 10));
+        assert_eq!(peer.on_accepted(ConnId(9)), Some(ConnId(8)), "a newer connection takes the older one's place");
+    }
+
+    #[test]
+    fn the_window_counts_what_is_not_answered() {
+        let mut peer = live(100);
+        assert!(peer.has_window());
+        assert_eq!(peer.next_beat(100, WINDOW_BYTES - 1), 1);
+        assert!(peer.has_window());
+        assert_eq!(peer.next_beat(200, 5), 2);
+        assert!(!peer.has_window());
+        assert_eq!(peer.on_beat(300, 0), None);
+        assert_eq!(peer.on_beat(300, 1), Some(100), "the time at which it was sent, not the one of the answer");
+        assert!(peer.has_window());
+        assert_eq!(peer.on_beat(300, 2), Some(200));
+        assert_eq!(peer.on_beat(300, 2), None, "answered already");
+    }
+
+    #[test]
+    fn a_connection_is_silent_when_something_is_not_answered_for_a_second() {
+        let mut peer = live(0);
+        assert!(!peer.is_silent(10 * SILENCE_US), "nothing was asked");
+        peer.next_beat(10 * SILENCE_US, 0);
+        assert!(!peer.is_silent(11 * SILENCE_US) && peer.is_silent(11 * SILENCE_US + 1));
+        peer.on_beat(11 * SILENCE_US, 1);
+        assert!(!peer.is_silent(20 * SILENCE_US));
+    }
+
+    #[test]
+    fn what_was_queued_ends_with_its_connection() {
+        let mut peer = live(0);
+        let note = ShareNote { group: GroupId(1), term: Term(1), previous: GroupPosition::default(), count: 1, commit: LogIndex(0) };
+        assert!(peer.push_share(note));
+        peer.next_beat(0, 1000);
+        assert_eq!(peer.on_closed(0, ConnId(6)), None);
+        assert_eq!(peer.on_closed(0, ConnId(5)), Some(false));
+        assert!(peer.shares.is_empty() && peer.live().is_none() && !peer.push_share(note));
+        assert!(!peer.begin_dial(0, 2) && peer.begin_dial(REDIAL_US_MIN, 2) && peer.on_dialed(0, 2, ConnId(6)));
+        assert_eq!((peer.next_number().1, peer.next_beat(0, 0)), (1, 1), "numbers and beats begin again");
+    }
+}

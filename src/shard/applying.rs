@@ -1,0 +1,324 @@
+//! What committed entries change on a replica that does not lead, and what entries that are not committed yet change on one that begins to lead.
+//!
+//! A leader takes its own entries in when it appends them. A follower has their bytes only, and takes them in once they are committed, in order of
+//! index, each once, out of the blocks that carry them: those stay in the tail cache until then. What a start found behind the checkpoint is kept
+//! parsed, since its blocks are not in memory.
+//!
+//! Not here: the leader's way (the files of each subject), storing (`pipelines.rs`).
+
+use super::shard::Shard;
+use crate::control::Command;
+use crate::effects::{Effects, Now};
+use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, TopicUid};
+use crate::log::layout::BlockView;
+use crate::log::{EntryKind, RecoveredBatch, RecoveredControl, envelope};
+use crate::partition::{BatchRef, Partition, Slot, TopicRules, decode_trims};
+use crate::subscription::membership::{self, CHANGE_SCHEMA};
+use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
+use crate::subscription::{OFFSETS_SCHEMA, decode_notes};
+use std::collections::{BTreeMap, BTreeSet};
+use tramline_wire::batch::{BatchView, ProducerMark};
+
+/// A batch that stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredBatch {
+    pub(super) uid: PartitionUid,
+    pub(super) place: BatchRef,
+    pub(super) mark: ProducerMark,
+    pub(super) append_time_us: i64,
+}
+
+impl StoredBatch {
+    /// What a start found.
+    pub(super) fn found(batch: &RecoveredBatch) -> StoredBatch {
+        let place = BatchRef {
+            base_offset: batch.base_offset.0,
+            newest_ts_us: batch.newest_ts,
+            block: batch.block,
+            at: batch.at,
+            len: batch.len,
+            last_delta: batch.last_offset_delta,
+        };
+        StoredBatch { uid: batch.uid, place, mark: batch.producer, append_time_us: batch.append_time_us }
+    }
+
+    fn read(bytes: &[u8], block: BlockSeq, at: u32) -> StoredBatch {
+        let batch = BatchView::parse_exact(bytes).expect("a batch was checked before it was stored");
+        let place = BatchRef {
+            base_offset: batch.base_offset(),
+            newest_ts_us: batch.effective_newest_us(),
+            block,
+            at,
+            len: bytes.len() as u32,
+            last_delta: batch.last_offset_delta(),
+        };
+        StoredBatch { uid: PartitionUid(batch.partition_uid()), place, mark: batch.producer(), append_time_us: batch.append_time_us() }
+    }
+}
+
+/// What one entry holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    block: BlockSeq,
+    batches: Vec<StoredBatch>,
+    payloads: Vec<Vec<u8>>,
+}
+
+/// How far each group with other replicas is taken in, and what a start found of it.
+#[derive(Debug, Default)]
+pub(super) struct Applying {
+    applied: BTreeMap<GroupId, LogIndex>,
+    found: BTreeMap<(GroupId, LogIndex), Content>,
+    /// Groups that this shard works for as their leader.
+    led: BTreeSet<GroupId>,
+}
+
+impl Applying {
+    /// `base`: what the checkpoint covers, of each group with other replicas.
+    pub(super) fn new(base: impl IntoIterator<Item = (GroupId, LogIndex)>) -> Applying {
+        Applying { applied: base.into_iter().collect(), ..Applying::default() }
+    }
+
+    /// Keeps what a start found of these groups, to be taken in when it is known to be committed.
+    pub(super) fn keep(&mut self, batches: &[RecoveredBatch], controls: &[RecoveredControl]) {
+        for batch in batches.iter().filter(|b| self.applied.contains_key(&b.group)) {
+            let content = self.found.entry((batch.group, batch.index)).or_default();
+            content.block = batch.block;
+            content.batches.push(StoredBatch::found(batch));
+        }
+        for control in controls.iter().filter(|c| c.kind == EntryKind::Control && self.applied.contains_key(&c.group)) {
+            let content = self.found.entry((control.group, control.index)).or_default();
+            content.block = control.block;
+            content.payloads.push(control.payload.clone());
+        }
+    }
+
+    /// Up to where `group` is taken in.
+    pub(super) fn applied(&self, group: GroupId) -> LogIndex {
+        self.applied.get(&group).copied().unwrap_or_default()
+    }
+
+    /// Committed, and taken in.
+    fn forget_found(&mut self, group: GroupId, end: LogIndex) {
+        while let Some((key, _)) = self.found.range((group, LogIndex(0))..=(group, end)).next() {
+            let key = *key;
+            self.found.remove(&key);
+        }
+    }
+
+    /// Notes that this shard works for `group` as its leader, or does not any more. Answers whether it did.
+    pub(super) fn note_led(&mut self, group: GroupId, leads: bool) -> bool {
+        if leads { !self.led.insert(group) } else { self.led.remove(&group) }
+    }
+
+    /// What a leader appends it takes in at once, and what it loses with its leadership it has not taken in.
+    pub(super) fn set(&mut self, group: GroupId, index: LogIndex) {
+        if let Some(applied) = self.applied.get_mut(&group) {
+            *applied = index;
+        }
+    }
+}
+
+/// Whether what is taken in is committed, or only may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Certainty {
+    Committed,
+    Tentative,
+}
+
+impl Shard {
+    /// Takes in what has become committed in groups that this replica does not lead.
+    pub(super) fn apply_committed(&mut self, now: Now, effects: &mut Effects) {
+        for at in 0..self.group_ids.len() {
+            let group = self.group_ids[at];
+            if !self.groups.leads(group) {
+                let committed = self.groups.committed_of(group);
+                self.apply_up_to(now, group, committed, Certainty::Committed, effects);
+            } else {
+                // Taken in when it was appended. What a start found of it is needed no more.
+                self.applying.set(group, self.groups.last_of(group).index);
+                self.applying.forget_found(group, self.groups.committed_of(group));
+            }
+        }
+        self.on_trimmed(now);
+        self.keep_unapplied();
+    }
+
+    /// Takes in the entries of `group` up to `end`, in order.
+    pub(super) fn apply_up_to(&mut self, now: Now, group: GroupId, end: LogIndex, certainty: Certainty, effects: &mut Effects) {
+        let mut metadata: Vec<(LogIndex, Vec<Command>)> = Vec::new();
+        while self.applying.applied(group) < end && self.failure().is_none() {
+            let index = LogIndex(self.applying.applied(group).0 + 1);
+            let Some(content) = self.content_of(group, index, effects) else { return };
+            for batch in &content.batches {
+                self.apply_batch(group, batch, certainty);
+            }
+            for payload in &content.payloads {
+                match group {
+                    GroupId(0) => match Command::decode(payload) {
+                        Ok(command) => match metadata.last_mut().filter(|(at, _)| *at == index) {
+                            Some((_, commands)) => commands.push(command),
+                            None => metadata.push((index, vec![command])),
+                        },
+                        Err(error) => return self.fail(&format!("a command of another node cannot be read: {error}"), effects),
+                    },
+                    _ => {
+                        if let Err(what) = self.apply_payload(group, content.block, payload, certainty) {
+                            return self.fail(&what, effects);
+                        }
+                    }
+                }
+            }
+            self.applying.set(group, index);
+            if certainty == Certainty::Committed {
+                self.applying.found.remove(&(group, index));
+            }
+        }
+        for (index, commands) in metadata {
+            match certainty {
+                Certainty::Committed => self.seat.iter_mut().for_each(|seat| seat.apply(index, &commands)),
+                Certainty::Tentative => self.seat.iter_mut().for_each(|seat| seat.inherit(index, commands.clone())),
+            }
+        }
+        if group == GroupId(0)
+            && certainty == Certainty::Committed
+            && self.seat.as_ref().is_some_and(|s| s.state.view_epoch() > self.view.epoch)
+        {
+            self.publish_view(now, effects);
+        }
+    }
+
+    /// What an entry holds: of raft's own nothing. `None` where it cannot be read yet, or the shard has failed over it.
+    fn content_of(&mut self, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
+        let block = self.groups.block_of(group, index);
+        if let Some(content) = self.applying.found.get(&(group, index)).filter(|content| block == Some(content.block)) {
+            return Some(content.clone());
+        }
+        if self.groups.is_own(group, index) {
+            return Some(Content::default());
+        }
+        let Some(block) = block else {
+            self.fail(&format!("group {group}: entry {index} is committed and stands in no block"), effects);
+            return None;
+        };
+        if block >= self.log.open_block_seq() {
+            // Others have made it durable before this shard could close its block: taken in when that is closed.
+            return None;
+        }
+        let Some(bytes) = self.log.cached_block(block) else {
+            let from = self.log.cached_from();
+            self.fail(
+                &format!("group {group}: entry {index} in block {block} is not taken in, and memory begins with block {from}"),
+                effects,
+            );
+            return None;
+        };
+        let view = BlockView::parse(bytes.as_slice()).expect("a block of the tail cache is the one that was written");
+        let mut content = Content { block, ..Content::default() };
+        for row in view.entries().filter(|row| (row.group, row.index) == (group, index) && self.groups.has_entry(group, index, row.term)) {
+            for fragment in view.fragments_of(&row) {
+                let bytes = view.content(&fragment);
+                match row.kind {
+                    EntryKind::Data => content.batches.push(StoredBatch::read(bytes, block, fragment.offset)),
+                    EntryKind::Control => content.payloads.push(bytes.to_vec()),
+                    _ => {}
+                }
+            }
+        }
+        Some(content)
+    }
+
+    fn apply_batch(&mut self, group: GroupId, batch: &StoredBatch, certainty: Certainty) {
+        let is_committed = certainty == Certainty::Committed;
+        let Some(slot) = self.partitions.slot(batch.uid) else {
+            if self.view.has_known(batch.uid) {
+                // Its topic was deleted.
+                return;
+            }
+            // The metadata that tell of it are on their way.
+            let new = || Partition::new(batch.uid, TopicUid(0), 0, group, TopicRules::default());
+            let partition = self.unclaimed.entry(batch.uid).or_insert_with(new);
+            partition.on_stored(batch.place, is_committed);
+            partition.producers_mut().replay(&batch.mark, &batch.place, batch.append_time_us);
+            return;
+        };
+        let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
+        if batch.place.end_offset() <= partition.next_offset() {
+            // A checkpoint knew of it: taken in already.
+            return;
+        }
+        partition.on_stored(batch.place, is_committed);
+        if is_committed {
+            self.sessions.wake(slot);
+        } else {
+            self.partitions.touch(group, batch.place.block, slot, batch.place.end_offset());
+        }
+        if batch.mark.id != 0 {
+            self.partitions.replay_producer(slot, &batch.mark, &batch.place, batch.append_time_us);
+        }
+    }
+
+    fn apply_payload(&mut self, group: GroupId, block: BlockSeq, payload: &[u8], certainty: Certainty) -> Result<(), String> {
+        let is_committed = certainty == Certainty::Committed;
+        let wrong = |error: &dyn std::fmt::Display| format!("what another node has written for group {group} cannot be read: {error}");
+        match envelope::schema_of(payload) {
+            Some(OFFSETS_SCHEMA) => {
+                for note in decode_notes(payload).map_err(|error| wrong(&error))? {
+                    match is_committed {
+                        true => self.offsets.table.apply(&note),
+                        false => self.offsets.inherit(group, block, note),
+                    }
+                }
+            }
+            Some(QUEUE_SCHEMA) => {
+                let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| wrong(&error))?;
+                self.queues.inherit((queue, partition), &notes);
+            }
+            Some(CHANGE_SCHEMA) => {
+                let (uid, changes) = membership::decode(payload).map_err(|error| wrong(&error))?;
+                self.members.inherit(uid, &changes).map_err(|error| wrong(&error))?;
+            }
+            _ => {
+                for trim in decode_trims(payload).map_err(|error| wrong(&error))? {
+                    let Some(slot) = self.partitions.slot(trim.uid) else { continue };
+                    match is_committed {
+                        true => self.apply_trim(slot, trim.log_start),
+                        false => self.trims.inherit(group, block, slot, trim.log_start),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_trim(&mut self, slot: Slot, log_start: u64) {
+        let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
+        partition.trim_to(log_start.min(partition.committed_end()));
+        self.trimmed.push(slot);
+    }
+
+    /// Whether everything in blocks up to `block` is taken in, by partitions and queues that the view knows: a checkpoint tells of these.
+    pub(super) fn is_applied_through(&self, block: BlockSeq) -> bool {
+        let is_applied = |group: &GroupId| self.applying.applied(*group) >= self.groups.index_at(*group, block);
+        self.pipelines.is_alone() || self.unclaimed.is_empty() && !self.queues.has_unclaimed() && self.group_ids.iter().all(is_applied)
+    }
+
+    /// Blocks with entries that are not taken in stay in memory.
+    fn keep_unapplied(&mut self) {
+        let first = |group: &GroupId| {
+            let index = LogIndex(self.applying.applied(*group).0.min(self.groups.committed_of(*group).0) + 1);
+            self.groups.block_of(*group, index)
+        };
+        let from = self.group_ids.iter().filter_map(first).min().unwrap_or(BlockSeq(u64::MAX));
+        self.log.keep_cached_from(from);
+    }
+
+    /// The queue and the member changes of a group, known to nobody but a leader's memory.
+    pub(super) fn has_unwritten_state(&self, group: GroupId) -> bool {
+        let of_group = |uid: &PartitionUid| {
+            let partition = self.partitions.slot(*uid).and_then(|slot| self.partitions.get(slot));
+            partition.is_some_and(|partition| partition.group == group)
+        };
+        self.members.has_homes_in(group) || self.queues.partitions().any(|uid: PartitionUid| of_group(&uid))
+    }
+}

@@ -1,0 +1,85 @@
+//! What changes on this shard when it begins to lead a group, and when it ceases to (docs/REPLICATION.md, 5.4 and 5.5).
+//!
+//! Invariants: before anything else is answered, what a lost leadership had appended and not committed is out of every answer; a new leader continues
+//! behind all that its log holds, committed or not.
+//!
+//! Not here: elections (replication/), entries of others (`applying.rs`).
+
+use super::applying::Certainty;
+use super::shard::Shard;
+use crate::control::Command;
+use crate::effects::{Effects, Now};
+use crate::ids::GroupId;
+
+impl Shard {
+    /// Looks for groups whose leadership came or went.
+    pub(super) fn on_leaderships(&mut self, now: Now, effects: &mut Effects) {
+        if self.pipelines.is_alone() {
+            return;
+        }
+        for (group, leads) in self.groups.take_changes() {
+            // Lost and won again in between: of what was appended in the old term nothing was proposed in the new one.
+            if self.applying.note_led(group, false) {
+                self.cease_to_lead(group, effects);
+            }
+            if leads && self.failure().is_none() {
+                self.applying.note_led(group, true);
+                self.begin_to_lead(now, group, effects);
+            }
+        }
+    }
+
+    fn begin_to_lead(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
+        let last = self.groups.last_of(group).index;
+        tracing::info!(shard = self.id.0, group = group.0, last = last.0, "this node leads the group");
+        self.metrics.counters.groups_elected += 1;
+        // Committed entries first, then the others, which its successor may or may not find committed.
+        let committed = self.groups.committed_of(group);
+        self.apply_up_to(now, group, committed, Certainty::Committed, effects);
+        // The last one is the empty entry of its own term, which stands in no block yet.
+        self.apply_up_to(now, group, crate::ids::LogIndex(last.0 - 1), Certainty::Tentative, effects);
+        self.applying.set(group, last);
+        self.urgent = true;
+        if self.view.epoch > 0 {
+            let view = std::sync::Arc::clone(&self.view);
+            self.adopt_groups(now, &view, effects);
+            self.adopt_queues(now, &view, effects);
+        }
+    }
+
+    fn cease_to_lead(&mut self, group: GroupId, effects: &mut Effects) {
+        tracing::info!(shard = self.id.0, group = group.0, "another node leads the group, or nobody");
+        if self.has_unwritten_state(group) {
+            // To be rebuilt from the log (docs/REPLICATION.md, 5.5, 4), which is not there yet: a start does it.
+            return self.fail("the leadership of a group with queues or members is lost: the shard has to be started again", effects);
+        }
+        self.log.void_group(group);
+        self.partitions.cut_tentative(group);
+        self.trims.forget_proposed(group);
+        self.offsets.forget_proposed(group);
+        let bit = self.acks.bit_of(group);
+        self.acks.fail_group(bit, effects, &mut self.metrics);
+        self.trims.fail_group(bit, &self.acks, effects);
+        self.offsets.fail_group(bit, &self.acks, effects);
+        if group == GroupId(0)
+            && let Some(seat) = &mut self.seat
+        {
+            seat.fail_proposed(effects, &mut self.metrics);
+        }
+        let (applied, committed) = (self.applying.applied(group), self.groups.committed_of(group));
+        self.applying.set(group, applied.min(committed));
+    }
+
+    /// The first leader of the metadata tells what a node has.
+    pub(super) fn register_if_new(&mut self, effects: &mut Effects) {
+        let Some(seat) = &self.seat else { return };
+        if self.groups.leader_term(GroupId(0)).is_none() || seat.state.has_nodes() || seat.is_busy() {
+            return;
+        }
+        let groups_per_shard = self.settings.groups_per_shard as u16;
+        let command = Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard };
+        if let Err(error) = self.propose(command, None, false) {
+            self.fail(&error.message, effects);
+        }
+    }
+}

@@ -1,0 +1,733 @@
+//! Between this shard and the other nodes' shards that hold replicas of its groups: connections, what goes out at the end of a turn, what comes in.
+//!
+//! Invariants: what a leader has appended leaves in the turn in which its block closes, before its own write is done; a follower's entry stands in the open
+//! block when it is told as received, and in a durable one when it is told as durable; a frame that finds no room stays at the edge, and what of it was
+//! taken in is not taken twice.
+//!
+//! Not here: who leads and what is committed (replication/), what a committed entry changes (`applying.rs`), what a change of leaders changes
+//! (`leadership.rs`).
+
+use super::shard::{Phase, Shard, Taken};
+use crate::bytes::Bytes;
+use crate::effects::{Effect, Effects, Now};
+use crate::ids::{BlockSeq, ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use crate::log::layout::BlockView;
+use crate::log::{AppendRefused, BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
+use crate::replication::{
+    Dialed, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, Peer, PeerStart, ReplicationError, ShareNote, wire_raft,
+};
+use tramline_wire::frame::finish_frame;
+use tramline_wire::node::{
+    self, Ack, AckFlags, AckGroup, Append, AppendWriter, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello,
+    HelloReply, ItemsSum, Kind, NodeError, Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, ShareBase, ShareFlags,
+    Side, TimeoutNow, Vote, VoteReply,
+};
+use tramline_wire::prim::List;
+
+/// A tick of the groups' time.
+const TICK_US: u64 = 50_000;
+/// Bytes of entries in one frame, or one entry: a vote of another group waits no longer than that.
+const FRAME_BYTES: u64 = 1 << 20;
+/// Connections of nodes that have not said who they are.
+const STRANGERS_MAX: usize = 256;
+/// Whom the log's reads belong to when they are for a follower that is behind.
+pub(super) const PEERS: u64 = BACKGROUND_OWNER + 3;
+/// What this program speaks.
+const FEATURE: u32 = 1;
+
+/// The other nodes' shards, as this one sees them.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    peers: Vec<Peer>,
+    /// Accepted, and nothing said yet.
+    strangers: Vec<ConnId>,
+    next_dial: u64,
+    next_tick_us: u64,
+    /// This process, to others.
+    boot: u64,
+    /// A block that is not in the tail cache: being read, then held until another one is asked for.
+    read: BlockRead,
+    /// Scratch: entries of the frame that is being made.
+    parts: Vec<Bytes>,
+    heads: Vec<EntryHead>,
+}
+
+impl Pipelines {
+    pub(super) fn new(peers: &[PeerStart], boot: u64) -> Pipelines {
+        Pipelines { peers: peers.iter().map(Peer::new).collect(), boot, ..Pipelines::default() }
+    }
+
+    /// Whether there is another node.
+    pub(super) fn is_alone(&self) -> bool {
+        self.peers.is_empty()
+    }
+}
+
+/// A block that was read back for a follower that is behind.
+#[derive(Debug, Default)]
+enum BlockRead {
+    #[default]
+    None,
+    /// (ticket, block)
+    UnderWay(u64, BlockSeq),
+    Here(BlockSeq, Bytes),
+}
+
+/// Why a frame of another node was not taken in.
+enum NotTaken {
+    /// No room: it has to come again.
+    Blocked,
+    /// It breaks the protocol: the connection ends.
+    Wrong(String),
+}
+
+impl From<NodeError> for NotTaken {
+    fn from(error: NodeError) -> NotTaken {
+        NotTaken::Wrong(error.to_string())
+    }
+}
+
+impl From<ReplicationError> for NotTaken {
+    fn from(error: ReplicationError) -> NotTaken {
+        NotTaken::Wrong(error.to_string())
+    }
+}
+
+impl Shard {
+    fn replica(&self) -> ReplicaId {
+        ReplicaId::of(0, self.node)
+    }
+
+    /// A node has dialed this shard.
+    pub(super) fn on_node_opened(&mut self, conn: ConnId, effects: &mut Effects) {
+        if self.pipelines.is_alone() {
+            return effects.push(Effect::Close { conn, reason: "this node is a cluster of one" });
+        }
+        if self.pipelines.strangers.len() >= STRANGERS_MAX {
+            return effects.push(Effect::Close { conn, reason: "too many nodes that do not say who they are" });
+        }
+        self.pipelines.strangers.push(conn);
+    }
+
+    pub(super) fn on_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) {
+        let Some(at) = self.pipelines.peers.iter_mut().position(|peer| peer.on_dialed(now.mono_us, dial, conn)) else {
+            return effects.push(Effect::Close { conn, reason: "nobody waits for this connection" });
+        };
+        let (to, me) = (self.pipelines.peers[at].replica, self.replica());
+        let terms: Vec<_> = self.groups.states().map(|(group, term, ..)| GroupTerm { group: group.0, term: term.0 }).collect();
+        let hello = Hello {
+            class: Class::Live,
+            cluster_id: self.info.cluster_id,
+            boot: self.pipelines.boot,
+            from_node: me.node().0,
+            from_generation: me.generation(),
+            to_node: to.node().0,
+            to_generation: to.generation(),
+            from_shard: self.id.0,
+            to_shard: self.id.0,
+            feature_min: FEATURE,
+            feature_max: FEATURE,
+            feature_level: FEATURE,
+            view_epoch: self.view.epoch,
+            groups: List::of(&terms),
+        };
+        let (conn, number) = self.pipelines.peers[at].next_number();
+        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+    }
+
+    pub(super) fn on_dial_failed(&mut self, now: Now, dial: u64) {
+        self.pipelines.peers.iter_mut().for_each(|peer| peer.on_dial_failed(now.mono_us, dial));
+    }
+
+    /// A connection has ended; answers whether it was one of a node.
+    pub(super) fn on_node_closed(&mut self, now: Now, conn: ConnId) -> bool {
+        if let Some(at) = self.pipelines.strangers.iter().position(|stranger| *stranger == conn) {
+            self.pipelines.strangers.swap_remove(at);
+            return true;
+        }
+        for peer in &mut self.pipelines.peers {
+            match peer.on_closed(now.mono_us, conn) {
+                // What the peer leads has nobody who would be heard on another connection.
+                Some(true) => {
+                    let replica = peer.replica;
+                    self.groups.forget_leader(replica);
+                    return true;
+                }
+                Some(false) => return true,
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// A frame of another node.
+    pub(super) fn on_node_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        match self.take_node_frame(now, conn, frame, effects) {
+            Ok(()) => Taken::Yes,
+            Err(NotTaken::Blocked) => {
+                self.blocked = true;
+                Taken::Blocked
+            }
+            Err(NotTaken::Wrong(what)) => {
+                tracing::warn!(shard = self.id.0, conn = conn.0, kind = %frame.kind, "a frame of another node is refused, and its connection ends: {what}");
+                effects.push(Effect::Close { conn, reason: "a frame of another node is refused" });
+                self.on_node_closed(now, conn);
+                Taken::Yes
+            }
+        }
+    }
+
+    fn take_node_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        if let Some(at) = self.pipelines.strangers.iter().position(|stranger| *stranger == conn) {
+            self.pipelines.strangers.swap_remove(at);
+            return self.on_hello(conn, frame, effects);
+        }
+        let dialed =
+            |peer: &Peer| matches!(peer.dialed, Dialed::Greeting { conn: ours, .. } | Dialed::Live { conn: ours, .. } if ours == conn);
+        if let Some(at) = self.pipelines.peers.iter().position(dialed) {
+            frame.kind.check(Class::Live, Side::Acceptor)?;
+            return self.on_answer(now, at, frame, effects);
+        }
+        let accepted = |peer: &Peer| peer.accepted.as_ref().is_some_and(|accepted| accepted.conn == conn);
+        if let Some(at) = self.pipelines.peers.iter().position(accepted) {
+            frame.kind.check(Class::Live, Side::Dialer)?;
+            return self.on_order(now, at, frame, effects);
+        }
+        // Of a connection that was replaced or is being closed: not looked at.
+        Ok(())
+    }
+
+    fn on_hello(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        if frame.kind != Kind::Hello {
+            return Err(NotTaken::Wrong(format!("a connection begins with a hello, not with {}", frame.kind)));
+        }
+        let hello = Hello::decode(frame.meta).map_err(NodeError::from)?;
+        let from = ReplicaId::of(hello.from_generation, NodeId(hello.from_node));
+        let me = self.replica();
+        let refusal = if hello.cluster_id != self.info.cluster_id {
+            Some(Refusal::OtherCluster)
+        } else if (hello.to_node, hello.to_generation) != (me.node().0, me.generation()) {
+            Some(Refusal::OtherNode)
+        } else if hello.feature_min > FEATURE || hello.feature_max < FEATURE {
+            Some(Refusal::NoCommonFeature)
+        } else if hello.to_shard != self.id.0 {
+            Some(Refusal::NoSuchShard)
+        } else if self.failure().is_some() || self.phase == Phase::Stopping {
+            Some(Refusal::NotServing)
+        } else {
+            None
+        };
+        let at = self.pipelines.peers.iter().position(|peer| peer.replica == from);
+        let (Some(at), None) = (at, refusal) else {
+            let code = refusal.unwrap_or(Refusal::UnknownPair);
+            let refused = Refused::new(code, code.sentence());
+            let number = Numbers::new().advance();
+            effects.send(conn, [], |out| write(out, Kind::Refused, number, |out| refused.encode(out)));
+            effects.push(Effect::Close { conn, reason: "the hello of a node was refused" });
+            return Ok(());
+        };
+        if let Some(before) = self.pipelines.peers[at].on_accepted(conn) {
+            effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
+        }
+        let states: Vec<_> = self.groups.states().collect();
+        let rows: Vec<_> = hello.groups.iter().map(|asked| replica_state(&states, asked.group)).collect();
+        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE, window: 8 << 20, groups: List::of(&rows) };
+        let accepted = self.pipelines.peers[at].accepted.as_mut().expect("just set");
+        let number = accepted.numbers.advance();
+        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
+        effects.wake_at(0);
+        Ok(())
+    }
+
+    /// What comes back on the connection that this shard has dialed.
+    fn on_answer(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let (from, me) = (self.pipelines.peers[at].replica, self.replica());
+        match (frame.kind, self.pipelines.peers[at].dialed) {
+            (Kind::HelloReply, Dialed::Greeting { .. }) => {
+                let reply = HelloReply::decode(frame.meta).map_err(NodeError::from)?;
+                self.pipelines.peers[at].on_greeted(now.mono_us);
+                for row in reply.groups.iter().filter(|row| !row.flags.has(ReplicaFlags::UNKNOWN)) {
+                    self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted));
+                }
+            }
+            (Kind::Refused, _) => {
+                let refused = Refused::decode(frame.meta).map_err(NodeError::from)?;
+                tracing::warn!(
+                    shard = self.id.0,
+                    node = from.node().0,
+                    "node {} does not take this one's connection: {}",
+                    from.node(),
+                    refused.message
+                );
+                self.pipelines.peers[at].drop_dialed(now.mono_us);
+            }
+            (Kind::Ack, Dialed::Live { .. }) => {
+                let ack = Ack::decode(frame.meta).map_err(NodeError::from)?;
+                if let Some(sent_us) = self.pipelines.peers[at].on_beat(now.mono_us, ack.beat) {
+                    self.groups.on_beat_answered(from, sent_us)?;
+                }
+                for row in ack.groups.iter() {
+                    let group = GroupId(row.group);
+                    if row.flags.has(AckFlags::REJECTED) {
+                        self.groups.step(group, wire_raft::rejection(from, me, &row))?;
+                        continue;
+                    }
+                    let (received, durable) = (LogIndex(row.received), LogIndex(row.durable));
+                    if durable > self.groups.last_of(group).index {
+                        return Err(NotTaken::Wrong(format!("group {group}: entry {durable} is acknowledged and was never sent")));
+                    }
+                    let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied) };
+                    self.groups.on_marks(group, from, &marks)?;
+                }
+            }
+            (Kind::VoteReply, Dialed::Live { .. }) => {
+                let row = VoteReply::decode(frame.meta).map_err(NodeError::from)?;
+                self.groups.step(GroupId(row.group), wire_raft::vote_reply(from, me, &row))?;
+            }
+            (kind, state) => return Err(NotTaken::Wrong(format!("{kind} does not belong here ({state:?})"))),
+        }
+        effects.wake_at(0);
+        Ok(())
+    }
+
+    /// What a peer says on the connection that it has dialed.
+    fn on_order(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let (from, me) = (self.pipelines.peers[at].replica, self.replica());
+        match frame.kind {
+            Kind::Append => return self.on_append(now, at, frame, effects),
+            Kind::Beat => {
+                let beat = Beat::decode(frame.meta).map_err(NodeError::from)?;
+                for row in beat.groups.iter() {
+                    let group = GroupId(row.group);
+                    let commit = self.groups.clamped_commit(group, LogIndex(row.commit));
+                    self.groups.step(group, wire_raft::beat(from, me, &row, commit))?;
+                    self.owe_ack(at, group);
+                }
+                self.note_beat(at, beat.beat);
+            }
+            Kind::Vote => {
+                let row = Vote::decode(frame.meta).map_err(NodeError::from)?;
+                self.groups.step(GroupId(row.group), wire_raft::vote(from, me, &row))?;
+            }
+            Kind::TimeoutNow => {
+                let row = TimeoutNow::decode(frame.meta).map_err(NodeError::from)?;
+                self.groups.step(GroupId(row.group), wire_raft::timeout_now(from, me, row.term))?;
+            }
+            kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
+        }
+        effects.wake_at(0);
+        Ok(())
+    }
+
+    fn note_beat(&mut self, at: usize, beat: u64) {
+        if let Some(accepted) = &mut self.pipelines.peers[at].accepted {
+            accepted.beat = accepted.beat.max(beat);
+        }
+    }
+
+    fn owe_ack(&mut self, at: usize, group: GroupId) {
+        if let Some(accepted) = &mut self.pipelines.peers[at].accepted
+            && !accepted.asked.contains(&group)
+        {
+            accepted.asked.push(group);
+        }
+    }
+
+    fn on_append(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let append = Append::decode(frame.meta).map_err(NodeError::from)?;
+        let limits = PayloadLimits { batch_bytes_max: self.log.batch_bytes_max() as u32, ..PayloadLimits::default() };
+        let checked = append.check(frame.payload, &limits)?;
+        for share in checked.shares() {
+            self.take_share(now, at, &share, effects)?;
+        }
+        self.note_beat(at, append.beat);
+        effects.wake_at(0);
+        Ok(())
+    }
+
+    /// Takes the entries of a share one by one: each as a whole, or none of it. One that is there already is not stored again, so a share that was
+    /// taken in part may come again.
+    fn take_share(&mut self, now: Now, at: usize, share: &CheckedShare<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let (from, me, base) = (self.pipelines.peers[at].replica, self.replica(), share.base());
+        let group = GroupId(base.group);
+        if !self.group_ids.contains(&group) {
+            return Ok(());
+        }
+        self.owe_ack(at, group);
+        let mut previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
+        if share.entries().next().is_none() {
+            return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
+        }
+        for entry in share.entries() {
+            let (index, term) = (LogIndex(entry.index()), Term(entry.term()));
+            self.check_replaces_nothing_committed(group, index, term, effects)?;
+            if self.groups.is_forgotten(group, index) {
+                // Committed here long ago.
+                previous = GroupPosition { index, term };
+                continue;
+            }
+            if !self.groups.has_entry(group, index, term) {
+                if !self.write_owed(now, effects) {
+                    return Err(NotTaken::Blocked);
+                }
+                self.reserve_entry(now, &entry, effects)?;
+            }
+            let own = entry.kind() == node::EntryKind::Raft;
+            self.groups.step(group, wire_raft::append(from, me, base, previous, Some((index, term, own))))?;
+            if !self.groups.has_entry(group, index, term) {
+                // Not taken: the term is old, or what is before it is not here. The answer is on its way.
+                return Ok(());
+            }
+            if self.groups.wants_bytes(group, index, term) {
+                self.store_entry(group, (term, index), &entry);
+            }
+            previous = GroupPosition { index, term };
+        }
+        Ok(())
+    }
+
+    /// A leader that would replace what is committed is no leader of this group: this replica stops, and says what it has and what came (trap T15).
+    fn check_replaces_nothing_committed(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        term: Term,
+        effects: &mut Effects,
+    ) -> Result<(), NotTaken> {
+        let committed = self.groups.committed_of(group);
+        if index > committed || self.groups.is_forgotten(group, index) || self.groups.has_entry(group, index, term) {
+            return Ok(());
+        }
+        let what = format!("group {group}: entry {index} of term {term} came, and another one is committed there (commit {committed})");
+        self.fail(&what, effects);
+        Err(NotTaken::Wrong(what))
+    }
+
+    fn reserve_entry(&mut self, now: Now, entry: &CheckedEntry<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let sizes: Vec<usize> = match entry.kind() {
+            node::EntryKind::Raft => vec![entry.controls().map(<[u8]>::len).sum()],
+            node::EntryKind::Block => entry.batches().map(|b| b.bytes().len()).chain(entry.controls().map(<[u8]>::len)).collect(),
+        };
+        let mut reserved = self.log.reserve_together(&mut self.slab, 2, &sizes);
+        if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
+            self.close_block(now, effects);
+            reserved = self.log.reserve_together(&mut self.slab, 2, &sizes);
+        }
+        match reserved {
+            Ok(()) => Ok(()),
+            Err(AppendRefused::Full) => Err(NotTaken::Blocked),
+            Err(AppendRefused::TooLarge) => {
+                Err(NotTaken::Wrong(format!("an entry of {} bytes fits no block of this shard", entry.payload_bytes())))
+            }
+            Err(AppendRefused::Failed) => Err(NotTaken::Wrong("this shard's log has failed".to_owned())),
+        }
+    }
+
+    /// Puts a reserved entry into the open block.
+    fn store_entry(&mut self, group: GroupId, position: (Term, LogIndex), entry: &CheckedEntry<'_>) {
+        let (log, slab) = (&mut self.log, &mut self.slab);
+        let block = log.open_block_seq();
+        match entry.kind() {
+            node::EntryKind::Raft => {
+                let payload = entry.controls().next().unwrap_or_default();
+                log.append_stored_control(slab, group, EntryKind::Raft, position, payload).expect("reserved");
+            }
+            node::EntryKind::Block => {
+                for batch in entry.batches() {
+                    log.append_stored(slab, group, position, batch.bytes()).expect("reserved");
+                }
+                for payload in entry.controls() {
+                    log.append_stored_control(slab, group, EntryKind::Control, position, payload).expect("reserved");
+                }
+            }
+        }
+        self.groups.place(group, position.1, block, entry.payload_bytes() as u32);
+        log.keep_cached(block);
+        self.urgent = true;
+    }
+
+    /// Time: ticks, dialing, connections that are silent.
+    pub(super) fn care_for_peers(&mut self, now: Now, effects: &mut Effects) {
+        if self.pipelines.is_alone() || self.failure().is_some() {
+            return;
+        }
+        if now.mono_us >= self.pipelines.next_tick_us {
+            // One that was missed is not made up for: whoever was paused has not waited.
+            self.pipelines.next_tick_us = now.mono_us + TICK_US;
+            self.groups.tick();
+        }
+        for at in 0..self.pipelines.peers.len() {
+            let dial = self.pipelines.next_dial;
+            let peer = &mut self.pipelines.peers[at];
+            if peer.is_silent(now.mono_us)
+                && let Dialed::Greeting { conn, .. } | Dialed::Live { conn, .. } = peer.dialed
+            {
+                effects.push(Effect::Close { conn, reason: "the node at the other end is silent" });
+                peer.drop_dialed(now.mono_us);
+            }
+            if peer.begin_dial(now.mono_us, dial) {
+                self.pipelines.next_dial += 1;
+                effects.push(Effect::Dial { dial, address: self.pipelines.peers[at].address });
+            }
+            effects.wake_at(self.pipelines.peers[at].next_deadline_us());
+        }
+        effects.wake_at(self.pipelines.next_tick_us);
+    }
+
+    /// Sends what there is to say: at the end of a turn, once its block is closed, and in front of anything that waits for the disk.
+    pub(super) fn talk_to_peers(&mut self, now: Now, effects: &mut Effects) {
+        if self.pipelines.is_alone() {
+            return;
+        }
+        self.gather_messages(now, effects);
+        for at in 0..self.pipelines.peers.len() {
+            self.send_votes(at, effects);
+            while self.send_shares(now, at, effects) {}
+            self.send_beat(now, at, effects);
+            self.send_answers(at, effects);
+        }
+    }
+
+    fn gather_messages(&mut self, _now: Now, effects: &mut Effects) {
+        let peers = &mut self.pipelines.peers;
+        let mut handovers = Vec::new();
+        self.groups.take_messages(|group, message| {
+            let Some(peer) = peers.iter_mut().find(|peer| peer.replica.0 == message.to) else { return };
+            match wire_raft::outgoing(group, &message) {
+                Outgoing::Share(note) => drop(peer.push_share(note)),
+                Outgoing::Beat(row) if peer.live().is_some() => peer.beats.push(row),
+                Outgoing::Vote(row) if peer.live().is_some() => peer.votes.push(row),
+                Outgoing::VoteReply(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.vote_replies.push(row)),
+                Outgoing::Rejection(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.rejections.push(row)),
+                Outgoing::TimeoutNow(term) => handovers.push((peer.replica, TimeoutNow { group: group.0, term: term.0 })),
+                Outgoing::Beat(_) | Outgoing::Vote(_) | Outgoing::Nothing => {}
+            }
+        });
+        for (replica, row) in handovers {
+            let Some(peer) = peers.iter_mut().find(|peer| peer.replica == replica && peer.live().is_some()) else { continue };
+            let (conn, number) = peer.next_number();
+            effects.send(conn, [], |out| write(out, Kind::TimeoutNow, number, |out| row.encode(out)));
+        }
+    }
+
+    fn send_votes(&mut self, at: usize, effects: &mut Effects) {
+        let peer = &mut self.pipelines.peers[at];
+        for row in std::mem::take(&mut peer.votes) {
+            let (conn, number) = peer.next_number();
+            effects.send(conn, [], |out| write(out, Kind::Vote, number, |out| row.encode(out)));
+        }
+    }
+
+    fn send_beat(&mut self, now: Now, at: usize, effects: &mut Effects) {
+        let peer = &mut self.pipelines.peers[at];
+        if peer.beats.is_empty() || peer.live().is_none() {
+            return peer.beats.clear();
+        }
+        let rows = std::mem::take(&mut peer.beats);
+        let beat = Beat { beat: peer.next_beat(now.mono_us, 0), groups: List::of(&rows) };
+        let (conn, number) = peer.next_number();
+        effects.send(conn, [], |out| write(out, Kind::Beat, number, |out| beat.encode(out)));
+    }
+
+    /// Sends one frame of the entries that are queued for a peer. False when there is none to send now.
+    fn send_shares(&mut self, now: Now, at: usize, effects: &mut Effects) -> bool {
+        if self.pipelines.peers[at].live().is_none() || !self.pipelines.peers[at].has_window() {
+            return false;
+        }
+        let (mut heads, mut parts) = (std::mem::take(&mut self.pipelines.heads), std::mem::take(&mut self.pipelines.parts));
+        let mut shares: Vec<(ShareNote, usize)> = Vec::new();
+        let mut bytes = 0u64;
+        while let Some(note) = self.pipelines.peers[at].shares.front().copied()
+            && bytes < FRAME_BYTES
+        {
+            let places = match self.groups.entry_places(note.group, note.previous, note.count) {
+                EntryPlaces::Known(places) => places,
+                EntryPlaces::NotYet => break,
+                // The log was cut since: the follower is asked again what it has.
+                EntryPlaces::Gone => {
+                    self.pipelines.peers[at].shares.pop_front();
+                    continue;
+                }
+            };
+            let before = heads.len();
+            for (index, term, holds, block) in &places {
+                let Some(found) = self.block_for_peers(*block, effects) else { break };
+                let Some(head) = self.gather_entry(note.group, (*index, *term), *holds, &found, &mut parts) else { break };
+                bytes += head.payload_bytes();
+                heads.push(head);
+                if bytes >= FRAME_BYTES {
+                    break;
+                }
+            }
+            let gathered = heads.len() - before;
+            if gathered == 0 && note.count > 0 {
+                break;
+            }
+            shares.push((note, gathered));
+            let shares = &mut self.pipelines.peers[at].shares;
+            if gathered == note.count {
+                shares.pop_front();
+                continue;
+            }
+            let (index, term, ..) = places[gathered - 1];
+            shares[0] = ShareNote { previous: GroupPosition { index, term }, count: note.count - gathered, ..note };
+            break;
+        }
+        let sends = !shares.is_empty();
+        if sends {
+            let peer = &mut self.pipelines.peers[at];
+            let beat = peer.next_beat(now.mono_us, bytes);
+            let (conn, number) = peer.next_number();
+            effects.send(conn, parts.drain(..), |out| {
+                let start = node::begin(out, Kind::Append, number);
+                let mut writer = AppendWriter::begin(out, beat);
+                let mut rest = heads.as_slice();
+                for (note, count) in &shares {
+                    let (group, term) = (note.group.0, note.term.0);
+                    let (prev_index, prev_term, commit) = (note.previous.index.0, note.previous.term.0, note.commit.0);
+                    writer.share(out, &ShareBase { group, flags: ShareFlags::default(), term, prev_index, prev_term, commit });
+                    let (own, behind) = rest.split_at(*count);
+                    own.iter().for_each(|head| writer.entry(out, head));
+                    rest = behind;
+                }
+                let payload = writer.finish(out);
+                finish_frame(out, start, payload).expect("a frame of shares is within the limits");
+            });
+        }
+        heads.clear();
+        parts.clear();
+        (self.pipelines.heads, self.pipelines.parts) = (heads, parts);
+        sends
+    }
+
+    /// A closed block: out of the tail cache, or off the disk, one at a time. `None`: later.
+    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> Option<Bytes> {
+        if block >= self.log.open_block_seq() {
+            return None;
+        }
+        if let Some(cached) = self.log.cached_block(block) {
+            return Some(cached.clone());
+        }
+        match &self.pipelines.read {
+            BlockRead::Here(found, bytes) if *found == block => return Some(bytes.clone()),
+            BlockRead::UnderWay(..) => return None,
+            BlockRead::Here(..) | BlockRead::None => {}
+        }
+        let place = self.log.block_place(block)?;
+        match self.log.begin_read(&mut self.slab, effects, PEERS, place.segment, place.pos, place.len) {
+            Ok(ticket) => self.pipelines.read = BlockRead::UnderWay(ticket, block),
+            // Tried again with the next turn.
+            Err(ReadRefused::Full) => {}
+            Err(refused) => {
+                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {refused:?}")
+            }
+        }
+        None
+    }
+
+    /// A block that a follower needs has been read.
+    pub(super) fn on_peers_read(&mut self, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
+        let BlockRead::UnderWay(asked, block) = self.pipelines.read else { return };
+        if asked != ticket {
+            return;
+        }
+        self.pipelines.read = match bytes {
+            Ok(bytes) if BlockView::parse(bytes.as_slice()).is_some_and(|view| view.header.block_seq == block) => {
+                BlockRead::Here(block, bytes)
+            }
+            Ok(_) => {
+                tracing::error!(
+                    shard = self.id.0,
+                    block = block.0,
+                    "a block for a follower that is behind is damaged: the follower does not get it"
+                );
+                BlockRead::None
+            }
+            Err(error) => {
+                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {error:?}");
+                BlockRead::None
+            }
+        };
+        effects.wake_at(0);
+    }
+
+    /// One entry's bytes; `None` when memory for its control payloads is short.
+    fn gather_entry(
+        &mut self,
+        group: GroupId,
+        (index, term): (LogIndex, Term),
+        holds: Holds,
+        block: &Bytes,
+        parts: &mut Vec<Bytes>,
+    ) -> Option<EntryHead> {
+        let view = BlockView::parse(block.as_slice()).expect("a block of the tail cache, or one that was checked when it was read");
+        let (mut data_bytes, mut sum, mut control) = (0u32, ItemsSum::new(), Vec::new());
+        for row in view.entries().filter(|row| (row.group, row.index, row.term) == (group, index, term)) {
+            for fragment in view.fragments_of(&row) {
+                if row.kind == EntryKind::Data {
+                    data_bytes += fragment.length;
+                    parts.push(block.slice(fragment.offset as usize..(fragment.offset + fragment.length) as usize));
+                } else if fragment.length > 0 {
+                    let payload = view.content(&fragment);
+                    control.extend_from_slice(&sum.add(payload));
+                    control.extend_from_slice(payload);
+                }
+            }
+        }
+        if !control.is_empty() {
+            let mut buffer = self.slab.take(control.len())?;
+            buffer.set_len(control.len());
+            buffer.as_mut_slice().copy_from_slice(&control);
+            parts.push(self.slab.freeze(buffer));
+        }
+        Some(match holds {
+            Holds::Share => EntryHead::block(term.0, data_bytes, &sum),
+            Holds::Own => EntryHead::raft(term.0, &sum),
+        })
+    }
+
+    /// Votes, and how far this follower is, to a peer that has dialed this shard.
+    fn send_answers(&mut self, at: usize, effects: &mut Effects) {
+        let replica = self.pipelines.peers[at].replica;
+        let Some(accepted) = &mut self.pipelines.peers[at].accepted else { return };
+        for row in accepted.vote_replies.drain(..) {
+            let number = accepted.numbers.advance();
+            effects.send(accepted.conn, [], |out| write(out, Kind::VoteReply, number, |out| row.encode(out)));
+        }
+        let mut rows = std::mem::take(&mut accepted.rejections);
+        self.groups.take_acks(replica, &mut accepted.asked, |group, marks| {
+            let FollowerMarks { term, received, durable, committed } = marks;
+            rows.push(AckGroup {
+                group: group.0,
+                flags: AckFlags::default(),
+                term: term.0,
+                received: received.0,
+                durable: durable.0,
+                applied: committed.0,
+                rejected: 0,
+                hint_index: 0,
+                hint_term: 0,
+            });
+        });
+        if rows.is_empty() && accepted.beat == accepted.beat_told {
+            return;
+        }
+        accepted.beat_told = accepted.beat;
+        let ack = Ack { beat: accepted.beat, groups: List::of(&rows) };
+        let number = accepted.numbers.advance();
+        effects.send(accepted.conn, [], |out| write(out, Kind::Ack, number, |out| ack.encode(out)));
+    }
+}
+
+fn write(out: &mut Vec<u8>, kind: Kind, number: u64, meta: impl FnOnce(&mut Vec<u8>)) {
+    let start = node::begin(out, kind, number);
+    meta(out);
+    finish_frame(out, start, 0).expect("rows of at most 63 groups are within the limits");
+}
+
+fn replica_state(states: &[(GroupId, Term, GroupPosition, LogIndex)], group: u32) -> ReplicaState {
+    let found = states.iter().find(|(id, ..)| id.0 == group);
+    let flags = if found.is_some() { ReplicaFlags::default() } else { ReplicaFlags::UNKNOWN };
+    let (_, term, last, persisted) = found.copied().unwrap_or_default();
+    ReplicaState { group, flags, term: term.0, last_index: last.index.0, last_term: last.term.0, persisted: persisted.0 }
+}
