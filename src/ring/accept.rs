@@ -5,9 +5,9 @@
 //!
 //! Not here: connections after they were accepted (`conns.rs`).
 
-use super::Completion;
 use super::conns::Conns;
 use super::queue::{Cqe, Kind, Queue, Tag};
+use super::{Completion, Role};
 use io_uring::{opcode, types};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -27,6 +27,8 @@ struct Listener {
     /// Open until the accept is back, then dropped.
     socket: Option<TcpListener>,
     state: State,
+    /// Of the connections that come in.
+    role: Role,
 }
 
 pub(super) struct Listeners {
@@ -43,12 +45,12 @@ impl Default for Listeners {
 }
 
 impl Listeners {
-    pub(super) fn add(&mut self, queue: &mut Queue, socket: TcpListener) -> u32 {
+    pub(super) fn add(&mut self, queue: &mut Queue, socket: TcpListener, role: Role) -> u32 {
         let index = self.list.len();
         if self.stopping {
-            self.list.push(Listener { socket: None, state: State::Closed });
+            self.list.push(Listener { socket: None, state: State::Closed, role });
         } else {
-            self.list.push(Listener { socket: Some(socket), state: State::Accepting });
+            self.list.push(Listener { socket: Some(socket), state: State::Accepting, role });
             self.arm(queue, index);
         }
         index as u32
@@ -78,7 +80,7 @@ impl Listeners {
             // SAFETY: the kernel has just made this descriptor for us.
             let socket = unsafe { OwnedFd::from_raw_fd(cqe.result) };
             if !self.stopping
-                && let Some(conn) = conns.open(socket)
+                && let Some(conn) = conns.open(socket, self.list[index].role)
             {
                 out.push(Completion::Accepted { listener: index as u32, conn });
             }
@@ -87,7 +89,7 @@ impl Listeners {
             return;
         }
         if self.stopping {
-            self.list[index] = Listener { socket: None, state: State::Closed };
+            self.close(index);
         } else if cqe.result >= 0 || matches!(-cqe.result, libc::ECONNABORTED | libc::EINTR | libc::ECANCELED) {
             self.arm(queue, index);
         } else {
@@ -103,7 +105,7 @@ impl Listeners {
     pub(super) fn on_retry(&mut self, queue: &mut Queue, cqe: Cqe) {
         let index = cqe.tag.number() as usize;
         if self.stopping {
-            self.list[index] = Listener { socket: None, state: State::Closed };
+            self.close(index);
         } else {
             self.arm(queue, index);
         }
@@ -124,6 +126,11 @@ impl Listeners {
         };
         // SAFETY: the entry points to no memory.
         unsafe { queue.push(entry, Tag::new(Kind::AcceptCancel, index as u64)) };
+    }
+
+    fn close(&mut self, index: usize) {
+        let listener = &mut self.list[index];
+        (listener.socket, listener.state) = (None, State::Closed);
     }
 
     fn arm(&mut self, queue: &mut Queue, index: usize) {

@@ -15,14 +15,18 @@
 //! `BULK_BYTES_PER_TURN`; short ones go at once. Without it each of four replaying consumers sent 1 MiB between two receives of
 //! 192 KiB of a producer, which had to do with 0.27 GB/s of the 0.75 that it wanted.
 //!
-//! Not here: how buffers and queues are laid out (`recv.rs`, `send.rs`).
+//! Not here: connecting (`conns/connect.rs`), how buffers and queues are laid out (`recv.rs`, `send.rs`), limits (`role.rs`).
+
+mod connect;
 
 use super::queue::{Cqe, Kind, Queue, Tag};
 use super::recv::{RecvBuffer, RecvLimits};
+use super::role::{Accounts, Role};
 use super::send::SendQueue;
 use super::{CloseReason, Completion};
 use crate::bytes::Bytes;
 use crate::ids::ConnId;
+use connect::Connecting;
 use io_uring::{opcode, types};
 use socket2::SockRef;
 use std::collections::VecDeque;
@@ -34,6 +38,11 @@ use std::time::{Duration, Instant};
 const SLOT_BITS: u32 = 20;
 /// Bytes that the kernel may hold unsent per socket: enough to keep a fast network busy, small enough that replies pass bulk data.
 const NOTSENT_LOWAT_BYTES: u32 = 256 << 10;
+/// How long what was sent to another node may stay without an acknowledgement of the other end's TCP, or its window closed, until the connection
+/// ends (TCP_USER_TIMEOUT). The kernel's own 15 minutes are too long. Much less is too short: no election may hang on it, so it has to be above the
+/// longest election time-out (1.95 s), and a catch-up connection whose receiver has no room may stand still for 30 s (docs/REPLICATION.md, 10).
+/// Silence in the sense of that document is the core's to notice. Keepalive stays off: beats come ten times a second.
+const NODE_SILENCE_MS: u32 = 30_000;
 /// Queued bytes above which a connection has its sends in turn with others of that kind.
 const BULK_BYTES_MIN: usize = 64 << 10;
 /// Bytes of all bulk sends begun in one turn of the loop in which somebody's bytes were taken in: some 90 us of copying, about as much as a
@@ -60,7 +69,10 @@ struct Drain {
 struct Conn {
     /// 0: the slot is free.
     id: u64,
+    role: Role,
     socket: Option<OwnedFd>,
+    /// Not yet connected: nothing else is done with it.
+    connecting: Option<Connecting>,
     recv: Option<RecvBuffer>,
     send: SendQueue,
     /// The loop wants a receive; it is submitted with this turn.
@@ -85,6 +97,10 @@ impl Conn {
     fn fd(&self) -> i32 {
         self.socket.as_ref().map_or(-1, |s| s.as_raw_fd())
     }
+    /// Neither connecting nor on its way to the end.
+    fn is_open(&self) -> bool {
+        !self.closing && self.ended.is_none() && self.connecting.is_none()
+    }
     fn recv_armed(&self) -> bool {
         self.recv_wanted || self.recv_in_flight
     }
@@ -100,45 +116,40 @@ pub(super) struct Conns {
     slots: Vec<Conn>,
     free: Vec<u32>,
     serial: u64,
-    conns_max: usize,
-    limits: RecvLimits,
+    accounts: Accounts,
     /// To be sent to, to be received from with this turn.
     to_send: Vec<ConnId>,
     /// Those among them with much to send: the first ones have their turn, the others the next one.
     bulk: VecDeque<ConnId>,
     to_recv: Vec<ConnId>,
-    count: usize,
-    recv_memory_bytes: usize,
-    refused_count: u64,
     sweep_next: usize,
 }
 
 impl Conns {
-    pub(super) fn new(conns_max: usize, recv_first: usize, recv_max: usize) -> Conns {
+    pub(super) fn new(accounts: Accounts) -> Conns {
         Conns {
             slots: Vec::new(),
             free: Vec::new(),
             serial: 0,
-            conns_max: conns_max.min(1 << SLOT_BITS),
-            limits: RecvLimits { first: recv_first, max: recv_max },
+            accounts,
             to_send: Vec::new(),
             bulk: VecDeque::new(),
             to_recv: Vec::new(),
-            count: 0,
-            recv_memory_bytes: 0,
-            refused_count: 0,
             sweep_next: 0,
         }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.count
+        self.accounts.total_count()
     }
-    pub(super) fn recv_memory_bytes(&self) -> usize {
-        self.recv_memory_bytes
+    pub(super) fn recv_memory_bytes(&self, role: Role) -> usize {
+        self.accounts.of(role).recv_memory_bytes
     }
-    pub(super) fn refused_count(&self) -> u64 {
-        self.refused_count
+    pub(super) fn refused_count(&self, role: Role) -> u64 {
+        self.accounts.of(role).refused_count
+    }
+    pub(super) fn role(&self, id: ConnId) -> Option<Role> {
+        self.get(id).map(|conn| conn.role)
     }
 
     fn index(&self, id: ConnId) -> Option<usize> {
@@ -153,15 +164,23 @@ impl Conns {
     }
 
     /// Takes an accepted socket. `None` (and the socket is closed): too many connections.
-    pub(super) fn open(&mut self, socket: OwnedFd) -> Option<ConnId> {
-        if self.count >= self.conns_max {
-            self.refused_count += 1;
+    pub(super) fn open(&mut self, socket: OwnedFd, role: Role) -> Option<ConnId> {
+        if !self.has_room(role) {
+            self.accounts.of_mut(role).refused_count += 1;
             return None;
         }
-        let options = SockRef::from(&socket);
-        // Both only make it faster: a socket that refuses them (already reset) shows its error at the first receive.
-        let _ = options.set_tcp_nodelay(true);
-        set_notsent_lowat(&socket);
+        set_options(&socket, role);
+        let index = self.take_slot(socket, role);
+        Some(ConnId(self.slots[index].id))
+    }
+
+    fn has_room(&self, role: Role) -> bool {
+        let account = self.accounts.of(role);
+        account.count < account.conns_max && (!self.free.is_empty() || self.slots.len() < 1 << SLOT_BITS)
+    }
+
+    /// A slot for a new connection, which there is room for.
+    fn take_slot(&mut self, socket: OwnedFd, role: Role) -> usize {
         let index = match self.free.pop() {
             Some(index) => index as usize,
             None => {
@@ -169,27 +188,37 @@ impl Conns {
                 self.slots.len() - 1
             }
         };
+        let id = self.next_id(index);
+        self.slots[index] = Conn { id, role, socket: Some(socket), ..Conn::default() };
+        self.accounts.of_mut(role).count += 1;
+        index
+    }
+
+    fn next_id(&mut self, index: usize) -> u64 {
         self.serial += 1;
         assert!(self.serial < 1 << (60 - SLOT_BITS), "connection numbers are used up");
-        let id = self.serial << SLOT_BITS | index as u64;
-        let conn = &mut self.slots[index];
-        conn.id = id;
-        conn.socket = Some(socket);
-        self.count += 1;
-        Some(ConnId(id))
+        self.serial << SLOT_BITS | index as u64
+    }
+
+    /// Closes the socket and frees all memory: a slot that waits for its next connection holds nothing.
+    fn free_slot(&mut self, index: usize) {
+        let conn = std::mem::take(&mut self.slots[index]);
+        let account = self.accounts.of_mut(conn.role);
+        account.recv_memory_bytes -= conn.recv.as_ref().map_or(0, RecvBuffer::capacity);
+        account.count -= 1;
+        self.free.push(index as u32);
     }
 
     pub(super) fn received(&self, id: ConnId) -> &[u8] {
         match self.get(id) {
-            Some(conn) if !conn.recv_armed() && !conn.closing && conn.ended.is_none() => conn.recv.as_ref().map_or(&[], |r| r.unread()),
+            Some(conn) if !conn.recv_armed() && conn.is_open() => conn.recv.as_ref().map_or(&[], |r| r.unread()),
             _ => &[],
         }
     }
 
     pub(super) fn consume(&mut self, id: ConnId, n: usize) {
         if let Some(conn) = self.get_mut(id)
-            && !conn.closing
-            && conn.ended.is_none()
+            && conn.is_open()
         {
             assert!(!conn.recv_in_flight, "consume while a receive is armed");
             match &mut conn.recv {
@@ -200,13 +229,12 @@ impl Conns {
     }
 
     pub(super) fn rearm(&mut self, id: ConnId, need_total: usize, ready: &mut Vec<Completion>) {
-        let limits = self.limits;
         let Some(index) = self.index(id) else { return };
         let conn = &mut self.slots[index];
-        if conn.recv_armed() || conn.closing || conn.ended.is_some() {
+        if conn.recv_armed() || !conn.is_open() {
             return;
         }
-        if !self.prepare(index, need_total, limits) {
+        if !self.prepare(index, need_total) {
             self.end(index, CloseReason::TooLarge, ready);
             return;
         }
@@ -216,7 +244,7 @@ impl Conns {
 
     pub(super) fn send(&mut self, id: ConnId, head: &[u8], parts: &[Bytes]) {
         let Some(conn) = self.get_mut(id) else { return };
-        if conn.closing || conn.ended.is_some() {
+        if !conn.is_open() {
             return;
         }
         conn.send.push(head, parts);
@@ -261,7 +289,10 @@ impl Conns {
     pub(super) fn close(&mut self, queue: &mut Queue, id: ConnId, ready: &mut Vec<Completion>) {
         let Some(index) = self.index(id) else { return };
         let conn = &mut self.slots[index];
-        if conn.closing || conn.ended.is_some() {
+        if conn.connecting.is_some() {
+            return self.give_up(queue, index);
+        }
+        if !conn.is_open() {
             return;
         }
         conn.closing = true;
@@ -270,16 +301,20 @@ impl Conns {
         }
     }
 
-    pub(super) fn abort(&mut self, id: ConnId, ready: &mut Vec<Completion>) {
-        if let Some(index) = self.index(id) {
-            self.end(index, CloseReason::Aborted, ready);
+    pub(super) fn abort(&mut self, queue: &mut Queue, id: ConnId, ready: &mut Vec<Completion>) {
+        let Some(index) = self.index(id) else { return };
+        match self.slots[index].connecting {
+            Some(_) => self.give_up(queue, index),
+            None => self.end(index, CloseReason::Aborted, ready),
         }
     }
 
     /// Ends every connection (shutdown). May be repeated.
-    pub(super) fn abort_all(&mut self, ended: &mut Vec<Completion>) {
+    pub(super) fn abort_all(&mut self, queue: &mut Queue, ended: &mut Vec<Completion>) {
         for index in 0..self.slots.len() {
-            if self.slots[index].id != 0 {
+            if self.slots[index].connecting.is_some() {
+                self.give_up(queue, index);
+            } else if self.slots[index].id != 0 {
                 self.slots[index].shut(Shutdown::Both);
                 self.end(index, CloseReason::Aborted, ended);
             }
@@ -308,7 +343,7 @@ impl Conns {
     pub(super) fn on_recv(&mut self, queue: &mut Queue, cqe: Cqe, out: &mut Vec<Completion>) {
         let id = ConnId(cqe.tag.number());
         let index = self.index(id).expect("a connection stays until its operations are back");
-        let limits = self.limits;
+        let limits = self.limits(index);
         let conn = &mut self.slots[index];
         conn.recv_in_flight = false;
         conn.nonempty = cqe.nonempty;
@@ -333,7 +368,7 @@ impl Conns {
                         return;
                     }
                 }
-                self.prepare(index, 0, limits);
+                self.prepare(index, 0);
                 self.start_recv(queue, index);
             }
             // A peer that has closed its side may still read: what is queued goes out first when we are closing anyway.
@@ -380,7 +415,7 @@ impl Conns {
     pub(super) fn sweep_idle(&mut self, queue: &mut Queue, now: Instant, out: &mut Vec<Completion>) {
         for _ in 0..SWEEP_COUNT.min(self.slots.len()) {
             self.sweep_next = (self.sweep_next + 1) % self.slots.len();
-            let first = self.limits.first;
+            let first = self.limits(self.sweep_next).first;
             let conn = &mut self.slots[self.sweep_next];
             if conn.draining.is_some_and(|d| now.saturating_duration_since(d.since) > DRAIN_LIMIT) {
                 self.end(self.sweep_next, CloseReason::Local, out);
@@ -435,35 +470,40 @@ impl Conns {
         unsafe { queue.push(entry, Tag::new(Kind::Recv, conn.id)) };
     }
 
-    /// Makes room for a receive and keeps the count of memory.
-    fn prepare(&mut self, index: usize, need_total: usize, limits: RecvLimits) -> bool {
-        let recv = self.slots[index].recv.get_or_insert_with(RecvBuffer::new);
-        let before = recv.capacity();
-        let fits = recv.prepare(need_total, limits);
-        self.recv_memory_bytes = self.recv_memory_bytes + recv.capacity() - before;
-        fits
+    fn limits(&self, index: usize) -> RecvLimits {
+        self.accounts.of(self.slots[index].role).limits
+    }
+
+    /// Makes room for a receive. False: more is asked for than the limit.
+    fn prepare(&mut self, index: usize, need_total: usize) -> bool {
+        self.slots[index].recv.get_or_insert_with(RecvBuffer::new);
+        self.resize(index, |recv, limits| recv.prepare(need_total, limits)).expect("made above")
     }
 
     pub(super) fn release_recv(&mut self, id: ConnId) {
         let Some(index) = self.index(id) else { return };
-        let (limits, conn) = (self.limits, &mut self.slots[index]);
-        if conn.recv_armed() {
-            return;
-        }
-        if let Some(recv) = &mut conn.recv {
-            let before = recv.capacity();
-            recv.fit(limits);
-            self.recv_memory_bytes = self.recv_memory_bytes + recv.capacity() - before;
+        if !self.slots[index].recv_armed() {
+            self.resize(index, RecvBuffer::fit);
         }
     }
 
     fn shrink(&mut self, index: usize) {
-        let limits = self.limits;
-        if let Some(recv) = self.slots[index].recv.as_mut().filter(|r| r.capacity() > limits.first) {
-            let before = recv.capacity();
-            recv.shrink(limits);
-            self.recv_memory_bytes = self.recv_memory_bytes + recv.capacity() - before;
-        }
+        self.resize(index, |recv, limits| {
+            if recv.capacity() > limits.first {
+                recv.shrink(limits);
+            }
+        });
+    }
+
+    /// Does something to a buffer that may change its size, and keeps the count of memory.
+    fn resize<T>(&mut self, index: usize, change: impl FnOnce(&mut RecvBuffer, RecvLimits) -> T) -> Option<T> {
+        let conn = &mut self.slots[index];
+        let account = self.accounts.of_mut(conn.role);
+        let recv = conn.recv.as_mut()?;
+        let before = recv.capacity();
+        let outcome = change(recv, account.limits);
+        account.recv_memory_bytes = account.recv_memory_bytes + recv.capacity() - before;
+        Some(outcome)
     }
 
     /// Everything queued is with the kernel: shut our side down and read until the peer does the same.
@@ -476,7 +516,7 @@ impl Conns {
             if let Some(recv) = &mut conn.recv {
                 recv.discard();
             }
-            if self.prepare(index, 0, self.limits) {
+            if self.prepare(index, 0) {
                 self.start_recv(queue, index);
             } else {
                 self.end(index, CloseReason::Local, out);
@@ -508,22 +548,24 @@ impl Conns {
             return;
         }
         let id = ConnId(conn.id);
-        if let Some(recv) = &conn.recv {
-            self.recv_memory_bytes -= recv.capacity();
-        }
-        // Closes the socket and frees all memory: a slot that waits for its next connection holds nothing.
-        *conn = Conn::default();
-        self.free.push(index as u32);
-        self.count -= 1;
+        self.free_slot(index);
         out.push(Completion::Closed { conn: id, reason });
     }
 }
 
-fn set_notsent_lowat(socket: &OwnedFd) {
-    let bytes = &NOTSENT_LOWAT_BYTES as *const u32;
+/// Options of a socket that is taken in. All only make it better: a socket that refuses them (already reset) shows its error at the first receive.
+fn set_options(socket: &OwnedFd, role: Role) {
+    let _ = SockRef::from(socket).set_tcp_nodelay(true);
+    set_tcp_option(socket, libc::TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES);
+    if role.is_node() {
+        set_tcp_option(socket, libc::TCP_USER_TIMEOUT, NODE_SILENCE_MS);
+    }
+}
+
+fn set_tcp_option(socket: &OwnedFd, option: libc::c_int, value: u32) {
     let size = size_of::<u32>() as libc::socklen_t;
-    // SAFETY: the kernel reads four bytes of a constant. The result does not matter, as above.
-    let _ = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast(), size) };
+    // SAFETY: the kernel reads four bytes of a local value. The result does not matter, as above.
+    let _ = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), size) };
 }
 
 fn reason_of(errno: i32) -> CloseReason {

@@ -1,6 +1,6 @@
 //! The ring room: one io_uring per shard does all steady-state I/O (D1 of the design). Facade of `src/ring/`.
 //!
-//! Job: sockets (accept, receive buffers, send queues), files (writes, reads, operations on names), park and wake.
+//! Job: sockets (accept, connect, receive buffers, send queues), files (writes, reads, operations on names), park and wake.
 //! The shard loop is: `reap` -> parse and step -> `send`/`write`/`rearm_recv` -> `reap` ... and, when idle,
 //! `prepare_park` -> await the eventfd -> `unpark` -> `reap`.
 //!
@@ -17,7 +17,7 @@
 //!   until the operation's last CQE was taken, whoever lost interest meanwhile. Dropping a `Ring` waits for that.
 //! - Nothing is lost: a full submission queue is submitted and filled on, a full completion queue is drained and flushed.
 //! - One receive and one send in flight per socket. A connection ends in exactly one `Completion::Closed`, after all its
-//!   operations have come back; its `ConnId` is never used again. Calls that name a connection that is gone do nothing.
+//!   operations have come back (one that was never connected, in one `Completion::ConnectFailed`); its `ConnId` is never used again. Calls that name a connection that is gone do nothing.
 //! - Every `Token` given in ends in exactly one `Completion::Io`.
 //! - Steady state allocates nothing: slots, iovecs, out-buffers and lists are reused.
 //!
@@ -35,6 +35,7 @@ mod park;
 pub mod probe;
 mod queue;
 mod recv;
+mod role;
 mod send;
 mod setup;
 #[cfg(test)]
@@ -49,6 +50,8 @@ use files::Files;
 use park::Park;
 pub use park::{Waker, adopt_fd};
 use queue::{Cqe, Kind, Queue};
+use role::Accounts;
+pub use role::{Role, RoleLimits};
 pub use setup::RingError;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -65,14 +68,12 @@ pub struct RingConfig {
     /// Cores on which the kernel's io-wq workers of this ring may run (the housekeeping cores); `None` leaves the kernel's choice,
     /// which is the shard's own core.
     pub iowq_cpus: Option<Vec<usize>>,
-    /// Bytes of a connection's receive buffer at first.
-    pub recv_bytes_first: usize,
-    /// Bytes up to which it may grow: the largest frame with its header.
-    pub recv_bytes_max: usize,
+    /// What connections of clients may have.
+    pub clients: RoleLimits,
+    /// What connections with other nodes may have: the number holds for those accepted and those dialed, each.
+    pub nodes: RoleLimits,
     /// The shard's directory: names of `FileOp` are relative to it.
     pub dir: PathBuf,
-    /// Connections at most; one more is accepted and closed at once (see `RingStats::refused_count`).
-    pub conns_max: usize,
 }
 
 /// Why a connection ended.
@@ -88,7 +89,7 @@ pub enum CloseReason {
     Local,
     /// `Ring::abort` was called.
     Aborted,
-    /// `rearm_recv` asked for more than `RingConfig::recv_bytes_max`.
+    /// `rearm_recv` asked for more than `RoleLimits::recv_bytes_max`.
     TooLarge,
 }
 
@@ -98,6 +99,11 @@ pub enum CloseReason {
 pub enum Completion {
     /// A connection was accepted (TCP_NODELAY is set). Nothing is received before the first `rearm_recv`.
     Accepted { listener: u32, conn: ConnId },
+    /// What `Ring::connect` began stands (with the same options). Nothing is received before the first `rearm_recv`.
+    Connected { conn: ConnId },
+    /// What `Ring::connect` began does not come about: refused, unreachable, or ECANCELED because it was given up. The last completion of this
+    /// `ConnId`.
+    ConnectFailed { conn: ConnId, errno: i32 },
     /// More bytes are in `Ring::received`. Nothing more is received before `rearm_recv`.
     Received { conn: ConnId },
     /// Some of the queue went out; `queued_bytes` are left.
@@ -123,8 +129,10 @@ pub struct RingStats {
     pub sq_full_count: u64,
     /// Times at which the kernel had to keep completions aside because the completion queue was full.
     pub cq_overflow_count: u64,
-    /// Connections closed at once because `conns_max` were open.
+    /// Connections of clients closed at once because `RoleLimits::conns_max` were open.
     pub refused_count: u64,
+    /// The same of other nodes.
+    pub refused_nodes_count: u64,
     /// Failed accepts (out of descriptors or memory); accepting goes on after 100 ms.
     pub accept_error_count: u64,
 }
@@ -146,13 +154,15 @@ pub struct Ring {
 impl Ring {
     /// Makes the ring on the calling thread, which must be the one that uses it.
     pub fn new(cfg: RingConfig) -> Result<Ring, RingError> {
-        assert!(cfg.recv_bytes_first > 0 && cfg.recv_bytes_first <= cfg.recv_bytes_max, "receive buffer limits: {cfg:?}");
+        for limits in [cfg.clients, cfg.nodes] {
+            assert!(limits.recv_bytes_first > 0 && limits.recv_bytes_first <= limits.recv_bytes_max, "receive buffer limits: {cfg:?}");
+        }
         let io = setup::build(&cfg)?;
         let dir = setup::open_dir(&cfg.dir)?;
         let park = Park::new(&io)?;
         Ok(Ring {
             queue: Queue::new(io, park.waker()),
-            conns: Conns::new(cfg.conns_max, cfg.recv_bytes_first, cfg.recv_bytes_max),
+            conns: Conns::new(Accounts::new(cfg.clients, cfg.nodes)),
             listeners: Listeners::default(),
             files: Files::new(dir),
             park,
@@ -177,9 +187,23 @@ impl Ring {
         self.park.waker()
     }
 
-    /// Accepts on `listener` from now on. The number names it in `Completion::Accepted`.
-    pub fn add_listener(&mut self, listener: TcpListener) -> u32 {
-        self.listeners.add(&mut self.queue, listener)
+    /// Accepts on `listener` from now on; those who come are of `role`. The number names it in `Completion::Accepted`.
+    pub fn add_listener(&mut self, listener: TcpListener, role: Role) -> u32 {
+        assert!(role != Role::NodeDialed, "who comes was not dialed");
+        self.listeners.add(&mut self.queue, listener, role)
+    }
+
+    /// Connects to another node. Ends in one `Completion::Connected` or one `Completion::ConnectFailed`, also where there is no socket to be had or
+    /// `RoleLimits::conns_max` is reached (EMFILE). How long it takes is bounded by the caller with `abort`.
+    pub fn connect(&mut self, address: SocketAddr) -> ConnId {
+        let conn = self.conns.connect(&mut self.queue, address, &mut self.ready);
+        self.settle_when_parked();
+        conn
+    }
+
+    /// Who is at the other end of a connection, if it is still there.
+    pub fn role(&self, conn: ConnId) -> Option<Role> {
+        self.conns.role(conn)
     }
 
     /// Accepts no more; listeners are closed as soon as their operations are back. Open connections stay.
@@ -244,9 +268,14 @@ impl Ring {
         self.conns.release_recv(conn);
     }
 
-    /// Memory of all receive buffers, in bytes.
+    /// Memory of the receive buffers of clients, in bytes.
     pub fn recv_memory_bytes(&self) -> usize {
-        self.conns.recv_memory_bytes()
+        self.conns.recv_memory_bytes(Role::Client)
+    }
+
+    /// Memory of the receive buffers of other nodes, in bytes.
+    pub fn recv_nodes_memory_bytes(&self) -> usize {
+        self.conns.recv_memory_bytes(Role::NodeAccepted) + self.conns.recv_memory_bytes(Role::NodeDialed)
     }
 
     /// Queues `head` (copied) and then `parts` (held by reference; small ones are copied too). Goes out with the next `reap`.
@@ -263,15 +292,15 @@ impl Ring {
     /// Sends what is queued, then ends the connection: our side is shut down, what still arrives is thrown away until the peer closes
     /// too (closing with unread input would reset the connection and could destroy the last reply on its way). `Closed` follows. How
     /// long the queue may take is bounded by the caller with `abort`; how long the peer may take after that, by `sweep_idle`. No
-    /// `Received` comes any more.
+    /// `Received` comes any more. One that is connecting is given up.
     pub fn close(&mut self, conn: ConnId) {
         self.conns.close(&mut self.queue, conn, &mut self.ready);
         self.settle_when_parked();
     }
 
-    /// Ends the connection at once with a reset; what is queued is dropped. `Closed` follows.
+    /// Ends the connection at once with a reset; what is queued is dropped. `Closed` follows; where it was connecting, `ConnectFailed`.
     pub fn abort(&mut self, conn: ConnId) {
-        self.conns.abort(conn, &mut self.ready);
+        self.conns.abort(&mut self.queue, conn, &mut self.ready);
         self.settle_when_parked();
     }
 
@@ -280,7 +309,7 @@ impl Ring {
         self.conns.peer(conn)
     }
 
-    /// Open connections.
+    /// Connections, also those that are connecting.
     pub fn conn_count(&self) -> usize {
         self.conns.count()
     }
@@ -356,7 +385,12 @@ impl Ring {
     /// Counters since the start.
     pub fn stats(&self) -> RingStats {
         let queue = self.queue.stats();
-        RingStats { refused_count: self.conns.refused_count(), accept_error_count: self.listeners.error_count(), ..queue }
+        RingStats {
+            refused_count: self.conns.refused_count(Role::Client),
+            refused_nodes_count: self.conns.refused_count(Role::NodeAccepted) + self.conns.refused_count(Role::NodeDialed),
+            accept_error_count: self.listeners.error_count(),
+            ..queue
+        }
     }
 
     /// Ends everything: listeners and connections are cut, disk operations are waited for, and only when the kernel holds nothing
@@ -401,6 +435,8 @@ impl Ring {
             Kind::AcceptRetry => self.listeners.on_retry(&mut self.queue, cqe),
             Kind::AcceptCancel => self.listeners.on_cancel(&mut self.queue, cqe),
             Kind::Timer => self.park.on_timer(cqe, out),
+            Kind::Connect => self.conns.on_connect(cqe, out),
+            Kind::ConnectCancel => self.conns.on_connect_cancel(&mut self.queue, cqe),
             Kind::Ignored => {}
         }
     }
@@ -410,13 +446,13 @@ impl Drop for Ring {
     fn drop(&mut self) {
         self.unpark();
         let mut ended = Vec::new();
-        self.conns.abort_all(&mut ended);
+        self.conns.abort_all(&mut self.queue, &mut ended);
         self.listeners.stop(&mut self.queue);
         while self.queue.outstanding() > 0 {
             // Cancelling can miss an operation that is just being run; so it is repeated until all are back.
             self.listeners.cancel(&mut self.queue);
             self.park.cancel_timer(&mut self.queue);
-            self.conns.abort_all(&mut ended);
+            self.conns.abort_all(&mut self.queue, &mut ended);
             self.queue.enter_wait(Duration::from_millis(20));
             self.drain(&mut ended);
             ended.clear();

@@ -159,6 +159,7 @@ fn check_operations(io: &IoUring) -> Result<(), ProbeError> {
     io.submitter().register_probe(&mut probe).map_err(|source| ProbeError::Other { what: "asking io_uring for its operations", source })?;
     let needed = [
         (opcode::AcceptMulti::CODE, "io_uring accept"),
+        (opcode::Connect::CODE, "io_uring connect"),
         (opcode::Recv::CODE, "io_uring recv"),
         (opcode::Send::CODE, "io_uring send"),
         (opcode::SendMsg::CODE, "io_uring sendmsg"),

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     AcceptRetry = 5,
     AcceptCancel = 6,
     Timer = 7,
+    Connect = 8,
+    ConnectCancel = 9,
 }
 
 /// What goes through the kernel as user data: a kind (4 bits) and that part's own number (60 bits).
@@ -55,6 +57,8 @@ impl Tag {
             5 => Kind::AcceptRetry,
             6 => Kind::AcceptCancel,
             7 => Kind::Timer,
+            8 => Kind::Connect,
+            9 => Kind::ConnectCancel,
             other => panic!("the kernel gave back user data of kind {other}, which was never given to it"),
         }
     }

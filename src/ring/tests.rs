@@ -1,8 +1,10 @@
 //! Tests of the ring room over real sockets and files. Waiting is done as the shard loop does it (park, then the eventfd), bounded by
 //! `LIMIT`; nothing sleeps to synchronise.
 
+mod dialing;
 mod files;
 mod parking;
+mod peer_death;
 mod probing;
 mod sockets;
 
@@ -26,10 +28,9 @@ fn config(dir: &TempDir) -> RingConfig {
     RingConfig {
         entries: 64,
         iowq_cpus: None,
-        recv_bytes_first: 4096,
-        recv_bytes_max: 1 << 20,
+        clients: RoleLimits { recv_bytes_first: 4096, recv_bytes_max: 1 << 20, conns_max: 4096 },
+        nodes: RoleLimits { recv_bytes_first: 4096, recv_bytes_max: 20 << 20, conns_max: 64 },
         dir: dir.path().to_path_buf(),
-        conns_max: 4096,
     }
 }
 
@@ -78,9 +79,13 @@ impl Bench {
     }
 
     fn listen(&mut self) -> SocketAddr {
+        self.listen_for(Role::Client)
+    }
+
+    fn listen_for(&mut self, role: Role) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        self.ring.add_listener(listener);
+        self.ring.add_listener(listener, role);
         address
     }
 

@@ -15,7 +15,7 @@ use crate::effects::Effects;
 use crate::ids::ShardId;
 use crate::log::{LogConfig, LogIdentity, recover};
 use crate::metrics::Health;
-use crate::ring::{Ring, RingConfig};
+use crate::ring::{Ring, RingConfig, RoleLimits};
 use crate::shard::{Shard, ShardStart};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use std::fs::File;
@@ -90,14 +90,19 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
         incarnation = report.incarnation.0,
         "log opened"
     );
+    let clients = RoleLimits {
+        recv_bytes_first: 16 << 10,
+        recv_bytes_max: settings.frame_max_bytes as usize + tramline_wire::frame::HEADER_BYTES,
+        // The core tells the ones above its limit why; the ring closes without a word when even these are too many.
+        conns_max: settings.connections_max + REFUSALS_UNDER_WAY,
+    };
     let mut ring = Ring::new(RingConfig {
         entries: 1024,
         iowq_cpus,
-        recv_bytes_first: 16 << 10,
-        recv_bytes_max: settings.frame_max_bytes as usize + tramline_wire::frame::HEADER_BYTES,
+        clients,
+        // Nobody listens for nodes or dials them yet.
+        nodes: RoleLimits { conns_max: 0, ..clients },
         dir: dir.clone(),
-        // The core tells the ones above its limit why; the ring closes without a word when even these are too many.
-        conns_max: settings.connections_max + REFUSALS_UNDER_WAY,
     })
     .map_err(|error| error.to_string())?;
     ring.register_lock(lock).map_err(|error| error.to_string())?;

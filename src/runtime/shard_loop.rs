@@ -15,7 +15,7 @@ use crate::effects::{Effect, Effects, Event, Now};
 use crate::fatal;
 use crate::ids::{ConnId, ShardId};
 use crate::metrics::Health;
-use crate::ring::{CloseReason, Completion, Ring};
+use crate::ring::{CloseReason, Completion, Ring, Role};
 use crate::shard::mesh::Message;
 use crate::shard::{Shard, Taken};
 use std::collections::VecDeque;
@@ -244,7 +244,7 @@ impl ShardLoop {
         self.step(now, Event::EndOfTurn);
         if self.on_serving.is_some() && self.parts.shard.is_serving() {
             for listener in self.parts.listeners.drain(..) {
-                self.parts.ring.add_listener(listener);
+                self.parts.ring.add_listener(listener, Role::Client);
             }
             self.parts.health.ready(self.parts.id);
             if let Some(on_serving) = self.on_serving.take() {
@@ -311,6 +311,7 @@ impl ShardLoop {
                 self.step(now, Event::Opened { conn });
                 self.parts.ring.rearm_recv(conn, 0);
             }
+            Completion::Connected { .. } | Completion::ConnectFailed { .. } => unreachable!("no shard dials"),
             Completion::Received { conn } => self.feed(now, conn),
             Completion::Sent { conn, queued_bytes } => {
                 self.step(now, Event::Sent { conn, queued_bytes });

@@ -414,7 +414,7 @@ fn asking_for_more_than_the_limit_ends_the_connection() {
 
 #[test]
 fn connections_above_the_maximum_are_closed_at_once_and_counted() {
-    let mut bench = Bench::with(|c| c.conns_max = 2);
+    let mut bench = Bench::with(|c| c.clients.conns_max = 2);
     let address = bench.listen();
     let first = TcpStream::connect(address).unwrap();
     let conn = bench.accepted();
@@ -449,7 +449,7 @@ fn after_stop_accepting_open_connections_go_on_and_new_ones_are_refused() {
     assert_eq!(bench.ring.received(conn), b"still served");
     let late = TcpListener::bind("127.0.0.1:0").unwrap();
     let late_address = late.local_addr().unwrap();
-    bench.ring.add_listener(late);
+    bench.ring.add_listener(late, Role::Client);
     assert!(TcpStream::connect(late_address).is_err());
 }
 
@@ -459,7 +459,7 @@ fn a_thousand_connections_fit_through_a_queue_of_eight() {
     const COUNT: usize = 1000;
     let mut bench = Bench::with(|c| {
         c.entries = 8;
-        c.recv_bytes_first = 512;
+        c.clients.recv_bytes_first = 512;
     });
     let address = bench.listen();
     let clients = thread::spawn(move || {
