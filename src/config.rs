@@ -145,6 +145,10 @@ pub struct Settings {
     /// Host told to clients: the setting, or the address of `listen`.
     pub advertise: String,
     pub admin_listen: SocketAddr,
+    /// Shard 0's address for other nodes; none on a node that is a cluster of one.
+    pub cluster_listen: Option<SocketAddr>,
+    pub cluster_connections_max: usize,
+    pub cluster_receive_bytes_max: usize,
     /// One core per shard; empty when unpinned.
     pub cpus: Vec<usize>,
     pub shards: u16,
@@ -442,6 +446,12 @@ impl Loaded {
             ref other => panic!("setting {key} is {other:?}, not an address"),
         }
     }
+    fn address_or_none(&self, key: &str) -> Option<SocketAddr> {
+        match self.entry(key).value {
+            Value::Address(address) => Some(address),
+            _ => None,
+        }
+    }
 
     fn typed(&self) -> Result<Settings, SettingsError> {
         let data_dir = PathBuf::from(self.text("data.dir"));
@@ -468,6 +478,9 @@ impl Loaded {
             listen,
             advertise,
             admin_listen: self.address("admin.listen"),
+            cluster_listen: self.address_or_none("cluster.listen"),
+            cluster_connections_max: self.number("cluster.connections.max") as usize,
+            cluster_receive_bytes_max: self.number("cluster.receive.bytes.max") as usize,
             cpus,
             shards: self.number("shards") as u16,
             unpinned,
@@ -557,6 +570,9 @@ impl Loaded {
                 shard_ports.end()
             ));
         }
+        if let Some(first) = s.cluster_listen {
+            self.agree_cluster(s, first).map_err(SettingsError::Disagree)?;
+        }
         if !s.segment_bytes.is_multiple_of(1 << 20) {
             return refuse(format!("{} is not a multiple of 1MiB", named("segment.bytes")));
         }
@@ -636,6 +652,35 @@ impl Loaded {
         }
         if s.keepalive_interval_us >= s.connection_idle_timeout_us {
             return refuse(format!("{} has to be below {}", named("keepalive.interval"), named("connection.idle.timeout")));
+        }
+        Ok(())
+    }
+
+    /// The ports for nodes, `first` and those above it, against the others.
+    fn agree_cluster(&self, s: &Settings, first: SocketAddr) -> Result<(), String> {
+        if first.ip().is_unspecified() && self.entry("advertise").origin == Origin::Default {
+            return Err(format!(
+                "cluster.listen is {first}, which no other node can connect to by that name; say --advertise HOST (the name or address clients and nodes use)"
+            ));
+        }
+        if first.port() == 0 {
+            return Ok(());
+        }
+        let last_port = u32::from(first.port()) + u32::from(s.shards) - 1;
+        if last_port > u32::from(u16::MAX) {
+            return Err(format!("cluster.listen={first} leaves no room for a port for each of {} shards; choose a lower port", s.shards));
+        }
+        let ports = u32::from(first.port())..=last_port;
+        let client_last = if s.listen.port() == 0 { 0 } else { u32::from(s.listen.port()) + u32::from(s.shards) };
+        let others = [("listen", s.listen, client_last), ("admin.listen", s.admin_listen, u32::from(s.admin_listen.port()))];
+        for (key, address, other_last) in others {
+            let meets = u32::from(address.port()) <= last_port && *ports.start() <= other_last;
+            if address.port() != 0 && meets && overlap(first, address) {
+                return Err(format!(
+                    "the ports for other nodes {} to {last_port} (cluster.listen={first}, one per shard) collide with those of {key}={address}; choose another with --cluster-listen",
+                    first.port()
+                ));
+            }
         }
         Ok(())
     }

@@ -12,6 +12,16 @@ pub const CLIENT_PORT: u16 = 7410;
 /// The port of metrics and health, below the client ports so that adding shards never runs into it.
 pub const ADMIN_PORT: u16 = 7401;
 
+/// How long connecting to another node may take, in microseconds. The kernel sends a request that was lost again after 1 s and after 3 s (since 6.5
+/// after 2 s too), so two may be lost. Less would never see a repeated one; much more would keep a node that has just come back waiting for the end of
+/// a dial that it has missed.
+pub const NODE_DIAL_US: u64 = 3_000_000;
+/// How long who connects to the port for nodes may take for its first frame, in microseconds: strangers must not hold places for longer. A node says hello
+/// with its first turn; five seconds are for one that is stalled.
+pub const NODE_HELLO_US: u64 = 5_000_000;
+/// Largest frame between nodes, in bytes: header, meta and payload of the protocol. Limits of nodes must not depend on settings that may differ.
+pub const NODE_FRAME_BYTES_MAX: u64 = 32 + (1 << 20) + (16 << 20);
+
 /// Version of the data directory's layout (the identity file names it). Raised when an older binary could not read what a newer one wrote.
 pub const DATA_DIR_VERSION: u32 = 1;
 /// Feature level: gates each new record, schema or message between nodes. 1 is the first release's.

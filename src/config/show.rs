@@ -115,7 +115,10 @@ pub fn document() -> String {
          | partitions of a topic | {} | its description has to fit into one reply |\n\
          | length of a topic's name | {} bytes | a file name with room for an ending |\n\
          | shards of a node | {} | |\n\
-         | one background turn | {} us | it is added to the latency of what arrives meanwhile |\n",
+         | one background turn | {} us | it is added to the latency of what arrives meanwhile |\n\
+         | frame between nodes | 1MiB of meta, 16MiB of payload; the first one of a connection 64KiB in all | protocol; must not differ between nodes, so no setting |\n\
+         | connecting to another node | {} s | two requests to connect may be lost |\n\
+         | first frame of who connects to the port for nodes | {} s | strangers hold no place for longer |\n",
         crate::constants::FETCH_FRAME_BYTES >> 10,
         crate::constants::TOPICS_MAX,
         crate::constants::PARTITIONS_MAX,
@@ -123,6 +126,8 @@ pub fn document() -> String {
         crate::constants::TOPIC_NAME_BYTES_MAX,
         crate::constants::SHARDS_MAX,
         crate::constants::TURN_US,
+        crate::constants::NODE_DIAL_US / 1_000_000,
+        crate::constants::NODE_HELLO_US / 1_000_000,
     );
     out
 }

@@ -97,7 +97,7 @@ impl Def {
             Kind::Choice(words) => words.join(", "),
             Kind::Flag => "true, false".to_owned(),
             Kind::Space => "per cent of the file system, bytes, or the smaller of both".to_owned(),
-            Kind::Address | Kind::Host | Kind::Cpus | Kind::Path => String::new(),
+            Kind::Address | Kind::AddressOrNone | Kind::Host | Kind::Cpus | Kind::Path => String::new(),
         }
     }
     /// The default in words.
@@ -152,6 +152,13 @@ pub static TABLE: &[Def] = &[
         fixed("127.0.0.1:7401"),
         Some("admin"),
         "Address for /metrics, /livez and /readyz. Port 0 picks a free one.",
+    ),
+    text(
+        "cluster.listen",
+        Kind::AddressOrNone,
+        fixed(""),
+        Some("cluster-listen"),
+        "Address for the other nodes of the cluster, HOST:7700 by convention: shard 0's, and the one that other nodes are given to join. Shard i listens on its port plus i. Port 0 picks free ports. None: no node can connect, a cluster of one.",
     ),
     text(
         "cpus",
@@ -322,6 +329,13 @@ pub static TABLE: &[Def] = &[
         "Memory for received bytes that wait to be handled, all connections of a shard together; beyond it the shard stops reading from sockets that ask for more.",
     ),
     bytes(
+        "cluster.receive.bytes.max",
+        32 * MIB,
+        64 * GIB,
+        DefaultValue::Derived { rule: "a quarter of memory.bytes, at least 32MiB", of: cluster_receive_default },
+        "Memory for received bytes of other nodes that wait to be handled, all their connections with a shard together, beside receive.bytes.max; beyond it only one of those that ask for more than 64KiB is read at a time.",
+    ),
+    bytes(
         "frame.max.bytes",
         64 * KIB,
         16 * MIB,
@@ -354,6 +368,14 @@ pub static TABLE: &[Def] = &[
         1_000_000,
         fixed("10000"),
         "Most client connections of a shard; one more is accepted, told why, and closed.",
+    ),
+    count(
+        "cluster.connections.max",
+        "connections",
+        16,
+        131_072,
+        fixed("4096"),
+        "Most connections with other nodes, per shard, of those that came and of those that were made, each; they do not count towards connections.max. 63 other nodes need 252 each with as many shards as this one, at most 252 for every shard of such a node.",
     ),
     count(
         "producers.max",
@@ -502,4 +524,8 @@ fn tail_default(facts: &Facts<'_>) -> Value {
 
 fn receive_default(facts: &Facts<'_>) -> Value {
     Value::Number((facts.number("memory.bytes").unwrap_or(512 * MIB) / 2).max(16 * MIB))
+}
+
+fn cluster_receive_default(facts: &Facts<'_>) -> Value {
+    Value::Number((facts.number("memory.bytes").unwrap_or(512 * MIB) / 4).max(32 * MIB))
 }

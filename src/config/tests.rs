@@ -106,6 +106,15 @@ fn values_that_do_not_fit_are_refused_with_a_sentence() {
         (&[("listen", "0.0.0.0:7410")], "say --advertise HOST"),
         (&[("listen", "127.0.0.1:65534")], "leaves no room for a port per shard"),
         (&[("listen", "127.0.0.1:7400")], "collides with the client ports 7400 to 7403"),
+        (&[("cluster.listen", "127.0.0.1:65534")], "cluster.listen=127.0.0.1:65534 leaves no room for a port for each of 3 shards"),
+        (
+            &[("cluster.listen", "127.0.0.1:7408")],
+            "7408 to 7410 (cluster.listen=127.0.0.1:7408, one per shard) collide with those of listen=127.0.0.1:7410",
+        ),
+        (&[("cluster.listen", "127.0.0.1:7413")], "collide with those of listen="),
+        (&[("cluster.listen", "127.0.0.1:7401")], "collide with those of admin.listen=127.0.0.1:7401"),
+        (&[("cluster.listen", "[::]:7700")], "no other node can connect to by that name; say --advertise HOST"),
+        (&[("cluster.listen", "7700")], "'7700' is not HOST:PORT"),
         (&[("batch.max.bytes", "2MiB"), ("frame.max.bytes", "2MiB")], "does not fit into"),
         (&[("record.max.bytes", "5MiB")], "a record has to fit into a batch"),
         (&[("tail.cache.bytes", "511MiB")], "do not fit into memory.bytes=512MiB"),
@@ -129,6 +138,17 @@ fn values_that_do_not_fit_are_refused_with_a_sentence() {
 fn more_shards_than_cores_only_unpinned() {
     let settings = flags(&[("shards", "9"), ("unpinned", "true")]).unwrap();
     assert_eq!((settings.shards, settings.cpus.len()), (9, 0));
+}
+
+#[test]
+fn nodes_have_ports_of_their_own_when_they_are_asked_for() {
+    assert_eq!(flags(&[]).unwrap().cluster_listen, None);
+    for address in ["127.0.0.1:7700", "127.0.0.1:0", "127.0.0.1:7414", "127.0.0.1:7402", "127.0.0.2:7410"] {
+        let settings = flags(&[("cluster.listen", address)]).unwrap();
+        assert_eq!(settings.cluster_listen, Some(address.parse().unwrap()));
+        assert!(!settings.is_exposed());
+    }
+    assert!(flags(&[("cluster.listen", "0.0.0.0:7700"), ("advertise", "broker-1")]).is_ok());
 }
 
 #[test]

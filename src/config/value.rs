@@ -28,6 +28,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `HOST:PORT`; a name is resolved when the setting is read.
     Address,
+    /// The same; empty for none.
+    AddressOrNone,
     /// A host name or address that clients can reach; empty for none.
     Host,
     /// Numbers of processors: `0,1` or `2-5`; empty for none.
@@ -80,7 +82,8 @@ impl Kind {
                 true => Ok(Value::Text(text.to_owned())),
                 false => Err(format!("'{text}' is not one of {}", words.join(", "))),
             },
-            Kind::Address => address(text).map(Value::Address),
+            Kind::AddressOrNone if text.is_empty() => Ok(Value::Text(String::new())),
+            Kind::Address | Kind::AddressOrNone => address(text).map(Value::Address),
             Kind::Host => match text.contains(|c: char| c.is_whitespace() || c == '/') {
                 false => Ok(Value::Text(text.to_owned())),
                 true => Err(format!("'{text}' is not a host name or an address (no spaces, no slashes)")),
@@ -119,7 +122,7 @@ impl Kind {
             Kind::Count { .. } => "N",
             Kind::Flag => "BOOL",
             Kind::Choice(_) => "WORD",
-            Kind::Address => "HOST:PORT",
+            Kind::Address | Kind::AddressOrNone => "HOST:PORT",
             Kind::Host => "HOST",
             Kind::Cpus => "LIST",
             Kind::Path => "DIR",
@@ -135,7 +138,7 @@ impl Kind {
             Kind::Count { unit } => unit,
             Kind::Flag => "true, false",
             Kind::Choice(_) => "word",
-            Kind::Address => "HOST:PORT",
+            Kind::Address | Kind::AddressOrNone => "HOST:PORT",
             Kind::Host => "host",
             Kind::Cpus => "cpu numbers",
             Kind::Path => "directory",
@@ -255,6 +258,8 @@ mod tests {
             (Kind::Flag, "maybe"),
             (Kind::Choice(&["a", "b"]), "c"),
             (Kind::Address, "nowhere"),
+            (Kind::Address, ""),
+            (Kind::AddressOrNone, "nowhere"),
             (Kind::Host, "a b"),
             (Kind::Cpus, "3-1"),
             (Kind::Cpus, "0;1"),
@@ -262,6 +267,14 @@ mod tests {
             let why = kind.read(text).unwrap_err();
             assert!(why.starts_with(&format!("'{text}'")), "{why}");
         }
+    }
+
+    #[test]
+    fn an_address_may_be_none_where_that_is_said() {
+        let none = Kind::AddressOrNone.read("").unwrap();
+        assert_eq!((none.clone(), Kind::AddressOrNone.show(&none)), (Value::Text(String::new()), String::new()));
+        let some = Kind::AddressOrNone.read("127.0.0.1:7700").unwrap();
+        assert_eq!(Kind::AddressOrNone.show(&some), "127.0.0.1:7700");
     }
 
     #[test]

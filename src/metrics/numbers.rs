@@ -106,6 +106,16 @@ numbers! {
     connections_refused_partial: "tramline_connections_refused_total" {"reason" = "partial_frame"}, "Closed after partial.frame.timeout.";
     connections_refused_slow: "tramline_connections_refused_total" {"reason" = "slow_reader"}, "Closed because replies were not read.";
     connections_refused_unauthenticated: "tramline_connections_refused_total" {"reason" = "unauthenticated"}, "Closed at hello.";
+    node_connections_accepted: "tramline_node_connections_opened_total" {"side" = "acceptor"}, "Connections with other nodes that stood, by who listened and who dialed: acceptor (they came), dialer (this shard made them).";
+    node_connections_dialed: "tramline_node_connections_opened_total" {"side" = "dialer"}, "Made by this shard.";
+    node_dials_failed: "tramline_node_dials_failed_total", "Attempts to connect to another node that came to nothing.";
+    node_connections_refused_limit: "tramline_node_connections_refused_total" {"reason" = "limit"}, "Connections with other nodes that were not taken or closed, by reason: limit (cluster.connections.max; also those that were not made), malformed (bytes that are no valid next frame), silent (no frame within 5 s).";
+    node_connections_refused_malformed: "tramline_node_connections_refused_total" {"reason" = "malformed"}, "Closed after bytes that are no valid next frame.";
+    node_connections_refused_silent: "tramline_node_connections_refused_total" {"reason" = "silent"}, "Closed because nothing came.";
+    node_frames_in: "tramline_node_frames_total" {"direction" = "in"}, "Frames from and to other nodes.";
+    node_frames_out: "tramline_node_frames_total" {"direction" = "out"}, "Frames sent to other nodes.";
+    node_bytes_in: "tramline_node_network_bytes_total" {"direction" = "in"}, "Bytes of frames from and to other nodes.";
+    node_bytes_out: "tramline_node_network_bytes_total" {"direction" = "out"}, "Bytes sent to other nodes.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
     throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max).";
     throttled_sorter_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "sorter"}, "More is scattered than the sorter keeps up with.";
@@ -143,6 +153,7 @@ numbers! {
     /// How things stand on a shard. Set by the shard when it answers a snapshot.
     ShardGauges, GAUGES;
     connections: "tramline_connections", "Open client connections.";
+    node_connections: "tramline_node_connections", "Open connections with other nodes, whoever made them.";
     streams: "tramline_streams", "Open fetch streams.";
     topics: "tramline_topics", "Topics of the cluster as this shard knows them.";
     partitions: "tramline_partitions", "Partitions on this shard.";
@@ -175,9 +186,10 @@ numbers! {
     space_free: "tramline_space_bytes" {"kind" = "free"}, "Prepared files.";
     sorter_debt: "tramline_sorter_debt_bytes", "Segments whose partitions lie scattered and that wait for the sorter.";
     tail_cache_bytes: "tramline_tail_cache_bytes", "Memory that keeps the newest blocks.";
-    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of connections), send (bytes waiting to be sent), budget (the setting memory.bytes), index (lists of where batches are), queues (what is known of messages of queues, about).";
+    memory_slab: "tramline_memory_bytes" {"use" = "slab"}, "Memory by use: slab (page-aligned buffers in all), slab_lent (of these, held by blocks, reads, sends and the tail cache), receive (unread bytes of clients' connections), receive_nodes (the same of other nodes), send (bytes waiting to be sent), budget (the setting memory.bytes), index (lists of where batches are), queues (what is known of messages of queues, about).";
     memory_slab_lent: "tramline_memory_bytes" {"use" = "slab_lent"}, "Buffers in use.";
     memory_receive: "tramline_memory_bytes" {"use" = "receive"}, "Receive buffers.";
+    memory_receive_nodes: "tramline_memory_bytes" {"use" = "receive_nodes"}, "Receive buffers of other nodes.";
     memory_send: "tramline_memory_bytes" {"use" = "send"}, "Send queues.";
     memory_budget: "tramline_memory_bytes" {"use" = "budget"}, "The setting memory.bytes.";
     memory_queues: "tramline_memory_bytes" {"use" = "queues"}, "What is known of messages of queues.";

@@ -11,6 +11,7 @@ use super::start_disk::FsDisk;
 use crate::api::NodeInfo;
 use crate::bytes::Warmer;
 use crate::config::Settings;
+use crate::constants::NODE_FRAME_BYTES_MAX;
 use crate::effects::Effects;
 use crate::ids::ShardId;
 use crate::log::{LogConfig, LogIdentity, recover};
@@ -31,6 +32,13 @@ const GLOMMIO_IO_BYTES: usize = 64 << 10;
 const GLOMMIO_RING_DEPTH: usize = 16;
 /// Connections above `connections.max` that may be open for the moment in which they are told so.
 const REFUSALS_UNDER_WAY: usize = 64;
+/// Receive buffers begin with so much, whoever is at the other end: most frames are smaller, and 10,000 idle connections have 160 MiB.
+const RECV_BYTES_FIRST: usize = 16 << 10;
+/// The protocol between nodes has its own limits, no settings.
+const _: () = {
+    use tramline_wire::frame::{HEADER_BYTES, META_BYTES_MAX, PAYLOAD_BYTES_MAX};
+    assert!(NODE_FRAME_BYTES_MAX == HEADER_BYTES as u64 + META_BYTES_MAX as u64 + PAYLOAD_BYTES_MAX as u64);
+};
 
 /// What one shard's thread needs to begin.
 pub(super) struct ShardSeed {
@@ -41,6 +49,8 @@ pub(super) struct ShardSeed {
     pub(super) lock: File,
     pub(super) log_uid_if_new: u64,
     pub(super) listeners: Vec<TcpListener>,
+    /// For other nodes; none on a node that is a cluster of one.
+    pub(super) node_listener: Option<TcpListener>,
     pub(super) inbox: Receiver<Envelope>,
     pub(super) hub: Arc<Hub>,
     pub(super) health: Arc<Health>,
@@ -75,7 +85,8 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
 }
 
 fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
-    let ShardSeed { id, settings, info, dir, lock, log_uid_if_new, listeners, inbox, hub, health, clock, iowq_cpus, warmers, told } = seed;
+    let ShardSeed { id, settings, info, dir, lock, log_uid_if_new, listeners, node_listener, .. } = seed;
+    let ShardSeed { inbox, hub, health, clock, iowq_cpus, warmers, told, .. } = seed;
     let mut disk = FsDisk::new(&dir);
     let log_config = log_config(id, &settings, &info, log_uid_if_new);
     let recovered = recover(&mut disk, &log_config).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -90,21 +101,7 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
         incarnation = report.incarnation.0,
         "log opened"
     );
-    let clients = RoleLimits {
-        recv_bytes_first: 16 << 10,
-        recv_bytes_max: settings.frame_max_bytes as usize + tramline_wire::frame::HEADER_BYTES,
-        // The core tells the ones above its limit why; the ring closes without a word when even these are too many.
-        conns_max: settings.connections_max + REFUSALS_UNDER_WAY,
-    };
-    let mut ring = Ring::new(RingConfig {
-        entries: 1024,
-        iowq_cpus,
-        clients,
-        // Nobody listens for nodes or dials them yet.
-        nodes: RoleLimits { conns_max: 0, ..clients },
-        dir: dir.clone(),
-    })
-    .map_err(|error| error.to_string())?;
+    let mut ring = Ring::new(ring_config(&settings, dir.clone(), iowq_cpus)).map_err(|error| error.to_string())?;
     ring.register_lock(lock).map_err(|error| error.to_string())?;
     for (file_id, file) in disk.into_files() {
         ring.attach_file(file_id, file);
@@ -119,8 +116,21 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
         let _ = warmers.send(shard.warmer());
     }
     let on_serving = Box::new(move || drop(told.send(Ok(id))));
-    let parts = LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, dir, listeners, on_serving };
+    let parts = LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, dir, listeners, node_listener, on_serving };
     Ok((ShardLoop::new(parts), bed))
+}
+
+fn ring_config(settings: &Settings, dir: PathBuf, iowq_cpus: Option<Vec<usize>>) -> RingConfig {
+    let limits = |recv_bytes_max, conns_max| RoleLimits { recv_bytes_first: RECV_BYTES_FIRST, recv_bytes_max, conns_max };
+    // The core tells the clients above its limit why; the ring closes without a word when even these are too many.
+    let clients_max = settings.connections_max + REFUSALS_UNDER_WAY;
+    RingConfig {
+        entries: 1024,
+        iowq_cpus,
+        clients: limits(settings.frame_max_bytes as usize + tramline_wire::frame::HEADER_BYTES, clients_max),
+        nodes: limits(NODE_FRAME_BYTES_MAX as usize, settings.cluster_connections_max),
+        dir,
+    }
 }
 
 fn log_config(id: ShardId, settings: &Settings, info: &NodeInfo, log_uid_if_new: u64) -> LogConfig {

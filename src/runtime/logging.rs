@@ -96,6 +96,11 @@ pub fn warn_if_exposed(settings: &Settings) {
             settings.listen
         );
     }
+    if let Some(address) = settings.cluster_listen.filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(
+            "listening for other nodes on {address}, beyond this machine, without authentication: whoever reaches the port can pass for a node. Let only the cluster's nodes through"
+        );
+    }
     if !settings.admin_listen.ip().is_loopback() {
         tracing::warn!("the admin pages on {} can be read by anybody who reaches the port", settings.admin_listen);
     }

@@ -12,6 +12,7 @@
 mod admin_listener;
 mod clock;
 pub mod data_dir;
+mod edge;
 mod executors;
 pub mod housekeeping;
 pub mod inspect;

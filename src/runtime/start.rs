@@ -103,9 +103,11 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let features = probe::probe(data_dir.path()).map_err(StartError::Probe)?;
     tracing::debug!("kernel: {features:?}");
     let (common, shard_listeners) = listeners(&settings).map_err(StartError::Listen)?;
+    let node_listeners = node_listeners(&settings).map_err(StartError::Listen)?;
     let address = |l: &TcpListener| l.local_addr().map_err(|cause| StartError::Io("learn the address listened on", cause));
     let client = address(&common)?;
     let shard_ports = shard_listeners.iter().map(|l| address(l).map(|a| a.port())).collect::<Result<Vec<_>, _>>()?;
+    let node_addresses = node_listeners.iter().map(&address).collect::<Result<Vec<_>, _>>()?;
     let identity = data_dir.identity();
     let host = settings.advertise.clone();
     let info = Arc::new(NodeInfo { node: identity.node, cluster_id: identity.cluster_id, host, port: client.port(), shard_ports });
@@ -121,6 +123,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let clock = Clock::new();
     let (told, serving) = channel();
     let mut threads = Vec::new();
+    let mut node_listeners = node_listeners.into_iter();
     for ((id, inbox), listener) in (0..settings.shards).map(ShardId).zip(inboxes).zip(shard_listeners) {
         let (dir, lock) = place_of(&data_dir, id).map_err(StartError::DataDir)?;
         let common = common.try_clone().map_err(|cause| StartError::Io("share the listening socket", cause))?;
@@ -132,6 +135,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             lock,
             log_uid_if_new: random_u64()?,
             listeners: vec![common, listener],
+            node_listener: node_listeners.next(),
             inbox,
             hub: Arc::clone(&hub),
             health: Arc::clone(&health),
@@ -153,6 +157,10 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
         Ok(true) => {
             let admin = housekeeping.admin_address();
             told_ready(&Ready { node: info.node, client, admin, shards: settings.shards });
+            if let Some(first) = node_addresses.first() {
+                let ports: Vec<String> = node_addresses.iter().map(|address| address.port().to_string()).collect();
+                tracing::info!("listening for other nodes on {first}, one port per shard: {}", ports.join(", "));
+            }
             tracing::info!("serving clients on {client}, advertised as {}:{}; admin on {admin}", info.host, info.port);
         }
         Ok(false) => {}
@@ -196,6 +204,19 @@ fn listeners(settings: &Settings) -> Result<(TcpListener, Vec<TcpListener>), Lis
     };
     let shards = (0..settings.shards).map(of_shard).collect::<Result<Vec<_>, _>>()?;
     Ok((common, shards))
+}
+
+/// One listener per shard for other nodes, if there is to be any. docs/REPLICATION.md, 3.1, lets shard 0 listen on its own port and on that of
+/// `--cluster-listen`: here these are one. Shard i has the port of `--cluster-listen` plus i, so what `--join` names is shard 0's own, and no shard has
+/// two. With port 0 all are free ones.
+fn node_listeners(settings: &Settings) -> Result<Vec<TcpListener>, ListenError> {
+    let Some(first) = settings.cluster_listen else { return Ok(Vec::new()) };
+    let wait = Duration::from_micros(LOCK_WAIT_US);
+    let of_shard = |shard: u16| {
+        let port = if first.port() == 0 { 0 } else { first.port() + shard };
+        listen::listen("cluster.listen, one port per shard", "--cluster-listen", SocketAddr::new(first.ip(), port), wait)
+    };
+    (0..settings.shards).map(of_shard).collect()
 }
 
 fn stop_all(hub: &Hub, shards: u16) {
