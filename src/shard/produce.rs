@@ -131,8 +131,10 @@ impl Shard {
         progress: &Progress,
         effects: &mut Effects,
     ) {
-        // On one node `replicated` is what the leader has and `durable` what it has durably: one replica is the majority.
-        let waits = progress.groups != 0 && matches!(request.level, Level::LeaderDurable | Level::Durable);
+        // On one node `replicated` is what the leader has and `durable` what it has durably: one replica is the majority. On more, all three wait for the
+        // commit today, which is never less than what was asked for.
+        let waits_for_more = request.level == Level::Replicated && !self.pipelines.is_alone();
+        let waits = progress.groups != 0 && (waits_for_more || matches!(request.level, Level::LeaderDurable | Level::Durable));
         if waits {
             let timeout_us = if request.timeout_ms == 0 { TIMEOUT_US_DEFAULT } else { u64::from(request.timeout_ms) * 1000 };
             let waiting = Waiting {
