@@ -71,6 +71,24 @@ pub const TURN_US: u64 = 50;
 pub const SHARDS_MAX: u64 = 256;
 /// Most replica groups on each shard: each costs a consensus state.
 pub const GROUPS_PER_SHARD_MAX: u64 = 31;
+/// Most replicas of data groups on each shard, led or followed: with group 0 they are a bit each in a mask of 64.
+pub const SHARD_REPLICAS_MAX: u32 = 63;
+/// Most replicas of a group: five survive two deaths, and each more costs every batch a write and a way over the network.
+pub const REPLICAS_MAX: u8 = 5;
+/// Replicas of a topic whose creator does not say, where there are as many nodes: the least that survives a death.
+pub const REPLICAS_DEFAULT: u8 = 3;
+/// Nodes of a cluster at one time: each holds connections to each other one, and looking for moves goes over all pairs.
+pub const NODES_MAX: usize = 64;
+/// Nodes that a cluster has ever had: a removed one is remembered, so that it is never taken for a new one. Some 60 bytes each.
+pub const NODE_IDS_MAX: usize = 4096;
+/// Disks that a node has ever had, 8 bytes each: an old one that turns up again is known as such.
+pub const NODE_DISKS_MAX: usize = 64;
+/// Longest name of a rack, in bytes.
+pub const RACK_BYTES_MAX: usize = 64;
+/// Longest name of a host, in bytes: what DNS allows.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Moves at one time that one node takes part in: each copies a group, beside everybody's work.
+pub const NODE_MOVES_MAX: u32 = 2;
 
 /// How long a starting node waits for lock and port. After SIGKILL the kernel still carries out writes that were in flight (seen: some
 /// 100 ms) and holds the lock until then; ten seconds also covers a supervisor that starts the successor early.

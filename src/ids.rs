@@ -30,6 +30,8 @@ id!(/// A shard (one core) of a node, from 0.
     ShardId(u16));
 id!(/// A replica group: the unit of replication and failover. 0 is the cluster's metadata.
     GroupId(u32));
+id!(/// A plan to change the nodes that have a group; never reused.
+    MoveId(u64));
 id!(/// A topic, never reused, also not by a topic of the same name.
     TopicUid(u64));
 id!(/// A partition, never reused.

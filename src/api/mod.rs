@@ -16,7 +16,7 @@ pub mod storage;
 pub mod topics;
 pub mod trim;
 
-use crate::control::{ControlError, SettingError};
+use crate::control::{ClusterError, ControlError, SettingError};
 use crate::ids::{NodeId, ShardId};
 use tramline_wire::batch::BatchError;
 use tramline_wire::error::ErrorCode;
@@ -75,7 +75,9 @@ impl From<&ControlError> for ApiError {
             ControlError::Setting(SettingError::Invalid { .. }) => ErrorCode::InvalidSetting,
             ControlError::Partitions(_) => ErrorCode::InvalidRequest,
             ControlError::Limit(_) => ErrorCode::LimitExceeded,
-            ControlError::NoNodes => ErrorCode::NotReady,
+            ControlError::NoNodes | ControlError::Cluster(ClusterError::NoGroups(_)) => ErrorCode::NotReady,
+            ControlError::Cluster(ClusterError::Limit(_)) => ErrorCode::LimitExceeded,
+            ControlError::Cluster(_) => ErrorCode::InvalidRequest,
         };
         ApiError::new(code, error.to_string())
     }

@@ -1,7 +1,8 @@
-//! Commands of the metadata state machine, as they are stored in the log and (later) sent between nodes.
+//! Commands of the metadata state machine, as they are stored in the log and (later) sent between nodes. Those about nodes and groups are in `cluster_command.rs`.
 //!
 //! One type per version; a released version stays readable. The bytes are an rkyv archive inside the project's envelope.
 
+use super::cluster_command::ClusterCommand;
 use super::queues::QueueStart;
 use super::stored::{self, StoredError};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -9,7 +10,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// Version 1 of the commands.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// A node says what it has: its shards and how many data groups each carries. Sent at a first start.
+    /// A node says what it has: its shards and how many data groups each carries. Sent at the first start of a cluster's first node, before it knows more
+    /// about itself (`ClusterCommand::AddNode` tells the rest); it is active at once.
     RegisterNode {
         /// The node.
         node: u32,
@@ -92,6 +94,30 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// Creates a topic with a number of replicas of its own; `CreateTopic` leaves that to the cluster.
+    CreateReplicatedTopic {
+        /// Its name, valid by `valid_topic_name`.
+        name: String,
+        /// Number of partitions, at least 1.
+        partitions: u32,
+        /// Explicit settings, valid by `TopicSettings::parse`.
+        settings: Vec<(String, String)>,
+        /// UTC microseconds, chosen by the proposer.
+        created_us: i64,
+        /// Replicas, at least 1.
+        replicas: u8,
+    },
+    /// Changes what the cluster is made of.
+    Cluster(Box<ClusterCommand>),
+}
+
+/// The root stands at the end of an archive: were it larger, old commands would not be found.
+const _: () = assert!(size_of::<rkyv::Archived<Command>>() == 56);
+
+impl From<ClusterCommand> for Command {
+    fn from(command: ClusterCommand) -> Command {
+        Command::Cluster(Box::new(command))
+    }
 }
 
 impl Command {

@@ -5,8 +5,8 @@
 //!
 //! Not here: messages, leases and what is settled, which live with the partitions (subscription/queue/).
 
+use super::error::ControlError;
 use super::queue_settings::DEAD_LETTER_TOPIC;
-use super::state::ControlError;
 use super::view::QueueView;
 use crate::constants::QUEUES_MAX;
 use crate::ids::TopicUid;

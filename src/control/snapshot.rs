@@ -2,29 +2,25 @@
 //!
 //! Invariant: a snapshot restores to the same state, or is refused: one that says what no state can be is wrong, whoever wrote it.
 //!
-//! Not here: the state machine (`state.rs`).
+//! Not here: the state machine (`state.rs`), nodes and groups in a snapshot (`snapshot_cluster.rs`).
 
 use super::queue_settings::QueueSettings;
 use super::queues::QueueStart;
 use super::settings::TopicSettings;
-use super::state::{COUNTER_MAX, State, Topic, check_node, pairs, valid_topic_name};
+use super::snapshot_cluster::{ClusterV1, NodeV1};
+use super::state::{COUNTER_MAX, State, Topic, pairs, valid_topic_name};
 use super::stored::{self, StoredError};
 use super::subscriptions::Subscription;
 use super::view::QueueView;
-use crate::constants::{PARTITIONS_MAX, TOPIC_PARTITIONS_MAX};
-use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, SubscriptionUid, TopicUid};
+use crate::constants::{PARTITIONS_MAX, REPLICAS_MAX, TOPIC_PARTITIONS_MAX};
+use crate::ids::{GroupId, LogIndex, PartitionUid, SubscriptionUid, TopicUid};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The version that is written and read.
-const VERSION: u16 = 4;
-
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-struct NodeV1 {
-    node: u32,
-    shards: u16,
-    groups_per_shard: u16,
-}
+/// The version that is written.
+const VERSION: u16 = 5;
+/// The versions that are read.
+const VERSIONS: [u16; 2] = [VERSION, 4];
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 struct TopicV1 {
@@ -32,6 +28,17 @@ struct TopicV1 {
     uid: u64,
     created_us: i64,
     settings: Vec<(String, String)>,
+    /// (uid, group), by number.
+    partitions: Vec<(u64, u32)>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct TopicV2 {
+    name: String,
+    uid: u64,
+    created_us: i64,
+    settings: Vec<(String, String)>,
+    replicas: u8,
     /// (uid, group), by number.
     partitions: Vec<(u64, u32)>,
 }
@@ -71,15 +78,56 @@ struct StateV4 {
     queues: Vec<QueueV1>,
 }
 
+/// Version 5 of the snapshot: groups have replicas, nodes and topics tell more about themselves.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct StateV5 {
+    applied: u64,
+    epoch: u64,
+    next_topic_uid: u64,
+    next_partition_uid: u64,
+    next_producer_id: u64,
+    cluster: ClusterV1,
+    topics: Vec<TopicV2>,
+    next_subscription_uid: u64,
+    consumer_groups: Vec<ConsumerGroupV1>,
+    queues: Vec<QueueV1>,
+}
+
+impl StateV5 {
+    /// Until version 4 groups followed from the nodes that had registered, and each had one replica.
+    fn of_v4(old: StateV4) -> Result<StateV5, StoredError> {
+        let topic = |t: TopicV1| TopicV2 {
+            name: t.name,
+            uid: t.uid,
+            created_us: t.created_us,
+            settings: t.settings,
+            replicas: 1,
+            partitions: t.partitions,
+        };
+        Ok(StateV5 {
+            applied: old.applied,
+            epoch: old.epoch,
+            next_topic_uid: old.next_topic_uid,
+            next_partition_uid: old.next_partition_uid,
+            next_producer_id: old.next_producer_id,
+            cluster: ClusterV1::of_v4(&old.nodes)?,
+            topics: old.topics.into_iter().map(topic).collect(),
+            next_subscription_uid: old.next_subscription_uid,
+            consumer_groups: old.consumer_groups,
+            queues: old.queues,
+        })
+    }
+}
+
 impl State {
     /// The snapshot's bytes, for checkpoints and (later) far replicas.
     pub fn snapshot(&self) -> Vec<u8> {
-        let nodes = self.nodes.iter().map(|(node, shards, groups)| NodeV1 { node: node.0, shards: *shards, groups_per_shard: *groups });
-        let topics = self.topics.iter().map(|(name, topic)| TopicV1 {
+        let topics = self.topics.iter().map(|(name, topic)| TopicV2 {
             name: name.clone(),
             uid: topic.uid.0,
             created_us: topic.created_us,
             settings: owned(topic.settings.explicit()),
+            replicas: topic.replicas,
             partitions: topic.partitions.iter().map(|(uid, group)| (uid.0, group.0)).collect(),
         });
         let consumer_groups = self.subscriptions.iter().map(|(name, of)| ConsumerGroupV1 {
@@ -97,13 +145,13 @@ impl State {
             partitions_at_creation: queue.partitions_at_creation,
             settings: owned(queue.settings.explicit()),
         });
-        let state = StateV4 {
+        let state = StateV5 {
             applied: self.applied.0,
             epoch: self.epoch,
             next_topic_uid: self.next_topic_uid,
             next_partition_uid: self.next_partition_uid,
             next_producer_id: self.next_producer_id,
-            nodes: nodes.collect(),
+            cluster: ClusterV1::of(&self.nodes, &self.groups),
             topics: topics.collect(),
             next_subscription_uid: self.subscriptions.next_uid,
             consumer_groups: consumer_groups.collect(),
@@ -115,21 +163,18 @@ impl State {
 
     /// Reads a snapshot; one that says what no state can be is refused.
     pub fn restore(bytes: &[u8]) -> Result<State, StoredError> {
-        let archive = stored::open(bytes, stored::SNAPSHOT_SCHEMA, VERSION)?;
-        let stored = rkyv::from_bytes::<StateV4, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?;
+        let (version, archive) = stored::open_any(bytes, stored::SNAPSHOT_SCHEMA, &VERSIONS)?;
+        let stored = match version {
+            VERSION => rkyv::from_bytes::<StateV5, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?,
+            _ => StateV5::of_v4(rkyv::from_bytes::<StateV4, rkyv::rancor::Error>(&archive).map_err(StoredError::archive)?)?,
+        };
         let next = [stored.next_topic_uid, stored.next_partition_uid, stored.next_producer_id, stored.next_subscription_uid];
         let counters = [&[stored.applied, stored.epoch], next.as_slice()].concat();
         if counters.iter().any(|counter| *counter > COUNTER_MAX) || stored.next_producer_id == 0 {
             return wrong(format!("counters {counters:?}"));
         }
         let mut state = State::new();
-        for node in &stored.nodes {
-            check_node(node.node, node.shards, node.groups_per_shard).map_err(StoredError::archive)?;
-            if state.has_node(NodeId(node.node)) {
-                return wrong(format!("node {} twice", node.node));
-            }
-            state.register(NodeId(node.node), node.shards, node.groups_per_shard);
-        }
+        (state.nodes, state.groups) = stored.cluster.restore(stored.applied)?;
         restore_topics(&mut state, stored.topics, stored.next_topic_uid, stored.next_partition_uid)?;
         state.subscriptions.next_uid = stored.next_subscription_uid;
         restore_groups(&mut state, stored.consumer_groups)?;
@@ -144,26 +189,27 @@ impl State {
 }
 
 /// Nothing that a state can be.
-fn wrong<T>(what: String) -> Result<T, StoredError> {
+pub(super) fn wrong<T>(what: String) -> Result<T, StoredError> {
     Err(StoredError::Archive(what))
 }
 
-fn restore_topics(state: &mut State, stored: Vec<TopicV1>, next_topic_uid: u64, next_partition_uid: u64) -> Result<(), StoredError> {
+fn restore_topics(state: &mut State, stored: Vec<TopicV2>, next_topic_uid: u64, next_partition_uid: u64) -> Result<(), StoredError> {
     let (mut topic_uids, mut uids) = (BTreeSet::new(), BTreeSet::new());
     for topic in stored {
         let count = topic.partitions.len() as u64;
         let is_new = topic_uids.insert(topic.uid) && topic.partitions.iter().all(|(uid, _)| *uid < next_partition_uid && uids.insert(*uid));
-        if !valid_topic_name(&topic.name) || topic.uid >= next_topic_uid || count > TOPIC_PARTITIONS_MAX || !is_new {
+        let is_right = valid_topic_name(&topic.name) && (1..=REPLICAS_MAX).contains(&topic.replicas);
+        if !is_right || topic.uid >= next_topic_uid || count > TOPIC_PARTITIONS_MAX || !is_new {
             return wrong(format!("topic {:?} with uid {} and {count} partitions", topic.name, topic.uid));
         }
         let partitions: Vec<_> = topic.partitions.iter().map(|(uid, group)| (PartitionUid(*uid), GroupId(*group))).collect();
         for (_, group) in &partitions {
-            let place = state.groups.get_mut(group).ok_or_else(|| StoredError::Archive(format!("unknown group {group}")))?;
-            place.partitions += 1;
+            let found = state.groups.data.get_mut(group).ok_or_else(|| StoredError::Archive(format!("unknown group {group}")))?;
+            found.partitions += 1;
         }
         state.partition_count += count;
         let settings = TopicSettings::parse(pairs(&topic.settings)).map_err(StoredError::archive)?;
-        let restored = Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, partitions };
+        let restored = Topic { uid: TopicUid(topic.uid), created_us: topic.created_us, settings, replicas: topic.replicas, partitions };
         if state.partition_count > PARTITIONS_MAX || state.topics.insert(topic.name, restored).is_some() {
             return wrong(format!("more than {PARTITIONS_MAX} partitions, or two topics of one name"));
         }
@@ -173,7 +219,7 @@ fn restore_topics(state: &mut State, stored: Vec<TopicV1>, next_topic_uid: u64, 
 
 fn restore_groups(state: &mut State, stored: Vec<ConsumerGroupV1>) -> Result<(), StoredError> {
     for group in stored {
-        let is_right = valid_topic_name(&group.name) && state.groups.contains_key(&GroupId(group.home));
+        let is_right = valid_topic_name(&group.name) && state.groups.data.contains_key(&GroupId(group.home));
         let (name, uid) = (group.name.clone(), group.uid);
         let found = Subscription { uid: SubscriptionUid(uid), home: GroupId(group.home), created_us: group.created_us };
         if !is_right || !state.subscriptions.restore(group.name, found) {

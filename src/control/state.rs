@@ -3,102 +3,30 @@
 //! Invariants: `applied` is the index of the last command taken in (a replay skips what it covers); partitions of a topic are
 //! numbered without holes; every partition's group is one of the registered ones; a queue's topic exists.
 //!
-//! Not here: snapshots (`snapshot.rs`), consumer groups (`subscriptions.rs`), queues (`queues.rs`).
+//! Not here: snapshots (`snapshot.rs`), nodes, groups and moves (`cluster.rs`), consumer groups (`subscriptions.rs`), queues (`queues.rs`).
 
+use super::cluster_error::ClusterError;
 use super::command::Command;
+use super::error::ControlError;
+use super::groups::{Groups, Place};
+use super::nodes::Nodes;
+use super::placement::Spread;
 use super::queue_settings::QueueSettings;
 use super::queues::{Queues, named_dead_letter};
-use super::settings::{CO_LOCATE, SettingError, TopicSettings};
+use super::settings::{CO_LOCATE, TopicSettings};
 use super::subscriptions::Subscriptions;
 use super::view::{GroupView, PartitionView, QueueView, TopicView, View};
-use crate::constants::{
-    GROUPS_PER_SHARD_MAX, PARTITIONS_MAX, PRODUCER_LEASE_IDS, SHARDS_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX,
-};
-use crate::ids::{GroupId, LogIndex, NodeId, PartitionUid, ShardId, SubscriptionUid, TopicUid};
+use super::view_cluster::ClusterView;
+use crate::constants::{PARTITIONS_MAX, PRODUCER_LEASE_IDS, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX};
+use crate::ids::{GroupId, LogIndex, MoveId, NodeId, PartitionUid, SubscriptionUid, TopicUid};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Why a command was refused. Nothing has changed then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControlError {
-    /// No topic of this name.
-    UnknownTopic(String),
-    /// There is one already.
-    TopicExists(String),
-    /// Not a name.
-    InvalidName(String),
-    /// No consumer group of this name (and identity).
-    UnknownGroup(String),
-    /// There is one already.
-    GroupExists(String),
-    /// Not a name of a consumer group.
-    InvalidGroupName(String),
-    /// No queue of this name.
-    UnknownQueue(String),
-    /// There is one already.
-    QueueExists(String),
-    /// Not a name of a queue.
-    InvalidQueueName(String),
-    /// Dead messages would come back to where they came from.
-    DeadLetterCircle {
-        /// The queue's topic.
-        topic: String,
-        /// Where its dead messages would go.
-        dead_letter: String,
-    },
-    /// A setting.
-    Setting(SettingError),
-    /// A number of partitions that cannot be.
-    Partitions(String),
-    /// A limit of the cluster.
-    Limit(String),
-    /// No node has registered yet.
-    NoNodes,
-}
-
-impl fmt::Display for ControlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ControlError::UnknownTopic(name) => write!(f, "topic {name:?} does not exist"),
-            ControlError::TopicExists(name) => write!(f, "topic {name:?} exists already"),
-            ControlError::InvalidName(name) => write!(
-                f,
-                "{name:?} is not a topic name: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
-            ),
-            ControlError::UnknownGroup(name) => write!(f, "consumer group {name:?} does not exist"),
-            ControlError::GroupExists(name) => write!(f, "consumer group {name:?} exists already"),
-            ControlError::InvalidGroupName(name) => write!(
-                f,
-                "{name:?} is not a name of a consumer group: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
-            ),
-            ControlError::UnknownQueue(name) => write!(f, "queue {name:?} does not exist"),
-            ControlError::QueueExists(name) => write!(f, "queue {name:?} exists already"),
-            ControlError::InvalidQueueName(name) => write!(
-                f,
-                "{name:?} is not a name of a queue: 1 to {TOPIC_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-', not only dots"
-            ),
-            ControlError::DeadLetterCircle { topic, dead_letter } if topic == dead_letter => {
-                write!(f, "topic {topic:?} cannot be its own dead-letter topic: choose another")
-            }
-            ControlError::DeadLetterCircle { topic, dead_letter } => write!(
-                f,
-                "dead messages of {dead_letter:?} lead back to {topic:?}, by the queues' dead-letter topics: choose another dead-letter topic"
-            ),
-            ControlError::Setting(cause) => cause.fmt(f),
-            ControlError::Partitions(what) | ControlError::Limit(what) => f.write_str(what),
-            ControlError::NoNodes => f.write_str("the cluster has no registered node yet: try again"),
-        }
-    }
-}
-
-impl std::error::Error for ControlError {}
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// A node is known (or was already).
+    /// A node is known (or was already), or has changed.
     Node,
     /// A topic was created, with this uid and number of partitions.
     Created(TopicUid, u32),
@@ -118,6 +46,12 @@ pub enum Applied {
     QueueAltered,
     /// A queue was deleted.
     QueueDeleted,
+    /// So many groups were created; 0 where all were there.
+    Groups(u32),
+    /// A move was planned.
+    Planned(MoveId),
+    /// A move, a factor, a level or a recovery was taken in.
+    Cluster,
 }
 
 /// Whether `name` may name a topic.
@@ -131,15 +65,9 @@ pub(super) struct Topic {
     pub(super) uid: TopicUid,
     pub(super) created_us: i64,
     pub(super) settings: TopicSettings,
+    /// Replicas that it is to have; its groups have as many at least.
+    pub(super) replicas: u8,
     pub(super) partitions: Vec<(PartitionUid, GroupId)>,
-}
-
-/// Where a data group lives.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GroupPlace {
-    pub(super) node: NodeId,
-    pub(super) shard: ShardId,
-    pub(super) partitions: u64,
 }
 
 /// The metadata of the cluster.
@@ -150,9 +78,8 @@ pub struct State {
     pub(super) next_topic_uid: u64,
     pub(super) next_partition_uid: u64,
     pub(super) next_producer_id: u64,
-    /// In the order in which they registered, for that gives their groups numbers: (node, shards, groups per shard).
-    pub(super) nodes: Vec<(NodeId, u16, u16)>,
-    pub(super) groups: BTreeMap<GroupId, GroupPlace>,
+    pub(super) nodes: Nodes,
+    pub(super) groups: Groups,
     pub(super) topics: BTreeMap<String, Topic>,
     pub(super) partition_count: u64,
     pub(super) subscriptions: Subscriptions,
@@ -195,9 +122,9 @@ impl State {
         !self.nodes.is_empty()
     }
 
-    /// Whether this node is registered.
+    /// Whether a node has registered and was not removed.
     pub fn has_node(&self, node: NodeId) -> bool {
-        self.nodes.iter().any(|(known, ..)| *known == node)
+        self.nodes.get(node).is_ok()
     }
 
     /// Takes in the commands of the entry at `index`, in order, and answers each. An entry at or below `applied` was taken in
@@ -218,21 +145,12 @@ impl State {
     /// Says whether a command would be refused, without changing anything.
     pub fn check(&self, command: &Command) -> Result<(), ControlError> {
         match command {
-            Command::RegisterNode { node, shards, groups_per_shard } => check_node(*node, *shards, *groups_per_shard),
-            Command::CreateTopic { name, partitions, settings, .. } => {
-                if !valid_topic_name(name) {
-                    return Err(ControlError::InvalidName(name.clone()));
-                }
-                if self.topics.contains_key(name) {
-                    return Err(ControlError::TopicExists(name.clone()));
-                }
-                let parsed = TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
-                self.check_beside(&parsed)?;
-                self.check_topic_count()?;
-                if self.groups.is_empty() {
-                    return Err(ControlError::NoNodes);
-                }
-                self.check_partitions(0, *partitions)
+            Command::RegisterNode { node, shards, groups_per_shard } => {
+                Ok(self.check_register(NodeId(*node), *shards, *groups_per_shard)?)
+            }
+            Command::CreateTopic { name, partitions, settings, .. } => self.check_create(name, *partitions, settings, None),
+            Command::CreateReplicatedTopic { name, partitions, settings, replicas, .. } => {
+                self.check_create(name, *partitions, settings, Some(*replicas))
             }
             Command::AlterTopic { name, partitions, settings } => {
                 let topic = self.topic(name)?;
@@ -247,7 +165,15 @@ impl State {
                         "topic {name:?} has {have} partitions: their number can grow but not shrink to {partitions}"
                     )));
                 }
-                if *partitions == 0 { Ok(()) } else { self.check_partitions(have, *partitions) }
+                if *partitions <= have {
+                    return Ok(());
+                }
+                match self.beside(&changed) {
+                    Some(other) if other.replicas < topic.replicas => return Err(beside_another(name, &changed, other, topic.replicas)),
+                    Some(_) => {}
+                    None => self.check_open(topic.replicas)?,
+                }
+                self.check_partitions(have, *partitions)
             }
             Command::DeleteTopic { name } => self.topic(name).map(|_| ()),
             Command::ReserveProducerIds { count, from } if (1..=PRODUCER_LEASE_IDS).contains(count) && *from < COUNTER_MAX / 2 => Ok(()),
@@ -255,8 +181,10 @@ impl State {
                 "1 to {PRODUCER_LEASE_IDS} ids for producers are reserved at once, not {count} from {from}"
             ))),
             Command::CreateGroup { name, .. } if !valid_topic_name(name) => Err(ControlError::InvalidGroupName(name.clone())),
-            Command::CreateGroup { .. } if self.groups.is_empty() => Err(ControlError::NoNodes),
-            Command::CreateGroup { name, .. } => self.subscriptions.check_new(name),
+            Command::CreateGroup { name, .. } => {
+                self.subscriptions.check_new(name)?;
+                self.check_open(self.nodes.default_replicas())
+            }
             Command::DeleteGroup { name, uid } => self.subscriptions.check_known(name, *uid),
             Command::CreateQueue { name, .. } if !valid_topic_name(name) => Err(ControlError::InvalidQueueName(name.clone())),
             Command::CreateQueue { name, topic, settings, .. } => {
@@ -271,6 +199,38 @@ impl State {
                 self.check_dead_letter(&queue.topic_name, settings)
             }
             Command::DeleteQueue { name } => self.queues.find(name).map(|_| ()),
+            Command::Cluster(command) => self.check_cluster(command),
+        }
+    }
+
+    fn check_create(&self, name: &str, partitions: u32, settings: &[(String, String)], replicas: Option<u8>) -> Result<(), ControlError> {
+        if !valid_topic_name(name) {
+            return Err(ControlError::InvalidName(name.to_owned()));
+        }
+        if self.topics.contains_key(name) {
+            return Err(ControlError::TopicExists(name.to_owned()));
+        }
+        let parsed = TopicSettings::parse(pairs(settings)).map_err(ControlError::Setting)?;
+        self.check_beside(&parsed)?;
+        self.check_topic_count()?;
+        match (self.beside(&parsed), replicas) {
+            // Beside another topic there is no choice.
+            (Some(other), Some(replicas)) if other.replicas != replicas => return Err(beside_another(name, &parsed, other, replicas)),
+            (Some(_), _) => {}
+            (None, replicas) => self.check_open(replicas.unwrap_or(self.nodes.default_replicas()))?,
+        }
+        self.check_partitions(0, partitions)
+    }
+
+    /// Whether new partitions can be given to groups of this factor.
+    fn check_open(&self, replicas: u8) -> Result<(), ControlError> {
+        if self.nodes.is_empty() {
+            return Err(ControlError::NoNodes);
+        }
+        self.check_factor("a topic", replicas, self.nodes.staying())?;
+        match self.groups.open_to(&self.nodes, replicas).next() {
+            Some(_) => Ok(()),
+            None => Err(ClusterError::NoGroups(replicas).into()),
         }
     }
 
@@ -282,6 +242,7 @@ impl State {
             return Ok(());
         }
         self.check_topic_count()?;
+        self.check_open(self.nodes.default_replicas())?;
         self.check_partitions(0, DEAD_LETTER_PARTITIONS)
     }
 
@@ -315,14 +276,19 @@ impl State {
             }
             Command::CreateTopic { name, partitions, settings, created_us } => {
                 let settings = TopicSettings::parse(pairs(settings)).expect("checked above");
-                Ok(Applied::Created(self.create_topic(name, *partitions, settings, *created_us), *partitions))
+                Ok(Applied::Created(self.create_topic(name, *partitions, settings, *created_us, None), *partitions))
+            }
+            Command::CreateReplicatedTopic { name, partitions, settings, created_us, replicas } => {
+                let settings = TopicSettings::parse(pairs(settings)).expect("checked above");
+                Ok(Applied::Created(self.create_topic(name, *partitions, settings, *created_us, Some(*replicas)), *partitions))
             }
             Command::AlterTopic { name, partitions, settings } => {
                 let have = self.topics[name].partitions.len() as u32;
                 let topic = self.topics.get_mut(name).expect("checked above");
                 topic.settings.change(pairs(settings)).expect("checked above");
                 let beside = topic.settings.word(CO_LOCATE).to_owned();
-                let added = self.place_beside(&beside, have, partitions.saturating_sub(have));
+                let replicas = topic.replicas;
+                let added = self.place_beside(&beside, have, partitions.saturating_sub(have), replicas);
                 let topic = self.topics.get_mut(name).expect("checked above");
                 topic.partitions.extend(added);
                 Ok(Applied::Altered)
@@ -330,9 +296,10 @@ impl State {
             Command::DeleteTopic { name } => {
                 let topic = self.topics.remove(name).expect("checked above");
                 for (_, group) in &topic.partitions {
-                    self.groups.get_mut(group).expect("partitions are in known groups").partitions -= 1;
+                    self.groups.known_mut(*group).partitions -= 1;
                 }
                 self.partition_count -= topic.partitions.len() as u64;
+                self.groups.forget_lost(&self.nodes, &self.subscriptions.homes());
                 self.queues.remove_of_topic(topic.uid);
                 Ok(Applied::Deleted)
             }
@@ -347,6 +314,7 @@ impl State {
             }
             Command::DeleteGroup { name, .. } => {
                 self.subscriptions.delete(name);
+                self.groups.forget_lost(&self.nodes, &self.subscriptions.homes());
                 Ok(Applied::GroupDeleted)
             }
             Command::CreateQueue { name, topic, start, settings, created_us } => {
@@ -376,14 +344,17 @@ impl State {
                 self.queues.remove(name);
                 Ok(Applied::QueueDeleted)
             }
+            Command::Cluster(command) => Ok(self.change_cluster(command)),
         }
     }
 
-    fn create_topic(&mut self, name: &str, partitions: u32, settings: TopicSettings, created_us: i64) -> TopicUid {
+    fn create_topic(&mut self, name: &str, partitions: u32, settings: TopicSettings, created_us: i64, replicas: Option<u8>) -> TopicUid {
         let uid = TopicUid(self.next_topic_uid);
         self.next_topic_uid += 1;
-        let partitions = self.place_beside(settings.word(CO_LOCATE), 0, partitions);
-        self.topics.insert(name.to_owned(), Topic { uid, created_us, settings, partitions });
+        let beside = self.beside(&settings).map(|topic| topic.replicas);
+        let replicas = beside.or(replicas).unwrap_or(self.nodes.default_replicas());
+        let partitions = self.place_beside(settings.word(CO_LOCATE), 0, partitions, replicas);
+        self.topics.insert(name.to_owned(), Topic { uid, created_us, settings, replicas, partitions });
         uid
     }
 
@@ -392,35 +363,21 @@ impl State {
         if let Some(name) = named_dead_letter(settings)
             && !self.topics.contains_key(name)
         {
-            self.create_topic(name, DEAD_LETTER_PARTITIONS, TopicSettings::default(), created_us);
+            self.create_topic(name, DEAD_LETTER_PARTITIONS, TopicSettings::default(), created_us, None);
         }
     }
 
     /// The replica group with the fewest consumer groups at home; among equals first over the shards, then over a shard's groups.
     fn place_home(&self) -> GroupId {
         let homes = self.subscriptions.homes();
-        let of_group = |group: &GroupId| homes.get(group).copied().unwrap_or(0);
-        let mut of_shard: BTreeMap<(NodeId, ShardId), u64> = BTreeMap::new();
-        for (group, place) in &self.groups {
-            *of_shard.entry((place.node, place.shard)).or_default() += of_group(group);
+        let of_group = |group: GroupId| homes.get(&group).copied().unwrap_or(0);
+        let mut of_shard: BTreeMap<Place, u64> = BTreeMap::new();
+        for (group, found) in &self.groups.data {
+            *of_shard.entry(found.home).or_default() += of_group(*group);
         }
-        let load = |(group, place): &(&GroupId, &GroupPlace)| (of_shard[&(place.node, place.shard)], of_group(group), **group);
-        *self.groups.iter().min_by_key(load).expect("a node is registered").0
-    }
-
-    pub(super) fn register(&mut self, node: NodeId, shards: u16, groups_per_shard: u16) {
-        // What it has is fixed at its first start, and so is what was registered then.
-        if self.has_node(node) {
-            return;
-        }
-        self.nodes.push((node, shards, groups_per_shard));
-        let mut next = self.groups.keys().next_back().map_or(1, |g| g.0 + 1);
-        for shard in 0..shards {
-            for _ in 0..groups_per_shard {
-                self.groups.insert(GroupId(next), GroupPlace { node, shard: ShardId(shard), partitions: 0 });
-                next += 1;
-            }
-        }
+        let open = self.groups.open_to(&self.nodes, self.nodes.default_replicas());
+        let load = open.map(|(group, found)| (of_shard[&found.home], of_group(group), group));
+        load.min().expect("checked: a group is open").2
     }
 
     /// The topic beside which partitions are to be placed has to exist.
@@ -431,16 +388,21 @@ impl State {
         }
     }
 
+    /// The topic beside which partitions are placed.
+    fn beside(&self, settings: &TopicSettings) -> Option<&Topic> {
+        self.topics.get(settings.word(CO_LOCATE)).filter(|topic| !topic.partitions.is_empty())
+    }
+
     /// The same as `place`, but beside the partitions of a topic, if there is one of that name; `first` is the number of the first new one.
-    fn place_beside(&mut self, beside: &str, first: u32, count: u32) -> Vec<(PartitionUid, GroupId)> {
+    fn place_beside(&mut self, beside: &str, first: u32, count: u32, replicas: u8) -> Vec<(PartitionUid, GroupId)> {
         let groups: Vec<_> = self.topics.get(beside).map_or(Vec::new(), |topic| topic.partitions.iter().map(|(_, group)| *group).collect());
         if groups.is_empty() {
-            return self.place(count);
+            return self.place(count, replicas);
         }
         let mut placed = Vec::with_capacity(count as usize);
         for number in first..first + count {
             let group = groups[number as usize % groups.len()];
-            self.groups.get_mut(&group).expect("partitions are in known groups").partitions += 1;
+            self.groups.known_mut(group).partitions += 1;
             placed.push((PartitionUid(self.next_partition_uid), group));
             self.next_partition_uid += 1;
         }
@@ -448,21 +410,19 @@ impl State {
         placed
     }
 
-    /// Gives `count` new partitions a uid and the group with the fewest partitions; among equals first over the shards,
+    /// Gives `count` new partitions a uid and, of the groups with so many replicas, the one with the fewest partitions; among equals first over the shards,
     /// then over a shard's groups.
-    fn place(&mut self, count: u32) -> Vec<(PartitionUid, GroupId)> {
-        let mut per_shard: BTreeMap<(NodeId, ShardId), u64> = BTreeMap::new();
-        for place in self.groups.values() {
-            *per_shard.entry((place.node, place.shard)).or_default() += place.partitions;
+    fn place(&mut self, count: u32, replicas: u8) -> Vec<(PartitionUid, GroupId)> {
+        let mut per_shard: BTreeMap<Place, u64> = BTreeMap::new();
+        for group in self.groups.data.values() {
+            *per_shard.entry(group.home).or_default() += group.partitions;
         }
+        let open = self.groups.open_to(&self.nodes, replicas).map(|(id, group)| (id, group.home, group.partitions));
+        let mut spread = Spread::new(open, &per_shard);
         let mut placed = Vec::with_capacity(count as usize);
         for _ in 0..count {
-            let shard_load = |p: &GroupPlace| per_shard[&(p.node, p.shard)];
-            let (group, _) = self.groups.iter().min_by_key(|(id, p)| (shard_load(p), p.partitions, **id)).expect("a node is registered");
-            let group = *group;
-            let place = self.groups.get_mut(&group).expect("found above");
-            place.partitions += 1;
-            *per_shard.get_mut(&(place.node, place.shard)).expect("counted above") += 1;
+            let group = spread.next().expect("checked: a group is open");
+            self.groups.known_mut(group).partitions += 1;
             placed.push((PartitionUid(self.next_partition_uid), group));
             self.next_partition_uid += 1;
         }
@@ -472,9 +432,11 @@ impl State {
 
     /// The immutable copy that shards and clients work with.
     pub fn view(&self) -> Arc<View> {
+        let cluster = ClusterView::of(&self.nodes, &self.groups);
+        let leader = |group: GroupId| cluster.group(group).expect("partitions and consumer groups are in known groups").replicas[0];
         let topics = self.topics.iter().map(|(name, topic)| {
             let partitions = topic.partitions.iter().enumerate().map(|(number, (uid, group))| {
-                let place = self.groups[group];
+                let place = leader(*group);
                 PartitionView { number: number as u32, uid: *uid, group: *group, node: place.node, shard: place.shard }
             });
             TopicView {
@@ -482,14 +444,16 @@ impl State {
                 uid: topic.uid,
                 created_us: topic.created_us,
                 settings: topic.settings.clone(),
+                replicas: topic.replicas,
                 partitions: partitions.collect(),
             }
         });
         let groups = self.subscriptions.iter().map(|(name, of)| {
-            let place = self.groups[&of.home];
+            let place = leader(of.home);
             GroupView { name: name.clone(), uid: of.uid, created_us: of.created_us, home: of.home, node: place.node, shard: place.shard }
         });
-        let view = View::new(self.epoch, topics.collect(), groups.collect(), self.queues.iter().map(Arc::clone).collect());
+        let (topics, groups, queues) = (topics.collect(), groups.collect(), self.queues.iter().map(Arc::clone).collect());
+        let view = View::new(self.epoch, topics, groups, queues, cluster);
         Arc::new(view.with_uids_end(self.next_partition_uid))
     }
 }
@@ -497,19 +461,17 @@ impl State {
 /// Partitions of a dead-letter topic that a queue creates: dead messages are few, and one partition keeps their order.
 const DEAD_LETTER_PARTITIONS: u32 = 1;
 
+/// Topic `name` is to be beside a topic with another number of replicas than it wants.
+fn beside_another(name: &str, settings: &TopicSettings, other: &Topic, replicas: u8) -> ControlError {
+    ControlError::Partitions(format!(
+        "topic {name:?} is to be beside {:?}, which has {} replicas: it has as many then, not {replicas}",
+        settings.word(CO_LOCATE),
+        other.replicas
+    ))
+}
+
 /// Highest that a counter of a snapshot may be: half of what it has room for, so that what is added to it stays a number.
 pub(super) const COUNTER_MAX: u64 = u64::MAX / 2;
-
-/// What a node may say it has: the limits of the settings, since every group costs memory on each replica.
-pub(super) fn check_node(node: u32, shards: u16, groups_per_shard: u16) -> Result<(), ControlError> {
-    let fits = |count: u16, max: u64| (1..=max).contains(&u64::from(count));
-    if fits(shards, SHARDS_MAX) && fits(groups_per_shard, GROUPS_PER_SHARD_MAX) {
-        return Ok(());
-    }
-    Err(ControlError::Limit(format!(
-        "node {node} says it has {shards} shards with {groups_per_shard} groups each: 1 to {SHARDS_MAX} with 1 to {GROUPS_PER_SHARD_MAX} can be"
-    )))
-}
 
 pub(super) fn pairs(list: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     list.iter().map(|(k, v)| (k.as_str(), v.as_str()))

@@ -41,6 +41,13 @@ pub(super) fn seal(schema: u16, version: u16, archive: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The archive of one of several versions that are read, the newest first; and which one it is.
+pub(super) fn open_any(bytes: &[u8], schema: u16, versions: &[u16]) -> Result<(u16, AlignedVec<16>), StoredError> {
+    let says = bytes.get(6..8).map(|two| u16::from_le_bytes([two[0], two[1]]));
+    let version = versions.iter().copied().find(|version| Some(*version) == says).unwrap_or(versions[0]);
+    Ok((version, open(bytes, schema, version)?))
+}
+
 /// The archive, aligned as rkyv wants it.
 pub(super) fn open(bytes: &[u8], schema: u16, version: u16) -> Result<AlignedVec<16>, StoredError> {
     let archive = envelope::open_image(bytes, schema, version).map_err(StoredError::Envelope)?;

@@ -4,7 +4,7 @@
 //!
 //! Not here: members, assignments and offsets, which live in the replica groups (subscription/).
 
-use super::state::ControlError;
+use super::error::ControlError;
 use crate::constants::GROUPS_MAX;
 use crate::ids::{GroupId, SubscriptionUid};
 use std::collections::BTreeMap;

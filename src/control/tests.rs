@@ -1,5 +1,8 @@
 //! The metadata state machine.
 
+mod cluster;
+mod golden;
+mod placement;
 mod queues;
 mod settings;
 
@@ -146,11 +149,15 @@ fn a_snapshot_keeps_the_order_in_which_nodes_registered_and_what_they_had_then()
     apply_one(&mut state, 2, register(1, 2, 1)).unwrap();
     // Again, with other numbers: its groups are those of the first time.
     apply_one(&mut state, 3, register(5, 4, 4)).unwrap();
-    apply_one(&mut state, 4, create("t", 4)).unwrap();
+    let one_replica = Command::CreateReplicatedTopic { name: "t".into(), partitions: 4, settings: vec![], created_us: 9, replicas: 1 };
+    apply_one(&mut state, 4, one_replica).unwrap();
     let restored = State::restore(&state.snapshot()).unwrap();
     assert_eq!(restored.view().topics(), state.view().topics());
     assert_eq!(restored.snapshot(), state.snapshot());
     for (shards, groups) in [(0, 1), (1, 0), (257, 1), (1, 32), (u16::MAX, u16::MAX)] {
-        assert!(matches!(state.check(&register(9, shards, groups)), Err(ControlError::Limit(_))), "{shards} shards, {groups} groups");
+        assert!(
+            matches!(state.check(&register(9, shards, groups)), Err(ControlError::Cluster(ClusterError::Limit(_)))),
+            "{shards} shards, {groups} groups"
+        );
     }
 }

@@ -1,8 +1,11 @@
 //! What shards and clients see of the metadata: an immutable copy, published by the one writer at each change.
+//!
+//! Not here: its part about nodes and replica groups (`view_cluster.rs`).
 
 use super::queue_settings::{DEAD_LETTER_TOPIC, QueueSettings};
 use super::queues::QueueStart;
 use super::settings::TopicSettings;
+use super::view_cluster::ClusterView;
 use crate::ids::{GroupId, NodeId, PartitionUid, ShardId, SubscriptionUid, TopicUid};
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ pub struct PartitionView {
     pub uid: PartitionUid,
     /// Its replica group.
     pub group: GroupId,
-    /// The node that leads the group.
+    /// The node that leads the group by preference.
     pub node: NodeId,
     /// The shard of that node.
     pub shard: ShardId,
@@ -32,6 +35,8 @@ pub struct TopicView {
     pub created_us: i64,
     /// Its settings.
     pub settings: TopicSettings,
+    /// Replicas that it is to have.
+    pub replicas: u8,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionView>,
 }
@@ -81,8 +86,8 @@ impl QueueView {
     }
 }
 
-/// All topics, consumer groups and queues at one moment.
-#[derive(Debug, Default)]
+/// All topics, consumer groups, queues, nodes and replica groups at one moment.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Rises with each change.
     pub epoch: u64,
@@ -97,6 +102,8 @@ pub struct View {
     by_uid: Vec<(PartitionUid, u32, u32)>,
     /// The first partition uid that is not given out yet.
     uids_end: u64,
+    /// Nodes and replica groups.
+    pub cluster: ClusterView,
 }
 
 impl View {
@@ -111,7 +118,7 @@ impl View {
     }
 
     /// `topics`, `groups` and `queues` are in order of their names (asserted).
-    pub fn new(epoch: u64, topics: Vec<TopicView>, groups: Vec<GroupView>, queues: Vec<Arc<QueueView>>) -> View {
+    pub fn new(epoch: u64, topics: Vec<TopicView>, groups: Vec<GroupView>, queues: Vec<Arc<QueueView>>, cluster: ClusterView) -> View {
         assert!(topics.windows(2).all(|w| w[0].name < w[1].name), "topics in order of names");
         assert!(groups.windows(2).all(|w| w[0].name < w[1].name), "groups in order of names");
         assert!(queues.windows(2).all(|w| w[0].name < w[1].name), "queues in order of names");
@@ -122,7 +129,7 @@ impl View {
         let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
         let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
         by_uid.sort_unstable();
-        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid, uids_end: 0 }
+        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid, uids_end: 0, cluster }
     }
 
     /// The consumer group of this name.
