@@ -2,7 +2,7 @@
 //! under an envelope that checks. And what a state machine makes of commands that it is given in any order.
 #![no_main]
 
-use tramline::control::{self, Command, QueueStart};
+use tramline::control::{self, ClusterCommand, Command, Endpoint, MoveStep, NodeSpec, NodeState, QueueStart};
 use tramline::ids::{LogIndex, MemberId, PartitionUid, SubscriptionUid};
 use tramline::log::HardState;
 use tramline::log::envelope;
@@ -153,7 +153,7 @@ fn queue_note(input: &mut Input<'_>) -> QueueNote {
 }
 
 fn sealed(schema: u16, payload: &[u8]) -> Vec<u8> {
-    let version = if schema == SNAPSHOT { 4 } else { 1 };
+    let version = if schema == SNAPSHOT { 5 } else { 1 };
     let mut bytes = envelope::seal(schema, version, payload).to_vec();
     bytes.extend_from_slice(payload);
     bytes
@@ -185,7 +185,15 @@ fn command(input: &mut Input<'_>) -> Command {
         };
         (0..input.below(3)).map(|_| pair(input)).collect()
     };
-    match input.byte() % 12 {
+    match input.byte() % 18 {
+        12 => Command::CreateReplicatedTopic {
+            name: name(input),
+            partitions: input.number(3) as u32,
+            settings: settings(input),
+            created_us: input.number(0) as i64,
+            replicas: input.below(7) as u8,
+        },
+        13..=17 => cluster_command(input).into(),
         8 | 9 => Command::CreateQueue {
             name: name(input),
             topic: name(input),
@@ -210,6 +218,59 @@ fn command(input: &mut Input<'_>) -> Command {
     }
 }
 
+/// About nodes, groups and moves: numbers are small, so that they meet.
+fn cluster_command(input: &mut Input<'_>) -> ClusterCommand {
+    let node = 1 + input.below(5) as u32;
+    let endpoint = |shards: u16| Endpoint { host: "node".into(), port: 1, shard_ports: vec![2; usize::from(shards)] };
+    let states = [
+        NodeState::Registered,
+        NodeState::Active,
+        NodeState::Draining,
+        NodeState::Drained,
+        NodeState::Leaving,
+        NodeState::Removed,
+    ];
+    let steps = [
+        MoveStep::Planned,
+        MoveStep::Prepared,
+        MoveStep::Learner,
+        MoveStep::CaughtUp,
+        MoveStep::Promoted,
+        MoveStep::HandedOver,
+        MoveStep::Dropped,
+        MoveStep::Forgotten,
+    ];
+    match input.byte() % 14 {
+        0 | 1 => ClusterCommand::AddNode(Box::new(NodeSpec {
+            node,
+            disk: u64::from(node) + input.below(2) as u64,
+            generation: input.below(2) as u32,
+            shards: 1 + (node % 2) as u16,
+            groups_per_shard: 2,
+            rack: ["", "a", "b", "not a rack"][input.below(4)].into(),
+            cluster: endpoint(1 + (node % 2) as u16),
+            client: endpoint(1 + (node % 2) as u16),
+            feature_min: 1,
+            feature_max: input.below(4) as u32,
+        })),
+        2 | 3 => ClusterCommand::SetNodeState { node, state: NodeState::Active },
+        4 => ClusterCommand::SetNodeState { node, state: states[input.below(6)] },
+        5 => ClusterCommand::ReplaceDisk { node, disk: 10 + input.below(20) as u64 },
+        6 => ClusterCommand::RemoveNode { node },
+        7 => ClusterCommand::CreateGroups { replicas: input.below(7) as u8 },
+        8 => ClusterCommand::PlanMove {
+            group: input.below(20) as u32,
+            add: input.flag().then_some(node),
+            drop: input.flag().then_some(1 + input.below(5) as u32),
+        },
+        9 => ClusterCommand::NoteMove { id: 1 + input.below(5) as u64, step: steps[input.below(8)], conf_index: input.number(0) },
+        10 => ClusterCommand::CancelMove { id: 1 + input.below(5) as u64 },
+        11 => ClusterCommand::SetReplicas { topic: format!("topic-{}", input.below(5)), replicas: input.below(7) as u8 },
+        12 => ClusterCommand::SetFeatureLevel { level: input.below(4) as u32 },
+        _ => ClusterCommand::UncleanRecover { group: input.below(20) as u32, survivors: vec![u64::from(node)] },
+    }
+}
+
 /// Commands one after the other: refused ones change nothing, and a restored snapshot is the same state.
 fn apply(mut input: Input<'_>) {
     let mut state = control::State::new();
@@ -228,6 +289,7 @@ fn apply(mut input: Input<'_>) {
         assert_eq!(state.apply(LogIndex(index), &[command]), None, "nothing is taken in twice");
     }
     state.view();
+    state.proposals();
     same_after_restore(&state);
 }
 
