@@ -26,6 +26,9 @@ rustc --version
 # For one test of a full disk; where it cannot be had, the test says aloud that it did not run.
 command -v mkfs.xfs >/dev/null || (need_commands mkfs.xfs:xfsprogs) || say "mkfs.xfs is missing: a full disk of XFS will not be tried"
 
+# For the tests of clusters, which need root; elsewhere they say aloud that they did not run.
+command -v nft >/dev/null || (need_commands nft:nftables) || say "nft is missing: faults of a cluster's network will not be tried"
+
 # For the test of the Python client of docs/; without it, the test says aloud that it did not run.
 command -v python3 >/dev/null || (need_commands python3:python3) || say "python3 is missing: the Python client will not be tried"
 
