@@ -6,12 +6,14 @@
 //! why and none depends on how fast the machine is.
 //!
 //! Not here: what any test expects. `node` runs the broker, `peer` speaks the protocol frame by frame, `tool` runs the
-//! command-line programs, `flights` makes the input table.
+//! command-line programs, `cluster` drives the scripts that run several nodes, `netns` stands in a namespace, `flights` makes the input table.
 #![allow(dead_code, unused_imports, reason = "each test binary uses another part of the harness")]
 
+pub mod cluster;
 pub mod flights;
 pub mod layout;
 pub mod mount;
+pub mod netns;
 pub mod node;
 pub mod peer;
 pub mod tool;

@@ -46,7 +46,7 @@ fn binaries() -> &'static Path {
 /// cargo itself builds only the root crate's binary for a test; `scripts/test.sh` did it before, and says so.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build(&["--package", "tramctl", "--package", "tramline-loadgen", "--bins"]));
+    BUILT.get_or_init(|| build(&["--package", "tramctl", "--package", "tramline-loadgen", "--package", "tramline-proxy", "--bins"]));
     built(binaries().join(name))
 }
 
