@@ -8,9 +8,10 @@
 use super::history::{Ends, History, value_of};
 use super::idempotent::Producer;
 use super::link::broken;
+use super::node::ShardAt;
 use super::streams::Stream;
 use super::totals::Event as Counted;
-use super::world::World;
+use super::world::{CLIENTS_NODE, World};
 use super::{Check, Dice, Params, UTC_START_US};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -249,7 +250,7 @@ impl Clients {
 
     fn connect(&mut self, world: &mut World, at: usize) {
         let shard = self.dice.below(u64::from(world.params.shards)) as usize;
-        let Some(conn) = world.connect(shard) else { return };
+        let Some(conn) = world.connect(ShardAt { node: CLIENTS_NODE, shard }) else { return };
         self.list[at].conn = Some(conn);
         self.by_conn.insert(conn, at);
         let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "sim", client_version: "", mechanism: "", auth: b"" };

@@ -14,6 +14,10 @@ impl Dice {
         dice.next();
         dice
     }
+    /// The stream of `seed` for one purpose of one node. The first node has the stream that it has in a run of one node.
+    pub fn of_node(seed: u64, purpose: &str, node: usize) -> Dice {
+        if node == 0 { Dice::stream(seed, purpose) } else { Dice::stream(seed, &format!("{purpose} {}", node + 1)) }
+    }
     /// The next 64 bits.
     #[allow(clippy::should_implement_trait)] // not an iterator: it never ends and borrows nothing
     pub fn next(&mut self) -> u64 {

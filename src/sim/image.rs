@@ -44,8 +44,8 @@ impl Image {
         };
         let mut run = Run::new(seed, params, Mutants::default(), false);
         run.until_done().unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-        run.end_process(true);
-        let node = &run.world.node;
+        run.end_process(0, true);
+        let node = &run.world.nodes[0];
         Image { files: node.disks[0].disk.files(), log: node.log_config(), settings: Arc::clone(&node.settings) }
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Not here: what is asked and what the answers mean.
 
-use super::world::World;
+use super::node::ShardAt;
+use super::world::{CLIENTS_NODE, World};
 use std::collections::BTreeMap;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::{self, FLAG_ERROR, Frame, Need, begin_request, finish_frame};
@@ -65,7 +66,7 @@ impl<P> Link<P> {
 
     /// Connects, and answers the connection; `None` while no process listens.
     pub(super) fn connect(&mut self, world: &mut World, shard: usize) -> Option<u64> {
-        let conn = world.connect(shard)?;
+        let conn = world.connect(ShardAt { node: CLIENTS_NODE, shard })?;
         (self.conn, self.said_hello) = (Some(conn), false);
         let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "sim", client_version: "", mechanism: "", auth: b"" };
         self.send_any(world, Kind::Hello, None, &[], |out| hello.encode(out));

@@ -191,7 +191,7 @@ impl Members {
     pub(super) fn see(&mut self, world: &World, clients: &Clients) {
         let decayed = clients.history.decayed;
         (self.groups.decayed, self.claims.decayed) = (decayed, decayed);
-        (self.groups.control_lost, self.groups.life) = (world.control_lost, world.life);
+        (self.groups.control_lost, self.groups.life) = (world.control_lost, world.life());
     }
 
     // --- what is done at a tick -------------------------------------------------------------------------------------------------
@@ -561,7 +561,7 @@ impl Members {
     /// Commits partitions, epochs and offsets.
     fn commit(&mut self, world: &mut World, at: usize, group: u64, commits: &[(u64, u64, u64)]) {
         let Some(conn) = self.list[at].link.conn().filter(|_| !commits.is_empty()) else { return };
-        let (now_us, life) = (world.now_us, world.life);
+        let (now_us, life) = (world.now_us, world.life());
         let mut entries = Vec::with_capacity(commits.len());
         for (uid, epoch, offset) in commits {
             let before = self.claims.before((group, *uid), *epoch);

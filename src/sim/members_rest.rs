@@ -139,9 +139,7 @@ impl Run {
         let again_us = self.world.now_us + LOOK_US;
         while self.advance(again_us)? {}
         self.world.now_us = again_us;
-        if self.world.has_failed_shard() {
-            self.end_process(false);
-        }
+        self.end_failed();
         Ok(())
     }
 

@@ -1,8 +1,8 @@
-//! The simulator: one node of the real core, its disks, its network and its clock in one thread, from one seed.
+//! The simulator: nodes of the real core, their disks, their network and their clocks in one thread, from one seed.
 //!
 //! Everything between the clients' frames and the disks' sectors is the code that is released: `log::recover`, `Shard::start`, `Shard::step`.
 //! What is made up is what the edge does: `disk.rs` (volatile until synced, torn at 512 bytes, faulty on demand), the events and their times
-//! (`world.rs`), clients (`clients.rs`) and what they may believe (`history.rs`). docs/SIMULATION.md has the fault model.
+//! (`world.rs`), networks (`net.rs`, `peers.rs`), clients (`clients.rs`) and what they may believe (`history.rs`). docs/SIMULATION.md has the fault model.
 //!
 //! Invariants: the same seed gives the same run, byte for byte: no clock, no thread, no map in random order takes part in a decision.
 //!
@@ -12,6 +12,7 @@
 mod agenda;
 mod claims;
 mod clients;
+mod clock;
 mod cycle;
 mod decay;
 mod dice;
@@ -30,6 +31,10 @@ mod mutants;
 mod net;
 mod node;
 mod params;
+mod pauses;
+mod peer_faults;
+mod peer_pipe;
+mod peers;
 mod process;
 mod queue_admin;
 mod queue_answers;
@@ -45,6 +50,7 @@ mod queue_truth;
 mod queue_work;
 mod reading;
 mod run;
+mod seat_core;
 mod start_disk;
 mod storage;
 mod streams;

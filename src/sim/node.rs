@@ -1,25 +1,37 @@
-//! The node under test: its shards over their disks, from start to end. What a process loses when it ends is `Seat`; what stays is the disk.
+//! A node: its shards over their disks, from start to end. What a process loses when it ends is `Seat`; what stays is the disk.
 //!
 //! Not here: time and order of events (`world.rs`).
 
+use super::clock::Clock;
 use super::disk::{SimDisk, Tear};
+use super::pauses::Pause;
+use super::seat_core::{Begin, Core, begin_shard};
 use super::{Dice, Params};
 use crate::api::NodeInfo;
-use crate::config::{self, DiskMarks, Machine, Settings, Sources};
-use crate::effects::{Effects, Token};
+use crate::config::{self, DiskLevel, DiskMarks, Machine, Settings, Sources};
+use crate::effects::{Effect, Effects, Token};
 use crate::ids::{ConnId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, RecoverError, RecoveryReport, recover};
 use crate::mutants::Mutants;
-use crate::shard::{Shard, ShardStart};
+use crate::shard::ShardStart;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// One shard of one node, both counted from 0; a node's id is one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShardAt {
+    pub(super) node: usize,
+    pub(super) shard: usize,
+}
+
 /// One running shard.
 pub(super) struct Seat {
-    pub(super) shard: Shard,
+    pub(super) core: Box<dyn Core>,
     pub(super) effects: Effects,
-    /// Frames that found no room, in order of arrival.
+    /// Frames of clients that found no room, in order of arrival.
     pub(super) blocked: VecDeque<(ConnId, Vec<u8>)>,
+    /// Connections of other nodes whose next frame found no room, in order of arrival. The frame stays in the connection.
+    pub(super) blocked_peers: VecDeque<u64>,
     pub(super) retry: bool,
     /// When the core wants to be woken, in its own monotonic time.
     pub(super) deadline_us: u64,
@@ -53,15 +65,54 @@ pub(super) struct StartReport {
     pub(super) lost: usize,
 }
 
+/// The file system of a node, as its housekeeping thread sees it.
+pub(super) struct Space {
+    /// Until when somebody else has all space that is left.
+    pub(super) full_until_us: u64,
+    /// The stage of the last look.
+    pub(super) level: DiskLevel,
+    /// When all shards served last.
+    pub(super) served_us: u64,
+    /// Segments that it holds, 0 for as many as there are.
+    pub(super) segments: u64,
+}
+
 pub(super) struct Node {
+    pub(super) id: NodeId,
     pub(super) seats: Vec<Seat>,
     pub(super) disks: Vec<Disk>,
     pub(super) settings: Arc<Settings>,
     log: LogConfig,
+    /// The address that the others and the clients know.
+    host: String,
+    /// Makes what sits on a seat.
+    pub(super) begin: Begin,
+    /// Counts processes.
+    pub(super) life: u64,
+    /// The machine has power: it answers for ports that nobody listens on.
+    pub(super) has_power: bool,
+    pub(super) pause: Pause,
+    pub(super) clock: Clock,
+    /// The last write of a dead process lands then: until then it holds the lock of the directory.
+    pub(super) lock_free_us: u64,
+    /// When the last message from one shard to another arrives.
+    pub(super) mesh_last_us: [[u64; 2]; 2],
+    /// The disk, and how processes end.
+    pub(super) disk_dice: Dice,
+    pub(super) start_dice: Dice,
+    /// Clients' connections to this node, and its mesh.
+    pub(super) net_dice: Dice,
+    /// How long it stays down, where there are others.
+    pub(super) down_dice: Dice,
+    pub(super) slow_until_us: u64,
+    pub(super) slow_factor: u64,
+    pub(super) space: Space,
 }
 
 impl Node {
-    pub(super) fn new(params: &Params, mutants: Mutants, dice: &mut Dice) -> Node {
+    pub(super) fn new(seed: u64, index: usize, params: &Params, mutants: Mutants) -> Node {
+        let mut dice = Dice::of_node(seed, "node", index);
+        let id = NodeId(index as u32 + 1);
         let machine = Machine { cpus: vec![0, 1], memory_bytes: 8 << 30, disk_of: |_| None };
         let shards = params.shards.to_string();
         let sorter_segments = params.sorter_segments.to_string();
@@ -81,7 +132,7 @@ impl Node {
         ];
         let sources = Sources { flags: flags.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(), ..Sources::default() };
         let settings = config::load(&sources, &machine).and_then(|all| all.settings(&machine)).expect("the simulator's settings are valid");
-        let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(1), log_uid_if_new: dice.next() };
+        let identity = LogIdentity { cluster_id: [7; 16], node: id, log_uid_if_new: dice.next() };
         let log = LogConfig {
             segment_bytes: params.segment_bytes,
             block_bytes_max: 16 << 10,
@@ -100,7 +151,30 @@ impl Node {
             disk
         };
         let disks = (0..params.shards).map(|_| Disk { disk: disk(), numbers: Vec::new() }).collect();
-        Node { seats: Vec::new(), disks, settings: Arc::new(settings), log }
+        // A run of one node is the same as before there were others.
+        let host = if params.nodes == 1 { "127.0.0.1".to_owned() } else { format!("10.0.0.{id}") };
+        Node {
+            id,
+            seats: Vec::new(),
+            disks,
+            settings: Arc::new(settings),
+            log,
+            host,
+            begin: begin_shard,
+            life: 0,
+            has_power: true,
+            pause: Pause::default(),
+            clock: clock(index, params, &mut dice),
+            lock_free_us: 0,
+            mesh_last_us: [[0; 2]; 2],
+            disk_dice: Dice::of_node(seed, "disk", index),
+            start_dice: Dice::of_node(seed, "starts", index),
+            net_dice: Dice::of_node(seed, "net", index),
+            down_dice: Dice::of_node(seed, "down", index),
+            slow_until_us: 0,
+            slow_factor: 1,
+            space: Space { full_until_us: 0, level: DiskLevel::Enough, served_us: 0, segments: params.disk_segments },
+        }
     }
 
     /// The stages of a disk that fills up, with the log's segments in place of the settings' ones.
@@ -119,7 +193,17 @@ impl Node {
     }
 
     pub(super) fn is_serving(&self) -> bool {
-        self.is_up() && self.seats.iter().all(|seat| seat.shard.is_serving())
+        self.is_up() && self.seats.iter().all(|seat| seat.core.is_serving())
+    }
+
+    /// A shard has stopped after an error of its disk.
+    pub(super) fn has_failed_shard(&self) -> bool {
+        self.seats.iter().any(|seat| seat.failed)
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        self.disks.iter().any(|disk| disk.disk.under_way.iter().any(|operation| matches!(operation, Effect::Write { .. })))
     }
 
     /// Starts the process. `interrupt` stops the machine after so many operations of the first shard's start, `fail` is the number of one that ends
@@ -127,7 +211,7 @@ impl Node {
     pub(super) fn start(&mut self, interrupt: Option<(u64, Tear, Dice)>, fail: Option<u64>) -> Started {
         assert!(self.seats.is_empty(), "one process at a time");
         let shard_ports = (0..self.log.shards).map(|shard| 7411 + shard).collect();
-        let info = NodeInfo { node: NodeId(1), cluster_id: [7; 16], host: "127.0.0.1".into(), port: 7410, shard_ports };
+        let info = NodeInfo { node: self.id, cluster_id: [7; 16], host: self.host.as_str().into(), port: 7410, shard_ports };
         let info = Arc::new(info);
         if let Some((ops, tear, dice)) = interrupt {
             self.disks[0].disk.stop_start_after(ops, tear, dice);
@@ -154,17 +238,18 @@ impl Node {
             reports.push(StartReport { recovery: recovered.report.clone(), damage: recovered.damage.len(), lost: recovered.lost.len() });
             let start = ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered, peers: Vec::new() };
             let mut effects = Effects::new();
-            let shard = match Shard::start(start, &mut effects) {
-                Ok(shard) => shard,
-                Err(error) => {
+            let core = match (self.begin)(start, &mut effects) {
+                Ok(core) => core,
+                Err(reason) => {
                     self.seats.clear();
-                    return Started::Refused(error.to_string());
+                    return Started::Refused(reason);
                 }
             };
             self.seats.push(Seat {
-                shard,
+                core,
                 effects,
                 blocked: VecDeque::new(),
+                blocked_peers: VecDeque::new(),
                 retry: false,
                 deadline_us: u64::MAX,
                 turn_planned: false,
@@ -176,8 +261,9 @@ impl Node {
     }
 
     /// The process ends at once: what is under way lands as `tear` says. With `power` what was not synced is lost too.
-    pub(super) fn end(&mut self, power: bool, tear: Tear, dice: &mut Dice) {
+    pub(super) fn end(&mut self, power: bool, tear: Tear) {
         self.seats.clear();
+        let dice = &mut self.disk_dice;
         for disk in &mut self.disks {
             disk.numbers.clear();
             disk.disk.start_went_through();
@@ -187,6 +273,16 @@ impl Node {
             }
         }
     }
+}
+
+/// The first node's clock is drawn with the parameters. The others have a drift of their own, and a wall clock that was not set with the first one's.
+fn clock(index: usize, params: &Params, dice: &mut Dice) -> Clock {
+    if index == 0 {
+        return Clock::new(params.drift_ppm, 0);
+    }
+    let (drift_ppm, wall_offset_us) = (dice.below(2001) as i64 - 1000, dice.below(200_000_000) as i64 - 100_000_000);
+    let is_even = params.is_calm || params.ruler.is_some();
+    Clock::new(if is_even { 0 } else { drift_ppm }, if params.clock_jumps { wall_offset_us } else { 0 })
 }
 
 impl Disk {

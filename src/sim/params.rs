@@ -1,4 +1,4 @@
-//! What a seed draws before it begins: shape of the node, load, and how often which fault happens.
+//! What a seed draws before it begins: shape of the nodes, load, and how often which fault happens.
 //!
 //! Not here: the draws during the run.
 
@@ -41,7 +41,9 @@ impl fmt::Display for Profile {
 pub struct Params {
     /// Nothing goes wrong: what is late then is late by itself.
     pub is_calm: bool,
-    /// Shards of the node, 1 or 2.
+    /// Nodes, 1 to 5.
+    pub nodes: usize,
+    /// Shards of each node, 1 or 2.
     pub shards: u16,
     /// Connected clients.
     pub clients: u64,
@@ -105,6 +107,26 @@ pub struct Params {
     pub clock_jumps: bool,
     /// Whether the file system exchanges two names at once.
     pub exchanges: bool,
+    /// Mean time between two pauses of a process: it does nothing for a while, then goes on.
+    pub pause_every_us: u64,
+    /// Mean time between two cuts of the network between nodes.
+    pub link_cut_every_us: u64,
+    /// Mean time between two power cuts of all nodes at once.
+    pub blackout_every_us: u64,
+    /// Constant times instead of drawn ones.
+    pub ruler: Option<Ruler>,
+}
+
+/// Times that are the same each time, so that the time an answer takes can be compared with a formula, to the microsecond. No size and no cycle of a
+/// shard's loop costs anything.
+#[derive(Clone, Debug)]
+pub struct Ruler {
+    /// What an operation of a node's disk takes, by node.
+    pub disk_us: Vec<u64>,
+    /// What a frame takes from one node to another: by the node it leaves, then by the one it reaches.
+    pub way_us: Vec<Vec<u64>>,
+    /// What a frame takes between a client and a node, each way.
+    pub client_way_us: u64,
 }
 
 /// What a log waits for by default: in most runs 0 instead, so that files are filled although the load never rests.
@@ -129,6 +151,7 @@ impl Params {
         let second = 1_000_000;
         let mut params = Params {
             is_calm: profile == Profile::Calm,
+            nodes: 1,
             shards: 1 + dice.below(2) as u16,
             clients: dice.within(2..9),
             streams: dice.within(1..4),
@@ -161,6 +184,10 @@ impl Params {
             clock_jumps: dice.chance(50),
             dir_error_in: dice.within(1000..10_000),
             exchanges: profile == Profile::Calm || !Dice::stream(seed, "exchanges").chance(10),
+            pause_every_us: 0,
+            link_cut_every_us: 0,
+            blackout_every_us: 0,
+            ruler: None,
         };
         let mut rates = [
             &mut params.crash_every_us,

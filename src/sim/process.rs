@@ -4,113 +4,132 @@
 //!
 //! Not here: when which fault comes (`run.rs`), what a start does (`node.rs`).
 
+use super::Dice;
 use super::disk::{TEARS, Tear};
-use super::node::Started;
+use super::node::{ShardAt, StartReport, Started};
 use super::totals::Event as Counted;
-use super::world::{Item, World};
-use super::{Dice, UTC_START_US};
+use super::world::{CLIENTS_NODE, Item, World};
 use crate::mutants::Mutant;
 
 /// How long after the death of its process a write may land (some 100 ms were seen; more gives a start that does not wait its chance).
 const LATE_US: u64 = 700_000;
+/// How much longer than usual a node may stay down while others run: several times what they wait for it.
+const DOWN_US_MAX: u64 = 10_000_000;
 
 impl World {
     /// Starts the node, maybe interrupted in the middle.
-    pub(super) fn start(&mut self) {
-        if self.now_us < self.lock_free_us && !self.mutants.has(Mutant::StartWithoutLock) {
+    pub(super) fn start(&mut self, index: usize) {
+        self.power_comes_back(index);
+        let node = &mut self.nodes[index];
+        if self.now_us < node.lock_free_us && !self.mutants.has(Mutant::StartWithoutLock) {
             // The lock is held until the last write of the process before has landed.
             self.totals.note(Counted::StartsWaited);
-            return self.plan(self.lock_free_us - self.now_us, Item::Start { life: self.life });
+            let (after, life) = (node.lock_free_us - self.now_us, node.life);
+            return self.plan(after, Item::Start { node: index, life });
         }
-        let dice = &mut self.disk_dice;
-        let interrupt = !self.quiet && self.life > 0 && self.params.crash_every_us > 0 && dice.chance(15);
+        let dice = &mut node.disk_dice;
+        let interrupt = !self.quiet && node.life > 0 && self.params.crash_every_us > 0 && dice.chance(15);
         let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
         let interrupt = interrupt.then(|| (dice.below(60), tear, Dice(dice.next())));
-        self.life_began_us = self.now_us;
-        self.utc_at_start_us = UTC_START_US + self.now_us as i64 + self.wall_offset_us;
-        let fails = interrupt.is_none() && !self.quiet && self.params.dir_error_in > 0 && self.start_dice.chance(20);
-        let fail = fails.then(|| self.start_dice.below(40));
-        match self.node.start(interrupt, fail) {
-            Started::Yes(reports) => {
-                self.totals.note(Counted::Starts);
-                for (shard, report) in reports.iter().enumerate() {
-                    let recovery = &report.recovery;
-                    self.say(|| format!("shard {shard} starts: {recovery:?}, {} damaged, {} lost", report.damage, report.lost));
-                    self.totals.add(Counted::TailsCut, u64::from(recovery.cut_from.is_some()));
-                    self.totals.add(Counted::FootersRebuilt, u64::from(recovery.footers_rebuilt));
-                    self.totals.add(Counted::DamageFound, report.damage as u64);
-                    self.totals.add(Counted::BlocksLost, report.lost as u64);
-                    self.control_lost |= shard == 0 && report.lost > 0;
-                    self.totals.add(Counted::StaleBlocks, u64::from(self.node.disks[shard].disk.has_reused_files()));
-                }
-                for shard in 0..self.node.seats.len() {
-                    self.carry(shard);
-                    self.end_of_turn(shard);
-                }
-                self.tell_space();
-            }
+        node.clock.on_start(self.now_us);
+        let fails = interrupt.is_none() && !self.quiet && self.params.dir_error_in > 0 && node.start_dice.chance(20);
+        let fail = fails.then(|| node.start_dice.below(40));
+        match node.start(interrupt, fail) {
+            Started::Yes(reports) => self.on_started(index, &reports),
             Started::Interrupted => {
                 self.totals.note(Counted::StartsInterrupted);
-                self.say(|| "a start is interrupted".to_owned());
-                let power = self.disk_dice.chance(self.params.power_percent);
-                self.end_process(power);
+                self.say_of(index, || "a start is interrupted".to_owned());
+                self.end_start(index);
             }
             Started::Failed(reason) => {
                 self.totals.note(Counted::StartsFailed);
-                self.say(|| format!("a start meets an error of the disk: {reason}"));
-                let power = self.disk_dice.chance(self.params.power_percent);
-                self.end_process(power);
+                self.say_of(index, || format!("a start meets an error of the disk: {reason}"));
+                self.end_start(index);
             }
             Started::Refused(reason) => {
-                self.say(|| format!("a start is refused: {reason}"));
+                self.say_of(index, || format!("a start is refused: {reason}"));
                 self.refused = Some(reason);
             }
         }
     }
 
-    /// The process ends, and another is started a while later. Answers the connections that are gone.
-    pub(super) fn end_process(&mut self, power: bool) -> Vec<u64> {
-        let dice = &mut self.disk_dice;
-        let tear = TEARS[dice.below(TEARS.len() as u64) as usize];
+    fn on_started(&mut self, node: usize, reports: &[StartReport]) {
+        self.totals.note(Counted::Starts);
+        for (shard, report) in reports.iter().enumerate() {
+            let recovery = &report.recovery;
+            self.say_of(node, || format!("shard {shard} starts: {recovery:?}, {} damaged, {} lost", report.damage, report.lost));
+            self.totals.add(Counted::TailsCut, u64::from(recovery.cut_from.is_some()));
+            self.totals.add(Counted::FootersRebuilt, u64::from(recovery.footers_rebuilt));
+            self.totals.add(Counted::DamageFound, report.damage as u64);
+            self.totals.add(Counted::BlocksLost, report.lost as u64);
+            self.control_lost |= shard == 0 && report.lost > 0;
+            self.totals.add(Counted::StaleBlocks, u64::from(self.nodes[node].disks[shard].disk.has_reused_files()));
+        }
+        for shard in 0..self.nodes[node].seats.len() {
+            let at = ShardAt { node, shard };
+            self.carry(at);
+            self.end_of_turn(at);
+        }
+        self.tell_space();
+    }
+
+    /// A start that did not come through ends as a process does.
+    fn end_start(&mut self, node: usize) {
+        let power = self.nodes[node].disk_dice.chance(self.params.power_percent);
+        let gone = self.end_process(node, power);
+        assert!(gone.is_empty(), "nobody connects to a node that is starting");
+    }
+
+    /// The process ends, and another is started a while later. Answers the clients' connections that are gone.
+    pub(super) fn end_process(&mut self, index: usize, power: bool) -> Vec<u64> {
+        let node = &mut self.nodes[index];
+        let tear = TEARS[node.disk_dice.below(TEARS.len() as u64) as usize];
         self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
-        self.refused_for_space = false;
-        self.clock_ends.push((self.now_us, self.utc_us()));
-        for seat in &mut self.node.seats {
-            self.totals.add(Counted::SortedSegments, seat.shard.metrics_mut().counters.sorter_segments);
-            self.totals.add(Counted::BatchesCut, seat.shard.metrics_mut().counters.retention_batches);
-            self.totals.add(Counted::DuplicatesFound, seat.shard.metrics_mut().counters.produce_duplicates);
-            self.totals.add(Counted::SortsInterrupted, u64::from(seat.shard.is_sorting()));
+        if index == CLIENTS_NODE {
+            self.refused_for_space = false;
         }
+        node.clock.on_end(self.now_us);
+        node.seats.iter_mut().for_each(|seat| seat.core.count(&mut self.totals));
+        self.peers_end(index, power);
         if !power {
-            self.put_off_writes(tear);
+            self.put_off_writes(index, tear);
         }
-        self.node.end(power, tear, &mut self.disk_dice);
-        self.say(|| format!("the process ends: power {power}, what is under way lands: {tear:?}"));
-        if self.params.clock_jumps && !self.quiet && self.disk_dice.chance(50) {
+        let node = &mut self.nodes[index];
+        node.pause.forget();
+        node.has_power = !power;
+        node.end(power, tear);
+        self.say_of(index, || format!("the process ends: power {power}, what is under way lands: {tear:?}"));
+        let several = self.nodes.len() > 1;
+        let node = &mut self.nodes[index];
+        if self.params.clock_jumps && !self.quiet && node.disk_dice.chance(50) {
             self.totals.note(Counted::ClockJumps);
-            self.wall_offset_us += self.disk_dice.below(200_000_000) as i64 - 100_000_000;
+            node.clock.jump(node.disk_dice.below(200_000_000) as i64 - 100_000_000);
         }
-        self.life += 1;
-        let pause = self.disk_dice.within(10_000..800_000);
-        self.plan(pause, Item::Start { life: self.life });
-        std::mem::take(&mut self.conns).into_keys().collect()
+        node.life += 1;
+        let mut down_us = node.disk_dice.within(10_000..800_000);
+        // The others go on without it, and are far ahead when it comes back.
+        if several && !self.quiet && node.down_dice.chance(20) {
+            down_us += node.down_dice.below(DOWN_US_MAX);
+        }
+        let life = node.life;
+        self.plan(down_us, Item::Start { node: index, life });
+        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.at.node == index).map(|(conn, _)| *conn).collect();
+        gone.iter().for_each(|conn| drop(self.conns.remove(conn)));
+        gone
     }
 
     /// What the kernel has of a dying process lands when it likes, some of it after the process is gone.
-    fn put_off_writes(&mut self, tear: Tear) {
-        for shard in 0..self.node.disks.len() {
-            let numbers = self.node.disks[shard].disk.put_off_some(self.next_number, tear, &mut self.disk_dice);
+    fn put_off_writes(&mut self, index: usize, tear: Tear) {
+        for shard in 0..self.nodes[index].disks.len() {
+            let node = &mut self.nodes[index];
+            let numbers = node.disks[shard].disk.put_off_some(self.next_number, tear, &mut node.disk_dice);
             self.next_number = numbers.end;
             for number in numbers {
-                let after = self.disk_dice.within(1000..LATE_US);
-                self.lock_free_us = self.lock_free_us.max(self.now_us + after);
-                self.plan(after, Item::Late { shard, number });
+                let node = &mut self.nodes[index];
+                let after = node.disk_dice.within(1000..LATE_US);
+                node.lock_free_us = node.lock_free_us.max(self.now_us + after);
+                self.plan(after, Item::Late { at: ShardAt { node: index, shard }, number });
             }
         }
-    }
-
-    /// A shard has stopped after an error, so the node ends and is started again, as an operator would.
-    pub(super) fn has_failed_shard(&self) -> bool {
-        self.node.seats.iter().any(|seat| seat.failed)
     }
 }

@@ -230,7 +230,7 @@ impl Workers {
                 got_us: now_us,
                 lease_us: u64::from(lease_ms) * 1000,
                 lease_us_max: u64::from(lease_ms_max) * 1000,
-                life: world.life,
+                life: world.life(),
                 ends: Vec::new(),
                 void_us: None,
             };

@@ -105,7 +105,7 @@ impl Workers {
             if acks.len() == count || acks.iter().any(|(of, ..)| *of == place) {
                 continue;
             }
-            let (sent_us, life) = (world.now_us, world.life);
+            let (sent_us, life) = (world.now_us, world.life());
             let ends = &mut self.truth.message_mut(place).token_mut(lease).expect("held").ends;
             ends.push(End { action: Action::Step(number), sent_us, life, answer: Answer::Open });
             acks.push((place, lease, ends.len() - 1));

@@ -459,7 +459,7 @@ impl Workers {
         queue: usize,
         list: Vec<(Place, u64, Option<Action>, SettleAction, u32)>,
     ) {
-        let (life, sent_us) = (world.life, world.now_us);
+        let (life, sent_us) = (world.life(), world.now_us);
         let rules: Vec<Rules> = self.truth.queues[queue].rules_since(sent_us).copied().collect();
         let mut entries = Vec::with_capacity(list.len());
         let mut wire = Vec::with_capacity(list.len());

@@ -8,7 +8,7 @@ use super::members::Members;
 use super::node::Disk;
 use super::queue_work::Workers;
 use super::totals::{Event as Counted, Totals};
-use super::world::{Item, Seen, World};
+use super::world::{CLIENTS_NODE, Item, Seen, World};
 use super::{Check, Dice, Params, Profile};
 use crate::mutants::Mutants;
 use std::collections::BTreeMap;
@@ -19,6 +19,9 @@ const SLOW: u8 = 2;
 const FULL: u8 = 3;
 const SPACE: u8 = 4;
 const DECAY: u8 = 5;
+const PAUSE: u8 = 6;
+const CUT_WAY: u8 = 7;
+const BLACKOUT: u8 = 8;
 
 /// How long a node may take, once faults have stopped, to answer everything, in simulated time.
 pub(super) const PATIENCE_US: u64 = 30_000_000;
@@ -64,7 +67,8 @@ pub(super) struct Run {
     pub(super) clients: Clients,
     pub(super) members: Members,
     pub(super) workers: Workers,
-    faults: Dice,
+    /// By node. The first one's also says when clients do something.
+    faults: Vec<Dice>,
     events: u64,
 }
 
@@ -74,22 +78,26 @@ impl Run {
         let workers = Workers::new(seed, &params);
         let mut world = World::new(seed, params, mutants, log);
         if world.params.decay_every_us > 0 {
-            world.node.disks.iter_mut().for_each(|disk| disk.disk.journal = Some(Default::default()));
+            let disks = world.nodes.iter_mut().flat_map(|node| &mut node.disks);
+            disks.for_each(|disk| disk.disk.journal = Some(Default::default()));
         }
-        Run { world, clients, members, workers, faults: Dice::stream(seed, "faults"), events: 0 }
+        let faults = (0..world.nodes.len()).map(|node| Dice::of_node(seed, "faults", node)).collect();
+        Run { world, clients, members, workers, faults, events: 0 }
     }
 
     /// Clients and faults, until time and operations are over, or a start is refused.
     pub(super) fn until_done(&mut self) -> Check {
-        self.world.start();
+        (0..self.world.nodes.len()).for_each(|node| self.world.start(node));
         if let Some(reason) = &self.world.refused {
             return Err(format!("the first start is refused: {reason}"));
         }
         self.world.plan(1, Item::Operation);
         self.world.plan(1, Item::MemberStep);
         self.world.plan(1, Item::QueueStep);
-        for (fault, mean_us) in self.means() {
-            self.plan_fault(fault, mean_us);
+        for node in 0..self.world.nodes.len() {
+            for (fault, mean_us) in self.means(node) {
+                self.plan_fault(node, fault, mean_us);
+            }
         }
         while self.world.now_us < self.world.params.time_us || self.world.totals.get(Counted::Operations) < self.world.params.operations {
             if !self.advance(u64::MAX)? {
@@ -102,7 +110,7 @@ impl Run {
         Ok(())
     }
 
-    fn whole(&mut self) -> Check {
+    pub(super) fn whole(&mut self) -> Check {
         self.until_done()?;
         if self.world.refused.is_some() {
             return Ok(());
@@ -112,13 +120,13 @@ impl Run {
         self.check_members()?;
         self.check_queues()?;
         self.check_everything()?;
-        // Once more after a power cut: what was read is what is stored.
-        self.end_process(true);
+        // Once more after a power cut of all nodes: what was read is what is stored.
+        (0..self.world.nodes.len()).for_each(|node| self.end_process(node, true));
         self.calm_down()?;
         self.check_offsets()?;
         self.check_queues_again()?;
         self.check_everything()?;
-        for Disk { disk, .. } in &self.world.node.disks {
+        for Disk { disk, .. } in self.world.nodes.iter().flat_map(|node| &node.disks) {
             self.world.totals.add(Counted::FilesReused, disk.reuses);
             self.world.totals.add(Counted::FilesCut, disk.cuts);
             self.world.totals.add(Counted::CutsUndone, disk.cuts_undone);
@@ -127,21 +135,26 @@ impl Run {
         Ok(())
     }
 
-    fn means(&self) -> [(u8, u64); 5] {
+    /// How often which fault comes to a node. What concerns all of them is the first one's.
+    fn means(&self, node: usize) -> [(u8, u64); 8] {
         let params = &self.world.params;
+        let of_all = |mean_us| if node == 0 { mean_us } else { 0 };
         [
             (CRASH, params.crash_every_us),
             (CUT, params.cut_every_us),
             (SLOW, params.slow_every_us),
             (FULL, params.full_every_us),
             (DECAY, params.decay_every_us),
+            (PAUSE, params.pause_every_us),
+            (CUT_WAY, of_all(params.link_cut_every_us)),
+            (BLACKOUT, of_all(params.blackout_every_us)),
         ]
     }
 
-    fn plan_fault(&mut self, fault: u8, mean_us: u64) {
+    fn plan_fault(&mut self, node: usize, fault: u8, mean_us: u64) {
         if mean_us > 0 {
-            let after = self.faults.wait_us(mean_us);
-            self.world.plan(after, Item::Fault(fault));
+            let after = self.faults[node].wait_us(mean_us);
+            self.world.plan(after, Item::Fault { node, fault });
         }
     }
 
@@ -181,56 +194,94 @@ impl Run {
             }
             Some(Seen::Operation) if !self.world.quiet => {
                 self.clients.operate(&mut self.world);
-                let after = self.faults.wait_us(self.world.params.operation_every_us);
+                let after = self.faults[CLIENTS_NODE].wait_us(self.world.params.operation_every_us);
                 self.world.plan(after, Item::Operation);
             }
-            Some(Seen::Fault(fault)) if !self.world.quiet => self.fault(fault),
+            Some(Seen::Fault { node, fault }) if !self.world.quiet => self.fault(node, fault),
             _ => {}
         }
-        if self.world.has_failed_shard() && self.faults.once_in(50) {
-            self.end_process(false);
+        // A shard has stopped after an error, so the node ends and is started again, as an operator would.
+        for node in 0..self.world.nodes.len() {
+            if self.world.nodes[node].has_failed_shard() && self.faults[node].once_in(50) {
+                self.end_process(node, false);
+            }
         }
         Ok(true)
     }
 
-    fn fault(&mut self, fault: u8) {
+    fn fault(&mut self, node: usize, fault: u8) {
+        let it = &self.world.nodes[node];
         match fault {
             // Most crashes come while something is being written: the others prove little.
-            CRASH if self.world.node.is_serving() && !self.world.is_writing() && self.faults.chance(95) => {
-                let after = self.faults.within(20..2000);
-                return self.world.plan(after, Item::Fault(CRASH));
+            CRASH if it.is_serving() && !it.is_writing() && self.faults[node].chance(95) => {
+                let after = self.faults[node].within(20..2000);
+                return self.world.plan(after, Item::Fault { node, fault: CRASH });
             }
-            CRASH if self.world.node.is_up() => {
-                let power = self.faults.chance(self.world.params.power_percent);
-                self.end_process(power);
+            CRASH if it.is_up() => {
+                let power = self.faults[node].chance(self.world.params.power_percent);
+                self.end_process(node, power);
             }
             CUT => {
-                if let Some(conn) = self.world.cut() {
+                if let Some(conn) = self.world.cut(node) {
                     self.on_gone(conn);
                 }
             }
-            SLOW => self.world.begin_slow_period(),
+            SLOW => self.world.begin_slow_period(node),
             FULL => {
-                let length = self.faults.within(200_000..5_000_000);
-                self.world.full_until_us = self.world.now_us + length;
+                let length = self.faults[node].within(200_000..5_000_000);
+                self.world.nodes[node].space.full_until_us = self.world.now_us + length;
                 self.world.totals.note(Counted::FullPeriods);
                 self.world.tell_space();
-                self.world.plan(length, Item::Fault(SPACE));
+                self.world.plan(length, Item::Fault { node, fault: SPACE });
             }
             SPACE => self.world.tell_space(),
-            DECAY => self.decay(),
+            DECAY => self.decay(node),
+            PAUSE => {
+                // Some are longer than any time-out of the core.
+                let dice = &mut self.faults[node];
+                let length_us = if dice.chance(25) { dice.within(500_000..4_000_000) } else { dice.within(500..200_000) };
+                self.world.pause(node, length_us);
+            }
+            CUT_WAY => self.cut_ways(),
+            BLACKOUT => {
+                self.world.totals.note(Counted::Blackouts);
+                let up: Vec<usize> = (0..self.world.nodes.len()).filter(|node| self.world.nodes[*node].is_up()).collect();
+                up.into_iter().for_each(|node| self.end_process(node, true));
+            }
             _ => {}
         }
-        if let Some((_, mean_us)) = self.means().into_iter().find(|(f, _)| *f == fault) {
-            self.plan_fault(fault, mean_us);
+        if let Some((_, mean_us)) = self.means(node).into_iter().find(|(f, _)| *f == fault) {
+            self.plan_fault(node, fault, mean_us);
         }
     }
 
-    fn decay(&mut self) {
-        let at = self.faults.below(self.world.node.disks.len() as u64) as usize;
-        let Some((what, place)) = self.world.node.disks[at].disk.decay(&mut self.faults) else { return };
+    /// One way, both between two nodes, or all of one node's: the network is cut for a while.
+    fn cut_ways(&mut self) {
+        let count = self.world.nodes.len() as u64;
+        if count == 1 {
+            return;
+        }
+        let dice = &mut self.faults[0];
+        let one = dice.below(count) as usize;
+        let other = (one + dice.within(1..count) as usize) % count as usize;
+        let length_us = if dice.chance(30) { dice.within(2_000_000..12_000_000) } else { dice.within(1000..2_000_000) };
+        let ways: Vec<(usize, usize)> = match dice.below(3) {
+            0 => vec![(one, other)],
+            1 => vec![(one, other), (other, one)],
+            _ => (0..count as usize).filter(|node| *node != one).flat_map(|node| [(one, node), (node, one)]).collect(),
+        };
+        for (from, to) in ways {
+            self.world.cut_way_for(from, to, length_us);
+        }
+    }
+
+    fn decay(&mut self, node: usize) {
+        let dice = &mut self.faults[node];
+        let disks = &mut self.world.nodes[node].disks;
+        let shard = dice.below(disks.len() as u64) as usize;
+        let Some((what, place)) = disks[shard].disk.decay(dice) else { return };
         self.clients.history.decayed = true;
-        self.world.say(|| format!("shard {at}: {what:?} in {place}"));
+        self.world.say_of(node, || format!("shard {shard}: {what:?} in {place}"));
         self.world.totals.note(match what {
             Decay::Flipped => Counted::BitsFlipped,
             Decay::Lost => Counted::WritesLost,
@@ -239,14 +290,25 @@ impl Run {
         });
     }
 
-    pub(super) fn end_process(&mut self, power: bool) {
-        self.clients.history.on_process_end();
-        if self.clients.history.decayed {
-            self.clients.begin_producers_anew();
-            self.members.begin_anew();
+    pub(super) fn end_process(&mut self, node: usize, power: bool) {
+        if node == CLIENTS_NODE {
+            self.clients.history.on_process_end();
+            if self.clients.history.decayed {
+                self.clients.begin_producers_anew();
+                self.members.begin_anew();
+            }
         }
-        for conn in self.world.end_process(power) {
+        for conn in self.world.end_process(node, power) {
             self.on_gone(conn);
+        }
+    }
+
+    /// Ends each process of which a shard has failed, as an operator would.
+    pub(super) fn end_failed(&mut self) {
+        for node in 0..self.world.nodes.len() {
+            if self.world.nodes[node].has_failed_shard() {
+                self.end_process(node, false);
+            }
         }
     }
 
@@ -267,27 +329,29 @@ impl Run {
         Ok(())
     }
 
-    /// Faults stop; everything comes to rest, with the node up and every request answered.
+    /// Faults stop; everything comes to rest, with all nodes up and every request answered.
     fn calm_down(&mut self) -> Check {
         self.world.quiet = true;
-        (self.world.slow_until_us, self.world.full_until_us) = (0, 0);
+        for node in &mut self.world.nodes {
+            (node.slow_until_us, node.space.full_until_us) = (0, 0);
+        }
+        self.world.heal_all();
+        self.world.resume_all();
         self.world.tell_space();
         let limit = self.world.now_us + PATIENCE_US;
         loop {
             if self.world.refused.is_some() {
                 return self.refused();
             }
-            if self.world.has_failed_shard() {
-                self.end_process(false);
-            }
-            if self.world.node.is_serving() && self.clients.is_idle() {
+            self.end_failed();
+            if self.world.all_serve() && self.clients.is_idle() {
                 self.clients.connect_all(&mut self.world);
                 if self.clients.is_idle() {
                     return Ok(());
                 }
             }
             if !self.advance(limit)? {
-                let (up, open) = (self.world.node.is_serving(), self.clients.unanswered());
+                let (up, open) = (self.world.all_serve(), self.clients.unanswered());
                 return Err(format!("{} s after the last fault something is unanswered (serving: {up}): {open}", PATIENCE_US / 1_000_000));
             }
         }

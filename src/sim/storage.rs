@@ -4,8 +4,9 @@
 //!
 //! Not here: what is stable when (`disk.rs`), writes that land after the death of their process (`process.rs`).
 
+use super::node::ShardAt;
 use super::totals::Event as Counted;
-use super::world::{Item, World};
+use super::world::{Work, World};
 use crate::config::DiskSize;
 use crate::effects::{Effect, Event, Outcome};
 
@@ -13,28 +14,35 @@ use crate::effects::{Effect, Event, Outcome};
 const OPERATOR_US: u64 = 5_000_000;
 
 impl World {
-    pub(super) fn begin(&mut self, shard: usize, operation: Effect) {
-        let dice = &mut self.disk_dice;
-        let took_us = match &operation {
-            Effect::Write { data, .. } => dice.within(60..200) + data.len() as u64 / 2000,
-            Effect::Read { buf, .. } => dice.within(40..150) + buf.len() as u64 / 2000,
-            _ => dice.within(20..500),
+    pub(super) fn begin(&mut self, at: ShardAt, operation: Effect) {
+        let node = &mut self.nodes[at.node];
+        let took_us = match &self.params.ruler {
+            Some(ruler) => ruler.disk_us[at.node],
+            None => {
+                let dice = &mut node.disk_dice;
+                let took_us = match &operation {
+                    Effect::Write { data, .. } => dice.within(60..200) + data.len() as u64 / 2000,
+                    Effect::Read { buf, .. } => dice.within(40..150) + buf.len() as u64 / 2000,
+                    _ => dice.within(20..500),
+                };
+                // Some take their time, so that the order of ends is not that of beginnings.
+                if dice.once_in(20) && !self.is_steady { took_us * dice.within(2..20) } else { took_us }
+            }
         };
-        // Some take their time, so that the order of ends is not that of beginnings.
-        let took_us = if dice.once_in(20) && !self.is_steady { took_us * dice.within(2..20) } else { took_us };
-        let took_us = if self.now_us < self.slow_until_us { took_us * self.slow_factor } else { took_us };
+        let took_us = if self.now_us < node.slow_until_us { took_us * node.slow_factor } else { took_us };
         self.next_number += 1;
-        let disk = &mut self.node.disks[shard];
+        let disk = &mut node.disks[at.shard];
         disk.disk.under_way.push(operation);
         disk.numbers.push(self.next_number);
-        self.plan(took_us, Item::DiskDone { life: self.life, shard, number: self.next_number });
+        self.plan_work(took_us, at, Work::DiskDone { number: self.next_number });
     }
 
-    pub(super) fn disk_done(&mut self, shard: usize, number: u64) {
-        let disk = &mut self.node.disks[shard];
+    pub(super) fn disk_done(&mut self, at: ShardAt, number: u64) {
+        let node = &mut self.nodes[at.node];
+        let disk = &mut node.disks[at.shard];
         let Some(index) = disk.numbers.iter().position(|n| *n == number) else { return };
         if !self.quiet {
-            let dice = &mut self.disk_dice;
+            let dice = &mut node.disk_dice;
             match &disk.disk.under_way[index] {
                 Effect::Write { data, .. } => {
                     if dice.once_in(self.params.short_write_in) && data.len() > 4096 {
@@ -61,54 +69,53 @@ impl World {
         }
         let Some((token, outcome)) = disk.complete(number) else { return };
         if matches!(outcome, Outcome::Read(_, Err(_))) {
-            self.say(|| format!("shard {shard}: a read fails"));
+            self.say_of(at.node, || format!("shard {}: a read fails", at.shard));
         }
         if let Outcome::Write(Err(errno)) | Outcome::File(Err(errno)) = &outcome {
             let (errno, what) = (*errno, if matches!(outcome, Outcome::Write(_)) { "a write" } else { "an operation on names" });
-            self.say(|| format!("shard {shard}: {what} ends with {errno}"));
+            self.say_of(at.node, || format!("shard {}: {what} ends with {errno}", at.shard));
         }
-        self.step(shard, Event::Done { token, outcome });
-        self.end_of_turn(shard);
+        self.step(at, Event::Done { token, outcome });
+        self.end_of_turn(at);
     }
 
-    /// Whether a write is under way.
-    pub(super) fn is_writing(&self) -> bool {
-        self.node.disks.iter().any(|disk| disk.disk.under_way.iter().any(|operation| matches!(operation, Effect::Write { .. })))
-    }
-
-    pub(super) fn begin_slow_period(&mut self) {
+    pub(super) fn begin_slow_period(&mut self, node: usize) {
         self.totals.note(Counted::SlowPeriods);
-        self.slow_factor = self.disk_dice.within(10..300);
-        self.slow_until_us = self.now_us + self.disk_dice.within(50_000..1_500_000);
+        let node = &mut self.nodes[node];
+        node.slow_factor = node.disk_dice.within(10..300);
+        node.slow_until_us = self.now_us + node.disk_dice.within(50_000..1_500_000);
     }
 
-    /// Space comes or goes: what the housekeeping thread tells the shards.
-    pub(super) fn tell_space(&mut self) {
-        self.space_told_us = self.now_us;
-        if self.node.is_serving() || !self.node.is_up() {
-            self.served_us = self.now_us;
-        } else if self.params.disk_segments > 0 && self.now_us > self.served_us + OPERATOR_US {
+    /// Space comes or goes: what the node's housekeeping thread tells its shards, unless they are paused together.
+    pub(super) fn tell_space_of(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        if node.is_serving() || !node.is_up() {
+            node.space.served_us = self.now_us;
+        } else if node.space.segments > 0 && self.now_us > node.space.served_us + OPERATOR_US {
             // All that is kept for bookkeeping is used up, by thousands of operations for each segment: what helps then is space.
-            self.params.disk_segments += 2 * u64::from(self.params.shards);
-            self.served_us = self.now_us;
+            node.space.segments += 2 * u64::from(self.params.shards);
+            node.space.served_us = self.now_us;
             self.totals.note(Counted::SpaceAdded);
         }
-        let used: u64 = self.node.disks.iter().map(|disk| disk.disk.used_bytes()).sum();
+        let used: u64 = node.disks.iter().map(|disk| disk.disk.used_bytes()).sum();
         // Faults are over: somebody has added a disk.
-        let total_bytes = match self.params.disk_segments {
+        let total_bytes = match node.space.segments {
             0 => 1 << 40,
             _ if self.quiet => 1 << 40,
             segments => segments * self.params.segment_bytes,
         };
-        let others_have_it = self.now_us < self.full_until_us;
+        let others_have_it = self.now_us < node.space.full_until_us;
         let free_bytes = if others_have_it { 0 } else { total_bytes.saturating_sub(used) };
-        let look = self.node.disk_marks().look(DiskSize { total_bytes, free_bytes });
-        self.disk_level = look.level;
-        for disk in &mut self.node.disks {
+        for disk in &mut node.disks {
             disk.disk.free_bytes = Some(free_bytes);
         }
-        for seat in &mut self.node.seats {
-            seat.shard.set_disk(look);
+        if node.pause.is_on() {
+            return;
+        }
+        let look = node.disk_marks().look(DiskSize { total_bytes, free_bytes });
+        node.space.level = look.level;
+        for seat in &mut node.seats {
+            seat.core.set_disk(look);
         }
     }
 }

@@ -1,5 +1,10 @@
 //! A few seeds of each profile, and that a seed is a run.
 
+mod driver;
+mod nodes;
+mod peer_cuts;
+mod peers;
+
 use super::{Event, Params, Profile, Totals, run};
 
 #[test]

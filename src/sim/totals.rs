@@ -125,6 +125,13 @@ events! {
     MessagesDrained = "messages taken at the end", Calm Faults Swarm;
     DuplicatesHeld = "duplicates that were not delivered", Calm Faults Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
+    Pauses = "processes paused", ;
+    Blackouts = "power cuts of all nodes at once", ;
+    WaysCut = "ways from one node to another cut", ;
+    PeersConnected = "connections between nodes", ;
+    PeersReset = "of these, those that were reset", ;
+    PeersTimedOut = "of these, those that were given up", ;
+    PeerFramesRefused = "of these, those that brought what is no frame", ;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;
 }
 

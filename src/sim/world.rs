@@ -1,18 +1,18 @@
-//! Events and their times: what the edge does, in simulated time.
+//! Events and their times: what the edges of all nodes do, in simulated time.
 //!
 //! Invariants: events are taken in the order of their times, those of one time in the order in which they were planned; an event of a process that has
-//! ended is dropped.
+//! ended is dropped, one of a process that is paused is kept for it.
 //!
-//! Not here: the loop around a shard (`cycle.rs`), disks (`storage.rs`), networks (`net.rs`), processes (`process.rs`), what clients do (`clients.rs`),
-//! when faults come (`run.rs`).
+//! Not here: the loop around a shard (`cycle.rs`), disks (`storage.rs`), processes (`process.rs`, `pauses.rs`), the network between clients and nodes
+//! (`net.rs`) and between nodes (`peers.rs`), what clients do (`clients.rs`), when faults come (`run.rs`).
 
+use super::Params;
 use super::agenda::Agenda;
 use super::net::Conn;
-use super::node::Node;
+use super::node::{Node, ShardAt};
+use super::peers::{Packet, Peers};
 use super::totals::{Event as Counted, Totals};
-use super::{Dice, Params, UTC_START_US};
-use crate::config::DiskLevel;
-use crate::effects::{Event, Now};
+use crate::effects::Event;
 use crate::ids::{ConnId, ShardId};
 use crate::mutants::Mutants;
 use crate::shard::mesh::Message;
@@ -21,14 +21,18 @@ use std::collections::BTreeMap;
 /// How often the shards are told how much space there is.
 const SPACE_EVERY_US: u64 = 1_000_000;
 
+/// The node that clients talk to: while each node is a cluster of one, what one of them keeps the others do not know.
+pub(super) const CLIENTS_NODE: usize = 0;
+
 /// Something that happens.
 pub(super) enum Item {
-    DiskDone {
+    /// Something for a shard, if the process that it was planned for still lives.
+    Work {
+        at: ShardAt,
         life: u64,
-        shard: usize,
-        number: u64,
+        work: Work,
     },
-    /// The first piece of a frame arrives.
+    /// The first piece of a client's frame arrives.
     Piece {
         conn: u64,
     },
@@ -40,41 +44,86 @@ pub(super) enum Item {
         conn: u64,
         frame: Vec<u8>,
     },
-    Mesh {
-        life: u64,
-        from: usize,
-        to: usize,
-        message: Box<Message>,
-    },
-    Deadline {
-        life: u64,
-        shard: usize,
-        due_us: u64,
-    },
-    Turn {
-        life: u64,
-        shard: usize,
-    },
     /// A server's shard closed a connection, after what it had sent.
     ServerCloses {
         conn: u64,
     },
     Start {
+        node: usize,
         life: u64,
+    },
+    /// A pause ends, if it is still the one that began then.
+    Resume {
+        node: usize,
+        life: u64,
+        began_us: u64,
     },
     /// A write lands whose process has died.
     Late {
-        shard: usize,
+        at: ShardAt,
         number: u64,
     },
+    /// Between two nodes.
+    Packet(Packet),
     /// A client's next operation.
     Operation,
     /// The next step of a member of a consumer group.
     MemberStep,
     /// The next step of a consumer of queues.
     QueueStep,
-    /// A fault, by its number in `run.rs`.
-    Fault(u8),
+    /// A fault of a node, by its number in `run.rs`.
+    Fault {
+        node: usize,
+        fault: u8,
+    },
+}
+
+/// What a process is told, and does at once unless it is paused.
+pub(super) enum Work {
+    DiskDone {
+        number: u64,
+    },
+    Mesh {
+        from: usize,
+        message: Box<Message>,
+    },
+    Deadline {
+        due_us: u64,
+    },
+    Turn,
+    Opened {
+        conn: u64,
+    },
+    Piece {
+        conn: u64,
+    },
+    Frame {
+        conn: u64,
+        frame: Vec<u8>,
+    },
+    Sent {
+        conn: u64,
+    },
+    Closed {
+        conn: u64,
+    },
+    Dialed {
+        dial: u64,
+        conn: u64,
+    },
+    DialFailed {
+        dial: u64,
+        errno: i32,
+    },
+    /// Some of what was sent to another node has gone out.
+    PeerSent {
+        conn: u64,
+    },
+    /// A connection that the core closes has nothing left to send, or is not waited for any longer.
+    PeerCloses {
+        conn: u64,
+        is_given_up: bool,
+    },
 }
 
 /// What the clients see.
@@ -84,47 +133,27 @@ pub(super) enum Seen {
     Operation,
     MemberStep,
     QueueStep,
-    Fault(u8),
+    Fault { node: usize, fault: u8 },
 }
 
 pub(super) struct World {
     pub(super) now_us: u64,
-    pub(super) node: Node,
+    pub(super) nodes: Vec<Node>,
     pub(super) params: Params,
     pub(super) totals: Totals,
     agenda: Agenda<Item>,
     /// Buffers of frames, to be used again.
     spare: Vec<Vec<u8>>,
-    /// Counts processes.
-    pub(super) life: u64,
-    pub(super) life_began_us: u64,
-    pub(super) utc_at_start_us: i64,
-    /// The wall clock's distance from true time.
-    pub(super) wall_offset_us: i64,
-    /// What the node's wall clock showed when each process ended, and when that was.
-    pub(super) clock_ends: Vec<(u64, i64)>,
-    /// The last write of a dead process lands then: until then it holds the lock of the directory.
-    pub(super) lock_free_us: u64,
     pub(super) mutants: Mutants,
+    /// Connections of clients.
     pub(super) conns: BTreeMap<u64, Conn>,
+    /// Connections between nodes. Their numbers are of one space with the clients'.
+    pub(super) peers: Peers,
     pub(super) next_conn: u64,
     pub(super) next_number: u64,
-    /// When the last message from one shard to another arrives.
-    pub(super) mesh_last_us: [[u64; 2]; 2],
-    pub(super) disk_dice: Dice,
-    pub(super) start_dice: Dice,
-    pub(super) net_dice: Dice,
-    pub(super) slow_until_us: u64,
-    pub(super) slow_factor: u64,
-    /// Until when somebody else has all space that is left.
-    pub(super) full_until_us: u64,
-    /// The stage of the last look at the file system.
-    pub(super) disk_level: DiskLevel,
-    /// When all shards served last.
-    pub(super) served_us: u64,
-    /// A produce was refused because the disk is full, by this process.
+    /// A produce was refused because the disk is full, by the process that clients talk to.
     pub(super) refused_for_space: bool,
-    pub(super) space_told_us: u64,
+    space_told_us: u64,
     pub(super) log: Option<Vec<String>>,
     pub(super) refused: Option<String>,
     /// A decayed block of the shard with the metadata was lost, and the creation of a topic with it, perhaps.
@@ -137,33 +166,18 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, params: Params, mutants: Mutants, log: bool) -> World {
-        let mut dice = Dice::stream(seed, "node");
         World {
             now_us: 0,
-            node: Node::new(&params, mutants, &mut dice),
+            nodes: (0..params.nodes).map(|index| Node::new(seed, index, &params, mutants)).collect(),
+            peers: Peers::new(seed, params.nodes),
             params,
             totals: Totals::default(),
             agenda: Agenda::new(),
             spare: Vec::new(),
-            life: 0,
-            life_began_us: 0,
-            utc_at_start_us: UTC_START_US,
-            wall_offset_us: 0,
-            clock_ends: Vec::new(),
-            lock_free_us: 0,
             mutants,
             conns: BTreeMap::new(),
             next_conn: 1,
             next_number: 0,
-            mesh_last_us: [[0; 2]; 2],
-            disk_dice: Dice::stream(seed, "disk"),
-            start_dice: Dice::stream(seed, "starts"),
-            net_dice: Dice::stream(seed, "net"),
-            slow_until_us: 0,
-            slow_factor: 1,
-            full_until_us: 0,
-            disk_level: DiskLevel::Enough,
-            served_us: 0,
             refused_for_space: false,
             space_told_us: 0,
             log: log.then(Vec::new),
@@ -180,8 +194,20 @@ impl World {
         }
     }
 
+    /// Says something of a node; which one only where there are several.
+    pub(super) fn say_of(&mut self, node: usize, text: impl FnOnce() -> String) {
+        let several = self.nodes.len() > 1;
+        self.say(|| if several { format!("node {}: {}", node + 1, text()) } else { text() });
+    }
+
     pub(super) fn plan(&mut self, after_us: u64, item: Item) {
         self.agenda.plan(self.now_us + after_us, item);
+    }
+
+    /// Plans something for the process that runs on this node now.
+    pub(super) fn plan_work(&mut self, after_us: u64, at: ShardAt, work: Work) {
+        let life = self.nodes[at.node].life;
+        self.plan(after_us, Item::Work { at, life, work });
     }
 
     /// An empty buffer for a frame.
@@ -195,29 +221,24 @@ impl World {
         self.spare.push(frame);
     }
 
-    /// The node's clocks: the monotonic one drifts, the wall clock is read once, at the start.
-    pub(super) fn now(&self) -> Now {
-        let passed = (self.now_us - self.life_began_us) as i64;
-        let mono_us = 1_000_000 + passed + passed * self.params.drift_ppm / 1_000_000;
-        Now { mono_us: mono_us as u64, utc_us: self.utc_at_start_us + mono_us }
+    /// How many processes the node that clients talk to had before this one.
+    pub(super) fn life(&self) -> u64 {
+        self.nodes[CLIENTS_NODE].life
     }
 
-    /// What the node's wall clock shows, or showed last.
+    /// What that node's wall clock shows, or showed last.
     pub(super) fn utc_us(&self) -> i64 {
-        self.now().utc_us
+        self.nodes[CLIENTS_NODE].clock.now(self.now_us).utc_us
     }
 
-    /// The latest that the node's wall clock has shown since `from_us`: it may jump back from one process to the next.
+    /// The latest that it has shown since `from_us`.
     pub(super) fn utc_max_since(&self, from_us: u64) -> i64 {
-        let ends = self.clock_ends.iter().rev().take_while(|(end_us, _)| *end_us >= from_us);
-        ends.map(|(_, utc_us)| *utc_us).fold(self.utc_us(), i64::max)
+        self.nodes[CLIENTS_NODE].clock.utc_max_since(self.now_us, from_us)
     }
 
-    /// True time until the node's monotonic clock shows `due_us`.
-    pub(super) fn until(&self, due_us: u64) -> u64 {
-        let left = due_us.saturating_sub(self.now().mono_us);
-        // A slow clock needs more; that a fast one is late by its drift harms nobody.
-        left + left * self.params.drift_ppm.min(0).unsigned_abs() / 1_000_000 + u64::from(left > 0)
+    /// Whether every node's shards serve.
+    pub(super) fn all_serve(&self) -> bool {
+        self.nodes.iter().all(Node::is_serving)
     }
 
     /// Takes the next event; what it means for clients is answered. `None`: nothing is planned before `until_us`.
@@ -230,61 +251,112 @@ impl World {
         Some(self.take(item))
     }
 
+    /// What the housekeeping threads tell the shards.
+    pub(super) fn tell_space(&mut self) {
+        self.space_told_us = self.now_us;
+        for node in 0..self.nodes.len() {
+            self.tell_space_of(node);
+        }
+    }
+
     fn take(&mut self, item: Item) -> Option<Seen> {
         match item {
-            Item::DiskDone { life, shard, number } if life == self.life => {
-                self.disk_done(shard, number);
+            Item::Work { at, life, work } if life == self.nodes[at.node].life => {
+                self.hand(at, work);
                 None
             }
+            Item::Work { .. } => None,
             Item::Piece { conn } => {
-                self.piece_came(conn);
+                let at = self.conns.get(&conn)?.at;
+                self.hand(at, Work::Piece { conn });
                 None
             }
             Item::ToServer { conn, frame } => {
-                self.deliver_to_server(conn, frame);
+                let at = self.conns.get(&conn)?.at;
+                self.hand(at, Work::Frame { conn, frame });
                 None
             }
             Item::ToClient { conn, frame } => {
-                let shard = self.conns.get(&conn)?.shard;
-                self.step(shard, Event::Sent { conn: ConnId(conn), queued_bytes: 0 });
-                self.end_of_turn(shard);
+                let at = self.conns.get(&conn)?.at;
+                self.hand(at, Work::Sent { conn });
                 Some(Seen::Frame { conn, frame })
-            }
-            Item::Mesh { life, from, to, message } if life == self.life => {
-                self.totals.note(Counted::MeshMessages);
-                self.step(to, Event::Mesh { from: ShardId(from as u16), message: *message });
-                self.end_of_turn(to);
-                None
-            }
-            Item::Deadline { life, shard, due_us } if life == self.life && self.node.seats[shard].deadline_us == due_us => {
-                self.node.seats[shard].deadline_us = u64::MAX;
-                self.step(shard, Event::Deadline);
-                self.end_of_turn(shard);
-                None
-            }
-            Item::Turn { life, shard } if life == self.life => {
-                self.turn(shard);
-                None
             }
             Item::ServerCloses { conn } => {
                 self.close(conn);
                 Some(Seen::Gone { conn })
             }
-            Item::Start { life } if life == self.life => {
-                self.start();
+            Item::Start { node, life } => {
+                if life == self.nodes[node].life {
+                    self.start(node);
+                }
                 None
             }
-            Item::Late { shard, number } => {
+            Item::Resume { node, life, began_us } => {
+                if life == self.nodes[node].life && self.nodes[node].pause.began_us == Some(began_us) {
+                    self.resume(node);
+                }
+                None
+            }
+            Item::Late { at, number } => {
                 self.totals.note(Counted::LateWrites);
-                let place = self.node.disks[shard].disk.land(number);
-                self.say(|| format!("shard {shard}: a write of a dead process lands: {place:?}"));
+                let place = self.nodes[at.node].disks[at.shard].disk.land(number);
+                self.say_of(at.node, || format!("shard {}: a write of a dead process lands: {place:?}", at.shard));
+                None
+            }
+            Item::Packet(packet) => {
+                self.packet(packet);
                 None
             }
             Item::Operation => Some(Seen::Operation),
             Item::MemberStep => Some(Seen::MemberStep),
             Item::QueueStep => Some(Seen::QueueStep),
-            Item::Fault(number) => Some(Seen::Fault(number)),
-            _ => None,
+            Item::Fault { node, fault } => Some(Seen::Fault { node, fault }),
+        }
+    }
+
+    /// A process is told something, at once or when its pause is over.
+    pub(super) fn hand(&mut self, at: ShardAt, work: Work) {
+        let node = &mut self.nodes[at.node];
+        if node.pause.is_on() {
+            return node.pause.keep(at, work);
+        }
+        match work {
+            Work::DiskDone { number } => self.disk_done(at, number),
+            Work::Mesh { from, message } => {
+                self.totals.note(Counted::MeshMessages);
+                self.step(at, Event::Mesh { from: ShardId(from as u16), message: *message });
+                self.end_of_turn(at);
+            }
+            Work::Deadline { due_us } => {
+                let seat = &mut node.seats[at.shard];
+                if seat.deadline_us == due_us {
+                    seat.deadline_us = u64::MAX;
+                    self.step(at, Event::Deadline);
+                    self.end_of_turn(at);
+                }
+            }
+            Work::Turn => self.turn(at),
+            Work::Opened { conn } => {
+                self.step(at, Event::Opened { conn: ConnId(conn) });
+                self.end_of_turn(at);
+            }
+            Work::Piece { conn } => self.piece_came(conn),
+            Work::Frame { conn, frame } => self.deliver_to_server(conn, frame),
+            Work::Sent { conn } => {
+                self.step(at, Event::Sent { conn: ConnId(conn), queued_bytes: 0 });
+                self.end_of_turn(at);
+            }
+            Work::Closed { conn } => {
+                self.step(at, Event::Closed { conn: ConnId(conn) });
+                self.end_of_turn(at);
+            }
+            Work::Dialed { dial, conn } => self.on_dialed(at, dial, conn),
+            Work::DialFailed { dial, errno } => {
+                self.step(at, Event::DialFailed { dial, errno });
+                self.end_of_turn(at);
+            }
+            Work::PeerSent { conn } => self.on_peer_sent(at, conn),
+            Work::PeerCloses { conn, is_given_up } => self.on_peer_closes(at, conn, is_given_up),
         }
     }
 }
