@@ -76,7 +76,8 @@ fn every_verb_does_what_it_says_and_down_leaves_nothing() {
     for pid in (1..=3).map(|node| status.of(node, "pid")) {
         assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs").trim(), "tramline");
     }
-    let parts: [(&str, fn(&Cluster)); 8] = [
+    type Part = (&'static str, fn(&Cluster));
+    let parts: [Part; 8] = [
         ("kill, start", killed_and_started),
         ("stop, cont", stopped_and_continued),
         ("cut", cut),

@@ -177,7 +177,8 @@ pub(super) fn shards_of(nodes: &Nodes, node: NodeId) -> impl Iterator<Item = Pla
     (0..nodes.known(node).shards).map(move |shard| Place { node, shard: ShardId(shard) })
 }
 
-/// The nodes that are to vote in group 0, given those that do: 1, 3 or 5, spread over racks, those that vote already before others.
+/// The nodes that are to vote in group 0, given those that do: 1, 3 or 5, spread over racks, those that vote already before others. Where none may (all leave, or stand
+/// aside and never voted), those that vote go on.
 pub(super) fn control_voters(nodes: &Nodes, now: &[Replica]) -> BTreeSet<NodeId> {
     let votes = |node: NodeId| now.iter().any(|replica| replica.node() == node && !replica.is_stale(nodes));
     // A voter that only stands aside stays one: it comes back.
@@ -188,6 +189,9 @@ pub(super) fn control_voters(nodes: &Nodes, now: &[Replica]) -> BTreeSet<NodeId>
     };
     let mut left: Vec<(NodeId, &str)> =
         nodes.iter().filter(|(id, node)| may(*id, node.state)).map(|(id, node)| (id, node.rack.as_str())).collect();
+    if left.is_empty() {
+        return now.iter().filter(|replica| !replica.is_stale(nodes)).map(|replica| replica.node()).collect();
+    }
     let wanted = [0, 1, 1, 3, 3, 5][left.len().min(5)];
     let mut chosen = BTreeSet::new();
     let mut in_rack: BTreeMap<&str, u32> = BTreeMap::new();

@@ -375,6 +375,11 @@ impl Group {
         Some(Commit { group: self.id, index: self.committed, block: through, has_entries: self.committed > index_before })
     }
 
+    /// Whether every entry in blocks up to `block` is committed. Constant time where that was reported; else a walk over the entries.
+    pub(super) fn is_committed_through(&self, block: BlockSeq) -> bool {
+        block <= self.reported.1 || self.position_at(block).index <= self.committed
+    }
+
     /// What may be told to other replicas now: nothing of a term or vote that a crash could take back (traps T2, T4).
     pub(super) fn take_messages(&mut self) -> Vec<Message> {
         match self.standing {

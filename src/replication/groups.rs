@@ -282,7 +282,7 @@ impl Groups {
 
     /// Whether everything in blocks up to `block` is committed, in each group: then it may be sealed, and covered by a checkpoint.
     pub fn are_committed_through(&self, block: BlockSeq) -> bool {
-        self.list.iter().all(|group| group.position_at(block).index <= group.committed())
+        self.list.iter().all(|group| group.is_committed_through(block))
     }
 
     /// Where each group was when `block` was the last one: (group, position, term, vote), for a checkpoint.

@@ -263,7 +263,10 @@ impl Shard {
     /// What this step sends stands in the connections' queues from now on.
     fn note_queued(&mut self, now: Now, effects: &Effects, first_effect: usize) {
         for effect in &effects.list[first_effect..] {
-            if let Effect::Send { conn, head, parts } = effect {
+            // Those of other nodes are counted where they are carried.
+            if let Effect::Send { conn, head, parts } = effect
+                && self.conns.is_open(*conn)
+            {
                 let parts = &effects.parts[parts.start as usize..parts.end as usize];
                 let bytes = head.len() + parts.iter().map(crate::bytes::Bytes::len).sum::<usize>();
                 self.metrics.counters.frames_out += 1;

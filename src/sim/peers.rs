@@ -224,7 +224,7 @@ impl World {
             return;
         }
         // A process that is paused listens as well: its kernel accepts.
-        if !self.nodes[to.node].seats.get(to.shard).is_some_and(|seat| !seat.failed) {
+        if self.nodes[to.node].seats.get(to.shard).is_none_or(|seat| seat.failed) {
             return self.plan_packet(to.node, at.node, 0, Packet::Refused { dial: number });
         }
         let wire = self.peers.number();

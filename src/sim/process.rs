@@ -114,7 +114,7 @@ impl World {
         let life = node.life;
         self.plan(down_us, Item::Start { node: index, life });
         let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.at.node == index).map(|(conn, _)| *conn).collect();
-        gone.iter().for_each(|conn| drop(self.conns.remove(conn)));
+        self.conns.retain(|_, conn| conn.at.node != index);
         gone
     }
 

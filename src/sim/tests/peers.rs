@@ -130,7 +130,7 @@ fn a_core_without_room_stops_its_sender_and_nothing_is_lost() {
     assert!(unread_bytes <= WINDOW_BYTES && unread_bytes > WINDOW_BYTES / 2, "{unread_bytes} are on their way");
     assert!(queued_bytes > 39 * 50_000 - 2 * WINDOW_BYTES, "{queued_bytes} wait");
     let told = |heard: Heard| if let Heard::Sent { queued_bytes, .. } = heard { Some(queued_bytes) } else { None };
-    let last_told = bench.driver(0).hears().into_iter().filter_map(told).last();
+    let last_told = bench.driver(0).hears().into_iter().filter_map(told).next_back();
     assert_eq!(last_told, Some(queued_bytes), "who sends is told what waits");
 
     // One try without room changes nothing; with room everything comes.
