@@ -1,44 +1,37 @@
-//! Between this shard and the other nodes' shards that hold replicas of its groups: connections, what goes out at the end of a turn, what comes in.
+//! Between this shard and the other nodes' shards that hold replicas of its groups: connections, time, and what comes in.
 //!
 //! Invariants: what a leader has appended leaves in the turn in which its block closes, before its own write is done; a follower's entry stands in the open
 //! block when it is told as received, and in a durable one when it is told as durable; a frame that finds no room stays at the edge, and what of it was
 //! taken in is not taken twice.
 //!
-//! Not here: who leads and what is committed (replication/), what a committed entry changes (`applying.rs`), what a change of leaders changes
+//! Not here: what goes out (`shipping.rs`), who leads and what is committed (replication/), what a committed entry changes (`applying.rs`), what a change of leaders changes
 //! (`leadership.rs`).
 
 use super::shard::{Phase, Shard, Taken};
+use super::shipping::BlockRead;
 use crate::bytes::Bytes;
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{BlockSeq, ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
-use crate::log::layout::BlockView;
-use crate::log::{AppendRefused, BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
-use crate::replication::{
-    Dialed, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, Peer, PeerStart, ReplicationError, ShareNote, wire_raft,
-};
+use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use crate::log::{AppendRefused, EntryKind};
+use crate::replication::{Dialed, FollowerMarks, GroupPosition, Peer, PeerStart, ReplicationError, wire_raft};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
-    self, Ack, AckFlags, AckGroup, Append, AppendWriter, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello,
-    HelloReply, ItemsSum, Kind, NodeError, Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, ShareBase, ShareFlags,
-    Side, TimeoutNow, Vote, VoteReply,
+    self, Ack, AckFlags, Append, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply, Kind, NodeError,
+    Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
 };
 use tramline_wire::prim::List;
 
 /// A tick of the groups' time.
 const TICK_US: u64 = 50_000;
-/// Bytes of entries in one frame, or one entry: a vote of another group waits no longer than that.
-const FRAME_BYTES: u64 = 1 << 20;
 /// Connections of nodes that have not said who they are.
 const STRANGERS_MAX: usize = 256;
-/// Whom the log's reads belong to when they are for a follower that is behind.
-pub(super) const PEERS: u64 = BACKGROUND_OWNER + 3;
 /// What this program speaks.
 const FEATURE: u32 = 1;
 
 /// The other nodes' shards, as this one sees them.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     /// Accepted, and nothing said yet.
     strangers: Vec<ConnId>,
     next_dial: u64,
@@ -46,10 +39,10 @@ pub(super) struct Pipelines {
     /// This process, to others.
     boot: u64,
     /// A block that is not in the tail cache: being read, then held until another one is asked for.
-    read: BlockRead,
+    pub(super) read: BlockRead,
     /// Scratch: entries of the frame that is being made.
-    parts: Vec<Bytes>,
-    heads: Vec<EntryHead>,
+    pub(super) parts: Vec<Bytes>,
+    pub(super) heads: Vec<EntryHead>,
 }
 
 impl Pipelines {
@@ -61,16 +54,6 @@ impl Pipelines {
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()
     }
-}
-
-/// A block that was read back for a follower that is behind.
-#[derive(Debug, Default)]
-enum BlockRead {
-    #[default]
-    None,
-    /// (ticket, block)
-    UnderWay(u64, BlockSeq),
-    Here(BlockSeq, Bytes),
 }
 
 /// Why a frame of another node was not taken in.
@@ -473,253 +456,9 @@ impl Shard {
         }
         effects.wake_at(self.pipelines.next_tick_us);
     }
-
-    /// Sends what there is to say: at the end of a turn, once its block is closed, and in front of anything that waits for the disk.
-    pub(super) fn talk_to_peers(&mut self, now: Now, effects: &mut Effects) {
-        if self.pipelines.is_alone() {
-            return;
-        }
-        self.gather_messages(now, effects);
-        for at in 0..self.pipelines.peers.len() {
-            self.send_votes(at, effects);
-            while self.send_shares(now, at, effects) {}
-            self.send_beat(now, at, effects);
-            self.send_answers(at, effects);
-        }
-    }
-
-    fn gather_messages(&mut self, _now: Now, effects: &mut Effects) {
-        let peers = &mut self.pipelines.peers;
-        let mut handovers = Vec::new();
-        self.groups.take_messages(|group, message| {
-            let Some(peer) = peers.iter_mut().find(|peer| peer.replica.0 == message.to) else { return };
-            match wire_raft::outgoing(group, &message) {
-                Outgoing::Share(note) => drop(peer.push_share(note)),
-                Outgoing::Beat(row) if peer.live().is_some() => peer.beats.push(row),
-                Outgoing::Vote(row) if peer.live().is_some() => peer.votes.push(row),
-                Outgoing::VoteReply(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.vote_replies.push(row)),
-                Outgoing::Rejection(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.rejections.push(row)),
-                Outgoing::TimeoutNow(term) => handovers.push((peer.replica, TimeoutNow { group: group.0, term: term.0 })),
-                Outgoing::Beat(_) | Outgoing::Vote(_) | Outgoing::Nothing => {}
-            }
-        });
-        for (replica, row) in handovers {
-            let Some(peer) = peers.iter_mut().find(|peer| peer.replica == replica && peer.live().is_some()) else { continue };
-            let (conn, number) = peer.next_number();
-            effects.send(conn, [], |out| write(out, Kind::TimeoutNow, number, |out| row.encode(out)));
-        }
-    }
-
-    fn send_votes(&mut self, at: usize, effects: &mut Effects) {
-        let peer = &mut self.pipelines.peers[at];
-        for row in std::mem::take(&mut peer.votes) {
-            let (conn, number) = peer.next_number();
-            effects.send(conn, [], |out| write(out, Kind::Vote, number, |out| row.encode(out)));
-        }
-    }
-
-    fn send_beat(&mut self, now: Now, at: usize, effects: &mut Effects) {
-        let peer = &mut self.pipelines.peers[at];
-        if peer.beats.is_empty() || peer.live().is_none() {
-            return peer.beats.clear();
-        }
-        let rows = std::mem::take(&mut peer.beats);
-        let beat = Beat { beat: peer.next_beat(now.mono_us, 0), groups: List::of(&rows) };
-        let (conn, number) = peer.next_number();
-        effects.send(conn, [], |out| write(out, Kind::Beat, number, |out| beat.encode(out)));
-    }
-
-    /// Sends one frame of the entries that are queued for a peer. False when there is none to send now.
-    fn send_shares(&mut self, now: Now, at: usize, effects: &mut Effects) -> bool {
-        if self.pipelines.peers[at].live().is_none() || !self.pipelines.peers[at].has_window() {
-            return false;
-        }
-        let (mut heads, mut parts) = (std::mem::take(&mut self.pipelines.heads), std::mem::take(&mut self.pipelines.parts));
-        let mut shares: Vec<(ShareNote, usize)> = Vec::new();
-        let mut bytes = 0u64;
-        while let Some(note) = self.pipelines.peers[at].shares.front().copied()
-            && bytes < FRAME_BYTES
-        {
-            let places = match self.groups.entry_places(note.group, note.previous, note.count) {
-                EntryPlaces::Known(places) => places,
-                EntryPlaces::NotYet => break,
-                // The log was cut since: the follower is asked again what it has.
-                EntryPlaces::Gone => {
-                    self.pipelines.peers[at].shares.pop_front();
-                    continue;
-                }
-            };
-            let before = heads.len();
-            for (index, term, holds, block) in &places {
-                let Some(found) = self.block_for_peers(*block, effects) else { break };
-                let Some(head) = self.gather_entry(note.group, (*index, *term), *holds, &found, &mut parts) else { break };
-                bytes += head.payload_bytes();
-                heads.push(head);
-                if bytes >= FRAME_BYTES {
-                    break;
-                }
-            }
-            let gathered = heads.len() - before;
-            if gathered == 0 && note.count > 0 {
-                break;
-            }
-            shares.push((note, gathered));
-            let shares = &mut self.pipelines.peers[at].shares;
-            if gathered == note.count {
-                shares.pop_front();
-                continue;
-            }
-            let (index, term, ..) = places[gathered - 1];
-            shares[0] = ShareNote { previous: GroupPosition { index, term }, count: note.count - gathered, ..note };
-            break;
-        }
-        let sends = !shares.is_empty();
-        if sends {
-            let peer = &mut self.pipelines.peers[at];
-            let beat = peer.next_beat(now.mono_us, bytes);
-            let (conn, number) = peer.next_number();
-            effects.send(conn, parts.drain(..), |out| {
-                let start = node::begin(out, Kind::Append, number);
-                let mut writer = AppendWriter::begin(out, beat);
-                let mut rest = heads.as_slice();
-                for (note, count) in &shares {
-                    let (group, term) = (note.group.0, note.term.0);
-                    let (prev_index, prev_term, commit) = (note.previous.index.0, note.previous.term.0, note.commit.0);
-                    writer.share(out, &ShareBase { group, flags: ShareFlags::default(), term, prev_index, prev_term, commit });
-                    let (own, behind) = rest.split_at(*count);
-                    own.iter().for_each(|head| writer.entry(out, head));
-                    rest = behind;
-                }
-                let payload = writer.finish(out);
-                finish_frame(out, start, payload).expect("a frame of shares is within the limits");
-            });
-        }
-        heads.clear();
-        parts.clear();
-        (self.pipelines.heads, self.pipelines.parts) = (heads, parts);
-        sends
-    }
-
-    /// A closed block: out of the tail cache, or off the disk, one at a time. `None`: later.
-    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> Option<Bytes> {
-        if block >= self.log.open_block_seq() {
-            return None;
-        }
-        if let Some(cached) = self.log.cached_block(block) {
-            return Some(cached.clone());
-        }
-        match &self.pipelines.read {
-            BlockRead::Here(found, bytes) if *found == block => return Some(bytes.clone()),
-            BlockRead::UnderWay(..) => return None,
-            BlockRead::Here(..) | BlockRead::None => {}
-        }
-        let place = self.log.block_place(block)?;
-        match self.log.begin_read(&mut self.slab, effects, PEERS, place.segment, place.pos, place.len) {
-            Ok(ticket) => self.pipelines.read = BlockRead::UnderWay(ticket, block),
-            // Tried again with the next turn.
-            Err(ReadRefused::Full) => {}
-            Err(refused) => {
-                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {refused:?}")
-            }
-        }
-        None
-    }
-
-    /// A block that a follower needs has been read.
-    pub(super) fn on_peers_read(&mut self, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
-        let BlockRead::UnderWay(asked, block) = self.pipelines.read else { return };
-        if asked != ticket {
-            return;
-        }
-        self.pipelines.read = match bytes {
-            Ok(bytes) if BlockView::parse(bytes.as_slice()).is_some_and(|view| view.header.block_seq == block) => {
-                BlockRead::Here(block, bytes)
-            }
-            Ok(_) => {
-                tracing::error!(
-                    shard = self.id.0,
-                    block = block.0,
-                    "a block for a follower that is behind is damaged: the follower does not get it"
-                );
-                BlockRead::None
-            }
-            Err(error) => {
-                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {error:?}");
-                BlockRead::None
-            }
-        };
-        effects.wake_at(0);
-    }
-
-    /// One entry's bytes; `None` when memory for its control payloads is short.
-    fn gather_entry(
-        &mut self,
-        group: GroupId,
-        (index, term): (LogIndex, Term),
-        holds: Holds,
-        block: &Bytes,
-        parts: &mut Vec<Bytes>,
-    ) -> Option<EntryHead> {
-        let view = BlockView::parse(block.as_slice()).expect("a block of the tail cache, or one that was checked when it was read");
-        let (mut data_bytes, mut sum, mut control) = (0u32, ItemsSum::new(), Vec::new());
-        for row in view.entries().filter(|row| (row.group, row.index, row.term) == (group, index, term)) {
-            for fragment in view.fragments_of(&row) {
-                if row.kind == EntryKind::Data {
-                    data_bytes += fragment.length;
-                    parts.push(block.slice(fragment.offset as usize..(fragment.offset + fragment.length) as usize));
-                } else if fragment.length > 0 {
-                    let payload = view.content(&fragment);
-                    control.extend_from_slice(&sum.add(payload));
-                    control.extend_from_slice(payload);
-                }
-            }
-        }
-        if !control.is_empty() {
-            let mut buffer = self.slab.take(control.len())?;
-            buffer.set_len(control.len());
-            buffer.as_mut_slice().copy_from_slice(&control);
-            parts.push(self.slab.freeze(buffer));
-        }
-        Some(match holds {
-            Holds::Share => EntryHead::block(term.0, data_bytes, &sum),
-            Holds::Own => EntryHead::raft(term.0, &sum),
-        })
-    }
-
-    /// Votes, and how far this follower is, to a peer that has dialed this shard.
-    fn send_answers(&mut self, at: usize, effects: &mut Effects) {
-        let replica = self.pipelines.peers[at].replica;
-        let Some(accepted) = &mut self.pipelines.peers[at].accepted else { return };
-        for row in accepted.vote_replies.drain(..) {
-            let number = accepted.numbers.advance();
-            effects.send(accepted.conn, [], |out| write(out, Kind::VoteReply, number, |out| row.encode(out)));
-        }
-        let mut rows = std::mem::take(&mut accepted.rejections);
-        self.groups.take_acks(replica, &mut accepted.asked, |group, marks| {
-            let FollowerMarks { term, received, durable, committed } = marks;
-            rows.push(AckGroup {
-                group: group.0,
-                flags: AckFlags::default(),
-                term: term.0,
-                received: received.0,
-                durable: durable.0,
-                applied: committed.0,
-                rejected: 0,
-                hint_index: 0,
-                hint_term: 0,
-            });
-        });
-        if rows.is_empty() && accepted.beat == accepted.beat_told {
-            return;
-        }
-        accepted.beat_told = accepted.beat;
-        let ack = Ack { beat: accepted.beat, groups: List::of(&rows) };
-        let number = accepted.numbers.advance();
-        effects.send(accepted.conn, [], |out| write(out, Kind::Ack, number, |out| ack.encode(out)));
-    }
 }
 
-fn write(out: &mut Vec<u8>, kind: Kind, number: u64, meta: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn write(out: &mut Vec<u8>, kind: Kind, number: u64, meta: impl FnOnce(&mut Vec<u8>)) {
     let start = node::begin(out, kind, number);
     meta(out);
     finish_frame(out, start, 0).expect("rows of at most 63 groups are within the limits");
