@@ -178,13 +178,23 @@ impl OpenBlock {
     /// Makes room for what is to stand in this block together: fragments of these sizes, in up to `rows` rows that are not there yet. After it
     /// none of them is refused.
     pub(crate) fn reserve_together(&mut self, slab: &mut Slab, limits: &BlockLimits, rows: usize, sizes: &[usize]) -> Result<(), NotTaken> {
-        let (bytes, fragments) = (sizes.iter().sum::<usize>(), sizes.len());
+        self.reserve_up_to(slab, limits, rows, sizes, limits.block_bytes_max)
+    }
+
+    /// The same for what another node's leader had in one block: an empty block takes as much as that one could.
+    pub(crate) fn reserve_stored(&mut self, slab: &mut Slab, limits: &BlockLimits, rows: usize, sizes: &[usize]) -> Result<(), NotTaken> {
+        let limit = if self.is_empty() { limits.ceiling_bytes } else { limits.block_bytes_max };
+        self.reserve_up_to(slab, limits, rows, sizes, limit)
+    }
+
+    fn reserve_up_to(&mut self, slab: &mut Slab, limits: &BlockLimits, rows: usize, sizes: &[usize], limit: usize) -> Result<(), NotTaken> {
+        let fragments = sizes.len();
         if sizes.iter().any(|size| *size > limits.batch_bytes_max) {
             return Err(NotTaken::TooLarge);
         }
-        let used = align_up_usize(self.used, FRAGMENT_ALIGN) + bytes + fragments * FRAGMENT_ALIGN;
+        let used = sizes.iter().fold(self.used, |used, size| align_up_usize(used, FRAGMENT_ALIGN) + size);
         let length = self.length(used, self.entries.len() + rows, self.fragments.len() + fragments);
-        if align_up_usize(length, BLOCK_ALIGN) > limits.block_bytes_max || self.entries.len() + rows > usize::from(u16::MAX) {
+        if align_up_usize(length, BLOCK_ALIGN) > limit || self.entries.len() + rows > usize::from(u16::MAX) {
             return Err(if self.is_empty() { NotTaken::TooLarge } else { NotTaken::BlockFull });
         }
         if self.reserve(slab, length) { Ok(()) } else { Err(NotTaken::NoMemory) }

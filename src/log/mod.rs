@@ -223,7 +223,28 @@ impl Log {
         if self.failed.is_some() {
             return Err(AppendRefused::Failed);
         }
-        match self.open.reserve_together(slab, &self.limits, rows, sizes) {
+        let reserved = self.open.reserve_together(slab, &self.limits, rows, sizes);
+        Log::reserved(reserved)
+    }
+
+    /// The same for what another node's leader had in one block: an empty block takes as much as that one could. The oldest cached blocks make room.
+    pub fn reserve_stored(&mut self, slab: &mut Slab, rows: usize, sizes: &[usize]) -> Result<(), AppendRefused> {
+        if self.failed.is_some() {
+            return Err(AppendRefused::Failed);
+        }
+        let mut reserved = self.open.reserve_stored(slab, &self.limits, rows, sizes);
+        if reserved == Err(NotTaken::NoMemory) {
+            let durable = self.window.durable_through();
+            let evicted = (0..EVICTIONS_PER_APPEND).take_while(|_| self.cache.evict(durable)).count();
+            if evicted > 0 {
+                reserved = self.open.reserve_stored(slab, &self.limits, rows, sizes);
+            }
+        }
+        Log::reserved(reserved)
+    }
+
+    fn reserved(reserved: Result<(), NotTaken>) -> Result<(), AppendRefused> {
+        match reserved {
             Ok(()) => Ok(()),
             Err(NotTaken::TooLarge) => Err(AppendRefused::TooLarge),
             Err(NotTaken::BlockFull | NotTaken::NoMemory) => Err(AppendRefused::Full),

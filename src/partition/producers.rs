@@ -157,11 +157,12 @@ impl Producers {
         producer.used_us = now_us;
     }
 
-    /// At a start: a batch that was found in the log. One that the checkpoint knew of is there already.
-    pub fn replay(&mut self, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64) {
+    /// A batch that was found in the log, at a start or on a follower. One that is known is there already. `committed_end` as in `accept`: `u64::MAX` where all
+    /// that is replayed is committed.
+    pub fn replay(&mut self, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64, committed_end: u64) {
         let known = self.by_id.get(&ProducerId(mark.id)).map_or(0, |producer| producer.last().end_offset());
         if mark.id != 0 && batch.base_offset >= known {
-            self.accept(mark, batch, append_time_us, u64::MAX, None);
+            self.accept(mark, batch, append_time_us, committed_end, None);
         }
     }
 
@@ -248,7 +249,7 @@ mod tests {
     }
 
     fn replay(producers: &mut Producers, mark: &ProducerMark, batch: &BatchRef) {
-        producers.replay(mark, batch, time_of(batch));
+        producers.replay(mark, batch, time_of(batch), u64::MAX);
     }
 
     /// Ten batches of ten records, offsets and sequences from 0.

@@ -126,10 +126,11 @@ impl Partitions {
     }
 
     /// A batch of `slot` that another node's leader has taken in was stored: its producer is known from now on.
-    pub fn replay_producer(&mut self, slot: Slot, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64) {
+    pub fn replay_producer(&mut self, slot: Slot, mark: &ProducerMark, batch: &BatchRef, append_time_us: i64, is_committed: bool) {
         let partition = self.slots[slot.0 as usize].as_mut().expect("the slot of a batch is filled");
         let before = partition.producers.len();
-        partition.producers.replay(mark, batch, append_time_us);
+        let committed_end = if is_committed { u64::MAX } else { partition.committed_end() };
+        partition.producers.replay(mark, batch, append_time_us, committed_end);
         self.producers += partition.producers.len() - before;
     }
 

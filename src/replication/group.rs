@@ -95,6 +95,8 @@ pub(super) struct Group {
     changed: bool,
     /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter.
     lease_until_us: u64,
+    /// When this replica began to lead; `u64::MAX` before it was told.
+    led_since_us: u64,
     /// For each other replica: when the beat was sent that it answered last.
     answered: Vec<(ReplicaId, u64)>,
     /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
@@ -149,6 +151,7 @@ impl Group {
             was_leader: false,
             changed: false,
             lease_until_us: if start.voters == [me] { u64::MAX } else { 0 },
+            led_since_us: u64::MAX,
             answered: start.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, 0)).collect(),
             first_own_index: LogIndex(u64::MAX),
             last_proposed: None,
@@ -187,9 +190,9 @@ impl Group {
         self.committed
     }
 
-    /// Whether the first entry of this leader's term is committed: only then are its ends those of the group.
+    /// Whether the first entry of this leader's term is committed, and was told so (`take_commit`): only then are its ends those of the group.
     pub(super) fn is_caught_up(&self) -> bool {
-        self.is_leader() && self.committed >= self.first_own_index
+        self.is_leader() && self.reported.0 >= self.first_own_index
     }
 
     /// The place of `bytes` more of what `block`, which is being closed, carries for this group: one entry, whatever kinds its content has. So a
@@ -281,6 +284,7 @@ impl Group {
             self.first_own_index = LogIndex(u64::MAX);
             self.answered.iter_mut().for_each(|(_, at_us)| *at_us = 0);
             self.lease_until_us = 0;
+            self.led_since_us = u64::MAX;
         }
         self.changed |= leads != self.was_leader;
         self.was_leader = leads;
@@ -411,10 +415,13 @@ impl Group {
         if !self.is_leader() {
             return Ok(());
         }
-        if let Some((_, at_us)) = self.answered.iter_mut().find(|(replica, _)| *replica == from) {
-            *at_us = sent_us.max(*at_us);
+        // One that was sent before this replica led is no answer to its leadership.
+        if sent_us >= self.led_since_us {
+            if let Some((_, at_us)) = self.answered.iter_mut().find(|(replica, _)| *replica == from) {
+                *at_us = sent_us.max(*at_us);
+            }
+            self.renew_lease();
         }
-        self.renew_lease();
         let mut message = Message { from: from.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
         message.set_msg_type(MessageType::MsgHeartbeatResponse);
         self.step(message)
@@ -433,6 +440,21 @@ impl Group {
     /// Whether this leader may answer at `now_us`: a majority heard it lately.
     pub(super) fn holds_lease(&self, now_us: u64) -> bool {
         now_us < self.lease_until_us
+    }
+
+    /// This replica works as the leader from now on.
+    pub(super) fn note_led(&mut self, now_us: u64) {
+        self.led_since_us = now_us;
+    }
+
+    /// What of the commit was told.
+    pub(super) fn reported(&self) -> LogIndex {
+        self.reported.0
+    }
+
+    /// Whether everything that raft has made itself has a row: only then may rows of what is proposed follow.
+    pub(super) fn has_announced_own(&self) -> bool {
+        self.own_unplaced.len() == self.own_announced
     }
 
     /// A tick of time. A lone voter needs none.

@@ -86,7 +86,28 @@ impl Groups {
 
     /// The term with which this node may append to `group`, or `None` when it does not lead it, or was not heard by a majority lately.
     pub fn leader_term(&self, group: GroupId) -> Option<Term> {
-        self.find(group).filter(|g| g.is_leader() && g.holds_lease(self.now_us)).map(Group::term)
+        let may_append = |g: &&Group| g.is_leader() && g.holds_lease(self.now_us) && g.has_announced_own();
+        self.find(group).filter(may_append).map(Group::term)
+    }
+
+    /// This node works as the leader of `group` from now on.
+    pub fn note_led(&mut self, group: GroupId, now_us: u64) {
+        self.find_mut(group).into_iter().for_each(|g| g.note_led(now_us));
+    }
+
+    /// What of the commit of `group` was told by `take_commits`.
+    pub fn reported_of(&self, group: GroupId) -> LogIndex {
+        self.find(group).map_or(LogIndex(0), Group::reported)
+    }
+
+    /// The term of `group`.
+    pub fn term_of(&self, group: GroupId) -> Term {
+        self.find(group).map_or(Term(0), Group::term)
+    }
+
+    /// Whether this node leads `group` in this term.
+    pub fn leads_in(&self, group: GroupId, term: Term) -> bool {
+        self.find(group).is_some_and(|g| g.is_leader() && g.term() == term)
     }
 
     /// Whether this node leads `group`.

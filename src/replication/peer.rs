@@ -129,6 +129,8 @@ pub struct Peer {
     unanswered_bytes: u64,
     beat: u64,
     heard_us: u64,
+    /// How long to wait before dialing again when the connection ends: shortest once something was acknowledged on it.
+    backoff_us: u64,
 }
 
 impl Peer {
@@ -146,6 +148,7 @@ impl Peer {
             unanswered_bytes: 0,
             beat: 0,
             heard_us: 0,
+            backoff_us: REDIAL_US_MIN,
         }
     }
 
@@ -222,7 +225,9 @@ impl Peer {
 
     /// The connection that this shard has dialed is of no use any more; whatever was queued is lost with it.
     pub fn drop_dialed(&mut self, now_us: u64) {
-        self.dialed = Dialed::Idle { at_us: now_us + REDIAL_US_MIN, backoff_us: REDIAL_US_MIN * 2 };
+        // Who takes the connection and refuses what comes on it is not dialed more often than one who does not answer.
+        self.dialed = Dialed::Idle { at_us: now_us + self.backoff_us, backoff_us: (self.backoff_us * 2).min(REDIAL_US_MAX) };
+        self.backoff_us = (self.backoff_us * 2).min(REDIAL_US_MAX);
         self.shares.clear();
         self.beats.clear();
         self.votes.clear();
@@ -274,6 +279,7 @@ impl Peer {
     /// never sent, too.
     pub fn on_beat(&mut self, now_us: u64, beat: u64) -> Option<u64> {
         self.heard_us = now_us;
+        self.backoff_us = REDIAL_US_MIN;
         let mut sent_us = None;
         while let Some(front) = self.unanswered.front().filter(|front| front.beat <= beat) {
             sent_us = Some(front.sent_us);

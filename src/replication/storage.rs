@@ -13,6 +13,9 @@ use std::collections::VecDeque;
 /// stands in the slot beside it, so that an entry costs no memory of its own.
 const MARK: &[u8] = b"h";
 
+/// Entries of one message that memory is reserved for: a follower that is far behind is asked about millions, and gets a mebibyte at a time.
+const ENTRIES_RESERVED: usize = 256;
+
 /// An entry to be proposed.
 pub(super) fn marked_entry() -> Entry {
     Entry { data: MARK.into(), ..Entry::default() }
@@ -207,7 +210,7 @@ impl Storage for GroupStorage {
         // The size of the bytes that the entries stand for: of what raft holds, a byte each, the limit would be everything.
         let max_bytes = max_size.into().unwrap_or(u64::MAX);
         let mut bytes = 0;
-        let mut entries = Vec::with_capacity((high - low) as usize);
+        let mut entries = Vec::with_capacity(((high - low) as usize).min(ENTRIES_RESERVED));
         for (index, slot) in self.slots_after(LogIndex(low - 1)).take((high - low) as usize) {
             bytes += u64::from(slot.bytes);
             if bytes > max_bytes && !entries.is_empty() {

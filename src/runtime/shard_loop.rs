@@ -245,7 +245,8 @@ impl ShardLoop {
         if !self.stopping || !self.shard.has_stopped() || !self.edge.outbox.is_empty() {
             return false;
         }
-        if self.edge.ring.conn_count() > 0 && !self.edge.is_closing() {
+        // Also where some are being closed already: the others would wait for those. And again for whoever comes late.
+        if self.edge.ring.conn_count() > 0 && !(self.edge.is_over() && self.edge.is_closing()) {
             self.shard.close_all(self.edge.effects());
             self.edge.close_for_good(&mut self.shard, now);
         }

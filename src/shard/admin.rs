@@ -35,6 +35,8 @@ struct PendingCommand {
     /// Nobody for the node's own registration.
     caller: Option<Caller>,
     if_not_exists: bool,
+    /// Another node has proposed it: what it gives is that node's.
+    is_inherited: bool,
 }
 
 #[derive(Debug)]
@@ -120,8 +122,11 @@ impl ControlSeat {
 
     /// Commands that a new leader has inherited and that are not committed yet. Nobody here waits for them.
     pub(super) fn inherit(&mut self, index: LogIndex, commands: Vec<Command>) {
-        let pending = |command| PendingCommand { index: Some(index), command, caller: None, if_not_exists: false };
-        self.pending.extend(commands.into_iter().map(pending));
+        // A snapshot in a checkpoint may know more than the blocks that the checkpoint covers.
+        if index > self.state.applied() {
+            let pending = |command| PendingCommand { index: Some(index), command, caller: None, if_not_exists: false, is_inherited: true };
+            self.pending.extend(commands.into_iter().map(pending));
+        }
     }
 
     pub(super) fn fail_all(&mut self, effects: &mut Effects, metrics: &mut ShardMetrics, reason: &str) {
@@ -204,7 +209,7 @@ impl Shard {
         match self.log.append_control(&mut self.slab, GroupId(0), EntryKind::Control, &command.encode()) {
             Ok(_) => {
                 self.urgent = true;
-                seat.pending.push_back(PendingCommand { index: None, command, caller, if_not_exists });
+                seat.pending.push_back(PendingCommand { index: None, command, caller, if_not_exists, is_inherited: false });
                 Ok(Taken::Yes)
             }
             Err(AppendRefused::Full) => Ok(Taken::Blocked),
@@ -226,6 +231,9 @@ impl Shard {
             let results = seat.state.apply(at, &commands).expect("an entry is applied once");
             let epoch = seat.state.view_epoch();
             for (pending, result) in unit.into_iter().zip(results) {
+                if pending.is_inherited {
+                    continue;
+                }
                 if let Command::ReserveProducerIds { .. } = &pending.command {
                     match result {
                         Ok(Applied::ProducerIds(lease)) => seat.producer_ids.on_leased(lease),

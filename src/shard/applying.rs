@@ -149,7 +149,7 @@ impl Shard {
         let mut metadata: Vec<(LogIndex, Vec<Command>)> = Vec::new();
         while self.applying.applied(group) < end && self.failure().is_none() {
             let index = LogIndex(self.applying.applied(group).0 + 1);
-            let Some(content) = self.content_of(group, index, effects) else { return };
+            let Some(content) = self.content_of(group, index, effects) else { break };
             for batch in &content.batches {
                 self.apply_batch(group, batch, certainty);
             }
@@ -215,7 +215,12 @@ impl Shard {
         };
         let view = BlockView::parse(bytes.as_slice()).expect("a block of the tail cache is the one that was written");
         let mut content = Content { block, ..Content::default() };
-        for row in view.entries().filter(|row| (row.group, row.index) == (group, index) && self.groups.has_entry(group, index, row.term)) {
+        for row in view.entries().filter(|row| (row.group, row.index) == (group, index)) {
+            if !self.groups.has_entry(group, index, row.term) {
+                // Another entry had this index in between: what stood before it was replaced.
+                (content.batches, content.payloads) = (Vec::new(), Vec::new());
+                continue;
+            }
             for fragment in view.fragments_of(&row) {
                 let bytes = view.content(&fragment);
                 match row.kind {
@@ -238,8 +243,11 @@ impl Shard {
             // The metadata that tell of it are on their way.
             let new = || Partition::new(batch.uid, TopicUid(0), 0, group, TopicRules::default());
             let partition = self.unclaimed.entry(batch.uid).or_insert_with(new);
-            partition.on_stored(batch.place, is_committed);
-            partition.producers_mut().replay(&batch.mark, &batch.place, batch.append_time_us);
+            if batch.place.end_offset() > partition.next_offset() {
+                partition.on_stored(batch.place, is_committed);
+                let committed_end = if is_committed { u64::MAX } else { partition.committed_end() };
+                partition.producers_mut().replay(&batch.mark, &batch.place, batch.append_time_us, committed_end);
+            }
             return;
         };
         let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
@@ -254,7 +262,7 @@ impl Shard {
             self.partitions.touch(group, batch.place.block, slot, batch.place.end_offset());
         }
         if batch.mark.id != 0 {
-            self.partitions.replay_producer(slot, &batch.mark, &batch.place, batch.append_time_us);
+            self.partitions.replay_producer(slot, &batch.mark, &batch.place, batch.append_time_us, is_committed);
         }
     }
 

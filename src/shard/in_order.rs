@@ -37,6 +37,11 @@ impl<T> InOrder<T> {
         self.queue.pop_front().map(|(.., item)| item)
     }
 
+    /// Whether something waits for one of `groups`, as `Acks::bit_of`.
+    pub(super) fn waits_for(&self, groups: u32) -> bool {
+        self.queue.iter().any(|(of_item, ..)| of_item & groups != 0)
+    }
+
     /// What waits for one of `groups`, as `Acks::bit_of`, and is not committed: another node leads it now.
     pub(super) fn take_groups(&mut self, groups: u32, acks: &Acks) -> Vec<T> {
         let waits = |item: &(u32, BlockSeq, T)| item.0 & groups != 0 && !acks.is_committed(item.0, item.1);

@@ -10,6 +10,8 @@ use super::shard::Shard;
 use crate::control::Command;
 use crate::effects::{Effects, Now};
 use crate::ids::GroupId;
+use crate::partition::Partition;
+use tramline_wire::error::ErrorCode;
 
 impl Shard {
     /// Looks for groups whose leadership came or went.
@@ -39,6 +41,7 @@ impl Shard {
         // The last one is the empty entry of its own term, which stands in no block yet.
         self.apply_up_to(now, group, crate::ids::LogIndex(last.0 - 1), Certainty::Tentative, effects);
         self.applying.set(group, last);
+        self.groups.note_led(group, now.mono_us);
         self.urgent = true;
         if self.view.epoch > 0 {
             let view = std::sync::Arc::clone(&self.view);
@@ -53,11 +56,19 @@ impl Shard {
             // To be rebuilt from the log (docs/REPLICATION.md, 5.5, 4), which is not there yet: a start does it.
             return self.fail("the leadership of a group with queues or members is lost: the shard has to be started again", effects);
         }
+        let bit = self.acks.bit_of(group);
+        if self.queues.awaits(bit) {
+            return self.fail(
+                "the leadership of a group is lost while steps or dead letters wait for it: the shard has to be started again",
+                effects,
+            );
+        }
         self.log.void_group(group);
         self.partitions.cut_tentative(group);
+        self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
+        self.fail_half_taken(group, bit);
         self.trims.forget_proposed(group);
         self.offsets.forget_proposed(group);
-        let bit = self.acks.bit_of(group);
         self.acks.fail_group(bit, effects, &mut self.metrics);
         self.trims.fail_group(bit, &self.acks, effects);
         self.offsets.fail_group(bit, &self.acks, effects);
@@ -66,8 +77,22 @@ impl Shard {
         {
             seat.fail_proposed(effects, &mut self.metrics);
         }
-        let (applied, committed) = (self.applying.applied(group), self.groups.committed_of(group));
-        self.applying.set(group, applied.min(committed));
+        // What is committed and was not told yet was cut with the rest: it is taken in again.
+        let (applied, told) = (self.applying.applied(group), self.groups.reported_of(group));
+        self.applying.set(group, applied.min(told));
+    }
+
+    /// Of requests that are taken in half: what of them was appended for this group is lost, or may be.
+    fn fail_half_taken(&mut self, group: GroupId, bit: u32) {
+        for progress in self.half_taken.values_mut().filter(|progress| progress.groups & bit != 0) {
+            progress.groups &= !bit;
+            for result in progress.results.iter_mut().filter(|result| result.error.is_ok()) {
+                let partition = result.slot.and_then(|slot| self.partitions.get(slot));
+                if partition.is_none_or(|partition| partition.group == group) {
+                    result.error = ErrorCode::LeadershipLost;
+                }
+            }
+        }
     }
 
     /// The first leader of the metadata tells what a node has.

@@ -50,6 +50,17 @@ impl Pipelines {
         Pipelines { peers: peers.iter().map(Peer::new).collect(), boot, ..Pipelines::default() }
     }
 
+    /// The connections to other nodes, dialed and accepted.
+    pub(super) fn conns(&self) -> Vec<ConnId> {
+        let dialed = |peer: &Peer| match peer.dialed {
+            Dialed::Greeting { conn, .. } | Dialed::Live { conn, .. } => Some(conn),
+            _ => None,
+        };
+        let of_peer =
+            |peer: &Peer| dialed(peer).into_iter().chain(peer.accepted.as_ref().map(|accepted| accepted.conn)).collect::<Vec<_>>();
+        self.peers.iter().flat_map(of_peer).collect()
+    }
+
     /// Whether there is another node.
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()
@@ -246,25 +257,28 @@ impl Shard {
             }
             (Kind::Ack, Dialed::Live { .. }) => {
                 let ack = Ack::decode(frame.meta).map_err(NodeError::from)?;
-                if let Some(sent_us) = self.pipelines.peers[at].on_beat(now.mono_us, ack.beat) {
-                    self.groups.on_beat_answered(from, sent_us)?;
-                }
                 for row in ack.groups.iter() {
                     let group = GroupId(row.group);
+                    check_term(row.term)?;
                     if row.flags.has(AckFlags::REJECTED) {
                         self.groups.step(group, wire_raft::rejection(from, me, &row))?;
                         continue;
                     }
                     let (received, durable) = (LogIndex(row.received), LogIndex(row.durable));
-                    if durable > self.groups.last_of(group).index {
+                    if self.groups.leads_in(group, Term(row.term)) && durable > self.groups.last_of(group).index {
                         return Err(NotTaken::Wrong(format!("group {group}: entry {durable} is acknowledged and was never sent")));
                     }
                     let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied) };
                     self.groups.on_marks(group, from, &marks)?;
                 }
+                // Behind the rows: one of them may have told of a higher term.
+                if let Some(sent_us) = self.pipelines.peers[at].on_beat(now.mono_us, ack.beat) {
+                    self.groups.on_beat_answered(from, sent_us)?;
+                }
             }
             (Kind::VoteReply, Dialed::Live { .. }) => {
                 let row = VoteReply::decode(frame.meta).map_err(NodeError::from)?;
+                check_term(row.term)?;
                 self.groups.step(GroupId(row.group), wire_raft::vote_reply(from, me, &row))?;
             }
             (kind, state) => return Err(NotTaken::Wrong(format!("{kind} does not belong here ({state:?})"))),
@@ -282,6 +296,7 @@ impl Shard {
                 let beat = Beat::decode(frame.meta).map_err(NodeError::from)?;
                 for row in beat.groups.iter() {
                     let group = GroupId(row.group);
+                    check_term(row.term)?;
                     let commit = self.groups.clamped_commit(group, LogIndex(row.commit));
                     self.groups.step(group, wire_raft::beat(from, me, &row, commit))?;
                     self.owe_ack(at, group);
@@ -290,10 +305,12 @@ impl Shard {
             }
             Kind::Vote => {
                 let row = Vote::decode(frame.meta).map_err(NodeError::from)?;
+                check_term(row.term)?;
                 self.groups.step(GroupId(row.group), wire_raft::vote(from, me, &row))?;
             }
             Kind::TimeoutNow => {
                 let row = TimeoutNow::decode(frame.meta).map_err(NodeError::from)?;
+                check_term(row.term)?;
                 self.groups.step(GroupId(row.group), wire_raft::timeout_now(from, me, row.term))?;
             }
             kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
@@ -337,6 +354,11 @@ impl Shard {
             return Ok(());
         }
         self.owe_ack(at, group);
+        if Term(base.term) < self.groups.term_of(group) {
+            // Of a leader that is none any more: the answer tells it the term. What it wants stored is not looked at.
+            let previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
+            return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
+        }
         let mut previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
         if share.entries().next().is_none() {
             return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
@@ -350,13 +372,19 @@ impl Shard {
                 continue;
             }
             if !self.groups.has_entry(group, index, term) {
-                if !self.write_owed(now, effects) {
-                    return Err(NotTaken::Blocked);
+                let has_room = self.write_owed(now, effects);
+                let reserved = if has_room { self.reserve_entry(now, &entry, effects) } else { Err(NotTaken::Blocked) };
+                if matches!(reserved, Err(NotTaken::Blocked)) {
+                    // What it says of the commit frees memory, perhaps.
+                    self.groups.step(group, wire_raft::append(from, me, base, previous, None))?;
+                    self.on_leaderships(now, effects);
                 }
-                self.reserve_entry(now, &entry, effects)?;
+                reserved?;
             }
             let own = entry.kind() == node::EntryKind::Raft;
             self.groups.step(group, wire_raft::append(from, me, base, previous, Some((index, term, own))))?;
+            // A lost leadership has to be worked off before a block is closed.
+            self.on_leaderships(now, effects);
             if !self.groups.has_entry(group, index, term) {
                 // Not taken: the term is old, or what is before it is not here. The answer is on its way.
                 return Ok(());
@@ -387,14 +415,16 @@ impl Shard {
     }
 
     fn reserve_entry(&mut self, now: Now, entry: &CheckedEntry<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let own = entry.kind() == node::EntryKind::Raft;
         let sizes: Vec<usize> = match entry.kind() {
             node::EntryKind::Raft => vec![entry.controls().map(<[u8]>::len).sum()],
             node::EntryKind::Block => entry.batches().map(|b| b.bytes().len()).chain(entry.controls().map(<[u8]>::len)).collect(),
         };
-        let mut reserved = self.log.reserve_together(&mut self.slab, 2, &sizes);
+        let rows = usize::from(entry.batches().next().is_some()) + usize::from(own || entry.controls().next().is_some());
+        let mut reserved = self.log.reserve_stored(&mut self.slab, rows, &sizes);
         if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
             self.close_block(now, effects);
-            reserved = self.log.reserve_together(&mut self.slab, 2, &sizes);
+            reserved = self.log.reserve_stored(&mut self.slab, rows, &sizes);
         }
         match reserved {
             Ok(()) => Ok(()),
@@ -456,6 +486,11 @@ impl Shard {
         }
         effects.wake_at(self.pipelines.next_tick_us);
     }
+}
+
+/// To the crate a term of 0 means a message of its own.
+fn check_term(term: u64) -> Result<(), NotTaken> {
+    if term == 0 { Err(NotTaken::Wrong("a term of 0".to_owned())) } else { Ok(()) }
 }
 
 pub(super) fn write(out: &mut Vec<u8>, kind: Kind, number: u64, meta: impl FnOnce(&mut Vec<u8>)) {

@@ -20,8 +20,8 @@ use tramline_wire::produce::ProduceRequest;
 /// How far a frame was taken in.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    results: Vec<BatchResult>,
-    groups: u32,
+    pub(super) results: Vec<BatchResult>,
+    pub(super) groups: u32,
     block: BlockSeq,
 }
 

@@ -508,6 +508,10 @@ impl Shard {
 
     /// Puts into the open block what consumer groups and queues have to say.
     fn write_controls(&mut self, now: Now, effects: &mut Effects) {
+        if !self.pipelines.is_alone() && self.groups.owes() {
+            // Raft's own entries stand in front of what a leader proposes.
+            return;
+        }
         if self.members.has_unwritten() {
             self.write_groups(now, effects);
         }
@@ -613,6 +617,10 @@ impl Shard {
         self.fail_queues(effects, reason);
         if let Some(seat) = &mut self.seat {
             seat.fail_all(effects, &mut self.metrics, reason);
+        }
+        // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
+        for conn in self.pipelines.conns() {
+            effects.push(Effect::Close { conn, reason: "the shard has failed" });
         }
         effects.push(Effect::Fatal { reason: reason.to_owned() });
     }

@@ -32,6 +32,16 @@ pub(super) enum BlockRead {
     /// (ticket, block)
     UnderWay(u64, BlockSeq),
     Here(BlockSeq, Bytes),
+    Failed(BlockSeq),
+}
+
+/// A block that is to be sent.
+enum ForPeers {
+    Here(Bytes),
+    /// It is open, or on its way from the disk.
+    Later,
+    /// It cannot be read, or not this way.
+    Never,
 }
 
 impl Shard {
@@ -101,6 +111,11 @@ impl Shard {
         while let Some(note) = self.pipelines.peers[at].shares.front().copied()
             && bytes < FRAME_BYTES
         {
+            if !self.groups.leads_in(note.group, note.term) {
+                // Of a term that is over.
+                self.pipelines.peers[at].shares.pop_front();
+                continue;
+            }
             let places = match self.groups.entry_places(note.group, note.previous, note.count) {
                 EntryPlaces::Known(places) => places,
                 EntryPlaces::NotYet => break,
@@ -110,9 +125,16 @@ impl Shard {
                     continue;
                 }
             };
-            let before = heads.len();
+            let (before, mut never) = (heads.len(), false);
             for (index, term, holds, block) in &places {
-                let Some(found) = self.block_for_peers(*block, effects) else { break };
+                let found = match self.block_for_peers(*block, effects) {
+                    ForPeers::Here(found) => found,
+                    ForPeers::Later => break,
+                    ForPeers::Never => {
+                        never = heads.len() == before;
+                        break;
+                    }
+                };
                 let Some(head) = self.gather_entry(note.group, (*index, *term), *holds, &found, &mut parts) else { break };
                 bytes += head.payload_bytes();
                 heads.push(head);
@@ -121,6 +143,11 @@ impl Shard {
                 }
             }
             let gathered = heads.len() - before;
+            if never {
+                // The others go on; the follower is asked again with the next beat.
+                self.pipelines.peers[at].shares.pop_front();
+                continue;
+            }
             if gathered == 0 && note.count > 0 {
                 break;
             }
@@ -161,29 +188,35 @@ impl Shard {
         sends
     }
 
-    /// A closed block: out of the tail cache, or off the disk, one at a time. `None`: later.
-    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> Option<Bytes> {
+    /// A closed block: out of the tail cache, or off the disk, one at a time.
+    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> ForPeers {
         if block >= self.log.open_block_seq() {
-            return None;
+            return ForPeers::Later;
         }
         if let Some(cached) = self.log.cached_block(block) {
-            return Some(cached.clone());
+            return ForPeers::Here(cached.clone());
         }
         match &self.pipelines.read {
-            BlockRead::Here(found, bytes) if *found == block => return Some(bytes.clone()),
-            BlockRead::UnderWay(..) => return None,
-            BlockRead::Here(..) | BlockRead::None => {}
+            BlockRead::Here(found, bytes) if *found == block => return ForPeers::Here(bytes.clone()),
+            BlockRead::Failed(found) if *found == block => {
+                self.pipelines.read = BlockRead::None;
+                return ForPeers::Never;
+            }
+            BlockRead::UnderWay(..) => return ForPeers::Later,
+            BlockRead::Here(..) | BlockRead::Failed(_) | BlockRead::None => {}
         }
-        let place = self.log.block_place(block)?;
+        // One of a sealed segment: a snapshot's to bring.
+        let Some(place) = self.log.block_place(block) else { return ForPeers::Never };
         match self.log.begin_read(&mut self.slab, effects, PEERS, place.segment, place.pos, place.len) {
             Ok(ticket) => self.pipelines.read = BlockRead::UnderWay(ticket, block),
             // Tried again with the next turn.
             Err(ReadRefused::Full) => {}
             Err(refused) => {
-                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {refused:?}")
+                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {refused:?}");
+                return ForPeers::Never;
             }
         }
-        None
+        ForPeers::Later
     }
 
     /// A block that a follower needs has been read.
@@ -202,11 +235,11 @@ impl Shard {
                     block = block.0,
                     "a block for a follower that is behind is damaged: the follower does not get it"
                 );
-                BlockRead::None
+                BlockRead::Failed(block)
             }
             Err(error) => {
                 tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {error:?}");
-                BlockRead::None
+                BlockRead::Failed(block)
             }
         };
         effects.wake_at(0);
@@ -223,7 +256,14 @@ impl Shard {
     ) -> Option<EntryHead> {
         let view = BlockView::parse(block.as_slice()).expect("a block of the tail cache, or one that was checked when it was read");
         let (mut data_bytes, mut sum, mut control) = (0u32, ItemsSum::new(), Vec::new());
-        for row in view.entries().filter(|row| (row.group, row.index, row.term) == (group, index, term)) {
+        let before = parts.len();
+        for row in view.entries().filter(|row| (row.group, row.index) == (group, index)) {
+            if row.term != term {
+                // Another entry had this index in between: what stood before it was replaced.
+                (data_bytes, sum, control) = (0, ItemsSum::new(), Vec::new());
+                parts.truncate(before);
+                continue;
+            }
             for fragment in view.fragments_of(&row) {
                 if row.kind == EntryKind::Data {
                     data_bytes += fragment.length;
@@ -236,7 +276,10 @@ impl Shard {
             }
         }
         if !control.is_empty() {
-            let mut buffer = self.slab.take(control.len())?;
+            let Some(mut buffer) = self.slab.take(control.len()) else {
+                parts.truncate(before);
+                return None;
+            };
             buffer.set_len(control.len());
             buffer.as_mut_slice().copy_from_slice(&control);
             parts.push(self.slab.freeze(buffer));

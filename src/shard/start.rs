@@ -360,7 +360,7 @@ fn recover_partitions(
         partition.restore_batch(placed);
         // What the checkpoint covers it has told.
         if batch.block > covers {
-            partition.producers_mut().replay(&batch.producer, &placed, batch.append_time_us);
+            partition.producers_mut().replay(&batch.producer, &placed, batch.append_time_us, u64::MAX);
         }
     }
     recover_trims(recovered, trims, &mut found)?;

@@ -199,7 +199,9 @@ enum {
     /** The queue has no such message, or it is settled. */
     TRAMLINE_CODE_UNKNOWN_MESSAGE = 53,
     /** What the step names lies in more than one replica group: create the topics with co-locate. */
-    TRAMLINE_CODE_NOT_CO_LOCATED = 54
+    TRAMLINE_CODE_NOT_CO_LOCATED = 54,
+    /** Another node leads now, and what was sent may be stored or not: send it again there, idempotently. */
+    TRAMLINE_CODE_LEADERSHIP_LOST = 55
 };
 
 /** Bytes of tramline_error_t.topic, its NUL included. */

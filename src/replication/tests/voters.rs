@@ -116,6 +116,8 @@ fn led_by_the_first() -> [Replica; 3] {
     ack(&mut replicas, 1, 0);
     ack(&mut replicas, 2, 0);
     talk(&mut replicas, &[]);
+    assert!(!replicas[0].group.is_caught_up(), "nobody was told of the commit");
+    assert!(replicas[0].commit().is_some());
     assert!(replicas[0].group.is_caught_up());
     replicas
 }

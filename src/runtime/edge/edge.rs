@@ -259,6 +259,11 @@ impl Edge {
         self.deadline_us = self.deadline_us.min(now.mono_us + SWEEP_US);
     }
 
+    /// Whether all connections have been closed for the last time.
+    pub(in crate::runtime) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Whether connections that we closed have not ended.
     pub(in crate::runtime) fn is_closing(&self) -> bool {
         !self.closing.is_empty()

@@ -201,6 +201,11 @@ impl QueueCare {
         notes.iter().for_each(|note| part.apply(None, note));
     }
 
+    /// Whether somebody waits for one of these groups (as `Acks::bit_of`): steps, settlements, dead letters.
+    pub(in crate::shard) fn awaits(&self, groups: u32) -> bool {
+        !self.unwritten.is_empty() || self.awaiting.waits_for(groups) || self.letters.awaits(groups)
+    }
+
     /// Whether something is kept for queues that this node does not serve.
     pub(in crate::shard) fn has_unclaimed(&self) -> bool {
         !self.unclaimed.is_empty()

@@ -25,6 +25,11 @@ pub(super) struct LetterBox {
 }
 
 impl LetterBox {
+    /// Whether letters wait for one of these groups.
+    pub(super) fn awaits(&self, groups: u32) -> bool {
+        self.awaiting.waits_for(groups)
+    }
+
     /// Whether nobody waits for a block.
     pub(super) fn is_quiet(&self) -> bool {
         self.awaiting.is_empty()

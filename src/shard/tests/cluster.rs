@@ -74,8 +74,8 @@ struct Cluster {
     settings: Arc<Settings>,
     next_correlation: u64,
     next_value: u64,
-    /// By node and correlation: the partition, and what was sent to it.
-    sent: BTreeMap<(usize, u64), (u64, Values)>,
+    /// By node and correlation: partitions, and what was sent to each.
+    sent: BTreeMap<(usize, u64), Vec<(u64, Values)>>,
     acked: BTreeMap<(u64, u64), Vec<u8>>,
     uids: Vec<u64>,
 }
@@ -201,6 +201,8 @@ impl Cluster {
     }
 
     fn turn(&mut self, at: usize) {
+        // The client takes what was sent to it at once.
+        self.tell(at, Event::Sent { conn: CLIENT, queued_bytes: 0 });
         self.tell(at, Event::EndOfTurn);
         let retried: Vec<_> = self.nodes[at].blocked.drain(..).collect();
         for (conn, bytes) in retried {
@@ -317,7 +319,10 @@ impl Cluster {
             self.nodes[at].deadline_us = u64::MAX;
             self.tell(at, Event::Deadline);
         }
-        self.turn(at);
+        // Now and then more comes before the turn ends.
+        if self.dice.chance(70) {
+            self.turn(at);
+        }
         self.expire_links();
         self.take_replies(at);
     }
@@ -400,21 +405,28 @@ impl Cluster {
     fn take_replies(&mut self, at: usize) {
         while let Some(bytes) = self.nodes[at].replies.pop_front() {
             let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("the shard sends whole frames") };
-            let Some((uid, values)) = self.sent.remove(&(at, frame.header.correlation)) else { continue };
+            let Some(batches) = self.sent.remove(&(at, frame.header.correlation)) else { continue };
             if frame.header.flags & frame::FLAG_ERROR != 0 {
                 let code = ErrorBody::decode(frame.meta).unwrap().code().unwrap();
                 assert!(matches!(code, ErrorCode::LeadershipLost | ErrorCode::TimedOut | ErrorCode::NotReady), "{code:?}");
                 continue;
             }
-            let result = produce_results(frame.meta)[0];
-            if !result.error.is_ok() {
-                assert!(matches!(result.error, ErrorCode::NotLeader | ErrorCode::UnknownPartition), "{result:?}");
-                continue;
-            }
-            assert!(result.durable_end >= result.base_offset + values.len() as u64, "an ack tells that its records are durable");
-            for (number, value) in values.into_iter().enumerate() {
-                let before = self.acked.insert((uid, result.base_offset + number as u64), value);
-                assert!(before.is_none(), "offset {} of {uid} was acknowledged twice", result.base_offset + number as u64);
+            let results = produce_results(frame.meta);
+            assert_eq!(results.len(), batches.len());
+            for (result, (uid, values)) in std::iter::zip(results, batches) {
+                let refused = [ErrorCode::NotLeader, ErrorCode::UnknownPartition, ErrorCode::LeadershipLost];
+                if !result.error.is_ok() {
+                    assert!(refused.contains(&result.error), "{result:?}");
+                    continue;
+                }
+                assert!(
+                    result.durable_end >= result.base_offset + values.len() as u64,
+                    "an ack tells that its records are durable: {result:?}"
+                );
+                for (number, value) in values.into_iter().enumerate() {
+                    let before = self.acked.insert((uid, result.base_offset + number as u64), value);
+                    assert!(before.is_none(), "offset {} of {uid} was acknowledged twice", result.base_offset + number as u64);
+                }
             }
         }
     }
@@ -495,24 +507,32 @@ impl Cluster {
         if self.nodes[at].shard.is_none() {
             return;
         }
-        let count = 1 + self.dice.below(4);
-        let values: Values = (0..count)
-            .map(|_| {
-                self.next_value += 1;
-                let mut value = self.next_value.to_le_bytes().to_vec();
-                value.resize(8 + self.dice.below(900) as usize, self.next_value as u8);
-                value
-            })
+        // Sometimes several batches in a request, of which the first may be taken in while the others wait for room.
+        let batches: Vec<(u64, Values)> = (0..1 + self.dice.below(8) / 6).map(|_| self.some_values(uid)).collect();
+        let bytes: Vec<Vec<u8>> = batches.iter().map(|(_, values)| batch(values, self.now.utc_us)).collect();
+        let entries: Vec<_> = std::iter::zip(&batches, &bytes)
+            .map(|((uid, _), bytes)| ProduceEntry { partition_uid: *uid, batch_len: bytes.len() as u32 })
             .collect();
-        let bytes = batch(&values, self.now.utc_us);
-        let correlation = self.next_correlation;
-        self.sent.insert((at, correlation), (uid, values));
-        self.request(at, Kind::Produce, &bytes, |out| {
+        self.sent.insert((at, self.next_correlation), batches);
+        self.request(at, Kind::Produce, &bytes.concat(), |out| {
             let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
-            writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: bytes.len() as u32 });
+            entries.iter().for_each(|entry| writer.push(out, entry));
             writer.finish(out);
         });
         self.take_replies(at);
+    }
+
+    /// Records for `uid`, or for another partition: mostly small, now and then as much as a block takes.
+    fn some_values(&mut self, uid: u64) -> (u64, Values) {
+        let uid = if self.dice.chance(70) { uid } else { self.uids[self.dice.below(self.uids.len() as u64) as usize] };
+        let largest = if self.dice.chance(10) { 7000 } else { 900 };
+        let values = (0..1 + self.dice.below(if largest > 900 { 1 } else { 4 })).map(|_| {
+            self.next_value += 1;
+            let mut value = self.next_value.to_le_bytes().to_vec();
+            value.resize(8 + self.dice.below(largest) as usize, self.next_value as u8);
+            value
+        });
+        (uid, values.collect())
     }
 
     /// One fault, or the end of some.
@@ -567,7 +587,11 @@ impl Cluster {
                 (self.now.mono_us, self.now.utc_us) = (self.now.mono_us + 100, self.now.utc_us + 100);
                 self.tell(at, Event::Deadline);
             }
-            let bytes = reply.expect("a fetch is answered");
+            let blocked = self.nodes[at].blocked.iter().map(|(conn, bytes)| (*conn, bytes.len())).collect::<Vec<_>>();
+            let under_way = self.nodes[at].disk.under_way.len();
+            let bytes = reply.unwrap_or_else(|| {
+                panic!("a fetch of {uid} at {offset} is not answered; blocked {blocked:?}, {under_way} on the disk\n{}", self.describe())
+            });
             let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
             assert_eq!(frame.header.flags & frame::FLAG_ERROR, 0, "{:?}", ErrorBody::decode(frame.meta));
             let reply = FetchReply::decode(frame.meta).unwrap();
@@ -710,6 +734,12 @@ fn survives(seed: u64) -> (usize, u64) {
         (0..happenings).for_each(|_| cluster.happen());
         if round % 8 == 7 {
             cluster.fault();
+            // Long enough, now and then, for a lease and an election.
+            let us = if cluster.dice.chance(25) { cluster.dice.below(4_000_000) } else { 0 };
+            let until_us = cluster.now.mono_us + us;
+            while cluster.now.mono_us < until_us {
+                cluster.happen();
+            }
         }
         if round % 50 == 49 {
             cluster.check_replicas();

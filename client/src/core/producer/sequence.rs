@@ -222,7 +222,7 @@ mod tests {
             (Meaning::NotNow, vec!["unknown_partition", "not_leader", "not_ready", "overloaded", "disk_full", "shutting_down"]),
             (Meaning::Missing, vec!["out_of_sequence"]),
             (Meaning::Fenced, vec!["producer_fenced"]),
-            (Meaning::Unknown, vec!["storage_failed", "timed_out", "internal"]),
+            (Meaning::Unknown, vec!["storage_failed", "timed_out", "leadership_lost", "internal"]),
         ];
         for &code in ErrorCode::ALL {
             let listed = table.iter().find(|(_, names)| names.contains(&code.name()));
