@@ -56,6 +56,7 @@ fn each_shard_has_a_port_for_nodes_and_clients_are_served_as_before() {
     Peer::connect(node.ready.client).ping();
     assert_eq!(node.metric("tramline_node_connections_opened_total"), 2.0);
     assert_eq!(node.metric("tramline_node_connections"), 0.0);
+    let _open = connect(ports[0]);
     node.stop();
 }
 

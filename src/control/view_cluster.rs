@@ -185,11 +185,6 @@ impl ReplicaGroupView {
         let moved = self.moving.iter().flat_map(|m| [&m.add, &m.drop]).flatten();
         self.replicas.iter().chain(&self.learners).chain(moved).find(|replica| replica.id == id)
     }
-
-    /// Whether this one votes, as far as group 0 knows.
-    pub fn is_voter(&self, id: ReplicaId) -> bool {
-        self.replicas.iter().any(|replica| replica.id == id)
-    }
 }
 
 fn view_of(nodes: &Nodes, replica: Replica) -> ReplicaView {

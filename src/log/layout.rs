@@ -353,6 +353,14 @@ impl<'a> BlockView<'a> {
         (0..self.header.entry_count).map(|index| self.try_entry(index).expect("checked by parse"))
     }
 
+    /// The rows of an entry of `group`, as it holds in this block: those behind the last row of the same index and another term, which replaced what stood
+    /// in front of it.
+    pub fn rows_of(&self, group: GroupId, index: LogIndex, term: Term) -> impl Iterator<Item = Entry> + '_ {
+        let rows = move || self.entries().filter(move |row| (row.group, row.index) == (group, index));
+        let behind = rows().enumerate().filter(|(_, row)| row.term != term).last().map_or(0, |(at, _)| at + 1);
+        rows().skip(behind)
+    }
+
     /// Fragment `number` of the table.
     pub fn fragment(&self, number: u32) -> Fragment {
         let base = self.header.table_pos as usize + usize::from(self.header.entry_count) * ENTRY_BYTES;

@@ -197,13 +197,8 @@ impl Log {
             return Err(AppendRefused::Failed);
         }
         let mut taken = self.open.append(slab, &self.limits, row, fragment_kind, content);
-        if taken == Err(NotTaken::NoMemory) {
-            // The oldest cached blocks are worth less than this append.
-            let durable = self.window.durable_through();
-            let evicted = (0..EVICTIONS_PER_APPEND).take_while(|_| self.cache.evict(durable)).count();
-            if evicted > 0 {
-                taken = self.open.append(slab, &self.limits, row, fragment_kind, content);
-            }
+        if taken == Err(NotTaken::NoMemory) && self.evict_some() {
+            taken = self.open.append(slab, &self.limits, row, fragment_kind, content);
         }
         match taken {
             Ok(at) => {
@@ -215,6 +210,12 @@ impl Log {
             Err(NotTaken::BlockFull | NotTaken::NoMemory) => Err(AppendRefused::Full),
             Err(NotTaken::TooLarge) => Err(AppendRefused::TooLarge),
         }
+    }
+
+    /// The oldest cached blocks are worth less than an append. Answers whether there was one to let go.
+    fn evict_some(&mut self) -> bool {
+        let durable = self.window.durable_through();
+        (0..EVICTIONS_PER_APPEND).take_while(|_| self.cache.evict(durable)).count() > 0
     }
 
     /// Makes room in the open block for what has to become durable together: batches and payloads of these sizes, in up to `rows` rows of the block's table (one per group and kind). Until the
@@ -233,12 +234,8 @@ impl Log {
             return Err(AppendRefused::Failed);
         }
         let mut reserved = self.open.reserve_stored(slab, &self.limits, rows, sizes);
-        if reserved == Err(NotTaken::NoMemory) {
-            let durable = self.window.durable_through();
-            let evicted = (0..EVICTIONS_PER_APPEND).take_while(|_| self.cache.evict(durable)).count();
-            if evicted > 0 {
-                reserved = self.open.reserve_stored(slab, &self.limits, rows, sizes);
-            }
+        if reserved == Err(NotTaken::NoMemory) && self.evict_some() {
+            reserved = self.open.reserve_stored(slab, &self.limits, rows, sizes);
         }
         Log::reserved(reserved)
     }

@@ -8,7 +8,7 @@
 //! all before it are; a batch is stamped with `leader_term` only while this replica leads; what is committed may be ahead of this replica's own disk.
 //! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
 
-use super::storage::{GroupPosition, GroupStorage, Handle, Holds, marked_entry};
+use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, Raft, StateRole};
@@ -91,8 +91,6 @@ pub(super) struct Group {
     /// The leader's terms and votes changed, or what it has to be told of did: its next ack says so.
     owes_ack: bool,
     was_leader: bool,
-    /// The leadership came or went since `take_change`.
-    changed: bool,
     /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter.
     lease_until_us: u64,
     /// When this replica began to lead; `u64::MAX` before it was told.
@@ -149,7 +147,6 @@ impl Group {
             agreed: start.base.index,
             owes_ack: false,
             was_leader: false,
-            changed: false,
             lease_until_us: if start.voters == [me] { u64::MAX } else { 0 },
             led_since_us: u64::MAX,
             answered: start.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, 0)).collect(),
@@ -286,7 +283,6 @@ impl Group {
             self.lease_until_us = 0;
             self.led_since_us = u64::MAX;
         }
-        self.changed |= leads != self.was_leader;
         self.was_leader = leads;
         self.take_raft_messages();
         self.committed = self.committed.max(LogIndex(self.raft.raft_log.committed));
@@ -295,8 +291,11 @@ impl Group {
         if applied > self.raft.raft_log.applied() {
             self.raft.commit_apply(applied);
         }
-        let timeout = election_ticks(self.id, ReplicaId(self.raft.id), self.raft.term);
-        self.raft.set_randomized_election_timeout(timeout);
+        // A lone voter waits for nobody, and settles once for each block of its log.
+        if self.has_peers() {
+            let timeout = election_ticks(self.id, ReplicaId(self.raft.id), self.raft.term);
+            self.raft.set_randomized_election_timeout(timeout);
+        }
     }
 
     fn take_raft_messages(&mut self) {
@@ -493,8 +492,8 @@ impl Group {
         }
         let mut places = Vec::with_capacity(count);
         for index in (previous.index.0 + 1..).take(count).map(LogIndex) {
-            let (Some(term), Some(holds)) = (store.term_of(index), store.holds_of(index)) else { return EntryPlaces::Gone };
-            let Some(block) = store.block_of(index) else { return EntryPlaces::NotYet };
+            let Some(Entry { term, holds, block }) = store.entry(index) else { return EntryPlaces::Gone };
+            let Some(block) = block else { return EntryPlaces::NotYet };
             places.push((index, term, holds, block));
         }
         EntryPlaces::Known(places)
@@ -526,11 +525,6 @@ impl Group {
              {held} held, {own} own without a block, tick {elapsed} of {of}",
             self.raft.leader_id
         )
-    }
-
-    /// Whether this replica leads now, where that has changed.
-    pub(super) fn take_change(&mut self) -> Option<bool> {
-        std::mem::take(&mut self.changed).then(|| self.is_leader())
     }
 
     /// Commits are not taken beyond what this replica shares with its leader (trap T7).

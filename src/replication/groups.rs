@@ -4,7 +4,7 @@
 //! Not here: raft's details (`group.rs`), the block's bytes (log/).
 
 use super::group::{Commit, EntryPlaces, FollowerMarks, Group, GroupStart, ReplicationError};
-use super::storage::{GroupPosition, Handle, Holds};
+use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;
 use crate::log::{EntryKind, OpenEntry};
@@ -105,24 +105,14 @@ impl Groups {
         self.find(group).map_or(Term(0), Group::term)
     }
 
-    /// Whether this node leads `group` in this term.
-    pub fn leads_in(&self, group: GroupId, term: Term) -> bool {
-        self.find(group).is_some_and(|g| g.is_leader() && g.term() == term)
-    }
-
     /// Whether this node leads `group`.
     pub fn leads(&self, group: GroupId) -> bool {
         self.find(group).is_some_and(Group::is_leader)
     }
 
-    /// The group's leader and term, as far as this replica knows.
-    pub fn leader_of(&self, group: GroupId) -> Option<(ReplicaId, Term)> {
-        self.find(group).and_then(|g| Some((g.leader()?, g.term())))
-    }
-
-    /// Groups whose leadership came (true) or went since this was asked last.
-    pub fn take_changes(&mut self) -> Vec<(GroupId, bool)> {
-        self.list.iter_mut().filter_map(|g| Some((g.id, g.take_change()?))).collect()
+    /// The term in which this node leads `group`, whether a majority was heard lately or not.
+    pub fn led_in(&self, group: GroupId) -> Option<Term> {
+        self.find(group).filter(|g| g.is_leader()).map(Group::term)
     }
 
     /// Whether this leader's own first entry is committed, so that ends and reads may be answered.
@@ -133,11 +123,6 @@ impl Groups {
     /// Whether every group of which this node is the only voter is led by it and caught up.
     pub fn all_caught_up(&self) -> bool {
         self.list.iter().filter(|g| !g.has_peers()).all(Group::is_caught_up)
-    }
-
-    /// Whether some group has other replicas.
-    pub fn have_peers(&self) -> bool {
-        self.list.iter().any(Group::has_peers)
     }
 
     /// The block closes: proposes what it holds, one entry per group with batches or control payloads and one per entry of raft's own, and writes the
@@ -236,19 +221,14 @@ impl Groups {
         self.find(group).map_or(EntryPlaces::Gone, |g| g.entry_places(previous, count))
     }
 
-    /// Whether the entry is one of raft's own, in which nothing is for anybody.
-    pub fn is_own(&self, group: GroupId, index: LogIndex) -> bool {
-        self.find(group).is_some_and(|g| g.raft.store().holds_of(index) == Some(Holds::Own))
-    }
-
     /// Whether the entry is covered by a checkpoint: committed, and not known singly any more.
     pub fn is_forgotten(&self, group: GroupId, index: LogIndex) -> bool {
         self.find(group).is_some_and(|g| index <= g.raft.store().base().index)
     }
 
-    /// The block of an entry; `None` where it stands in none, or is not known.
-    pub fn block_of(&self, group: GroupId, index: LogIndex) -> Option<BlockSeq> {
-        self.find(group).and_then(|g| g.raft.store().block_of(index))
+    /// What is known of an entry; `None` for one that a checkpoint covers, or that is not here.
+    pub fn entry(&self, group: GroupId, index: LogIndex) -> Option<Entry> {
+        self.find(group).and_then(|g| g.raft.store().entry(index))
     }
 
     /// The last entry of `group` in blocks up to `block`.
@@ -256,14 +236,14 @@ impl Groups {
         self.find(group).map_or(LogIndex(0), |g| g.position_at(block).index)
     }
 
-    /// Whether `group` has this entry.
+    /// Whether `group` has this entry, or a checkpoint covers it.
     pub fn has_entry(&self, group: GroupId, index: LogIndex, term: Term) -> bool {
-        self.find(group).is_some_and(|g| g.raft.store().term_of(index) == Some(term))
+        self.is_forgotten(group, index) || self.entry(group, index).is_some_and(|entry| entry.term == term)
     }
 
     /// Whether `group` has this entry and no block carries it yet.
     pub fn wants_bytes(&self, group: GroupId, index: LogIndex, term: Term) -> bool {
-        self.has_entry(group, index, term) && self.find(group).is_some_and(|g| g.raft.store().block_of(index).is_none())
+        self.entry(group, index).is_some_and(|entry| entry.term == term && entry.block.is_none())
     }
 
     /// `block`, the open one, has got an entry.
@@ -294,11 +274,6 @@ impl Groups {
     /// The connection from a node has ended by a reset: groups that it led forget it.
     pub fn forget_leader(&mut self, replica: ReplicaId) {
         self.list.iter_mut().filter(|g| g.leader() == Some(replica) && !g.is_leader()).for_each(Group::forget_leader);
-    }
-
-    /// Stands for election in `group`.
-    pub fn campaign(&mut self, group: GroupId) -> Result<(), ReplicationError> {
-        self.find_mut(group).map_or(Ok(()), Group::campaign)
     }
 
     /// Whether everything in blocks up to `block` is committed, in each group: then it may be sealed, and covered by a checkpoint.

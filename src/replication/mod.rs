@@ -24,5 +24,5 @@ pub mod wire_raft;
 pub use group::{Commit, EntryPlaces, FollowerMarks, GroupStart, ReplicationError};
 pub use groups::{Groups, Owed};
 pub use peer::{Accepted, Dialed, Peer, PeerStart, ShareNote};
-pub use storage::{GroupPosition, Handle, Holds};
+pub use storage::{Entry, GroupPosition, Handle, Holds};
 pub use wire_raft::Outgoing;

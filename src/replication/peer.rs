@@ -12,7 +12,7 @@ use super::storage::GroupPosition;
 use crate::ids::{ConnId, GroupId, LogIndex, ReplicaId, Term};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use tramline_wire::node::{AckGroup, BeatGroup, Numbers, Vote, VoteReply};
+use tramline_wire::node::{AckGroup, BeatGroup, Numbers};
 
 /// Dialing again: after 10 ms, doubling up to 1 s.
 const REDIAL_US_MIN: u64 = 10_000;
@@ -55,15 +55,11 @@ pub enum Dialed {
     Idle {
         /// In microseconds of the process.
         at_us: u64,
-        /// How long to wait after the next failure.
-        backoff_us: u64,
     },
     /// Asked for, under this number.
     Dialing {
         /// The number.
         dial: u64,
-        /// As above.
-        backoff_us: u64,
     },
     /// The hello is on its way.
     Greeting {
@@ -104,8 +100,6 @@ pub struct Accepted {
     pub asked: Vec<GroupId>,
     /// Shares that were not taken.
     pub rejections: Vec<AckGroup>,
-    /// Votes given and refused.
-    pub vote_replies: Vec<VoteReply>,
 }
 
 /// One other node's shard.
@@ -123,13 +117,11 @@ pub struct Peer {
     pub shares: VecDeque<ShareNote>,
     /// Beats to be sent together.
     pub beats: Vec<BeatGroup>,
-    /// Votes to be asked for.
-    pub votes: Vec<Vote>,
     unanswered: VecDeque<Unanswered>,
     unanswered_bytes: u64,
     beat: u64,
     heard_us: u64,
-    /// How long to wait before dialing again when the connection ends: shortest once something was acknowledged on it.
+    /// How long to wait before dialing again after the next failure: shortest once something was acknowledged.
     backoff_us: u64,
 }
 
@@ -139,11 +131,10 @@ impl Peer {
         Peer {
             replica: start.replica,
             address: start.address,
-            dialed: Dialed::Idle { at_us: 0, backoff_us: REDIAL_US_MIN },
+            dialed: Dialed::Idle { at_us: 0 },
             accepted: None,
             shares: VecDeque::new(),
             beats: Vec::new(),
-            votes: Vec::new(),
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
             beat: 0,
@@ -171,8 +162,8 @@ impl Peer {
     /// Whether it is to be dialed now; then it counts as being dialed, under `dial`.
     pub fn begin_dial(&mut self, now_us: u64, dial: u64) -> bool {
         match self.dialed {
-            Dialed::Idle { at_us, backoff_us } if at_us <= now_us => {
-                self.dialed = Dialed::Dialing { dial, backoff_us };
+            Dialed::Idle { at_us } if at_us <= now_us => {
+                self.dialed = Dialed::Dialing { dial };
                 true
             }
             _ => false,
@@ -182,7 +173,7 @@ impl Peer {
     /// What was dialed stands, and the hello is sent next. False when it is none of this peer's.
     pub fn on_dialed(&mut self, now_us: u64, dial: u64, conn: ConnId) -> bool {
         match self.dialed {
-            Dialed::Dialing { dial: ours, .. } if ours == dial => {
+            Dialed::Dialing { dial: ours } if ours == dial => {
                 self.heard_us = now_us;
                 self.dialed = Dialed::Greeting { conn, numbers: Numbers::new() };
                 true
@@ -201,10 +192,8 @@ impl Peer {
 
     /// Nobody answered at `address`.
     pub fn on_dial_failed(&mut self, now_us: u64, dial: u64) {
-        if let Dialed::Dialing { dial: ours, backoff_us } = self.dialed
-            && ours == dial
-        {
-            self.dialed = Dialed::Idle { at_us: now_us + backoff_us, backoff_us: (backoff_us * 2).min(REDIAL_US_MAX) };
+        if matches!(self.dialed, Dialed::Dialing { dial: ours } if ours == dial) {
+            self.dial_later(now_us);
         }
     }
 
@@ -225,41 +214,36 @@ impl Peer {
 
     /// The connection that this shard has dialed is of no use any more; whatever was queued is lost with it.
     pub fn drop_dialed(&mut self, now_us: u64) {
-        // Who takes the connection and refuses what comes on it is not dialed more often than one who does not answer.
-        self.dialed = Dialed::Idle { at_us: now_us + self.backoff_us, backoff_us: (self.backoff_us * 2).min(REDIAL_US_MAX) };
-        self.backoff_us = (self.backoff_us * 2).min(REDIAL_US_MAX);
+        self.dial_later(now_us);
         self.shares.clear();
         self.beats.clear();
-        self.votes.clear();
         self.unanswered.clear();
         self.unanswered_bytes = 0;
         self.beat = 0;
     }
 
+    /// Who takes the connection and refuses what comes on it is not dialed more often than one who does not answer.
+    fn dial_later(&mut self, now_us: u64) {
+        self.dialed = Dialed::Idle { at_us: now_us + self.backoff_us };
+        self.backoff_us = (self.backoff_us * 2).min(REDIAL_US_MAX);
+    }
+
     /// The peer has dialed this shard: it is there, so dialing it makes sense at once.
     pub fn on_accepted(&mut self, conn: ConnId) -> Option<ConnId> {
-        if let Dialed::Idle { at_us, .. } = &mut self.dialed {
+        if let Dialed::Idle { at_us } = &mut self.dialed {
             *at_us = 0;
         }
-        let accepted = Accepted {
-            conn,
-            numbers: Numbers::new(),
-            beat: 0,
-            beat_told: 0,
-            asked: Vec::new(),
-            rejections: Vec::new(),
-            vote_replies: Vec::new(),
-        };
+        let accepted = Accepted { conn, numbers: Numbers::new(), beat: 0, beat_told: 0, asked: Vec::new(), rejections: Vec::new() };
         self.accepted.replace(accepted).map(|before| before.conn)
     }
 
-    /// Queues an append. False when there is no connection to send it on, or too much waits.
-    pub fn push_share(&mut self, note: ShareNote) -> bool {
-        let takes = self.live().is_some() && self.shares.len() < QUEUE_MAX;
-        if takes {
+    /// Queues an append. Dropped without a connection: the next one begins with asking what the peer has. Panics when there are more than the crate may
+    /// have under way.
+    pub fn push_share(&mut self, note: ShareNote) {
+        if self.live().is_some() {
+            assert!(self.shares.len() < QUEUE_MAX, "{QUEUE_MAX} appends wait for one peer");
             self.shares.push_back(note);
         }
-        takes
     }
 
     /// Whether another frame with entries may be sent.
@@ -304,7 +288,7 @@ impl Peer {
     /// When something is to be done without an event: dialing, or giving a silent connection up.
     pub fn next_deadline_us(&self) -> u64 {
         match self.dialed {
-            Dialed::Idle { at_us, .. } => at_us,
+            Dialed::Idle { at_us } => at_us,
             Dialed::Greeting { .. } => self.heard_us + SILENCE_US + 1,
             _ => u64::MAX,
         }
@@ -378,11 +362,13 @@ mod tests {
     fn what_was_queued_ends_with_its_connection() {
         let mut peer = live(0);
         let note = ShareNote { group: GroupId(1), term: Term(1), previous: GroupPosition::default(), count: 1, commit: LogIndex(0) };
-        assert!(peer.push_share(note));
+        peer.push_share(note);
+        assert_eq!(peer.shares.len(), 1);
         peer.next_beat(0, 1000);
         assert_eq!(peer.on_closed(0, ConnId(6)), None);
         assert_eq!(peer.on_closed(0, ConnId(5)), Some(false));
-        assert!(peer.shares.is_empty() && peer.live().is_none() && !peer.push_share(note));
+        peer.push_share(note);
+        assert!(peer.shares.is_empty() && peer.live().is_none());
         assert!(!peer.begin_dial(0, 2) && peer.begin_dial(REDIAL_US_MIN, 2) && peer.on_dialed(0, 2, ConnId(6)));
         assert_eq!((peer.next_number().1, peer.next_beat(0, 0)), (1, 1), "numbers and beats begin again");
     }

@@ -5,7 +5,7 @@
 //! Not here: hard state on disk (it is a fragment of the shard's log, written by `Groups`).
 
 use crate::ids::{BlockSeq, LogIndex, Term};
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{self, ConfState, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
 
@@ -17,8 +17,8 @@ const MARK: &[u8] = b"h";
 const ENTRIES_RESERVED: usize = 256;
 
 /// An entry to be proposed.
-pub(super) fn marked_entry() -> Entry {
-    Entry { data: MARK.into(), ..Entry::default() }
+pub(super) fn marked_entry() -> eraftpb::Entry {
+    eraftpb::Entry { data: MARK.into(), ..eraftpb::Entry::default() }
 }
 
 /// What an entry holds.
@@ -39,6 +39,17 @@ pub struct Handle {
     pub block: BlockSeq,
     /// Bytes of its content, without rows and padding.
     pub bytes: u32,
+}
+
+/// What is known of an entry besides its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its term.
+    pub term: Term,
+    /// What it holds.
+    pub holds: Holds,
+    /// The block that carries it; `None` until the open block has got its bytes.
+    pub block: Option<BlockSeq>,
 }
 
 /// How far a group's log is, for checkpoints and for a start.
@@ -153,16 +164,15 @@ impl GroupStorage {
         }
     }
 
-    /// What an entry holds; `None` where it is not known.
-    pub(super) fn holds_of(&self, index: LogIndex) -> Option<Holds> {
+    /// What is known of an entry; `None` for one that was forgotten, or is not there.
+    pub(super) fn entry(&self, index: LogIndex) -> Option<Entry> {
         let at = index.0.checked_sub(self.base.index.0 + 1)?;
-        self.slots.get(at as usize).map(|slot| slot.holds)
+        self.slots.get(at as usize).map(|slot| Entry { term: Term(slot.term), holds: slot.holds, block: slot.block })
     }
 
     /// The block of an entry. `None` where it is not known: not placed yet, or forgotten.
     pub(super) fn block_of(&self, index: LogIndex) -> Option<BlockSeq> {
-        let at = index.0.checked_sub(self.base.index.0 + 1)?;
-        self.slots.get(at as usize)?.block
+        self.entry(index)?.block
     }
 
     /// The block of the first entry behind `index` that stands in one.
@@ -202,7 +212,7 @@ impl Storage for GroupStorage {
         Ok(RaftState { hard_state: self.hard_state.clone(), conf_state })
     }
 
-    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<Entry>> {
+    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<eraftpb::Entry>> {
         if low <= self.base.index.0 {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
@@ -218,7 +228,7 @@ impl Storage for GroupStorage {
             }
             let mut entry = match slot.holds {
                 Holds::Share => marked_entry(),
-                Holds::Own => Entry::default(),
+                Holds::Own => eraftpb::Entry::default(),
             };
             (entry.index, entry.term) = (index.0, slot.term);
             entries.push(entry);

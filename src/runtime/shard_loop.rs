@@ -162,8 +162,8 @@ impl ShardLoop {
     }
 
     async fn sleep(&mut self, now: Now, bed: &Bed) {
-        let until_us = self.edge.deadline_us.saturating_sub(now.mono_us);
-        let timer = (self.edge.deadline_us != u64::MAX).then_some(until_us.max(1));
+        let wake_us = self.edge.next_wake_us();
+        let timer = (wake_us != u64::MAX).then_some(wake_us.saturating_sub(now.mono_us).max(1));
         if !self.edge.outbox.is_empty() || !self.edge.ring.prepare_park(timer) {
             return;
         }

@@ -197,6 +197,12 @@ impl Shard {
         self.propose(command, Some(caller), if_not_exists)
     }
 
+    /// Tells the metadata what this node has.
+    pub(super) fn register_node(&mut self) -> Result<Taken, ApiError> {
+        let groups_per_shard = self.settings.groups_per_shard as u16;
+        self.propose(Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard }, None, false)
+    }
+
     /// Puts a command into group 0.
     pub(super) fn propose(&mut self, command: Command, caller: Option<Caller>, if_not_exists: bool) -> Result<Taken, ApiError> {
         let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };

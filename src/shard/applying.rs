@@ -7,16 +7,18 @@
 //! Not here: the leader's way (the files of each subject), storing (`pipelines.rs`).
 
 use super::shard::Shard;
+use super::start::batch_ref;
 use crate::control::Command;
 use crate::effects::{Effects, Now};
-use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, TopicUid};
+use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, Term, TopicUid};
 use crate::log::layout::BlockView;
 use crate::log::{EntryKind, RecoveredBatch, RecoveredControl, envelope};
 use crate::partition::{BatchRef, Partition, Slot, TopicRules, decode_trims};
+use crate::replication::{Entry, Holds};
 use crate::subscription::membership::{self, CHANGE_SCHEMA};
 use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
 use crate::subscription::{OFFSETS_SCHEMA, decode_notes};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tramline_wire::batch::{BatchView, ProducerMark};
 
 /// A batch that stands in the log.
@@ -31,15 +33,7 @@ pub(super) struct StoredBatch {
 impl StoredBatch {
     /// What a start found.
     pub(super) fn found(batch: &RecoveredBatch) -> StoredBatch {
-        let place = BatchRef {
-            base_offset: batch.base_offset.0,
-            newest_ts_us: batch.newest_ts,
-            block: batch.block,
-            at: batch.at,
-            len: batch.len,
-            last_delta: batch.last_offset_delta,
-        };
-        StoredBatch { uid: batch.uid, place, mark: batch.producer, append_time_us: batch.append_time_us }
+        StoredBatch { uid: batch.uid, place: batch_ref(batch), mark: batch.producer, append_time_us: batch.append_time_us }
     }
 
     fn read(bytes: &[u8], block: BlockSeq, at: u32) -> StoredBatch {
@@ -69,8 +63,8 @@ pub(super) struct Content {
 pub(super) struct Applying {
     applied: BTreeMap<GroupId, LogIndex>,
     found: BTreeMap<(GroupId, LogIndex), Content>,
-    /// Groups that this shard works for as their leader.
-    led: BTreeSet<GroupId>,
+    /// Groups that this shard works for as their leader, and in which term.
+    pub(super) led: BTreeMap<GroupId, Term>,
 }
 
 impl Applying {
@@ -100,15 +94,8 @@ impl Applying {
 
     /// Committed, and taken in.
     fn forget_found(&mut self, group: GroupId, end: LogIndex) {
-        while let Some((key, _)) = self.found.range((group, LogIndex(0))..=(group, end)).next() {
-            let key = *key;
-            self.found.remove(&key);
-        }
-    }
-
-    /// Notes that this shard works for `group` as its leader, or does not any more. Answers whether it did.
-    pub(super) fn note_led(&mut self, group: GroupId, leads: bool) -> bool {
-        if leads { !self.led.insert(group) } else { self.led.remove(&group) }
+        let gone: Vec<_> = self.found.range((group, LogIndex(0))..=(group, end)).map(|(key, _)| *key).collect();
+        gone.iter().for_each(|key| drop(self.found.remove(key)));
     }
 
     /// What a leader appends it takes in at once, and what it loses with its leadership it has not taken in.
@@ -146,38 +133,15 @@ impl Shard {
 
     /// Takes in the entries of `group` up to `end`, in order.
     pub(super) fn apply_up_to(&mut self, now: Now, group: GroupId, end: LogIndex, certainty: Certainty, effects: &mut Effects) {
-        let mut metadata: Vec<(LogIndex, Vec<Command>)> = Vec::new();
         while self.applying.applied(group) < end && self.failure().is_none() {
             let index = LogIndex(self.applying.applied(group).0 + 1);
             let Some(content) = self.content_of(group, index, effects) else { break };
-            for batch in &content.batches {
-                self.apply_batch(group, batch, certainty);
-            }
-            for payload in &content.payloads {
-                match group {
-                    GroupId(0) => match Command::decode(payload) {
-                        Ok(command) => match metadata.last_mut().filter(|(at, _)| *at == index) {
-                            Some((_, commands)) => commands.push(command),
-                            None => metadata.push((index, vec![command])),
-                        },
-                        Err(error) => return self.fail(&format!("a command of another node cannot be read: {error}"), effects),
-                    },
-                    _ => {
-                        if let Err(what) = self.apply_payload(group, content.block, payload, certainty) {
-                            return self.fail(&what, effects);
-                        }
-                    }
-                }
+            if let Err(what) = self.apply_entry(group, index, &content, certainty) {
+                return self.fail(&format!("entry {index} of group {group}, from another node, cannot be read: {what}"), effects);
             }
             self.applying.set(group, index);
             if certainty == Certainty::Committed {
                 self.applying.found.remove(&(group, index));
-            }
-        }
-        for (index, commands) in metadata {
-            match certainty {
-                Certainty::Committed => self.seat.iter_mut().for_each(|seat| seat.apply(index, &commands)),
-                Certainty::Tentative => self.seat.iter_mut().for_each(|seat| seat.inherit(index, commands.clone())),
             }
         }
         if group == GroupId(0)
@@ -188,13 +152,33 @@ impl Shard {
         }
     }
 
+    fn apply_entry(&mut self, group: GroupId, index: LogIndex, content: &Content, certainty: Certainty) -> Result<(), String> {
+        if group == GroupId(0) {
+            let commands: Result<Vec<_>, _> = content.payloads.iter().map(|payload| Command::decode(payload)).collect();
+            let commands = commands.map_err(|error| error.to_string())?;
+            // Of raft's own entry there are none.
+            if let Some(seat) = self.seat.as_mut().filter(|_| !commands.is_empty()) {
+                match certainty {
+                    Certainty::Committed => seat.apply(index, &commands),
+                    Certainty::Tentative => seat.inherit(index, commands),
+                }
+            }
+            return Ok(());
+        }
+        content.batches.iter().for_each(|batch| self.apply_batch(group, batch, certainty));
+        content.payloads.iter().try_for_each(|payload| self.apply_payload(group, content.block, payload, certainty))
+    }
+
     /// What an entry holds: of raft's own nothing. `None` where it cannot be read yet, or the shard has failed over it.
     fn content_of(&mut self, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
-        let block = self.groups.block_of(group, index);
+        let Some(Entry { term, holds, block }) = self.groups.entry(group, index) else {
+            self.fail(&format!("group {group}: entry {index} is committed and is not known any more"), effects);
+            return None;
+        };
         if let Some(content) = self.applying.found.get(&(group, index)).filter(|content| block == Some(content.block)) {
             return Some(content.clone());
         }
-        if self.groups.is_own(group, index) {
+        if holds == Holds::Own {
             return Some(Content::default());
         }
         let Some(block) = block else {
@@ -215,12 +199,7 @@ impl Shard {
         };
         let view = BlockView::parse(bytes.as_slice()).expect("a block of the tail cache is the one that was written");
         let mut content = Content { block, ..Content::default() };
-        for row in view.entries().filter(|row| (row.group, row.index) == (group, index)) {
-            if !self.groups.has_entry(group, index, row.term) {
-                // Another entry had this index in between: what stood before it was replaced.
-                (content.batches, content.payloads) = (Vec::new(), Vec::new());
-                continue;
-            }
+        for row in view.rows_of(group, index, term) {
             for fragment in view.fragments_of(&row) {
                 let bytes = view.content(&fragment);
                 match row.kind {
@@ -268,30 +247,29 @@ impl Shard {
 
     fn apply_payload(&mut self, group: GroupId, block: BlockSeq, payload: &[u8], certainty: Certainty) -> Result<(), String> {
         let is_committed = certainty == Certainty::Committed;
-        let wrong = |error: &dyn std::fmt::Display| format!("what another node has written for group {group} cannot be read: {error}");
         match envelope::schema_of(payload) {
             Some(OFFSETS_SCHEMA) => {
-                for note in decode_notes(payload).map_err(|error| wrong(&error))? {
+                for note in decode_notes(payload).map_err(|error| error.to_string())? {
                     match is_committed {
                         true => self.offsets.table.apply(&note),
-                        false => self.offsets.inherit(group, block, note),
+                        false => self.offsets.proposed.push(group, block, note),
                     }
                 }
             }
             Some(QUEUE_SCHEMA) => {
-                let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| wrong(&error))?;
+                let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| error.to_string())?;
                 self.queues.inherit((queue, partition), &notes);
             }
             Some(CHANGE_SCHEMA) => {
-                let (uid, changes) = membership::decode(payload).map_err(|error| wrong(&error))?;
-                self.members.inherit(uid, &changes).map_err(|error| wrong(&error))?;
+                let (uid, changes) = membership::decode(payload).map_err(|error| error.to_string())?;
+                self.members.inherit(uid, &changes).map_err(|error| error.to_string())?;
             }
             _ => {
-                for trim in decode_trims(payload).map_err(|error| wrong(&error))? {
+                for trim in decode_trims(payload).map_err(|error| error.to_string())? {
                     let Some(slot) = self.partitions.slot(trim.uid) else { continue };
                     match is_committed {
                         true => self.apply_trim(slot, trim.log_start),
-                        false => self.trims.inherit(group, block, slot, trim.log_start),
+                        false => self.trims.proposed.push(group, block, (slot, trim.log_start)),
                     }
                 }
             }
@@ -315,7 +293,7 @@ impl Shard {
     fn keep_unapplied(&mut self) {
         let first = |group: &GroupId| {
             let index = LogIndex(self.applying.applied(*group).0.min(self.groups.committed_of(*group).0) + 1);
-            self.groups.block_of(*group, index)
+            self.groups.entry(*group, index)?.block
         };
         let from = self.group_ids.iter().filter_map(first).min().unwrap_or(BlockSeq(u64::MAX));
         self.log.keep_cached_from(from);

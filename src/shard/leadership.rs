@@ -7,7 +7,6 @@
 
 use super::applying::Certainty;
 use super::shard::Shard;
-use crate::control::Command;
 use crate::effects::{Effects, Now};
 use crate::ids::GroupId;
 use crate::partition::Partition;
@@ -19,13 +18,21 @@ impl Shard {
         if self.pipelines.is_alone() {
             return;
         }
-        for (group, leads) in self.groups.take_changes() {
-            // Lost and won again in between: of what was appended in the old term nothing was proposed in the new one.
-            if self.applying.note_led(group, false) {
+        for at in 0..self.group_ids.len() {
+            let group = self.group_ids[at];
+            let (works_in, leads_in) = (self.applying.led.get(&group).copied(), self.groups.led_in(group));
+            if works_in == leads_in {
+                continue;
+            }
+            // Also where it was lost and won again in between: of what was appended in the old term nothing was proposed in the new one.
+            if works_in.is_some() {
+                self.applying.led.remove(&group);
                 self.cease_to_lead(group, effects);
             }
-            if leads && self.failure().is_none() {
-                self.applying.note_led(group, true);
+            if let Some(term) = leads_in
+                && self.failure().is_none()
+            {
+                self.applying.led.insert(group, term);
                 self.begin_to_lead(now, group, effects);
             }
         }
@@ -67,8 +74,8 @@ impl Shard {
         self.partitions.cut_tentative(group);
         self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
         self.fail_half_taken(group, bit);
-        self.trims.forget_proposed(group);
-        self.offsets.forget_proposed(group);
+        self.trims.proposed.forget(group);
+        self.offsets.proposed.forget(group);
         self.acks.fail_group(bit, effects, &mut self.metrics);
         self.trims.fail_group(bit, &self.acks, effects);
         self.offsets.fail_group(bit, &self.acks, effects);
@@ -101,9 +108,8 @@ impl Shard {
         if self.groups.leader_term(GroupId(0)).is_none() || seat.state.has_nodes() || seat.is_busy() {
             return;
         }
-        let groups_per_shard = self.settings.groups_per_shard as u16;
-        let command = Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard };
-        if let Err(error) = self.propose(command, None, false) {
+        // One that finds no room is proposed again with the next turn.
+        if let Err(error) = self.register_node() {
             self.fail(&error.message, effects);
         }
     }

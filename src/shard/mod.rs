@@ -25,6 +25,7 @@ mod offsets;
 mod pipelines;
 mod produce;
 mod producers;
+mod proposals;
 mod queue;
 mod reads;
 mod requests;

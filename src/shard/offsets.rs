@@ -11,6 +11,7 @@
 
 use super::acks::Acks;
 use super::in_order::InOrder;
+use super::proposals::Proposals;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::control::View;
@@ -20,7 +21,6 @@ use crate::metrics::ShardMetrics;
 use crate::mutants::Mutant;
 use crate::partition::Partitions;
 use crate::subscription::{NoteKind, OffsetNote, OffsetRefused, Offsets, encode_notes};
-use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::group::{CommitOffsetsReply, FetchOffsetsReply, OFFSET_NONE, OffsetCommitted, OffsetFetched};
@@ -28,14 +28,6 @@ use tramline_wire::prim::List;
 
 /// Entries of the requests that wait for their block: from here on others have to wait until they are taken in.
 const WAITING_ENTRIES_MAX: usize = 65_536;
-
-/// A note in the log that is not committed yet.
-#[derive(Debug)]
-struct Proposed {
-    group: GroupId,
-    block: BlockSeq,
-    note: OffsetNote,
-}
 
 /// What a request's entry will be answered.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +57,7 @@ struct Waiting {
 pub(super) struct OffsetCare {
     pub(super) table: Offsets,
     /// In the order of appending.
-    proposed: VecDeque<Proposed>,
+    pub(super) proposed: Proposals<OffsetNote>,
     waiting: InOrder<Waiting>,
     /// Entries of `waiting`.
     waiting_entries: usize,
@@ -79,13 +71,9 @@ impl OffsetCare {
     /// The group's entries in all blocks up to `block` are committed: the notes among them hold.
     pub(super) fn commit(&mut self, now: Now, group: GroupId, block: BlockSeq, partitions: &Partitions, metrics: &mut ShardMetrics) {
         let table = &mut self.table;
-        self.proposed.retain(|proposed| {
-            let holds = proposed.group == group && proposed.block <= block;
-            if holds {
-                take_in(now, table, &proposed.note, partitions);
-                metrics.counters.offset_commits += u64::from(proposed.note.kind == NoteKind::Commit);
-            }
-            !holds
+        self.proposed.commit(group, block, |note| {
+            take_in(now, table, note, partitions);
+            metrics.counters.offset_commits += u64::from(note.kind == NoteKind::Commit);
         });
     }
 
@@ -103,16 +91,6 @@ impl OffsetCare {
             }
             reply(&waiting.caller, waiting.asked, waiting.subscription, &outcomes, &self.table, effects);
         }
-    }
-
-    /// A note that a new leader has inherited, in `block`.
-    pub(super) fn inherit(&mut self, group: GroupId, block: BlockSeq, note: OffsetNote) {
-        self.proposed.push_back(Proposed { group, block, note });
-    }
-
-    /// Another node leads the group: what was proposed here is that node's to commit, or was never there.
-    pub(super) fn forget_proposed(&mut self, group: GroupId) {
-        self.proposed.retain(|proposed| proposed.group != group);
     }
 
     /// Whoever waits for one of `groups` (as `Acks::bit_of`) is told that it is led by another node now: whether the commit holds is not known.
@@ -286,8 +264,7 @@ impl Shard {
         for (payload, of_payload) in encode_notes(notes) {
             let Some(appended) = self.append_payload(now, group, &payload, effects)? else { return Ok(None) };
             last_block = Some(appended.block);
-            let proposed = |note: &OffsetNote| Proposed { group, block: appended.block, note: note.clone() };
-            self.offsets.proposed.extend(notes[of_payload].iter().map(proposed));
+            notes[of_payload].iter().for_each(|note| self.offsets.proposed.push(group, appended.block, note.clone()));
         }
         Ok(last_block)
     }

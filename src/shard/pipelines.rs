@@ -265,7 +265,7 @@ impl Shard {
                         continue;
                     }
                     let (received, durable) = (LogIndex(row.received), LogIndex(row.durable));
-                    if self.groups.leads_in(group, Term(row.term)) && durable > self.groups.last_of(group).index {
+                    if self.groups.led_in(group) == Some(Term(row.term)) && durable > self.groups.last_of(group).index {
                         return Err(NotTaken::Wrong(format!("group {group}: entry {durable} is acknowledged and was never sent")));
                     }
                     let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied) };
@@ -366,11 +366,6 @@ impl Shard {
         for entry in share.entries() {
             let (index, term) = (LogIndex(entry.index()), Term(entry.term()));
             self.check_replaces_nothing_committed(group, index, term, effects)?;
-            if self.groups.is_forgotten(group, index) {
-                // Committed here long ago.
-                previous = GroupPosition { index, term };
-                continue;
-            }
             if !self.groups.has_entry(group, index, term) {
                 let has_room = self.write_owed(now, effects);
                 let reserved = if has_room { self.reserve_entry(now, &entry, effects) } else { Err(NotTaken::Blocked) };
@@ -406,7 +401,7 @@ impl Shard {
         effects: &mut Effects,
     ) -> Result<(), NotTaken> {
         let committed = self.groups.committed_of(group);
-        if index > committed || self.groups.is_forgotten(group, index) || self.groups.has_entry(group, index, term) {
+        if index > committed || self.groups.has_entry(group, index, term) {
             return Ok(());
         }
         let what = format!("group {group}: entry {index} of term {term} came, and another one is committed there (commit {committed})");
@@ -421,12 +416,7 @@ impl Shard {
             node::EntryKind::Block => entry.batches().map(|b| b.bytes().len()).chain(entry.controls().map(<[u8]>::len)).collect(),
         };
         let rows = usize::from(entry.batches().next().is_some()) + usize::from(own || entry.controls().next().is_some());
-        let mut reserved = self.log.reserve_stored(&mut self.slab, rows, &sizes);
-        if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
-            self.close_block(now, effects);
-            reserved = self.log.reserve_stored(&mut self.slab, rows, &sizes);
-        }
-        match reserved {
+        match self.in_open_block(now, effects, |log, slab| log.reserve_stored(slab, rows, &sizes)) {
             Ok(()) => Ok(()),
             Err(AppendRefused::Full) => Err(NotTaken::Blocked),
             Err(AppendRefused::TooLarge) => {

@@ -8,9 +8,9 @@ use super::producers::Marked;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
-use crate::ids::{BlockSeq, GroupId, PartitionUid};
-use crate::log::{AppendRefused, Appended};
-use crate::partition::{BatchRef, Slot, TopicRules};
+use crate::ids::{BlockSeq, PartitionUid};
+use crate::log::AppendRefused;
+use crate::partition::{BatchRef, Slot};
 use tramline_wire::batch::{BatchView, LeaderStamp};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -207,11 +207,10 @@ impl Shard {
         let (uid, group, rules, mark) = (partition.uid, partition.group, partition.rules, view.producer());
         let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };
         let stamp = LeaderStamp { partition_uid: uid.0, base_offset: partition.next_offset(), term: term.0, append_time_us: now.utc_us };
-        let mut appended = self.append(group, batch, &stamp, &rules);
-        if appended == Err(AppendRefused::Full) && self.log.ready_to_close() {
-            self.close_block(now, effects);
-            appended = self.append(group, batch, &stamp, &rules);
-        }
+        let appended = self.in_open_block(now, effects, |log, slab| match rules.append_time {
+            true => log.append_batch_with_append_time(slab, group, batch, &stamp),
+            false => log.append_batch(slab, group, batch, &stamp),
+        });
         let appended = appended.map_err(|refused| match refused {
             AppendRefused::Full => NotTaken::NoRoom,
             AppendRefused::TooLarge => NotTaken::Refused(ErrorCode::BatchTooLarge),
@@ -248,13 +247,5 @@ impl Shard {
         let result =
             BatchResult { uid: uid.0, slot: Some(slot), error: ErrorCode::Ok, base_offset: stamp.base_offset, append_time_us: now.utc_us };
         Ok((result, self.acks.bit_of(group), appended.block))
-    }
-
-    fn append(&mut self, group: GroupId, batch: &[u8], stamp: &LeaderStamp, rules: &TopicRules) -> Result<Appended, AppendRefused> {
-        if rules.append_time {
-            self.log.append_batch_with_append_time(&mut self.slab, group, batch, stamp)
-        } else {
-            self.log.append_batch(&mut self.slab, group, batch, stamp)
-        }
     }
 }

@@ -30,7 +30,7 @@ use crate::config::Settings;
 use crate::control::View;
 use crate::effects::{Caller, Effect, Effects, Event, Now, Outcome, Token};
 use crate::ids::{BlockSeq, ConnId, GroupId, IdHasher, IdMap, LogIndex, NodeId, PartitionUid, ShardId, Term};
-use crate::log::{AppendRefused, FooterEntry, Log, LogNews};
+use crate::log::{FooterEntry, Log, LogNews};
 use crate::metrics::ShardMetrics;
 use crate::partition::{Partition, Partitions, Slot};
 use crate::replication::{Commit, Groups};
@@ -431,12 +431,7 @@ impl Shard {
             return true;
         }
         let sizes = self.groups.owed_sizes();
-        let mut reserved = self.log.reserve_together(&mut self.slab, sizes.len(), &sizes);
-        if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
-            self.close_block(now, effects);
-            reserved = self.log.reserve_together(&mut self.slab, sizes.len(), &sizes);
-        }
-        if reserved.is_err() {
+        if self.in_open_block(now, effects, |log, slab| log.reserve_together(slab, sizes.len(), &sizes)).is_err() {
             self.blocked = true;
             return false;
         }

@@ -12,7 +12,7 @@ use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, Term};
 use crate::log::layout::BlockView;
 use crate::log::{BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
-use crate::replication::{EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, wire_raft};
+use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, wire_raft};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, AckGroup, AppendWriter, Beat, EntryHead, ItemsSum, Kind, ShareBase, ShareFlags, TimeoutNow,
@@ -47,46 +47,40 @@ enum ForPeers {
 impl Shard {
     /// Sends what there is to say: at the end of a turn, once its block is closed, and in front of anything that waits for the disk.
     pub(super) fn talk_to_peers(&mut self, now: Now, effects: &mut Effects) {
-        if self.pipelines.is_alone() {
-            return;
-        }
-        self.gather_messages(now, effects);
+        self.take_messages(effects);
         for at in 0..self.pipelines.peers.len() {
-            self.send_votes(at, effects);
             while self.send_shares(now, at, effects) {}
             self.send_beat(now, at, effects);
-            self.send_answers(at, effects);
+            self.send_ack(at, effects);
         }
     }
 
-    fn gather_messages(&mut self, _now: Now, effects: &mut Effects) {
+    /// Votes and what belongs to them leave at once; entries, beats and rejections wait for the frame that they share.
+    fn take_messages(&mut self, effects: &mut Effects) {
         let peers = &mut self.pipelines.peers;
-        let mut handovers = Vec::new();
         self.groups.take_messages(|group, message| {
             let Some(peer) = peers.iter_mut().find(|peer| peer.replica.0 == message.to) else { return };
             match wire_raft::outgoing(group, &message) {
-                Outgoing::Share(note) => drop(peer.push_share(note)),
-                Outgoing::Beat(row) if peer.live().is_some() => peer.beats.push(row),
-                Outgoing::Vote(row) if peer.live().is_some() => peer.votes.push(row),
-                Outgoing::VoteReply(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.vote_replies.push(row)),
+                Outgoing::Share(note) => peer.push_share(note),
+                Outgoing::Beat(row) => peer.beats.push(row),
+                Outgoing::Vote(row) if peer.live().is_some() => {
+                    let (conn, number) = peer.next_number();
+                    effects.send(conn, [], |out| write(out, Kind::Vote, number, |out| row.encode(out)));
+                }
+                Outgoing::TimeoutNow(term) if peer.live().is_some() => {
+                    let (row, (conn, number)) = (TimeoutNow { group: group.0, term: term.0 }, peer.next_number());
+                    effects.send(conn, [], |out| write(out, Kind::TimeoutNow, number, |out| row.encode(out)));
+                }
+                Outgoing::VoteReply(row) => {
+                    if let Some(Accepted { conn, numbers, .. }) = &mut peer.accepted {
+                        effects.send(*conn, [], |out| write(out, Kind::VoteReply, numbers.advance(), |out| row.encode(out)));
+                    }
+                }
                 Outgoing::Rejection(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.rejections.push(row)),
-                Outgoing::TimeoutNow(term) => handovers.push((peer.replica, TimeoutNow { group: group.0, term: term.0 })),
-                Outgoing::Beat(_) | Outgoing::Vote(_) | Outgoing::Nothing => {}
+                // Nobody hears it: whoever stands, stands again.
+                Outgoing::Vote(_) | Outgoing::TimeoutNow(_) | Outgoing::Nothing => {}
             }
         });
-        for (replica, row) in handovers {
-            let Some(peer) = peers.iter_mut().find(|peer| peer.replica == replica && peer.live().is_some()) else { continue };
-            let (conn, number) = peer.next_number();
-            effects.send(conn, [], |out| write(out, Kind::TimeoutNow, number, |out| row.encode(out)));
-        }
-    }
-
-    fn send_votes(&mut self, at: usize, effects: &mut Effects) {
-        let peer = &mut self.pipelines.peers[at];
-        for row in std::mem::take(&mut peer.votes) {
-            let (conn, number) = peer.next_number();
-            effects.send(conn, [], |out| write(out, Kind::Vote, number, |out| row.encode(out)));
-        }
     }
 
     fn send_beat(&mut self, now: Now, at: usize, effects: &mut Effects) {
@@ -111,7 +105,7 @@ impl Shard {
         while let Some(note) = self.pipelines.peers[at].shares.front().copied()
             && bytes < FRAME_BYTES
         {
-            if !self.groups.leads_in(note.group, note.term) {
+            if self.groups.led_in(note.group) != Some(note.term) {
                 // Of a term that is over.
                 self.pipelines.peers[at].shares.pop_front();
                 continue;
@@ -257,13 +251,7 @@ impl Shard {
         let view = BlockView::parse(block.as_slice()).expect("a block of the tail cache, or one that was checked when it was read");
         let (mut data_bytes, mut sum, mut control) = (0u32, ItemsSum::new(), Vec::new());
         let before = parts.len();
-        for row in view.entries().filter(|row| (row.group, row.index) == (group, index)) {
-            if row.term != term {
-                // Another entry had this index in between: what stood before it was replaced.
-                (data_bytes, sum, control) = (0, ItemsSum::new(), Vec::new());
-                parts.truncate(before);
-                continue;
-            }
+        for row in view.rows_of(group, index, term) {
             for fragment in view.fragments_of(&row) {
                 if row.kind == EntryKind::Data {
                     data_bytes += fragment.length;
@@ -290,14 +278,10 @@ impl Shard {
         })
     }
 
-    /// Votes, and how far this follower is, to a peer that has dialed this shard.
-    fn send_answers(&mut self, at: usize, effects: &mut Effects) {
+    /// How far this follower is, to a peer that has dialed this shard.
+    fn send_ack(&mut self, at: usize, effects: &mut Effects) {
         let replica = self.pipelines.peers[at].replica;
         let Some(accepted) = &mut self.pipelines.peers[at].accepted else { return };
-        for row in accepted.vote_replies.drain(..) {
-            let number = accepted.numbers.advance();
-            effects.send(accepted.conn, [], |out| write(out, Kind::VoteReply, number, |out| row.encode(out)));
-        }
         let mut rows = std::mem::take(&mut accepted.rejections);
         self.groups.take_acks(replica, &mut accepted.asked, |group, marks| {
             let FollowerMarks { term, received, durable, committed } = marks;

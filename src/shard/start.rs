@@ -188,9 +188,7 @@ impl Shard {
         effects.wake_at(0);
         let Some(seat) = self.seat.as_ref().filter(|_| self.pipelines.is_alone()) else { return Ok(()) };
         if !seat.state.has_node(self.node) {
-            let groups_per_shard = self.settings.groups_per_shard as u16;
-            let command = Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard };
-            let taken = self.propose(command, None, false).map_err(|error| StartFailure::Metadata(error.message))?;
+            let taken = self.register_node().map_err(|error| StartFailure::Metadata(error.message))?;
             if taken == Taken::Blocked {
                 return Err(StartFailure::NoRoom(AppendRefused::Full));
             }
@@ -497,7 +495,8 @@ fn restore_members(recovered: &Recovered, controls: &mut Controls, payload: &[u8
     Ok(())
 }
 
-fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
+/// Where a batch stands that recovery has found.
+pub(super) fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
     BatchRef {
         base_offset: batch.base_offset.0,
         newest_ts_us: batch.newest_ts,

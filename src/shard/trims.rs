@@ -10,13 +10,13 @@
 
 use super::acks::Acks;
 use super::in_order::InOrder;
+use super::proposals::Proposals;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, PartitionUid};
 use crate::log::Appended;
 use crate::partition::{Partitions, Slot, Trim, encode_trims};
-use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
 use tramline_wire::prim::List;
@@ -26,15 +26,6 @@ use tramline_wire::trim::{TrimAnswer, TrimPartitionsReply, TrimPartitionsRequest
 const WAITING_ENTRIES_MAX: usize = 65_536;
 /// Trims in one payload of the log, so that it fits a block of any setting: some 4 KiB.
 const PAYLOAD_TRIMS_MAX: usize = 256;
-
-/// A trim in the log that is not committed yet.
-#[derive(Clone, Copy, Debug)]
-struct Proposed {
-    group: GroupId,
-    block: BlockSeq,
-    slot: Slot,
-    log_start: u64,
-}
 
 /// What a request's entry will be answered.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +45,8 @@ struct Waiting {
 /// All trims under way on a shard.
 #[derive(Debug, Default)]
 pub(super) struct Trims {
-    /// In the order of appending.
-    proposed: VecDeque<Proposed>,
+    /// Partitions, and where each is to begin.
+    pub(super) proposed: Proposals<(Slot, u64)>,
     waiting: InOrder<Waiting>,
     /// Entries of `waiting`.
     waiting_entries: usize,
@@ -64,14 +55,12 @@ pub(super) struct Trims {
 impl Trims {
     /// The group's entries in all blocks up to `block` are committed: its trims among them hold. The slots go into `trimmed`.
     pub(super) fn commit(&mut self, group: GroupId, block: BlockSeq, partitions: &mut Partitions, trimmed: &mut Vec<Slot>) {
-        self.proposed.retain(|proposed| {
-            let holds = proposed.group == group && proposed.block <= block;
+        self.proposed.commit(group, block, |(slot, log_start)| {
             // A partition that was deleted meanwhile has nothing to trim.
-            if holds && let Some(partition) = partitions.get_mut(proposed.slot) {
-                partition.trim_to(proposed.log_start);
-                trimmed.push(proposed.slot);
+            if let Some(partition) = partitions.get_mut(*slot) {
+                partition.trim_to(*log_start);
+                trimmed.push(*slot);
             }
-            !holds
         });
     }
 
@@ -81,16 +70,6 @@ impl Trims {
             self.waiting_entries -= waiting.outcomes.len();
             reply(&waiting.caller, &waiting.outcomes, partitions, effects);
         }
-    }
-
-    /// A trim that a new leader has inherited, in `block`.
-    pub(super) fn inherit(&mut self, group: GroupId, block: BlockSeq, slot: Slot, log_start: u64) {
-        self.proposed.push_back(Proposed { group, block, slot, log_start });
-    }
-
-    /// Another node leads the group: what was proposed here is that node's to commit, or was never there.
-    pub(super) fn forget_proposed(&mut self, group: GroupId) {
-        self.proposed.retain(|proposed| proposed.group != group);
     }
 
     /// Whoever waits for one of `groups` (as `Acks::bit_of`) is told that it is led by another node now: whether the trim holds is not known.
@@ -175,13 +154,9 @@ impl Shard {
         let group = trims[0].0;
         let list: Vec<Trim> = trims.iter().map(|(.., trim)| *trim).collect();
         let Some(appended) = self.append_payload(now, group, &encode_trims(&list), effects)? else { return Ok(None) };
-        let proposed = |(group, slot, trim): &(GroupId, Slot, Trim)| Proposed {
-            group: *group,
-            block: appended.block,
-            slot: *slot,
-            log_start: trim.log_start,
-        };
-        self.trims.proposed.extend(trims.iter().map(proposed));
+        for (group, slot, trim) in trims {
+            self.trims.proposed.push(*group, appended.block, (*slot, trim.log_start));
+        }
         Ok(Some(appended))
     }
 

@@ -65,7 +65,7 @@ pub(in crate::runtime) struct Edge {
     pub(super) effects: Effects,
     /// Messages to other shards, in order.
     pub(in crate::runtime) outbox: VecDeque<(ShardId, Message)>,
-    /// The earliest time at which something is to be done, in `Now::mono_us`; `u64::MAX` for none.
+    /// The earliest time at which the core wants to be told, in `Now::mono_us`; `u64::MAX` for none.
     pub(in crate::runtime) deadline_us: u64,
     next_sweep_us: u64,
     /// Of frames of clients.
@@ -155,7 +155,6 @@ impl Edge {
             Some(Role::NodeAccepted) => {
                 core.metrics_mut().counters.node_connections_accepted += 1;
                 self.links.accepted(now.mono_us, conn, self.ring.peer(conn));
-                self.wake_for_sweep();
                 self.step(core, now, Event::NodeOpened { conn });
             }
             other => unreachable!("{conn:?} was just accepted, and is {other:?}"),
@@ -206,10 +205,13 @@ impl Edge {
             self.close_silent(core, now, conn);
         }
         self.serve_hungry(core, now);
-        if self.is_anything_due() {
-            self.wake_for_sweep();
-        }
         true
+    }
+
+    /// When to be woken at the latest, in `Now::mono_us`; `u64::MAX` for not at all: when the core wants it, or for the next sweep where somebody waits for
+    /// what that looks at.
+    pub(in crate::runtime) fn next_wake_us(&self) -> u64 {
+        if self.is_anything_due() { self.deadline_us.min(self.next_sweep_us) } else { self.deadline_us }
     }
 
     fn is_anything_due(&self) -> bool {
@@ -230,16 +232,10 @@ impl Edge {
         self.close(now, conn);
     }
 
-    /// Somebody waits for what the next sweep looks at.
-    pub(super) fn wake_for_sweep(&mut self) {
-        self.deadline_us = self.deadline_us.min(self.next_sweep_us);
-    }
-
     /// Closes a connection once what was sent has gone out, and cuts it after a while.
     pub(super) fn close(&mut self, now: Now, conn: ConnId) {
         self.ring.close(conn);
         self.closing.push_back((conn, now.mono_us + CLOSE_US));
-        self.deadline_us = self.deadline_us.min(now.mono_us + CLOSE_US);
     }
 
     /// The core has closed its connections for the last time: so are those with other nodes, nothing is dialed any more, and nobody is waited for.
@@ -256,7 +252,6 @@ impl Edge {
         }
         let cut_us = now.mono_us + LAST_CLOSE_US;
         self.closing.iter_mut().for_each(|(_, at_us)| *at_us = (*at_us).min(cut_us));
-        self.deadline_us = self.deadline_us.min(now.mono_us + SWEEP_US);
     }
 
     /// Whether all connections have been closed for the last time.
@@ -325,7 +320,5 @@ impl Edge {
         if self.is_over {
             self.ring.abort(conn);
         }
-        // A dial that takes too long is given up.
-        self.wake_for_sweep();
     }
 }

@@ -129,7 +129,6 @@ impl Edge {
             self.ring.rearm_recv(conn, wanted);
         } else {
             self.step(core, now, Event::Paused { conn });
-            self.wake_for_sweep();
         }
     }
 

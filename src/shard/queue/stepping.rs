@@ -94,12 +94,7 @@ impl Shard {
         let acks = std::iter::repeat_n(NOTE_ROOM_BYTES, checked.acks.len());
         let commits = checked.commits.iter().map(|note| NOTE_ROOM_BYTES + note.metadata.len());
         let sizes: Vec<usize> = checked.batches.iter().map(|(_, batch, _)| batch.len()).chain(acks).chain(commits).collect();
-        let mut reserved = self.log.reserve_together(&mut self.slab, 2, &sizes);
-        if reserved == Err(AppendRefused::Full) && self.log.ready_to_close() {
-            self.close_block(now, effects);
-            reserved = self.log.reserve_together(&mut self.slab, 2, &sizes);
-        }
-        match reserved {
+        match self.in_open_block(now, effects, |log, slab| log.reserve_together(slab, 2, &sizes)) {
             Ok(()) => {}
             Err(AppendRefused::Full) => return Ok(Taken::Blocked),
             Err(AppendRefused::TooLarge) => {

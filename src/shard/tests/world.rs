@@ -178,12 +178,7 @@ impl World {
     pub(super) fn request(&mut self, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> u64 {
         let correlation = self.next_correlation;
         self.next_correlation += 1;
-        let mut bytes = Vec::new();
-        let start = begin_request(&mut bytes, kind, correlation);
-        meta(&mut bytes);
-        finish_frame(&mut bytes, start, payload.len()).unwrap();
-        bytes.extend_from_slice(payload);
-        self.arrive(CLIENT, bytes);
+        self.arrive(CLIENT, request_frame(correlation, kind, payload, meta));
         correlation
     }
 
@@ -319,17 +314,9 @@ impl World {
                 ErrorCode::OffsetOutOfRange if entry.next_offset > offset => {}
                 other => panic!("{other:?} at {offset} of {uid}"),
             }
-            for view in Batches::new(bytes) {
-                let view = view.unwrap();
-                view.verify_body().unwrap();
-                view.verify_header().unwrap();
-                for record in view.records(view.stored_values()) {
-                    let record = record.unwrap();
-                    if record.offset >= offset {
-                        let before = found.insert(record.offset, record.value.unwrap_or_default().to_vec());
-                        assert!(before.is_none(), "offset {} of {uid} came twice", record.offset);
-                    }
-                }
+            for (at, value) in records_of(bytes).into_iter().filter(|(at, _)| *at >= offset) {
+                let before = found.insert(at, value);
+                assert!(before.is_none(), "offset {at} of {uid} came twice");
             }
             if entry.next_offset >= entry.committed_end {
                 return (found, damaged);
@@ -338,6 +325,29 @@ impl World {
             offset = entry.next_offset;
         }
     }
+}
+
+/// A client's request.
+pub(super) fn request_frame(correlation: u64, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let start = begin_request(&mut bytes, kind, correlation);
+    meta(&mut bytes);
+    finish_frame(&mut bytes, start, payload.len()).unwrap();
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The records of whole batches, each checked: (offset, value).
+pub(super) fn records_of(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let mut records = Vec::new();
+    for view in Batches::new(bytes) {
+        let view = view.unwrap();
+        view.verify_body().unwrap();
+        view.verify_header().unwrap();
+        let values = view.records(view.stored_values()).map(|record| record.unwrap());
+        records.extend(values.map(|record| (record.offset, record.value.unwrap_or_default().to_vec())));
+    }
+    records
 }
 
 pub(super) fn batch(values: &[Vec<u8>], timestamp_us: i64) -> Vec<u8> {
