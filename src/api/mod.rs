@@ -16,7 +16,7 @@ pub mod storage;
 pub mod topics;
 pub mod trim;
 
-use crate::control::{ClusterError, ControlError, SettingError};
+use crate::control::{ClusterError, ControlError, Endpoint, SettingError};
 use crate::ids::{NodeId, ShardId};
 use tramline_wire::batch::BatchError;
 use tramline_wire::error::ErrorCode;
@@ -96,6 +96,14 @@ pub struct NodeInfo {
     pub port: u16,
     /// One port per shard.
     pub shard_ports: Vec<u16>,
+    /// The life of its data directory: random at that directory's first start.
+    pub disk: u64,
+    /// How many disks it had before this one.
+    pub generation: u32,
+    /// What fails together with it; empty where nobody said.
+    pub rack: String,
+    /// Where it listens for other nodes; `None`: it is a cluster of one.
+    pub cluster: Option<Endpoint>,
 }
 
 impl NodeInfo {

@@ -9,6 +9,9 @@ pub(super) const COMMAND_SCHEMA: u16 = 16;
 /// Envelope schema of the state machine's snapshot.
 pub(super) const SNAPSHOT_SCHEMA: u16 = 17;
 
+/// Envelope schema of what a node that joins is told.
+pub(super) const JOINED_SCHEMA: u16 = 24;
+
 /// Stored metadata that cannot be read.
 #[derive(Debug)]
 pub enum StoredError {

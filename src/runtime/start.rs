@@ -110,7 +110,17 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let node_addresses = node_listeners.iter().map(&address).collect::<Result<Vec<_>, _>>()?;
     let identity = data_dir.identity();
     let host = settings.advertise.clone();
-    let info = Arc::new(NodeInfo { node: identity.node, cluster_id: identity.cluster_id, host, port: client.port(), shard_ports });
+    let info = Arc::new(NodeInfo {
+        node: identity.node,
+        cluster_id: identity.cluster_id,
+        host,
+        port: client.port(),
+        shard_ports,
+        disk: 1,
+        generation: 0,
+        rack: String::new(),
+        cluster: None,
+    });
     let health = Arc::new(Health::new(settings.shards));
     let (hub, inboxes) = Hub::new(settings.shards);
     let hub = Arc::new(hub);

@@ -16,7 +16,7 @@ use super::shard::{Parts, Shard, Taken};
 use crate::api::NodeInfo;
 use crate::bytes::Slab;
 use crate::config::Settings;
-use crate::control::{Command, State};
+use crate::control::{Command, Joined, State};
 use crate::effects::Effects;
 use crate::ids::{
     BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, Term, TopicUid,
@@ -54,6 +54,8 @@ pub struct ShardStart {
     pub info: Arc<NodeInfo>,
     /// What recovery found.
     pub recovered: Recovered,
+    /// What the cluster told this node when it joined; `None` for the node that the cluster began with.
+    pub joined: Option<Arc<Joined>>,
     /// The other nodes of its cluster, whose shards of this number have a replica of each of its groups; none for a cluster of one.
     pub peers: Vec<PeerStart>,
 }
@@ -127,7 +129,7 @@ impl Shard {
     /// Builds the shard and appends what this start owes the log (terms, votes, first entries). It serves once that is durable and
     /// the first view has come.
     pub fn start(start: ShardStart, effects: &mut Effects) -> Result<Shard, StartFailure> {
-        let ShardStart { id, settings, info, recovered, peers } = start;
+        let ShardStart { id, settings, info, recovered, joined: _, peers } = start;
         let node = info.node;
         let behind = if peers.is_empty() { Behind::IsCommitted } else { Behind::IsPending };
         let mut group_ids: Vec<GroupId> = data_groups(id, settings.groups_per_shard).collect();

@@ -211,7 +211,17 @@ impl Node {
     pub(super) fn start(&mut self, interrupt: Option<(u64, Tear, Dice)>, fail: Option<u64>) -> Started {
         assert!(self.seats.is_empty(), "one process at a time");
         let shard_ports = (0..self.log.shards).map(|shard| 7411 + shard).collect();
-        let info = NodeInfo { node: self.id, cluster_id: [7; 16], host: self.host.as_str().into(), port: 7410, shard_ports };
+        let info = NodeInfo {
+            node: self.id,
+            cluster_id: [7; 16],
+            host: self.host.as_str().into(),
+            port: 7410,
+            shard_ports,
+            disk: 1,
+            generation: 0,
+            rack: String::new(),
+            cluster: None,
+        };
         let info = Arc::new(info);
         if let Some((ops, tear, dice)) = interrupt {
             self.disks[0].disk.stop_start_after(ops, tear, dice);
@@ -236,7 +246,14 @@ impl Node {
             };
             disk.disk.start_went_through();
             reports.push(StartReport { recovery: recovered.report.clone(), damage: recovered.damage.len(), lost: recovered.lost.len() });
-            let start = ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered, peers: Vec::new() };
+            let start = ShardStart {
+                id,
+                settings: Arc::clone(&self.settings),
+                info: Arc::clone(&info),
+                recovered,
+                joined: None,
+                peers: Vec::new(),
+            };
             let mut effects = Effects::new();
             let core = match (self.begin)(start, &mut effects) {
                 Ok(core) => core,

@@ -121,12 +121,21 @@ impl Cluster {
         assert!(node.shard.is_none(), "one process at a time");
         node.life += 1;
         let recovered = recover(&mut node.disk, &config(at)).expect("a start after any crash");
-        let info =
-            NodeInfo { node: NodeId(at as u32 + 1), cluster_id: [7; 16], host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] };
+        let info = NodeInfo {
+            node: NodeId(at as u32 + 1),
+            cluster_id: [7; 16],
+            host: "127.0.0.1".into(),
+            port: 7410,
+            shard_ports: vec![7411],
+            disk: 1,
+            generation: 0,
+            rack: String::new(),
+            cluster: None,
+        };
         let peers = (0..NODES)
             .filter(|peer| *peer != at)
             .map(|peer| PeerStart { replica: ReplicaId::of(0, NodeId(peer as u32 + 1)), address: address(peer) });
-        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(info), recovered, peers: peers.collect() };
+        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(info), recovered, joined: None, peers: peers.collect() };
         node.shard = Some(Shard::start(start, &mut node.effects).expect("the shard starts"));
         node.deadline_us = now.mono_us;
         self.carry(at);

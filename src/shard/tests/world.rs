@@ -72,8 +72,19 @@ pub(super) fn log_config() -> LogConfig {
 
 fn open(disk: &mut SimDisk, settings: &Arc<Settings>, effects: &mut Effects) -> Shard {
     let recovered = recover(disk, &log_config()).expect("a start after any crash");
-    let info = NodeInfo { node: NodeId(1), cluster_id: [7; 16], host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] };
-    let start = ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered, peers: Vec::new() };
+    let info = NodeInfo {
+        node: NodeId(1),
+        cluster_id: [7; 16],
+        host: "127.0.0.1".into(),
+        port: 7410,
+        shard_ports: vec![7411],
+        disk: 1,
+        generation: 0,
+        rack: String::new(),
+        cluster: None,
+    };
+    let start =
+        ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered, joined: None, peers: Vec::new() };
     Shard::start(start, effects).expect("the shard starts")
 }
 
