@@ -67,8 +67,9 @@ fn every_mode_runs_and_checks_what_it_reads() {
     ));
     let written = count(&report, "produce", "acked");
     assert!(written >= 400 && count(&report, "check", "received") >= 3 * written, "each of three readers has them: {report}");
-    let report = good(loadgen(&node, "churn --topic a --rate 50 --duration 1s --warmup 0s", &[]));
-    assert!(count(&report, "connect", "records") >= 40, "{report}");
+    // Few: a connection takes a busy machine some ten milliseconds, and the rate has to be held.
+    let report = good(loadgen(&node, "churn --topic a --rate 10 --duration 1s --warmup 0s", &[]));
+    assert!(count(&report, "connect", "records") >= 8, "{report}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::ApiError;
 use crate::control::{Command, Setting as Known, SettingKind, SettingTable, Settings, TOPIC_SETTINGS, TopicView, View, decimal};
 use crate::shard::mesh::PartitionStatus;
-use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
 use tramline_wire::topics::{
     AlterTopicRequest, CreateFlags, CreateTopicRequest, DeleteTopicRequest, DescribeOptionsReply, DescribeTopicReply, EffectiveSetting,
@@ -23,15 +22,13 @@ pub struct Create {
 /// Decodes a create request; `utc_us` becomes the topic's birthday.
 pub fn create(meta: &[u8], utc_us: i64) -> Result<Create, ApiError> {
     let request = CreateTopicRequest::decode(meta)?;
-    if request.replication > 1 {
-        let message = format!("replication {} is more than the cluster's nodes (1): use 1, or 0 for the default", request.replication);
-        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
-    }
-    let command = Command::CreateTopic {
-        name: request.name.to_owned(),
-        partitions: request.partitions,
-        settings: owned(&request.settings),
-        created_us: utc_us,
+    let (name, partitions, settings, created_us) = (request.name.to_owned(), request.partitions, owned(&request.settings), utc_us);
+    let command = match request.replication {
+        0 => Command::CreateTopic { name, partitions, settings, created_us },
+        replicas => {
+            let replicas = u8::try_from(replicas).unwrap_or(u8::MAX);
+            Command::CreateReplicatedTopic { name, partitions, settings, created_us, replicas }
+        }
     };
     Ok(Create {
         command,

@@ -5,6 +5,7 @@
 use super::cluster_command::ClusterCommand;
 use super::queues::QueueStart;
 use super::stored::{self, StoredError};
+use crate::ids::NodeId;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Version 1 of the commands.
@@ -125,6 +126,17 @@ impl Command {
     pub fn encode(&self) -> Vec<u8> {
         let archive = rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("serialising plain values into memory cannot fail");
         stored::seal(stored::COMMAND_SCHEMA, 1, &archive)
+    }
+
+    /// The node that it takes in, or tells of anew.
+    pub fn added_node(&self) -> Option<NodeId> {
+        match self {
+            Command::Cluster(command) => match command.as_ref() {
+                ClusterCommand::AddNode(spec) => Some(NodeId(spec.node)),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Reads stored bytes; checked throughout.

@@ -157,7 +157,7 @@ impl OpenBlock {
     /// The row that more content joins. Of those with a position only the last one of its group: an entry that was replaced and comes again within a
     /// block is written again, behind what replaced it.
     fn row_of(&self, Row { group, kind, position }: Row) -> Option<usize> {
-        if kind == EntryKind::Raft {
+        if matches!(kind, EntryKind::Raft | EntryKind::Replica) {
             return None;
         }
         let ours = |entry: &OpenEntry| entry.group == group && (position.is_none() || entry.kind.bears_index());

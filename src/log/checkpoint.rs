@@ -12,11 +12,11 @@ pub const CHECKPOINT_NAME: &str = "checkpoint";
 /// Schema number of the checkpoint in its envelope.
 pub const CHECKPOINT_SCHEMA: u16 = 2;
 /// Version of the checkpoint.
-pub const CHECKPOINT_VERSION: u16 = 3;
+pub const CHECKPOINT_VERSION: u16 = 4;
 
 /// A group's place in Raft.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupPositionV1 {
+pub struct GroupPositionV2 {
     /// The group.
     pub group: u32,
     /// Current term.
@@ -29,6 +29,16 @@ pub struct GroupPositionV1 {
     pub applied_index: u64,
     /// Term of the applied index.
     pub applied_term: u64,
+    /// This shard's replica of it.
+    pub replica: u64,
+    /// Blocks up to this one hold nothing of it that counts.
+    pub since_block: u64,
+    /// Index of the newest change of who votes and learns that is taken in, 0 for none.
+    pub conf_index: u64,
+    /// Who votes in it.
+    pub voters: Vec<u64>,
+    /// Who learns it.
+    pub learners: Vec<u64>,
 }
 
 /// A partition's place.
@@ -106,15 +116,15 @@ pub struct ScanStartV1 {
     pub prev_header_crc: u32,
 }
 
-/// A checkpoint, version 3: consumer groups came in. (Versions 1 and 2 were never released.)
+/// A checkpoint, version 4: who votes in each group came in. (Versions 1 to 3 were never released.)
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckpointV3 {
+pub struct CheckpointV4 {
     /// The shard.
     pub shard: u16,
     /// All blocks up to this one are accounted for in what follows.
     pub covers_block: u64,
     /// Groups.
-    pub groups: Vec<GroupPositionV1>,
+    pub groups: Vec<GroupPositionV2>,
     /// Partitions.
     pub partitions: Vec<PartitionPositionV1>,
     /// Runs of sealed segments.

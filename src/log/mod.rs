@@ -43,6 +43,7 @@ mod reads;
 mod recovered;
 pub mod recovery;
 mod replace;
+mod replica_record;
 mod seal;
 mod segments;
 mod sorted;
@@ -53,12 +54,13 @@ mod types;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use checkpoint::CheckpointV3;
+pub use checkpoint::CheckpointV4;
 pub use config::{LogConfig, LogIdentity};
 pub use footer::FooterEntry;
 pub use layout::HardState;
 pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
 pub use recovery::{DiskError, StartDisk, recover};
+pub use replica_record::ReplicaRecord;
 pub use state_file::{STATE_NAME, StateBuilder, StateFile};
 pub use types::*;
 

@@ -4,9 +4,10 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::Log;
-use crate::log::checkpoint::CheckpointV3;
+use crate::log::checkpoint::CheckpointV4;
 use crate::log::layout::HardState;
 use crate::log::recovery::DiskError;
+use crate::log::replica_record::ReplicaRecord;
 use crate::log::state_file::StateFile;
 use crate::log::types::{Damage, EntryKind};
 use std::collections::BTreeMap;
@@ -125,7 +126,7 @@ pub struct Recovered {
     /// The log, ready to take appends.
     pub log: Log,
     /// The checkpoint; its runs name live segments only.
-    pub checkpoint: Option<CheckpointV3>,
+    pub checkpoint: Option<CheckpointV4>,
     /// The state file: of the checkpoint, or a later one.
     pub state: Option<StateFile>,
     /// Entries behind the checkpoint, in log order.
@@ -138,6 +139,8 @@ pub struct Recovered {
     pub controls: Vec<RecoveredControl>,
     /// The last hard state of each group found behind the checkpoint, by group.
     pub hard_states: Vec<HardState>,
+    /// The last replica record of each group that has one behind the checkpoint.
+    pub replicas: Vec<ReplicaRecord>,
     /// Damage found: nothing of it is served.
     pub damage: Vec<Damage>,
     /// Block numbers that were durable and are gone.

@@ -19,6 +19,8 @@ pub enum EntryKind {
     HardState = 3,
     /// A Raft entry without a body of ours: no-op or change of voters. Each append is an entry of its own.
     Raft = 4,
+    /// A replica of a group (`ReplicaRecord`): bears no index, the last one of its group holds.
+    Replica = 5,
     /// What a leader had appended to the open block when it lost the group: not proposed, bears no index, counts nowhere.
     Void = 6,
 }
@@ -31,13 +33,14 @@ impl EntryKind {
             2 => Some(EntryKind::Control),
             3 => Some(EntryKind::HardState),
             4 => Some(EntryKind::Raft),
+            5 => Some(EntryKind::Replica),
             6 => Some(EntryKind::Void),
             _ => None,
         }
     }
     /// Whether entries of this kind carry a Raft index.
     pub fn bears_index(self) -> bool {
-        !matches!(self, EntryKind::HardState | EntryKind::Void)
+        !matches!(self, EntryKind::HardState | EntryKind::Replica | EntryKind::Void)
     }
 }
 

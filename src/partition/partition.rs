@@ -8,7 +8,7 @@ use super::expiry::Oldest;
 use super::index::{BatchRef, Index};
 use super::producers::Producers;
 use super::trim::TrimError;
-use crate::ids::{GroupId, PartitionUid, TopicUid};
+use crate::ids::{BlockSeq, GroupId, PartitionUid, TopicUid};
 use std::ops::Range;
 
 /// What a topic's settings mean for its partitions.
@@ -139,6 +139,13 @@ impl Partition {
         let news = end > self.committed_end;
         self.committed_end = self.committed_end.max(end);
         news
+    }
+
+    /// Everything in blocks up to this one is committed.
+    pub fn commit_through(&mut self, block: BlockSeq) {
+        if let Some(end) = self.index.tail().take_while(|batch| batch.block <= block).last().map(|batch| batch.end_offset()) {
+            self.on_committed(end);
+        }
     }
 
     /// At a start: the checkpoint's word on where this partition begins and ends.

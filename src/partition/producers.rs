@@ -226,7 +226,7 @@ impl Producers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::checkpoint::CheckpointV3;
+    use crate::log::checkpoint::CheckpointV4;
     use crate::log::plausible::Plausible;
     use proptest::prelude::*;
 
@@ -265,7 +265,7 @@ mod tests {
     fn stored(producers: &Producers, committed_end: u64) -> Vec<(ProducerV1, Vec<ProducerBatchV1>)> {
         let (mut list, mut batches) = (Vec::new(), Vec::new());
         producers.store(PartitionUid(7), committed_end, &mut list, &mut batches);
-        let checkpoint = CheckpointV3 { producers: list.clone(), producer_batches: batches.clone(), ..CheckpointV3::default() };
+        let checkpoint = CheckpointV4 { producers: list.clone(), producer_batches: batches.clone(), ..CheckpointV4::default() };
         assert_eq!(checkpoint.check(), Ok(()), "what is told is taken");
         let mut rest = batches.as_slice();
         let mut next = |count: u16| rest.split_off(..usize::from(count)).expect("as many as are told").to_vec();

@@ -8,9 +8,10 @@
 //! all before it are; a batch is stamped with `leader_term` only while this replica leads; what is committed may be ahead of this replica's own disk.
 //! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
 
+use super::change::{CHANGE_BYTES, Change, Members};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{Config, Raft, StateRole};
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,8 +39,10 @@ pub struct GroupStart {
     pub term: Term,
     /// Vote in that term; 0 for none.
     pub vote: u64,
-    /// Who votes in it.
-    pub voters: Vec<ReplicaId>,
+    /// Who votes in it, and who learns it.
+    pub members: Members,
+    /// Entries up to this one are known to be committed; not below the base.
+    pub committed: LogIndex,
 }
 
 /// Why an operation on a group did not happen.
@@ -49,6 +52,8 @@ pub enum ReplicationError {
     Raft(GroupId, raft::Error),
     /// This node does not lead the group.
     NotLeader(GroupId),
+    /// The change before is not committed yet, or nothing of this leader's term is.
+    ChangePending(GroupId),
 }
 
 impl fmt::Display for ReplicationError {
@@ -56,6 +61,7 @@ impl fmt::Display for ReplicationError {
         match self {
             ReplicationError::Raft(group, cause) => write!(f, "replica group {group}: {cause}"),
             ReplicationError::NotLeader(group) => write!(f, "replica group {group} is led by another node"),
+            ReplicationError::ChangePending(group) => write!(f, "replica group {group} is changing who votes in it"),
         }
     }
 }
@@ -78,7 +84,7 @@ pub(super) struct Group {
     /// Every entry up to this one stands in a durable block, for the last time that it was written. The crate's own guard against an entry that was
     /// replaced and comes again is its unstable log, which is empty here (docs/REPLICATION.md, trap T3).
     persisted: LogIndex,
-    /// Entries that raft made itself (the empty entry of a new term) and that no block carries yet.
+    /// Entries that raft made itself (the empty entry of a new term, a change) and that no block carries yet.
     own_unplaced: VecDeque<(Term, LogIndex)>,
     /// Of those, how many were announced by `Groups::owed`.
     own_announced: usize,
@@ -91,12 +97,20 @@ pub(super) struct Group {
     /// The leader's terms and votes changed, or what it has to be told of did: its next ack says so.
     owes_ack: bool,
     was_leader: bool,
+    /// Microseconds of the process.
+    now_us: u64,
     /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter.
     lease_until_us: u64,
     /// When this replica began to lead; `u64::MAX` before it was told.
     led_since_us: u64,
-    /// For each other replica: when the beat was sent that it answered last.
+    /// For each other voter: when the beat was sent that it answered last.
     answered: Vec<(ReplicaId, u64)>,
+    /// Who votes and learns, as far as that is committed.
+    members: Members,
+    /// They have changed since that was asked.
+    members_changed: bool,
+    /// Whether there is another one among them.
+    has_peers: bool,
     /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
     /// What was proposed last, and for which block: the other kind of content of the same block joins it.
@@ -111,13 +125,14 @@ impl Group {
         start: GroupStart,
         me: ReplicaId,
         entries: &[(LogIndex, Term, Handle)],
+        changes: &[(LogIndex, Change)],
         logger: &slog::Logger,
     ) -> Result<Group, ReplicationError> {
-        let voters = start.voters.iter().map(|voter| voter.0).collect();
-        let mut storage = GroupStorage::new(start.base, start.term, start.vote, start.base.index, voters);
+        let mut storage = GroupStorage::new(start.base, start.term, start.vote, start.base.index, start.members.clone());
         for (index, term, handle) in entries {
             storage.restore(*index, *term, *handle);
         }
+        changes.iter().for_each(|(index, change)| storage.note_change(*index, *change));
         let persisted = storage.last().index;
         let config = Config {
             id: me.0,
@@ -136,7 +151,7 @@ impl Group {
         };
         let id = start.id;
         let raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
-        Ok(Group {
+        let mut group = Group {
             id,
             raft,
             persisted,
@@ -147,14 +162,92 @@ impl Group {
             agreed: start.base.index,
             owes_ack: false,
             was_leader: false,
-            lease_until_us: if start.voters == [me] { u64::MAX } else { 0 },
+            now_us: 0,
+            lease_until_us: 0,
             led_since_us: u64::MAX,
-            answered: start.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, 0)).collect(),
+            answered: Vec::new(),
+            members: Members::default(),
+            members_changed: false,
+            has_peers: false,
             first_own_index: LogIndex(u64::MAX),
             last_proposed: None,
             committed: start.base.index,
             reported: (start.base.index, BlockSeq(0)),
-        })
+        };
+        group.adopt_members(start.members, 0);
+        group.raft.raft_log.committed = group.raft.raft_log.committed.max(start.committed.0.min(group.last().index.0));
+        group.settle();
+        Ok(group)
+    }
+
+    /// Works with these members from now on. What the lease was good for it stays good for: a change is committed by those before and those after.
+    fn adopt_members(&mut self, members: Members, now_us: u64) {
+        let me = ReplicaId(self.raft.id);
+        let answered_at = |voter: &ReplicaId| self.answered.iter().find(|(replica, _)| replica == voter).map_or(0, |(_, at_us)| *at_us);
+        self.answered = members.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, answered_at(voter))).collect();
+        self.has_peers = members.all().any(|replica| replica != me);
+        self.lease_until_us = match (members.is_lone(me), self.lease_until_us) {
+            (true, _) => u64::MAX,
+            (false, u64::MAX) => now_us + LEASE_US,
+            (false, until_us) => until_us,
+        };
+        self.members = members;
+        self.members_changed = true;
+    }
+
+    /// What is committed of who votes counts from now on.
+    fn take_changes(&mut self) {
+        let changes: Vec<_> = self.raft.store().changes(self.members.index, self.committed).collect();
+        for (index, change) in changes {
+            match self.raft.apply_conf_change(&change.for_raft()) {
+                Ok(conf) => self.adopt_members(Members::of_raft(&conf, index), self.now_us),
+                // A change that cannot be was refused by every replica alike.
+                Err(_) => self.members.index = index,
+            }
+        }
+    }
+
+    pub(super) fn take_members_changed(&mut self) -> bool {
+        std::mem::take(&mut self.members_changed)
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// How far `replica` is, as its acks tell.
+    pub(super) fn matched(&self, replica: ReplicaId) -> Option<LogIndex> {
+        self.raft.prs().get(replica.0).filter(|_| self.is_leader()).map(|progress| LogIndex(progress.matched))
+    }
+
+    /// Proposes a change of who votes or learns: one at a time, behind an entry of this leader's own term that is committed (docs/REPLICATION.md, 6.3).
+    pub(super) fn change(&mut self, change: Change) -> Result<LogIndex, ReplicationError> {
+        if !self.is_leader() {
+            return Err(ReplicationError::NotLeader(self.id));
+        }
+        let has_pending = self.raft.store().changes(self.members.index, LogIndex(u64::MAX)).next().is_some();
+        if has_pending || !self.is_caught_up() || self.raft.has_pending_conf() {
+            return Err(ReplicationError::ChangePending(self.id));
+        }
+        let mut entries = [change.entry()];
+        if !self.raft.append_entry(&mut entries) {
+            return Err(ReplicationError::Raft(self.id, raft::Error::ProposalDropped));
+        }
+        let index = LogIndex(entries[0].index);
+        self.raft.pending_conf_index = index.0;
+        self.raft.bcast_append();
+        self.settle();
+        Ok(index)
+    }
+
+    /// The change that an entry of raft's own is, if it is one.
+    pub(super) fn change_at(&self, index: LogIndex) -> Option<Change> {
+        self.raft.store().change(index)
+    }
+
+    /// Time goes on, in microseconds of the process.
+    pub(super) fn on_time(&mut self, now_us: u64) {
+        self.now_us = now_us;
     }
 
     /// Stands for election; a lone voter has won when this returns. Of a lone voter everything has to be persisted (trap T4).
@@ -227,8 +320,9 @@ impl Group {
         assert!(self.own_announced > 0, "an own entry of group {} was not announced before it was appended", self.id);
         self.own_announced -= 1;
         let (term, index) = self.own_unplaced.pop_front().expect("counted");
-        if self.raft.store().term_of(index) == Some(term) && self.raft.store().block_of(index).is_none() {
-            self.place(index, block, 0);
+        let (store, is_change) = (self.raft.store(), self.change_at(index).is_some());
+        if store.term_of(index) == Some(term) && store.block_of(index).is_none() {
+            self.place(index, block, if is_change { CHANGE_BYTES as u32 } else { 0 });
         }
         (term, index)
     }
@@ -240,8 +334,8 @@ impl Group {
 
     /// What the open block has to carry of this group before anything else: a changed term or vote, and how many of raft's own entries. Asked again,
     /// only what came up since.
-    pub(super) fn owed(&mut self, open_block: BlockSeq) -> (bool, usize) {
-        let own = self.own_unplaced.len() - self.own_announced;
+    pub(super) fn owed(&mut self, open_block: BlockSeq) -> (bool, Vec<Option<Change>>) {
+        let own = self.own_unplaced.range(self.own_announced..).map(|(_, index)| self.change_at(*index)).collect();
         self.own_announced = self.own_unplaced.len();
         let owes_hard_state = self.standing == Standing::Owed;
         if owes_hard_state {
@@ -252,12 +346,13 @@ impl Group {
 
     /// Whether `owed` has something to say.
     pub(super) fn owes(&self) -> bool {
-        self.owes_now() != (false, 0)
+        self.standing == Standing::Owed || !self.has_announced_own()
     }
 
-    /// What `owed` would say.
-    pub(super) fn owes_now(&self) -> (bool, usize) {
-        (self.standing == Standing::Owed, self.own_unplaced.len() - self.own_announced)
+    /// What `owed` would say: whether term and vote changed, and bytes of each of raft's own entries.
+    pub(super) fn owes_now(&self) -> (bool, impl Iterator<Item = usize>) {
+        let own = self.own_unplaced.range(self.own_announced..);
+        (self.standing == Standing::Owed, own.map(|(_, index)| self.change_at(*index).map_or(0, |_| CHANGE_BYTES)))
     }
 
     /// Takes what a call into the crate has left to be done.
@@ -286,6 +381,9 @@ impl Group {
         self.was_leader = leads;
         self.take_raft_messages();
         self.committed = self.committed.max(LogIndex(self.raft.raft_log.committed));
+        if self.committed > self.members.index {
+            self.take_changes();
+        }
         // Two followers can commit what is not durable here. The crate does not want to hear of it before (trap T1).
         let applied = self.committed.min(self.persisted).0;
         if applied > self.raft.raft_log.applied() {
@@ -316,7 +414,12 @@ impl Group {
         let mut last = None;
         for at in 0..self.raft.raft_log.unstable_entries().len() {
             let entry = &self.raft.raft_log.unstable_entries()[at];
-            let holds = if entry.data.is_empty() { Holds::Own } else { Holds::Share };
+            let change = if entry.get_entry_type() == EntryType::EntryConfChange { Change::decode(&entry.data) } else { None };
+            let holds = match change {
+                Some(_) => Holds::Change,
+                None if entry.data.is_empty() => Holds::Own,
+                None => Holds::Share,
+            };
             let (index, term) = (LogIndex(entry.index), Term(entry.term));
             assert!(index > self.committed, "group {}: entry {index} is committed and was to be replaced", self.id);
             if last.is_none() {
@@ -324,7 +427,8 @@ impl Group {
                 self.persisted = self.persisted.min(LogIndex(index.0 - 1));
             }
             self.raft.mut_store().append(index, term, holds);
-            if self.is_leader() && holds == Holds::Own {
+            change.into_iter().for_each(|change| self.raft.mut_store().note_change(index, change));
+            if self.is_leader() && holds.is_own() {
                 self.own_unplaced.push_back((term, index));
             }
             last = Some((index, term));
@@ -411,7 +515,7 @@ impl Group {
 
     /// A follower has answered a beat, or an append that counts as one, which was sent at `sent_us`.
     pub(super) fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64) -> Result<(), ReplicationError> {
-        if !self.is_leader() {
+        if !self.is_leader() || self.members.all().all(|member| member != from) {
             return Ok(());
         }
         // One that was sent before this replica led is no answer to its leadership.
@@ -431,6 +535,10 @@ impl Group {
     fn renew_lease(&mut self) {
         let mut heard: Vec<u64> = self.answered.iter().map(|(_, at_us)| *at_us).collect();
         heard.sort_unstable_by_key(|at_us| std::cmp::Reverse(*at_us));
+        if heard.is_empty() {
+            // It waits for nobody.
+            return;
+        }
         // This replica itself is the first of the majority.
         let Some(at_us) = heard.get(heard.len().div_ceil(2) - 1).filter(|at_us| **at_us > 0) else { return };
         self.lease_until_us = self.lease_until_us.max(at_us + LEASE_US);
@@ -456,9 +564,9 @@ impl Group {
         self.own_unplaced.len() == self.own_announced
     }
 
-    /// A tick of time. A lone voter needs none.
+    /// A tick of time. One that is alone needs none.
     pub(super) fn tick(&mut self) {
-        if !self.answered.is_empty() {
+        if self.has_peers {
             self.raft.tick();
             self.settle();
         }
@@ -469,10 +577,13 @@ impl Group {
         if !self.is_leader() {
             return;
         }
+        // It is asked at what it says it has: from the beginning on this leader may not have the log any more, as a replica that joined never had it.
+        let (first, end) = (self.raft.store().base().index.0 + 1, self.last().index.0 + 1);
         if let Some(progress) = self.raft.mut_prs().get_mut(peer.0) {
             // A replica that has lost what it had acknowledged counts for what it has (trap T7).
             progress.matched = progress.matched.min(persisted.0);
             progress.become_probe();
+            progress.next_idx = (persisted.0 + 1).clamp(first, end).max(progress.next_idx);
             progress.resume();
             self.raft.send_append(peer.0);
             self.settle();
@@ -499,8 +610,9 @@ impl Group {
         EntryPlaces::Known(places)
     }
 
+    /// Whether another replica votes or learns.
     pub(super) fn has_peers(&self) -> bool {
-        !self.answered.is_empty()
+        self.has_peers
     }
 
     pub(super) fn last(&self) -> GroupPosition {

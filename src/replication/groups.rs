@@ -1,8 +1,9 @@
 //! The groups of one shard, and the walk over a closing block.
 //!
-//! Invariants: group ids of a shard are fixed for its life; `positions_for_close` answers each open entry exactly once.
+//! Invariants: the groups stand by their ids; `positions_for_close` answers each open entry exactly once.
 //! Not here: raft's details (`group.rs`), the block's bytes (log/).
 
+use super::change::{Change, Members};
 use super::group::{Commit, EntryPlaces, FollowerMarks, Group, GroupStart, ReplicationError};
 use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
@@ -11,18 +12,20 @@ use crate::log::{EntryKind, OpenEntry};
 use raft::eraftpb::Message;
 
 /// What a block must carry for a group before its data: a changed term or vote, and raft's own entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owed {
     /// The group.
     pub group: GroupId,
     /// Term and vote to be written as a hard state, if they changed.
     pub hard_state: Option<(Term, u64, LogIndex)>,
-    /// How many entries of raft's own are to be written.
-    pub own_entries: usize,
+    /// The entries of raft's own that are to be written: a change of who votes, or an empty one.
+    pub own_entries: Vec<Option<Change>>,
 }
 
 /// The replica groups whose members this shard holds.
 pub struct Groups {
+    me: ReplicaId,
+    /// By id.
     list: Vec<Group>,
     now_us: u64,
 }
@@ -34,21 +37,74 @@ impl Groups {
         me: ReplicaId,
         starts: Vec<GroupStart>,
         entries: &[(GroupId, LogIndex, Term, Handle)],
+        changes: &[(GroupId, LogIndex, Change)],
     ) -> Result<Groups, ReplicationError> {
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let mut list = Vec::with_capacity(starts.len());
+        let mut groups = Groups { me, list: Vec::with_capacity(starts.len()), now_us: 0 };
         for start in starts {
-            let id = start.id;
-            let is_alone = start.voters == [me];
-            let own: Vec<_> = entries.iter().filter(|e| e.0 == id).map(|e| (e.1, e.2, e.3)).collect();
-            let mut group = Group::new(start, me, &own, &logger)?;
-            if is_alone {
-                group.campaign()?;
-            }
-            list.push(group);
+            let of_group = |id: GroupId| id == start.id;
+            let own: Vec<_> = entries.iter().filter(|e| of_group(e.0)).map(|e| (e.1, e.2, e.3)).collect();
+            let changes: Vec<_> = changes.iter().filter(|c| of_group(c.0)).map(|c| (c.1, c.2)).collect();
+            groups.begin(start, &own, &changes)?;
         }
-        list.sort_by_key(|g| g.id);
-        Ok(Groups { list, now_us: 0 })
+        Ok(groups)
+    }
+
+    /// A replica of one more group, which has nothing in the log yet.
+    pub fn add(&mut self, start: GroupStart) -> Result<(), ReplicationError> {
+        self.begin(start, &[], &[])
+    }
+
+    fn begin(
+        &mut self,
+        start: GroupStart,
+        entries: &[(LogIndex, Term, Handle)],
+        changes: &[(LogIndex, Change)],
+    ) -> Result<(), ReplicationError> {
+        assert!(self.find(start.id).is_none(), "a replica of group {} is here already", start.id);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut group = Group::new(start, self.me, entries, changes, &logger)?;
+        group.on_time(self.now_us);
+        if group.members().is_lone(self.me) {
+            group.campaign()?;
+        }
+        let at = self.list.partition_point(|other| other.id < group.id);
+        self.list.insert(at, group);
+        Ok(())
+    }
+
+    /// Who votes in `group` and who learns it, as far as that is committed.
+    pub fn members_of(&self, group: GroupId) -> Option<&Members> {
+        self.find(group).map(Group::members)
+    }
+
+    /// Everybody that this shard shares a group with.
+    pub fn others(&self) -> impl Iterator<Item = ReplicaId> {
+        self.list.iter().flat_map(|group| group.members().all()).filter(|replica| *replica != self.me)
+    }
+
+    /// Whether the members of a group have changed since this was asked.
+    pub fn take_members_changed(&mut self) -> bool {
+        self.list.iter_mut().fold(false, |any, group| group.take_members_changed() || any)
+    }
+
+    /// How far another replica of a group that is led here is known to be.
+    pub fn matched(&self, group: GroupId, replica: ReplicaId) -> Option<LogIndex> {
+        self.find(group).and_then(|group| group.matched(replica))
+    }
+
+    /// Proposes a change of who votes in a group that is led here, or learns it.
+    pub fn change(&mut self, group: GroupId, change: Change) -> Result<LogIndex, ReplicationError> {
+        self.find_mut(group).ok_or(ReplicationError::NotLeader(group))?.change(change)
+    }
+
+    /// The change that an entry of `group` is, if it is one.
+    pub fn change_at(&self, group: GroupId, index: LogIndex) -> Option<Change> {
+        self.find(group).and_then(|group| group.change_at(index))
+    }
+
+    /// Who leads `group`, as far as this replica knows.
+    pub fn leader_of(&self, group: GroupId) -> Option<ReplicaId> {
+        self.find(group).and_then(Group::leader)
     }
 
     /// What each group must have in the open block before anything else of it (a hard state, raft's own entries).
@@ -57,7 +113,7 @@ impl Groups {
         let mut owed = Vec::new();
         for group in self.list.iter_mut().filter(|group| group.owes()) {
             let (dirty, own_entries) = group.owed(open_block);
-            if dirty || own_entries > 0 {
+            if dirty || !own_entries.is_empty() {
                 let hard_state = dirty.then(|| (group.term(), group.vote(), group.committed()));
                 owed.push(Owed { group: group.id, hard_state, own_entries });
             }
@@ -67,11 +123,11 @@ impl Groups {
 
     /// Bytes of each payload that `owed` stands for.
     pub fn owed_sizes(&self) -> Vec<usize> {
-        let of_group = |group: &Group| {
-            let (hard_state, own) = group.owes_now();
-            std::iter::repeat_n(HARD_STATE_BYTES, usize::from(hard_state)).chain(std::iter::repeat_n(0, own))
-        };
-        self.list.iter().flat_map(of_group).collect()
+        let mut sizes = Vec::new();
+        for (hard_state, own) in self.list.iter().map(Group::owes_now) {
+            sizes.extend(std::iter::repeat_n(HARD_STATE_BYTES, usize::from(hard_state)).chain(own));
+        }
+        sizes
     }
 
     /// Whether `owed` has something to say.
@@ -82,6 +138,7 @@ impl Groups {
     /// Time goes on: leases are looked at by this, in microseconds of the process.
     pub fn on_time(&mut self, now_us: u64) {
         self.now_us = now_us;
+        self.list.iter_mut().for_each(|group| group.on_time(now_us));
     }
 
     /// The term with which this node may append to `group`, or `None` when it does not lead it, or was not heard by a majority lately.
@@ -122,7 +179,7 @@ impl Groups {
 
     /// Whether every group of which this node is the only voter is led by it and caught up.
     pub fn all_caught_up(&self) -> bool {
-        self.list.iter().filter(|g| !g.has_peers()).all(Group::is_caught_up)
+        self.list.iter().filter(|group| group.members().is_lone(self.me)).all(Group::is_caught_up)
     }
 
     /// The block closes: proposes what it holds, one entry per group with batches or control payloads and one per entry of raft's own, and writes the
@@ -138,7 +195,7 @@ impl Groups {
         for entry in open {
             let group = self.find_mut(entry.group).ok_or(ReplicationError::NotLeader(entry.group))?;
             let position = match entry.kind {
-                EntryKind::HardState | EntryKind::Void => continue,
+                EntryKind::HardState | EntryKind::Replica | EntryKind::Void => continue,
                 _ if let Some(position) = entry.position => position,
                 EntryKind::Raft => group.place_own(block),
                 EntryKind::Data | EntryKind::Control => group.propose(block, entry.content_len)?,
@@ -229,6 +286,11 @@ impl Groups {
     /// What is known of an entry; `None` for one that a checkpoint covers, or that is not here.
     pub fn entry(&self, group: GroupId, index: LogIndex) -> Option<Entry> {
         self.find(group).and_then(|g| g.raft.store().entry(index))
+    }
+
+    /// The term of an entry of `group` that is here, or of the last one that a checkpoint covers.
+    pub fn entry_term(&self, group: GroupId, index: LogIndex) -> Term {
+        self.find(group).and_then(|g| g.raft.store().term_of(index)).unwrap_or_default()
     }
 
     /// The last entry of `group` in blocks up to `block`.

@@ -13,6 +13,7 @@
 //!
 //! Not here: bytes (log/), offsets (partition/), pipelines between nodes (a later issue adds `pipeline.rs` beside these).
 
+mod change;
 mod group;
 mod groups;
 mod peer;
@@ -21,6 +22,7 @@ mod storage;
 mod tests;
 pub mod wire_raft;
 
+pub use change::{Action, CHANGE_BYTES, Change, Members};
 pub use group::{Commit, EntryPlaces, FollowerMarks, GroupStart, ReplicationError};
 pub use groups::{Groups, Owed};
 pub use peer::{Accepted, Dialed, Peer, PeerStart, ShareNote};

@@ -29,8 +29,8 @@ const QUEUE_MAX: usize = 64 << 10;
 pub struct PeerStart {
     /// Its replicas.
     pub replica: ReplicaId,
-    /// Where the shard accepts that has the number of this one.
-    pub address: SocketAddr,
+    /// Where the shard accepts that has the number of this one, if that is known.
+    pub address: Option<SocketAddr>,
 }
 
 /// Entries to be sent: which ones. Their bytes are looked up when the frame is made.
@@ -107,8 +107,8 @@ pub struct Accepted {
 pub struct Peer {
     /// Its replicas.
     pub replica: ReplicaId,
-    /// Where it accepts.
-    pub address: SocketAddr,
+    /// Where it accepts, if that is known: else it is not dialed.
+    pub address: Option<SocketAddr>,
     /// The connection that this shard dials.
     pub dialed: Dialed,
     /// The one that the peer dials.
@@ -159,15 +159,25 @@ impl Peer {
         }
     }
 
-    /// Whether it is to be dialed now; then it counts as being dialed, under `dial`.
-    pub fn begin_dial(&mut self, now_us: u64, dial: u64) -> bool {
+    /// Where it is to be dialed now, if it is; then it counts as being dialed, under `dial`.
+    pub fn begin_dial(&mut self, now_us: u64, dial: u64) -> Option<SocketAddr> {
         match self.dialed {
             Dialed::Idle { at_us } if at_us <= now_us => {
+                let address = self.address?;
                 self.dialed = Dialed::Dialing { dial };
-                true
+                Some(address)
             }
-            _ => false,
+            _ => None,
         }
+    }
+
+    /// The connections that there are, dialed and accepted.
+    pub fn conns(&self) -> impl Iterator<Item = ConnId> {
+        let dialed = match self.dialed {
+            Dialed::Greeting { conn, .. } | Dialed::Live { conn, .. } => Some(conn),
+            _ => None,
+        };
+        dialed.into_iter().chain(self.accepted.as_ref().map(|accepted| accepted.conn))
     }
 
     /// What was dialed stands, and the hello is sent next. False when it is none of this peer's.
@@ -288,7 +298,7 @@ impl Peer {
     /// When something is to be done without an event: dialing, or giving a silent connection up.
     pub fn next_deadline_us(&self) -> u64 {
         match self.dialed {
-            Dialed::Idle { at_us } => at_us,
+            Dialed::Idle { at_us } if self.address.is_some() => at_us,
             Dialed::Greeting { .. } => self.heard_us + SILENCE_US + 1,
             _ => u64::MAX,
         }
@@ -301,12 +311,12 @@ mod tests {
     use crate::ids::NodeId;
 
     fn peer() -> Peer {
-        Peer::new(&PeerStart { replica: ReplicaId::of(0, NodeId(2)), address: "10.0.0.2:7700".parse().expect("an address") })
+        Peer::new(&PeerStart { replica: ReplicaId::of(0, NodeId(2)), address: "10.0.0.2:7700".parse().ok() })
     }
 
     fn live(now_us: u64) -> Peer {
         let mut peer = peer();
-        assert!(peer.begin_dial(now_us, 1) && peer.on_dialed(now_us, 1, ConnId(5)));
+        assert!(peer.begin_dial(now_us, 1).is_some() && peer.on_dialed(now_us, 1, ConnId(5)));
         assert_eq!(peer.next_number(), (ConnId(5), 1));
         peer.on_greeted(now_us);
         peer
@@ -317,19 +327,19 @@ mod tests {
         let mut peer = peer();
         let (mut now_us, mut waits) = (0, Vec::new());
         for dial in 0..9 {
-            assert!(peer.begin_dial(now_us, dial));
-            assert!(!peer.begin_dial(now_us, dial), "one at a time");
+            assert!(peer.begin_dial(now_us, dial).is_some());
+            assert!(peer.begin_dial(now_us, dial).is_none(), "one at a time");
             peer.on_dial_failed(now_us, dial + 100);
             peer.on_dial_failed(now_us, dial);
             waits.push((peer.next_deadline_us() - now_us) / 1000);
-            assert!(!peer.begin_dial(peer.next_deadline_us() - 1, 77));
+            assert!(peer.begin_dial(peer.next_deadline_us() - 1, 77).is_none());
             now_us = peer.next_deadline_us();
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         peer.begin_dial(now_us, 9);
         peer.on_dial_failed(now_us, 9);
         assert_eq!(peer.on_accepted(ConnId(8)), None);
-        assert!(peer.begin_dial(now_us, 10));
+        assert!(peer.begin_dial(now_us, 10).is_some());
         assert_eq!(peer.on_accepted(ConnId(9)), Some(ConnId(8)), "a newer connection takes the older one's place");
     }
 
@@ -369,7 +379,7 @@ mod tests {
         assert_eq!(peer.on_closed(0, ConnId(5)), Some(false));
         peer.push_share(note);
         assert!(peer.shares.is_empty() && peer.live().is_none());
-        assert!(!peer.begin_dial(0, 2) && peer.begin_dial(REDIAL_US_MIN, 2) && peer.on_dialed(0, 2, ConnId(6)));
+        assert!(peer.begin_dial(0, 2).is_none() && peer.begin_dial(REDIAL_US_MIN, 2).is_some() && peer.on_dialed(0, 2, ConnId(6)));
         assert_eq!((peer.next_number().1, peer.next_beat(0, 0)), (1, 1), "numbers and beats begin again");
     }
 }

@@ -4,12 +4,13 @@
 //! fall, and an entry without a block stands behind those with one.
 //! Not here: hard state on disk (it is a fragment of the shard's log, written by `Groups`).
 
-use crate::ids::{BlockSeq, LogIndex, Term};
+use super::change::{Change, Members};
+use crate::ids::{BlockSeq, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{self, ConfState, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-/// What raft sees as the data of an entry that this node proposed: only that it is not raft's own, empty entry. Where its bytes are
+/// What raft sees as the data of an entry that this node proposed: only that it is not raft's own entry. Where its bytes are
 /// stands in the slot beside it, so that an entry costs no memory of its own.
 const MARK: &[u8] = b"h";
 
@@ -28,6 +29,15 @@ pub enum Holds {
     Share,
     /// Raft's own: the empty entry of a new leader.
     Own,
+    /// Raft's own: a change of who votes or learns.
+    Change,
+}
+
+impl Holds {
+    /// Whether it is one that raft has made, not a share of a leader's block.
+    pub fn is_own(self) -> bool {
+        self != Holds::Share
+    }
 }
 
 /// Where the bytes of an entry stand in this shard's log: what raft has in their place. Local to the process, never sent, never stored.
@@ -73,16 +83,19 @@ struct Slot {
 /// Raft's storage of one group.
 pub struct GroupStorage {
     hard_state: HardState,
-    voters: Vec<u64>,
+    /// At the start.
+    members: Members,
+    /// The changes among the entries.
+    changes: BTreeMap<LogIndex, Change>,
     /// Position of the entry before the first kept one.
     base: GroupPosition,
     slots: VecDeque<Slot>,
 }
 
 impl GroupStorage {
-    pub(super) fn new(base: GroupPosition, term: Term, vote: u64, commit: LogIndex, voters: Vec<u64>) -> GroupStorage {
+    pub(super) fn new(base: GroupPosition, term: Term, vote: u64, commit: LogIndex, members: Members) -> GroupStorage {
         let hard_state = HardState { term: term.0, vote, commit: commit.0, ..HardState::default() };
-        GroupStorage { hard_state, voters, base, slots: VecDeque::new() }
+        GroupStorage { hard_state, members, changes: BTreeMap::new(), base, slots: VecDeque::new() }
     }
 
     pub(super) fn last(&self) -> GroupPosition {
@@ -127,6 +140,22 @@ impl GroupStorage {
         while self.last().index >= index {
             self.slots.pop_back();
         }
+        self.changes.split_off(&index);
+    }
+
+    /// The entry at `index`, which is there, is this change.
+    pub(super) fn note_change(&mut self, index: LogIndex, change: Change) {
+        assert_eq!(self.entry(index).map(|entry| entry.holds), Some(Holds::Change), "entry {index}");
+        self.changes.insert(index, change);
+    }
+
+    /// The changes behind `index`, up to `end`.
+    pub(super) fn changes(&self, index: LogIndex, end: LogIndex) -> impl Iterator<Item = (LogIndex, Change)> {
+        self.changes.iter().filter(move |(at, _)| **at > index && **at <= end).map(|(at, change)| (*at, *change))
+    }
+
+    pub(super) fn change(&self, index: LogIndex) -> Option<Change> {
+        self.changes.get(&index).copied()
     }
 
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
@@ -194,6 +223,7 @@ impl GroupStorage {
         while self.base.index < index {
             let Some(slot) = self.slots.pop_front() else { return };
             self.base = GroupPosition { index: LogIndex(self.base.index.0 + 1), term: Term(slot.term) };
+            self.changes.remove(&self.base.index);
         }
     }
 
@@ -208,7 +238,8 @@ impl GroupStorage {
 
 impl Storage for GroupStorage {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let conf_state = ConfState { voters: self.voters.clone(), ..ConfState::default() };
+        let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
+        let conf_state = ConfState { voters: raw(&self.members.voters), learners: raw(&self.members.learners), ..ConfState::default() };
         Ok(RaftState { hard_state: self.hard_state.clone(), conf_state })
     }
 
@@ -229,6 +260,7 @@ impl Storage for GroupStorage {
             let mut entry = match slot.holds {
                 Holds::Share => marked_entry(),
                 Holds::Own => eraftpb::Entry::default(),
+                Holds::Change => self.changes[&index].entry(),
             };
             (entry.index, entry.term) = (index.0, slot.term);
             entries.push(entry);

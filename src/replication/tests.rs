@@ -11,10 +11,10 @@ fn entry(group: u32, kind: EntryKind) -> OpenEntry {
 }
 
 fn start(groups: &[u32], term: u64) -> Groups {
-    let voters = || vec![ReplicaId(1)];
+    let members = || Members::of_voters([ReplicaId(1)]);
     let starts =
-        groups.iter().map(|id| GroupStart { id: GroupId(*id), term: Term(term), voters: voters(), ..GroupStart::default() }).collect();
-    Groups::start(ReplicaId(1), starts, &[]).unwrap()
+        groups.iter().map(|id| GroupStart { id: GroupId(*id), term: Term(term), members: members(), ..GroupStart::default() }).collect();
+    Groups::start(ReplicaId(1), starts, &[], &[]).unwrap()
 }
 
 /// What a shard does at its start: the owed entries go into the first block.
@@ -23,7 +23,7 @@ fn first_block(groups: &mut Groups, block: u64) -> Vec<(Term, LogIndex)> {
     for owed in groups.owed(BlockSeq(block)) {
         assert!(owed.hard_state.is_some(), "a new term is written before its first entry");
         open.push(entry(owed.group.0, EntryKind::HardState));
-        (0..owed.own_entries).for_each(|_| open.push(entry(owed.group.0, EntryKind::Raft)));
+        owed.own_entries.iter().for_each(|_| open.push(entry(owed.group.0, EntryKind::Raft)));
     }
     let mut positions = Vec::new();
     groups.positions_for_close(BlockSeq(block), &open, &mut positions).unwrap();
@@ -104,8 +104,15 @@ fn a_start_goes_on_behind_what_the_log_holds() {
     let entries = [(3, 1, 3), (4, 1, 4), (5, 1, 5), (4, 2, 6), (5, 2, 7), (7, 2, 9), (7, 2, 9)]
         .map(|(index, term, block)| (GroupId(1), LogIndex(index), Term(term), handle(block)));
     let base = GroupPosition { index: LogIndex(2), term: Term(1) };
-    let starts = vec![GroupStart { id: GroupId(1), base, term: Term(2), vote: 1, voters: vec![ReplicaId(1)] }];
-    let mut groups = Groups::start(ReplicaId(1), starts, &entries).unwrap();
+    let starts = vec![GroupStart {
+        id: GroupId(1),
+        base,
+        term: Term(2),
+        vote: 1,
+        members: Members::of_voters([ReplicaId(1)]),
+        committed: base.index,
+    }];
+    let mut groups = Groups::start(ReplicaId(1), starts, &entries, &[]).unwrap();
     assert_eq!(groups.entry_count(), 6, "3, 4 and 5 of term 2, a filler for 6, 7, and the first one of the new term");
     assert_eq!(first_block(&mut groups, 10), [(Term(3), LogIndex(8))]);
     let mut commits = Vec::new();

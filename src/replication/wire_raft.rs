@@ -5,6 +5,7 @@
 //!
 //! Not here: bytes of entries (shard/pipelines.rs), acks that are no rejections (`Group::take_ack`).
 
+use super::change::Change;
 use super::peer::ShareNote;
 use super::storage::{GroupPosition, marked_entry};
 use crate::ids::{GroupId, LogIndex, ReplicaId, Term};
@@ -96,12 +97,27 @@ fn message(kind: MessageType, from: ReplicaId, to: ReplicaId, term: u64) -> Mess
     message
 }
 
-/// One entry of a share, behind `previous`; without one only the commit. `own` for one of raft's.
-pub fn append(from: ReplicaId, to: ReplicaId, base: &ShareBase, previous: GroupPosition, entry: Option<(LogIndex, Term, bool)>) -> Message {
+/// What an entry of a share is, as far as the crate is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// A leader's share of a block.
+    Share,
+    /// The empty entry of a new leader.
+    Empty,
+    /// A change of who votes or learns.
+    Change(Change),
+}
+
+/// One entry of a share, behind `previous`; without one only the commit.
+pub fn append(from: ReplicaId, to: ReplicaId, base: &ShareBase, previous: GroupPosition, entry: Option<(LogIndex, Term, Sort)>) -> Message {
     let mut append = message(MessageType::MsgAppend, from, to, base.term);
     (append.index, append.log_term, append.commit) = (previous.index.0, previous.term.0, base.commit);
-    if let Some((index, term, own)) = entry {
-        let entry = if own { Entry::default() } else { marked_entry() };
+    if let Some((index, term, sort)) = entry {
+        let entry = match sort {
+            Sort::Share => marked_entry(),
+            Sort::Empty => Entry::default(),
+            Sort::Change(change) => change.entry(),
+        };
         append.entries = vec![Entry { index: index.0, term: term.0, ..entry }].into();
     }
     append
@@ -197,6 +213,6 @@ mod tests {
         let Outgoing::Share(note) = outgoing(GROUP, &sent) else { panic!("{sent:?}") };
         assert_eq!((note.previous.index.0, note.previous.term.0, note.count, note.commit.0), (4, 8, 1, 3));
         let base = ShareBase { group: 7, flags: Default::default(), term: 9, prev_index: 4, prev_term: 8, commit: 3 };
-        assert_eq!(append(A, B, &base, note.previous, Some((LogIndex(5), Term(9), false))), sent);
+        assert_eq!(append(A, B, &base, note.previous, Some((LogIndex(5), Term(9), Sort::Share))), sent);
     }
 }

@@ -109,7 +109,7 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
     hub.set_waker(id, ring.waker());
     let bed = Bed::new(ring.event_fd_dup().map_err(|error| format!("no descriptor left for the eventfd: {error}"))?);
     let mut effects = Effects::new();
-    let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered, joined: None, peers: Vec::new() };
+    let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered, joined: None };
     let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
     if settings.memory_prefault {
         // A housekeeping thread that has ended brings nothing in; then the first touch does.

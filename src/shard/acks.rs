@@ -29,7 +29,7 @@ struct Pending {
     level: Level,
     block: BlockSeq,
     /// Groups written to, a bit per place in `committed`.
-    groups: u32,
+    groups: u64,
     results: u32,
     deadline_us: u64,
     received_us: u64,
@@ -45,11 +45,14 @@ pub(super) struct Waiting {
     /// The block of its last batch.
     pub(super) block: BlockSeq,
     /// Groups it wrote to, as `Acks::bit_of`.
-    pub(super) groups: u32,
+    pub(super) groups: u64,
     pub(super) deadline_us: u64,
     pub(super) received_us: u64,
     pub(super) payload_bytes: u64,
 }
+
+/// Groups of a shard, a bit for each in a mask: 63 replicas of data groups (docs/REPLICATION.md, 6.2), and group 0's.
+const GROUPS_MAX: usize = u64::BITS as usize;
 
 /// All waiting acks of a shard.
 #[derive(Debug, Default)]
@@ -62,12 +65,19 @@ pub(super) struct Acks {
 
 impl Acks {
     pub(super) fn new(groups: impl IntoIterator<Item = GroupId>) -> Acks {
-        let committed: Vec<_> = groups.into_iter().map(|g| (g, BlockSeq(0))).collect();
-        assert!(committed.len() <= 32, "a shard has at most 32 groups");
-        Acks { committed, ..Acks::default() }
+        let mut acks = Acks::default();
+        groups.into_iter().for_each(|group| acks.add_group(group));
+        acks
     }
 
-    pub(super) fn bit_of(&self, group: GroupId) -> u32 {
+    /// One more group, of which nothing is committed.
+    pub(super) fn add_group(&mut self, group: GroupId) {
+        assert!(self.committed.len() < GROUPS_MAX, "a shard has at most {GROUPS_MAX} groups");
+        assert!(self.committed.iter().all(|(other, _)| *other != group), "group {group} is here already");
+        self.committed.push((group, BlockSeq(0)));
+    }
+
+    pub(super) fn bit_of(&self, group: GroupId) -> u64 {
         1 << self.committed.iter().position(|(g, _)| *g == group).expect("a group of this shard")
     }
 
@@ -102,7 +112,7 @@ impl Acks {
     }
 
     /// Whether each of these groups (as `bit_of`) is committed through `block`.
-    pub(super) fn is_committed(&self, mut groups: u32, block: BlockSeq) -> bool {
+    pub(super) fn is_committed(&self, mut groups: u64, block: BlockSeq) -> bool {
         while groups != 0 {
             if self.committed[groups.trailing_zeros() as usize].1 < block {
                 return false;
@@ -150,7 +160,7 @@ impl Acks {
     }
 
     /// Another node leads one of `groups` (as `bit_of`): whoever waits for it is told that what was appended may be stored, or not.
-    pub(super) fn fail_group(&mut self, groups: u32, effects: &mut Effects, metrics: &mut ShardMetrics) {
+    pub(super) fn fail_group(&mut self, groups: u64, effects: &mut Effects, metrics: &mut ShardMetrics) {
         for at in 0..self.queue.len() {
             let Pending { groups: of_request, block, caller, answered, .. } = self.queue[at];
             if answered || of_request & groups == 0 || self.is_committed(of_request, block) {

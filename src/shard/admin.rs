@@ -5,13 +5,16 @@
 //!
 //! Not here: questions over all shards (`gathers.rs`).
 
+use super::joining::Joiner;
 use super::mesh::Message;
 use super::producers::ProducerIds;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
-use crate::control::{Applied, Command, ControlError, GroupView, PartitionView, State, TopicView, View};
+use crate::control::{
+    Applied, ClusterCommand, ClusterError, Command, ControlError, Endpoint, GroupView, PartitionView, State, TopicView, View,
+};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{GroupId, LogIndex, ShardId, Term};
+use crate::ids::{GroupId, LogIndex, NodeId, ShardId, Term};
 use crate::log::{AppendRefused, EntryKind, OpenEntry};
 use crate::metrics::ShardMetrics;
 use crate::partition::{Partition, TopicRules};
@@ -35,6 +38,8 @@ struct PendingCommand {
     /// Nobody for the node's own registration.
     caller: Option<Caller>,
     if_not_exists: bool,
+    /// A node that joins by it.
+    joiner: Option<Joiner>,
     /// Another node has proposed it: what it gives is that node's.
     is_inherited: bool,
 }
@@ -77,6 +82,11 @@ pub(super) struct ControlSeat {
     awaiting: VecDeque<AwaitingView>,
     /// The epoch each shard has in force.
     in_force: Vec<u64>,
+    /// Where nodes listen for others, by all that the log tells of, committed or not: what a start that finds nobody needs.
+    pub(super) addresses: Vec<(NodeId, Endpoint)>,
+    /// When the cluster is looked at next, and which view was found to need nothing.
+    pub(super) next_plan_us: u64,
+    pub(super) planned_epoch: u64,
     pub(super) producer_ids: ProducerIds,
 }
 
@@ -87,6 +97,9 @@ impl ControlSeat {
             pending: VecDeque::new(),
             awaiting: VecDeque::new(),
             in_force: vec![0; usize::from(shards)],
+            addresses: Vec::new(),
+            next_plan_us: 0,
+            planned_epoch: 0,
             producer_ids: ProducerIds::default(),
         }
     }
@@ -98,6 +111,16 @@ impl ControlSeat {
         for pending in self.pending.iter_mut().filter(|p| p.index.is_none()) {
             pending.index = Some(*index);
         }
+    }
+
+    /// The command that was proposed last takes a node in.
+    pub(super) fn expect_joiner(&mut self, joiner: Joiner) {
+        self.pending.back_mut().expect("it was proposed").joiner = Some(joiner);
+    }
+
+    /// Nodes whose calls were not answered yet, and are not going to be.
+    pub(super) fn take_joiners(&mut self) -> Vec<Joiner> {
+        self.pending.iter_mut().filter_map(|pending| pending.joiner.take()).collect()
     }
 
     /// Whether a command waits to be committed.
@@ -124,7 +147,14 @@ impl ControlSeat {
     pub(super) fn inherit(&mut self, index: LogIndex, commands: Vec<Command>) {
         // A snapshot in a checkpoint may know more than the blocks that the checkpoint covers.
         if index > self.state.applied() {
-            let pending = |command| PendingCommand { index: Some(index), command, caller: None, if_not_exists: false, is_inherited: true };
+            let pending = |command| PendingCommand {
+                index: Some(index),
+                command,
+                caller: None,
+                if_not_exists: false,
+                joiner: None,
+                is_inherited: true,
+            };
             self.pending.extend(commands.into_iter().map(pending));
         }
     }
@@ -176,8 +206,12 @@ impl Shard {
         if let Phase::Failed(reason) = &self.phase {
             return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
+        self.check_leads_metadata()?;
         let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
         if let Err(error) = seat.state.check(&command) {
+            if let ControlError::Cluster(ClusterError::NoGroups(replicas)) = error {
+                return self.make_groups(replicas, &error);
+            }
             // It may have come into being a moment ago, and not be known to every shard yet: then this answer waits as the creator's does.
             let Some(answer) = fine(&error, if_not_exists, &seat.state) else { return Err(ApiError::from(&error)) };
             let epoch = seat.state.view_epoch();
@@ -203,11 +237,33 @@ impl Shard {
         self.propose(Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard }, None, false)
     }
 
+    /// Nothing has as many replicas yet: groups are made first, and the request is looked at again then.
+    fn make_groups(&mut self, replicas: u8, why: &ControlError) -> Result<Taken, ApiError> {
+        let command = Command::from(ClusterCommand::CreateGroups { replicas });
+        let seat = self.seat.as_ref().expect("asked for by who has it");
+        if seat.state.check(&command).is_err() {
+            return Err(ApiError::from(why));
+        }
+        if !seat.is_busy() {
+            let _or_with_the_next_look = self.propose(command, None, false)?;
+        }
+        Ok(Taken::Blocked)
+    }
+
+    /// Whether this shard may change the metadata; what a follower knows of them may be old.
+    fn check_leads_metadata(&self) -> Result<(), ApiError> {
+        if self.groups.leader_term(GroupId(0)).is_some() { Ok(()) } else { Err(self.no_metadata_leader()) }
+    }
+
+    fn no_metadata_leader(&self) -> ApiError {
+        ApiError { code: ErrorCode::NotLeader, message: String::new(), next: self.leader_address(GroupId(0)) }
+    }
+
     /// Puts a command into group 0.
     pub(super) fn propose(&mut self, command: Command, caller: Option<Caller>, if_not_exists: bool) -> Result<Taken, ApiError> {
         let Some(seat) = &mut self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
         if self.groups.leader_term(GroupId(0)).is_none() {
-            return Err(ApiError::of(ErrorCode::NotLeader));
+            return Err(self.no_metadata_leader());
         }
         if seat.pending.len() >= PENDING_MAX {
             return Ok(Taken::Blocked);
@@ -215,7 +271,7 @@ impl Shard {
         match self.log.append_control(&mut self.slab, GroupId(0), EntryKind::Control, &command.encode()) {
             Ok(_) => {
                 self.urgent = true;
-                seat.pending.push_back(PendingCommand { index: None, command, caller, if_not_exists, is_inherited: false });
+                seat.pending.push_back(PendingCommand { index: None, command, caller, if_not_exists, joiner: None, is_inherited: false });
                 Ok(Taken::Yes)
             }
             Err(AppendRefused::Full) => Ok(Taken::Blocked),
@@ -227,6 +283,7 @@ impl Shard {
     pub(super) fn on_metadata_committed(&mut self, now: Now, index: LogIndex, effects: &mut Effects) {
         let Some(seat) = &mut self.seat else { return };
         let epoch_before = seat.state.view_epoch();
+        let mut welcome = Vec::new();
         while let Some(at) = seat.pending.front().and_then(|p| p.index).filter(|at| *at <= index) {
             let mut unit = Vec::new();
             while let Some(pending) = seat.pending.front().filter(|p| p.index == Some(at)) {
@@ -246,6 +303,10 @@ impl Shard {
                         Ok(other) => unreachable!("ids were reserved, and this was done: {other:?}"),
                         Err(error) => seat.producer_ids.on_refused(effects, &mut self.metrics, &ApiError::from(&error)),
                     }
+                    continue;
+                }
+                if let Some(joiner) = pending.joiner {
+                    welcome.push((joiner, pending.command, result, at));
                     continue;
                 }
                 let Some(caller) = pending.caller else { continue };
@@ -279,6 +340,13 @@ impl Shard {
         if seat.state.view_epoch() > epoch_before || self.view.epoch == 0 {
             self.publish_view(now, effects);
         }
+        for (joiner, command, result, at) in welcome {
+            match (command.added_node(), result) {
+                (Some(node), Ok(_)) => self.welcome(joiner, node, at, effects),
+                (_, Err(error)) => self.refuse_join(joiner, &ApiError::from(&error), effects),
+                (None, Ok(_)) => unreachable!("nodes join by a command that adds them"),
+            }
+        }
         self.answer_awaiting(effects);
         self.give_producer_ids(now, effects);
     }
@@ -299,11 +367,8 @@ impl Shard {
             return;
         }
         let first_view = self.view.epoch == 0;
-        for (topic, place) in view.partitions() {
-            if self.group_ids.contains(&place.group) {
-                self.adopt_partition(topic, place);
-            }
-        }
+        self.adopt_replicas(now, &view, effects);
+        self.adopt_partitions(&view);
         let gone: Vec<_> = self.partitions.iter().filter(|(_, p)| view.find_partition(p.uid).is_none()).map(|(slot, _)| slot).collect();
         for slot in gone {
             let partition = self.partitions.remove(slot).expect("listed above");
@@ -320,6 +385,7 @@ impl Shard {
         }
         let epoch = view.epoch;
         let before = std::mem::replace(&mut self.view, view);
+        self.meet_others(effects);
         self.adopt_groups(now, &before, effects);
         self.adopt_queues(now, &before, effects);
         if self.seat.is_some() {
@@ -328,6 +394,14 @@ impl Shard {
             effects.push(Effect::Mesh { to: ShardId(0), message: Message::ViewInForce { epoch } });
         }
         self.maybe_serve(effects);
+    }
+
+    pub(super) fn adopt_partitions(&mut self, view: &View) {
+        for (topic, place) in view.partitions() {
+            if self.has_group(place.group) {
+                self.adopt_partition(topic, place);
+            }
+        }
     }
 
     fn adopt_partition(&mut self, topic: &TopicView, place: &PartitionView) {
@@ -390,6 +464,7 @@ impl Shard {
             return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
         }
         let command = Command::CreateGroup { name: request.name.to_owned(), created_us: now.utc_us };
+        self.check_leads_metadata()?;
         let Some(seat) = &self.seat else { return Err(ApiError::of(ErrorCode::NotLeader)) };
         match seat.state.check(&command) {
             // A moment old, and not in force here yet: decided again when its turn comes.

@@ -14,7 +14,7 @@ use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, Term, TopicUid};
 use crate::log::layout::BlockView;
 use crate::log::{EntryKind, RecoveredBatch, RecoveredControl, envelope};
 use crate::partition::{BatchRef, Partition, Slot, TopicRules, decode_trims};
-use crate::replication::{Entry, Holds};
+use crate::replication::Entry;
 use crate::subscription::membership::{self, CHANGE_SCHEMA};
 use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
 use crate::subscription::{OFFSETS_SCHEMA, decode_notes};
@@ -58,7 +58,7 @@ pub(super) struct Content {
     payloads: Vec<Vec<u8>>,
 }
 
-/// How far each group with other replicas is taken in, and what a start found of it.
+/// How far each group is taken in (kept up while there are other nodes), and what a start found of it.
 #[derive(Debug, Default)]
 pub(super) struct Applying {
     applied: BTreeMap<GroupId, LogIndex>,
@@ -68,19 +68,24 @@ pub(super) struct Applying {
 }
 
 impl Applying {
-    /// `base`: what the checkpoint covers, of each group with other replicas.
+    /// `base`: what a start has taken in of each group.
     pub(super) fn new(base: impl IntoIterator<Item = (GroupId, LogIndex)>) -> Applying {
         Applying { applied: base.into_iter().collect(), ..Applying::default() }
     }
 
-    /// Keeps what a start found of these groups, to be taken in when it is known to be committed.
-    pub(super) fn keep(&mut self, batches: &[RecoveredBatch], controls: &[RecoveredControl]) {
-        for batch in batches.iter().filter(|b| self.applied.contains_key(&b.group)) {
+    /// Keeps what a start found and what is not known to be committed, to be taken in when it is.
+    pub(super) fn keep(
+        &mut self,
+        batches: &[RecoveredBatch],
+        controls: &[RecoveredControl],
+        is_pending: impl Fn(GroupId, LogIndex) -> bool,
+    ) {
+        for batch in batches.iter().filter(|b| is_pending(b.group, b.index)) {
             let content = self.found.entry((batch.group, batch.index)).or_default();
             content.block = batch.block;
             content.batches.push(StoredBatch::found(batch));
         }
-        for control in controls.iter().filter(|c| c.kind == EntryKind::Control && self.applied.contains_key(&c.group)) {
+        for control in controls.iter().filter(|c| c.kind == EntryKind::Control && is_pending(c.group, c.index)) {
             let content = self.found.entry((control.group, control.index)).or_default();
             content.block = control.block;
             content.payloads.push(control.payload.clone());
@@ -100,9 +105,7 @@ impl Applying {
 
     /// What a leader appends it takes in at once, and what it loses with its leadership it has not taken in.
     pub(super) fn set(&mut self, group: GroupId, index: LogIndex) {
-        if let Some(applied) = self.applied.get_mut(&group) {
-            *applied = index;
-        }
+        self.applied.insert(group, index);
     }
 }
 
@@ -178,7 +181,7 @@ impl Shard {
         if let Some(content) = self.applying.found.get(&(group, index)).filter(|content| block == Some(content.block)) {
             return Some(content.clone());
         }
-        if holds == Holds::Own {
+        if holds.is_own() {
             return Some(Content::default());
         }
         let Some(block) = block else {

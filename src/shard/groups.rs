@@ -329,13 +329,10 @@ impl Shard {
         }
         let uid = self.known_group(uid)?;
         let place = self.view.group_by_uid(uid).expect("known");
-        if place.node != self.node || place.shard != self.id {
-            let next = if place.node == self.node { self.info.shard_address(place.shard) } else { String::new() };
-            return Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next });
+        if !self.has_group(place.home) {
+            return Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next: self.leader_address(place.home) });
         }
-        if !self.groups.is_caught_up(place.home) {
-            return Err(ApiError::of(ErrorCode::NotReady));
-        }
+        self.check_led(place.home)?;
         Ok(uid)
     }
 

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct InOrder<T> {
     /// (groups as `Acks::bit_of`, block, what waits)
-    queue: VecDeque<(u32, BlockSeq, T)>,
+    queue: VecDeque<(u64, BlockSeq, T)>,
 }
 
 impl<T> Default for InOrder<T> {
@@ -23,7 +23,7 @@ impl<T> Default for InOrder<T> {
 
 impl<T> InOrder<T> {
     /// `item` waits until `groups` are committed through `block`, and until all before it were given back.
-    pub(super) fn push(&mut self, groups: u32, block: BlockSeq, item: T) {
+    pub(super) fn push(&mut self, groups: u64, block: BlockSeq, item: T) {
         let block = block.max(self.queue.back().map_or(BlockSeq(0), |last| last.1));
         self.queue.push_back((groups, block, item));
     }
@@ -38,13 +38,13 @@ impl<T> InOrder<T> {
     }
 
     /// Whether something waits for one of `groups`, as `Acks::bit_of`.
-    pub(super) fn waits_for(&self, groups: u32) -> bool {
+    pub(super) fn waits_for(&self, groups: u64) -> bool {
         self.queue.iter().any(|(of_item, ..)| of_item & groups != 0)
     }
 
     /// What waits for one of `groups`, as `Acks::bit_of`, and is not committed: another node leads it now.
-    pub(super) fn take_groups(&mut self, groups: u32, acks: &Acks) -> Vec<T> {
-        let waits = |item: &(u32, BlockSeq, T)| item.0 & groups != 0 && !acks.is_committed(item.0, item.1);
+    pub(super) fn take_groups(&mut self, groups: u64, acks: &Acks) -> Vec<T> {
+        let waits = |item: &(u64, BlockSeq, T)| item.0 & groups != 0 && !acks.is_committed(item.0, item.1);
         let (taken, kept) = std::mem::take(&mut self.queue).into_iter().partition::<Vec<_>, _>(waits);
         self.queue = kept.into();
         taken.into_iter().map(|(.., item)| item).collect()

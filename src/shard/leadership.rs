@@ -7,6 +7,7 @@
 
 use super::applying::Certainty;
 use super::shard::Shard;
+use crate::api::ApiError;
 use crate::effects::{Effects, Now};
 use crate::ids::GroupId;
 use crate::partition::Partition;
@@ -82,7 +83,10 @@ impl Shard {
         if group == GroupId(0)
             && let Some(seat) = &mut self.seat
         {
+            let joiners = seat.take_joiners();
             seat.fail_proposed(effects, &mut self.metrics);
+            let lost = ApiError::of(ErrorCode::LeadershipLost);
+            joiners.into_iter().for_each(|joiner| self.refuse_join(joiner, &lost, effects));
         }
         // What is committed and was not told yet was cut with the rest: it is taken in again.
         let (applied, told) = (self.applying.applied(group), self.groups.reported_of(group));
@@ -90,7 +94,7 @@ impl Shard {
     }
 
     /// Of requests that are taken in half: what of them was appended for this group is lost, or may be.
-    fn fail_half_taken(&mut self, group: GroupId, bit: u32) {
+    fn fail_half_taken(&mut self, group: GroupId, bit: u64) {
         for progress in self.half_taken.values_mut().filter(|progress| progress.groups & bit != 0) {
             progress.groups &= !bit;
             for result in progress.results.iter_mut().filter(|result| result.error.is_ok()) {
@@ -104,7 +108,7 @@ impl Shard {
 
     /// The first leader of the metadata tells what a node has.
     pub(super) fn register_if_new(&mut self, effects: &mut Effects) {
-        let Some(seat) = &self.seat else { return };
+        let Some(seat) = self.seat.as_ref().filter(|_| self.is_founder) else { return };
         if self.groups.leader_term(GroupId(0)).is_none() || seat.state.has_nodes() || seat.is_busy() {
             return;
         }

@@ -3,7 +3,7 @@
 //! Not here: the queues and wake-ups that carry these (runtime/), who answers what (`shard.rs`).
 
 use crate::control::View;
-use crate::ids::{ConnId, PartitionUid, SubscriptionUid};
+use crate::ids::{ConnId, GroupId, NodeId, PartitionUid, SubscriptionUid, Term};
 use crate::subscription::queue::PartCounts;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -141,6 +141,15 @@ pub enum Message {
     },
     /// The metadata changed.
     View(Arc<View>),
+    /// Who leads a group.
+    Leader {
+        /// The group.
+        group: GroupId,
+        /// Its leader; 0 for nobody.
+        node: NodeId,
+        /// In this term.
+        term: Term,
+    },
     /// This view is in force here.
     ViewInForce {
         /// Its epoch.

@@ -7,17 +7,20 @@
 //! Not here: what goes out (`shipping.rs`), who leads and what is committed (replication/), what a committed entry changes (`applying.rs`), what a change of leaders changes
 //! (`leadership.rs`).
 
+use super::joining::{CallConn, refuse_hello};
 use super::shard::{Phase, Shard, Taken};
 use super::shipping::BlockRead;
 use crate::bytes::Bytes;
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::log::{AppendRefused, EntryKind};
-use crate::replication::{Dialed, FollowerMarks, GroupPosition, Peer, PeerStart, ReplicationError, wire_raft};
+use crate::replication::wire_raft::Sort;
+use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, ReplicationError, wire_raft};
+use std::collections::BTreeSet;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, Append, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply, Kind, NodeError,
-    Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
+    PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
 };
 use tramline_wire::prim::List;
 
@@ -26,7 +29,7 @@ const TICK_US: u64 = 50_000;
 /// Connections of nodes that have not said who they are.
 const STRANGERS_MAX: usize = 256;
 /// What this program speaks.
-const FEATURE: u32 = 1;
+pub(super) const FEATURE: u32 = 1;
 
 /// The other nodes' shards, as this one sees them.
 #[derive(Debug, Default)]
@@ -34,10 +37,12 @@ pub(super) struct Pipelines {
     pub(super) peers: Vec<Peer>,
     /// Accepted, and nothing said yet.
     strangers: Vec<ConnId>,
+    /// Accepted, of nodes that have calls.
+    pub(super) callers: Vec<CallConn>,
     next_dial: u64,
     next_tick_us: u64,
     /// This process, to others.
-    boot: u64,
+    pub(super) boot: u64,
     /// A block that is not in the tail cache: being read, then held until another one is asked for.
     pub(super) read: BlockRead,
     /// Scratch: entries of the frame that is being made.
@@ -46,19 +51,19 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    pub(super) fn new(peers: &[PeerStart], boot: u64) -> Pipelines {
-        Pipelines { peers: peers.iter().map(Peer::new).collect(), boot, ..Pipelines::default() }
+    pub(super) fn new(boot: u64) -> Pipelines {
+        Pipelines { boot, ..Pipelines::default() }
     }
 
     /// The connections to other nodes, dialed and accepted.
     pub(super) fn conns(&self) -> Vec<ConnId> {
-        let dialed = |peer: &Peer| match peer.dialed {
-            Dialed::Greeting { conn, .. } | Dialed::Live { conn, .. } => Some(conn),
-            _ => None,
-        };
-        let of_peer =
-            |peer: &Peer| dialed(peer).into_iter().chain(peer.accepted.as_ref().map(|accepted| accepted.conn)).collect::<Vec<_>>();
-        self.peers.iter().flat_map(of_peer).collect()
+        self.peers.iter().flat_map(Peer::conns).collect()
+    }
+
+    /// Forgets peers that are not among these; answers their connections.
+    pub(super) fn keep_peers(&mut self, wanted: &BTreeSet<ReplicaId>) -> Vec<ConnId> {
+        let gone = self.peers.extract_if(.., |peer| !wanted.contains(&peer.replica));
+        gone.flat_map(|peer| peer.conns().collect::<Vec<_>>()).collect()
     }
 
     /// Whether there is another node.
@@ -68,7 +73,7 @@ impl Pipelines {
 }
 
 /// Why a frame of another node was not taken in.
-enum NotTaken {
+pub(super) enum NotTaken {
     /// No room: it has to come again.
     Blocked,
     /// It breaks the protocol: the connection ends.
@@ -88,15 +93,13 @@ impl From<ReplicationError> for NotTaken {
 }
 
 impl Shard {
-    fn replica(&self) -> ReplicaId {
-        ReplicaId::of(0, self.node)
+    /// This node, on its present disk.
+    pub(super) fn replica(&self) -> ReplicaId {
+        ReplicaId::of(self.info.generation, self.node)
     }
 
     /// A node has dialed this shard.
     pub(super) fn on_node_opened(&mut self, conn: ConnId, effects: &mut Effects) {
-        if self.pipelines.is_alone() {
-            return effects.push(Effect::Close { conn, reason: "this node is a cluster of one" });
-        }
         if self.pipelines.strangers.len() >= STRANGERS_MAX {
             return effects.push(Effect::Close { conn, reason: "too many nodes that do not say who they are" });
         }
@@ -137,6 +140,10 @@ impl Shard {
     pub(super) fn on_node_closed(&mut self, now: Now, conn: ConnId) -> bool {
         if let Some(at) = self.pipelines.strangers.iter().position(|stranger| *stranger == conn) {
             self.pipelines.strangers.swap_remove(at);
+            return true;
+        }
+        if let Some(at) = self.pipelines.callers.iter().position(|caller| caller.conn == conn) {
+            self.pipelines.callers.swap_remove(at);
             return true;
         }
         for peer in &mut self.pipelines.peers {
@@ -187,6 +194,9 @@ impl Shard {
             frame.kind.check(Class::Live, Side::Dialer)?;
             return self.on_order(now, at, frame, effects);
         }
+        if self.pipelines.callers.iter().any(|caller| caller.conn == conn) {
+            return self.on_call(conn, frame, effects);
+        }
         // Of a connection that was replaced or is being closed: not looked at.
         Ok(())
     }
@@ -196,6 +206,10 @@ impl Shard {
             return Err(NotTaken::Wrong(format!("a connection begins with a hello, not with {}", frame.kind)));
         }
         let hello = Hello::decode(frame.meta).map_err(NodeError::from)?;
+        if hello.class == Class::Calls {
+            self.on_call_hello(conn, &hello, effects);
+            return Ok(());
+        }
         let from = ReplicaId::of(hello.from_generation, NodeId(hello.from_node));
         let me = self.replica();
         let refusal = if hello.cluster_id != self.info.cluster_id {
@@ -204,7 +218,7 @@ impl Shard {
             Some(Refusal::OtherNode)
         } else if hello.feature_min > FEATURE || hello.feature_max < FEATURE {
             Some(Refusal::NoCommonFeature)
-        } else if hello.to_shard != self.id.0 {
+        } else if hello.class != Class::Live || hello.to_shard != self.id.0 {
             Some(Refusal::NoSuchShard)
         } else if self.failure().is_some() || self.phase == Phase::Stopping {
             Some(Refusal::NotServing)
@@ -214,10 +228,7 @@ impl Shard {
         let at = self.pipelines.peers.iter().position(|peer| peer.replica == from);
         let (Some(at), None) = (at, refusal) else {
             let code = refusal.unwrap_or(Refusal::UnknownPair);
-            let refused = Refused::new(code, code.sentence());
-            let number = Numbers::new().advance();
-            effects.send(conn, [], |out| write(out, Kind::Refused, number, |out| refused.encode(out)));
-            effects.push(Effect::Close { conn, reason: "the hello of a node was refused" });
+            refuse_hello(conn, code, effects);
             return Ok(());
         };
         if let Some(before) = self.pipelines.peers[at].on_accepted(conn) {
@@ -350,7 +361,7 @@ impl Shard {
     fn take_share(&mut self, now: Now, at: usize, share: &CheckedShare<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         let (from, me, base) = (self.pipelines.peers[at].replica, self.replica(), share.base());
         let group = GroupId(base.group);
-        if !self.group_ids.contains(&group) {
+        if !self.has_group(group) {
             return Ok(());
         }
         self.owe_ack(at, group);
@@ -376,8 +387,8 @@ impl Shard {
                 }
                 reserved?;
             }
-            let own = entry.kind() == node::EntryKind::Raft;
-            self.groups.step(group, wire_raft::append(from, me, base, previous, Some((index, term, own))))?;
+            let sort = sort_of(&entry)?;
+            self.groups.step(group, wire_raft::append(from, me, base, previous, Some((index, term, sort))))?;
             // A lost leadership has to be worked off before a block is closed.
             self.on_leaderships(now, effects);
             if !self.groups.has_entry(group, index, term) {
@@ -468,14 +479,24 @@ impl Shard {
                 effects.push(Effect::Close { conn, reason: "the node at the other end is silent" });
                 peer.drop_dialed(now.mono_us);
             }
-            if peer.begin_dial(now.mono_us, dial) {
+            if let Some(address) = peer.begin_dial(now.mono_us, dial) {
                 self.pipelines.next_dial += 1;
-                effects.push(Effect::Dial { dial, address: self.pipelines.peers[at].address });
+                effects.push(Effect::Dial { dial, address });
             }
             effects.wake_at(self.pipelines.peers[at].next_deadline_us());
         }
         effects.wake_at(self.pipelines.next_tick_us);
     }
+}
+
+/// What an entry is to the crate. A payload of raft's own is a change of who votes or learns.
+fn sort_of(entry: &CheckedEntry<'_>) -> Result<Sort, NotTaken> {
+    if entry.kind() == node::EntryKind::Block {
+        return Ok(Sort::Share);
+    }
+    let Some(payload) = entry.controls().next() else { return Ok(Sort::Empty) };
+    let change = Change::decode(payload).ok_or_else(|| NotTaken::Wrong("an entry of raft's own that is no change".to_owned()))?;
+    Ok(Sort::Change(change))
 }
 
 /// To the crate a term of 0 means a message of its own.

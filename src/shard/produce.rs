@@ -21,7 +21,7 @@ use tramline_wire::produce::ProduceRequest;
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) results: Vec<BatchResult>,
-    pub(super) groups: u32,
+    pub(super) groups: u64,
     block: BlockSeq,
 }
 
@@ -162,7 +162,7 @@ impl Shard {
         batch: &[u8],
         source: Source,
         effects: &mut Effects,
-    ) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
+    ) -> Result<(BatchResult, u64, BlockSeq), NotTaken> {
         let (slot, view) = self.check_batch(now, uid, batch, source).map_err(NotTaken::Refused)?;
         if view.producer().id != 0 {
             match self.check_mark(slot, &view) {
@@ -202,7 +202,7 @@ impl Shard {
         view: &BatchView<'_>,
         source: Source,
         effects: &mut Effects,
-    ) -> Result<(BatchResult, u32, BlockSeq), NotTaken> {
+    ) -> Result<(BatchResult, u64, BlockSeq), NotTaken> {
         let partition = self.partitions.get(slot).expect("checked");
         let (uid, group, rules, mark) = (partition.uid, partition.group, partition.rules, view.producer());
         let Some(term) = self.groups.leader_term(group) else { return Err(NotTaken::Refused(ErrorCode::NotLeader)) };

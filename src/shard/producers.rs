@@ -77,7 +77,7 @@ pub(super) enum Marked {
     /// To be appended.
     New,
     /// Answered by what was appended before: its result, the group's bit and the block to wait for (0 when it is committed).
-    Repeated(BatchResult, u32, BlockSeq),
+    Repeated(BatchResult, u64, BlockSeq),
     Refused(ErrorCode),
 }
 

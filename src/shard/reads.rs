@@ -3,7 +3,7 @@
 use super::shard::Shard;
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effects, Now};
-use crate::ids::PartitionUid;
+use crate::ids::{GroupId, PartitionUid};
 use crate::partition::Slot;
 use crate::subscription::{Cursor, DamageFound, LookupAnswer, LookupEntry};
 use tramline_wire::error::ErrorCode;
@@ -34,10 +34,21 @@ impl Shard {
             return Err(ApiError { code, message: String::new(), next });
         };
         let group = self.partitions.get(slot).expect("a uid's slot is filled").group;
-        if !self.groups.is_caught_up(group) {
-            return Err(ApiError::of(ErrorCode::NotReady));
-        }
+        self.check_led(group)?;
         Ok(slot)
+    }
+
+    /// Whether `group` is led here, and everything that was acknowledged is known.
+    pub(super) fn check_led(&self, group: GroupId) -> Result<(), ApiError> {
+        if self.groups.is_caught_up(group) {
+            return Ok(());
+        }
+        let next = if self.groups.leads(group) { String::new() } else { self.leader_address(group) };
+        match next.is_empty() {
+            // It leads and is not ready, or nobody is known to lead.
+            true => Err(ApiError::of(ErrorCode::NotReady)),
+            false => Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next }),
+        }
     }
 
     /// Credit for a stream that has ended meanwhile is no error: the two passed each other.

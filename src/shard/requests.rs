@@ -7,7 +7,7 @@ use super::mesh::{Forwarded, Message};
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{ConnId, PartitionUid, ShardId, SubscriptionUid};
+use crate::ids::{ConnId, GroupId, PartitionUid, ShardId, SubscriptionUid};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -161,8 +161,8 @@ impl Shard {
             return Owner::Here;
         }
         match self.view.find_partition(uid) {
-            Some((_, place)) if place.node == self.node && place.shard != self.id => Owner::Shard(place.shard),
-            _ => Owner::Here,
+            Some((_, place)) => self.owner_by_group(place.group),
+            None => Owner::Here,
         }
     }
 
@@ -176,9 +176,14 @@ impl Shard {
     /// What is asked of a group's members is its home's.
     fn owner_of_group(&self, uid: Option<u64>) -> Owner {
         match uid.and_then(|uid| self.view.group_by_uid(SubscriptionUid(uid))) {
-            Some(group) if group.node == self.node && group.shard != self.id => Owner::Shard(group.shard),
-            _ => Owner::Here,
+            Some(group) => self.owner_by_group(group.home),
+            None => Owner::Here,
         }
+    }
+
+    /// The shard of this node that has a replica of the group: it leads it, or knows who does.
+    fn owner_by_group(&self, group: GroupId) -> Owner {
+        self.shard_with(group).filter(|shard| *shard != self.id).map_or(Owner::Here, Owner::Shard)
     }
 
     fn owner_of_stream(&self, conn: ConnId, stream: Option<u64>) -> Owner {
@@ -237,6 +242,7 @@ impl Shard {
                 self.answer_deferred(now, effects);
             }
             Message::View(view) => self.adopt_view(now, view, effects),
+            Message::Leader { group, node, term } => drop(self.leaders.note(group, node, term)),
             Message::ViewInForce { epoch } => self.on_view_in_force(from, epoch, effects),
             Message::StatusAsked { question, uids } => {
                 let partitions = self.status_of(&uids);
@@ -365,8 +371,8 @@ impl Shard {
             Kind::ListOffsets => self.list_offsets(now, caller, frame, effects),
             Kind::Metadata => {
                 let mut meta = Vec::new();
-                let term = self.group_ids.last().and_then(|g| self.groups.leader_term(*g)).map_or(0, |t| t.0);
-                api::metadata::answer(frame.meta, &mut meta, &self.view, &self.info, term)
+                let nodes = api::metadata::nodes(&self.view, &self.info);
+                api::metadata::answer(frame.meta, &mut meta, &self.view, &nodes, |place| self.told_lead(place))
                     .map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta)))
             }
             Kind::ListTopics => {
@@ -454,8 +460,7 @@ impl Shard {
     /// Why a partition cannot be had here, and where it could.
     pub(super) fn not_here(&self, uid: PartitionUid) -> (ErrorCode, String) {
         match self.view.find_partition(uid) {
-            Some((_, place)) if place.node == self.node => (ErrorCode::NotLeader, self.info.shard_address(place.shard)),
-            Some(_) => (ErrorCode::NotLeader, String::new()),
+            Some((_, place)) => (ErrorCode::NotLeader, self.leader_address(place.group)),
             None => (ErrorCode::UnknownPartition, String::new()),
         }
     }

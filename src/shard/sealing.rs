@@ -9,9 +9,9 @@ use super::retention::Use;
 use super::shard::{Phase, Shard};
 use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid, Term};
-use crate::log::checkpoint::{GroupPositionV1, PartitionPositionV1, RunV1};
-use crate::log::{CheckpointV3, FooterEntry, SealRefused};
+use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, ReplicaId, SegmentUid, Term};
+use crate::log::checkpoint::{GroupPositionV2, PartitionPositionV1, RunV1};
+use crate::log::{CheckpointV4, FooterEntry, SealRefused};
 use crate::mutants::Mutant;
 use crate::partition::{Partition, Run};
 use crate::replication::GroupPosition;
@@ -94,16 +94,25 @@ impl Shard {
     }
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
-    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV3 {
+    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV4 {
         assert!(self.groups.are_committed_through(block), "a checkpoint of block {block} tells of what is not committed");
         let positions = self.groups.positions_at(block);
-        let groups = positions.iter().map(|(group, position, term, vote)| GroupPositionV1 {
-            group: group.0,
-            term: term.0,
-            vote: *vote,
-            commit: position.index.0,
-            applied_index: position.index.0,
-            applied_term: position.term.0,
+        let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
+        let groups = positions.iter().map(|(group, position, term, vote)| {
+            let members = self.groups.members_of(*group).expect("a group of this shard");
+            GroupPositionV2 {
+                group: group.0,
+                term: term.0,
+                vote: *vote,
+                commit: position.index.0,
+                applied_index: position.index.0,
+                applied_term: position.term.0,
+                replica: self.replica().0,
+                since_block: 0,
+                conf_index: members.index.0,
+                voters: raw(&members.voters),
+                learners: raw(&members.learners),
+            }
         });
         let mut runs = Vec::new();
         let mut partitions = Vec::with_capacity(self.partitions.len());
@@ -138,7 +147,7 @@ impl Shard {
         for (uid, of_partition, committed_end) in of_partitions {
             of_partition.store(uid, committed_end, &mut producers, &mut producer_batches);
         }
-        CheckpointV3 {
+        CheckpointV4 {
             shard: self.id.0,
             covers_block: block.0,
             groups: groups.collect(),
@@ -148,7 +157,7 @@ impl Shard {
             producer_batches,
             notes: self.notes(),
             control: self.seat.as_ref().map(|seat| seat.state.snapshot()).unwrap_or_default(),
-            ..CheckpointV3::default()
+            ..CheckpointV4::default()
         }
     }
 

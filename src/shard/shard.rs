@@ -10,6 +10,7 @@ use super::expiry::{EXPIRY, Expiry};
 use super::gathers::Gathers;
 use super::group_expiry::GroupExpiry;
 use super::groups::MemberCare;
+use super::leaders::Leaders;
 use super::mesh::Message;
 use super::offsets::OffsetCare;
 use super::pipelines::Pipelines;
@@ -77,7 +78,13 @@ pub struct Shard {
     pub(super) slab: Slab,
     pub(super) log: Log,
     pub(super) groups: Groups,
+    /// By number.
     pub(super) group_ids: Vec<GroupId>,
+    /// Replicas that the metadata put here, and that found no room yet.
+    pub(super) replicas_owed: bool,
+    /// The cluster began with this node.
+    pub(super) is_founder: bool,
+    pub(super) leaders: Leaders,
     pub(super) pipelines: Pipelines,
     pub(super) applying: Applying,
     pub(super) partitions: Partitions,
@@ -136,6 +143,7 @@ pub(super) struct Parts {
     pub(super) groups: Groups,
     pub(super) group_ids: Vec<GroupId>,
     pub(super) pipelines: Pipelines,
+    pub(super) is_founder: bool,
     pub(super) applying: Applying,
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
     pub(super) seat: Option<ControlSeat>,
@@ -156,6 +164,7 @@ impl Shard {
             groups,
             group_ids,
             pipelines,
+            is_founder,
             applying,
             unclaimed,
             seat,
@@ -180,6 +189,9 @@ impl Shard {
             log,
             groups,
             group_ids,
+            replicas_owed: false,
+            is_founder,
+            leaders: Leaders::default(),
             pipelines,
             applying,
             partitions: Partitions::default(),
@@ -420,6 +432,7 @@ impl Shard {
         commits.clear();
         self.commits = commits;
         self.apply_committed(now, effects);
+        self.tell_leaders(effects);
         self.talk_to_peers(now, effects);
     }
 
@@ -450,6 +463,9 @@ impl Shard {
         }
         let sessions = &mut self.sessions;
         self.partitions.commit(commit.group, commit.block, |slot, _| sessions.wake(slot));
+        for partition in self.unclaimed.values_mut().filter(|partition| partition.group == commit.group) {
+            partition.commit_through(commit.block);
+        }
         self.trims.commit(commit.group, commit.block, &mut self.partitions, &mut self.trimmed);
         self.offsets.commit(now, commit.group, commit.block, &self.partitions, &mut self.metrics);
         if commit.group == GroupId(0) {
@@ -458,12 +474,14 @@ impl Shard {
     }
 
     fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
+        self.care_for_replicas(now, effects);
         if !self.pipelines.is_alone() {
             self.care_for_peers(now, effects);
             self.on_leaderships(now, effects);
             let _later = self.write_owed(now, effects);
             self.register_if_new(effects);
         }
+        self.plan(now, effects);
         self.write_controls(now, effects);
         self.close_blocks(now, effects);
         if !self.deferred.is_empty() {
@@ -611,7 +629,10 @@ impl Shard {
         self.members.fail_all(effects, reason);
         self.fail_queues(effects, reason);
         if let Some(seat) = &mut self.seat {
+            let joiners = seat.take_joiners();
             seat.fail_all(effects, &mut self.metrics, reason);
+            let failed = ApiError::new(ErrorCode::StorageFailed, reason.to_owned());
+            joiners.into_iter().for_each(|joiner| self.refuse_join(joiner, &failed, effects));
         }
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
         for conn in self.pipelines.conns() {

@@ -274,7 +274,7 @@ impl Shard {
         }
         Some(match holds {
             Holds::Share => EntryHead::block(term.0, data_bytes, &sum),
-            Holds::Own => EntryHead::raft(term.0, &sum),
+            Holds::Own | Holds::Change => EntryHead::raft(term.0, &sum),
         })
     }
 

@@ -8,6 +8,7 @@
 
 use super::admin::ControlSeat;
 use super::applying::Applying;
+use super::beginnings::{Beginnings, Whose};
 use super::groups::MemberCare;
 use super::offsets::OffsetCare;
 use super::pipelines::Pipelines;
@@ -18,16 +19,14 @@ use crate::bytes::Slab;
 use crate::config::Settings;
 use crate::control::{Command, Joined, State};
 use crate::effects::Effects;
-use crate::ids::{
-    BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, Term, TopicUid,
-};
+use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, TopicUid};
 use crate::log::envelope;
 use crate::log::{
-    AppendRefused, CheckpointV3, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry,
+    AppendRefused, CheckpointV4, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry,
 };
 use crate::mutants::{Mutant, Mutants};
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
-use crate::replication::{GroupPosition, GroupStart, Groups, Handle, Holds, PeerStart};
+use crate::replication::{GroupPosition, GroupStart, Groups, Handle, Holds};
 use crate::subscription::membership::{self, CHANGE_SCHEMA, Durable, RestoreError};
 use crate::subscription::queue::{Kind as QueueNoteKind, Part, QUEUE_SCHEMA, QueueNote, Why, decode_queue_notes};
 use crate::subscription::{NoteKind, OFFSETS_SCHEMA, OffsetNote, Offsets, decode_notes};
@@ -56,8 +55,6 @@ pub struct ShardStart {
     pub recovered: Recovered,
     /// What the cluster told this node when it joined; `None` for the node that the cluster began with.
     pub joined: Option<Arc<Joined>>,
-    /// The other nodes of its cluster, whose shards of this number have a replica of each of its groups; none for a cluster of one.
-    pub peers: Vec<PeerStart>,
 }
 
 /// Why a shard does not start.
@@ -129,35 +126,35 @@ impl Shard {
     /// Builds the shard and appends what this start owes the log (terms, votes, first entries). It serves once that is durable and
     /// the first view has come.
     pub fn start(start: ShardStart, effects: &mut Effects) -> Result<Shard, StartFailure> {
-        let ShardStart { id, settings, info, recovered, joined: _, peers } = start;
+        let ShardStart { id, settings, info, recovered, joined } = start;
         let node = info.node;
-        let behind = if peers.is_empty() { Behind::IsCommitted } else { Behind::IsPending };
-        let mut group_ids: Vec<GroupId> = data_groups(id, settings.groups_per_shard).collect();
-        if id == ShardId(0) {
-            group_ids.insert(0, GroupId(0));
-        }
+        let me = ReplicaId::of(info.generation, node);
+        let whose = Whose { shard: id, me, groups_per_shard: settings.groups_per_shard, joined: joined.as_deref() };
+        let beginnings = Beginnings::of(&whose, &recovered)?;
+        let group_ids: Vec<GroupId> = beginnings.starts.iter().map(|start| start.id).collect();
         let seat = match id {
-            ShardId(0) => Some(ControlSeat::new(recover_state(&recovered, behind)?, settings.shards)),
+            ShardId(0) => Some(recover_seat(&recovered, &beginnings, joined.as_deref(), settings.shards)?),
             _ => None,
         };
         check_covered(recovered.checkpoint.as_ref())?;
-        let controls = recover_controls(&recovered, behind)?;
+        let controls = recover_controls(&recovered, &beginnings)?;
         let generation = recovered.state.as_ref().map_or(0, |state| state.generation);
-        let unclaimed = recover_partitions(&recovered, &controls.trims, behind)?;
+        let unclaimed = recover_partitions(&recovered, &controls.trims, &beginnings)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
-        let groups = recover_groups(node, &group_ids, &peers, &recovered)?;
-        let mut applying = Applying::default();
-        if behind == Behind::IsPending {
-            applying = Applying::new(group_ids.iter().map(|id| (*id, groups.base_of(*id).unwrap_or_default().index)));
-            applying.keep(&recovered.batches, &recovered.controls);
-        }
+        let mut groups = recover_groups(me, &beginnings, &recovered)?;
+        let applied = |id: &GroupId| (*id, beginnings.known(*id).min(groups.last_of(*id).index));
+        let mut applying = Applying::new(group_ids.iter().map(applied));
+        let is_pending = |group: GroupId, index: LogIndex| !beginnings.is_committed(group, index);
+        applying.keep(&recovered.batches, &recovered.controls, is_pending);
         let mut slab = Slab::try_new(settings.memory_bytes).map_err(|cause| StartFailure::Memory(settings.memory_bytes, cause))?;
         let damaged_ranges = recovered.damage.len() as u64;
         let mut log = recovered.log;
         let boot = log.incarnation().0;
-        let mut groups = groups;
+        for record in &beginnings.records {
+            log.append_control(&mut slab, record.group, EntryKind::Replica, &record.encode()).map_err(StartFailure::NoRoom)?;
+        }
         append_owed(&mut groups, &mut log, &mut slab)?;
         let mut shard = Shard::assemble(Parts {
             id,
@@ -168,7 +165,8 @@ impl Shard {
             log,
             groups,
             group_ids,
-            pipelines: Pipelines::new(&peers, boot),
+            pipelines: Pipelines::new(boot),
+            is_founder: joined.is_none(),
             applying,
             unclaimed,
             seat,
@@ -181,14 +179,15 @@ impl Shard {
             shard.log.keep_file_for_sorter();
         }
         shard.count_runs();
+        shard.meet_peers(effects);
         shard.register(effects)?;
         Ok(shard)
     }
 
-    /// A first start says what the node has; a later one finds it in the metadata.
+    /// The first start of a cluster says what its node has; all others find it in the metadata.
     fn register(&mut self, effects: &mut Effects) -> Result<(), StartFailure> {
         effects.wake_at(0);
-        let Some(seat) = self.seat.as_ref().filter(|_| self.pipelines.is_alone()) else { return Ok(()) };
+        let Some(seat) = self.seat.as_ref().filter(|_| self.is_founder && self.pipelines.is_alone()) else { return Ok(()) };
         if !seat.state.has_node(self.node) {
             let taken = self.register_node().map_err(|error| StartFailure::Metadata(error.message))?;
             if taken == Taken::Blocked {
@@ -200,18 +199,20 @@ impl Shard {
     }
 }
 
-/// What is known of the entries behind the checkpoint.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Behind {
-    /// This replica is the only voter: no other log can replace what it has.
-    IsCommitted,
-    /// Another replica may have other ones there: they are taken in when their leader says that they are committed (`applying.rs`).
-    IsPending,
+/// Shard 0's seat: the metadata as far as they are known to be committed, and where the nodes are that the rest tells of.
+fn recover_seat(recovered: &Recovered, beginnings: &Beginnings, joined: Option<&Joined>, shards: u16) -> Result<ControlSeat, StartFailure> {
+    let state = recover_state(recovered, joined, |index| beginnings.is_committed(GroupId(0), index))?;
+    let all = recover_state(recovered, joined, |_| true)?;
+    let mut seat = ControlSeat::new(state, shards);
+    seat.addresses = all.view().cluster.nodes().iter().map(|node| (node.node, node.cluster.clone())).collect();
+    Ok(seat)
 }
 
-fn recover_state(recovered: &Recovered, behind: Behind) -> Result<State, StartFailure> {
+/// `joined`: where they begin as long as there is no checkpoint.
+fn recover_state(recovered: &Recovered, joined: Option<&Joined>, is_committed: impl Fn(LogIndex) -> bool) -> Result<State, StartFailure> {
     let wrong = |error: crate::control::StoredError| StartFailure::Metadata(error.to_string());
     let snapshot = recovered.checkpoint.as_ref().map(|c| c.control.as_slice()).filter(|bytes| !bytes.is_empty());
+    let snapshot = snapshot.or(joined.map(|joined| joined.state.as_slice()));
     let mut state = match snapshot {
         Some(bytes) => State::restore(bytes).map_err(wrong)?,
         None => State::new(),
@@ -220,7 +221,7 @@ fn recover_state(recovered: &Recovered, behind: Behind) -> Result<State, StartFa
         return Err(StartFailure::Metadata(format!("a command in the log is damaged ({lost}); restore the shard's directory from a copy")));
     }
     let mut units: BTreeMap<LogIndex, Vec<Command>> = BTreeMap::new();
-    let is_taken_in = |c: &&RecoveredControl| behind == Behind::IsCommitted && c.group == GroupId(0) && c.kind == EntryKind::Control;
+    let is_taken_in = |c: &&RecoveredControl| c.group == GroupId(0) && c.kind == EntryKind::Control && is_committed(c.index);
     for control in recovered.controls.iter().filter(is_taken_in) {
         units.entry(control.index).or_default().push(Command::decode(&control.payload).map_err(wrong)?);
     }
@@ -234,19 +235,20 @@ fn recover_state(recovered: &Recovered, behind: Behind) -> Result<State, StartFa
     Ok(state)
 }
 
-fn recover_groups(node: NodeId, ids: &[GroupId], peers: &[PeerStart], recovered: &Recovered) -> Result<Groups, StartFailure> {
-    let me = ReplicaId::of(0, node);
-    let mut voters: Vec<_> = peers.iter().map(|peer| peer.replica).chain([me]).collect();
-    voters.sort_unstable();
-    let start = |id: &GroupId| GroupStart { voters: voters.clone(), ..group_start(*id, recovered) };
-    let starts: Vec<_> = ids.iter().map(start).collect();
-    check_entries(&starts, &recovered.entries, &recovered.lost)?;
-    let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, handle_of(e))).collect();
-    Groups::start(me, starts, &entries).map_err(StartFailure::Replication)
+fn recover_groups(me: ReplicaId, beginnings: &Beginnings, recovered: &Recovered) -> Result<Groups, StartFailure> {
+    check_entries(&beginnings.starts, &recovered.entries, &recovered.lost)?;
+    let is_change =
+        |entry: &RecoveredEntry| beginnings.changes.iter().any(|(group, index, _)| (*group, *index) == (entry.group, entry.index));
+    let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, handle_of(e, is_change(e)))).collect();
+    Groups::start(me, beginnings.starts.clone(), &entries, &beginnings.changes).map_err(StartFailure::Replication)
 }
 
-fn handle_of(entry: &RecoveredEntry) -> Handle {
-    let holds = if entry.kind == EntryKind::Raft { Holds::Own } else { Holds::Share };
+fn handle_of(entry: &RecoveredEntry, is_change: bool) -> Handle {
+    let holds = match entry.kind {
+        EntryKind::Raft if is_change => Holds::Change,
+        EntryKind::Raft => Holds::Own,
+        _ => Holds::Share,
+    };
     Handle { holds, block: entry.block, bytes: entry.content_len }
 }
 
@@ -269,9 +271,9 @@ fn check_entries(starts: &[GroupStart], entries: &[RecoveredEntry], lost: &[Lost
 
 /// A shard's checkpoint covers what is sealed, and a start walks what is not: else the next one, which comes with the next segment that is sealed,
 /// could cover less.
-fn check_covered(checkpoint: Option<&CheckpointV3>) -> Result<(), StartFailure> {
+fn check_covered(checkpoint: Option<&CheckpointV4>) -> Result<(), StartFailure> {
     match checkpoint {
-        Some(CheckpointV3 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
+        Some(CheckpointV4 { covers_block, scan, .. }) if scan.first_seq <= *covers_block => {
             Err(StartFailure::OutOfOrder(format!("the checkpoint covers block {covers_block}, and block {} is not sealed", scan.first_seq)))
         }
         _ => Ok(()),
@@ -290,30 +292,10 @@ fn check_batch_order(partition: &Partition, batch: &RecoveredBatch) -> Result<()
     Ok(())
 }
 
-fn group_start(id: GroupId, recovered: &Recovered) -> GroupStart {
-    let mut start = GroupStart { id, ..GroupStart::default() };
-    if let Some(stored) = recovered.checkpoint.as_ref().and_then(|c| c.groups.iter().find(|g| g.group == id.0)) {
-        start.base = GroupPosition { index: LogIndex(stored.applied_index), term: Term(stored.applied_term) };
-        start.term = Term(stored.term);
-        start.vote = stored.vote;
-    }
-    if let Some(hard_state) = recovered.hard_states.iter().find(|h| h.group == id && h.term >= start.term) {
-        start.term = hard_state.term;
-        start.vote = hard_state.vote;
-    }
-    // The hard state can have been in a block that damage took: an entry's term was the current one when it was written.
-    let highest = recovered.entries.iter().filter(|e| e.group == id).map(|e| e.term).max().unwrap_or_default();
-    if highest > start.term {
-        start.term = highest;
-        start.vote = 0;
-    }
-    start
-}
-
 fn recover_partitions(
     recovered: &Recovered,
     trims: &[(GroupId, Trim)],
-    behind: Behind,
+    beginnings: &Beginnings,
 ) -> Result<IdMap<PartitionUid, Partition>, StartFailure> {
     let mut found: IdMap<PartitionUid, Partition> = IdMap::default();
     if let Some(checkpoint) = &recovered.checkpoint {
@@ -351,7 +333,8 @@ fn recover_partitions(
     }
     let covers = recovered.checkpoint.as_ref().map_or(BlockSeq(0), |c| BlockSeq(c.covers_block));
     let forgotten = usize::from(recovered.log.mutants().has(Mutant::ReuseOffset)).min(recovered.batches.len());
-    let batches = if behind == Behind::IsCommitted { &recovered.batches[..recovered.batches.len() - forgotten] } else { &[] };
+    let batches = recovered.batches[..recovered.batches.len() - forgotten].iter();
+    let batches = batches.filter(|batch| beginnings.is_committed(batch.group, batch.index));
     for batch in recovered.covered_batches.iter().chain(batches) {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         let partition = found.entry(batch.uid).or_insert_with(new);
@@ -421,14 +404,14 @@ struct Controls {
 
 /// Takes in the checkpoint's notes, then what stands in the log behind it. A payload that is damaged is told with the other damage: an offset goes back
 /// to the commit before, a member joins again.
-fn recover_controls(recovered: &Recovered, behind: Behind) -> Result<Controls, StartFailure> {
+fn recover_controls(recovered: &Recovered, beginnings: &Beginnings) -> Result<Controls, StartFailure> {
     let mut controls = Controls::default();
     let state = recovered.state.iter().flat_map(|state| &state.items);
     let notes = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.notes).chain(state).map(|payload| (None, payload));
     let of_log = recovered
         .controls
         .iter()
-        .filter(|c| behind == Behind::IsCommitted && c.group != GroupId(0) && c.kind == EntryKind::Control)
+        .filter(|c| c.group != GroupId(0) && c.kind == EntryKind::Control && beginnings.is_committed(c.group, c.index))
         .map(|c| (Some(c.group), &c.payload));
     for (group, payload) in notes.chain(of_log) {
         match (envelope::schema_of(payload), group) {
@@ -516,8 +499,10 @@ pub(super) fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: 
             let bytes = HardState { group: owed.group, term, vote, commit }.encode();
             log.append_control(slab, owed.group, EntryKind::HardState, &bytes).map_err(StartFailure::NoRoom)?;
         }
-        for _ in 0..owed.own_entries {
-            log.append_control(slab, owed.group, EntryKind::Raft, &[]).map_err(StartFailure::NoRoom)?;
+        for change in owed.own_entries {
+            let payload = change.map(|change| change.encode());
+            let payload = payload.as_ref().map_or(&[][..], |payload| payload);
+            log.append_control(slab, owed.group, EntryKind::Raft, payload).map_err(StartFailure::NoRoom)?;
         }
     }
     Ok(())
@@ -526,7 +511,7 @@ pub(super) fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Offset;
+    use crate::ids::{Offset, Term};
     use tramline_wire::batch::ProducerMark;
 
     fn entry(index: u64, term: u64) -> RecoveredEntry {
@@ -551,7 +536,7 @@ mod tests {
     #[test]
     fn a_checkpoint_covers_nothing_of_what_is_not_sealed() {
         let check = |covers_block, first_seq| {
-            let mut checkpoint = CheckpointV3 { covers_block, ..CheckpointV3::default() };
+            let mut checkpoint = CheckpointV4 { covers_block, ..CheckpointV4::default() };
             checkpoint.scan.first_seq = first_seq;
             check_covered(Some(&checkpoint)).is_ok()
         };

@@ -73,7 +73,7 @@ impl Trims {
     }
 
     /// Whoever waits for one of `groups` (as `Acks::bit_of`) is told that it is led by another node now: whether the trim holds is not known.
-    pub(super) fn fail_group(&mut self, groups: u32, acks: &Acks, effects: &mut Effects) {
+    pub(super) fn fail_group(&mut self, groups: u64, acks: &Acks, effects: &mut Effects) {
         for waiting in self.waiting.take_groups(groups, acks) {
             self.waiting_entries -= waiting.outcomes.len();
             effects.refuse(&waiting.caller, ErrorCode::LeadershipLost, "", "");

@@ -4,6 +4,7 @@ use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid};
 use crate::log::layout::{FRAGMENT_BATCH, HardState};
 use crate::log::recovered::{RecoveredBatch, RecoveredControl, RecoveredEntry};
 use crate::log::recovery::scan::FoundBlock;
+use crate::log::replica_record::ReplicaRecord;
 use crate::log::segments::BlockRow;
 use crate::log::types::{BatchFault, Damage, DamageKind, EntryKind};
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub(crate) struct Found {
     pub(crate) covered_batches: Vec<RecoveredBatch>,
     pub(crate) controls: Vec<RecoveredControl>,
     pub(crate) hard_states: Vec<HardState>,
+    pub(crate) replicas: Vec<ReplicaRecord>,
 }
 
 struct Slot {
@@ -48,6 +50,7 @@ pub(crate) struct Collector {
     batches: Vec<(u32, RecoveredBatch)>,
     controls: Vec<(u32, RecoveredControl)>,
     hard_states: BTreeMap<GroupId, HardState>,
+    replicas: BTreeMap<GroupId, ReplicaRecord>,
     damage: Vec<Damage>,
     pub(crate) rows: Vec<(BlockSeq, BlockRow)>,
     pub(crate) segments: Vec<SegmentContent>,
@@ -62,6 +65,7 @@ impl Collector {
             batches: Vec::new(),
             controls: Vec::new(),
             hard_states: BTreeMap::new(),
+            replicas: BTreeMap::new(),
             damage: Vec::new(),
             rows: Vec::new(),
             segments: vec![SegmentContent::default(); segment_count],
@@ -119,6 +123,12 @@ impl Collector {
                     {
                         self.hard_states.insert(entry.group, state);
                     }
+                } else if entry.kind == EntryKind::Replica {
+                    if seq > self.covers
+                        && let Some(record) = ReplicaRecord::decode(bytes)
+                    {
+                        self.begin_anew(record);
+                    }
                 } else if seq > self.covers {
                     let (group, kind, index, term) = (entry.group, entry.kind, entry.index, entry.term);
                     let control = RecoveredControl { group, index, term, kind, payload: bytes.to_vec(), block: seq };
@@ -126,6 +136,15 @@ impl Collector {
                 }
             }
         }
+    }
+
+    /// A replica begins here: what stands in front of it of its group was another one's.
+    fn begin_anew(&mut self, record: ReplicaRecord) {
+        for slot in self.stacks.remove(&record.group).unwrap_or_default() {
+            self.slots[slot as usize].replaced = true;
+        }
+        self.hard_states.remove(&record.group);
+        self.replicas.insert(record.group, record);
     }
 
     fn take_batch(
@@ -187,6 +206,7 @@ impl Collector {
             batches,
             covered_batches,
             hard_states: self.hard_states.into_values().collect(),
+            replicas: self.replicas.into_values().collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::group::Group;
 use super::super::storage::GroupPosition;
-use super::super::{Commit, GroupStart};
+use super::super::{Commit, GroupStart, Members};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
 
@@ -17,8 +17,8 @@ impl Replica {
     fn new(id: u64) -> Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let voters = [1, 2, 3].map(ReplicaId).to_vec();
-        let start = GroupStart { id: GroupId(7), voters, ..GroupStart::default() };
-        let group = Group::new(start, ReplicaId(id), &[], &logger).unwrap();
+        let start = GroupStart { id: GroupId(7), members: Members::of_voters(voters), ..GroupStart::default() };
+        let group = Group::new(start, ReplicaId(id), &[], &[], &logger).unwrap();
         Replica { group, open: BlockSeq(1), durable: BlockSeq(0) }
     }
 
@@ -39,7 +39,7 @@ impl Replica {
     /// The open block closes with raft's own entries in it.
     fn close(&mut self) -> BlockSeq {
         let (_, own) = self.group.owed(self.open);
-        for _ in 0..own {
+        for _ in own {
             let _position = self.group.place_own(self.open);
         }
         self.open.0 += 1;

@@ -174,7 +174,7 @@ pub(in crate::shard) struct QueueCare {
     notes_made: u64,
     notes_written: u64,
     /// Groups (as `Acks::bit_of`) and last block of what was written since the last one in `unwritten` was served.
-    written: (u32, BlockSeq),
+    written: (u64, BlockSeq),
     pub(super) fillings: BTreeMap<u64, Filling>,
     /// Looks under way, by their tickets.
     pub(super) looks: BTreeMap<u64, PartKey>,
@@ -202,7 +202,7 @@ impl QueueCare {
     }
 
     /// Whether somebody waits for one of these groups (as `Acks::bit_of`): steps, settlements, dead letters.
-    pub(in crate::shard) fn awaits(&self, groups: u32) -> bool {
+    pub(in crate::shard) fn awaits(&self, groups: u64) -> bool {
         !self.unwritten.is_empty() || self.awaiting.waits_for(groups) || self.letters.awaits(groups)
     }
 
@@ -259,7 +259,7 @@ impl QueueCare {
     }
 
     /// Whoever waits from now on waits for this block of these groups (as `Acks::bit_of`) as well.
-    pub(super) fn wait_for_block(&mut self, groups: u32, block: BlockSeq) {
+    pub(super) fn wait_for_block(&mut self, groups: u64, block: BlockSeq) {
         self.written = (self.written.0 | groups, self.written.1.max(block));
     }
 

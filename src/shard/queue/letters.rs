@@ -26,7 +26,7 @@ pub(super) struct LetterBox {
 
 impl LetterBox {
     /// Whether letters wait for one of these groups.
-    pub(super) fn awaits(&self, groups: u32) -> bool {
+    pub(super) fn awaits(&self, groups: u64) -> bool {
         self.awaiting.waits_for(groups)
     }
 
@@ -66,7 +66,7 @@ impl Shard {
         is_forwarded: bool,
         letters: &Letters,
         effects: &mut Effects,
-    ) -> Result<(u32, BlockSeq), NotTaken> {
+    ) -> Result<(u64, BlockSeq), NotTaken> {
         match self.phase {
             Phase::Starting => return Err(NotTaken::Refused(ErrorCode::NotReady)),
             Phase::Serving => {}

@@ -83,8 +83,7 @@ fn open(disk: &mut SimDisk, settings: &Arc<Settings>, effects: &mut Effects) -> 
         rack: String::new(),
         cluster: None,
     };
-    let start =
-        ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered, joined: None, peers: Vec::new() };
+    let start = ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered, joined: None };
     Shard::start(start, effects).expect("the shard starts")
 }
 

@@ -42,14 +42,20 @@ impl Cluster {
                 );
                 for (number, value) in values.into_iter().enumerate() {
                     let before = self.acked.insert((uid, result.base_offset + number as u64), value);
-                    assert!(before.is_none(), "offset {} of {uid} was acknowledged twice", result.base_offset + number as u64);
+                    let offset = result.base_offset + number as u64;
+                    assert!(
+                        before.is_none(),
+                        "offset {offset} of {uid} was acknowledged twice, now by node {}\n{}",
+                        at + 1,
+                        self.describe()
+                    );
                 }
             }
         }
     }
 
     pub(super) fn create_topic(&mut self) {
-        self.happen_until("leaders of all groups", Cluster::is_led);
+        self.happen_until("leaders of all groups", |cluster| cluster.is_led() && cluster.replicated().len() == super::REPLICATED);
         let at = self.leaders()[&GroupId(0)][0];
         self.happen_until("a view", |cluster| cluster.nodes[at].shard.as_ref().is_some_and(Shard::is_serving));
         let request =
@@ -157,7 +163,8 @@ impl Cluster {
         let mut all = BTreeMap::new();
         for uid in self.uids.clone() {
             let shard = self.nodes[0].shard.as_ref().expect("healed");
-            let slot = shard.partitions.slot(PartitionUid(uid)).expect("known everywhere");
+            let slot = shard.partitions.slot(PartitionUid(uid));
+            let slot = slot.unwrap_or_else(|| panic!("partition {uid} is not known on node 1: {}", self.describe()));
             let group = shard.partitions.get(slot).expect("known").group;
             let at = self.leaders()[&group][0];
             let found = self.read(at, uid);
@@ -185,6 +192,9 @@ impl Cluster {
     pub(super) fn describe(&self) -> String {
         let mut out = String::new();
         for (at, shard) in self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.shard.as_ref()?))) {
+            let seat = shard.seat.as_ref().expect("one shard");
+            let (known, in_force) = (seat.state.view_epoch(), shard.view.epoch);
+            out += &format!("node {}: metadata {known}, in force {in_force}, serves {}\n", at + 1, shard.is_serving());
             for group in &shard.group_ids {
                 let (group_is, applied) = (shard.groups.describe(*group), shard.applying.applied(*group));
                 out += &format!("node {} group {group}: {group_is}, applied {applied}\n", at + 1);

@@ -1,0 +1,151 @@
+//! What the leader of group 0 does so that the cluster becomes what the metadata want: it tells what this node is, lets new nodes learn group 0, makes them
+//! active when they have it, creates groups for the factor that topics get, and carries out moves of group 0's own replicas.
+//!
+//! One thing at a time, each derived from the metadata and the group's configuration alone: whoever leads next goes on where this one ended.
+//!
+//! Not here: which moves are good (control/placement.rs), moves of other groups (a limit of today: they are not proposed).
+
+use super::shard::Shard;
+use crate::control::{ClusterCommand, Endpoint, MoveStep, MoveView, NodeSpec, NodeState, NodeView};
+use crate::effects::{Effects, Now};
+use crate::ids::{GroupId, ReplicaId};
+use crate::replication::{Action, Change};
+
+/// Between two looks.
+const LOOK_US: u64 = 100_000;
+/// A replica that is so many entries behind is not far behind.
+const NEAR_ENTRIES: u64 = 64;
+/// What this program speaks.
+const FEATURE: u32 = super::pipelines::FEATURE;
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Propose(ClusterCommand),
+    Change(Change),
+    Nothing,
+}
+
+impl Shard {
+    /// A look at what is to be done for the cluster.
+    pub(super) fn plan(&mut self, now: Now, effects: &mut Effects) {
+        let group = GroupId(0);
+        if self.seat.is_none() {
+            return;
+        }
+        if self.info.cluster.is_none() && self.pipelines.is_alone() || !self.groups.is_caught_up(group) || self.failure().is_some() {
+            return;
+        }
+        let Some(seat) = self.seat.as_mut().filter(|seat| seat.next_plan_us <= now.mono_us) else {
+            let at_us = self.seat.as_ref().map_or(u64::MAX, |seat| seat.next_plan_us);
+            return effects.wake_at(at_us);
+        };
+        seat.next_plan_us = now.mono_us + LOOK_US;
+        effects.wake_at(seat.next_plan_us);
+        if seat.is_busy() || seat.state.view_epoch() != self.view.epoch || self.groups.leader_term(group).is_none() {
+            return;
+        }
+        match self.next_step() {
+            Next::Nothing => {}
+            Next::Change(change) => match self.groups.change(group, change) {
+                Ok(index) => tracing::info!(index = index.0, ?change, "who votes in the metadata changes"),
+                Err(error) => tracing::debug!("{error}: tried again"),
+            },
+            Next::Propose(command) => {
+                tracing::info!(?command, "the cluster changes");
+                if let Err(error) = self.propose(command.into(), None, false) {
+                    tracing::debug!("{}: tried again", error.message);
+                }
+            }
+        }
+    }
+
+    fn next_step(&self) -> Next {
+        let seat = self.seat.as_ref().expect("looked at above");
+        let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
+        let cluster = &self.view.cluster;
+        let me = cluster.node(self.node);
+        if let Some(spec) = self.own_spec().filter(|spec| me.is_none_or(|known| !says_the_same(known, spec))) {
+            return Next::Propose(ClusterCommand::AddNode(Box::new(spec)));
+        }
+        let there = cluster.nodes().iter().filter(|node| node.state != NodeState::Removed);
+        for node in there {
+            let replica = ReplicaId::of(node.generation, node.node);
+            if members.all().all(|member| member != replica) {
+                return Next::Change(Change { action: Action::Learn, replica, serves: 0 });
+            }
+            if node.state == NodeState::Registered && self.is_near(replica) {
+                return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Active });
+            }
+        }
+        if let Some(replicas) = seat.state.lacks_groups() {
+            return Next::Propose(ClusterCommand::CreateGroups { replicas });
+        }
+        match cluster.group(GroupId(0)).and_then(|control| control.moving.as_ref()) {
+            Some(moving) => self.next_of_move(moving),
+            None if seat.planned_epoch == self.view.epoch => Next::Nothing,
+            None => {
+                let of_control = |command: &ClusterCommand| matches!(command, ClusterCommand::PlanMove { group: 0, .. });
+                seat.state.proposals().into_iter().find(of_control).map_or(Next::Nothing, Next::Propose)
+            }
+        }
+    }
+
+    /// The step of a move of group 0's that has ended, or what its next one needs.
+    fn next_of_move(&self, moving: &MoveView) -> Next {
+        let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
+        let note = |step| Next::Propose(ClusterCommand::NoteMove { id: moving.id.0, step, conf_index: members.index.0 });
+        let change = |action, replica: ReplicaId| Next::Change(Change { action, replica, serves: moving.id.0 });
+        let votes = |replica: ReplicaId| members.voters.contains(&replica);
+        if let Some(add) = &moving.add {
+            match moving.step {
+                // Every node learns group 0.
+                MoveStep::Planned => return note(MoveStep::Prepared),
+                MoveStep::Prepared if members.all().any(|member| member == add.id) => return note(MoveStep::Learner),
+                MoveStep::Learner if votes(add.id) || self.is_near(add.id) => return note(MoveStep::CaughtUp),
+                MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
+                MoveStep::CaughtUp => return change(Action::Vote, add.id),
+                MoveStep::Prepared | MoveStep::Learner => return Next::Nothing,
+                _ => {}
+            }
+        }
+        let Some(drop) = &moving.drop else { return Next::Nothing };
+        match moving.step {
+            MoveStep::HandedOver if votes(drop.id) => change(Action::Leave, drop.id),
+            MoveStep::HandedOver => note(MoveStep::Dropped),
+            MoveStep::Dropped => note(MoveStep::Forgotten),
+            // It leads itself: it has to hand over first.
+            _ if drop.id == self.replica() => Next::Nothing,
+            _ => note(MoveStep::HandedOver),
+        }
+    }
+
+    /// Whether a replica of group 0 has nearly everything.
+    fn is_near(&self, replica: ReplicaId) -> bool {
+        let committed = self.groups.committed_of(GroupId(0));
+        self.groups.matched(GroupId(0), replica).is_some_and(|matched| matched.0 > 0 && matched.0 + NEAR_ENTRIES >= committed.0)
+    }
+
+    /// What this node says about itself, if it says where it listens for others.
+    fn own_spec(&self) -> Option<NodeSpec> {
+        let cluster = self.info.cluster.clone()?;
+        let client = Endpoint { host: self.info.host.clone(), port: self.info.port, shard_ports: self.info.shard_ports.clone() };
+        Some(NodeSpec {
+            node: self.node.0,
+            disk: self.info.disk,
+            generation: self.info.generation,
+            shards: self.settings.shards,
+            groups_per_shard: self.settings.groups_per_shard as u16,
+            rack: self.info.rack.clone(),
+            cluster,
+            client,
+            feature_min: FEATURE,
+            feature_max: FEATURE,
+        })
+    }
+}
+
+fn says_the_same(known: &NodeView, spec: &NodeSpec) -> bool {
+    (known.disk, &known.rack, &known.cluster, &known.client) == (spec.disk, &spec.rack, &spec.cluster, &spec.client)
+        && (known.feature_min, known.feature_max) == (spec.feature_min, spec.feature_max)
+}

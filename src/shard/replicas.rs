@@ -1,0 +1,140 @@
+//! Which groups this shard has a replica of, and which other nodes' shards it has to do with for that: both follow the metadata while it runs.
+//!
+//! Invariants: a replica's record stands in the log in front of everything else of it; a peer is dialed as long as it shares a group with this shard, in the
+//! metadata or in a group's own configuration, and its address is known.
+//!
+//! Not here: the groups of a start (`beginnings.rs`), what a group's configuration is (replication/), who ought to have replicas (control/).
+
+use super::shard::Shard;
+use crate::control::{Endpoint, ReplicaGroupView, View};
+use crate::effects::{Effect, Effects, Now};
+use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::log::{EntryKind, ReplicaRecord};
+use crate::replication::{GroupPosition, GroupStart, Members, Peer, PeerStart};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+impl Shard {
+    /// Begins a replica of each group that the metadata put here and that is not here yet. One that finds no room is begun with a later turn.
+    pub(super) fn adopt_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
+        self.replicas_owed = false;
+        let me = self.replica();
+        for group in view.cluster.groups_on(self.node, self.id) {
+            let is_voter = group.replicas.iter().any(|replica| replica.id == me && replica.shard == self.id);
+            // What a move brings begins empty, and is told by its leader what it needs.
+            if self.group_ids.contains(&group.id) || !is_voter || self.failure().is_some() {
+                continue;
+            }
+            if !self.begin_replica(now, group, effects) {
+                self.replicas_owed = true;
+                effects.wake_at(now.mono_us + 1000);
+                return;
+            }
+        }
+    }
+
+    /// A replica of a group that is new to everybody: its configuration is the one that it was created with.
+    fn begin_replica(&mut self, now: Now, group: &ReplicaGroupView, effects: &mut Effects) -> bool {
+        let mut voters: Vec<_> = group.replicas.iter().map(|replica| replica.id).collect();
+        voters.sort_unstable();
+        let members = Members::of_voters(voters);
+        let record = ReplicaRecord {
+            group: group.id,
+            replica: self.replica(),
+            base_index: LogIndex(0),
+            base_term: crate::ids::Term(0),
+            term: crate::ids::Term(0),
+            vote: 0,
+            voters: members.voters.clone(),
+            learners: Vec::new(),
+        };
+        let payload = record.encode();
+        if self.in_open_block(now, effects, |log, slab| log.append_control(slab, group.id, EntryKind::Replica, &payload)).is_err() {
+            return false;
+        }
+        let start = GroupStart { id: group.id, base: GroupPosition::default(), members, ..GroupStart::default() };
+        if let Err(error) = self.groups.add(start) {
+            self.fail(&error.to_string(), effects);
+            return false;
+        }
+        self.group_ids.push(group.id);
+        self.group_ids.sort_unstable();
+        self.acks.add_group(group.id);
+        self.applying.set(group.id, LogIndex(0));
+        self.urgent = true;
+        tracing::info!(shard = self.id.0, group = group.id.0, voters = ?record.voters, "a replica of the group begins");
+        true
+    }
+
+    /// Knows exactly those other nodes' shards that this one shares a group with.
+    pub(super) fn meet_peers(&mut self, effects: &mut Effects) {
+        let me = self.replica();
+        let mut wanted: BTreeSet<ReplicaId> = self.groups.others().collect();
+        for group in self.view.cluster.groups_on(self.node, self.id) {
+            let arriving = group.moving.iter().filter_map(|moving| moving.add.as_ref());
+            let there = group.replicas.iter().chain(&group.learners).chain(arriving);
+            wanted.extend(
+                there.filter(|replica| replica.shard == self.id && !replica.is_stale && replica.id != me).map(|replica| replica.id),
+            );
+        }
+        for conn in self.pipelines.keep_peers(&wanted) {
+            effects.push(Effect::Close { conn, reason: "no group is shared with this node any more" });
+        }
+        for replica in wanted {
+            let address = self.address_of(replica.node());
+            match self.pipelines.peers.iter_mut().find(|peer| peer.replica == replica) {
+                Some(peer) => peer.address = address.or(peer.address),
+                None => self.pipelines.peers.push(Peer::new(&PeerStart { replica, address })),
+            }
+        }
+        effects.wake_at(0);
+    }
+
+    /// The same while it runs.
+    pub(super) fn meet_others(&mut self, effects: &mut Effects) {
+        let was_alone = self.pipelines.is_alone();
+        self.meet_peers(effects);
+        if was_alone && !self.pipelines.is_alone() {
+            // What a lone leader has appended it has taken in, and nobody has kept count of it.
+            for group in &self.group_ids {
+                self.applying.set(*group, self.groups.last_of(*group).index);
+            }
+        }
+    }
+
+    /// Where the shard of another node accepts that has the number of this one. By what is committed, or else by what the log tells of: an address
+    /// decides nothing.
+    fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
+        let of_view = self.view.cluster.node(node).map(|found| &found.cluster);
+        let of_log = self.seat.iter().flat_map(|seat| &seat.addresses).find(|(found, _)| *found == node).map(|(_, endpoint)| endpoint);
+        [of_view, of_log].into_iter().flatten().find_map(|endpoint| self.shard_address_in(endpoint))
+    }
+
+    fn shard_address_in(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
+        let ip: IpAddr = endpoint.host.parse().ok()?;
+        let port = endpoint.shard_ports.get(usize::from(self.id.0))?;
+        Some(SocketAddr::new(ip, *port))
+    }
+
+    /// What became known, or possible, since the last turn: configurations of groups, replicas that found no room.
+    pub(super) fn care_for_replicas(&mut self, now: Now, effects: &mut Effects) {
+        let knows_more = self.seat.as_ref().is_some_and(|seat| seat.state.view_epoch() > 0);
+        if self.view.epoch == 0 && knows_more && !self.pipelines.is_alone() {
+            // As of the last checkpoint, or of when this node joined: enough to serve what it has and to find the others by.
+            self.publish_view(now, effects);
+        }
+        if self.groups.take_members_changed() {
+            self.meet_others(effects);
+        }
+        if self.replicas_owed {
+            let view = std::sync::Arc::clone(&self.view);
+            self.adopt_replicas(now, &view, effects);
+            self.adopt_partitions(&view);
+        }
+    }
+
+    /// Whether this shard has a replica of `group`.
+    pub(super) fn has_group(&self, group: GroupId) -> bool {
+        self.group_ids.binary_search(&group).is_ok()
+    }
+}
