@@ -240,6 +240,24 @@ impl Group {
         Ok(index)
     }
 
+    /// Hands the group over to `to`, which votes in it and has nearly everything: it stands as soon as it has all. Given up after an election time-out.
+    pub(super) fn transfer(&mut self, to: ReplicaId) -> Result<(), ReplicationError> {
+        let mut message = Message { from: to.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
+        message.set_msg_type(MessageType::MsgTransferLeader);
+        self.step(message)
+    }
+
+    /// Whether it is being handed over: nothing new may be appended then (trap T6).
+    pub(super) fn is_transferring(&self) -> bool {
+        self.raft.lead_transferee.is_some()
+    }
+
+    /// It stands for election after a moment, instead of waiting for a leader that there never was.
+    pub(super) fn hurry(&mut self) {
+        let moment = 2;
+        self.raft.election_elapsed = self.raft.randomized_election_timeout().saturating_sub(moment);
+    }
+
     /// The change that an entry of raft's own is, if it is one.
     pub(super) fn change_at(&self, index: LogIndex) -> Option<Change> {
         self.raft.store().change(index)

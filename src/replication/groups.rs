@@ -102,6 +102,21 @@ impl Groups {
         self.find(group).and_then(|group| group.change_at(index))
     }
 
+    /// Hands `group` over to another replica; see `Group::transfer`.
+    pub fn transfer(&mut self, group: GroupId, to: ReplicaId) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), |group| group.transfer(to))
+    }
+
+    /// Whether one of the groups is being handed over.
+    pub fn is_transferring(&self) -> bool {
+        self.list.iter().any(Group::is_transferring)
+    }
+
+    /// This replica stands for election in `group` after a moment.
+    pub fn hurry(&mut self, group: GroupId) {
+        self.find_mut(group).into_iter().for_each(Group::hurry);
+    }
+
     /// Who leads `group`, as far as this replica knows.
     pub fn leader_of(&self, group: GroupId) -> Option<ReplicaId> {
         self.find(group).and_then(Group::leader)
@@ -143,7 +158,7 @@ impl Groups {
 
     /// The term with which this node may append to `group`, or `None` when it does not lead it, or was not heard by a majority lately.
     pub fn leader_term(&self, group: GroupId) -> Option<Term> {
-        let may_append = |g: &&Group| g.is_leader() && g.holds_lease(self.now_us) && g.has_announced_own();
+        let may_append = |g: &&Group| g.is_leader() && !g.is_transferring() && g.holds_lease(self.now_us) && g.has_announced_own();
         self.find(group).filter(may_append).map(Group::term)
     }
 

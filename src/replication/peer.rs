@@ -121,6 +121,7 @@ pub struct Peer {
     unanswered_bytes: u64,
     beat: u64,
     heard_us: u64,
+    live_since_us: u64,
     /// How long to wait before dialing again after the next failure: shortest once something was acknowledged.
     backoff_us: u64,
 }
@@ -139,8 +140,14 @@ impl Peer {
             unanswered_bytes: 0,
             beat: 0,
             heard_us: 0,
+            live_since_us: 0,
             backoff_us: REDIAL_US_MIN,
         }
+    }
+
+    /// Since when that has been live.
+    pub fn live_since_us(&self) -> Option<u64> {
+        self.live().map(|_| self.live_since_us)
     }
 
     /// The live connection that this shard has dialed.
@@ -195,7 +202,7 @@ impl Peer {
     /// The hello was answered.
     pub fn on_greeted(&mut self, now_us: u64) {
         if let Dialed::Greeting { conn, numbers } = self.dialed {
-            self.heard_us = now_us;
+            (self.heard_us, self.live_since_us) = (now_us, now_us);
             self.dialed = Dialed::Live { conn, numbers };
         }
     }

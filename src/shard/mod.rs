@@ -27,6 +27,7 @@ pub mod mesh;
 mod offsets;
 mod pipelines;
 mod planning;
+mod preferring;
 mod produce;
 mod producers;
 mod proposals;

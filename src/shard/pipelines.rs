@@ -41,6 +41,8 @@ pub(super) struct Pipelines {
     pub(super) callers: Vec<CallConn>,
     next_dial: u64,
     next_tick_us: u64,
+    /// When a leadership may be given away next.
+    pub(super) next_hand_over_us: u64,
     /// This process, to others.
     pub(super) boot: u64,
     /// A block that is not in the tail cache: being read, then held until another one is asked for.

@@ -61,6 +61,9 @@ impl Shard {
         self.group_ids.sort_unstable();
         self.acks.add_group(group.id);
         self.applying.set(group.id, LogIndex(0));
+        if group.replicas[0].id == self.replica() {
+            self.groups.hurry(group.id);
+        }
         self.urgent = true;
         tracing::info!(shard = self.id.0, group = group.id.0, voters = ?record.voters, "a replica of the group begins");
         true

@@ -480,6 +480,7 @@ impl Shard {
             self.on_leaderships(now, effects);
             let _later = self.write_owed(now, effects);
             self.register_if_new(effects);
+            self.prefer_leaders(now, effects);
         }
         self.plan(now, effects);
         self.write_controls(now, effects);

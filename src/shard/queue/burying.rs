@@ -335,12 +335,13 @@ impl Shard {
 
     fn post(&mut self, now: Now, question: u64, place: &PartitionView, batch: Vec<u8>, effects: &mut Effects) {
         let letters = Letters { question, to: place.uid, batch };
-        if place.node != self.node {
+        let lead = self.lead_of_partition(place);
+        if lead.node != self.node {
             self.on_letters_answered(now, question, ErrorCode::NotLeader);
-        } else if place.shard == self.id {
+        } else if lead.shard == self.id {
             self.on_letters(now, None, letters, effects);
         } else {
-            effects.push(Effect::Mesh { to: place.shard, message: Message::Letters(Box::new(letters)) });
+            effects.push(Effect::Mesh { to: lead.shard, message: Message::Letters(Box::new(letters)) });
         }
     }
 

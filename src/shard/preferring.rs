@@ -1,0 +1,52 @@
+//! Leaderships go where the metadata want them: to the preferred leader of each group, once it is there again and has nearly everything. A node that drains is
+//! preferred nowhere, so it gives away all that it leads.
+//!
+//! Invariants: one hand-over at a time on a shard; nothing is handed over to a replica that was not connected for a while.
+//!
+//! Not here: who is preferred (control/), how a hand-over goes (replication/).
+
+use super::shard::Shard;
+use crate::effects::{Effects, Now};
+use crate::ids::{GroupId, ReplicaId};
+
+/// Between two hand-overs of a shard.
+const PAUSE_US: u64 = 200_000;
+/// So long a replica is to be connected before it leads.
+const STEADY_US: u64 = 5_000_000;
+/// A replica that is so many entries behind catches up at once.
+const NEAR_ENTRIES: u64 = 64;
+
+impl Shard {
+    /// Hands a group over to its preferred leader, if there is one that another replica leads here.
+    pub(super) fn prefer_leaders(&mut self, now: Now, effects: &mut Effects) {
+        if now.mono_us < self.pipelines.next_hand_over_us {
+            return effects.wake_at(self.pipelines.next_hand_over_us);
+        }
+        self.pipelines.next_hand_over_us = now.mono_us + PAUSE_US;
+        effects.wake_at(self.pipelines.next_hand_over_us);
+        if self.groups.is_transferring() || self.failure().is_some() {
+            return;
+        }
+        let found = self.group_ids.iter().find_map(|group| Some((*group, self.better_leader(now, *group)?)));
+        let Some((group, to)) = found else { return };
+        tracing::info!(shard = self.id.0, group = group.0, node = to.node().0, "the group is handed over to its preferred leader");
+        if let Err(error) = self.groups.transfer(group, to) {
+            tracing::debug!("{error}: tried again");
+        }
+    }
+
+    /// The replica that is to lead `group` instead of this one, if it can.
+    fn better_leader(&self, now: Now, group: GroupId) -> Option<ReplicaId> {
+        let preferred = self.view.cluster.group(group)?.replicas.first()?;
+        let is_other = self.groups.leader_term(group).is_some() && self.groups.is_caught_up(group) && preferred.id != self.replica();
+        if !is_other || preferred.is_stale {
+            return None;
+        }
+        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == preferred.id)?;
+        let is_steady = peer.live_since_us().is_some_and(|since_us| since_us + STEADY_US <= now.mono_us);
+        let votes = self.groups.members_of(group).is_some_and(|members| members.voters.contains(&preferred.id));
+        let matched = self.groups.matched(group, preferred.id)?;
+        let is_near = matched.0 + NEAR_ENTRIES >= self.groups.last_of(group).index.0;
+        (is_steady && votes && is_near).then_some(preferred.id)
+    }
+}
