@@ -28,14 +28,6 @@ impl State {
         proposals(&self.nodes, &self.groups).into_iter().map(plan).collect()
     }
 
-    /// The factor that topics get by default, where no groups of it can be given partitions and some can be made.
-    pub fn lacks_groups(&self) -> Option<u8> {
-        let replicas = self.nodes.default_replicas();
-        let is_lacking = self.groups.open_to(&self.nodes, replicas).next().is_none() && !self.missing(replicas).is_empty();
-        let can_be = usize::from(replicas) <= self.nodes.active().count();
-        (is_lacking && can_be).then_some(replicas)
-    }
-
     /// How many disks a node has had before its present one.
     pub fn generation_of(&self, node: NodeId) -> u32 {
         self.nodes.get(node).map_or(0, |found| found.generation())

@@ -252,10 +252,10 @@ impl Group {
         self.raft.lead_transferee.is_some()
     }
 
-    /// It stands for election after a moment, instead of waiting for a leader that there never was.
-    pub(super) fn hurry(&mut self) {
-        let moment = 2;
-        self.raft.election_elapsed = self.raft.randomized_election_timeout().saturating_sub(moment);
+    /// It stands for election after so many ticks, instead of waiting for a leader that there never was, or that has ended.
+    pub(super) fn hurry(&mut self, ticks: usize) {
+        let elapsed = self.raft.randomized_election_timeout().saturating_sub(ticks);
+        self.raft.election_elapsed = elapsed.max(self.raft.election_elapsed);
     }
 
     /// The change that an entry of raft's own is, if it is one.
@@ -608,9 +608,16 @@ impl Group {
         }
     }
 
-    /// The connection from the leader's node has ended by a reset: nobody needs to wait for its silence.
+    /// The connection from the leader's node has ended by a reset: nobody needs to wait for its silence. The others of the group stand one tick after
+    /// the other, so that they do not split the votes.
     pub(super) fn forget_leader(&mut self) {
+        let (me, leader) = (self.raft.id, self.raft.leader_id);
         self.raft.leader_id = 0;
+        let mut left: Vec<_> = self.members.voters.iter().map(|voter| voter.0).filter(|voter| *voter != leader).collect();
+        left.sort_unstable();
+        if let Some(rank) = left.iter().position(|voter| *voter == me) {
+            self.hurry(rank + 1);
+        }
     }
 
     /// Where the `count` entries behind `previous` stand.

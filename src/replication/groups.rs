@@ -112,9 +112,9 @@ impl Groups {
         self.list.iter().any(Group::is_transferring)
     }
 
-    /// This replica stands for election in `group` after a moment.
-    pub fn hurry(&mut self, group: GroupId) {
-        self.find_mut(group).into_iter().for_each(Group::hurry);
+    /// This replica stands for election in `group` after so many ticks.
+    pub fn hurry(&mut self, group: GroupId, ticks: usize) {
+        self.find_mut(group).into_iter().for_each(|group| group.hurry(ticks));
     }
 
     /// Who leads `group`, as far as this replica knows.

@@ -469,6 +469,7 @@ impl Shard {
         match seat.state.check(&command) {
             // A moment old, and not in force here yet: decided again when its turn comes.
             Ok(()) | Err(ControlError::GroupExists(_)) => self.propose(command, Some(caller), false),
+            Err(error @ ControlError::Cluster(ClusterError::NoGroups(replicas))) => self.make_groups(replicas, &error),
             Err(error) => Err(ApiError::from(&error)),
         }
     }

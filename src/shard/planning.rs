@@ -1,5 +1,5 @@
 //! What the leader of group 0 does so that the cluster becomes what the metadata want: it tells what this node is, lets new nodes learn group 0, makes them
-//! active when they have it, creates groups for the factor that topics get, and carries out moves of group 0's own replicas.
+//! active when they have it, and carries out moves of group 0's own replicas. (Groups of a factor are created when somebody needs them: `admin.rs`.)
 //!
 //! One thing at a time, each derived from the metadata and the group's configuration alone: whoever leads next goes on where this one ended.
 //!
@@ -77,9 +77,6 @@ impl Shard {
             if node.state == NodeState::Registered && self.is_near(replica) {
                 return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Active });
             }
-        }
-        if let Some(replicas) = seat.state.lacks_groups() {
-            return Next::Propose(ClusterCommand::CreateGroups { replicas });
         }
         match cluster.group(GroupId(0)).and_then(|control| control.moving.as_ref()) {
             Some(moving) => self.next_of_move(moving),

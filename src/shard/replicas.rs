@@ -14,6 +14,9 @@ use crate::replication::{GroupPosition, GroupStart, Members, Peer, PeerStart};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+/// The preferred leader of a group that is new stands after so many ticks: the others have to hear of the group first.
+const HURRY_TICKS: usize = 2;
+
 impl Shard {
     /// Begins a replica of each group that the metadata put here and that is not here yet. One that finds no room is begun with a later turn.
     pub(super) fn adopt_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
@@ -62,7 +65,7 @@ impl Shard {
         self.acks.add_group(group.id);
         self.applying.set(group.id, LogIndex(0));
         if group.replicas[0].id == self.replica() {
-            self.groups.hurry(group.id);
+            self.groups.hurry(group.id, HURRY_TICKS);
         }
         self.urgent = true;
         tracing::info!(shard = self.id.0, group = group.id.0, voters = ?record.voters, "a replica of the group begins");

@@ -55,7 +55,7 @@ impl Cluster {
     }
 
     pub(super) fn create_topic(&mut self) {
-        self.happen_until("leaders of all groups", |cluster| cluster.is_led() && cluster.replicated().len() == super::REPLICATED);
+        self.happen_until("leaders of all groups", Cluster::is_led);
         let at = self.leaders()[&GroupId(0)][0];
         self.happen_until("a view", |cluster| cluster.nodes[at].shard.as_ref().is_some_and(Shard::is_serving));
         let request =
@@ -63,6 +63,7 @@ impl Cluster {
         self.request(at, Kind::CreateTopic, &[], |out| request.encode(out));
         let knows = |node: &Node| node.shard.as_ref().is_some_and(|shard| shard.partitions.len() == 4);
         self.happen_until("the topic on all nodes", |cluster| cluster.nodes.iter().all(knows));
+        self.happen_until("leaders of its groups", |cluster| cluster.is_led() && cluster.replicated().len() == super::REPLICATED);
         self.nodes[at].replies.clear();
         let asked = self.request(at, Kind::Metadata, &[], |out| MetadataRequest { topics: List::of(&["t"]) }.encode(out));
         let bytes = self.nodes[at].replies.pop_back().expect("metadata are there at once");
