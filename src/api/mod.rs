@@ -3,6 +3,7 @@
 //! Invariants: nothing here changes state; a request is checked whole before anything is done for it.
 //! Not here: what is done (shard/), the layouts (the wire crate).
 
+pub mod cluster;
 pub mod fetch;
 pub mod groups;
 pub mod hello;

@@ -201,6 +201,7 @@ impl Shard {
             Kind::AlterQueue => (api::queues::alter(frame.meta, now.utc_us)?, false, false),
             Kind::DeleteQueue => (api::queues::delete(frame.meta)?, false, false),
             Kind::AlterTopic => (api::topics::alter(frame.meta)?, false, false),
+            Kind::AlterCluster => (api::cluster::alter(frame.meta)?, false, false),
             _ => (api::topics::delete(frame.meta)?, false, false),
         };
         if let Phase::Failed(reason) = &self.phase {

@@ -9,7 +9,7 @@ use super::mesh::Message;
 use super::shard::Shard;
 use crate::api::metadata::Lead;
 use crate::control::PartitionView;
-use crate::effects::{Effect, Effects};
+use crate::effects::{Caller, Effect, Effects};
 use crate::ids::{GroupId, NodeId, ShardId, Term};
 use std::collections::BTreeMap;
 
@@ -77,6 +77,20 @@ impl Shard {
             }
             false => self.lead_of_partition(place),
         }
+    }
+
+    /// Tells of the cluster, as this node knows it.
+    pub(super) fn describe_cluster(&self, caller: &Caller, effects: &mut Effects) {
+        let mut meta = Vec::new();
+        let is_alone = self.pipelines.is_alone();
+        let lead = |group: GroupId| match self.leaders.of(group) {
+            Some((node, term)) if node != NodeId(0) => Some((node, term)),
+            None if is_alone => Some((self.node, self.groups.led_in(group)?)),
+            _ => None,
+        };
+        let is_connected = |node: NodeId| self.pipelines.peers.iter().any(|peer| peer.replica.node() == node && peer.live().is_some());
+        crate::api::cluster::describe(&mut meta, &self.view, self.node, lead, is_connected);
+        effects.reply(caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta));
     }
 
     /// The address for clients of a shard of some node; empty where it is not known.

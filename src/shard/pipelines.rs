@@ -43,6 +43,9 @@ pub(super) struct Pipelines {
     next_tick_us: u64,
     /// When a leadership may be given away next.
     pub(super) next_hand_over_us: u64,
+    /// Until when an orderly stop gives them all away, and whether it has given up.
+    pub(super) stop_until_us: Option<u64>,
+    pub(super) gave_up_giving: bool,
     /// This process, to others.
     pub(super) boot: u64,
     /// A block that is not in the tail cache: being read, then held until another one is asked for.

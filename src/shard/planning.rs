@@ -8,7 +8,7 @@
 use super::shard::Shard;
 use crate::control::{ClusterCommand, Endpoint, MoveStep, MoveView, NodeSpec, NodeState, NodeView};
 use crate::effects::{Effects, Now};
-use crate::ids::{GroupId, ReplicaId};
+use crate::ids::{GroupId, NodeId, ReplicaId};
 use crate::replication::{Action, Change};
 
 /// Between two looks.
@@ -78,6 +78,9 @@ impl Shard {
                 return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Active });
             }
         }
+        if let Some(node) = cluster.nodes().iter().find(|node| node.state == NodeState::Draining && self.has_given_away(node.node)) {
+            return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Drained });
+        }
         match cluster.group(GroupId(0)).and_then(|control| control.moving.as_ref()) {
             Some(moving) => self.next_of_move(moving),
             None if seat.planned_epoch == self.view.epoch => Next::Nothing,
@@ -115,6 +118,12 @@ impl Shard {
             _ if drop.id == self.replica() => Next::Nothing,
             _ => note(MoveStep::HandedOver),
         }
+    }
+
+    /// Whether a node leads nothing that another one could lead, as far as is known here.
+    fn has_given_away(&self, node: NodeId) -> bool {
+        let shared = self.view.cluster.groups().iter().filter(|group| group.replicas.len() > 1);
+        shared.filter_map(|group| self.leaders.of(group.id)).all(|(leader, _)| leader != node)
     }
 
     /// Whether a replica of group 0 has nearly everything.

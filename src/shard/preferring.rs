@@ -5,7 +5,7 @@
 //!
 //! Not here: who is preferred (control/), how a hand-over goes (replication/).
 
-use super::shard::Shard;
+use super::shard::{Phase, Shard};
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, ReplicaId};
 
@@ -13,6 +13,8 @@ use crate::ids::{GroupId, ReplicaId};
 const PAUSE_US: u64 = 200_000;
 /// So long a replica is to be connected before it leads.
 const STEADY_US: u64 = 5_000_000;
+/// So long an orderly stop tries to give everything away.
+const STOP_US: u64 = 5_000_000;
 /// A replica that is so many entries behind catches up at once.
 const NEAR_ENTRIES: u64 = 64;
 
@@ -27,12 +29,44 @@ impl Shard {
         if self.groups.is_transferring() || self.failure().is_some() {
             return;
         }
+        if self.phase == Phase::Stopping {
+            return self.give_all_away(now);
+        }
         let found = self.group_ids.iter().find_map(|group| Some((*group, self.better_leader(now, *group)?)));
         let Some((group, to)) = found else { return };
         tracing::info!(shard = self.id.0, group = group.0, node = to.node().0, "the group is handed over to its preferred leader");
         if let Err(error) = self.groups.transfer(group, to) {
             tracing::debug!("{error}: tried again");
         }
+    }
+
+    /// An orderly stop: every group goes to whoever has most of it, so that nobody has to find out that this shard is gone.
+    fn give_all_away(&mut self, now: Now) {
+        let until_us = *self.pipelines.stop_until_us.get_or_insert(now.mono_us + STOP_US);
+        if now.mono_us >= until_us {
+            self.pipelines.gave_up_giving = true;
+            return;
+        }
+        for group in self.group_ids.clone() {
+            if self.groups.leader_term(group).is_none() {
+                continue;
+            }
+            let Some(members) = self.groups.members_of(group) else { continue };
+            let is_there = |replica: &ReplicaId| self.pipelines.peers.iter().any(|peer| peer.replica == *replica && peer.live().is_some());
+            let others = members.voters.iter().filter(|replica| **replica != self.replica() && is_there(replica));
+            let Some(to) = others.max_by_key(|replica| self.groups.matched(group, **replica)).copied() else { continue };
+            if let Err(error) = self.groups.transfer(group, to) {
+                tracing::debug!("{error}: it is left to the others");
+            }
+        }
+    }
+
+    /// Whether an orderly stop has nothing to give away any more, or has tried for long enough.
+    pub(super) fn has_given_all_away(&self) -> bool {
+        let is_led = |group: &&GroupId| {
+            self.groups.leads(**group) && self.groups.members_of(**group).is_some_and(|members| members.voters.len() > 1)
+        };
+        self.pipelines.is_alone() || self.pipelines.gave_up_giving || !self.group_ids.iter().any(|group| is_led(&group))
     }
 
     /// The replica that is to lead `group` instead of this one, if it can.

@@ -129,6 +129,8 @@ impl Shard {
             | Kind::AlterQueue
             | Kind::DeleteQueue
             | Kind::InitProducer
+            | Kind::DescribeCluster
+            | Kind::AlterCluster
                 if self.id != ShardId(0) =>
             {
                 return Owner::Shard(ShardId(0));
@@ -345,7 +347,13 @@ impl Shard {
         }
         let result = match kind {
             Kind::Produce => return self.produce(now, caller, frame, effects),
-            Kind::CreateTopic | Kind::AlterTopic | Kind::DeleteTopic | Kind::CreateQueue | Kind::AlterQueue | Kind::DeleteQueue => {
+            Kind::CreateTopic
+            | Kind::AlterTopic
+            | Kind::DeleteTopic
+            | Kind::CreateQueue
+            | Kind::AlterQueue
+            | Kind::DeleteQueue
+            | Kind::AlterCluster => {
                 return self.administer(now, caller, kind, frame, effects);
             }
             Kind::TrimPartitions => return self.trim_partitions(now, caller, frame, effects),
@@ -388,6 +396,7 @@ impl Shard {
             Kind::DescribeTopic | Kind::DescribeStorage if self.gathers_are_full() => return Taken::Blocked,
             Kind::DescribeTopic => self.describe(caller, frame, effects),
             Kind::DescribeStorage => expect_empty(frame).map(|()| self.describe_storage(caller, effects)),
+            Kind::DescribeCluster => expect_empty(frame).map(|()| self.describe_cluster(&caller, effects)),
             Kind::DescribeOptions => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), api::topics::options)),
             Kind::Ping => expect_empty(frame).map(|()| effects.reply(&caller, 0, &mut Vec::new(), |_| {})),
             Kind::DescribeQueue if self.gathers_are_full() => return Taken::Blocked,

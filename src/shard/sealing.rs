@@ -203,6 +203,7 @@ impl Shard {
         }
         self.phase = Phase::Stopping;
         self.log.stop_background();
+        self.pipelines.next_hand_over_us = 0;
         effects.wake_at(0);
     }
 

@@ -306,7 +306,8 @@ impl Shard {
     pub fn has_stopped(&self) -> bool {
         match &self.phase {
             Phase::Stopping => {
-                self.half_taken.is_empty()
+                self.has_given_all_away()
+                    && self.half_taken.is_empty()
                     && self.acks.is_empty()
                     && self.members.is_quiet()
                     && self.queues.is_quiet()

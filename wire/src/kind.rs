@@ -113,6 +113,10 @@ kinds! {
     DeleteMessages = 58, "DeleteMessages", 1..=1, reply true;
     /// Deliver dead messages once more.
     Redrive = 59, "Redrive", 1..=1, reply true;
+    /// Nodes and replica groups.
+    DescribeCluster = 64, "DescribeCluster", 1..=1, reply true;
+    /// What a node takes part in.
+    AlterCluster = 65, "AlterCluster", 1..=1, reply true;
     /// Acknowledge inputs, publish outputs and commit offsets as one.
     Step = 80, "Step", 1..=1, reply true;
 }
@@ -144,7 +148,7 @@ pub const fn reserved_for(number: u8) -> Option<&'static str> {
     match number {
         41..=47 => Some("consumer groups"),
         60..=63 => Some("queues"),
-        64..=79 => Some("cluster"),
+        66..=79 => Some("cluster"),
         81..=95 => Some("transactions"),
         _ => None,
     }

@@ -52,6 +52,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod cluster;
 pub mod codec;
 #[cfg(feature = "codecs")]
 pub mod compression;

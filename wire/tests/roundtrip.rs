@@ -4,6 +4,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fmt::Debug;
+use tramline_wire::cluster::*;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::*;
 use tramline_wire::frame::{self, FrameHeader, Need};
@@ -447,6 +448,41 @@ proptest! {
             disk_free_bytes: bytes.6,
         }).collect();
         identity!(DescribeStorageReply { node, shards: List::of(&shards) });
+    }
+
+    #[test]
+    fn cluster(
+        numbers: (u32, u64, u32), texts in vec(text(), 3), of_node: (u32, u32, u8, u16, u32, u32), state in 0usize..NodeState::ALL.len(),
+        of_group: (u32, u8, u32, u64, u32), voters in vec(any::<u32>(), 0..4), learners in vec(any::<u32>(), 0..4), drain: bool,
+    ) {
+        identity!(DescribeClusterRequest {});
+        let nodes = [ClusterNode {
+            node: of_node.0,
+            generation: of_node.1,
+            state: NodeState::ALL[state],
+            connected: of_node.2,
+            shards: of_node.3,
+            leads: of_node.4,
+            replicas: of_node.5,
+            rack: &texts[0],
+            cluster: &texts[1],
+            client: &texts[2],
+        }];
+        let groups = [ClusterGroup {
+            group: of_group.0,
+            factor: of_group.1,
+            leader: of_group.2,
+            term: of_group.3,
+            partitions: of_group.4,
+            voters: List::of(&voters),
+            learners: List::of(&learners),
+            moving: &texts[0],
+        }];
+        let (node, view_epoch, feature_level) = numbers;
+        identity!(DescribeClusterReply { node, view_epoch, feature_level, nodes: List::of(&nodes), groups: List::of(&groups) });
+        let action = if drain { ClusterAction::Drain } else { ClusterAction::Undrain };
+        identity!(AlterClusterRequest { action, node });
+        identity!(AlterClusterReply {});
     }
 
     #[test]

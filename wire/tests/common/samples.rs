@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use tramline_wire::batch::*;
+use tramline_wire::cluster::*;
 use tramline_wire::codec::Codec;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::fetch::*;
@@ -346,6 +347,41 @@ pub fn all() -> Vec<Sample> {
     );
     sample!("describe_storage_request", DescribeStorage, REQUEST, DescribeStorageRequest {});
     sample!("describe_storage_reply", DescribeStorage, REPLY, DescribeStorageReply { node: 1, shards: List::of(STORAGE) });
+    sample!("describe_cluster_request", DescribeCluster, REQUEST, DescribeClusterRequest {});
+    sample!(
+        "describe_cluster_reply",
+        DescribeCluster,
+        REPLY,
+        DescribeClusterReply {
+            node: 1,
+            view_epoch: 9,
+            feature_level: 1,
+            nodes: List::of(&[ClusterNode {
+                node: 2,
+                generation: 1,
+                state: NodeState::Draining,
+                connected: 1,
+                shards: 3,
+                leads: 4,
+                replicas: 5,
+                rack: "r2",
+                cluster: "10.0.0.2:7700",
+                client: "10.0.0.2:7410",
+            }]),
+            groups: List::of(&[ClusterGroup {
+                group: 7,
+                factor: 3,
+                leader: 2,
+                term: 6,
+                partitions: 8,
+                voters: List::of(&[2, 1, 3]),
+                learners: List::of(&[4]),
+                moving: "adds node 4: learner",
+            }]),
+        }
+    );
+    sample!("alter_cluster_request", AlterCluster, REQUEST, AlterClusterRequest { action: ClusterAction::Drain, node: 2 });
+    sample!("alter_cluster_reply", AlterCluster, REPLY, AlterClusterReply {});
     sample!("init_producer_request", InitProducer, REQUEST, InitProducerRequest {});
     sample!(
         "init_producer_reply",

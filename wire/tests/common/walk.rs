@@ -1,6 +1,7 @@
 //! Decodes bytes as everything there is and goes through the result, allocating nothing itself. Also the fuzz targets' body.
 
 use tramline_wire::batch::{BatchView, Batches, Limits, Records};
+use tramline_wire::cluster::*;
 use tramline_wire::codec::Codec;
 use tramline_wire::error::ErrorBody;
 use tramline_wire::fetch::*;
@@ -119,6 +120,16 @@ pub fn metas(meta: &[u8]) -> usize {
     });
     one!(DeleteGroupRequest);
     one!(DeleteGroupReply);
+    one!(DescribeClusterRequest);
+    one!(DescribeClusterReply, body => {
+        list(&body.nodes, |_| {});
+        list(&body.groups, |group| {
+            list(&group.voters, |_| {});
+            list(&group.learners, |_| {});
+        });
+    });
+    one!(AlterClusterRequest);
+    one!(AlterClusterReply);
     one!(DescribeStorageRequest);
     one!(DescribeStorageReply, body => list(&body.shards, |_| {}));
     accepted + queue_metas(meta)

@@ -1,0 +1,205 @@
+//! Three nodes of one cluster, as processes on this machine: they find each other, keep what was acknowledged whichever of them ends, and refuse who does not
+//! belong to them.
+//!
+//! Each test has addresses of its own in 127.0.0.0/8, so ports can be fixed and a node comes back where it was.
+//!
+//! Not here: faults of the network and of disks (`cluster_tools.rs` and scripts/cluster, which need root), what the core does (src/shard/tests/cluster.rs).
+
+mod common;
+
+use common::node::refused;
+use common::{Node, Options, WAIT, temp_dir};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use tramline_client::{Client, Config, Producer, ProducerConfig, Record, Start};
+
+/// Nodes on addresses of a test.
+struct Cluster {
+    number: u8,
+    dirs: Vec<tempfile::TempDir>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Cluster {
+    /// `number` tells tests of one process apart; processes are told apart by their ids.
+    fn start(number: u8, nodes: usize) -> Cluster {
+        let dirs = (0..nodes).map(|_| temp_dir("cluster")).collect();
+        let mut cluster = Cluster { number, dirs, nodes: (0..nodes).map(|_| None).collect() };
+        (0..nodes).for_each(|at| cluster.start_node(at));
+        cluster
+    }
+
+    fn host(&self, at: usize) -> String {
+        let pid = std::process::id();
+        format!("127.{}.{}.{}", 1 + self.number, 1 + pid % 254, 1 + (pid / 254 % 25) * 10 + at as u32)
+    }
+
+    fn options(&self, at: usize) -> Options {
+        let mut options = Options { listen: format!("{}:7410", self.host(at)), ..Options::shards(2) };
+        let cluster = format!("{}:7700", self.host(at));
+        options.arguments.extend(["--node-id".into(), (at + 1).to_string(), "--cluster-listen".into(), cluster]);
+        if at > 0 {
+            options.arguments.extend(["--join".into(), format!("{}:7700", self.host(0))]);
+        }
+        options.set("memory.bytes", "128MiB").set("groups.per.shard", "2")
+    }
+
+    fn start_node(&mut self, at: usize) {
+        assert!(self.nodes[at].is_none(), "node {} runs", at + 1);
+        self.nodes[at] = Some(Node::at(self.dirs[at].path(), self.options(at)));
+    }
+
+    fn kill(&mut self, at: usize) {
+        self.nodes[at].take().expect("it runs").process.kill();
+    }
+
+    fn client(&self) -> Client {
+        let servers: Vec<_> = (0..self.nodes.len()).map(|at| format!("{}:7410", self.host(at))).collect();
+        Client::connect(Config::new(&servers.join(","))).expect("a node answers")
+    }
+
+    /// The node that leads a partition, by what a node tells.
+    fn leader(&self, partition: u32) -> Option<usize> {
+        let metadata = self.client().metadata(&["t"]).expect("metadata");
+        let found = metadata.topics[0].partitions.iter().find(|p| p.index == partition).expect("the partition");
+        (found.term > 0).then_some(found.leader_node as usize - 1)
+    }
+}
+
+/// A producer of numbered records, and which of them were acknowledged where.
+struct Work {
+    producer: Producer,
+    next: u64,
+    acked: BTreeMap<(u32, u64), u64>,
+    delivered: u64,
+}
+
+impl Work {
+    fn on(cluster: &Cluster) -> Work {
+        let config = ProducerConfig { delivery_timeout: Duration::from_secs(60), ..ProducerConfig::default() };
+        let producer = cluster.client().producer(config).expect("a producer");
+        Work { producer, next: 0, acked: BTreeMap::new(), delivered: 0 }
+    }
+
+    fn send(&mut self, records: u64) {
+        for _ in 0..records {
+            self.next += 1;
+            let value = self.next.to_le_bytes();
+            let partition = Some((self.next % 6) as u32);
+            let record = Record { topic: "t", partition, value: Some(&value), tag: self.next, ..Record::default() };
+            self.producer.send(&record).expect("room");
+        }
+    }
+
+    /// Everything that was sent is acknowledged.
+    fn finish(&mut self) {
+        self.producer.flush(WAIT).expect("all is acknowledged");
+        let (delivered, acked) = (&mut self.delivered, &mut self.acked);
+        self.producer.drain(|delivery| {
+            assert!(delivery.error.is_none(), "{:?}", delivery.error);
+            *delivered += 1;
+            // One that was acknowledged late, after a failover, may be known to be stored and not where.
+            if let Some(offset) = delivery.offset {
+                let place = (delivery.partition, offset);
+                assert_eq!(acked.insert(place, delivery.tag), None, "{place:?} was given twice");
+            }
+        });
+        assert_eq!(self.delivered, self.next, "each record has one end");
+    }
+
+    /// What was acknowledged is there, and nothing twice.
+    fn check(&self, cluster: &Cluster) {
+        let client = cluster.client();
+        let mut consumer = client.consumer(Default::default()).expect("a consumer");
+        consumer.assign_all("t", Start::Earliest).expect("the topic");
+        let mut found = BTreeMap::new();
+        consumer
+            .read_to_end(WAIT, |record| {
+                let value = record.value.expect("a value");
+                found.insert((record.partition, record.offset), u64::from_le_bytes(value.try_into().expect("eight bytes")));
+            })
+            .expect("everything can be read");
+        assert_eq!(found.len() as u64, self.next, "each record is there once");
+        for (place, number) in &self.acked {
+            assert_eq!(found.get(place), Some(number), "{place:?}");
+        }
+    }
+}
+
+fn until(what: &str, mut is_there: impl FnMut() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !is_there() {
+        assert!(Instant::now() < end, "{what} does not come about");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn three_nodes_keep_what_was_acknowledged_whichever_ends() {
+    let mut cluster = Cluster::start(0, 3);
+    let client = cluster.client();
+    // A node that joined is active a moment later, and topics have replicas on those that are.
+    let mut probes = 0;
+    until("three active nodes", || {
+        probes += 1;
+        let name = format!("probe-{probes}");
+        client.create_topic(&name, 6, &[], true).is_ok() && nodes_that_lead(&client, &name) == 3
+    });
+    client.create_topic("t", 6, &[], false).expect("a new topic");
+    until("leaders", || (0..6).all(|partition| cluster.leader(partition).is_some()));
+    let mut work = Work::on(&cluster);
+    work.send(600);
+    work.finish();
+    for round in 0..3 {
+        let victim = cluster.leader(round).expect("a leader");
+        work.send(60);
+        cluster.kill(victim);
+        work.send(600);
+        work.finish();
+        cluster.start_node(victim);
+        work.send(60);
+        work.finish();
+    }
+    work.check(&cluster);
+    // All at once.
+    work.send(300);
+    work.finish();
+    (0..3).for_each(|at| cluster.kill(at));
+    (0..3).for_each(|at| cluster.start_node(at));
+    work.send(60);
+    work.finish();
+    work.check(&cluster);
+}
+
+fn nodes_that_lead(client: &Client, topic: &str) -> usize {
+    let metadata = client.metadata(&[topic]).expect("metadata");
+    let nodes: BTreeSet<_> = metadata.topics[0].partitions.iter().map(|p| p.leader_node).collect();
+    nodes.len()
+}
+
+#[test]
+fn who_does_not_belong_to_the_cluster_is_told_so() {
+    let cluster = Cluster::start(1, 2);
+    let refused_on = |dir: &std::path::Path, options: &Options, wanted: &[&str]| {
+        let (code, text) = refused(dir, options);
+        assert_eq!(code, 1, "{text}");
+        wanted.iter().for_each(|part| assert!(text.contains(part), "{part:?} is not in: {text}"));
+    };
+    let elsewhere = |at: usize, more: &[&str]| {
+        let mut options = cluster.options(at);
+        let listen = |port: u16| format!("{}:{port}", cluster.host(at));
+        options.listen = listen(7510);
+        let place = options.arguments.iter().position(|argument| argument == "--cluster-listen").expect("given");
+        options.arguments[place + 1] = listen(7800);
+        options.arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        options
+    };
+    let empty = temp_dir("stranger");
+    // A number that another disk is alive under.
+    refused_on(empty.path(), &elsewhere(1, &[]), &["node 2", "disk"]);
+    // Another number of shards.
+    let more_shards = Options { shards: Some(3), ..elsewhere(2, &[]) };
+    refused_on(empty.path(), &more_shards, &["--shards 2"]);
+    // A directory of another node, and of another cluster.
+    refused_on(cluster.dirs[1].path(), &elsewhere(2, &[]), &["node"]);
+}
