@@ -2,7 +2,8 @@
 //!
 //! Blocking calls of the administrative connection, for the blocking consumer and its asynchronous twin alike. Not here: reading.
 
-use crate::client::{Shared, existing_topic};
+use crate::admin::Shared;
+use crate::client::existing_topic;
 use crate::core::consumer::{ConsumerCore, check_owners};
 use crate::error::Error;
 use crate::types::{At, Metadata, PartitionMetadata, Start};

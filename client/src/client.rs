@@ -1,42 +1,36 @@
 //! The client's root: finds a broker, runs administrative requests, makes producers and consumers.
 //!
-//! Administrative requests share one connection behind a lock; producers and consumers open their own. A retriable
-//! refusal or a broken connection is tried again with growing waits until `call_timeout` is over, at the address the
-//! broker named if it named one. Creating and deleting are not repeated after their request was sent and got no answer, or one that says
-//! that it may have been done (`timed_out`, `storage_failed`, `internal`): whether they took effect is then unknown, and the error says so.
+//! Administrative requests share one connection behind a lock (`admin.rs`); producers and consumers open their own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tramline_wire::kind::Kind;
 use tramline_wire::metadata::MetadataRequest;
 use tramline_wire::offsets::{self, ListOffsetsReply, ListOffsetsRequest, OffsetAnswer, OffsetQuery};
-use tramline_wire::prim::{DecodeError, List};
+use tramline_wire::prim::List;
 use tramline_wire::storage::{DescribeStorageReply, DescribeStorageRequest};
 use tramline_wire::topics::{
     AlterTopicReply, AlterTopicRequest, CreateFlags, CreateTopicReply, CreateTopicRequest, DeleteTopicReply, DeleteTopicRequest,
     DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
 };
 
+use crate::admin::Shared;
 use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::consumer::Consumer;
-use crate::core::{Backoff, SharedBytes};
 use crate::error::Error;
 use crate::group_consumer::GroupConsumer;
 use crate::group_listener::GroupListener;
-use crate::link::{Effect, HelloInfo, Link};
-use crate::owners::{Wanted, answered, refused};
+use crate::link::{Effect, HelloInfo};
+use crate::owners::{Wanted, aim, answered, refused};
 use crate::producer::Producer;
 use crate::queue_consumer::QueueConsumer;
 use crate::types::{
-    At, CreatedTopic, Metadata, Node, NodeStorage, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary,
+    At, CreatedTopic, Metadata, NodeStorage, OptionDescription, PartitionOffset, TopicDescription, TopicMetadata, TopicSummary,
 };
 
 /// Most partitions named in one request for offsets or trims: a quarter of the broker's default limit (`entries.max`).
 pub(crate) const PARTITIONS_PER_REQUEST_MAX: usize = 1024;
-
-/// Most nodes that are tried when none of the configured servers answers. In a cluster that lives one of so many does.
-const NODES_TRIED_MAX: usize = 16;
 
 /// A connection to a cluster. Cheap to share between threads by reference; see the crate's page for examples.
 #[derive(Debug)]
@@ -44,29 +38,11 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
-/// What a client shares with its producers and consumers: the settings and the administrative connection.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    admin: Mutex<Admin>,
-}
-
-#[derive(Debug)]
-struct Admin {
-    link: Option<Link>,
-    hello: HelloInfo,
-    /// Tried before the configured servers: where the broker sent us.
-    preferred: Option<String>,
-}
-
 impl Client {
     /// Connects to the first of the configured servers that answers. Tries each once: whoever waits for a broker to start
     /// does so by calling again.
     pub fn connect(config: Config) -> Result<Client, Error> {
-        config.check()?;
-        let (link, hello) = open_first(&config, None, &[], None)?;
-        let admin = Admin { link: Some(link), hello, preferred: None };
-        Ok(Client { shared: Arc::new(Shared { config, admin: Mutex::new(admin) }) })
+        Ok(Client { shared: Arc::new(Shared::connect(config)?) })
     }
 
     pub(crate) fn share(&self) -> Arc<Shared> {
@@ -79,7 +55,7 @@ impl Client {
 
     /// What the broker told at the last hello.
     pub fn hello(&self) -> HelloInfo {
-        self.shared.lock().hello.clone()
+        self.shared.hello()
     }
 
     /// The settings in use.
@@ -254,17 +230,6 @@ impl Client {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Admin> {
-        // A panic while the lock was held can leave a half-read connection, never a wrong value: `call` drops the link
-        // whenever a request did not end well, and takes it out while one runs.
-        self.admin.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// When the time of a call that begins now is over. One that takes several requests has one deadline for all of them.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.config.call_timeout
-    }
-
     /// Metadata of these topics (all, when empty).
     pub(crate) fn metadata(&self, topics: &[&str]) -> Result<Metadata, Error> {
         self.metadata_until(topics, self.deadline())
@@ -276,7 +241,10 @@ impl Shared {
         }
         let request = MetadataRequest { topics: List::of(topics) };
         let encode = |meta: &mut Vec<u8>| request.encode(meta);
-        self.call_of_cluster(deadline, "get metadata", Kind::Metadata, Effect::Repeatable, &[], encode, Metadata::read)
+        let metadata =
+            self.call_of_cluster(deadline.into(), "get metadata", Kind::Metadata, Effect::Repeatable, &[], encode, Metadata::read)?;
+        self.learn_nodes(&metadata.nodes);
+        Ok(metadata)
     }
 
     /// Metadata of one topic that has to exist.
@@ -295,9 +263,10 @@ impl Shared {
             let queries: Vec<OffsetQuery> = questions.iter().map(|q| OffsetQuery { partition_uid: q.uid, at: q.asked }).collect();
             let request = ListOffsetsRequest { entries: List::of(&queries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let answers: Vec<OffsetAnswer> = self.call_until(deadline, &what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
-                Ok(ListOffsetsReply::decode(meta)?.entries.iter().collect())
-            })?;
+            let answers: Vec<OffsetAnswer> =
+                self.call_until(aim(questions, deadline), &what, Kind::ListOffsets, Effect::Repeatable, encode, |meta| {
+                    Ok(ListOffsetsReply::decode(meta)?.entries.iter().collect())
+                })?;
             for (question, answer) in answered(questions, answers, |answer| answer.partition_uid)? {
                 if !answer.error.is_ok() {
                     return Err(refused(&what, question.partition, answer.error, String::new()));
@@ -310,139 +279,6 @@ impl Shared {
         })?;
         Ok(found)
     }
-
-    /// Runs one administrative request with its retries.
-    pub(crate) fn call<R>(
-        &self,
-        what: &str,
-        kind: Kind,
-        effect: Effect,
-        encode: impl Fn(&mut Vec<u8>),
-        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
-    ) -> Result<R, Error> {
-        self.call_until(self.deadline(), what, kind, effect, encode, decode)
-    }
-
-    /// As [`call`](Self::call), as one of several under one deadline.
-    pub(crate) fn call_until<R>(
-        &self,
-        deadline: Instant,
-        what: &str,
-        kind: Kind,
-        effect: Effect,
-        encode: impl Fn(&mut Vec<u8>),
-        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
-    ) -> Result<R, Error> {
-        self.call_of_cluster(deadline, what, kind, effect, &[], encode, |_, meta| decode(meta))
-    }
-
-    /// As [`call_until`](Self::call_until), with batches as the request's payload.
-    pub(crate) fn call_with_payload<R>(
-        &self,
-        deadline: Instant,
-        what: &str,
-        kind: Kind,
-        effect: Effect,
-        payload: &[SharedBytes],
-        encode: impl Fn(&mut Vec<u8>),
-        decode: impl Fn(&[u8]) -> Result<R, DecodeError>,
-    ) -> Result<R, Error> {
-        self.call_of_cluster(deadline, what, kind, effect, payload, encode, |_, meta| decode(meta))
-    }
-
-    /// As [`call_until`](Self::call_until), where the answer means something only with the identity of the cluster that gave it.
-    fn call_of_cluster<R>(
-        &self,
-        deadline: Instant,
-        what: &str,
-        kind: Kind,
-        effect: Effect,
-        payload: &[SharedBytes],
-        encode: impl Fn(&mut Vec<u8>),
-        decode: impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
-    ) -> Result<R, Error> {
-        let mut backoff = Backoff::seeded(crate::clock::seed());
-        loop {
-            // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
-            let mut admin = self.lock();
-            let error = match self.call_once(&mut admin, what, kind, effect, payload, &encode, deadline, &decode) {
-                Ok(result) => return Ok(result),
-                Err(error) => error,
-            };
-            if let Some(next) = error.next_address() {
-                admin.preferred = Some(next.to_string());
-                admin.link = None;
-            }
-            drop(admin);
-            if !error.retriable() {
-                return Err(error);
-            }
-            pause(what, &mut backoff, deadline, &self.config, error)?;
-        }
-    }
-
-    fn call_once<R>(
-        &self,
-        admin: &mut Admin,
-        what: &str,
-        kind: Kind,
-        effect: Effect,
-        payload: &[SharedBytes],
-        encode: &impl Fn(&mut Vec<u8>),
-        deadline: Instant,
-        decode: &impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
-    ) -> Result<R, Error> {
-        // The broker may have closed the connection meanwhile; noticing before the request is sent saves a request with an
-        // unknown outcome.
-        let reusable = admin.link.take().and_then(|mut link| (!link.is_stale()).then_some(link));
-        let mut link = match reusable {
-            Some(link) => link,
-            None => {
-                let (link, hello) = open_first(&self.config, admin.preferred.as_deref(), &admin.hello.nodes, Some(deadline))?;
-                admin.hello = hello;
-                link
-            }
-        };
-        let cluster_id = admin.hello.cluster_id;
-        let result = link.call_with(what, kind, effect, payload, encode, deadline, |meta| decode(cluster_id, meta));
-        match &result {
-            Ok(_) | Err(Error::Refused { .. }) => admin.link = Some(link),
-            Err(_) => admin.preferred = None,
-        }
-        result
-    }
-}
-
-/// Opens a connection to the first address that answers: the preferred one, the configured ones, some of the nodes known. Each gets
-/// `connect_timeout`, or what is left until the deadline.
-fn open_first(config: &Config, preferred: Option<&str>, nodes: &[Node], deadline: Option<Instant>) -> Result<(Link, HelloInfo), Error> {
-    let known: Vec<String> = nodes.iter().take(NODES_TRIED_MAX).map(Node::address).collect();
-    let addresses = preferred.into_iter().chain(config.servers.iter().map(String::as_str)).chain(known.iter().map(String::as_str));
-    let mut first_error = None;
-    for address in addresses {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            break;
-        }
-        match Link::open(address, config, left.map_or(config.connect_timeout, |left| left.min(config.connect_timeout))) {
-            Ok(opened) => return Ok(opened),
-            Err(error) => first_error = first_error.or(Some(error)),
-        }
-    }
-    Err(first_error.unwrap_or_else(|| match deadline {
-        Some(_) => Error::Timeout { doing: "connecting".to_string(), after: config.call_timeout, last: None },
-        None => Error::config("no server address: give at least one host:port"),
-    }))
-}
-
-/// Sleeps before the next attempt; gives up with the last error when the time would be over.
-pub(crate) fn pause(what: &str, backoff: &mut Backoff, deadline: Instant, config: &Config, last: Error) -> Result<(), Error> {
-    let wait = std::time::Duration::from_micros(backoff.next_us());
-    if Instant::now() + wait >= deadline {
-        return Err(Error::Timeout { doing: what.to_string(), after: config.call_timeout, last: Some(Arc::new(last)) });
-    }
-    std::thread::sleep(wait);
-    Ok(())
 }
 
 /// The topic in a metadata reply, or why it is not there.

@@ -22,7 +22,8 @@ pub(crate) use queue::{check_count, check_wait};
 /// Settings of a [`Client`](crate::Client), inherited by its producers and consumers.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Addresses to learn the cluster from, `host:port`; the first that answers is used. 1 to 64.
+    /// Addresses to learn the cluster from, `host:port`; the first that answers is used. The nodes that it names are asked as well from then on, so
+    /// any of them may be down. 1 to 64.
     pub servers: Vec<String>,
     /// Name told to the broker at hello (it shows in the broker's logs and connection lists). At most 255 bytes.
     pub client_name: String,
@@ -30,7 +31,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a producer's or consumer's request may go unanswered before its connection is given up; what it carried is then sent again, within
     /// [`ProducerConfig::delivery_timeout`]. Default 5 s, some ten times the worst flush of a healthy disk: shorter takes slowness for death, longer
-    /// keeps records waiting for a node that is gone without a word. 100 ms to 10 min.
+    /// keeps records waiting for a node that is gone without a word. An administrative request that may be repeated goes to another node after so
+    /// long, if there is one. 100 ms to 10 min.
     pub request_timeout: Duration,
     /// Longest time for one call with all its retries: administration, looking up a topic; and after so long a consumer tells what keeps it from
     /// reading. Default 30 s; 100 ms to 1 h.
@@ -95,7 +97,7 @@ pub struct ProducerConfig {
     /// What an acknowledgement has to mean. See the crate's page for what each level promises.
     pub level: Level,
     /// Store each record once, however often it has to be sent: batches carry an id and numbers, by which the broker knows those that it has. Without it, and
-    /// at level `none`, a record whose answer was lost fails with [`Error::OutcomeUnknown`] and is not sent again.
+    /// at level `none`, a record whose answer was lost, or says that it may be stored (`leadership_lost`, `timed_out`), fails with [`Error::OutcomeUnknown`] and is not sent again.
     pub idempotent: bool,
     /// How long a record may take from `send` to its fate, attempts and waits included. At most half of the node's `producer.expiry`, for as long as it
     /// remembers what it stored; a producer that asks for more is told so with its first records. 10 ms to 12 h.

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::clock::micros;
 use crate::config::ConsumerConfig;
 use crate::core::Now;

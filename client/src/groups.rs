@@ -15,10 +15,11 @@ use tramline_wire::group::{
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 
-use crate::client::{Client, Shared, check_lengths};
+use crate::admin::Shared;
+use crate::client::{Client, check_lengths};
 use crate::error::Error;
 use crate::link::Effect;
-use crate::owners::{Placed, Wanted, answered, refused};
+use crate::owners::{Placed, Wanted, aim, answered, refused};
 use crate::pages::{self, Page};
 
 /// Partitions of one request for offsets: with the longest texts (4,096 bytes each) the reply still fits.
@@ -283,7 +284,7 @@ impl Shared {
     ) -> Result<Vec<(usize, Option<u64>)>, Error> {
         let request = FetchOffsetsRequest { group_uid, entries: List::of(asks) };
         let encode = |meta: &mut Vec<u8>| request.encode(meta);
-        let told = self.call_until(deadline, what, Kind::FetchOffsets, Effect::Repeatable, encode, |meta| {
+        let told = self.call_until(aim(questions, deadline), what, Kind::FetchOffsets, Effect::Repeatable, encode, |meta| {
             Ok(FetchOffsetsReply::decode(meta)?.entries.iter().map(|e| (e.partition_uid, e.error, e.offset)).collect::<Vec<_>>())
         })?;
         let mut found = Vec::with_capacity(told.len());
@@ -324,7 +325,7 @@ impl Shared {
             let commits: Vec<_> = questions.iter().zip(&asks).map(commit).collect();
             let request = CommitOffsetsRequest { group_uid, entries: List::of(&commits) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let told = self.call_until(deadline, what, Kind::CommitOffsets, Effect::Repeatable, encode, |meta| {
+            let told = self.call_until(aim(questions, deadline), what, Kind::CommitOffsets, Effect::Repeatable, encode, |meta| {
                 Ok(CommitOffsetsReply::decode(meta)?.entries.iter().collect::<Vec<_>>())
             })?;
             for (question, committed) in answered(questions, told, |committed| committed.partition_uid)? {

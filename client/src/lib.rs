@@ -93,6 +93,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod assign;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
@@ -114,6 +115,8 @@ mod link;
 pub mod measure;
 mod message;
 mod metrics;
+#[cfg(test)]
+mod node_tests;
 mod owners;
 mod pages;
 mod partitioner;
@@ -125,6 +128,7 @@ mod queue_tests;
 mod queue_types;
 mod queues;
 mod raw;
+mod route;
 mod steps;
 mod transport;
 mod trim;

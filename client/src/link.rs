@@ -56,6 +56,8 @@ pub(crate) enum Effect {
     Repeatable,
     /// The second time would answer something else (created, deleted).
     Once,
+    /// It carries marks by which the broker knows it again. Whoever repeats it has to know that it may have been done.
+    Marked,
 }
 
 /// The receive buffer of an administrative connection starts small; it grows with what really comes.
@@ -127,7 +129,7 @@ impl Link {
             Error::Refused { code, .. } => code.may_be_done(),
             _ => sent,
         };
-        Err(if effect == Effect::Once && may_be_done { self.unknown(what, &error) } else { error })
+        Err(if effect != Effect::Repeatable && may_be_done { self.unknown(what, &error) } else { error })
     }
 
     /// Moves bytes both ways until the reply is there, whole. The time counts at each turn: a peer that always has something else to say is
@@ -215,6 +217,11 @@ impl Link {
     /// A request is about to be queued: starts the time that messages about slowness tell.
     pub(crate) fn touch(&mut self) {
         self.last_used = Instant::now();
+    }
+
+    /// Where it is connected to.
+    pub(crate) fn address(&self) -> &str {
+        self.socket.address()
     }
 
     /// Whether the other side closed meanwhile (or sent what nobody asked for, which is as bad for an idle connection).

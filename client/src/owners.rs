@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tramline_wire::error::ErrorCode;
 
-use crate::client::{Shared, pause};
+use crate::admin::{Aim, Shared, pause};
 use crate::core::Backoff;
 use crate::error::Error;
 
@@ -34,6 +34,8 @@ pub(crate) struct Placed<T> {
     pub partition: u32,
     /// The partition.
     pub uid: u64,
+    /// The node that leads it.
+    pub node: u32,
     /// What is asked.
     pub asked: T,
 }
@@ -64,7 +66,7 @@ impl Shared {
                     }
                 };
                 let owner = (found.leader_node, found.leader_shard);
-                by_owner.entry(owner).or_default().push(Placed { place, partition, uid: found.uid, asked });
+                by_owner.entry(owner).or_default().push(Placed { place, partition, uid: found.uid, node: found.leader_node, asked });
             }
             let mut requests = by_owner.values().flat_map(|of_owner| of_owner.chunks(count_max));
             match requests.try_for_each(&mut each) {
@@ -73,6 +75,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whom questions of one owner go to, and until when.
+pub(crate) fn aim<T>(questions: &[Placed<T>], deadline: Instant) -> Aim {
+    Aim { deadline, node: questions.first().map(|question| question.node) }
 }
 
 /// Each question with its answer, whose uid `uid_of` tells.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use tramline_wire::batch::Attributes;
 
-use crate::client::{Shared, existing_topic};
+use crate::admin::Shared;
+use crate::client::existing_topic;
 use crate::clock::micros;
 use crate::config::ProducerConfig;
 use crate::core::Now;

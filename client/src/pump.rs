@@ -8,7 +8,7 @@ pub(crate) mod queue;
 
 use std::ops::ControlFlow;
 
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::clock::{Clock, micros};
 use crate::config::{ConsumerConfig, ProducerConfig};
 use crate::core::consumer::{ConsumerCore, Delivered, RecordView};

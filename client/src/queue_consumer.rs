@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::clock::{Clock, micros};
 use crate::config::{QueueConsumerConfig, check_count, check_wait};
 use crate::core::Now;

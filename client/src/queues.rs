@@ -17,10 +17,11 @@ use tramline_wire::queue::{
     QueueFlags, QueueStart, REDRIVEN_MAX, RedriveFlags, RedriveReply, RedriveRequest,
 };
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared, check_lengths, wire_settings};
+use crate::admin::{Aim, Shared};
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, check_lengths, wire_settings};
 use crate::error::Error;
 use crate::link::Effect;
-use crate::owners::{Wanted, answered, refused};
+use crate::owners::{Wanted, aim, answered, refused};
 use crate::pages::{self, Page};
 use crate::queue_types::{BrowsedPage, CreatedQueue, FoundQueue, QueueDescription, QueuePartitionDescription, QueueSummary};
 use crate::types::{At, TopicMetadata};
@@ -115,7 +116,7 @@ impl Client {
         shared.by_owner(&what, &queue.topic, &wanted, 1, deadline, |questions| {
             let request = BrowseRequest { queue_uid: queue.uid, partition_uid: questions[0].uid, from, max_messages: count_max, state };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            page = shared.call_until(deadline, &what, Kind::Browse, Effect::Repeatable, encode, |meta| {
+            page = shared.call_until(aim(questions, deadline), &what, Kind::Browse, Effect::Repeatable, encode, |meta| {
                 Ok(BrowsedPage::from(BrowseReply::decode(meta)?))
             })?;
             Ok(())
@@ -130,10 +131,10 @@ impl Client {
     /// After an error some may be settled; asking again is harmless. What an answer that was lost counted is not in the numbers.
     pub fn purge_queue(&self, name: &str, partitions: &[u32]) -> Result<Vec<(u32, u64)>, Error> {
         let what = format!("purge queue {name:?}");
-        self.shared().count_by_partition(&what, name, partitions, &|shared, queue_uid, uids, deadline| {
+        self.shared().count_by_partition(&what, name, partitions, &|shared, queue_uid, uids, aim| {
             let request = PurgeRequest { queue_uid, partitions: List::of(uids) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            shared.call_until(deadline, &what, Kind::Purge, Effect::Repeatable, encode, |meta| {
+            shared.call_until(aim, &what, Kind::Purge, Effect::Repeatable, encode, |meta| {
                 Ok(PurgeReply::decode(meta)?.entries.iter().map(|p| (p.partition_uid, p.error, p.purged)).collect())
             })
         })
@@ -146,7 +147,7 @@ impl Client {
         let what = format!("redrive queue {name:?}");
         let flags = if dry_run { RedriveFlags::DRY_RUN } else { RedriveFlags(0) };
         let left = std::cell::Cell::new(count_max.map(u64::from));
-        let ask: &AskCounts<'_> = &|shared, queue_uid, uids, deadline| {
+        let ask: &AskCounts<'_> = &|shared, queue_uid, uids, aim| {
             let max_messages = match left.get() {
                 None => 0,
                 Some(0) => return Ok(uids.iter().map(|uid| (*uid, ErrorCode::Ok, 0)).collect()),
@@ -154,10 +155,9 @@ impl Client {
             };
             let request = RedriveRequest { queue_uid, flags, max_messages, partitions: List::of(uids) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let told: Vec<(u64, ErrorCode, u64)> =
-                shared.call_until(deadline, &what, Kind::Redrive, Effect::Repeatable, encode, |meta| {
-                    Ok(RedriveReply::decode(meta)?.entries.iter().map(|r| (r.partition_uid, r.error, r.redriven)).collect())
-                })?;
+            let told: Vec<(u64, ErrorCode, u64)> = shared.call_until(aim, &what, Kind::Redrive, Effect::Repeatable, encode, |meta| {
+                Ok(RedriveReply::decode(meta)?.entries.iter().map(|r| (r.partition_uid, r.error, r.redriven)).collect())
+            })?;
             let done: u64 = told.iter().map(|(.., count)| *count).sum();
             left.set(left.get().map(|left| left.saturating_sub(done)));
             Ok(told)
@@ -192,9 +192,10 @@ impl Client {
             let entries: Vec<MessageAt> = open.iter().map(|q| MessageAt { partition_uid: q.uid, offset: q.asked }).collect();
             let request = DeleteMessagesRequest { queue_uid: queue.uid, entries: List::of(&entries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
-            let answers: Vec<_> = shared.call_until(deadline, &what, Kind::DeleteMessages, Effect::Repeatable, encode, |meta| {
-                Ok(DeleteMessagesReply::decode(meta)?.entries.iter().collect())
-            })?;
+            let answers: Vec<_> =
+                shared.call_until(aim(&open, deadline), &what, Kind::DeleteMessages, Effect::Repeatable, encode, |meta| {
+                    Ok(DeleteMessagesReply::decode(meta)?.entries.iter().collect())
+                })?;
             let mut again = None;
             for (question, answer) in answered(&open, answers, |answer| answer.partition_uid)? {
                 if answer.offset != question.asked {
@@ -214,8 +215,8 @@ impl Client {
     }
 }
 
-/// Asks one owner of some partitions for numbers: queue, partitions, deadline.
-type AskCounts<'a> = dyn Fn(&Shared, u64, &[u64], std::time::Instant) -> Result<Vec<(u64, ErrorCode, u64)>, Error> + 'a;
+/// Asks one owner of some partitions for numbers: queue, partitions, whom and until when.
+type AskCounts<'a> = dyn Fn(&Shared, u64, &[u64], Aim) -> Result<Vec<(u64, ErrorCode, u64)>, Error> + 'a;
 
 impl Shared {
     fn create_queue(
@@ -281,7 +282,7 @@ impl Shared {
                 return Ok(());
             }
             let mut failed = None;
-            for (question, (_, error, count)) in answered(&open, ask(self, queue.uid, &uids, deadline)?, |(uid, ..)| *uid)? {
+            for (question, (_, error, count)) in answered(&open, ask(self, queue.uid, &uids, aim(&open, deadline))?, |(uid, ..)| *uid)? {
                 match error.is_ok() {
                     true => {
                         done[question.place] = true;

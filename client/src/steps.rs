@@ -17,7 +17,8 @@ use tramline_wire::produce::ProduceEntry;
 use tramline_wire::producer::{InitProducerReply, InitProducerRequest};
 use tramline_wire::step::{StepAck, StepCommit, StepReply, StepRequest};
 
-use crate::client::{Client, Shared, existing_topic, pause};
+use crate::admin::{Shared, pause};
+use crate::client::{Client, existing_topic};
 use crate::core::producer::sequence::{Marked, Meaning, Readiness, Sequence, Verdict};
 use crate::core::{Backoff, SharedBytes};
 use crate::error::Error;
@@ -187,7 +188,8 @@ impl Steps {
             let reply = StepReply::decode(meta)?;
             Ok(reply.results.iter().map(|result| (result.partition_uid, result.base_offset)).collect::<Vec<_>>())
         };
-        self.shared.call_with_payload(deadline, what, Kind::Step, Effect::Once, &sent.payload, encode, decode)
+        let effect = if sent.batches.is_empty() { Effect::Once } else { Effect::Marked };
+        self.shared.call_with_payload(deadline, what, Kind::Step, effect, &sent.payload, encode, decode)
     }
 
     /// What comes after an attempt that failed.

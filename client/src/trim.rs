@@ -11,10 +11,11 @@ use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
-use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, Shared};
+use crate::admin::Shared;
+use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX};
 use crate::error::Error;
 use crate::link::Effect;
-use crate::owners::{Wanted, answered, refused};
+use crate::owners::{Wanted, aim, answered, refused};
 use crate::types::{At, Before, PartitionDescription, TrimmedPartition};
 
 impl Client {
@@ -69,9 +70,10 @@ impl Shared {
             let request = TrimPartitionsRequest { entries: List::of(&entries) };
             let encode = |meta: &mut Vec<u8>| request.encode(meta);
             // The same offsets again drop nothing more.
-            let answers: Vec<TrimAnswer> = self.call_until(deadline, &what, Kind::TrimPartitions, Effect::Repeatable, encode, |meta| {
-                Ok(TrimPartitionsReply::decode(meta)?.entries.iter().collect())
-            })?;
+            let answers: Vec<TrimAnswer> =
+                self.call_until(aim(questions, deadline), &what, Kind::TrimPartitions, Effect::Repeatable, encode, |meta| {
+                    Ok(TrimPartitionsReply::decode(meta)?.entries.iter().collect())
+                })?;
             for (question, answer) in answered(questions, answers, |answer| answer.partition_uid)? {
                 if !answer.error.is_ok() {
                     let past_end = (answer.error == ErrorCode::OffsetOutOfRange).then(|| past_end(question.asked, answer.committed_end));

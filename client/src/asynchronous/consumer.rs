@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{TURNS_PER_POLL, Timer, asked};
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::config::ConsumerConfig;
 use crate::core::consumer::RecordView;
 use crate::error::Error;

@@ -49,7 +49,7 @@ pub use group_consumer::GroupConsumer;
 pub use producer::Producer;
 pub use queue::QueueConsumer;
 
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::error::Error;
 use crate::group_listener::GroupListener;

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::{TURNS_PER_POLL, Timer, asked};
-use crate::client::{Shared, existing_topic};
+use crate::admin::Shared;
+use crate::client::existing_topic;
 use crate::config::ProducerConfig;
 use crate::core::producer::Delivery;
 use crate::error::{Error, SendError};

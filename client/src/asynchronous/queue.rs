@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{TURNS_PER_POLL, Timer, asked};
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::clock::micros;
 use crate::config::{QueueConsumerConfig, check_count, check_wait};
 use crate::core::Now;

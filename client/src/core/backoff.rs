@@ -1,4 +1,4 @@
-//! Waiting times between attempts: doubling from 1 ms to 200 ms, each one somewhere in its upper half.
+//! Waiting times between attempts: doubling from 1 ms to 200 ms (or between other bounds), each one somewhere in its upper half.
 //!
 //! The first retry comes quickly, because the commonest refusals (a partition just created, a leader just chosen) pass
 //! within a millisecond; 200 ms bounds both the load of a waiting client and the delay after a failover. The place within
@@ -6,10 +6,12 @@
 //! that a run stays repeatable.
 
 /// See the module's page. Times are microseconds.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     attempts: u32,
     dice: u64,
+    first_us: u64,
+    last_us: u64,
 }
 
 const FIRST_US: u64 = 1_000;
@@ -18,12 +20,17 @@ const LAST_US: u64 = 200_000;
 impl Backoff {
     /// Waits whose places are drawn from this seed.
     pub fn seeded(seed: u64) -> Backoff {
-        Backoff { attempts: 0, dice: seed }
+        Backoff::between(FIRST_US, LAST_US, seed)
+    }
+
+    /// The same, doubling from `first_us` (2 at least) to `last_us`.
+    pub(crate) fn between(first_us: u64, last_us: u64, seed: u64) -> Backoff {
+        Backoff { attempts: 0, dice: seed, first_us, last_us }
     }
 
     /// The wait before the next attempt.
     pub fn next_us(&mut self) -> u64 {
-        let longest = FIRST_US.saturating_mul(1 << self.attempts.min(10)).min(LAST_US);
+        let longest = self.first_us.saturating_mul(1 << self.attempts.min(10)).min(self.last_us);
         self.attempts = self.attempts.saturating_add(1);
         longest - self.draw() % (longest / 2)
     }
@@ -57,6 +64,15 @@ mod tests {
             }
             backoff.reset();
             assert!(backoff.next_us() <= 1_000);
+        }
+    }
+
+    #[test]
+    fn other_bounds_give_other_waits() {
+        let mut backoff = Backoff::between(10_000, 1_000_000, 3);
+        for longest in [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 640_000, 1_000_000, 1_000_000] {
+            let wait = backoff.next_us();
+            assert!(wait > longest / 2 && wait <= longest, "{wait} of {longest}");
         }
     }
 

@@ -7,7 +7,7 @@
 //! Invariants: a lane's core hears `on_connected` once per connection, and then `on_lost` once; one that could not be opened at any of its addresses is told
 //! as lost, too. A dead address costs its own lane time and no other: nothing here waits.
 
-use std::hash::{Hash, Hasher};
+use std::collections::HashMap;
 
 use super::cluster::{ClusterView, Owner};
 use super::peer::{Greeting, Peer};
@@ -87,8 +87,8 @@ pub(crate) struct Links {
     router: Router,
     /// By lane.
     peers: Vec<Peer>,
-    /// Of the newest answer: who owns what.
-    owners: u64,
+    /// Who leads which partition (by uid), as far as answers told: term and leader.
+    told: HashMap<u64, (u64, Owner)>,
     /// Something may be to be dialled.
     dials: bool,
     /// Attempts under way, the router's included: while there are none, `step` has nothing to look after.
@@ -103,7 +103,7 @@ impl Links {
             request_timeout_us: crate::clock::micros(config.request_timeout),
             router: Router::new(config.servers.clone(), config.frame_bytes_max),
             peers: Vec::new(),
-            owners: 0,
+            told: HashMap::new(),
             dials: false,
             opening: 0,
         }
@@ -254,10 +254,15 @@ impl Links {
                 }
                 if let Some(mut metadata) = self.router.on_received(self.request_timeout_us, now)? {
                     metadata.keep_topics(&core.topic_names());
+                    if core.cluster().is_other(&metadata.cluster_id) {
+                        self.told.clear();
+                    }
                     core.learn(&metadata, now);
-                    let owners = hash_of_owners(&metadata);
-                    core.wish().on_answered(self.owners != owners, now);
-                    self.owners = owners;
+                    let is_news = self.brings_news(&metadata);
+                    core.wish().on_answered(is_news, now);
+                    if !is_news {
+                        self.router.pass_over();
+                    }
                     self.count_opening();
                 }
             }
@@ -272,10 +277,7 @@ impl Links {
                 if let Some(next) = error.next_address() {
                     self.router.prefer(next);
                 }
-                let Router { peer, conn, .. } = &mut self.router;
-                let goes_on = !peer.is_open() && peer.on_failed(conn, &self.greeting, now);
-                if !goes_on {
-                    self.router.close();
+                if !self.router.on_failed(&error, &self.greeting, now) {
                     core.metadata_failed(error, now);
                 }
             }
@@ -292,6 +294,20 @@ impl Links {
         self.count_opening();
     }
 
+    /// Whether an answer tells of a leader that no answer before told of.
+    fn brings_news(&mut self, metadata: &Metadata) -> bool {
+        let mut is_news = false;
+        let mut told = HashMap::new();
+        for partition in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
+            let new = (partition.term, Owner::from(partition));
+            let known = self.told.get(&partition.uid).copied().filter(|known| known.0 > new.0 || *known == new);
+            is_news |= known.is_none();
+            told.insert(partition.uid, known.unwrap_or(new));
+        }
+        self.told = told;
+        is_news
+    }
+
     fn count_opening(&mut self) {
         let lanes = self.peers.iter().filter(|peer| !peer.is_closed() && !peer.is_open()).count();
         self.opening = lanes + usize::from(!self.router.is_idle());
@@ -304,15 +320,6 @@ impl Links {
         }
         self.peers.iter().map(Peer::until_us).fold(self.router.until_us(), u64::min)
     }
-}
-
-/// Tells answers apart in which some partition has another owner. Two that differ and look alike cost a wait, no more.
-fn hash_of_owners(metadata: &Metadata) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    for partition in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
-        (partition.uid, partition.leader_node, partition.leader_shard).hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]

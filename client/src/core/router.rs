@@ -1,7 +1,9 @@
 //! Newer metadata, over a connection of its own: whom to ask, when to go on to the next one.
 //!
 //! Asked first: the address that a refusal named (`next`), the one that answered last, some of the nodes known, the configured servers; 16
-//! addresses at most per attempt, and other nodes at the next. Names that are too many for a request, or for its reply, are asked for in
+//! addresses at most per attempt, and other nodes at the next. Who cannot be reached, answers too late or refuses is passed over for the next
+//! address; who answered what was known already is asked last the next time, as a node that hears nothing of its cluster goes on
+//! answering. Names that are too many for a request, or for its reply, are asked for in
 //! parts, over one connection. The connection is opened for one answer and closed after it: metadata is asked for when something moved, and
 //! every five minutes else, so an open connection would mostly cost pings.
 //!
@@ -50,6 +52,8 @@ pub(crate) struct Router {
     next: Option<String>,
     /// Answered last.
     last: Option<String>,
+    /// Asked after all others: it answered last, and nothing new.
+    stale: Option<String>,
     asked: Option<Asked>,
     topics: Vec<String>,
     /// What was answered of them so far.
@@ -71,6 +75,7 @@ impl Router {
             servers,
             next: None,
             last: None,
+            stale: None,
             asked: None,
             topics: Vec::new(),
             collected: None,
@@ -88,6 +93,7 @@ impl Router {
     /// A refusal named a better address.
     pub(crate) fn prefer(&mut self, address: &str) {
         self.next = Some(address.to_string());
+        self.stale.take_if(|stale| stale == address);
     }
 
     /// Begins to look for metadata of these topics. False when there is no address at all.
@@ -99,7 +105,9 @@ impl Router {
         let mut addresses: Vec<String> = self.next.take().into_iter().chain(self.last.clone()).collect();
         let nodes_max = ADDRESSES_MAX - addresses.len() - servers.len();
         let nodes = cluster.some_addresses(self.first_node, nodes_max);
-        self.first_node = self.first_node.wrapping_add(nodes_max);
+        // All of few nodes are asked each time, and another one of them first.
+        let step = if cluster.node_count() > nodes_max { nodes_max } else { 1 };
+        self.first_node = self.first_node.wrapping_add(step);
         // Sixteen at most, so comparing each with all is nothing.
         for address in nodes.into_iter().chain(servers.iter().cloned()) {
             if !addresses.contains(&address) {
@@ -107,6 +115,10 @@ impl Router {
             }
         }
         addresses.dedup();
+        if let Some(at) = addresses.iter().position(|address| self.stale.as_ref() == Some(address)) {
+            let stale = addresses.remove(at);
+            addresses.push(stale);
+        }
         self.peer.begin(addresses, greeting, now)
     }
 
@@ -168,6 +180,7 @@ impl Router {
             return Ok(None);
         }
         self.last = Some(self.peer.address().to_string());
+        self.stale = None;
         let collected = self.collected.take();
         self.close();
         Ok(collected)
@@ -183,6 +196,26 @@ impl Router {
                 collected.topics.extend(part.topics);
             }
         }
+    }
+
+    /// What was answered last was nothing new: others are asked before that node.
+    pub(crate) fn pass_over(&mut self) {
+        self.stale = self.last.take();
+    }
+
+    /// The attempt failed at this address: goes on with the next, if there is one; false: closed.
+    pub(crate) fn on_failed(&mut self, error: &Error, greeting: &Greeting, now: Now) -> bool {
+        if self.last.as_deref() == Some(self.peer.address()) {
+            self.last = None;
+        }
+        self.asked = None;
+        self.collected = None;
+        // What cannot be asked cannot be asked elsewhere either.
+        let goes_on = !matches!(error, Error::Config { .. }) && self.peer.on_failed(&mut self.conn, greeting, now);
+        if !goes_on {
+            self.close();
+        }
+        goes_on
     }
 
     pub(crate) fn close(&mut self) {

@@ -20,14 +20,16 @@ pub(crate) struct MetadataWish {
     /// A better address, named by a refusal.
     redirect: Option<String>,
     backoff: Backoff,
+    /// When the last answer came.
+    answered_us: u64,
     /// The wait after the next answer that brings nothing new.
     answered_wait_us: u64,
 }
 
-/// The wait after an answer: 10 ms, in which a leader that was just chosen gets known; doubled up to 1 s, which bounds what is lost after a
-/// long failover.
-const ANSWERED_WAIT_US_MIN: u64 = 10_000;
-const ANSWERED_WAIT_US_MAX: u64 = 1_000_000;
+/// The wait after an answer, and after an attempt in which nobody answered: 10 ms, in which a leader that was just chosen gets known; doubled
+/// up to 1 s, which bounds what is lost after a long failover.
+const WAIT_US_MIN: u64 = 10_000;
+const WAIT_US_MAX: u64 = 1_000_000;
 
 impl MetadataWish {
     /// Nothing is wanted yet. `seed`: of the waits between attempts.
@@ -37,8 +39,9 @@ impl MetadataWish {
             is_asked: false,
             not_before_us: 0,
             redirect: None,
-            backoff: Backoff::seeded(seed),
-            answered_wait_us: ANSWERED_WAIT_US_MIN,
+            backoff: Backoff::between(WAIT_US_MIN, WAIT_US_MAX, seed),
+            answered_us: 0,
+            answered_wait_us: WAIT_US_MIN,
         }
     }
 
@@ -85,13 +88,14 @@ impl MetadataWish {
     }
 
     /// After [`on_learned`](Self::on_learned): it is not wanted again at once. `brought_news`: some partition has another owner than
-    /// before.
+    /// before. Answers that lie further apart than the longest wait are of different troubles.
     pub(super) fn on_answered(&mut self, brought_news: bool, now: Now) {
-        if brought_news {
-            self.answered_wait_us = ANSWERED_WAIT_US_MIN;
+        let since_us = now.mono_us.saturating_sub(std::mem::replace(&mut self.answered_us, now.mono_us));
+        if brought_news || since_us > 2 * WAIT_US_MAX {
+            self.answered_wait_us = WAIT_US_MIN;
         }
         self.not_before_us = now.mono_us.saturating_add(self.answered_wait_us);
-        self.answered_wait_us = (self.answered_wait_us * 2).min(ANSWERED_WAIT_US_MAX);
+        self.answered_wait_us = (self.answered_wait_us * 2).min(WAIT_US_MAX);
     }
 
     /// It could not be got: it is tried again after a wait.
@@ -126,7 +130,7 @@ mod tests {
                 wish.next_us() - 1_000
             })
             .collect();
-        assert!(waits[0] > 0 && waits[0] < waits[19], "{waits:?}");
+        assert!((5_000..=10_000).contains(&waits[0]) && (500_000..=1_000_000).contains(&waits[19]), "{waits:?}");
         wish.on_learned(Some(5_000));
         assert_eq!(wish.next_us(), 5_000);
         wish.want(at(2_000));
@@ -147,5 +151,10 @@ mod tests {
         let waited: Vec<u64> = [true, false, false, false, false, false, false, false, false, true, false].map(&mut waits).to_vec();
         let expected = [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 640_000, 1_000_000, 1_000_000, 10_000, 20_000];
         assert_eq!(waited, expected);
+        // The next trouble, long after the last one, begins with a short wait again.
+        wish.on_learned(None);
+        wish.on_answered(false, at(4_000_000));
+        wish.want(at(4_000_000));
+        assert_eq!(wish.next_us(), 4_010_000);
     }
 }

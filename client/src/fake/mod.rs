@@ -6,6 +6,7 @@
 mod batches;
 pub(crate) mod groups;
 pub(crate) mod marks;
+pub(crate) mod nodes;
 pub(crate) mod queues;
 mod script;
 pub(crate) mod steps;
@@ -18,7 +19,7 @@ use tramline_wire::batch::{self, Batches, LeaderStamp, Limits as BatchLimits};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchCancelReply, FetchCancelRequest, FetchCreditRequest, FetchReplyWriter};
 use tramline_wire::frame::{self, Frame, Limits, Need};
-use tramline_wire::hello::{HelloReply, HelloRequest, Node};
+use tramline_wire::hello::{HelloReply, HelloRequest};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 use tramline_wire::metadata::{MetadataReply, MetadataRequest, PartitionMeta, TopicMeta};
@@ -37,7 +38,7 @@ use batches::{check_batch, first_at_or_after};
 use groups::FakeGroup;
 use marks::{BATCHES_KEPT, Check, Marks};
 use script::{Script, reply};
-pub(crate) use script::{frame_of, refusal_of, reply_to};
+pub(crate) use script::{frame_of, refusal_of, refusal_to, reply_to};
 use streams::Stream;
 
 /// One partition.
@@ -77,6 +78,7 @@ pub(crate) struct FakeBroker {
     /// Told at hello.
     pub cluster_id: [u8; 16],
     pub node: u32,
+    pub nodes: nodes::FakeNodes,
     /// The better address in refusals of whole requests.
     pub next_of_refusals: String,
     /// Ports of the shards; partitions go to shards in turn.
@@ -122,6 +124,7 @@ impl FakeBroker {
             port: 7410,
             cluster_id: [7; 16],
             node: 1,
+            nodes: nodes::FakeNodes::default(),
             next_of_refusals: String::new(),
             shard_ports: vec![7411],
             view_epoch: 1,
@@ -176,13 +179,12 @@ impl FakeBroker {
 
     /// The view that a metadata request gets.
     pub(crate) fn view(&self) -> Metadata {
-        let node = crate::types::Node { id: 1, host: "127.0.0.1".to_string(), port: self.port, shard_ports: self.shard_ports.clone() };
         let topics = self.topics.iter().map(|topic| {
             let partitions = self.partitions_of(&topic.name);
             let meta = TopicMeta { error: ErrorCode::Ok, name: &topic.name, topic_uid: topic.uid, partitions: List::of(&partitions) };
             TopicMetadata::from(meta)
         });
-        Metadata { cluster_id: self.cluster_id, view_epoch: self.view_epoch, nodes: vec![node], topics: topics.collect() }
+        Metadata { cluster_id: self.cluster_id, view_epoch: self.view_epoch, nodes: self.all_nodes(), topics: topics.collect() }
     }
 
     /// Values of all records of a partition, uncompressed ones only.
@@ -309,6 +311,10 @@ impl FakeBroker {
             self.outboxes.entry(conn).or_default().extend_from_slice(&out);
             return;
         }
+        if let Some(bytes) = self.elsewhere(kind, frame) {
+            self.outboxes.entry(conn).or_default().extend_from_slice(&bytes);
+            return;
+        }
         match kind {
             Kind::Hello => self.hello(frame, &mut out),
             Kind::Metadata => self.metadata(frame, &mut out),
@@ -364,14 +370,10 @@ impl FakeBroker {
         self.outboxes.entry(conn).or_default().extend_from_slice(&out);
     }
 
-    fn nodes(&self) -> (u16, Vec<u16>) {
-        (self.port, self.shard_ports.clone())
-    }
-
     fn hello(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
         HelloRequest::decode(frame.meta).expect("decodes");
-        let (port, shard_ports) = self.nodes();
-        let nodes = [Node { node: 1, host: "127.0.0.1", port, shard_ports: List::of(&shard_ports) }];
+        let known = self.all_nodes();
+        let nodes: Vec<_> = known.iter().map(nodes::told).collect();
         let body = HelloReply {
             protocol: 1,
             feature_level: 1,
@@ -392,8 +394,8 @@ impl FakeBroker {
 
     fn metadata(&self, frame: &Frame<'_>, out: &mut Vec<u8>) {
         let request = MetadataRequest::decode(frame.meta).expect("decodes");
-        let (port, shard_ports) = self.nodes();
-        let nodes = [Node { node: 1, host: "127.0.0.1", port, shard_ports: List::of(&shard_ports) }];
+        let known = self.all_nodes();
+        let nodes: Vec<_> = known.iter().map(nodes::told).collect();
         let asked: Vec<&str> = match self.tells_all || request.topics.is_empty() {
             true => self.topics.iter().map(|topic| topic.name.as_str()).collect(),
             false => request.topics.iter().collect(),
@@ -414,13 +416,9 @@ impl FakeBroker {
     fn partitions_of(&self, name: &str) -> Vec<PartitionMeta> {
         let Some(topic) = self.topics.iter().find(|topic| topic.name == name) else { return Vec::new() };
         let shards = self.shard_ports.len();
-        let meta = |(index, &uid): (usize, &u64)| PartitionMeta {
-            index: index as u32,
-            uid,
-            group: 1,
-            leader_node: 1,
-            leader_shard: (index % shards) as u16,
-            term: 1,
+        let meta = |(index, &uid): (usize, &u64)| {
+            let (index, leader_shard) = (index as u32, (index % shards) as u16);
+            self.with_leader(PartitionMeta { index, uid, group: 1, leader_node: 1, leader_shard, term: 1 })
         };
         topic.partitions.iter().enumerate().map(meta).collect()
     }

@@ -46,9 +46,14 @@ pub(crate) fn reply_to(frame: &Frame<'_>, meta: impl FnOnce(&mut Vec<u8>)) -> Ve
 
 /// The refusal of a frame.
 pub(crate) fn refusal_of(frame: &Frame<'_>, code: ErrorCode) -> Vec<u8> {
+    refusal_to(frame, code, "")
+}
+
+/// The refusal of a frame that names a better address.
+pub(crate) fn refusal_to(frame: &Frame<'_>, code: ErrorCode, next: &str) -> Vec<u8> {
     let Frame { header, .. } = frame;
     let mut out = Vec::new();
-    frame::write_error(&mut out, header.kind, header.version, header.correlation, code, "as the test asked", "");
+    frame::write_error(&mut out, header.kind, header.version, header.correlation, code, "as the test asked", next);
     out
 }
 

@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use super::ConsumerPump;
-use crate::client::Shared;
+use crate::admin::Shared;
 use crate::config::GroupConfig;
 use crate::core::Now;
 use crate::core::consumer::{Delivered, RecordView};

@@ -113,6 +113,7 @@ impl ConsumerCore {
                         }
                     }
                     if entry.error.is_ok() {
+                        part.leader.worked();
                         go_on(part, &entry, topic).map_err(|message| Error::protocol(address, message))?;
                         *moved |= part.position > began_at;
                     } else {

@@ -30,7 +30,7 @@ use tramline_wire::batch::{Attributes, Headers};
 
 pub(crate) use deliver::Delivered;
 
-use super::cluster::{ClusterView, Owner};
+use super::cluster::{ClusterView, Leadership, Owner};
 use super::codec::Decompressor;
 use super::wish::MetadataWish;
 use super::{Alive, Backoff, Conn};
@@ -106,6 +106,7 @@ pub(crate) struct Part {
     pub topic: u32,
     pub index: u32,
     pub uid: u64,
+    pub leader: Leadership,
     /// Index of the lane to its owner.
     pub lane: usize,
     /// Next offset to hand out.
@@ -145,6 +146,8 @@ pub(crate) struct Lane {
     pub backoff: Backoff,
     /// Correlation of the live stream.
     pub stream: Option<u64>,
+    /// The first partition that it names, by uid: a refusal that names another leader is about this one.
+    pub stream_first: u64,
     /// The stream has to be started again: partitions or positions changed, or it ended.
     pub dirty: bool,
     /// Not before this time, monotonic microseconds: set when it is the broker's doing that streams end.
@@ -262,14 +265,22 @@ impl ConsumerCore {
 
     /// Reads a partition from `position` on; a seek if it is being read already.
     pub(crate) fn assign(&mut self, topic: &str, partition: &PartitionMetadata, position: u64) {
-        let lane = self.lane_of(Owner::from(partition));
-        match self.find(topic, partition.index) {
+        let found = self.find(topic, partition.index);
+        // A seek may come with what was known of the leader some time ago.
+        let known =
+            found.map(|id| &self.parts[id]).filter(|part| part.uid == partition.uid && !part.leader.believes(partition.term, false));
+        let (lane, leader) = match known {
+            Some(part) => (part.lane, part.leader),
+            None => (self.lane_of(Owner::from(partition)), Leadership::told(partition.term)),
+        };
+        match found {
             Some(id) => {
                 self.by_uid.remove(&self.parts[id].uid);
                 self.by_uid.insert(partition.uid, id);
                 self.move_to(id, lane);
                 let part = &mut self.parts[id];
                 part.uid = partition.uid;
+                part.leader = leader;
                 part.position = position;
                 part.state = State::Reading;
                 part.failing_since_us = None;
@@ -280,6 +291,7 @@ impl ConsumerCore {
                     topic,
                     index: partition.index,
                     uid: partition.uid,
+                    leader,
                     lane,
                     position,
                     state: State::Reading,
@@ -309,7 +321,19 @@ impl ConsumerCore {
         self.lanes[lane].dirty = true;
     }
 
-    /// A partition has this owner now; both streams are started again.
+    /// A partition has this owner now, which has refused nothing: it is read there at once. Both streams are started again.
+    fn move_to_owner(&mut self, id: usize, owner: Owner) {
+        let lane = self.lane_of(owner);
+        let part = &mut self.parts[id];
+        if part.lane == lane {
+            return;
+        }
+        if matches!(part.state, State::Waiting { .. }) {
+            part.state = State::Reading;
+        }
+        self.move_to(id, lane);
+    }
+
     fn move_to(&mut self, id: usize, lane: usize) {
         let before = std::mem::replace(&mut self.parts[id].lane, lane);
         self.lanes[before].assigned -= 1;
@@ -373,6 +397,7 @@ impl ConsumerCore {
             connect_at_us: 0,
             backoff,
             stream: None,
+            stream_first: 0,
             dirty: false,
             start_at_us: 0,
             moved: false,

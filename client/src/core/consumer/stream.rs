@@ -11,7 +11,7 @@ use tramline_wire::fetch::{FetchCancelRequest, FetchCreditRequest, FetchEntry, F
 use tramline_wire::kind::Kind;
 
 use super::{ConsumerCore, State};
-use crate::core::cluster::{Learned, Owner};
+use crate::core::cluster::{Leadership, Learned, Owner};
 use crate::core::{Alive, Now};
 use crate::error::Error;
 use crate::types::Metadata;
@@ -85,6 +85,7 @@ impl ConsumerCore {
         match started {
             Ok(correlation) => {
                 lane.stream = Some(correlation);
+                lane.stream_first = parts.iter().find(reading).map_or(0, |part| part.uid);
                 self.metrics.streams_started += 1;
             }
             Err(oversized) => self.errors.push_back(Error::config(&format!("too many partitions for one consumer: {oversized}"))),
@@ -157,6 +158,9 @@ impl ConsumerCore {
                 last: Some(Arc::new(error)),
             });
         }
+        for part in self.parts.iter_mut().filter(|part| part.lane == lane) {
+            part.leader.failed();
+        }
         self.wish.want(now);
     }
 
@@ -178,24 +182,31 @@ impl ConsumerCore {
             self.errors.push_back(error);
             return;
         }
-        if self.cluster.learn_at(metadata, now) == Learned::Older {
-            return;
+        let learned = self.cluster.learn_at(metadata, now);
+        match learned {
+            Learned::Newer | Learned::Older => {}
+            Learned::Lower | Learned::OtherCluster => self.parts.iter_mut().for_each(|part| part.leader = Leadership::default()),
         }
+        let is_older = learned == Learned::Older;
         for id in 0..self.parts.len() {
             if !self.parts[id].assigned || self.parts[id].state == State::Stopped {
                 continue;
             }
             let part = &self.parts[id];
             let Some(topic) = metadata.topic(&self.topics[part.topic as usize].name) else { continue };
+            if is_older && (!topic.error.is_ok() || topic.partitions.get(part.index as usize).is_none_or(|found| found.uid != part.uid)) {
+                continue;
+            }
             if !topic.error.is_ok() {
                 self.entry_failed(id, topic.error, None, now);
                 continue;
             }
             match topic.partitions.get(part.index as usize) {
                 Some(found) if found.uid == part.uid => {
-                    let lane = self.lane_of(Owner::from(found));
-                    if self.parts[id].lane != lane {
-                        self.move_to(id, lane);
+                    let part = &mut self.parts[id];
+                    if part.leader.believes(found.term, is_older) {
+                        part.leader.learn(found.term);
+                        self.move_to_owner(id, Owner::from(found));
                     }
                 }
                 // Another topic of the same name: its offsets mean other records.
@@ -234,10 +245,26 @@ impl ConsumerCore {
         });
     }
 
+    /// A refusal names another leader. It is that of the first partition of the stream, by which a node tells where a request goes; for the
+    /// others metadata are asked for.
+    fn follow(&mut self, lane: usize, next: &str, now: Now) {
+        let first = self.lanes[lane].stream_first;
+        let (Some(&id), Some(owner)) = (self.by_uid.get(&first), self.cluster.owner_at(next)) else { return };
+        let at = self.lanes[lane].owner;
+        let part = &mut self.parts[id];
+        if part.lane == lane && part.is_read() && part.leader.follow(at, owner) {
+            part.failing_since_us.get_or_insert(now.mono_us);
+            self.metrics.refusals += 1;
+            self.wish.want(now);
+            self.move_to_owner(id, owner);
+        }
+    }
+
     /// The stream itself was refused.
     pub(super) fn stream_refused(&mut self, lane: usize, error: Error, now: Now) {
         self.lanes[lane].stream = None;
         if let Some(next) = error.next_address() {
+            self.follow(lane, next, now);
             self.wish.redirect_to(next);
         }
         let code = error.code().unwrap_or(ErrorCode::Internal);

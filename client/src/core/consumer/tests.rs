@@ -1,6 +1,7 @@
 //! The consumer's core against a broker in memory: positions, credit, bad batches, refusals, lost connections.
 
 mod hostile;
+mod nodes;
 
 use std::ops::ControlFlow;
 

@@ -1,5 +1,6 @@
 //! Connections of a member, and the member as its connections see it (`core::links`).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::GroupCore;
@@ -10,7 +11,7 @@ use crate::core::wish::MetadataWish;
 use crate::core::{Alive, Backoff, Conn, Now};
 use crate::error::Error;
 use crate::link::HelloInfo;
-use crate::types::Metadata;
+use crate::types::{Metadata, PartitionMetadata};
 
 /// First size of a receive buffer: lists of a thousand partitions.
 const RECV_BYTES_FIRST: usize = 16 * 1024;
@@ -106,6 +107,18 @@ impl GroupCore {
         (0..self.lanes.len()).map(of_lane).min().unwrap_or(u64::MAX)
     }
 
+    /// An older view: what it says of leaders counts where its term is higher.
+    fn learn_leaders(&mut self, metadata: &Metadata) {
+        for partition in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
+            if let Some((_, place)) = self.places.get_mut(&partition.uid)
+                && partition.term > place.term
+            {
+                (place.leader_node, place.leader_shard, place.term) = (partition.leader_node, partition.leader_shard, partition.term);
+                self.work = true;
+            }
+        }
+    }
+
     fn tell_if_it_lasts(&mut self, lane: usize, error: &Error, now: Now) {
         let lane = &mut self.lanes[lane];
         let since_us = *lane.failing_since_us.get_or_insert(now.mono_us);
@@ -179,9 +192,13 @@ impl Lanes for GroupCore {
             self.errors.push_back(error);
             return;
         }
-        if self.cluster.learn_at(metadata, now) == Learned::Older {
-            return;
+        let learned = self.cluster.learn_at(metadata, now);
+        if learned == Learned::Older {
+            return self.learn_leaders(metadata);
         }
+        let is_known = learned == Learned::Newer;
+        let known: HashMap<u64, PartitionMetadata> =
+            if is_known { self.places.iter().map(|(uid, (_, place))| (*uid, *place)).collect() } else { HashMap::new() };
         let holdings = &self.holdings;
         self.places.retain(|uid, _| holdings.contains_key(uid));
         self.numbers.clear();
@@ -189,7 +206,9 @@ impl Lanes for GroupCore {
         for (place, name) in self.config.topics.iter().enumerate() {
             let found = metadata.topic(name).filter(|topic| topic.error.is_ok());
             for partition in found.iter().flat_map(|topic| &topic.partitions) {
-                self.places.insert(partition.uid, (place, *partition));
+                // The highest term is the newest word.
+                let newest = known.get(&partition.uid).filter(|known| known.term > partition.term).unwrap_or(partition);
+                self.places.insert(partition.uid, (place, PartitionMetadata { index: partition.index, ..*newest }));
                 self.numbers.insert((place, partition.index), partition.uid);
             }
         }

@@ -41,7 +41,7 @@ use lanes::Lane;
 use member::{Effect, Event, Member};
 use requests::HomeAsk;
 
-use super::cluster::{ClusterView, Owner};
+use super::cluster::{ClusterView, Hops, Owner};
 use super::wish::MetadataWish;
 use super::{Backoff, Now};
 use crate::clock::micros;
@@ -80,6 +80,10 @@ pub(crate) struct GroupCore {
     home: Option<Owner>,
     /// The node that is asked for the home, counted round.
     find_turn: usize,
+    /// The node that another one named instead.
+    find_at: Option<Owner>,
+    /// Refusals of requests to the home, or for it, that name another node.
+    home_hops: Hops,
     holdings: BTreeMap<u64, Holding>,
     /// Partitions of the group's topics: place of the topic in the settings, and the rest.
     places: HashMap<u64, (usize, PartitionMetadata)>,
@@ -119,6 +123,8 @@ impl GroupCore {
             home_ask: None,
             home: None,
             find_turn: seed as usize,
+            find_at: None,
+            home_hops: Hops::default(),
             holdings: BTreeMap::new(),
             places: HashMap::new(),
             numbers: HashMap::new(),

@@ -24,7 +24,7 @@ use super::member::{Effect, Event, Owned};
 use crate::client::PARTITIONS_PER_REQUEST_MAX;
 use crate::clock::micros;
 use crate::core::Now;
-use crate::core::cluster::Owner;
+use crate::core::cluster::{Hops, Owner};
 use crate::error::Error;
 use crate::groups::OFFSETS_PER_REQUEST_MAX;
 use crate::link::{read_reply, refusal};
@@ -111,7 +111,7 @@ impl GroupCore {
     pub(super) fn send_to_home(&mut self, now: Now) {
         let Some(HomeAsk { effect, sent: None, .. }) = &self.home_ask else { return };
         let target = match effect {
-            Effect::Find => self.cluster.some_node(self.find_turn).map(|node| Owner { node, shard: 0 }),
+            Effect::Find => self.find_at.or_else(|| self.cluster.some_node(self.find_turn).map(|node| Owner { node, shard: 0 })),
             _ => self.home,
         };
         let Some(target) = target else {
@@ -312,6 +312,9 @@ impl GroupCore {
             Ok(answer) => answer,
             Err(error) => {
                 if let Some(next) = error.next_address() {
+                    if self.follow_home(correlation, &error, now) {
+                        return;
+                    }
                     self.wish.redirect_to(next);
                     self.wish.want(now);
                 }
@@ -337,10 +340,29 @@ impl GroupCore {
         }
     }
 
+    /// Whether this refused the request for the home that is under way, nothing was done, and another node was named: that one is asked at once.
+    fn follow_home(&mut self, correlation: u64, error: &Error, now: Now) -> bool {
+        let named = error.next_address().and_then(|next| self.cluster.owner_at(next));
+        let GroupCore { home_ask: Some(ask), home_hops, .. } = self else { return false };
+        let (Some(owner), Some(at)) = (named, ask.target) else { return false };
+        let is_it = ask.sent == Some(correlation) && error.code() == Some(ErrorCode::NotLeader);
+        if !is_it || !home_hops.may_follow(at, owner) {
+            return false;
+        }
+        (ask.target, ask.sent) = (None, None);
+        match ask.effect {
+            Effect::Find => self.find_at = Some(owner),
+            _ => self.home = Some(owner),
+        }
+        self.send_to_home(now);
+        true
+    }
+
     /// Whether this was the request for the home that is under way; it is over then.
     fn take_home_ask(&mut self, correlation: u64) -> bool {
         let is_it = self.home_ask.as_ref().is_some_and(|ask| ask.sent == Some(correlation));
         if is_it {
+            self.home_hops = Hops::default();
             self.home_ask = None;
         }
         is_it
@@ -447,7 +469,10 @@ impl GroupCore {
     /// The request for the home failed.
     pub(super) fn fail_home(&mut self, error: Error, now: Now) {
         if let Some(HomeAsk { effect: Effect::Find, .. }) = self.home_ask.take() {
-            self.find_turn = self.find_turn.wrapping_add(1);
+            // The one that was named did not do: all are asked again by turns.
+            if self.find_at.take().is_none() {
+                self.find_turn = self.find_turn.wrapping_add(1);
+            }
         }
         self.tell_member(now, Event::Failed(error));
     }

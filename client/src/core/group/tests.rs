@@ -1,5 +1,7 @@
 //! The core against a broker in memory: claims, where to begin, revocation with its commits, fencing, lost connections.
 
+mod nodes;
+
 use std::time::Duration;
 
 use tramline_wire::error::ErrorCode;

@@ -1,5 +1,7 @@
 //! Dialling, hello, metadata and redirects, with the real producer core, a broker in memory behind several addresses, and no socket.
 
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ struct World {
     links: Links,
     broker: FakeBroker,
     places: BTreeMap<String, Place>,
+    /// The node that answers at an address, where it matters.
+    node_at: BTreeMap<String, u32>,
     /// Sockets: by key the address and, once connected, the broker's number for it.
     sockets: BTreeMap<usize, (String, Option<u32>)>,
     dialled: Vec<String>,
@@ -49,15 +53,19 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with(ProducerConfig::default())
+    }
+
+    fn with(producer: ProducerConfig) -> World {
         let mut broker = FakeBroker::new();
         broker.create("t", 1);
         let config = Config { connect_timeout: Duration::from_secs(2), request_timeout: Duration::from_secs(1), ..Config::new(SERVER) };
-        let mut core = ProducerCore::new(ProducerConfig::default(), 1_000_000, 16 << 20, 0).expect("a valid configuration");
+        let mut core = ProducerCore::new(producer, 1_000_000, 16 << 20, 0).expect("a valid configuration");
         Lanes::learn(&mut core, &broker.view(), Now { mono_us: 0, utc_us: 0 });
         let places = [SERVER, COMMON, SHARD].map(|address| (address.to_string(), Place::Broker)).into();
         let links = Links::new(&config);
         let (sockets, dialled, told) = (BTreeMap::new(), Vec::new(), Vec::new());
-        World { core, links, broker, places, sockets, dialled, now_us: 1, next_conn: 1, told }
+        World { core, links, broker, places, node_at: BTreeMap::new(), sockets, dialled, now_us: 1, next_conn: 1, told }
     }
 
     fn now(&self) -> Now {
@@ -114,12 +122,13 @@ impl World {
                 (_, Some(_)) => {}
                 (_, None) => {
                     self.links.on_dialled(&mut self.core, key);
-                    self.sockets.insert(place, (address, Some(self.next_conn)));
+                    self.sockets.insert(place, (address.clone(), Some(self.next_conn)));
                     self.next_conn += 1;
                     moved = true;
                 }
             }
             let conn = self.sockets[&place].1.expect("connected");
+            self.broker.node = self.node_at.get(&address).copied().unwrap_or(self.broker.node);
             let bytes = self.links.conn(&mut self.core, key);
             match what {
                 Place::Mute => {

@@ -11,6 +11,7 @@ use tramline_wire::producer::{InitProducerReply, InitProducerRequest};
 
 use super::{ProducerCore, Source};
 use crate::core::Now;
+use crate::core::cluster::Hops;
 use crate::error::Error;
 
 /// See the module's page.
@@ -34,13 +35,19 @@ impl ProducerCore {
         }
     }
 
-    /// Asks over this lane, if somebody needs an id, nobody asked yet and it is time.
+    /// Asks over this lane, if somebody needs an id, nobody asked yet and it is time. Not where it was just refused, nor where another node was
+    /// named, as long as there is another connection.
     pub(super) fn maybe_ask_identity(&mut self, lane_index: usize, now: Now) {
-        let lane = &mut self.lanes[lane_index];
         let Identity::Wanted { at_us } = self.identity else { return };
-        if at_us > now.mono_us || !lane.open || lane.given_up {
+        if at_us > now.mono_us || !self.lanes[lane_index].may_ask_id() {
             return;
         }
+        let may_others = |except: usize| self.lanes.iter().enumerate().any(|(other, lane)| other != except && lane.may_ask_id());
+        let is_named_elsewhere = !self.lanes[lane_index].asks_id && self.lanes.iter().any(|lane| lane.asks_id);
+        if is_named_elsewhere || self.identity_refused_by == Some(lane_index) && may_others(lane_index) {
+            return;
+        }
+        let lane = &mut self.lanes[lane_index];
         // A request without fields cannot be above a limit.
         if let Ok(correlation) = lane.conn.request(Kind::InitProducer, |meta| InitProducerRequest {}.encode(meta)) {
             let until_us = now.mono_us.saturating_add(self.request_timeout_us);
@@ -76,9 +83,11 @@ impl ProducerCore {
                  or raise the node's producer.expiry to twice of it",
                 self.config.delivery_timeout
             );
-            self.on_identity_refused(Error::config(&message), now);
+            self.on_identity_refused(lane, Error::config(&message), now);
             return Ok(());
         }
+        self.ask_no_named();
+        self.identity_hops = Hops::default();
         self.identity = Identity::Known { id: producer_id };
         self.identity_backoff.reset();
         self.in_flight_max = u32::from(batches_kept);
@@ -87,9 +96,22 @@ impl ProducerCore {
         Ok(())
     }
 
-    /// No id, for now. What waits for it fails when asking again would not help.
-    pub(super) fn on_identity_refused(&mut self, error: Error, now: Now) {
-        self.identity = Identity::Wanted { at_us: now.mono_us.saturating_add(self.identity_backoff.next_us()) };
+    /// No id, for now. What waits for it fails when asking again would not help. Where another node is named, that one is asked at once.
+    pub(super) fn on_identity_refused(&mut self, lane: usize, error: Error, now: Now) {
+        self.ask_no_named();
+        self.identity_refused_by = Some(lane);
+        let named = error.next_address().and_then(|next| self.cluster.owner_at(next));
+        match named.filter(|named| self.identity_hops.may_follow(self.lanes[lane].owner, *named)) {
+            Some(owner) => {
+                let named = self.lane_to(owner);
+                self.lanes[named as usize].asks_id = true;
+                self.identity = Identity::Wanted { at_us: now.mono_us };
+            }
+            None => self.identity = Identity::Wanted { at_us: now.mono_us.saturating_add(self.identity_backoff.next_us()) },
+        }
+        if asks_for_metadata(&error) {
+            self.wish.want(now);
+        }
         let lasting = !error.retriable();
         let error = Arc::new(error);
         self.trouble = Some((Source::Identity, Arc::clone(&error)));
@@ -100,14 +122,21 @@ impl ProducerCore {
         }
     }
 
+    /// Nobody in particular is asked for the id any more.
+    fn ask_no_named(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.asks_id = false);
+    }
+
     /// The connection that was asked is gone; whoever waits wants another.
     pub(super) fn on_identity_lost(&mut self, lost_lane: usize, now: Now) {
+        self.lanes[lost_lane].asks_id = false;
         if matches!(self.identity, Identity::Asked { lane, .. } if lane == lost_lane) {
             self.identity = Identity::Wanted { at_us: now.mono_us };
         }
         self.release_nameless();
     }
 
+    /// Lets those that wait ask for themselves, over whichever connection.
     fn release_nameless(&mut self) {
         for id in std::mem::take(&mut self.nameless) {
             self.parts[id as usize].nameless = false;
@@ -118,8 +147,14 @@ impl ProducerCore {
     /// When an id may be asked for next, if somebody waits for one.
     pub(super) fn identity_at_us(&self) -> Option<u64> {
         match self.identity {
-            Identity::Wanted { at_us } if !self.nameless.is_empty() => Some(at_us),
+            // One that was named is asked as soon as its connection is there.
+            Identity::Wanted { at_us } if !self.nameless.is_empty() && !self.lanes.iter().any(|lane| lane.asks_id) => Some(at_us),
             _ => None,
         }
     }
+}
+
+/// Whether who refused an id may know no leader, so that others are to be looked for.
+fn asks_for_metadata(error: &Error) -> bool {
+    error.code().is_some_and(super::settle::asks_for_metadata)
 }

@@ -34,6 +34,8 @@ pub(crate) struct Lane {
     pub open: bool,
     /// Partitions that it leads to. Without any it is closed, and its place is used again.
     pub partitions: u32,
+    /// The producer's id is asked for here, because another node named it.
+    pub asks_id: bool,
     /// Its connection leads to where nothing is sent any more: it is to be closed.
     pub given_up: bool,
     /// A connection is being opened.
@@ -67,6 +69,7 @@ impl Lane {
             conn,
             open: false,
             partitions: 0,
+            asks_id: false,
             given_up: false,
             connecting: false,
             connect_at_us: 0,
@@ -108,14 +111,24 @@ impl Lane {
         self.ready.clear();
     }
 
+    /// Whether something waits for its connection.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.ready.is_empty() || self.asks_id
+    }
+
+    /// Whether the producer's id can be asked for here.
+    pub(crate) fn may_ask_id(&self) -> bool {
+        self.open && !self.given_up
+    }
+
     /// Whether it leads to nothing, and nobody waits for it.
     pub(crate) fn is_free(&self) -> bool {
-        self.partitions == 0 && !self.open && !self.connecting
+        self.partitions == 0 && !self.asks_id && !self.open && !self.connecting
     }
 
     /// Whether its connection is of no use any more.
     pub(crate) fn is_useless(&self) -> bool {
-        self.open && (self.given_up || self.partitions == 0 && self.window.is_empty())
+        self.open && (self.given_up || self.partitions == 0 && !self.asks_id && self.window.is_empty())
     }
 
     /// Whether the request of this correlation was written whole, if there is one.

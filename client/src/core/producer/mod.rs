@@ -44,7 +44,7 @@ use tramline_wire::batch::Limits;
 use tramline_wire::level::Level;
 use tramline_wire::produce::ProduceResult;
 
-use super::cluster::{ClusterView, Learned, Owner};
+use super::cluster::{ClusterView, Hops, Leadership, Learned, Owner};
 use super::codec::Compressor;
 use super::wish::MetadataWish;
 use super::{Alive, Backoff, Conn, Now};
@@ -135,6 +135,9 @@ pub(crate) struct ProducerCore {
     in_flight_max: u32,
     identity: Identity,
     identity_backoff: Backoff,
+    identity_hops: Hops,
+    /// The lane that refused an id last.
+    identity_refused_by: Option<usize>,
     /// Partitions that wait for an id.
     nameless: Vec<u32>,
     frame_bytes_max: u32,
@@ -186,6 +189,8 @@ impl ProducerCore {
             in_flight_max: if marks { BATCHES_KEPT } else { u32::MAX },
             identity: Identity::Wanted { at_us: 0 },
             identity_backoff: Backoff::seeded(u64::from(seed)),
+            identity_hops: Hops::default(),
+            identity_refused_by: None,
             nameless: Vec::new(),
             frame_bytes_max,
             compressor,
@@ -237,6 +242,14 @@ impl ProducerCore {
         (part.durable_end > 0).then_some(part.durable_end)
     }
 
+    /// Who leads a partition, as far as is known.
+    #[cfg(test)]
+    pub(crate) fn leader_of(&self, name: &str, partition: u32) -> Option<Owner> {
+        let topic = &self.topics[*self.topic_index.get(name)? as usize];
+        let part = &self.parts[*topic.parts.get(partition as usize)? as usize];
+        self.lanes.get(part.lane as usize).map(|lane| lane.owner)
+    }
+
     /// Takes over a newer view of the cluster.
     pub(crate) fn learn(&mut self, metadata: &Metadata, now: Now) {
         self.wish.on_learned(Some(now.mono_us.saturating_add(METADATA_AGE_US_MAX)));
@@ -244,9 +257,9 @@ impl ProducerCore {
         self.clear_trouble(Source::Metadata);
         let learned = self.cluster.learn_at(metadata, now);
         match learned {
-            Learned::Older => return,
+            Learned::Older => return self.learn_leaders(metadata),
             Learned::Newer => {}
-            Learned::Lower | Learned::OtherCluster => self.parts.iter_mut().for_each(|part| part.term = 0),
+            Learned::Lower | Learned::OtherCluster => self.parts.iter_mut().for_each(|part| part.leader = Leadership::default()),
         }
         if learned == Learned::OtherCluster {
             self.leave_old_cluster(now);
@@ -258,6 +271,21 @@ impl ProducerCore {
                 && !topic.error.retriable()
             {
                 self.topic_gone(known, topic, now);
+            }
+        }
+    }
+
+    /// An older view: what it says of leaders counts where its term is higher.
+    fn learn_leaders(&mut self, metadata: &Metadata) {
+        for told in metadata.topics.iter().filter(|topic| topic.error.is_ok()) {
+            let Some(&topic) = self.topic_index.get(&told.name) else { continue };
+            for partition in &told.partitions {
+                let Some(&id) = self.topics[topic as usize].parts.get(partition.index as usize) else { continue };
+                let part = &mut self.parts[id as usize];
+                if part.uid == partition.uid && part.leader.believes(partition.term, true) {
+                    part.leader.learn(partition.term);
+                    self.move_to_owner(id, Owner::from(partition));
+                }
             }
         }
     }
@@ -299,15 +327,20 @@ impl ProducerCore {
                 known.parts.push(self.parts.len() as u32);
                 let (batch_bytes, refused_bytes) = (known.batch_bytes, known.refused_bytes);
                 let backoff = self.backoff();
-                let part = Part::new(topic, partition.index, partition.uid, partition.term, batch_bytes, backoff);
+                let leader = Leadership::told(partition.term);
+                let part = Part::new(topic, partition.index, partition.uid, leader, batch_bytes, backoff);
                 self.parts.push(Part { refused_bytes, ..part });
             }
             let id = self.topics[topic as usize].parts[place];
             let part = &mut self.parts[id as usize];
-            if partition.term < part.term && !recreated && part.uid == partition.uid {
+            let is_same = !recreated && part.uid == partition.uid;
+            if is_same && !part.leader.believes(partition.term, false) {
                 continue; // an older view of this partition
             }
-            part.term = partition.term;
+            match is_same {
+                true => part.leader.learn(partition.term),
+                false => part.leader = Leadership::told(partition.term),
+            }
             if part.uid != partition.uid {
                 part.uid = partition.uid;
                 part.sequence.restart();
@@ -402,7 +435,7 @@ impl ProducerCore {
     /// Whether a lane has something to send and no connection.
     fn wants_connection(&self, lane: usize, now: Now) -> bool {
         let lane = &self.lanes[lane];
-        !lane.open && !lane.connecting && !lane.ready.is_empty() && lane.connect_at_us <= now.mono_us
+        !lane.open && !lane.connecting && lane.is_needed() && lane.connect_at_us <= now.mono_us
     }
 
     /// A lane's socket is connected and has said hello.

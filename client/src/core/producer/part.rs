@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::batch::{Open, Sealed};
 use super::sequence::Sequence;
+use crate::core::cluster::Leadership;
 use crate::core::{Backoff, Now};
 use crate::error::Error;
 
@@ -29,7 +30,7 @@ pub(crate) struct Part {
     /// Number within the topic.
     pub index: u32,
     pub uid: u64,
-    pub term: u64,
+    pub leader: Leadership,
     /// Index of the lane to its owner, or [`NO_LANE`].
     pub lane: u32,
     pub open: Option<Open>,
@@ -70,12 +71,12 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn new(topic: u32, index: u32, uid: u64, term: u64, batch_bytes: usize, backoff: Backoff) -> Part {
+    pub(crate) fn new(topic: u32, index: u32, uid: u64, leader: Leadership, batch_bytes: usize, backoff: Backoff) -> Part {
         Part {
             topic,
             index,
             uid,
-            term,
+            leader,
             lane: NO_LANE,
             open: None,
             due: false,
@@ -116,8 +117,8 @@ impl Part {
         self.refused.push((batch, error));
     }
 
-    /// Once nothing is in flight, without idempotence: puts refused batches back to the front of the queue and returns those that must not be
-    /// sent any more.
+    /// Once nothing is in flight, without idempotence: puts refused batches back to the front of the queue, after a wait where one is called
+    /// for, and returns those that must not be sent any more.
     pub(crate) fn settle_refused(&mut self, now: Now) -> Vec<(Sealed, Arc<Error>)> {
         if self.in_flight > 0 || self.refused.is_empty() {
             return Vec::new();
@@ -128,7 +129,8 @@ impl Part {
         for (batch, _) in refused.drain(first_kept..).rev() {
             self.queue.push_front(batch);
         }
-        self.retry_at_us = now.mono_us.saturating_add(self.backoff.next_us());
+        let wait_us = if std::mem::take(&mut self.wants_pause) { self.backoff.next_us() } else { 0 };
+        self.retry_at_us = now.mono_us.saturating_add(wait_us);
         refused
     }
 }

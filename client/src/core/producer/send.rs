@@ -209,7 +209,7 @@ impl ProducerCore {
             next = next.min(at);
         }
         for lane in &self.lanes {
-            if !lane.ready.is_empty() {
+            if lane.is_needed() {
                 if !lane.open && !lane.connecting {
                     next = next.min(lane.connect_at_us);
                 } else if lane.open && lane.pause_until_us > now.mono_us {

@@ -74,7 +74,7 @@ impl ProducerCore {
                             return Err(self.too_early(lane));
                         }
                     }
-                    None if self.is_identity_request(lane, correlation) => self.on_identity_refused(error, now),
+                    None if self.is_identity_request(lane, correlation) => self.on_identity_refused(lane, error, now),
                     None if correlation == 0 => return Err(error), // of the connection itself
                     None => {}
                 },
@@ -124,6 +124,7 @@ impl ProducerCore {
             if meaning == Meaning::Stored {
                 part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
                 part.renumbered = 0;
+                part.leader.worked();
                 let mut is_current = true;
                 if let Stamp::Marked(marked) = &batch.stamp {
                     is_current = marked.uid == part.uid;
@@ -150,7 +151,7 @@ impl ProducerCore {
                     true => self.below_level(lane, id, level),
                     false => self.refusal_of(id, error),
                 };
-                self.refuse_or_fail(batch, error, Arc::new(refusal), now);
+                self.refuse_or_fail(lane, batch, error, Arc::new(refusal), now);
             }
             self.after_answer(id, now);
         }
@@ -190,51 +191,77 @@ impl ProducerCore {
     }
 
     fn below_level(&self, lane: usize, id: u32, level: Level) -> Error {
-        let part = &self.parts[id as usize];
-        Error::OutcomeUnknown {
-            request: format!("append to topic {:?} partition {}", self.topics[part.topic as usize].name, part.index),
-            address: self.lanes[lane].address.clone(),
-            reason: format!("it answered for level {level}, {} was asked for", self.config.level),
+        self.unknown(lane, id, format!("it answered for level {level}, {} was asked for", self.config.level))
+    }
+
+    /// A refusal that does not say that nothing was stored, as the end of a batch without a mark.
+    fn may_be_stored(&self, lane: usize, id: u32, error: &Arc<Error>) -> Error {
+        match error.as_ref() {
+            unknown @ Error::OutcomeUnknown { .. } => unknown.clone(),
+            refused => self.unknown(lane, id, refused.to_string()),
         }
+    }
+
+    fn unknown(&self, lane: usize, id: u32, reason: String) -> Error {
+        let part = &self.parts[id as usize];
+        let request = format!("append to topic {:?} partition {}", self.topics[part.topic as usize].name, part.index);
+        Error::OutcomeUnknown { request, address: self.lanes[lane].address.clone(), reason }
     }
 
     /// The broker refused a whole request.
     fn on_refused(&mut self, lane: usize, mut batches: Vec<Sealed>, error: Error, now: Now) {
         let code = error.code().unwrap_or(ErrorCode::Internal);
         if let Some(next) = error.next_address() {
+            self.follow(lane, &batches, next);
             self.wish.redirect_to(next);
         }
         let error = Arc::new(error);
         for batch in batches.drain(..) {
             let id = batch.part;
             self.parts[id as usize].in_flight -= 1;
-            self.refuse_or_fail(batch, code, Arc::clone(&error), now);
+            self.refuse_or_fail(lane, batch, code, Arc::clone(&error), now);
             self.after_answer(id, now);
         }
         self.lanes[lane].spare.push(batches);
     }
 
-    fn refuse_or_fail(&mut self, batch: Sealed, code: ErrorCode, error: Arc<Error>, now: Now) {
-        if matches!(code, ErrorCode::NotLeader | ErrorCode::UnknownPartition | ErrorCode::ShuttingDown) {
+    /// A refusal names another leader. It is that of the first partition of the request, by which a node tells where a request goes; the others
+    /// are asked for by metadata.
+    fn follow(&mut self, lane: usize, batches: &[Sealed], next: &str) {
+        let (Some(first), Some(owner)) = (batches.first(), self.cluster.owner_at(next)) else { return };
+        let (id, at) = (first.part, self.lanes[lane].owner);
+        let part = &mut self.parts[id as usize];
+        if part.lane as usize == lane && part.uid == first.sent_uid && part.leader.follow(at, owner) {
+            self.move_to_owner(id, owner);
+        }
+    }
+
+    fn refuse_or_fail(&mut self, lane: usize, batch: Sealed, code: ErrorCode, error: Arc<Error>, now: Now) {
+        if asks_for_metadata(code) {
             self.wish.want(now);
         }
+        // Whoever leads it by now has refused nothing.
+        let has_moved = self.parts[batch.part as usize].lane as usize != lane;
         if batch.can_be_cut(code) && now.mono_us < batch.deadline_us {
             return self.refuse_too_large(batch, code, error);
         }
         let meaning = Meaning::of(code);
         self.metrics.refusals += u64::from(meaning == Meaning::NotNow);
         if batch.is_marked() {
-            return self.on_unresolved(batch, meaning, error);
+            return self.on_unresolved(batch, meaning, error, has_moved);
         }
         let part = &mut self.parts[batch.part as usize];
         if meaning == Meaning::NotNow && now.mono_us < batch.deadline_us {
             self.trouble = Some((Source::Part(batch.part), Arc::clone(&error)));
+            part.wants_pause |= !has_moved;
             part.refuse(batch, error);
             return;
         }
         if meaning == Meaning::Unknown {
             // The broker may have appended it all the same: what was refused before it must not follow it.
             part.accepted_next_seq = part.accepted_next_seq.max(batch.seq + 1);
+            let unknown = self.may_be_stored(lane, batch.part, &error);
+            return self.finish(batch, None, Level::None, Some(Arc::new(unknown)));
         }
         self.finish(batch, None, Level::None, Some(error));
     }
@@ -329,6 +356,7 @@ impl ProducerCore {
         for id in 0..self.parts.len() as u32 {
             if self.parts[id as usize].lane as usize == lane_index {
                 self.parts[id as usize].probing = true;
+                self.parts[id as usize].leader.failed();
             }
             self.after_answer(id, now);
         }
@@ -449,6 +477,12 @@ impl ProducerCore {
         self.pool.put_bytes(bytes);
         self.done.push_back(Done { tags, part, base_offset, level, error, first_sent_us });
     }
+}
+
+/// Whether a refusal says that another shard may lead by now.
+pub(super) fn asks_for_metadata(code: ErrorCode) -> bool {
+    use ErrorCode::{LeadershipLost, NotLeader, NotReady, ShuttingDown, StorageFailed, UnknownPartition};
+    matches!(code, NotLeader | UnknownPartition | ShuttingDown | NotReady | LeadershipLost | StorageFailed)
 }
 
 /// What is wrong with the results of a request, if they are not those of its batches, one by one.

@@ -6,6 +6,7 @@
 mod broken_rules;
 mod cut;
 mod idempotence;
+mod leaders;
 mod offsets;
 mod sent;
 

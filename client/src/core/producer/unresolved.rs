@@ -67,8 +67,8 @@ impl ProducerCore {
         true
     }
 
-    /// An answer for a marked batch that does not say that it is stored.
-    pub(super) fn on_unresolved(&mut self, mut batch: Sealed, meaning: Meaning, error: Arc<Error>) {
+    /// An answer for a marked batch that does not say that it is stored. `has_moved`: not from who leads the partition now, as far as is known.
+    pub(super) fn on_unresolved(&mut self, mut batch: Sealed, meaning: Meaning, error: Arc<Error>, has_moved: bool) {
         let Stamp::Marked(marked) = &mut batch.stamp else { return };
         marked.last = meaning;
         marked.in_doubt |= meaning == Meaning::Unknown;
@@ -78,8 +78,8 @@ impl ProducerCore {
         }
         self.trouble = Some((Source::Part(id), Arc::clone(&error)));
         let part = &mut self.parts[id as usize];
-        // What only waits for one before it follows that one at once.
-        part.wants_pause |= meaning != Meaning::Missing;
+        // What only waits for one before it follows that one at once, and so does what goes to another node.
+        part.wants_pause |= meaning != Meaning::Missing && !has_moved;
         part.refuse(batch, error);
     }
 

@@ -173,7 +173,8 @@ impl QueueCore {
     fn receive_refused(&mut self, lane_index: usize, error: Error, now: Now) {
         self.metrics.refusals += 1;
         let lane = &mut self.lanes[lane_index];
-        let named = lane.asked.take().map_or(0, |asked| asked.named);
+        let asked = lane.asked.take();
+        let named = asked.map_or(0, |asked| asked.named);
         if error.code() == Some(ErrorCode::LimitExceeded) && named > RECEIVE_NAMED_MAX {
             // They are not all that the queue has there.
             lane.names_few = true;
@@ -187,6 +188,9 @@ impl QueueCore {
             _ if error.retriable() => {
                 if let Some(next) = error.next_address() {
                     self.wish.redirect_to(next);
+                    if let Some(asked) = asked {
+                        self.follow(asked.first, lane_index, &error);
+                    }
                 }
                 self.wish.want(now);
                 self.lane_failing(lane_index, error, now);

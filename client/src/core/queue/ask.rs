@@ -142,8 +142,8 @@ impl QueueCore {
         }
     }
 
-    /// The partitions that the next Receive of a lane names, which are marked with its number; and whether others have to wait for the next turn.
-    fn name_parts(&mut self, lane: usize, number: u64, now: Now) -> (Vec<u64>, bool) {
+    /// The partitions that the next Receive of a lane names, which are marked with its number; the first of them; and whether others have to wait for the next turn.
+    fn name_parts(&mut self, lane: usize, number: u64, now: Now) -> (Vec<u64>, usize, bool) {
         let askable = self.parts_to_ask(lane, now).count();
         let state = &mut self.lanes[lane];
         let is_all = askable == state.parts && askable <= PARTITIONS_MAX && !state.names_few;
@@ -151,21 +151,23 @@ impl QueueCore {
         let count = if is_turn { RECEIVE_NAMED_MAX } else { askable };
         let (first, of) = (if is_turn { state.next_part } else { 0 }, self.parts.len());
         let mut uids = Vec::with_capacity(count);
+        let mut first_named = 0;
         for id in (first..of).chain(0..first.min(of)) {
             let part = &mut self.parts[id];
             if uids.len() < count && part.lane == lane && part.not_before_us <= now.mono_us {
                 part.asked = number;
+                first_named = if uids.is_empty() { id } else { first_named };
                 uids.push(part.uid);
                 state.next_part = id + 1;
             }
         }
-        (uids, is_turn)
+        (uids, first_named, is_turn)
     }
 
     fn receive(&mut self, lane: usize, max_messages: u32, wait_us: u64, now: Now) {
         let number = self.last_receive + 1;
         self.last_receive = number;
-        let (uids, is_turn) = self.name_parts(lane, number, now);
+        let (uids, first, is_turn) = self.name_parts(lane, number, now);
         let wait_us = match is_turn {
             true if self.lanes[lane].said => wait_us.min(TURN_SLICE_US),
             true => 0,
@@ -188,7 +190,7 @@ impl QueueCore {
         match state.conn.request(Kind::Receive, |meta| request.encode(meta)) {
             Ok(correlation) => {
                 let (call, named) = (self.call.number, uids.len());
-                state.asked = Some(Asked { number, correlation, call, max_messages, wait_us, sent_us: now.mono_us, named, is_turn });
+                state.asked = Some(Asked { number, correlation, call, max_messages, wait_us, sent_us: now.mono_us, first, named, is_turn });
                 state.alive.on_sent(now);
                 self.metrics.receives_sent += 1;
             }

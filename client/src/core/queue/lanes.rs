@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 
 use super::{Lane, Part, QueueCore};
-use crate::core::cluster::{ClusterView, Learned, Owner};
+use crate::core::cluster::{ClusterView, Leadership, Learned, Owner};
 use crate::core::consumer::check_owners;
 use crate::core::links::Lanes;
 use crate::core::wish::MetadataWish;
@@ -28,8 +28,10 @@ impl QueueCore {
             self.errors.push_back(error);
             return;
         }
-        if self.cluster.learn_at(metadata, now) == Learned::Older {
-            return;
+        match self.cluster.learn_at(metadata, now) {
+            Learned::Older => return self.learn_leaders(metadata),
+            Learned::Newer => {}
+            Learned::Lower | Learned::OtherCluster => self.parts.iter_mut().for_each(|part| part.leader = Leadership::default()),
         }
         self.lanes.iter_mut().for_each(|lane| lane.names_few = false);
         let Some(topic) = metadata.topic(&self.queue.topic) else { return };
@@ -41,26 +43,69 @@ impl QueueCore {
         self.refuse_strangers();
     }
 
+    /// An older view: what it says of leaders counts where its term is higher.
+    fn learn_leaders(&mut self, metadata: &Metadata) {
+        for found in metadata.topic(&self.queue.topic).iter().flat_map(|topic| &topic.partitions) {
+            if let Some(&id) = self.by_uid.get(&found.uid)
+                && self.parts[id].leader.believes(found.term, true)
+            {
+                self.parts[id].leader.learn(found.term);
+                self.move_to_owner(id, Owner::from(found));
+            }
+        }
+    }
+
+    fn move_to_owner(&mut self, id: usize, owner: Owner) {
+        let lane = self.lane_of(owner);
+        let before = std::mem::replace(&mut self.parts[id].lane, lane);
+        if before != lane {
+            self.lanes[before].parts -= 1;
+            self.lanes[lane].parts += 1;
+            self.parts[id].not_before_us = 0; // its new owner did not refuse it
+        }
+    }
+
+    /// A refusal of a request whose first partition this is names another leader, which is that partition's: it is asked at once. For others
+    /// metadata are asked for.
+    pub(super) fn follow(&mut self, id: usize, lane: usize, error: &Error) {
+        let named = error.next_address().and_then(|next| self.cluster.owner_at(next));
+        let (Some(owner), at) = (named, self.lanes[lane].owner) else { return };
+        let part = &mut self.parts[id];
+        if part.lane == lane && part.leader.follow(at, owner) {
+            self.move_to_owner(id, owner);
+        }
+    }
+
     fn learn_parts(&mut self, topic: &TopicMetadata) {
         for found in &topic.partitions {
-            let lane = self.lane_of(Owner::from(found));
             match self.by_uid.get(&found.uid) {
                 Some(&id) => {
-                    let before = std::mem::replace(&mut self.parts[id].lane, lane);
-                    self.lanes[before].parts -= 1;
-                    if before != lane {
-                        self.parts[id].not_before_us = 0; // its new owner did not refuse it
+                    if self.parts[id].leader.believes(found.term, false) {
+                        self.parts[id].leader.learn(found.term);
+                        self.move_to_owner(id, Owner::from(found));
                     }
                 }
                 None => {
+                    let lane = self.lane_of(Owner::from(found));
+                    let leader = Leadership::told(found.term);
                     let backoff = self.backoff();
                     self.by_uid.insert(found.uid, self.parts.len());
                     let (index, uid) = (found.index, found.uid);
                     let refusal = ErrorCode::Ok;
-                    self.parts.push(Part { index, uid, lane, not_before_us: 0, backoff, failing_since_us: None, refusal, asked: 0 });
+                    self.parts.push(Part {
+                        index,
+                        uid,
+                        leader,
+                        lane,
+                        not_before_us: 0,
+                        backoff,
+                        failing_since_us: None,
+                        refusal,
+                        asked: 0,
+                    });
+                    self.lanes[lane].parts += 1;
                 }
             }
-            self.lanes[lane].parts += 1;
         }
     }
 
@@ -166,6 +211,9 @@ impl Lanes for QueueCore {
         state.connect_at_us = now.mono_us.saturating_add(state.backoff.next_us());
         self.forget_conn(lane, error.clone());
         self.lane_failing(lane, error, now);
+        for part in self.parts.iter_mut().filter(|part| part.lane == lane) {
+            part.leader.failed();
+        }
         self.wish.want(now);
     }
     fn learn(&mut self, metadata: &Metadata, now: Now) {

@@ -33,7 +33,7 @@ use std::ops::Range;
 use settle::Entry;
 use tramline_wire::error::ErrorCode;
 
-use super::cluster::{ClusterView, Owner};
+use super::cluster::{ClusterView, Leadership, Owner};
 use super::codec::Decompressor;
 use super::wish::MetadataWish;
 use super::{Alive, Backoff, Conn, Now};
@@ -50,6 +50,7 @@ use crate::types::Metadata;
 struct Part {
     index: u32,
     uid: u64,
+    leader: Leadership,
     /// Index of the lane to its owner.
     lane: usize,
     /// Not asked for before this time, monotonic microseconds: after a refusal.
@@ -74,7 +75,8 @@ struct Asked {
     max_messages: u32,
     wait_us: u64,
     sent_us: u64,
-    /// So many partitions were named.
+    /// The first partition that was named, and how many were.
+    first: usize,
     named: usize,
     /// They are not all that can be asked for: the others have the next turns.
     is_turn: bool,
@@ -267,6 +269,7 @@ impl QueueCore {
 impl Part {
     /// Something sent at `sent_us` came of it: what was refused before is forgotten, what was refused since is not.
     fn answered(&mut self, sent_us: u64) {
+        self.leader.worked();
         if self.not_before_us <= sent_us {
             self.backoff.reset();
             (self.failing_since_us, self.refusal) = (None, ErrorCode::Ok);

@@ -236,6 +236,10 @@ impl QueueCore {
         }
         if let Some(next) = error.next_address() {
             self.wish.redirect_to(next);
+            let first = self.lanes[lane_index].settling.as_ref().and_then(|settling| settling.entries.first());
+            if let Some(&id) = first.and_then(|entry| self.by_uid.get(&entry.token.partition_uid)) {
+                self.follow(id, lane_index, &error);
+            }
         }
         self.wish.want(now);
         let may_be_done = error.code().is_some_and(ErrorCode::may_be_done);

@@ -1,5 +1,6 @@
 //! The core against a broker in memory: leases, several owners, settlements, refusals, lost connections, replies that cannot be.
 
+mod nodes;
 mod settlements;
 
 use std::time::Duration;
