@@ -221,7 +221,7 @@ fn open_first(config: &Config, route: &mut Route, way: &Way, deadline: Option<In
         match Link::open(&address, config, left.map_or(config.connect_timeout, |left| left.min(config.connect_timeout))) {
             Ok((link, hello)) => {
                 route.opened(&address);
-                route.learn(&hello.nodes);
+                route.learn_some(&hello.nodes);
                 return Ok((link, hello));
             }
             Err(error) => {

@@ -80,6 +80,13 @@ impl Route {
         }
     }
 
+    /// Some nodes, as a hello told them: a node may know no other one yet, which says nothing about those that are known.
+    pub(crate) fn learn_some(&mut self, nodes: &[Node]) {
+        self.nodes.retain(|known| nodes.iter().all(|node| node.id != known.id));
+        self.nodes.extend(nodes.iter().cloned());
+        self.nodes.sort_by_key(|node| node.id);
+    }
+
     /// Whether another node than this one is known, or may be.
     pub(crate) fn has_others(&self, node: u32) -> bool {
         if self.nodes.is_empty() { self.servers.len() > 1 } else { self.nodes.iter().any(|known| known.id != node) }
@@ -190,6 +197,14 @@ mod tests {
     fn refused(code: ErrorCode, next: &str) -> Error {
         let next = (!next.is_empty()).then(|| next.to_string());
         Error::Refused { request: String::new(), code, retriable: code.retriable(), message: String::new(), next }
+    }
+
+    #[test]
+    fn a_hello_that_tells_of_one_node_takes_none_away() {
+        let mut route = route(&["server:1"], &[1, 2, 3]);
+        route.learn_some(&[Node { port: 9, ..node(2) }]);
+        assert_eq!(route.wanted(&Way::to(Some(3))), Some("node3:1".to_string()));
+        assert_eq!(route.wanted(&Way::to(Some(2))), Some("node2:9".to_string()));
     }
 
     #[test]
