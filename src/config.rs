@@ -11,6 +11,7 @@
 //! Not here: the table itself (`config/table.rs`), reading values (`config/value.rs`), printing (`config/show.rs`), asking the machine
 //! (`runtime/topology.rs`), settings of topics (the control room).
 
+mod cluster;
 pub mod show;
 pub mod space;
 pub mod table;
@@ -141,12 +142,16 @@ pub enum LogFormat {
 #[allow(missing_docs)] // field x_y is the setting x.y, and the table documents that
 pub struct Settings {
     pub data_dir: PathBuf,
+    pub node_id: u32,
     pub listen: SocketAddr,
     /// Host told to clients: the setting, or the address of `listen`.
     pub advertise: String,
     pub admin_listen: SocketAddr,
     /// Shard 0's address for other nodes; none on a node that is a cluster of one.
     pub cluster_listen: Option<SocketAddr>,
+    /// Addresses of nodes that a new one asks to be taken in; empty: it begins a cluster.
+    pub cluster_join: Vec<String>,
+    pub rack: String,
     pub cluster_connections_max: usize,
     pub cluster_receive_bytes_max: usize,
     /// One core per shard; empty when unpinned.
@@ -475,10 +480,13 @@ impl Loaded {
         };
         Ok(Settings {
             data_dir,
+            node_id: self.number32("node.id"),
             listen,
             advertise,
             admin_listen: self.address("admin.listen"),
             cluster_listen: self.address_or_none("cluster.listen"),
+            cluster_join: self.text("cluster.join").split(',').filter(|seed| !seed.is_empty()).map(str::to_owned).collect(),
+            rack: self.text("rack"),
             cluster_connections_max: self.number("cluster.connections.max") as usize,
             cluster_receive_bytes_max: self.number("cluster.receive.bytes.max") as usize,
             cpus,
@@ -570,9 +578,7 @@ impl Loaded {
                 shard_ports.end()
             ));
         }
-        if let Some(first) = s.cluster_listen {
-            self.agree_cluster(s, first).map_err(SettingsError::Disagree)?;
-        }
+        self.agree_cluster(s).map_err(SettingsError::Disagree)?;
         if !s.segment_bytes.is_multiple_of(1 << 20) {
             return refuse(format!("{} is not a multiple of 1MiB", named("segment.bytes")));
         }
@@ -652,35 +658,6 @@ impl Loaded {
         }
         if s.keepalive_interval_us >= s.connection_idle_timeout_us {
             return refuse(format!("{} has to be below {}", named("keepalive.interval"), named("connection.idle.timeout")));
-        }
-        Ok(())
-    }
-
-    /// The ports for nodes, `first` and those above it, against the others.
-    fn agree_cluster(&self, s: &Settings, first: SocketAddr) -> Result<(), String> {
-        if first.ip().is_unspecified() && self.entry("advertise").origin == Origin::Default {
-            return Err(format!(
-                "cluster.listen is {first}, which no other node can connect to by that name; say --advertise HOST (the name or address clients and nodes use)"
-            ));
-        }
-        if first.port() == 0 {
-            return Ok(());
-        }
-        let last_port = u32::from(first.port()) + u32::from(s.shards) - 1;
-        if last_port > u32::from(u16::MAX) {
-            return Err(format!("cluster.listen={first} leaves no room for a port for each of {} shards; choose a lower port", s.shards));
-        }
-        let ports = u32::from(first.port())..=last_port;
-        let client_last = if s.listen.port() == 0 { 0 } else { u32::from(s.listen.port()) + u32::from(s.shards) };
-        let others = [("listen", s.listen, client_last), ("admin.listen", s.admin_listen, u32::from(s.admin_listen.port()))];
-        for (key, address, other_last) in others {
-            let meets = u32::from(address.port()) <= last_port && *ports.start() <= other_last;
-            if address.port() != 0 && meets && overlap(first, address) {
-                return Err(format!(
-                    "the ports for other nodes {} to {last_port} (cluster.listen={first}, one per shard) collide with those of {key}={address}; choose another with --cluster-listen",
-                    first.port()
-                ));
-            }
         }
         Ok(())
     }

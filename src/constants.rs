@@ -26,6 +26,20 @@ pub const NODE_FRAME_BYTES_MAX: u64 = 32 + (1 << 20) + (16 << 20);
 pub const DATA_DIR_VERSION: u32 = 1;
 /// Feature level: gates each new record, schema or message between nodes. 1 is the first release's.
 pub const FEATURE_LEVEL: u32 = 1;
+/// The lowest feature level that this version can still speak.
+pub const FEATURE_LEVEL_MIN: u32 = 1;
+const _: () = assert!(FEATURE_LEVEL_MIN <= FEATURE_LEVEL);
+
+/// How long a node that joins a cluster looks for somebody who takes it in, in microseconds. All seeds may be restarting: that takes seconds, and an
+/// election two more. A supervisor starts the node again after that, so longer only delays the message.
+pub const JOIN_US: u64 = 60_000_000;
+/// How long a seed may be silent before another one is asked, in microseconds: joining is a command that a majority has to have on its disks, and its
+/// answer is as large as the metadata.
+pub const JOIN_SILENCE_US: u64 = 10_000_000;
+/// Between two rounds over all seeds, in microseconds: an election takes about so long.
+pub const JOIN_PAUSE_US: u64 = 1_000_000;
+/// How often in a row a seed may send a node that joins to somebody else: once to the leader, and again when that has just changed.
+pub const JOIN_HOPS_MAX: u32 = 4;
 
 /// The protocol's bound on a frame's meta part, in bytes. A reply that lists partitions has to fit into it.
 pub const META_BYTES_MAX: u64 = 1 << 20;
@@ -81,6 +95,8 @@ pub const REPLICAS_DEFAULT: u8 = 3;
 pub const NODES_MAX: usize = 64;
 /// Nodes that a cluster has ever had: a removed one is remembered, so that it is never taken for a new one. Some 60 bytes each.
 pub const NODE_IDS_MAX: usize = 4096;
+/// Highest number of a node. Any 32 bits would do; this many can still be read out loud, and a mistyped port or date is noticed.
+pub const NODE_ID_MAX: u64 = 1_000_000;
 /// Disks that a node has ever had, 8 bytes each: an old one that turns up again is known as such.
 pub const NODE_DISKS_MAX: usize = 64;
 /// Longest name of a rack, in bytes.

@@ -118,7 +118,8 @@ pub fn document() -> String {
          | one background turn | {} us | it is added to the latency of what arrives meanwhile |\n\
          | frame between nodes | 1MiB of meta, 16MiB of payload; the first one of a connection 64KiB in all | protocol; must not differ between nodes, so no setting |\n\
          | connecting to another node | {} s | two requests to connect may be lost |\n\
-         | first frame of who connects to the port for nodes | {} s | strangers hold no place for longer |\n",
+         | first frame of who connects to the port for nodes | {} s | strangers hold no place for longer |\n\
+         | looking for a node that lets this one into its cluster | {} s | all of them may be restarting; then the start fails and says what each answered |\n",
         crate::constants::FETCH_FRAME_BYTES >> 10,
         crate::constants::TOPICS_MAX,
         crate::constants::PARTITIONS_MAX,
@@ -128,6 +129,7 @@ pub fn document() -> String {
         crate::constants::TURN_US,
         crate::constants::NODE_DIAL_US / 1_000_000,
         crate::constants::NODE_HELLO_US / 1_000_000,
+        crate::constants::JOIN_US / 1_000_000,
     );
     out
 }

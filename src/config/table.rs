@@ -97,7 +97,7 @@ impl Def {
             Kind::Choice(words) => words.join(", "),
             Kind::Flag => "true, false".to_owned(),
             Kind::Space => "per cent of the file system, bytes, or the smaller of both".to_owned(),
-            Kind::Address | Kind::AddressOrNone | Kind::Host | Kind::Cpus | Kind::Path => String::new(),
+            Kind::Address | Kind::AddressOrNone | Kind::Addresses | Kind::Host | Kind::Rack | Kind::Cpus | Kind::Path => String::new(),
         }
     }
     /// The default in words.
@@ -132,6 +132,15 @@ const fn fixed(text: &'static str) -> DefaultValue {
 /// All settings of a node.
 pub static TABLE: &[Def] = &[
     text("data.dir", Kind::Path, fixed(""), Some("data-dir"), "Directory that holds everything this node keeps. One node per directory."),
+    Def {
+        key: "node.id",
+        kind: Kind::Count { unit: "nodes" },
+        min: 1,
+        max: constants::NODE_ID_MAX,
+        default: fixed("1"),
+        flag: Some("node-id"),
+        doc: "Number of this node in its cluster, which no other node has or had. Fixed for a data directory at its first start.",
+    },
     text(
         "listen",
         Kind::Address,
@@ -158,7 +167,21 @@ pub static TABLE: &[Def] = &[
         Kind::AddressOrNone,
         fixed(""),
         Some("cluster-listen"),
-        "Address for the other nodes of the cluster, HOST:7700 by convention: shard 0's, and the one that other nodes are given to join. Shard i listens on its port plus i. Port 0 picks free ports. None: no node can connect, a cluster of one.",
+        "Address for the other nodes of the cluster, HOST:7700 by convention: shard 0's, and the one that other nodes are given to join. Shard i listens on its port plus i. Port 0 picks free ports. None: no node can connect, a cluster of one. Where it is 0.0.0.0 or [::], others are told advertise, which has to be an IP address then.",
+    ),
+    text(
+        "cluster.join",
+        Kind::Addresses,
+        fixed(""),
+        Some("join"),
+        "Addresses (cluster.listen) of nodes of the cluster that this node becomes a part of at the first start of its data directory; one that answers is enough. Later starts ignore it. None: the first start begins a cluster.",
+    ),
+    text(
+        "rack",
+        Kind::Rack,
+        fixed(""),
+        Some("rack"),
+        "What fails together with this node: a rack, a room, a zone. Replicas are spread over different ones.",
     ),
     text(
         "cpus",

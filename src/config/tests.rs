@@ -113,7 +113,13 @@ fn values_that_do_not_fit_are_refused_with_a_sentence() {
         ),
         (&[("cluster.listen", "127.0.0.1:7413")], "collide with those of listen="),
         (&[("cluster.listen", "127.0.0.1:7401")], "collide with those of admin.listen=127.0.0.1:7401"),
-        (&[("cluster.listen", "[::]:7700")], "no other node can connect to by that name; say --advertise HOST"),
+        (&[("cluster.listen", "[::]:7700")], "no other node can connect to by that name; say --advertise ADDRESS"),
+        (&[("cluster.listen", "0.0.0.0:7700"), ("advertise", "broker-1")], "advertise is broker-1, which is no IP address"),
+        (&[("cluster.listen", "0.0.0.0:7700"), ("advertise", "0.0.0.0")], "name the address in --cluster-listen ADDRESS:7700"),
+        (&[("cluster.join", "10.0.0.1:7700")], "say --cluster-listen HOST:7700 too"),
+        (&[("cluster.join", "10.0.0.1")], "setting cluster.join (flag): '10.0.0.1' is not HOST:PORT of another node"),
+        (&[("node.id", "0")], "'0' is outside of 1 to 1000000"),
+        (&[("rack", "row 7")], "'row 7' is not the name of a rack"),
         (&[("cluster.listen", "7700")], "'7700' is not HOST:PORT"),
         (&[("batch.max.bytes", "2MiB"), ("frame.max.bytes", "2MiB")], "does not fit into"),
         (&[("record.max.bytes", "5MiB")], "a record has to fit into a batch"),
@@ -148,7 +154,28 @@ fn nodes_have_ports_of_their_own_when_they_are_asked_for() {
         assert_eq!(settings.cluster_listen, Some(address.parse().unwrap()));
         assert!(!settings.is_exposed());
     }
-    assert!(flags(&[("cluster.listen", "0.0.0.0:7700"), ("advertise", "broker-1")]).is_ok());
+}
+
+#[test]
+fn other_nodes_are_told_an_ip_address() {
+    assert_eq!(flags(&[]).unwrap().cluster_host(), None);
+    for (list, expected) in [
+        (&[("cluster.listen", "127.0.0.1:7700"), ("advertise", "broker-1")][..], "127.0.0.1"),
+        (&[("cluster.listen", "0.0.0.0:7700"), ("advertise", "10.0.0.1")], "10.0.0.1"),
+        (&[("cluster.listen", "[::]:7700"), ("advertise", "fd00::1")], "fd00::1"),
+    ] {
+        assert_eq!(flags(list).unwrap().cluster_host().unwrap().to_string(), expected);
+    }
+}
+
+#[test]
+fn a_node_has_a_number_a_rack_and_nodes_to_ask() {
+    let alone = flags(&[]).unwrap();
+    assert_eq!((alone.node_id, alone.rack.as_str(), alone.cluster_join.len()), (1, "", 0));
+    let list = [("node.id", "7"), ("rack", "b2"), ("cluster.listen", "127.0.0.1:7700"), ("cluster.join", "broker-1:7700, 10.0.0.2:7700")];
+    let node = flags(&list).unwrap();
+    assert_eq!((node.node_id, node.rack.as_str()), (7, "b2"));
+    assert_eq!(node.cluster_join, ["broker-1:7700", "10.0.0.2:7700"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! Not here: which settings exist (`table.rs`), ranges across settings (`config.rs`).
 
 use super::space::SpaceMark;
+use crate::constants::RACK_BYTES_MAX;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// What a setting's text means.
@@ -30,8 +31,12 @@ pub enum Kind {
     Address,
     /// The same; empty for none.
     AddressOrNone,
+    /// `HOST:PORT` of other machines, with commas between them; names are resolved when they are needed. Empty for none.
+    Addresses,
     /// A host name or address that clients can reach; empty for none.
     Host,
+    /// The name of a rack, as the metadata take it; empty for none.
+    Rack,
     /// Numbers of processors: `0,1` or `2-5`; empty for none.
     Cpus,
     /// A directory; empty for none.
@@ -47,7 +52,7 @@ pub enum Value {
     Space(SpaceMark),
     /// On or off.
     Flag(bool),
-    /// Choice, host or path.
+    /// Choice, host, addresses of others, rack or path.
     Text(String),
     /// An address to listen on.
     Address(SocketAddr),
@@ -88,6 +93,13 @@ impl Kind {
                 false => Ok(Value::Text(text.to_owned())),
                 true => Err(format!("'{text}' is not a host name or an address (no spaces, no slashes)")),
             },
+            Kind::Addresses => addresses(text).map(Value::Text),
+            Kind::Rack => match is_rack(text) {
+                true => Ok(Value::Text(text.to_owned())),
+                false => Err(format!(
+                    "'{text}' is not the name of a rack: at most {RACK_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
+                )),
+            },
             Kind::Cpus => cpus(text).map(Value::Cpus),
             Kind::Path => Ok(Value::Text(text.to_owned())),
         }
@@ -123,7 +135,9 @@ impl Kind {
             Kind::Flag => "BOOL",
             Kind::Choice(_) => "WORD",
             Kind::Address | Kind::AddressOrNone => "HOST:PORT",
+            Kind::Addresses => "HOST:PORT,...",
             Kind::Host => "HOST",
+            Kind::Rack => "NAME",
             Kind::Cpus => "LIST",
             Kind::Path => "DIR",
         }
@@ -139,7 +153,9 @@ impl Kind {
             Kind::Flag => "true, false",
             Kind::Choice(_) => "word",
             Kind::Address | Kind::AddressOrNone => "HOST:PORT",
+            Kind::Addresses => "HOST:PORT, more behind commas",
             Kind::Host => "host",
+            Kind::Rack => "name",
             Kind::Cpus => "cpu numbers",
             Kind::Path => "directory",
         }
@@ -186,6 +202,29 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         Ok(mut found) => found.next().ok_or_else(|| format!("'{text}' names no address")),
         Err(error) => Err(format!("'{text}' is not HOST:PORT of this machine ({error})")),
     }
+}
+
+/// Checks the form only: a machine that is named may not have a name or an address yet.
+fn addresses(text: &str) -> Result<String, String> {
+    let is_address = |word: &str| {
+        let Some((host, port)) = word.rsplit_once(':') else { return false };
+        let is_bare_host = !host.is_empty() && !host.contains(|c: char| c == ':' || c == '/' || c.is_whitespace());
+        let is_host = is_bare_host || word.parse::<SocketAddr>().is_ok();
+        is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
+    };
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    match words.iter().find(|word| !is_address(word)) {
+        Some(word) => Err(format!("'{word}' is not HOST:PORT of another node")),
+        None => Ok(words.join(",")),
+    }
+}
+
+/// The rule of the metadata (`control/nodes.rs`), which refuse what passes here and not there: a node finds out before it asks.
+fn is_rack(text: &str) -> bool {
+    text.len() <= RACK_BYTES_MAX && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 fn cpus(text: &str) -> Result<Vec<usize>, String> {
@@ -261,6 +300,11 @@ mod tests {
             (Kind::Address, ""),
             (Kind::AddressOrNone, "nowhere"),
             (Kind::Host, "a b"),
+            (Kind::Addresses, "broker-1"),
+            (Kind::Addresses, "broker-1:0"),
+            (Kind::Addresses, "::1:7700"),
+            (Kind::Addresses, "http://a:7700"),
+            (Kind::Rack, "row 7"),
             (Kind::Cpus, "3-1"),
             (Kind::Cpus, "0;1"),
         ] {
@@ -275,6 +319,16 @@ mod tests {
         assert_eq!((none.clone(), Kind::AddressOrNone.show(&none)), (Value::Text(String::new()), String::new()));
         let some = Kind::AddressOrNone.read("127.0.0.1:7700").unwrap();
         assert_eq!(Kind::AddressOrNone.show(&some), "127.0.0.1:7700");
+    }
+
+    #[test]
+    fn addresses_of_others_are_not_resolved_and_racks_have_plain_names() {
+        let read = Kind::Addresses.read(" broker-1.example:7700, [::1]:7701 ,10.0.0.1:7700").unwrap();
+        assert_eq!(Kind::Addresses.show(&read), "broker-1.example:7700,[::1]:7701,10.0.0.1:7700");
+        assert_eq!(Kind::Addresses.read("").unwrap(), Value::Text(String::new()));
+        assert!(Kind::Addresses.read("a:1,,b:2").unwrap_err().starts_with("''"), "a comma too many");
+        assert_eq!(Kind::Rack.read("row-7.b_1").unwrap(), Value::Text("row-7.b_1".to_owned()));
+        assert!(Kind::Rack.read(&"r".repeat(RACK_BYTES_MAX)).is_ok() && Kind::Rack.read(&"r".repeat(RACK_BYTES_MAX + 1)).is_err());
     }
 
     #[test]
