@@ -23,7 +23,8 @@ pub const NODE_HELLO_US: u64 = 5_000_000;
 pub const NODE_FRAME_BYTES_MAX: u64 = 32 + (1 << 20) + (16 << 20);
 
 /// Version of the data directory's layout (the identity file names it). Raised when an older binary could not read what a newer one wrote.
-pub const DATA_DIR_VERSION: u32 = 1;
+/// 2: the identity has the disk and its generation.
+pub const DATA_DIR_VERSION: u32 = 2;
 /// Feature level: gates each new record, schema or message between nodes. 1 is the first release's.
 pub const FEATURE_LEVEL: u32 = 1;
 /// The lowest feature level that this version can still speak.

@@ -1,16 +1,17 @@
 //! A node from its settings to its end.
 
 use super::clock::Clock;
-use super::data_dir::{DataDir, DataDirError, Wanted};
+use super::data_dir::{DataDir, DataDirError, EmptyDir, Found, Wanted, hex};
 use super::executors::{ShardSeed, place_of, spawn};
 use super::housekeeping::{self, HousekeepingError};
-use super::listen::{self, ListenError};
+use super::join::{self, Asking, JoinError, Times};
+use super::listen::ListenError;
 use super::mesh::{Envelope, Hub};
+use super::ports::Ports;
 use super::shutdown::Shutdown;
 use super::topology;
-use crate::api::NodeInfo;
 use crate::config::Settings;
-use crate::constants::LOCK_WAIT_US;
+use crate::control::Endpoint;
 use crate::ids::{NodeId, ShardId};
 use crate::metrics::{Health, ShardHealth, SnapshotSource};
 use crate::ring::probe::{self, ProbeError};
@@ -18,10 +19,13 @@ use crate::shard::mesh::Message;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How often a start that takes long says what it waits for.
+const STILL_STARTING: Duration = Duration::from_secs(10);
 
 /// Why a node did not start, or did not end well.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub enum StartError {
     Probe(ProbeError),
     /// An address.
     Listen(ListenError),
+    /// No cluster has taken the node in.
+    Join(JoinError),
     /// The housekeeping thread.
     Housekeeping(HousekeepingError),
     /// The system refused something small.
@@ -48,6 +54,7 @@ impl fmt::Display for StartError {
             StartError::DataDir(cause) => cause.fmt(f),
             StartError::Probe(cause) => cause.fmt(f),
             StartError::Listen(cause) => cause.fmt(f),
+            StartError::Join(cause) => cause.fmt(f),
             StartError::Housekeeping(cause) => cause.fmt(f),
             StartError::Io(doing, cause) => write!(f, "cannot {doing}: {cause}"),
             StartError::Shard(reason) => f.write_str(reason),
@@ -92,35 +99,19 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let shutdown = Shutdown::new();
     shutdown.listen().map_err(|cause| StartError::Io("listen for signals", cause))?;
     shutdown.limit(Duration::from_micros(settings.shutdown_timeout_us));
-    let first_start_bytes = u64::from(settings.shards) * 2 * settings.segment_bytes;
-    let wanted = Wanted {
-        shards: settings.shards,
-        groups_per_shard: settings.groups_per_shard,
-        first_start_bytes,
-        lock_wait: Duration::from_micros(LOCK_WAIT_US),
-    };
-    let data_dir = DataDir::open(&settings.data_dir, &wanted).map_err(StartError::DataDir)?;
-    let features = probe::probe(data_dir.path()).map_err(StartError::Probe)?;
+    let found = Found::at(&settings.data_dir, &Wanted::of(&settings)).map_err(StartError::DataDir)?;
+    let features = probe::probe(found.path()).map_err(StartError::Probe)?;
     tracing::debug!("kernel: {features:?}");
-    let (common, shard_listeners) = listeners(&settings).map_err(StartError::Listen)?;
-    let node_listeners = node_listeners(&settings).map_err(StartError::Listen)?;
-    let address = |l: &TcpListener| l.local_addr().map_err(|cause| StartError::Io("learn the address listened on", cause));
-    let client = address(&common)?;
-    let shard_ports = shard_listeners.iter().map(|l| address(l).map(|a| a.port())).collect::<Result<Vec<_>, _>>()?;
-    let node_addresses = node_listeners.iter().map(&address).collect::<Result<Vec<_>, _>>()?;
-    let identity = data_dir.identity();
-    let host = settings.advertise.clone();
-    let info = Arc::new(NodeInfo {
-        node: identity.node,
-        cluster_id: identity.cluster_id,
-        host,
-        port: client.port(),
-        shard_ports,
-        disk: 1,
-        generation: 0,
-        rack: String::new(),
-        cluster: None,
-    });
+    let ports = Ports::open(&settings)?;
+    let data_dir = match settle(found, &settings, &ports, &shutdown) {
+        Err(StartError::Join(stopped @ JoinError::Stopped)) => {
+            tracing::info!("{stopped}");
+            return Ok(());
+        }
+        settled => settled?,
+    };
+    let info = Arc::new(ports.info(&settings, data_dir.identity()));
+    let Ports { common, shards: shard_listeners, nodes: node_listeners, client, node_addresses, .. } = ports;
     let health = Arc::new(Health::new(settings.shards));
     let (hub, inboxes) = Hub::new(settings.shards);
     let hub = Arc::new(hub);
@@ -141,6 +132,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             id,
             settings: Arc::clone(&settings),
             info: Arc::clone(&info),
+            joined: data_dir.joined(),
             dir,
             lock,
             log_uid_if_new: random_u64()?,
@@ -162,7 +154,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let shards = settings.shards;
     shutdown.on_request(move || stop_all(&stop_hub, shards));
 
-    let started = wait_until_serving(&serving, settings.shards, &shutdown);
+    let started = wait_until_serving(&serving, settings.shards, info.cluster.as_ref(), &shutdown);
     match &started {
         Ok(true) => {
             let admin = housekeeping.admin_address();
@@ -204,29 +196,41 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     }
 }
 
-/// The common listener and one per shard: on the next ports, or all on free ones when the common port is 0.
-fn listeners(settings: &Settings) -> Result<(TcpListener, Vec<TcpListener>), ListenError> {
-    let wait = Duration::from_micros(LOCK_WAIT_US);
-    let common = listen::listen("listen", "--listen", settings.listen, wait)?;
-    let of_shard = |shard: u16| {
-        let port = if settings.listen.port() == 0 { 0 } else { settings.listen.port() + 1 + shard };
-        listen::listen("listen, one port per shard behind it", "--listen", SocketAddr::new(settings.listen.ip(), port), wait)
-    };
-    let shards = (0..settings.shards).map(of_shard).collect::<Result<Vec<_>, _>>()?;
-    Ok((common, shards))
+/// Makes a directory that is nobody's this node's: the first one of a cluster, or one that a cluster has taken in.
+fn settle(found: Found, settings: &Settings, ports: &Ports, shutdown: &Shutdown) -> Result<DataDir, StartError> {
+    match found {
+        Found::Known(dir) => {
+            if !settings.cluster_join.is_empty() {
+                let cluster = hex(&dir.identity().cluster_id);
+                tracing::info!("--join is ignored: {} is node {} of cluster {cluster} already", dir.path().display(), dir.identity().node);
+            }
+            Ok(dir)
+        }
+        Found::Empty(dir) if settings.cluster_join.is_empty() => dir.begin_cluster().map_err(StartError::DataDir),
+        Found::Empty(dir) => join_cluster(dir, settings, ports, shutdown),
+    }
 }
 
-/// One listener per shard for other nodes, if there is to be any. docs/REPLICATION.md, 3.1, lets shard 0 listen on its own port and on that of
-/// `--cluster-listen`: here these are one. Shard i has the port of `--cluster-listen` plus i, so what `--join` names is shard 0's own, and no shard has
-/// two. With port 0 all are free ones.
-fn node_listeners(settings: &Settings) -> Result<Vec<TcpListener>, ListenError> {
-    let Some(first) = settings.cluster_listen else { return Ok(Vec::new()) };
-    let wait = Duration::from_micros(LOCK_WAIT_US);
-    let of_shard = |shard: u16| {
-        let port = if first.port() == 0 { 0 } else { first.port() + shard };
-        listen::listen("cluster.listen, one port per shard", "--cluster-listen", SocketAddr::new(first.ip(), port), wait)
+fn join_cluster(dir: EmptyDir, settings: &Settings, ports: &Ports, shutdown: &Shutdown) -> Result<DataDir, StartError> {
+    let disk = dir.disk_to_join_as().map_err(StartError::DataDir)?;
+    let asking = Asking {
+        seeds: &settings.cluster_join,
+        spec: ports.spec(settings, disk),
+        boot: random_u64()?,
+        times: Times::default(),
+        is_stopped: &|| shutdown.is_requested(),
     };
-    (0..settings.shards).map(of_shard).collect()
+    let told = join::join(&asking).map_err(StartError::Join)?;
+    let dir = dir.join(disk, told.joined, &told.bytes).map_err(StartError::DataDir)?;
+    let identity = dir.identity();
+    tracing::info!(
+        "joined cluster {} as node {}, generation {}; told by {}",
+        hex(&identity.cluster_id),
+        identity.node,
+        identity.generation,
+        told.by
+    );
+    Ok(dir)
 }
 
 fn stop_all(hub: &Hub, shards: u16) {
@@ -240,23 +244,43 @@ fn stop_all(hub: &Hub, shards: u16) {
     }
 }
 
-/// `Ok(true)` once all shards serve, `Ok(false)` when a stop was asked for before.
+/// `Ok(true)` once all shards serve, `Ok(false)` when a stop was asked for before. Without a limit: a long log takes its time, and in a cluster nobody serves
+/// before a majority is there.
 fn wait_until_serving(
-    serving: &std::sync::mpsc::Receiver<Result<ShardId, String>>,
+    serving: &Receiver<Result<ShardId, String>>,
     shards: u16,
+    cluster: Option<&Endpoint>,
     shutdown: &Shutdown,
 ) -> Result<bool, StartError> {
-    let mut missing = shards;
-    while missing > 0 {
+    let mut missing: Vec<ShardId> = (0..shards).map(ShardId).collect();
+    let mut told = Instant::now();
+    while !missing.is_empty() {
         match serving.recv_timeout(Duration::from_millis(100)) {
-            Ok(Ok(_)) => missing -= 1,
+            Ok(Ok(id)) => missing.retain(|shard| *shard != id),
             Ok(Err(reason)) => return Err(StartError::Shard(reason)),
             Err(RecvTimeoutError::Timeout) if shutdown.is_requested() => return Ok(false),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(StartError::Shard("a shard ended before it served; see the log".to_owned())),
         }
+        if told.elapsed() >= STILL_STARTING && !missing.is_empty() {
+            told = Instant::now();
+            tracing::info!("still starting: {}", what_is_missing(&missing, shards, cluster));
+        }
     }
     Ok(true)
+}
+
+fn what_is_missing(missing: &[ShardId], shards: u16, cluster: Option<&Endpoint>) -> String {
+    let names = missing.iter().map(ShardId::to_string).collect::<Vec<_>>().join(", ");
+    let front = format!("{} of {shards} shards do not serve yet ({names}): their logs are being read", missing.len());
+    match cluster {
+        None => front,
+        Some(Endpoint { host, port, .. }) => {
+            format!(
+                "{front}, or they wait for the other nodes, of which a majority has to run and to reach this one at {host}, port {port} and those of its other shards"
+            )
+        }
+    }
 }
 
 fn random_u64() -> Result<u64, StartError> {
