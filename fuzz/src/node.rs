@@ -21,8 +21,18 @@ const STEPS_MAX: u32 = 20_000;
 
 /// Starts the shard; where it starts, lets it work.
 pub fn run(base: &Base, disk: &mut MemDisk, recovered: Recovered) {
-    let info = NodeInfo { node: NodeId(1), cluster_id: [7; 16], host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] };
-    let start = ShardStart { id: ShardId(0), settings: Arc::clone(&base.image.settings), info: Arc::new(info), recovered, peers: Vec::new() };
+    let info = NodeInfo {
+        node: NodeId(1),
+        cluster_id: [7; 16],
+        host: "127.0.0.1".into(),
+        port: 7410,
+        shard_ports: vec![7411],
+        disk: 1,
+        generation: 0,
+        rack: String::new(),
+        cluster: None,
+    };
+    let start = ShardStart { id: ShardId(0), settings: Arc::clone(&base.image.settings), info: Arc::new(info), recovered, joined: None };
     let mut effects = Effects::new();
     let Ok(mut shard) = Shard::start(start, &mut effects) else { return };
     shard.set_disk(base.image.settings.disk_marks().look(DiskSize { total_bytes: 1 << 40, free_bytes: 1 << 40 }));

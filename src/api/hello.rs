@@ -31,8 +31,8 @@ pub fn check(meta: &[u8], payload: &[u8]) -> Result<u16, ApiError> {
     Ok(protocol)
 }
 
-/// Appends the reply.
-pub fn reply(out: &mut Vec<u8>, protocol: u16, info: &NodeInfo, shard: ShardId, settings: &Settings) {
+/// Appends the reply. `nodes`: those of the cluster.
+pub fn reply(out: &mut Vec<u8>, protocol: u16, info: &NodeInfo, nodes: &[Node<'_>], shard: ShardId, settings: &Settings) {
     let apis: Vec<_> = Kind::ALL
         .iter()
         .map(|kind| {
@@ -40,7 +40,6 @@ pub fn reply(out: &mut Vec<u8>, protocol: u16, info: &NodeInfo, shard: ShardId, 
             ApiVersions { kind: kind.as_u8(), min, max }
         })
         .collect();
-    let nodes = [node(info)];
     let reply = HelloReply {
         protocol,
         feature_level: FEATURE_LEVEL,
@@ -54,7 +53,7 @@ pub fn reply(out: &mut Vec<u8>, protocol: u16, info: &NodeInfo, shard: ShardId, 
         apis: List::of(&apis),
         mechanisms: List::default(),
         challenge: &[],
-        nodes: List::of(&nodes),
+        nodes: List::of(nodes),
     };
     reply.encode(out);
 }

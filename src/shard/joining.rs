@@ -81,8 +81,8 @@ impl Shard {
 
     fn join(&mut self, joiner: Joiner, payload: &[u8]) -> Result<Taken, ApiError> {
         let command = Command::decode(payload).map_err(|error| ApiError::new(ErrorCode::Malformed, error.to_string()))?;
-        let Command::Cluster(cluster) = &command else { return Err(ApiError::of(ErrorCode::Malformed)) };
-        let ClusterCommand::AddNode(spec) = cluster.as_ref() else { return Err(ApiError::of(ErrorCode::Malformed)) };
+        let Command::Cluster(cluster) = command else { return Err(ApiError::of(ErrorCode::Malformed)) };
+        let ClusterCommand::AddNode(mut spec) = *cluster else { return Err(ApiError::of(ErrorCode::Malformed)) };
         if self.groups.leader_term(GroupId(0)).is_none() {
             let next = self.leader_cluster_address();
             return Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next });
@@ -91,8 +91,11 @@ impl Shard {
             let what = "this node does not say where it listens for other nodes: start it with --cluster-listen";
             return Err(ApiError::new(ErrorCode::InvalidRequest, what));
         }
-        self.check_shards(spec)?;
+        self.check_shards(&spec)?;
         let seat = self.seat.as_ref().expect("shard 0 has it");
+        // Whoever asks does not know it yet; one that asks again is told the same.
+        spec.generation = seat.state.generation_of(NodeId(spec.node));
+        let command = Command::from(ClusterCommand::AddNode(spec));
         seat.state.check(&command).map_err(|error| ApiError::from(&error))?;
         let taken = self.propose(command, None, false)?;
         if taken == Taken::Yes {

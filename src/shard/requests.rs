@@ -94,8 +94,9 @@ impl Shard {
                 if let Some(state) = self.conns.get_mut(caller.conn) {
                     state.said_hello = true;
                 }
-                let (info, settings, id) = (Arc::clone(&self.info), Arc::clone(&self.settings), self.id);
-                effects.reply(caller, 0, &mut Vec::new(), |out| api::hello::reply(out, protocol, &info, id, &settings));
+                let (info, settings, view) = (Arc::clone(&self.info), Arc::clone(&self.settings), Arc::clone(&self.view));
+                let (nodes, id) = (api::metadata::nodes(&view, &info), self.id);
+                effects.reply(caller, 0, &mut Vec::new(), |out| api::hello::reply(out, protocol, &info, &nodes, id, &settings));
             }
             Err(error) => {
                 if error.code == ErrorCode::Unauthenticated {

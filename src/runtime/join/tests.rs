@@ -264,7 +264,8 @@ fn when_the_time_is_over_each_seed_and_its_last_reason_are_told() {
         pause: Duration::from_millis(1),
     };
     let refusal = text(join(&Asking { seeds: &seeds, spec: spec(), boot: 77, times, is_stopped: &|| false }));
-    for (seed, why) in seeds.iter().zip(["no connection to", "the name is not found", "the node's own address", "no answer within"]) {
+    for (seed, why) in seeds.iter().zip(["no connection to", "the name is not found", "this is the node's own address", "no answer within"])
+    {
         assert!(refusal.contains(&format!("{seed}: {why}")), "{refusal}");
     }
     assert!(refusal.contains("check the addresses"), "{refusal}");
