@@ -71,18 +71,38 @@ impl Client {
     /// Creates a topic. With `if_not_exists` an existing topic is fine, whatever its settings.
     pub fn create_topic(&self, name: &str, partitions: u32, settings: &[(&str, &str)], if_not_exists: bool) -> Result<CreatedTopic, Error> {
         let flags = if if_not_exists { CreateFlags::IF_NOT_EXISTS } else { CreateFlags(0) };
-        self.create(name, partitions, settings, flags)
+        self.create(name, partitions, 0, settings, flags)
+    }
+
+    /// As [`create_topic`](Self::create_topic), with a number of replicas of its own: at most as many as the cluster has nodes.
+    pub fn create_replicated_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        replicas: u8,
+        settings: &[(&str, &str)],
+        if_not_exists: bool,
+    ) -> Result<CreatedTopic, Error> {
+        let flags = if if_not_exists { CreateFlags::IF_NOT_EXISTS } else { CreateFlags(0) };
+        self.create(name, partitions, replicas, settings, flags)
     }
 
     /// Checks what [`create_topic`](Self::create_topic) would check, and creates nothing.
     pub fn validate_topic(&self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> Result<(), Error> {
-        self.create(name, partitions, settings, CreateFlags::VALIDATE_ONLY).map(|_| ())
+        self.create(name, partitions, 0, settings, CreateFlags::VALIDATE_ONLY).map(|_| ())
     }
 
-    fn create(&self, name: &str, partitions: u32, settings: &[(&str, &str)], flags: CreateFlags) -> Result<CreatedTopic, Error> {
+    fn create(
+        &self,
+        name: &str,
+        partitions: u32,
+        replicas: u8,
+        settings: &[(&str, &str)],
+        flags: CreateFlags,
+    ) -> Result<CreatedTopic, Error> {
         check_lengths(name, settings)?;
         let settings = wire_settings(settings);
-        let request = CreateTopicRequest { name, partitions, replication: 0, flags, settings: List::of(&settings) };
+        let request = CreateTopicRequest { name, partitions, replication: u16::from(replicas), flags, settings: List::of(&settings) };
         let effect = if flags == CreateFlags(0) { Effect::Once } else { Effect::Repeatable };
         let what = format!("create topic {name:?}");
         self.shared.call(

@@ -99,6 +99,7 @@ mod assign;
 pub mod asynchronous;
 mod client;
 mod clock;
+mod cluster;
 mod config;
 mod consumer;
 mod core;
@@ -143,6 +144,7 @@ pub use tramline_wire::level::Level;
 pub use tramline_wire::queue::{BrowseState, MessageState};
 
 pub use crate::client::Client;
+pub use crate::cluster::{ClusterDescription, ClusterGroup, ClusterNode, NodeState};
 pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, GroupConfig, OffsetReset, ProducerConfig, QueueConsumerConfig};
 pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;

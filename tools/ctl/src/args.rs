@@ -79,11 +79,34 @@ pub enum Verb {
     },
     /// Where the space of a node's disk went, shard by shard: of the first of --server that answers
     Disk,
-    /// Nodes, and which of them owns which partition
-    #[command(visible_alias = "metadata")]
-    Cluster {
+    /// Addresses of the nodes, and which of them owns which partition
+    Metadata {
         /// Only these topics; without any, all
         topics: Vec<String>,
+    },
+    /// Nodes and replica groups, and nodes that stand aside
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+}
+
+/// What can be done with the cluster.
+#[derive(Subcommand, Debug)]
+pub enum ClusterVerb {
+    /// Whether everything is as it should be, as the first of --server that answers knows it
+    Status,
+    /// All nodes
+    Nodes,
+    /// All replica groups: who leads them, who has a replica
+    Groups,
+    /// A node stands aside: it gives its leaderships away, so that it can be stopped
+    Drain {
+        /// Its number
+        node: u32,
+    },
+    /// A node that stood aside takes part again
+    Undrain {
+        /// Its number
+        node: u32,
     },
 }
 
@@ -97,6 +120,9 @@ pub enum TopicVerb {
         /// Number of partitions [1 to 10000]
         #[arg(long, default_value_t = 1, value_parser = partitions)]
         partitions: u32,
+        /// Replicas of each partition, at most as many as there are nodes; 0 for the cluster's default, 3 where there are as many nodes [0 to 5]
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=5))]
+        replicas: u8,
         /// A setting other than its default (repeatable); `tramctl topic options` lists them
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
         set: Vec<(String, String)>,
@@ -471,7 +497,7 @@ mod tests {
             panic!("not trim")
         };
         assert_eq!((name.as_str(), before, partitions), ("t", Before::Time(1_000_000), vec![2, 0]));
-        assert!(matches!(parse("metadata a b").unwrap().verb, Verb::Cluster { topics } if topics.len() == 2));
+        assert!(matches!(parse("metadata a b").unwrap().verb, Verb::Metadata { topics } if topics.len() == 2));
     }
 
     #[test]

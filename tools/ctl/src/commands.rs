@@ -22,11 +22,11 @@ pub fn create(
     client: &Client,
     format: Format,
     name: &str,
-    partitions: u32,
+    (partitions, replicas): (u32, u8),
     set: &[(String, String)],
     if_not_exists: bool,
 ) -> Result<(), Failure> {
-    let created = client.create_topic(name, partitions, &pairs(set), if_not_exists)?;
+    let created = client.create_replicated_topic(name, partitions, replicas, &pairs(set), if_not_exists)?;
     show(format, || created_text(name, &created), || created_json(name, &created))
 }
 
@@ -225,16 +225,16 @@ fn offsets_json(topic: &str, starts: &[PartitionOffset], ends: &[PartitionOffset
 }
 
 /// `cluster` and `metadata`.
-pub fn cluster(client: &Client, format: Format, topics: &[String]) -> Result<(), Failure> {
+pub fn metadata(client: &Client, format: Format, topics: &[String]) -> Result<(), Failure> {
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let metadata = client.metadata(&names)?;
     if let Some(missing) = metadata.topics.iter().find(|topic| !topic.error.is_ok()) {
         return Err(Failure::refused(missing.error, &format!("topic {}", missing.name)));
     }
-    show(format, || cluster_text(&metadata), || cluster_json(&metadata))
+    show(format, || metadata_text(&metadata), || metadata_json(&metadata))
 }
 
-fn cluster_text(metadata: &Metadata) -> String {
+fn metadata_text(metadata: &Metadata) -> String {
     let mut nodes = Table::new(&[">NODE", "ADDRESS", ">SHARDS", "SHARD PORTS"]);
     for node in &metadata.nodes {
         let ports = node.shard_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
@@ -257,7 +257,7 @@ fn cluster_text(metadata: &Metadata) -> String {
     format!("view {}\n\n{}\n{owners}", metadata.view_epoch, nodes.render())
 }
 
-fn cluster_json(metadata: &Metadata) -> Value {
+fn metadata_json(metadata: &Metadata) -> Value {
     let nodes: Vec<Value> = metadata
         .nodes
         .iter()
@@ -371,9 +371,9 @@ mod tests {
             }],
             ..Metadata::default()
         };
-        let text = cluster_text(&metadata);
+        let text = metadata_text(&metadata);
         assert!(text.contains("7411,7412") && text.contains("TOPIC  PARTITION"), "{text}");
-        let json = cluster_json(&metadata);
+        let json = metadata_json(&metadata);
         assert_eq!(json["topics"][0]["partitions"][0]["shard"], 1);
         assert_eq!(json["nodes"][0]["shard_ports"], json!([7411, 7412]));
     }

@@ -6,6 +6,7 @@
 //! Not here: the protocol (crate `tramline-client`).
 
 mod args;
+mod cluster;
 mod commands;
 mod consume;
 mod disk;
@@ -66,8 +67,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let global = &cli.global;
     let client = connect(global)?;
     match cli.verb {
-        Verb::Topic(TopicVerb::Create { name, partitions, set, if_not_exists }) => {
-            commands::create(&client, global.format, &name, partitions, &set, if_not_exists)?;
+        Verb::Topic(TopicVerb::Create { name, partitions, replicas, set, if_not_exists }) => {
+            commands::create(&client, global.format, &name, (partitions, replicas), &set, if_not_exists)?;
         }
         Verb::Topic(TopicVerb::List) => commands::list(&client, global.format)?,
         Verb::Topic(TopicVerb::Describe { name }) => commands::describe(&client, global.format, &name)?,
@@ -85,7 +86,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Queue(verb) => return queue::run(&client, global, verb),
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
         Verb::Disk => disk::disk(&client, global.format)?,
-        Verb::Cluster { topics } => commands::cluster(&client, global.format, &topics)?,
+        Verb::Metadata { topics } => commands::metadata(&client, global.format, &topics)?,
+        Verb::Cluster(verb) => cluster::run(&client, global.format, &verb)?,
         Verb::Produce(options) => return produce::run(&client, global, &options),
         Verb::Consume(options) => consume::run(&client, global, &options)?,
     }

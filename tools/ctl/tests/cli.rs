@@ -64,7 +64,7 @@ fn version_and_help_go_to_standard_output() {
 #[test]
 fn a_server_that_is_not_there_is_exit_code_one_with_its_address() {
     let address = dead_address();
-    for verb in ["topic list", "topic create t", "produce t", "consume t", "offsets t", "cluster"] {
+    for verb in ["topic list", "topic create t", "produce t", "consume t", "offsets t", "metadata", "cluster status"] {
         let output = tramctl(&format!("{verb} --server {address} --timeout 1s"));
         assert_eq!(output.status.code(), Some(1), "{verb}");
         let line = text(&output.stderr);
