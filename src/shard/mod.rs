@@ -28,6 +28,7 @@ mod producers;
 mod proposals;
 mod queue;
 mod reads;
+mod rebuild;
 mod requests;
 mod retention;
 mod scrubbing;

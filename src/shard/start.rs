@@ -143,6 +143,7 @@ impl Shard {
         check_covered(recovered.checkpoint.as_ref())?;
         let controls = recover_controls(&recovered, behind)?;
         let generation = recovered.state.as_ref().map_or(0, |state| state.generation);
+        let told = recovered.state.as_ref().filter(|_| behind == Behind::IsPending).map(|state| state.items.clone()).unwrap_or_default();
         let unclaimed = recover_partitions(&recovered, &controls.trims, behind)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
@@ -152,6 +153,7 @@ impl Shard {
         if behind == Behind::IsPending {
             applying = Applying::new(group_ids.iter().map(|id| (*id, groups.base_of(*id).unwrap_or_default().index)));
             applying.keep(&recovered.batches, &recovered.controls);
+            applying.rebuild.remember(&recovered);
         }
         let mut slab = Slab::try_new(settings.memory_bytes).map_err(|cause| StartFailure::Memory(settings.memory_bytes, cause))?;
         let damaged_ranges = recovered.damage.len() as u64;
@@ -174,7 +176,7 @@ impl Shard {
             seat,
             offsets: OffsetCare::new(controls.offsets),
             members: MemberCare::new(controls.members),
-            queues: QueueCare::new(controls.queues, Keeping::new(generation)),
+            queues: QueueCare::new(controls.queues, Keeping::new(generation, told)),
         });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
         if shard.settings.sorter_segments > 0 {
