@@ -111,7 +111,8 @@ impl Cluster {
             cut: [[false; NODES]; NODES],
             now: Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 },
             dice: Dice::stream(seed, "cluster"),
-            settings: Arc::new(settings(&[("groups.per.shard", "2")])),
+            // What a leader may have uncommitted is not bounded yet, and all of it stays in memory: see `queues.rs`.
+            settings: Arc::new(settings(&[("groups.per.shard", "2"), ("memory.bytes", "256MiB")])),
             next_correlation: 1,
             next_value: 0,
             sent: BTreeMap::new(),

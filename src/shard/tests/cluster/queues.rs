@@ -462,7 +462,7 @@ fn a_leader_that_is_cut_off_follows_with_what_is_committed_and_leads_again() {
     let mut rebuilt = 0;
     for seed in 0..6 {
         println!("seed {seed}");
-        let mut cluster = begin(seed, 4 << 20);
+        let mut cluster = begin(seed, 32 << 20);
         work(&mut cluster, 150);
         let data = GroupId(1);
         let old = cluster.leaders()[&data][0];
@@ -506,7 +506,8 @@ fn a_leader_that_is_cut_off_follows_with_what_is_committed_and_leads_again() {
 }
 
 fn survives(seed: u64) -> (usize, BTreeMap<ErrorCode, usize>) {
-    let mut cluster = begin(seed, 4 << 20);
+    // Nothing is sealed: whoever was away gets no snapshot yet.
+    let mut cluster = begin(seed, 32 << 20);
     for _ in 0..30 {
         work(&mut cluster, 10);
         cluster.fault();
@@ -545,8 +546,9 @@ fn what_is_not_in_memory_any_more_is_read_back_and_a_checkpoint_is_where_it_begi
         println!("seed {seed}");
         let mut cluster = begin(seed, 256 << 10);
         let sealed = |shard: &Shard| shard.log.segments().filter(|segment| segment.sealed).count();
-        for _ in 0..60 {
-            work(&mut cluster, 10);
+        // Bit by bit: what one seals the others must have.
+        for _ in 0..250 {
+            work(&mut cluster, 2);
             cluster.happen_until("rest", Cluster::is_quiet);
         }
         for (at, node) in cluster.nodes.iter().enumerate() {
@@ -556,7 +558,7 @@ fn what_is_not_in_memory_any_more_is_read_back_and_a_checkpoint_is_where_it_begi
         let old = cluster.leaders()[&GroupId(1)][0];
         cluster.cut_off(old);
         // Little, or the others seal what it does not have.
-        work(&mut cluster, 10);
+        work(&mut cluster, 6);
         cluster.happen_until("another leader", |cluster| cluster.is_led_without(old));
         cluster.heal();
         cluster.happen_until("rest", Cluster::is_quiet);
