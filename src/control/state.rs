@@ -454,7 +454,7 @@ impl State {
         });
         let (topics, groups, queues) = (topics.collect(), groups.collect(), self.queues.iter().map(Arc::clone).collect());
         let view = View::new(self.epoch, topics, groups, queues, cluster);
-        Arc::new(view.with_uids_end(self.next_partition_uid))
+        Arc::new(view.with_uids_end(self.next_partition_uid, self.subscriptions.next_uid))
     }
 }
 

@@ -102,19 +102,26 @@ pub struct View {
     by_uid: Vec<(PartitionUid, u32, u32)>,
     /// The first partition uid that is not given out yet.
     uids_end: u64,
+    /// The first uid of a consumer group or queue that is not given out yet.
+    subscriptions_end: u64,
     /// Nodes and replica groups.
     pub cluster: ClusterView,
 }
 
 impl View {
-    /// The same, where partition uids below `uids_end` have been given out.
-    pub fn with_uids_end(self, uids_end: u64) -> View {
-        View { uids_end, ..self }
+    /// The same, where partition uids below `uids_end`, and those of consumer groups and queues below `subscriptions_end`, have been given out.
+    pub fn with_uids_end(self, uids_end: u64, subscriptions_end: u64) -> View {
+        View { uids_end, subscriptions_end, ..self }
     }
 
     /// Whether the partition exists or existed: one that does not exist here was deleted, or else its creation is not known here yet.
     pub fn has_known(&self, uid: PartitionUid) -> bool {
         uid.0 < self.uids_end
+    }
+
+    /// Whether the consumer group or queue exists or existed: as with partitions.
+    pub fn has_known_subscription(&self, uid: SubscriptionUid) -> bool {
+        uid.0 < self.subscriptions_end
     }
 
     /// `topics`, `groups` and `queues` are in order of their names (asserted).
@@ -129,7 +136,7 @@ impl View {
         let of_topic = |(at, t): (usize, &TopicView)| t.partitions.iter().map(|p| (p.uid, at as u32, p.number)).collect::<Vec<_>>();
         let mut by_uid: Vec<_> = topics.iter().enumerate().flat_map(of_topic).collect();
         by_uid.sort_unstable();
-        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid, uids_end: 0, cluster }
+        View { epoch, topics, groups, groups_by_uid, queues, queues_by_uid, by_uid, uids_end: 0, subscriptions_end: 0, cluster }
     }
 
     /// The consumer group of this name.

@@ -82,7 +82,7 @@ use tail_cache::TailCache;
 use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
 
 /// Reads of owners from this number on are background work: nobody waits for them, and they count as no reader.
-pub const BACKGROUND_OWNER: u64 = u64::MAX - 3;
+pub const BACKGROUND_OWNER: u64 = u64::MAX - 4;
 
 /// Blocks let go from the tail cache at most to make room for one append when memory is short.
 const EVICTIONS_PER_APPEND: u32 = 16;

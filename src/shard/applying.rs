@@ -4,9 +4,13 @@
 //! index, each once, out of the blocks that carry them: those stay in the tail cache until then. What a start found behind the checkpoint is kept
 //! parsed, since its blocks are not in memory.
 //!
-//! Not here: the leader's way (the files of each subject), storing (`pipelines.rs`).
+//! What an entry says of queues and of members has a mark of its own, which can be behind the others': it is never taken in before it is committed.
+//!
+//! Not here: the leader's way (the files of each subject), storing (`pipelines.rs`), that other mark (`rebuild.rs`).
 
+use super::rebuild::{REBUILDER, Rebuild};
 use super::shard::Shard;
+use super::shipping::BlockFor;
 use super::start::batch_ref;
 use crate::control::Command;
 use crate::effects::{Effects, Now};
@@ -15,8 +19,8 @@ use crate::log::layout::BlockView;
 use crate::log::{EntryKind, RecoveredBatch, RecoveredControl, envelope};
 use crate::partition::{BatchRef, Partition, Slot, TopicRules, decode_trims};
 use crate::replication::Entry;
-use crate::subscription::membership::{self, CHANGE_SCHEMA};
-use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
+use crate::subscription::membership::CHANGE_SCHEMA;
+use crate::subscription::queue::QUEUE_SCHEMA;
 use crate::subscription::{OFFSETS_SCHEMA, decode_notes};
 use std::collections::BTreeMap;
 use tramline_wire::batch::{BatchView, ProducerMark};
@@ -55,7 +59,7 @@ impl StoredBatch {
 pub(super) struct Content {
     block: BlockSeq,
     batches: Vec<StoredBatch>,
-    payloads: Vec<Vec<u8>>,
+    pub(super) payloads: Vec<Vec<u8>>,
 }
 
 /// How far each group is taken in (kept up while there are other nodes), and what a start found of it.
@@ -65,6 +69,8 @@ pub(super) struct Applying {
     found: BTreeMap<(GroupId, LogIndex), Content>,
     /// Groups that this shard works for as their leader, and in which term.
     pub(super) led: BTreeMap<GroupId, Term>,
+    /// Queues and members.
+    pub(super) rebuild: Rebuild,
 }
 
 impl Applying {
@@ -127,8 +133,12 @@ impl Shard {
             } else {
                 // Taken in when it was appended. What a start found of it is needed no more.
                 self.applying.set(group, self.groups.last_of(group).index);
-                self.applying.forget_found(group, self.groups.committed_of(group));
             }
+        }
+        self.rebuild(now, effects);
+        for group in &self.group_ids {
+            let taken_in = self.groups.committed_of(*group).min(self.applying.rebuild.noted(*group)).min(self.applying.applied(*group));
+            self.applying.forget_found(*group, taken_in);
         }
         self.on_trimmed(now);
         self.keep_unapplied();
@@ -143,8 +153,12 @@ impl Shard {
                 return self.fail(&format!("entry {index} of group {group}, from another node, cannot be read: {what}"), effects);
             }
             self.applying.set(group, index);
-            if certainty == Certainty::Committed {
-                self.applying.found.remove(&(group, index));
+            // In the same go, unless these are behind.
+            if certainty == Certainty::Committed && self.applying.rebuild.is_next(group, index) {
+                if let Err(what) = self.note_entry(group, &content) {
+                    return self.fail(&format!("entry {index} of group {group}, from another node, cannot be read: {what}"), effects);
+                }
+                self.applying.rebuild.set_noted(group, index);
             }
         }
         if group == GroupId(0)
@@ -172,8 +186,9 @@ impl Shard {
         content.payloads.iter().try_for_each(|payload| self.apply_payload(group, content.block, payload, certainty))
     }
 
-    /// What an entry holds: of raft's own nothing. `None` where it cannot be read yet, or the shard has failed over it.
-    fn content_of(&mut self, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
+    /// What an entry holds: of raft's own nothing. `None` where it cannot be read yet, or the shard has failed over it. A block that is not in memory any more
+    /// is read back, one at a time: what waits for it is to be tried again when it is there.
+    pub(super) fn content_of(&mut self, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
         let Some(Entry { term, holds, block }) = self.groups.entry(group, index) else {
             self.fail(&format!("group {group}: entry {index} is committed and is not known any more"), effects);
             return None;
@@ -192,13 +207,20 @@ impl Shard {
             // Others have made it durable before this shard could close its block: taken in when that is closed.
             return None;
         }
-        let Some(bytes) = self.log.cached_block(block) else {
-            let from = self.log.cached_from();
-            self.fail(
-                &format!("group {group}: entry {index} in block {block} is not taken in, and memory begins with block {from}"),
-                effects,
-            );
-            return None;
+        let mut read = std::mem::take(&mut self.applying.rebuild.read);
+        let found = self.closed_block(&mut read, REBUILDER, block, effects);
+        self.applying.rebuild.read = read;
+        let bytes = match found {
+            BlockFor::Here(bytes) => bytes,
+            BlockFor::Later => return None,
+            BlockFor::Never => {
+                let from = self.log.cached_from();
+                let what = format!(
+                    "group {group}: entry {index} in block {block} is not taken in, memory begins with block {from}, and the block cannot be read back"
+                );
+                self.fail(&what, effects);
+                return None;
+            }
         };
         let view = BlockView::parse(bytes.as_slice()).expect("a block of the tail cache is the one that was written");
         let mut content = Content { block, ..Content::default() };
@@ -259,17 +281,16 @@ impl Shard {
                     }
                 }
             }
-            Some(QUEUE_SCHEMA) => {
-                let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| error.to_string())?;
-                self.queues.inherit((queue, partition), &notes);
-            }
-            Some(CHANGE_SCHEMA) => {
-                let (uid, changes) = membership::decode(payload).map_err(|error| error.to_string())?;
-                self.members.inherit(uid, &changes).map_err(|error| error.to_string())?;
-            }
+            // At their own time.
+            Some(QUEUE_SCHEMA | CHANGE_SCHEMA) => {}
             _ => {
                 for trim in decode_trims(payload).map_err(|error| error.to_string())? {
-                    let Some(slot) = self.partitions.slot(trim.uid) else { continue };
+                    let Some(slot) = self.partitions.slot(trim.uid) else {
+                        if let Some(partition) = self.unclaimed.get_mut(&trim.uid).filter(|_| is_committed) {
+                            partition.trim_to(trim.log_start.min(partition.committed_end()));
+                        }
+                        continue;
+                    };
                     match is_committed {
                         true => self.apply_trim(slot, trim.log_start),
                         false => self.trims.proposed.push(group, block, (slot, trim.log_start)),
@@ -286,10 +307,13 @@ impl Shard {
         self.trimmed.push(slot);
     }
 
-    /// Whether everything in blocks up to `block` is taken in, by partitions and queues that the view knows: a checkpoint tells of these.
+    /// Whether everything in blocks up to `block` is taken in, by partitions that the view knows: a checkpoint tells of these.
     pub(super) fn is_applied_through(&self, block: BlockSeq) -> bool {
-        let is_applied = |group: &GroupId| self.applying.applied(*group) >= self.groups.index_at(*group, block);
-        self.pipelines.is_alone() || self.unclaimed.is_empty() && !self.queues.has_unclaimed() && self.group_ids.iter().all(is_applied)
+        let is_applied = |group: &GroupId| {
+            let index = self.groups.index_at(*group, block);
+            self.applying.applied(*group) >= index && self.applying.rebuild.noted(*group) >= index
+        };
+        self.pipelines.is_alone() || self.unclaimed.is_empty() && self.group_ids.iter().all(is_applied)
     }
 
     /// Blocks with entries that are not taken in stay in memory.
@@ -300,14 +324,5 @@ impl Shard {
         };
         let from = self.group_ids.iter().filter_map(first).min().unwrap_or(BlockSeq(u64::MAX));
         self.log.keep_cached_from(from);
-    }
-
-    /// The queue and the member changes of a group, known to nobody but a leader's memory.
-    pub(super) fn has_unwritten_state(&self, group: GroupId) -> bool {
-        let of_group = |uid: &PartitionUid| {
-            let partition = self.partitions.slot(*uid).and_then(|slot| self.partitions.get(slot));
-            partition.is_some_and(|partition| partition.group == group)
-        };
-        self.members.has_homes_in(group) || self.queues.partitions().any(|uid: PartitionUid| of_group(&uid))
     }
 }

@@ -263,7 +263,7 @@ impl Shard {
         let (uid, home) = (group.uid, group.shard);
         let question = self.gathers.next_question();
         let (missing, is_empty) = if home == self.id {
-            (0, self.members.retire(now, uid))
+            (0, self.retire_members(now, uid))
         } else {
             effects.push(Effect::Mesh { to: home, message: Message::GroupRetireAsked { question, uid } });
             (1, false)

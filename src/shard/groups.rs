@@ -11,6 +11,8 @@
 //!
 //! Not here: who becomes a member and owns what (subscription/membership/), committed offsets (`offsets.rs`).
 
+mod losing;
+
 use super::acks::Acks;
 use super::in_order::InOrder;
 use super::mesh::GroupStatus;
@@ -121,7 +123,8 @@ impl Home {
 #[derive(Debug, Default)]
 pub(super) struct MemberCare {
     homes: BTreeMap<SubscriptionUid, Home>,
-    /// Groups that a start found and that no view has claimed yet. One whose records make no sense has to be one that was deleted.
+    /// Groups that are not at home here: found by a start and not claimed by a view, or of replica groups that another node leads. One whose records make no
+    /// sense has to be one that was deleted.
     unclaimed: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>,
     waiting: InOrder<Answer>,
     /// Groups with something for the log, each once.
@@ -137,20 +140,6 @@ pub(super) struct MemberCare {
 impl MemberCare {
     pub(super) fn new(found: BTreeMap<SubscriptionUid, Result<Durable, RestoreError>>) -> MemberCare {
         MemberCare { unclaimed: found, ..MemberCare::default() }
-    }
-
-    /// Records that another node's leader has written: kept until this node leads their home.
-    pub(super) fn inherit(&mut self, uid: SubscriptionUid, changes: &[Change]) -> Result<(), RestoreError> {
-        match self.unclaimed.entry(uid).or_insert_with(|| Ok(Durable::new(1))) {
-            Ok(durable) => durable.apply(changes),
-            // Told when a view claims it.
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Whether a group is at home in this replica group.
-    pub(super) fn has_homes_in(&self, group: GroupId) -> bool {
-        self.homes.values().any(|home| home.replica_group == group)
     }
 
     /// What is known of each group here: members of those at home, commits of all.
@@ -333,6 +322,10 @@ impl Shard {
             return Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next: self.leader_address(place.home) });
         }
         self.check_led(place.home)?;
+        if !self.is_state_ready(place.home) {
+            return Err(ApiError::of(ErrorCode::NotReady));
+        }
+        self.check_led(place.home)?;
         Ok(uid)
     }
 
@@ -450,20 +443,22 @@ impl Shard {
         let is_mine = |uid: SubscriptionUid| view.group_by_uid(uid).filter(|g| self.group_ids.contains(&g.home));
         let mut changed = Vec::new();
         for (uid, found) in std::mem::take(&mut self.members.unclaimed) {
-            let is_led = is_mine(uid).is_some_and(|place| self.groups.leads(place.home));
-            if !is_led && !self.pipelines.is_alone() {
-                self.members.unclaimed.insert(uid, found);
+            let is_served = is_mine(uid).is_some_and(|place| self.is_state_ready(place.home));
+            if !is_served && !self.pipelines.is_alone() {
+                if !self.is_group_gone(uid) {
+                    self.members.unclaimed.insert(uid, found);
+                }
                 continue;
             }
             if let Some(place) = is_mine(uid) {
-                let mut durable = match found {
+                let durable = match found {
                     Ok(durable) => durable,
                     Err(error) => {
                         return self.fail(&format!("what is stored of consumer group {:?} cannot be read: {error}", place.name), effects);
                     }
                 };
-                durable.raise_epoch(epoch_of(now));
                 let mut group = Group::resume(uid, durable, now.mono_us);
+                group.raise_epoch(epoch_of(now));
                 if self.log.mutants().has(Mutant::DropMembersAtStart) {
                     let _dropped = group.expire(u64::MAX, &partitions_in(&view), &mut Vec::new());
                 }

@@ -37,17 +37,24 @@ impl<T> InOrder<T> {
         self.queue.pop_front().map(|(.., item)| item)
     }
 
-    /// Whether something waits for one of `groups`, as `Acks::bit_of`.
-    pub(super) fn waits_for(&self, groups: u64) -> bool {
-        self.queue.iter().any(|(of_item, ..)| of_item & groups != 0)
-    }
-
     /// What waits for one of `groups`, as `Acks::bit_of`, and is not committed: another node leads it now.
     pub(super) fn take_groups(&mut self, groups: u64, acks: &Acks) -> Vec<T> {
         let waits = |item: &(u64, BlockSeq, T)| item.0 & groups != 0 && !acks.is_committed(item.0, item.1);
         let (taken, kept) = std::mem::take(&mut self.queue).into_iter().partition::<Vec<_>, _>(waits);
         self.queue = kept.into();
         taken.into_iter().map(|(.., item)| item).collect()
+    }
+
+    /// What waits for `group`, as `Acks::bit_of`, and is not committed there is no more to wait for it: another node leads it now. `keeps` is asked of each
+    /// such item, and told which other groups it waits for; without a yes the item goes.
+    pub(super) fn lose_group(&mut self, group: u64, acks: &Acks, mut keeps: impl FnMut(&mut T, u64) -> bool) {
+        self.queue.retain_mut(|(groups, block, item)| {
+            if *groups & group == 0 || acks.is_committed(group, *block) {
+                return true;
+            }
+            *groups &= !group;
+            keeps(item, *groups)
+        });
     }
 
     /// Everything: the log has failed.

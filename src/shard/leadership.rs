@@ -3,13 +3,13 @@
 //! Invariants: before anything else is answered, what a lost leadership had appended and not committed is out of every answer; a new leader continues
 //! behind all that its log holds, committed or not.
 //!
-//! Not here: elections (replication/), entries of others (`applying.rs`).
+//! Not here: elections (replication/), entries of others (`applying.rs`), queues and members (`rebuild.rs`).
 
 use super::applying::Certainty;
 use super::shard::Shard;
 use crate::api::ApiError;
 use crate::effects::{Effects, Now};
-use crate::ids::GroupId;
+use crate::ids::{GroupId, LogIndex};
 use crate::partition::Partition;
 use tramline_wire::error::ErrorCode;
 
@@ -28,7 +28,7 @@ impl Shard {
             // Also where it was lost and won again in between: of what was appended in the old term nothing was proposed in the new one.
             if works_in.is_some() {
                 self.applying.led.remove(&group);
-                self.cease_to_lead(group, effects);
+                self.cease_to_lead(now, group, effects);
             }
             if let Some(term) = leads_in
                 && self.failure().is_none()
@@ -47,33 +47,30 @@ impl Shard {
         let committed = self.groups.committed_of(group);
         self.apply_up_to(now, group, committed, Certainty::Committed, effects);
         // The last one is the empty entry of its own term, which stands in no block yet.
-        self.apply_up_to(now, group, crate::ids::LogIndex(last.0 - 1), Certainty::Tentative, effects);
-        self.applying.set(group, last);
-        self.groups.note_led(group, now.mono_us);
-        self.urgent = true;
-        if self.view.epoch > 0 {
-            let view = std::sync::Arc::clone(&self.view);
-            self.adopt_groups(now, &view, effects);
-            self.adopt_queues(now, &view, effects);
-        }
-    }
-
-    fn cease_to_lead(&mut self, group: GroupId, effects: &mut Effects) {
-        tracing::info!(shard = self.id.0, group = group.0, "another node leads the group, or nobody");
-        if self.has_unwritten_state(group) {
-            // To be rebuilt from the log (docs/REPLICATION.md, 5.5, 4), which is not there yet: a start does it.
-            return self.fail("the leadership of a group with queues or members is lost: the shard has to be started again", effects);
-        }
-        let bit = self.acks.bit_of(group);
-        if self.queues.awaits(bit) {
+        let inherited = LogIndex(last.0 - 1);
+        self.apply_up_to(now, group, inherited, Certainty::Tentative, effects);
+        if self.failure().is_none() && self.applying.applied(group) < inherited {
+            // Blocks that are not taken in stay in memory: what is appended behind a hole would have wrong offsets.
+            let applied = self.applying.applied(group);
             return self.fail(
-                "the leadership of a group is lost while steps or dead letters wait for it: the shard has to be started again",
+                &format!("group {group} is led, and of its entries up to {inherited} those behind {applied} are not in memory"),
                 effects,
             );
         }
+        self.applying.set(group, last);
+        // Queues and members are served once all of that is committed and taken in (`rebuild.rs`).
+        self.applying.rebuild.on_led(group, inherited);
+        self.groups.note_led(group, now.mono_us);
+        self.urgent = true;
+    }
+
+    fn cease_to_lead(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
+        tracing::info!(shard = self.id.0, group = group.0, "another node leads the group, or nobody");
+        let bit = self.acks.bit_of(group);
         self.log.void_group(group);
         self.partitions.cut_tentative(group);
         self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
+        self.lose_state(now, group, effects);
         self.fail_half_taken(group, bit);
         self.trims.proposed.forget(group);
         self.offsets.proposed.forget(group);

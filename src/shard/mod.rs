@@ -33,6 +33,7 @@ mod producers;
 mod proposals;
 mod queue;
 mod reads;
+mod rebuild;
 mod replicas;
 mod requests;
 mod retention;

@@ -64,6 +64,9 @@ impl Shard {
         self.group_ids.sort_unstable();
         self.acks.add_group(group.id);
         self.applying.set(group.id, LogIndex(0));
+        if record.voters != [self.replica()] {
+            self.applying.rebuild.track(group.id, LogIndex(0));
+        }
         if group.replicas[0].id == self.replica() {
             self.groups.hurry(group.id, HURRY_TICKS);
         }

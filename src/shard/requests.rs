@@ -273,7 +273,7 @@ impl Shard {
             Message::Queue { question, partitions } => self.on_queue_status(question, partitions, effects),
             Message::GroupProgress { question, partitions } => self.on_group_progress(question, partitions, effects),
             Message::GroupRetireAsked { question, uid } => {
-                let is_retired = self.members.retire(now, uid);
+                let is_retired = self.retire_members(now, uid);
                 effects.push(Effect::Mesh { to: from, message: Message::GroupRetired { question, is_retired } });
             }
             Message::GroupRetired { question, is_retired } => self.on_group_retired(question, is_retired, effects),

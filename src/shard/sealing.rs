@@ -57,6 +57,7 @@ impl Shard {
         // A footer, or a checkpoint, that told of an entry which another leader then replaces would bring it back.
         if !self.groups.are_committed_through(last_block)
             || !self.is_applied_through(last_block)
+            || !self.may_tell_members()
             || !self.is_queue_state_kept(last_block, effects)
         {
             return;
@@ -82,9 +83,11 @@ impl Shard {
         footer.sort_unstable_by_key(FooterEntry::sort_key);
         let runs = runs_of(segment, &footer);
         let checkpoint = self.checkpoint(last_block, &runs);
+        let members = self.members_told(&checkpoint);
         match self.log.seal(&mut self.slab, effects, segment, &mut footer, checkpoint) {
             Ok(()) => {
                 tracing::debug!(shard = self.id.0, segment = segment.0, "sealing begins");
+                self.on_checkpoint_begun(members);
                 self.sealing = Some(Sealing { segment, last_block, runs, positions: self.groups.positions_at(last_block) });
             }
             Err(SealRefused::Busy | SealRefused::Failed) => {}
@@ -193,6 +196,7 @@ impl Shard {
         self.retention.on_sealed(segment, usage);
         slots.into_iter().for_each(|slot| self.trim(now, slot));
         self.groups.compact(&sealing.positions);
+        self.on_checkpoint_covers();
         tracing::debug!(shard = self.id.0, segment = segment.0, "segment sealed");
     }
 
@@ -214,7 +218,8 @@ impl Shard {
 
     /// At an orderly stop: the checkpoint that it owes, once no other one is under way.
     fn keep_starts(&mut self, effects: &mut Effects) {
-        if self.phase == Phase::Stopping && self.owes_checkpoint() && self.sealing.is_none() && self.log.is_sealing_free() {
+        let may_write = self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members();
+        if self.phase == Phase::Stopping && self.owes_checkpoint() && may_write {
             let checkpoint = self.checkpoint(self.log.covered(), &[]);
             // Refused when the log has failed: then there is no orderly stop.
             self.retention.starts_moved = self.log.write_checkpoint(&mut self.slab, effects, checkpoint).is_err();

@@ -17,6 +17,7 @@ use super::pipelines::Pipelines;
 use super::produce::Progress;
 use super::producers::ProducerCare;
 use super::queue::QueueCare;
+use super::rebuild::REBUILDER;
 use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
@@ -382,7 +383,9 @@ impl Shard {
                 LogNews::Durable(block) => self.on_block_durable(now, block, effects),
                 LogNews::ReadDone { ticket, owner: SORTER, bytes, .. } => self.on_sorter_read(ticket, bytes),
                 LogNews::ReadDone { ticket, owner: SCRUBBER, bytes, .. } => self.on_scrubber_read(ticket, bytes),
-                LogNews::ReadDone { ticket, owner: PEERS, bytes, .. } => self.on_peers_read(ticket, bytes, effects),
+                LogNews::ReadDone { ticket, owner: owner @ (PEERS | REBUILDER), bytes, .. } => {
+                    self.on_block_read(owner, ticket, bytes, effects)
+                }
                 LogNews::ReadDone { ticket, owner: EXPIRY, bytes, .. } => self.on_expiry_read(now, ticket, bytes),
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),

@@ -24,7 +24,7 @@ pub(super) const PEERS: u64 = BACKGROUND_OWNER + 3;
 /// Bytes of entries in one frame, or one entry: a vote of another group waits no longer than that.
 const FRAME_BYTES: u64 = 1 << 20;
 
-/// A block that was read back for a follower that is behind.
+/// A block that was read back: for a follower that is behind, or to be taken in.
 #[derive(Debug, Default)]
 pub(super) enum BlockRead {
     #[default]
@@ -35,8 +35,31 @@ pub(super) enum BlockRead {
     Failed(BlockSeq),
 }
 
-/// A block that is to be sent.
-enum ForPeers {
+impl BlockRead {
+    /// A read has ended.
+    pub(super) fn on_read(&mut self, shard: u16, ticket: u64, bytes: Result<Bytes, ReadError>) {
+        let BlockRead::UnderWay(asked, block) = *self else { return };
+        if asked != ticket {
+            return;
+        }
+        *self = match bytes {
+            Ok(bytes) if BlockView::parse(bytes.as_slice()).is_some_and(|view| view.header.block_seq == block) => {
+                BlockRead::Here(block, bytes)
+            }
+            Ok(_) => {
+                tracing::error!(shard, block = block.0, "a block of the log that is read back is damaged");
+                BlockRead::Failed(block)
+            }
+            Err(error) => {
+                tracing::error!(shard, block = block.0, "a block of the log cannot be read back: {error:?}");
+                BlockRead::Failed(block)
+            }
+        };
+    }
+}
+
+/// A block that is asked for.
+pub(super) enum BlockFor {
     Here(Bytes),
     /// It is open, or on its way from the disk.
     Later,
@@ -122,9 +145,9 @@ impl Shard {
             let (before, mut never) = (heads.len(), false);
             for (index, term, holds, block) in &places {
                 let found = match self.block_for_peers(*block, effects) {
-                    ForPeers::Here(found) => found,
-                    ForPeers::Later => break,
-                    ForPeers::Never => {
+                    BlockFor::Here(found) => found,
+                    BlockFor::Later => break,
+                    BlockFor::Never => {
                         never = heads.len() == before;
                         break;
                     }
@@ -182,60 +205,48 @@ impl Shard {
         sends
     }
 
-    /// A closed block: out of the tail cache, or off the disk, one at a time.
-    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> ForPeers {
+    /// A closed block: out of the tail cache, or off the disk, one at a time of each `owner`.
+    pub(super) fn closed_block(&mut self, read: &mut BlockRead, owner: u64, block: BlockSeq, effects: &mut Effects) -> BlockFor {
         if block >= self.log.open_block_seq() {
-            return ForPeers::Later;
+            return BlockFor::Later;
         }
         if let Some(cached) = self.log.cached_block(block) {
-            return ForPeers::Here(cached.clone());
+            return BlockFor::Here(cached.clone());
         }
-        match &self.pipelines.read {
-            BlockRead::Here(found, bytes) if *found == block => return ForPeers::Here(bytes.clone()),
+        match read {
+            BlockRead::Here(found, bytes) if *found == block => return BlockFor::Here(bytes.clone()),
             BlockRead::Failed(found) if *found == block => {
-                self.pipelines.read = BlockRead::None;
-                return ForPeers::Never;
+                *read = BlockRead::None;
+                return BlockFor::Never;
             }
-            BlockRead::UnderWay(..) => return ForPeers::Later,
+            BlockRead::UnderWay(..) => return BlockFor::Later,
             BlockRead::Here(..) | BlockRead::Failed(_) | BlockRead::None => {}
         }
         // One of a sealed segment: a snapshot's to bring.
-        let Some(place) = self.log.block_place(block) else { return ForPeers::Never };
-        match self.log.begin_read(&mut self.slab, effects, PEERS, place.segment, place.pos, place.len) {
-            Ok(ticket) => self.pipelines.read = BlockRead::UnderWay(ticket, block),
+        let Some(place) = self.log.block_place(block) else { return BlockFor::Never };
+        match self.log.begin_read(&mut self.slab, effects, owner, place.segment, place.pos, place.len) {
+            Ok(ticket) => *read = BlockRead::UnderWay(ticket, block),
             // Tried again with the next turn.
-            Err(ReadRefused::Full) => {}
+            Err(ReadRefused::Full) => effects.wake_at(0),
             Err(refused) => {
-                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {refused:?}");
-                return ForPeers::Never;
+                tracing::error!(shard = self.id.0, block = block.0, "a block of the log cannot be read back: {refused:?}");
+                return BlockFor::Never;
             }
         }
-        ForPeers::Later
+        BlockFor::Later
     }
 
-    /// A block that a follower needs has been read.
-    pub(super) fn on_peers_read(&mut self, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
-        let BlockRead::UnderWay(asked, block) = self.pipelines.read else { return };
-        if asked != ticket {
-            return;
-        }
-        self.pipelines.read = match bytes {
-            Ok(bytes) if BlockView::parse(bytes.as_slice()).is_some_and(|view| view.header.block_seq == block) => {
-                BlockRead::Here(block, bytes)
-            }
-            Ok(_) => {
-                tracing::error!(
-                    shard = self.id.0,
-                    block = block.0,
-                    "a block for a follower that is behind is damaged: the follower does not get it"
-                );
-                BlockRead::Failed(block)
-            }
-            Err(error) => {
-                tracing::error!(shard = self.id.0, block = block.0, "a block for a follower that is behind cannot be read: {error:?}");
-                BlockRead::Failed(block)
-            }
-        };
+    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> BlockFor {
+        let mut read = std::mem::take(&mut self.pipelines.read);
+        let found = self.closed_block(&mut read, PEERS, block, effects);
+        self.pipelines.read = read;
+        found
+    }
+
+    /// A block that a follower needs, or one that has to be taken in, has been read.
+    pub(super) fn on_block_read(&mut self, owner: u64, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
+        let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
+        read.on_read(self.id.0, ticket, bytes);
         effects.wake_at(0);
     }
 

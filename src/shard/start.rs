@@ -139,6 +139,9 @@ impl Shard {
         check_covered(recovered.checkpoint.as_ref())?;
         let controls = recover_controls(&recovered, &beginnings)?;
         let generation = recovered.state.as_ref().map_or(0, |state| state.generation);
+        let is_shared = |start: &GroupStart| !start.members.is_lone(me);
+        let has_shared = beginnings.starts.iter().any(is_shared);
+        let told = recovered.state.as_ref().filter(|_| has_shared).map(|state| state.items.clone()).unwrap_or_default();
         let unclaimed = recover_partitions(&recovered, &controls.trims, &beginnings)?;
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
@@ -146,8 +149,12 @@ impl Shard {
         let mut groups = recover_groups(me, &beginnings, &recovered)?;
         let applied = |id: &GroupId| (*id, beginnings.known(*id).min(groups.last_of(*id).index));
         let mut applying = Applying::new(group_ids.iter().map(applied));
+        beginnings.starts.iter().filter(|start| is_shared(start)).for_each(|start| applying.rebuild.track(start.id, start.base.index));
         let is_pending = |group: GroupId, index: LogIndex| !beginnings.is_committed(group, index);
         applying.keep(&recovered.batches, &recovered.controls, is_pending);
+        if has_shared {
+            applying.rebuild.remember(&recovered);
+        }
         let mut slab = Slab::try_new(settings.memory_bytes).map_err(|cause| StartFailure::Memory(settings.memory_bytes, cause))?;
         let damaged_ranges = recovered.damage.len() as u64;
         let mut log = recovered.log;
@@ -172,7 +179,7 @@ impl Shard {
             seat,
             offsets: OffsetCare::new(controls.offsets),
             members: MemberCare::new(controls.members),
-            queues: QueueCare::new(controls.queues, Keeping::new(generation)),
+            queues: QueueCare::new(controls.queues, Keeping::new(generation, told)),
         });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
         if shard.settings.sorter_segments > 0 {

@@ -159,6 +159,17 @@ impl Sessions {
         self.enqueue(id);
     }
 
+    /// Nobody waits any more for the collections of these tickets.
+    pub fn drop_collections(&mut self, mut is_dropped: impl FnMut(u64) -> bool) {
+        let is_named = |session: &Session, is_dropped: &mut dyn FnMut(u64) -> bool| {
+            session.collecting.is_some() && is_dropped(session.caller.correlation)
+        };
+        let mut gone: Vec<u64> = self.by_id.iter().filter(|(_, session)| is_named(session, &mut is_dropped)).map(|(id, _)| *id).collect();
+        gone.sort_unstable();
+        gone.into_iter().for_each(|id| self.end(id));
+        self.collected.retain(|collected| !is_dropped(collected.ticket));
+    }
+
     /// Collections that have ended since the last call.
     pub fn take_collected(&mut self) -> Vec<Collected> {
         std::mem::take(&mut self.collected)

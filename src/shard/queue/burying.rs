@@ -130,6 +130,13 @@ impl Burying {
         }
     }
 
+    /// Parts are not served here any more: their burials end, whose tickets are given back. (`forget` does the rest.)
+    pub(super) fn lose(&mut self, keys: &BTreeSet<PartKey>) -> Vec<u64> {
+        let tickets: Vec<u64> = self.under_way.iter().filter(|(_, burial)| keys.contains(&burial.key)).map(|(ticket, _)| *ticket).collect();
+        tickets.iter().for_each(|ticket| drop(self.under_way.remove(ticket)));
+        tickets
+    }
+
     /// The log has failed.
     pub(super) fn give_up(&mut self) {
         *self = Burying::default();
@@ -219,7 +226,8 @@ impl Shard {
         self.queues.next_ticket += 1;
         self.queues.burying.under_way.insert(ticket, Burial { key, offsets, step: Step::Noting });
         // A letter about a message that comes back to life with a crash would be one about nothing.
-        self.queues.wait_for_notes(Awaited::Burial(ticket));
+        let group = self.acks.bit_of(self.queues.parts[&key].group);
+        self.queues.wait_for_notes(group, Awaited::Burial(ticket));
     }
 
     /// Where the dead messages of a queue go, if that exists.

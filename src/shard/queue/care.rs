@@ -8,6 +8,7 @@
 use super::super::in_order::InOrder;
 use super::super::shard::{Phase, Shard};
 use super::burying::Burying;
+use super::found::Found;
 use super::keeping::Keeping;
 use super::letters::LetterBox;
 use super::named::rules_of_queue;
@@ -124,9 +125,9 @@ pub(super) struct QueueHere {
 
 /// A note that has to reach the log.
 #[derive(Debug)]
-struct Pending {
+pub(super) struct Pending {
     key: PartKey,
-    group: GroupId,
+    pub(super) group: GroupId,
     note: QueueNote,
 }
 
@@ -150,8 +151,8 @@ pub(in crate::shard) struct QueueCare {
     pub(super) parts: BTreeMap<PartKey, PartHere>,
     /// Queues of each partition.
     pub(super) by_partition: IdMap<PartitionUid, Vec<SubscriptionUid>>,
-    /// Found at the start, before a view told what they are.
-    unclaimed: BTreeMap<PartKey, Part>,
+    /// Parts that this node does not serve: found at the start, or of groups that another node leads.
+    pub(super) found: Found,
     due: BTreeSet<(u64, PartKey)>,
     /// Ends of the waits of receivers: (time, queue, receive).
     pub(super) waits: BTreeSet<(u64, SubscriptionUid, u64)>,
@@ -166,15 +167,15 @@ pub(in crate::shard) struct QueueCare {
     /// Parts with purged messages to drop.
     untidy: BTreeSet<PartKey>,
     /// Parts that are gone, to be dropped bit by bit.
-    dropped: Vec<Part>,
-    pending: VecDeque<Pending>,
-    /// Whoever came while something was pending: the number of notes made by then.
-    unwritten: VecDeque<(u64, Awaited)>,
-    awaiting: InOrder<Awaited>,
-    notes_made: u64,
-    notes_written: u64,
-    /// Groups (as `Acks::bit_of`) and last block of what was written since the last one in `unwritten` was served.
-    written: (u64, BlockSeq),
+    pub(super) dropped: Vec<Part>,
+    pub(super) pending: VecDeque<Pending>,
+    /// Whoever came while something was pending: the number of notes made by then, and the groups (as `Acks::bit_of`) that he waits for.
+    pub(super) unwritten: VecDeque<(u64, u64, Awaited)>,
+    pub(super) awaiting: InOrder<Awaited>,
+    pub(super) notes_made: u64,
+    pub(super) notes_written: u64,
+    /// The last block of what was written.
+    written: BlockSeq,
     pub(super) fillings: BTreeMap<u64, Filling>,
     /// Looks under way, by their tickets.
     pub(super) looks: BTreeMap<u64, PartKey>,
@@ -192,28 +193,7 @@ pub(in crate::shard) struct QueueCare {
 
 impl QueueCare {
     pub(in crate::shard) fn new(found: BTreeMap<PartKey, Part>, keeping: Keeping) -> QueueCare {
-        QueueCare { unclaimed: found, keeping, ..QueueCare::default() }
-    }
-
-    /// Notes that another node's leader has written: kept until this node leads the partition's group.
-    pub(in crate::shard) fn inherit(&mut self, key: PartKey, notes: &[QueueNote]) {
-        let part = self.unclaimed.entry(key).or_default();
-        notes.iter().for_each(|note| part.apply(None, note));
-    }
-
-    /// Whether somebody waits for one of these groups (as `Acks::bit_of`): steps, settlements, dead letters.
-    pub(in crate::shard) fn awaits(&self, groups: u64) -> bool {
-        !self.unwritten.is_empty() || self.awaiting.waits_for(groups) || self.letters.awaits(groups)
-    }
-
-    /// Whether something is kept for queues that this node does not serve.
-    pub(in crate::shard) fn has_unclaimed(&self) -> bool {
-        !self.unclaimed.is_empty()
-    }
-
-    /// Partitions with queues that this node serves.
-    pub(in crate::shard) fn partitions(&self) -> impl Iterator<Item = PartitionUid> {
-        self.by_partition.keys().copied()
+        QueueCare { found: Found::new(found), keeping, ..QueueCare::default() }
     }
 
     /// Whether a partition has queues.
@@ -258,14 +238,14 @@ impl QueueCare {
         !self.pending.is_empty()
     }
 
-    /// Whoever waits from now on waits for this block of these groups (as `Acks::bit_of`) as well.
-    pub(super) fn wait_for_block(&mut self, groups: u64, block: BlockSeq) {
-        self.written = (self.written.0 | groups, self.written.1.max(block));
+    /// Whoever waits from now on waits for this block as well.
+    pub(super) fn wait_for_block(&mut self, block: BlockSeq) {
+        self.written = self.written.max(block);
     }
 
-    /// Tells `awaited` when all notes made so far are committed.
-    pub(super) fn wait_for_notes(&mut self, awaited: Awaited) {
-        self.unwritten.push_back((self.notes_made, awaited));
+    /// Tells `awaited` when all notes made so far are committed in these groups (as `Acks::bit_of`).
+    pub(super) fn wait_for_notes(&mut self, groups: u64, awaited: Awaited) {
+        self.unwritten.push_back((self.notes_made, groups, awaited));
     }
 
     /// Tells `awaited` whatever is committed: a bug on purpose.
@@ -298,7 +278,7 @@ impl QueueCare {
         }
     }
 
-    fn forget(&mut self, key: PartKey) {
+    pub(super) fn forget(&mut self, key: PartKey) {
         if let Some(here) = self.parts.remove(&key) {
             super::counting::add(&mut self.gone, here.part.counts());
             self.due.remove(&(here.due_us, key));
@@ -334,10 +314,7 @@ impl Shard {
             self.adopt_queue(now, &view, queue);
         }
         self.renew_burials(now);
-        if before.epoch == 0 && self.pipelines.is_alone() && !self.queues.unclaimed.is_empty() {
-            tracing::info!(shard = self.id.0, parts = self.queues.unclaimed.len(), "dropped what is left of deleted queues");
-            self.queues.unclaimed.clear();
-        }
+        self.tidy_found(before.epoch == 0);
     }
 
     fn adopt_queue(&mut self, now: Now, view: &View, queue: &Arc<QueueView>) {
@@ -348,7 +325,7 @@ impl Shard {
         let here: Vec<_> = topic
             .partitions
             .iter()
-            .filter(|place| self.partitions.slot(place.uid).is_some() && self.groups.leads(place.group))
+            .filter(|place| self.partitions.slot(place.uid).is_some() && self.groups.leads(place.group) && self.is_state_ready(place.group))
             .map(|place| place.uid)
             .collect();
         if here.is_empty() {
@@ -385,7 +362,7 @@ impl Shard {
     fn begin_part(&mut self, now: Now, key: PartKey, queue: &QueueView) {
         let slot = self.partitions.slot(key.1).expect("a partition of this shard");
         let partition = self.partitions.get(slot).expect("a uid's slot is filled");
-        let found = self.queues.unclaimed.remove(&key).filter(Part::has_begun);
+        let found = self.queues.found.remove(&key).filter(Part::has_begun);
         let is_found = found.is_some();
         let mut part = found.unwrap_or_default();
         let look_first_to = if is_found { partition.next_offset() } else { 0 };
@@ -444,8 +421,7 @@ impl Shard {
                 Ok(Some(appended)) => {
                     self.queues.pending.drain(..written);
                     self.queues.notes_written += written as u64;
-                    self.queues.written.0 |= self.acks.bit_of(group);
-                    self.queues.written.1 = self.queues.written.1.max(appended.block);
+                    self.queues.wait_for_block(appended.block);
                     self.queues.move_written();
                 }
                 Ok(None) => return,
@@ -503,7 +479,7 @@ impl Shard {
 
     /// Drops some of what was purged, is gone from the partitions, or was deleted: one part's share each turn. And tells one partition how far its queues are.
     pub(in crate::shard) fn tidy_queues(&mut self, now: Now) {
-        if !self.queues.by_partition.is_empty() {
+        if !self.queues.by_partition.is_empty() || !self.queues.found.is_empty() {
             self.hold_next();
         }
         if let Some(part) = self.queues.dropped.last_mut()
@@ -524,9 +500,10 @@ impl Shard {
     }
 
     /// What the queues of a partition have not settled is kept for them.
-    fn hold(&mut self, uid: PartitionUid) {
+    pub(super) fn hold(&mut self, uid: PartitionUid) {
         let queues = self.queues.by_partition.get(&uid);
-        let settled_to = queues.and_then(|list| list.iter().map(|queue| self.queues.parts[&(*queue, uid)].part.settled_to()).min());
+        let served = queues.and_then(|list| list.iter().map(|queue| self.queues.parts[&(*queue, uid)].part.settled_to()).min());
+        let settled_to = served.into_iter().chain(self.queues.found.settled_to(uid)).min();
         if let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get_mut(slot)) {
             let is_held = !self.log.mutants().has(Mutant::TrimUnsettled);
             partition.held_from = settled_to.filter(|_| is_held).unwrap_or(u64::MAX);
@@ -541,6 +518,9 @@ impl Shard {
             self.queues.held_last = key;
             self.hold(key.1);
         }
+        if let Some(uid) = self.queues.found.next_held() {
+            self.hold(uid);
+        }
     }
 
     /// Records of a partition are gone, or messages were purged: to be tidied up.
@@ -553,7 +533,7 @@ impl Shard {
     /// The log has failed: nobody hears whether what he did holds.
     pub(in crate::shard) fn fail_queues(&mut self, effects: &mut Effects, reason: &str) {
         self.queues.pending.clear();
-        let waiting = self.queues.unwritten.drain(..).map(|(_, awaited)| awaited).chain(self.queues.awaiting.drain());
+        let waiting = self.queues.unwritten.drain(..).map(|(.., awaited)| awaited).chain(self.queues.awaiting.drain());
         for awaited in waiting {
             if let Awaited::Answer(caller, _) = awaited {
                 effects.refuse(&caller, ErrorCode::StorageFailed, reason, "");
@@ -574,10 +554,9 @@ impl Shard {
 impl QueueCare {
     /// Whoever waited for notes that are all written now waits for their block.
     fn move_written(&mut self) {
-        while self.unwritten.front().is_some_and(|(notes, _)| *notes <= self.notes_written) {
-            let (_, awaited) = self.unwritten.pop_front().expect("looked at above");
-            let (groups, block) = self.written;
-            self.awaiting.push(groups, block, awaited);
+        while self.unwritten.front().is_some_and(|(notes, ..)| *notes <= self.notes_written) {
+            let (_, groups, awaited) = self.unwritten.pop_front().expect("looked at above");
+            self.awaiting.push(groups, self.written, awaited);
         }
     }
 }

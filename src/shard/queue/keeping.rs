@@ -12,13 +12,14 @@
 use super::super::shard::Shard;
 use super::care::{Awaited, PartKey};
 use crate::effects::Effects;
-use crate::ids::BlockSeq;
+use crate::ids::{BlockSeq, GroupId};
 use crate::log::StateBuilder;
 use crate::log::envelope;
 use crate::mutants::Mutant;
 use crate::partition::Partition;
 use crate::subscription::queue::{Kind, SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Messages that one turn looks at, and notes that it makes: some 100 us.
 const LOOKED_AT_ONCE: usize = 500;
@@ -33,6 +34,8 @@ pub(in crate::shard) struct Keeping {
     generation: u64,
     /// All notes up to this block are in it.
     covers: BlockSeq,
+    /// What it tells, where another node may come to lead a group: the parts are put back to it then (`rebuild.rs`).
+    told: Arc<Vec<Vec<u8>>>,
     next: Option<Next>,
 }
 
@@ -45,6 +48,8 @@ struct Next {
     cursor: SnapshotCursor,
     /// `None` while it is being written.
     builder: Option<StateBuilder>,
+    /// The same again, where it is to be remembered.
+    told: Option<Vec<Vec<u8>>>,
     stage: Stage,
 }
 
@@ -59,8 +64,25 @@ enum Stage {
 }
 
 impl Keeping {
-    pub(in crate::shard) fn new(generation: u64) -> Keeping {
-        Keeping { generation, ..Keeping::default() }
+    /// `told`: what the file tells, where that is to be remembered.
+    pub(in crate::shard) fn new(generation: u64, told: Vec<Vec<u8>>) -> Keeping {
+        Keeping { generation, told: Arc::new(told), ..Keeping::default() }
+    }
+
+    /// What the durable file tells.
+    pub(in crate::shard) fn told(&self) -> Arc<Vec<Vec<u8>>> {
+        Arc::clone(&self.told)
+    }
+
+    /// Whether a file is being put together.
+    pub(super) fn is_telling(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.stage == Stage::Telling)
+    }
+
+    /// Of what is told in the next file some may be lost with the leadership of a group: it is begun anew. Nobody waits for it any more.
+    pub(super) fn give_up(&mut self) {
+        let next = self.next.take().expect("one is under way");
+        assert!(next.stage != Stage::Durable, "a file of which everything is committed holds");
     }
 
     /// What a checkpoint says of the file.
@@ -84,25 +106,30 @@ impl Keeping {
     pub(in crate::shard) fn on_written(&mut self) {
         let next = self.next.take().expect("it was written because we asked");
         (self.generation, self.covers) = (next.generation, next.covers);
+        self.told = Arc::new(next.told.unwrap_or_default());
     }
 }
 
 impl Shard {
     /// Whether the state file has every note up to `block`; if not, brings that nearer.
     pub(in crate::shard) fn is_queue_state_kept(&mut self, block: BlockSeq, effects: &mut Effects) -> bool {
-        if self.queues.parts.is_empty() && self.queues.keeping.generation == 0 || self.queues.keeping.covers >= block {
+        let is_empty = self.queues.parts.is_empty() && self.queues.found.is_empty();
+        if is_empty && self.queues.keeping.generation == 0 || self.queues.keeping.covers >= block {
             return true;
         }
         if self.queues.keeping.next.is_none() {
-            let bytes = self.queues.parts.values().map(|here| here.part.snapshot_bytes()).sum();
+            let served = self.queues.parts.values().map(|here| here.part.snapshot_bytes());
+            let bytes = served.chain(self.queues.found.iter().map(|(_, part)| part.snapshot_bytes())).sum();
+            let is_alone = self.pipelines.is_alone();
             let generation = self.queues.keeping.generation + 1;
             self.queues.keeping.next = Some(Next {
                 generation,
-                // Notes that are in no block yet are in the state as well.
-                covers: BlockSeq(self.log.open_block_seq().0 - 1),
+                // Notes that are in no block yet are in the state as well, but for those of another node, which are taken in once they are committed.
+                covers: if is_alone { BlockSeq(self.log.open_block_seq().0 - 1) } else { block },
                 part: None,
                 cursor: SnapshotCursor::default(),
                 builder: Some(StateBuilder::new(generation, bytes)),
+                told: (!is_alone).then(Vec::new),
                 stage: Stage::Telling,
             });
         }
@@ -123,24 +150,40 @@ impl Shard {
         false
     }
 
+    /// Groups that this node serves (as `Acks::bit_of`): of the others what is told is committed.
+    fn served_groups(&self) -> u64 {
+        let is_served = |group: &&GroupId| self.groups.leads(**group) && self.is_state_ready(**group);
+        self.group_ids.iter().filter(is_served).fold(0, |groups, group| groups | self.acks.bit_of(*group))
+    }
+
     /// Tells the next piece.
     fn tell_queues(&mut self) {
+        let groups = self.served_groups();
         let next = self.queues.keeping.next.as_mut().expect("the caller's");
         let builder = next.builder.as_mut().expect("it is not being written");
         let mut left = LOOKED_AT_ONCE;
         while left > 0 {
             let from = next.part.map_or(Bound::Unbounded, Bound::Excluded);
-            let Some((key, here)) = self.queues.parts.range((from, Bound::Unbounded)).next() else {
-                next.stage = Stage::Told;
-                return self.queues.wait_for_notes(Awaited::State);
+            // Served or not: in the order of their keys, which stays when one comes to be served, or ceases to.
+            let served = self.queues.parts.range((from, Bound::Unbounded)).next();
+            let found = self.queues.found.next_from(from).filter(|(key, _)| served.is_none_or(|(other, _)| *key < other));
+            let (key, part, committed_end) = match (found, served) {
+                (Some((key, part)), _) => (key, part, u64::MAX),
+                (None, Some((key, here))) => (key, &here.part, self.partitions.get(here.slot).map_or(0, Partition::committed_end)),
+                (None, None) => {
+                    next.stage = Stage::Told;
+                    return self.queues.wait_for_notes(groups, Awaited::State);
+                }
             };
             let mut notes = Vec::new();
-            let committed_end = self.partitions.get(here.slot).map_or(0, Partition::committed_end);
-            let is_last = here.part.snapshot(&mut next.cursor, committed_end, &mut left, &mut notes);
+            let is_last = part.snapshot(&mut next.cursor, committed_end, &mut left, &mut notes);
             if self.log.mutants().has(Mutant::SkipStatePiece) {
                 notes.retain(|note| note.kind != Kind::Message);
             }
-            encode_queue_notes(key.1, key.0, notes, SNAPSHOT_BYTES_MAX, |payload| builder.push(&payload));
+            encode_queue_notes(key.1, key.0, notes, SNAPSHOT_BYTES_MAX, |payload| {
+                builder.push(&payload);
+                next.told.iter_mut().for_each(|told| told.push(payload.clone()));
+            });
             if is_last {
                 (next.part, next.cursor) = (Some(*key), SnapshotCursor::default());
             }

@@ -25,11 +25,6 @@ pub(super) struct LetterBox {
 }
 
 impl LetterBox {
-    /// Whether letters wait for one of these groups.
-    pub(super) fn awaits(&self, groups: u64) -> bool {
-        self.awaiting.waits_for(groups)
-    }
-
     /// Whether nobody waits for a block.
     pub(super) fn is_quiet(&self) -> bool {
         self.awaiting.is_empty()
@@ -89,6 +84,13 @@ impl Shard {
     pub(super) fn release_letters(&mut self, now: Now, effects: &mut Effects) {
         while let Some(sender) = self.queues.letters.awaiting.pop(&self.acks) {
             self.answer_letters(now, sender, ErrorCode::Ok, effects);
+        }
+    }
+
+    /// Another node leads a group (as `Acks::bit_of`): whether letters that wait for it hold is not known, and they are sent again.
+    pub(in crate::shard) fn lose_letters(&mut self, now: Now, group: u64, effects: &mut Effects) {
+        for sender in self.queues.letters.awaiting.take_groups(group, &self.acks) {
+            self.answer_letters(now, sender, ErrorCode::LeadershipLost, effects);
         }
     }
 

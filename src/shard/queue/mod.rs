@@ -9,10 +9,12 @@
 mod burying;
 mod care;
 mod counting;
+mod found;
 mod keeping;
 mod lease_number;
 mod letters;
 mod looking;
+mod losing;
 mod named;
 mod receiving;
 mod settling;

@@ -40,11 +40,11 @@ pub(super) struct Receive {
     lease_ms: u32,
     pub(super) deadline_us: u64,
     /// In order; `None` for all that the queue has here.
-    partitions: Option<Vec<PartitionUid>>,
+    pub(super) partitions: Option<Vec<PartitionUid>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Leased {
+pub(super) struct Leased {
     offset: u64,
     deliveries: u16,
     lease: u64,
@@ -54,13 +54,13 @@ struct Leased {
 #[derive(Debug)]
 pub(super) struct Filling {
     pub(super) receive: Receive,
-    queue: SubscriptionUid,
+    pub(super) queue: SubscriptionUid,
     /// In the order of their delivery.
-    leased: Vec<(PartitionUid, Vec<Leased>)>,
+    pub(super) leased: Vec<(PartitionUid, Vec<Leased>)>,
     is_durable: bool,
-    collected: Option<Collected>,
+    pub(super) collected: Option<Collected>,
     /// Its connection is gone.
-    is_orphaned: bool,
+    pub(super) is_orphaned: bool,
 }
 
 impl Shard {
@@ -86,6 +86,7 @@ impl Shard {
         partitions.retain(|partition| {
             let error = match self.readable(*partition) {
                 Err(error) => Some(error.code),
+                Ok(slot) if !self.is_partition_served(slot) => Some(ErrorCode::NotReady),
                 Ok(_) => (!self.queues.parts.contains_key(&(uid, *partition))).then_some(ErrorCode::UnknownPartition),
             };
             refused.extend(error.map(|error| (*partition, error)));
@@ -262,17 +263,26 @@ impl Shard {
 
     fn fill(&mut self, queue: SubscriptionUid, receive: Receive, leased: Vec<(PartitionUid, Vec<Leased>)>) {
         let ticket = receive.id;
-        let mut wanted = Vec::with_capacity(leased.len());
-        for (partition, leases) in &leased {
-            let mut offsets: Vec<_> = leases.iter().map(|leased| leased.offset).collect();
-            offsets.sort_unstable();
-            wanted.push((self.queues.parts[&(queue, *partition)].slot, *partition, Wants::Offsets(offsets)));
-        }
-        self.sessions.collect(ticket, receive.max_bytes as usize, wanted);
         let filling = Filling { receive, queue, leased, is_durable: false, collected: None, is_orphaned: false };
         self.queues.fillings.insert(ticket, filling);
-        self.queues.wait_for_notes(Awaited::Leases(ticket));
+        let groups = self.collect_leased(ticket);
+        self.queues.wait_for_notes(groups, Awaited::Leases(ticket));
         self.urgent = true;
+    }
+
+    /// Asks for the batches of what was leased; answers the groups of the leases (as `Acks::bit_of`).
+    pub(super) fn collect_leased(&mut self, ticket: u64) -> u64 {
+        let Filling { leased, queue, receive, .. } = &self.queues.fillings[&ticket];
+        let (mut wanted, mut groups) = (Vec::with_capacity(leased.len()), 0);
+        for (partition, leases) in leased {
+            let mut offsets: Vec<_> = leases.iter().map(|leased| leased.offset).collect();
+            offsets.sort_unstable();
+            let here = &self.queues.parts[&(*queue, *partition)];
+            groups |= self.acks.bit_of(here.group);
+            wanted.push((here.slot, *partition, Wants::Offsets(offsets)));
+        }
+        self.sessions.collect(ticket, receive.max_bytes as usize, wanted);
+        groups
     }
 
     pub(super) fn on_leases_durable(&mut self, now: Now, ticket: u64, effects: &mut Effects) {
@@ -445,6 +455,11 @@ impl Shard {
 }
 
 impl super::care::QueueCare {
+    /// A queue is not served here any more: nobody waits for the end of its holder.
+    pub(super) fn forget_holder(&mut self, uid: SubscriptionUid, queue: &QueueHere) {
+        self.waits.remove(&(queue.holder_over_us, uid, HOLDER));
+    }
+
     /// Whether the receiver at `at` may get one of the messages that are ready, as far as is seen without taking it out.
     fn may_get(&self, uid: SubscriptionUid, at: usize) -> bool {
         let queue = &self.queues[&uid];

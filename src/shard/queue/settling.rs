@@ -47,11 +47,31 @@ impl Settled {
     }
 }
 
+impl Settled {
+    /// Another node leads the group of some partitions: what was done there may hold, or not. False where the request is answered as a whole.
+    pub(super) fn lose(&mut self, is_lost: impl Fn(PartitionUid) -> bool) -> bool {
+        let lose = |uid: u64, error: &mut ErrorCode| {
+            if error.is_ok() && is_lost(PartitionUid(uid)) {
+                *error = ErrorCode::LeadershipLost;
+            }
+        };
+        match self {
+            Settled::Settle(entries) | Settled::Delete(entries) => entries.iter_mut().for_each(|e| lose(e.partition_uid, &mut e.error)),
+            Settled::Purge(entries) => entries.iter_mut().for_each(|e| lose(e.partition_uid, &mut e.error)),
+            Settled::Redrive(entries) => entries.iter_mut().for_each(|e| lose(e.partition_uid, &mut e.error)),
+            Settled::Step(_) => return false,
+        }
+        true
+    }
+}
+
 /// The notes of a request, as far as they are of one part.
 #[derive(Default)]
 struct Said {
     key: Option<PartKey>,
     notes: Vec<QueueNote>,
+    /// Groups of all parts that the request is about (as `Acks::bit_of`).
+    groups: u64,
 }
 
 impl Shard {
@@ -78,7 +98,7 @@ impl Shard {
         let answer = Awaited::Answer(caller, Settled::Settle(results));
         match self.log.mutants().has(Mutant::AckMessageEarly) {
             true => self.queues.wait_for_nothing(answer),
-            false => self.queues.wait_for_notes(answer),
+            false => self.queues.wait_for_notes(said.groups, answer),
         }
         Ok(Taken::Yes)
     }
@@ -94,7 +114,10 @@ impl Shard {
 
     /// The part that an entry names.
     pub(super) fn part_of(&self, uid: SubscriptionUid, partition: PartitionUid) -> Result<PartKey, ErrorCode> {
-        self.readable(partition).map_err(|error| error.code)?;
+        let slot = self.readable(partition).map_err(|error| error.code)?;
+        if !self.is_partition_served(slot) {
+            return Err(ErrorCode::NotReady);
+        }
         let key = (uid, partition);
         if self.queues.parts.contains_key(&key) { Ok(key) } else { Err(ErrorCode::UnknownPartition) }
     }
@@ -154,6 +177,7 @@ impl Shard {
         if said.key != Some(key) {
             self.finish_saying(now, said);
             said.key = Some(key);
+            said.groups |= self.acks.bit_of(self.queues.parts[&key].group);
         }
     }
 
@@ -184,7 +208,7 @@ impl Shard {
             results.push(SettledMessage { partition_uid: entry.partition_uid, offset: entry.offset, error });
         }
         self.finish_saying(now, &mut said);
-        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Delete(results)));
+        self.queues.wait_for_notes(said.groups, Awaited::Answer(caller, Settled::Delete(results)));
         Ok(Taken::Yes)
     }
 
@@ -209,7 +233,7 @@ impl Shard {
             results.push(Purged { partition_uid: partition.0, error, purged });
         }
         self.finish_saying(now, &mut said);
-        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Purge(results)));
+        self.queues.wait_for_notes(said.groups, Awaited::Answer(caller, Settled::Purge(results)));
         Ok(Taken::Yes)
     }
 
@@ -235,7 +259,7 @@ impl Shard {
             results.push(Redriven { partition_uid: partition.0, error, redriven });
         }
         self.finish_saying(now, &mut said);
-        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Redrive(results)));
+        self.queues.wait_for_notes(said.groups, Awaited::Answer(caller, Settled::Redrive(results)));
         Ok(Taken::Yes)
     }
 }

@@ -44,8 +44,8 @@ struct Checked<'a> {
 /// The batches of a step.
 enum Batches<'a> {
     New(Vec<(Slot, &'a [u8], BatchView<'a>)>),
-    /// All of them came before.
-    Again(Vec<StepResult>),
+    /// All of them came before: in these groups (as `Acks::bit_of`).
+    Again(Vec<StepResult>, u64),
 }
 
 fn refused(code: ErrorCode, what: &str) -> ApiError {
@@ -84,8 +84,8 @@ impl Shard {
         let batches = match self.check_batches(now, &request, frame.payload, &mut group)? {
             Batches::New(batches) => batches,
             // Its acks and commits were taken with them.
-            Batches::Again(results) => {
-                self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Step(results)));
+            Batches::Again(results, groups) => {
+                self.queues.wait_for_notes(groups, Awaited::Answer(caller, Settled::Step(results)));
                 return Ok(Taken::Yes);
             }
         };
@@ -103,12 +103,13 @@ impl Shard {
             }
             Err(AppendRefused::Failed) => return Err(ApiError::of(ErrorCode::StorageFailed)),
         }
+        let group = self.acks.bit_of(checked.group);
         let results = self.take_step(now, checked, effects);
         if !results.is_empty() {
             self.throttle.on_produced(frame.payload.len() as u64, caller.via.is_some());
         }
         self.urgent = true;
-        self.queues.wait_for_notes(Awaited::Answer(caller, Settled::Step(results)));
+        self.queues.wait_for_notes(group, Awaited::Answer(caller, Settled::Step(results)));
         Ok(Taken::Yes)
     }
 
@@ -121,7 +122,7 @@ impl Shard {
         group: &mut Option<GroupId>,
     ) -> Result<Batches<'a>, ApiError> {
         let mut batches: Vec<(Slot, &'a [u8], BatchView<'a>)> = Vec::with_capacity(request.entries.len());
-        let mut again = Vec::new();
+        let (mut again, mut again_in) = (Vec::new(), 0);
         for (entry, batch) in request.batches(payload)? {
             let uid = PartitionUid(entry.partition_uid);
             let what = format!("the batch for partition {uid}");
@@ -137,7 +138,8 @@ impl Shard {
                     Marked::New => {}
                     Marked::Repeated(..) if self.log.mutants().has(Mutant::RepeatStep) => {}
                     Marked::Repeated(result, groups, in_block) => {
-                        self.queues.wait_for_block(groups, in_block);
+                        self.queues.wait_for_block(in_block);
+                        again_in |= groups;
                         let (partition_uid, base_offset) = (result.uid, result.base_offset);
                         again.push(StepResult { partition_uid, base_offset, append_time_us: result.append_time_us });
                     }
@@ -148,7 +150,7 @@ impl Shard {
         }
         match again.len() {
             0 => Ok(Batches::New(batches)),
-            all if all == batches.len() => Ok(Batches::Again(again)),
+            all if all == batches.len() => Ok(Batches::Again(again, again_in)),
             _ => Err(refused(ErrorCode::InvalidRequest, "some of its batches came before, and not all")),
         }
     }
@@ -251,8 +253,7 @@ impl Shard {
             let written = self.append_offset_notes(now, group, &commits, effects);
             assert!(matches!(written, Ok(Some(in_block)) if in_block == block), "a step stands in one block: {written:?}");
         }
-        let bit = self.acks.bit_of(group);
-        self.queues.wait_for_block(bit, block);
+        self.queues.wait_for_block(block);
         results
     }
 }

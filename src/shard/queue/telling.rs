@@ -44,7 +44,10 @@ impl Shard {
         let request = api::queue_messages::browse(frame.meta)?;
         let uid = self.known_queue(request.queue_uid)?;
         let partition = PartitionUid(request.partition_uid);
-        self.readable(partition)?;
+        let slot = self.readable(partition)?;
+        if !self.is_partition_served(slot) {
+            return Err(ApiError::of(ErrorCode::NotReady));
+        }
         let Some(here) = self.queues.parts.get(&(uid, partition)) else { return Err(ApiError::of(ErrorCode::UnknownPartition)) };
         let mut seen = Vec::new();
         let wanted = |state| is_wanted(request.state, state);

@@ -103,11 +103,6 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 impl Durable {
-    /// Goes on with an epoch of at least `epoch`: where damage took the newest records, theirs must not be given again.
-    pub fn raise_epoch(&mut self, epoch: u64) {
-        self.epoch = self.epoch.max(epoch);
-    }
-
     /// A group without members. `epoch` is what its creator gave it.
     pub fn new(epoch: u64) -> Durable {
         Durable { epoch, settings: None, members: BTreeMap::new(), holders: BTreeMap::new(), instances: BTreeMap::new() }

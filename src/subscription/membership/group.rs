@@ -35,6 +35,7 @@ struct Session {
 /// What one operation changed of what lasts.
 #[derive(Default)]
 struct Operation {
+    epoch_before: u64,
     gone: Vec<MemberId>,
     members: BTreeSet<MemberId>,
     partitions: BTreeSet<PartitionUid>,
@@ -53,6 +54,8 @@ pub struct Group {
     targets: BTreeMap<PartitionUid, MemberId>,
     /// False from a start until targets are computed for the first time.
     has_targets: bool,
+    /// The next epoch is above this.
+    epoch_floor: u64,
 }
 
 /// What a member may own.
@@ -104,11 +107,25 @@ impl Group {
     /// Goes on after a restart, or elsewhere, from what the log holds. Every member has its session timeout from `now_us` on. To be
     /// followed by `on_partitions_changed`, which computes the targets; it moves nothing when nothing has changed.
     pub fn resume(uid: SubscriptionUid, durable: Durable, now_us: u64) -> Group {
-        let mut group =
-            Group { uid, durable, sessions: BTreeMap::new(), deadlines: BTreeSet::new(), targets: BTreeMap::new(), has_targets: false };
+        let mut group = Group {
+            uid,
+            durable,
+            sessions: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            targets: BTreeMap::new(),
+            has_targets: false,
+            epoch_floor: 0,
+        };
         let ids: Vec<MemberId> = group.durable.members.keys().copied().collect();
         ids.into_iter().for_each(|id| group.open_session(id, now_us));
         group
+    }
+
+    /// The next change has an epoch above `epoch`: where damage took the newest records, or another node has made some that are not known here, theirs must
+    /// not be given again. Nothing that lasts changes by this alone: what stands in no record must not stand in a snapshot either, or records of another
+    /// node, whose clock is behind, would be taken for known ones.
+    pub fn raise_epoch(&mut self, epoch: u64) {
+        self.epoch_floor = self.epoch_floor.max(epoch);
     }
 
     /// Which group.
@@ -374,15 +391,16 @@ impl Group {
     }
 
     fn begin(&mut self) -> Operation {
-        self.durable.epoch = self.durable.epoch.checked_add(1).expect("an epoch per operation does not use up 64 bits");
-        Operation::default()
+        let epoch_before = self.durable.epoch;
+        self.durable.epoch = epoch_before.max(self.epoch_floor).checked_add(1).expect("an epoch per operation does not use up 64 bits");
+        Operation { epoch_before, ..Operation::default() }
     }
 
     /// Tells what changed. Who is gone comes first, so that its instance name and partitions are free for others.
     fn end(&mut self, operation: Operation, changes: &mut Vec<Change>) {
-        let Operation { gone, members, partitions } = operation;
+        let Operation { epoch_before, gone, members, partitions } = operation;
         if gone.is_empty() && members.is_empty() && partitions.is_empty() {
-            self.durable.epoch -= 1;
+            self.durable.epoch = epoch_before;
             return;
         }
         changes.push(Change::Group { epoch: self.durable.epoch, settings: self.durable.settings });

@@ -141,6 +141,13 @@ impl Part {
         fresh.min(self.cells.first().unwrap_or(u64::MAX)).min(self.looked_to)
     }
 
+    /// All below is settled, of a part that looks at nothing: what notes tell of messages that were not looked at counts as well.
+    pub fn settled_unseen_to(&self) -> u64 {
+        let settled_to = self.settled_to();
+        let ahead = self.ahead.first().filter(|range| range.start <= settled_to && settled_to == self.looked_to);
+        ahead.map_or(settled_to, |range| range.end.max(settled_to))
+    }
+
     /// Messages that may be delivered now, of those that were looked at.
     pub fn ready_count(&self) -> u64 {
         self.fresh.len() + self.ready.len() as u64

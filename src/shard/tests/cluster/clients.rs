@@ -22,7 +22,10 @@ impl Cluster {
     pub(super) fn take_replies(&mut self, at: usize) {
         while let Some(bytes) = self.nodes[at].replies.pop_front() {
             let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("the shard sends whole frames") };
-            let Some(batches) = self.sent.remove(&(at, frame.header.correlation)) else { continue };
+            let Some(batches) = self.sent.remove(&(at, frame.header.correlation)) else {
+                self.take_consumers_reply(at, &frame);
+                continue;
+            };
             if frame.header.flags & frame::FLAG_ERROR != 0 {
                 let code = ErrorBody::decode(frame.meta).unwrap().code().unwrap();
                 assert!(matches!(code, ErrorCode::LeadershipLost | ErrorCode::TimedOut | ErrorCode::NotReady), "{code:?}");
@@ -117,7 +120,7 @@ impl Cluster {
     }
 
     /// Everything that the leader of a partition serves: value by offset.
-    fn read(&mut self, at: usize, uid: u64) -> BTreeMap<u64, Vec<u8>> {
+    pub(super) fn read(&mut self, at: usize, uid: u64) -> BTreeMap<u64, Vec<u8>> {
         let (mut found, mut offset) = (BTreeMap::new(), 0);
         loop {
             self.nodes[at].replies.clear();
