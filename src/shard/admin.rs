@@ -82,6 +82,8 @@ pub(super) struct ControlSeat {
     awaiting: VecDeque<AwaitingView>,
     /// The epoch each shard has in force.
     in_force: Vec<u64>,
+    /// This process has had all that was committed when a leader told it so: what a start finds may be old, and old news are told to nobody.
+    pub(super) is_current: bool,
     /// Where nodes listen for others, by all that the log tells of, committed or not: what a start that finds nobody needs.
     pub(super) addresses: Vec<(NodeId, Endpoint)>,
     /// When the cluster is looked at next, and which view was found to need nothing.
@@ -97,6 +99,7 @@ impl ControlSeat {
             pending: VecDeque::new(),
             awaiting: VecDeque::new(),
             in_force: vec![0; usize::from(shards)],
+            is_current: false,
             addresses: Vec::new(),
             next_plan_us: 0,
             planned_epoch: 0,
@@ -283,6 +286,7 @@ impl Shard {
     /// Group 0 is committed up to `index`: its commands are applied and the view is published.
     pub(super) fn on_metadata_committed(&mut self, now: Now, index: LogIndex, effects: &mut Effects) {
         let Some(seat) = &mut self.seat else { return };
+        seat.is_current |= self.groups.is_caught_up(GroupId(0));
         let epoch_before = seat.state.view_epoch();
         let mut welcome = Vec::new();
         while let Some(at) = seat.pending.front().and_then(|p| p.index).filter(|at| *at <= index) {
@@ -338,7 +342,7 @@ impl Shard {
                 seat.awaiting.push_back(AwaitingView { epoch, caller, answer });
             }
         }
-        if seat.state.view_epoch() > epoch_before || self.view.epoch == 0 {
+        if seat.is_current && (seat.state.view_epoch() > epoch_before.min(self.view.epoch) || self.view.epoch == 0) {
             self.publish_view(now, effects);
         }
         for (joiner, command, result, at) in welcome {

@@ -163,7 +163,8 @@ impl Shard {
         }
         if group == GroupId(0)
             && certainty == Certainty::Committed
-            && self.seat.as_ref().is_some_and(|s| s.state.view_epoch() > self.view.epoch)
+            && self.applying.applied(group) >= end
+            && self.seat.as_ref().is_some_and(|seat| seat.is_current && seat.state.view_epoch() > self.view.epoch)
         {
             self.publish_view(now, effects);
         }

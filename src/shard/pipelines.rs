@@ -315,6 +315,7 @@ impl Shard {
                     check_term(row.term)?;
                     let commit = self.groups.clamped_commit(group, LogIndex(row.commit));
                     self.groups.step(group, wire_raft::beat(from, me, &row, commit))?;
+                    self.note_commit_told(group, (Term(row.term), LogIndex(row.commit)));
                     self.owe_ack(at, group);
                 }
                 self.note_beat(at, beat.beat);
@@ -333,6 +334,13 @@ impl Shard {
         }
         effects.wake_at(0);
         Ok(())
+    }
+
+    /// A leader has told how far its group is committed: what was acknowledged before is among it once an entry of its own term is.
+    fn note_commit_told(&mut self, group: GroupId, (term, commit): (Term, LogIndex)) {
+        let Some(seat) = self.seat.as_mut().filter(|_| group == GroupId(0)) else { return };
+        let is_all = self.groups.entry_term(group, commit) == term;
+        seat.is_current |= is_all && commit <= self.groups.committed_of(group);
     }
 
     fn note_beat(&mut self, at: usize, beat: u64) {

@@ -127,11 +127,6 @@ impl Shard {
 
     /// What became known, or possible, since the last turn: configurations of groups, replicas that found no room.
     pub(super) fn care_for_replicas(&mut self, now: Now, effects: &mut Effects) {
-        let knows_more = self.seat.as_ref().is_some_and(|seat| seat.state.view_epoch() > 0);
-        if self.view.epoch == 0 && knows_more && !self.pipelines.is_alone() {
-            // As of the last checkpoint, or of when this node joined: enough to serve what it has and to find the others by.
-            self.publish_view(now, effects);
-        }
         if self.groups.take_members_changed() {
             self.meet_others(effects);
         }

@@ -23,6 +23,8 @@ use tramline_wire::prim::List;
 pub(super) const PEERS: u64 = BACKGROUND_OWNER + 3;
 /// Bytes of entries in one frame, or one entry: a vote of another group waits no longer than that.
 const FRAME_BYTES: u64 = 1 << 20;
+/// Shares and entries in one frame: a row has at most 44 bytes, and the meta of a frame a mebibyte.
+const FRAME_ROWS: usize = 8192;
 
 /// A block that was read back: for a follower that is behind, or to be taken in.
 #[derive(Debug, Default)]
@@ -127,6 +129,7 @@ impl Shard {
         let mut bytes = 0u64;
         while let Some(note) = self.pipelines.peers[at].shares.front().copied()
             && bytes < FRAME_BYTES
+            && heads.len() + shares.len() < FRAME_ROWS
         {
             if self.groups.led_in(note.group) != Some(note.term) {
                 // Of a term that is over.
@@ -155,7 +158,7 @@ impl Shard {
                 let Some(head) = self.gather_entry(note.group, (*index, *term), *holds, &found, &mut parts) else { break };
                 bytes += head.payload_bytes();
                 heads.push(head);
-                if bytes >= FRAME_BYTES {
+                if bytes >= FRAME_BYTES || heads.len() + shares.len() >= FRAME_ROWS {
                     break;
                 }
             }

@@ -442,10 +442,17 @@ impl Cluster {
         let shards: Vec<_> = self.nodes.iter().filter_map(|node| node.shard.as_ref()).collect();
         let state = |shard: &&Shard, group: &GroupId| {
             let (last, committed) = (shard.groups.last_of(*group), shard.groups.committed_of(*group));
-            (last, committed, committed == last.index && shard.applying.applied(*group) == committed)
+            let is_taken_in = shard.applying.applied(*group) == committed && shard.applying.rebuild.noted(*group) >= committed;
+            (last, committed, committed == last.index && is_taken_in)
         };
         let groups: BTreeSet<GroupId> = shards.iter().flat_map(|shard| shard.group_ids.iter().copied()).collect();
+        let serves = |shard: &&Shard| {
+            let is_current = shard.seat.as_ref().is_some_and(|seat| seat.state.view_epoch() == shard.view.epoch);
+            let serves_led = |group: &GroupId| !shard.groups.leads(*group) || *group == GroupId(0) || shard.is_state_ready(*group);
+            shard.is_serving() && is_current && shard.group_ids.iter().all(serves_led)
+        };
         self.is_led()
+            && shards.iter().all(serves)
             && groups.iter().all(|group| {
                 let of_group = shards.iter().filter(|shard| shard.group_ids.contains(group)).map(|shard| state(shard, group));
                 let states: Vec<_> = of_group.collect();
