@@ -49,6 +49,21 @@ impl Cluster {
         self.nodes[at] = Some(Node::at(self.dirs[at].path(), self.options(at)));
     }
 
+    /// All of them, which have ended.
+    fn start_all(&mut self) {
+        let starts: Vec<_> = (0..self.nodes.len()).map(|at| (self.dirs[at].path(), self.options(at))).collect();
+        self.nodes = Node::together(&starts).into_iter().map(Some).collect();
+    }
+
+    /// Waits until something is there.
+    fn until(&mut self, what: &str, mut is_there: impl FnMut(&Cluster) -> bool) {
+        let end = Instant::now() + WAIT;
+        while !is_there(self) {
+            assert!(Instant::now() < end, "{what} does not come about");
+            self.nodes[0].as_mut().expect("it runs").process.watch_quietly(Duration::from_millis(20));
+        }
+    }
+
     fn kill(&mut self, at: usize) {
         self.nodes[at].take().expect("it runs").process.kill();
     }
@@ -126,27 +141,19 @@ impl Work {
     }
 }
 
-fn until(what: &str, mut is_there: impl FnMut() -> bool) {
-    let end = Instant::now() + WAIT;
-    while !is_there() {
-        assert!(Instant::now() < end, "{what} does not come about");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn three_nodes_keep_what_was_acknowledged_whichever_ends() {
     let mut cluster = Cluster::start(0, 3);
     let client = cluster.client();
     // A node that joined is active a moment later, and topics have replicas on those that are.
     let mut probes = 0;
-    until("three active nodes", || {
+    cluster.until("three active nodes", |_| {
         probes += 1;
         let name = format!("probe-{probes}");
         client.create_topic(&name, 6, &[], true).is_ok() && nodes_that_lead(&client, &name) == 3
     });
     client.create_topic("t", 6, &[], false).expect("a new topic");
-    until("leaders", || (0..6).all(|partition| cluster.leader(partition).is_some()));
+    cluster.until("leaders", |cluster| (0..6).all(|partition| cluster.leader(partition).is_some()));
     let mut work = Work::on(&cluster);
     work.send(600);
     work.finish();
@@ -165,7 +172,7 @@ fn three_nodes_keep_what_was_acknowledged_whichever_ends() {
     work.send(300);
     work.finish();
     (0..3).for_each(|at| cluster.kill(at));
-    (0..3).for_each(|at| cluster.start_node(at));
+    cluster.start_all();
     work.send(60);
     work.finish();
     work.check(&cluster);

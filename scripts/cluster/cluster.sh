@@ -9,7 +9,7 @@
 #   status                       a line per node
 #   kill N                       SIGKILL          term N   SIGTERM, an orderly end
 #   stop N                       SIGSTOP          cont N   SIGCONT
-#   start N                      again, on the same directory
+#   start N [M ..]               again, on the same directories; none is ready before a majority of all runs
 #   cut A B [--one-way]          packets between them vanish; one way: those that A sends to B
 #   isolate N                    cuts N off from all other nodes, both ways; clients still reach it
 #   lossy A B PERCENT [--one-way]
@@ -65,7 +65,15 @@ case "$verb" in
     up) up "$@" ;;
     down) no_more "$@"; down ;;
     status) no_more "$@"; opened; status ;;
-    kill | term | stop | cont | start)
+    start)
+        # Those of one cluster together: none is ready before a majority runs.
+        opened
+        [ $# -gt 0 ] || usage "start needs the number of a node, or of several"
+        for one in "$@"; do node start "$one"; done
+        for one in "$@"; do launch "$one"; done
+        for one in "$@"; do await_ready "$one"; done
+        ;;
+    kill | term | stop | cont)
         opened
         node "$verb" "${1:-}"
         no_more "${@:2}"

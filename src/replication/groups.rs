@@ -84,7 +84,9 @@ impl Groups {
 
     /// Whether the members of a group have changed since this was asked.
     pub fn take_members_changed(&mut self) -> bool {
-        self.list.iter_mut().fold(false, |any, group| group.take_members_changed() || any)
+        let mut has_changed = false;
+        self.list.iter_mut().for_each(|group| has_changed |= group.take_members_changed());
+        has_changed
     }
 
     /// How far another replica of a group that is led here is known to be.

@@ -485,6 +485,9 @@ impl Shard {
             let _later = self.write_owed(now, effects);
             self.register_if_new(effects);
             self.prefer_leaders(now, effects);
+        } else if self.groups.owes() {
+            // A group that began while the shard runs.
+            let _later = self.write_owed(now, effects);
         }
         self.plan(now, effects);
         self.write_controls(now, effects);

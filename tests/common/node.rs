@@ -257,6 +257,16 @@ impl Node {
         Node { process, ready, options, dir: dir.to_owned(), owned_dir: None }
     }
 
+    /// Nodes of one cluster: none is ready before a majority runs.
+    pub fn together(starts: &[(&Path, Options)]) -> Vec<Node> {
+        let processes: Vec<_> = starts.iter().map(|(dir, options)| Process::start(&mut options.command(dir))).collect();
+        let ready = |(mut process, (dir, options)): (Process, &(&Path, Options))| {
+            let ready = wait_ready(&mut process);
+            Node { process, ready, options: options.clone(), dir: dir.to_path_buf(), owned_dir: None }
+        };
+        std::iter::zip(processes, starts).map(ready).collect()
+    }
+
     /// The data directory.
     pub fn dir(&self) -> &Path {
         &self.dir
