@@ -73,7 +73,7 @@ fi
 step "simulation"
 cargo build --profile sim --package tramline-sim
 sim="$(target_dir)/sim/tramline-sim"
-for run in "calm 0..20" "faults 0..200" "disk 0..50" "swarm 0..50"; do
+for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16"; do
     "$sim" --profile "${run% *}" --seeds "${run#* }" >"$sim_log" || { cat "$sim_log"; fail "the simulator found something ($((SECONDS - started)) s)."; }
     printf '%s: %s\n' "$run" "$(tail -n 1 "$sim_log")"
 done

@@ -92,7 +92,7 @@ fn a_kill_at_any_moment_of_sorting_loses_nothing() {
     let uids = topic(&node);
     fill(&node, &uids, 0..rounds);
     let mut dice = common::Dice(common::seed());
-    for _ in 0..6 {
+    for _ in 0..3 {
         node.process.watch_quietly(std::time::Duration::from_millis(dice.in_range(0, 2500)));
         node.process.kill();
         node = node.restart();

@@ -584,7 +584,7 @@ fn seeds(variable: &str, count: u64) -> std::ops::Range<u64> {
 #[test]
 fn what_was_acknowledged_survives_faults_of_all_kinds() {
     let (mut acked, mut elections) = (0, 0);
-    for seed in seeds("TRAMLINE_CLUSTER_SEEDS", 12) {
+    for seed in seeds("TRAMLINE_CLUSTER_SEEDS", 6) {
         println!("seed {seed}");
         let (of_seed, of_seed_elections) = survives(seed);
         acked += of_seed;
