@@ -389,6 +389,9 @@ impl Group {
         if leads && !self.was_leader {
             // The crate has appended the empty entry of the term.
             self.first_own_index = LogIndex(self.raft.raft_log.last_index());
+            if self.members.is_lone(ReplicaId(self.raft.id)) {
+                self.lease_until_us = u64::MAX;
+            }
         }
         if !leads && self.was_leader {
             self.first_own_index = LogIndex(u64::MAX);
@@ -398,9 +401,11 @@ impl Group {
         }
         self.was_leader = leads;
         self.take_raft_messages();
-        self.committed = self.committed.max(LogIndex(self.raft.raft_log.committed));
-        if self.committed > self.members.index {
+        // A change of who votes can commit more, and makes messages.
+        while LogIndex(self.raft.raft_log.committed) > self.committed {
+            self.committed = LogIndex(self.raft.raft_log.committed);
             self.take_changes();
+            self.take_raft_messages();
         }
         // Two followers can commit what is not durable here. The crate does not want to hear of it before (trap T1).
         let applied = self.committed.min(self.persisted).0;
@@ -570,6 +575,10 @@ impl Group {
     /// This replica works as the leader from now on.
     pub(super) fn note_led(&mut self, now_us: u64) {
         self.led_since_us = now_us;
+    }
+
+    pub(super) fn led_since_us(&self) -> u64 {
+        self.led_since_us
     }
 
     /// What of the commit was told.

@@ -119,6 +119,11 @@ impl Groups {
         self.find_mut(group).into_iter().for_each(|group| group.hurry(ticks));
     }
 
+    /// Since when this node works as the leader of `group`.
+    pub fn led_since_us(&self, group: GroupId) -> Option<u64> {
+        self.find(group).filter(|group| group.is_leader()).map(Group::led_since_us)
+    }
+
     /// Who leads `group`, as far as this replica knows.
     pub fn leader_of(&self, group: GroupId) -> Option<ReplicaId> {
         self.find(group).and_then(Group::leader)
@@ -274,8 +279,13 @@ impl Groups {
     }
 
     /// A follower has answered what was sent at `sent_us`, which counts as a beat of all groups that are led here and have a replica there.
-    pub fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64) -> Result<(), ReplicationError> {
-        self.list.iter_mut().try_for_each(|g| g.on_beat_answered(from, sent_us))
+    pub fn on_beat_answered(
+        &mut self,
+        from: ReplicaId,
+        sent_us: u64,
+        has_replica: impl Fn(GroupId) -> bool,
+    ) -> Result<(), ReplicationError> {
+        self.list.iter_mut().filter(|group| has_replica(group.id)).try_for_each(|group| group.on_beat_answered(from, sent_us))
     }
 
     /// A connection to `peer` stands, which has told what it has persisted of `group`.

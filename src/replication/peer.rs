@@ -10,7 +10,7 @@
 
 use super::storage::GroupPosition;
 use crate::ids::{ConnId, GroupId, LogIndex, ReplicaId, Term};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use tramline_wire::node::{AckGroup, BeatGroup, Numbers};
 
@@ -122,6 +122,8 @@ pub struct Peer {
     beat: u64,
     heard_us: u64,
     live_since_us: u64,
+    /// Groups that it has shown to have a replica of, on the connection that this shard has dialed.
+    replicas: BTreeSet<GroupId>,
     /// How long to wait before dialing again after the next failure: shortest once something was acknowledged.
     backoff_us: u64,
 }
@@ -141,6 +143,7 @@ impl Peer {
             beat: 0,
             heard_us: 0,
             live_since_us: 0,
+            replicas: BTreeSet::new(),
             backoff_us: REDIAL_US_MIN,
         }
     }
@@ -237,6 +240,17 @@ impl Peer {
         self.unanswered.clear();
         self.unanswered_bytes = 0;
         self.beat = 0;
+        self.replicas.clear();
+    }
+
+    /// It has told of its replica of a group.
+    pub fn note_replica(&mut self, group: GroupId) {
+        self.replicas.insert(group);
+    }
+
+    /// Whether it has a replica of a group for certain: what it answers says nothing of others.
+    pub fn has_replica(&self, group: GroupId) -> bool {
+        self.replicas.contains(&group)
     }
 
     /// Who takes the connection and refuses what comes on it is not dialed more often than one who does not answer.

@@ -16,7 +16,7 @@ use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::log::{AppendRefused, EntryKind};
 use crate::replication::wire_raft::Sort;
 use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, ReplicationError, wire_raft};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, Append, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply, Kind, NodeError,
@@ -41,6 +41,12 @@ pub(super) struct Pipelines {
     pub(super) callers: Vec<CallConn>,
     next_dial: u64,
     next_tick_us: u64,
+    /// The time of the last look, in microseconds of the process.
+    pub(super) now_us: u64,
+    /// An orderly stop has given everything away and left the others.
+    pub(super) has_left: bool,
+    /// When each group was handed over last.
+    pub(super) handed_over_us: BTreeMap<GroupId, u64>,
     /// When a leadership may be given away next.
     pub(super) next_hand_over_us: u64,
     /// Until when an orderly stop gives them all away, and whether it has given up.
@@ -257,6 +263,8 @@ impl Shard {
                 let reply = HelloReply::decode(frame.meta).map_err(NodeError::from)?;
                 self.pipelines.peers[at].on_greeted(now.mono_us);
                 for row in reply.groups.iter().filter(|row| !row.flags.has(ReplicaFlags::UNKNOWN)) {
+                    check_numbers(&[row.term, row.last_index, row.last_term, row.persisted])?;
+                    self.pipelines.peers[at].note_replica(GroupId(row.group));
                     self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted));
                 }
             }
@@ -276,6 +284,8 @@ impl Shard {
                 for row in ack.groups.iter() {
                     let group = GroupId(row.group);
                     check_term(row.term)?;
+                    check_numbers(&[row.received, row.durable, row.applied, row.rejected, row.hint_index, row.hint_term])?;
+                    self.pipelines.peers[at].note_replica(group);
                     if row.flags.has(AckFlags::REJECTED) {
                         self.groups.step(group, wire_raft::rejection(from, me, &row))?;
                         continue;
@@ -289,12 +299,14 @@ impl Shard {
                 }
                 // Behind the rows: one of them may have told of a higher term.
                 if let Some(sent_us) = self.pipelines.peers[at].on_beat(now.mono_us, ack.beat) {
-                    self.groups.on_beat_answered(from, sent_us)?;
+                    let peer = &self.pipelines.peers[at];
+                    self.groups.on_beat_answered(from, sent_us, |group| peer.has_replica(group))?;
                 }
             }
             (Kind::VoteReply, Dialed::Live { .. }) => {
                 let row = VoteReply::decode(frame.meta).map_err(NodeError::from)?;
                 check_term(row.term)?;
+                check_numbers(&[row.commit, row.commit_term])?;
                 self.groups.step(GroupId(row.group), wire_raft::vote_reply(from, me, &row))?;
             }
             (kind, state) => return Err(NotTaken::Wrong(format!("{kind} does not belong here ({state:?})"))),
@@ -323,6 +335,7 @@ impl Shard {
             Kind::Vote => {
                 let row = Vote::decode(frame.meta).map_err(NodeError::from)?;
                 check_term(row.term)?;
+                check_numbers(&[row.last_index, row.last_term, row.commit, row.commit_term])?;
                 self.groups.step(GroupId(row.group), wire_raft::vote(from, me, &row))?;
             }
             Kind::TimeoutNow => {
@@ -475,7 +488,8 @@ impl Shard {
 
     /// Time: ticks, dialing, connections that are silent.
     pub(super) fn care_for_peers(&mut self, now: Now, effects: &mut Effects) {
-        if self.pipelines.is_alone() || self.failure().is_some() {
+        self.pipelines.now_us = now.mono_us;
+        if self.pipelines.is_alone() || self.failure().is_some() || self.pipelines.has_left {
             return;
         }
         if now.mono_us >= self.pipelines.next_tick_us {
@@ -512,8 +526,20 @@ fn sort_of(entry: &CheckedEntry<'_>) -> Result<Sort, NotTaken> {
     Ok(Sort::Change(change))
 }
 
+/// No term and no index gets that far.
+const NUMBER_END: u64 = 1 << 62;
+
+/// The crate adds to what it is told.
+fn check_numbers(numbers: &[u64]) -> Result<(), NotTaken> {
+    match numbers.iter().find(|number| **number >= NUMBER_END) {
+        Some(number) => Err(NotTaken::Wrong(format!("a term or an index of {number}"))),
+        None => Ok(()),
+    }
+}
+
 /// To the crate a term of 0 means a message of its own.
 fn check_term(term: u64) -> Result<(), NotTaken> {
+    check_numbers(&[term])?;
     if term == 0 { Err(NotTaken::Wrong("a term of 0".to_owned())) } else { Ok(()) }
 }
 

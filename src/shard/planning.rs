@@ -15,6 +15,8 @@ use crate::replication::{Action, Change};
 const LOOK_US: u64 = 100_000;
 /// A replica that is so many entries behind is not far behind.
 const NEAR_ENTRIES: u64 = 64;
+/// So long a node is to be connected before it gets a vote, or is active.
+const STEADY_US: u64 = 500_000;
 /// What this program speaks.
 const FEATURE: u32 = super::pipelines::FEATURE;
 
@@ -23,6 +25,7 @@ const FEATURE: u32 = super::pipelines::FEATURE;
 enum Next {
     Propose(ClusterCommand),
     Change(Change),
+    HandOver(ReplicaId),
     Nothing,
 }
 
@@ -51,6 +54,11 @@ impl Shard {
                 Ok(index) => tracing::info!(index = index.0, ?change, "who votes in the metadata changes"),
                 Err(error) => tracing::debug!("{error}: tried again"),
             },
+            Next::HandOver(to) => {
+                if let Err(error) = self.groups.transfer(group, to) {
+                    tracing::debug!("{error}: tried again");
+                }
+            }
             Next::Propose(command) => {
                 tracing::info!(?command, "the cluster changes");
                 if let Err(error) = self.propose(command.into(), None, false) {
@@ -104,8 +112,8 @@ impl Shard {
                 MoveStep::Prepared if members.all().any(|member| member == add.id) => return note(MoveStep::Learner),
                 MoveStep::Learner if votes(add.id) || self.is_near(add.id) => return note(MoveStep::CaughtUp),
                 MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
-                MoveStep::CaughtUp => return change(Action::Vote, add.id),
-                MoveStep::Prepared | MoveStep::Learner => return Next::Nothing,
+                MoveStep::CaughtUp if self.is_near(add.id) => return change(Action::Vote, add.id),
+                MoveStep::Prepared | MoveStep::Learner | MoveStep::CaughtUp => return Next::Nothing,
                 _ => {}
             }
         }
@@ -115,19 +123,30 @@ impl Shard {
             MoveStep::HandedOver => note(MoveStep::Dropped),
             MoveStep::Dropped => note(MoveStep::Forgotten),
             // It leads itself: it has to hand over first.
-            _ if drop.id == self.replica() => Next::Nothing,
+            _ if drop.id == self.replica() => {
+                let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(**voter));
+                others.max_by_key(|voter| self.groups.matched(GroupId(0), **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))
+            }
             _ => note(MoveStep::HandedOver),
         }
     }
 
     /// Whether a node leads nothing that another one could lead, as far as is known here.
     fn has_given_away(&self, node: NodeId) -> bool {
-        let shared = self.view.cluster.groups().iter().filter(|group| group.replicas.len() > 1);
-        shared.filter_map(|group| self.leaders.of(group.id)).all(|(leader, _)| leader != node)
+        let has = |group: &&crate::control::ReplicaGroupView| {
+            group.replicas.len() > 1 && group.replicas.iter().any(|replica| replica.node == node)
+        };
+        let mut shared = self.view.cluster.groups().iter().filter(has);
+        shared.all(|group| self.leaders.of(group.id).is_some_and(|(leader, _)| leader != node))
     }
 
     /// Whether a replica of group 0 has nearly everything.
     fn is_near(&self, replica: ReplicaId) -> bool {
+        // How far it is known to be stays known when it dies.
+        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == replica);
+        if !peer.is_some_and(|peer| peer.live_since_us().is_some_and(|since_us| since_us + STEADY_US <= self.pipelines.now_us)) {
+            return false;
+        }
         let committed = self.groups.committed_of(GroupId(0));
         self.groups.matched(GroupId(0), replica).is_some_and(|matched| matched.0 > 0 && matched.0 + NEAR_ENTRIES >= committed.0)
     }

@@ -6,13 +6,15 @@
 //! Not here: who is preferred (control/), how a hand-over goes (replication/).
 
 use super::shard::{Phase, Shard};
-use crate::effects::{Effects, Now};
+use crate::effects::{Effect, Effects, Now};
 use crate::ids::{GroupId, ReplicaId};
 
 /// Between two hand-overs of a shard.
 const PAUSE_US: u64 = 200_000;
 /// So long a replica is to be connected before it leads.
 const STEADY_US: u64 = 5_000_000;
+/// Between two hand-overs of one group.
+const RETRY_US: u64 = 20_000_000;
 /// So long an orderly stop tries to give everything away.
 const STOP_US: u64 = 5_000_000;
 /// A replica that is so many entries behind catches up at once.
@@ -30,18 +32,29 @@ impl Shard {
             return;
         }
         if self.phase == Phase::Stopping {
-            return self.give_all_away(now);
+            return self.give_all_away(now, effects);
         }
         let found = self.group_ids.iter().find_map(|group| Some((*group, self.better_leader(now, *group)?)));
         let Some((group, to)) = found else { return };
         tracing::info!(shard = self.id.0, group = group.0, node = to.node().0, "the group is handed over to its preferred leader");
+        self.pipelines.handed_over_us.insert(group, now.mono_us);
         if let Err(error) = self.groups.transfer(group, to) {
             tracing::debug!("{error}: tried again");
         }
     }
 
     /// An orderly stop: every group goes to whoever has most of it, so that nobody has to find out that this shard is gone.
-    fn give_all_away(&mut self, now: Now) {
+    fn give_all_away(&mut self, now: Now, effects: &mut Effects) {
+        if self.has_given_all_away() && !self.pipelines.has_left {
+            // What other leaders go on sending would keep this log busy for ever.
+            self.pipelines.has_left = true;
+            for conn in self.pipelines.conns() {
+                effects.push(Effect::Close { conn, reason: "this node stops" });
+            }
+        }
+        if self.pipelines.has_left {
+            return;
+        }
         let until_us = *self.pipelines.stop_until_us.get_or_insert(now.mono_us + STOP_US);
         if now.mono_us >= until_us {
             self.pipelines.gave_up_giving = true;
@@ -76,7 +89,14 @@ impl Shard {
         if !is_other || preferred.is_stale {
             return None;
         }
-        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == preferred.id)?;
+        let is_recent = |at_us: Option<u64>, us: u64| at_us.is_some_and(|at_us| now.mono_us < at_us.saturating_add(us));
+        // One that was given away a moment ago has its reason; one that did not work is not tried all the time.
+        let is_new = is_recent(self.groups.led_since_us(group), STEADY_US);
+        let was_tried = is_recent(self.pipelines.handed_over_us.get(&group).copied(), RETRY_US);
+        if is_new || was_tried || self.log.open_groups().iter().any(|entry| entry.group == group) {
+            return None;
+        }
+        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == preferred.id && peer.accepted.is_some())?;
         let is_steady = peer.live_since_us().is_some_and(|since_us| since_us + STEADY_US <= now.mono_us);
         let votes = self.groups.members_of(group).is_some_and(|members| members.voters.contains(&preferred.id));
         let matched = self.groups.matched(group, preferred.id)?;

@@ -134,6 +134,8 @@ impl Shard {
             let view = std::sync::Arc::clone(&self.view);
             self.adopt_replicas(now, &view, effects);
             self.adopt_partitions(&view);
+            self.adopt_groups(now, &view, effects);
+            self.adopt_queues(now, &view, effects);
         }
     }
 

@@ -484,7 +484,6 @@ impl Shard {
             self.on_leaderships(now, effects);
             let _later = self.write_owed(now, effects);
             self.register_if_new(effects);
-            self.prefer_leaders(now, effects);
         } else if self.groups.owes() {
             // A group that began while the shard runs.
             let _later = self.write_owed(now, effects);
@@ -496,6 +495,9 @@ impl Shard {
             self.answer_deferred(now, effects);
             self.write_controls(now, effects);
             self.close_blocks(now, effects);
+        }
+        if !self.pipelines.is_alone() {
+            self.prefer_leaders(now, effects);
         }
         self.talk(now, effects);
         self.look_for_queues(now, effects);
@@ -529,7 +531,7 @@ impl Shard {
 
     /// Puts into the open block what consumer groups and queues have to say.
     fn write_controls(&mut self, now: Now, effects: &mut Effects) {
-        if !self.pipelines.is_alone() && self.groups.owes() {
+        if self.groups.owes() {
             // Raft's own entries stand in front of what a leader proposes.
             return;
         }

@@ -432,6 +432,12 @@ impl Cluster {
         leaders
     }
 
+    /// The node that leads a group: at once, or when it has been handed over.
+    fn leader_of(&mut self, group: GroupId) -> usize {
+        self.happen_until("a leader", |cluster| cluster.leaders().get(&group).is_some_and(|nodes| nodes.len() == 1));
+        self.leaders()[&group][0]
+    }
+
     fn is_led(&self) -> bool {
         let leaders = self.leaders();
         !leaders.is_empty() && leaders.values().all(|nodes| nodes.len() == 1)

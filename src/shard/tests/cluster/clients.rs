@@ -170,7 +170,7 @@ impl Cluster {
             let slot = shard.partitions.slot(PartitionUid(uid));
             let slot = slot.unwrap_or_else(|| panic!("partition {uid} is not known on node 1: {}", self.describe()));
             let group = shard.partitions.get(slot).expect("known").group;
-            let at = self.leaders()[&group][0];
+            let at = self.leader_of(group);
             let found = self.read(at, uid);
             for ((_, offset), value) in self.acked.range((uid, 0)..=(uid, u64::MAX)) {
                 let number = |value: &Vec<u8>| u64::from_le_bytes(value[..8].try_into().expect("long enough"));

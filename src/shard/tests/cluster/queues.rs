@@ -380,7 +380,8 @@ impl Cluster {
             }
             self.pass(300_000);
             while let Some(held) = self.take_held() {
-                let at = self.leaders()[&self.group_known(held.message.0).expect("known")][0];
+                let group = self.group_known(held.message.0).expect("known");
+                let at = self.leader_of(group);
                 let (partition_uid, offset) = held.message;
                 let entry = SettleEntry { partition_uid, offset, lease: held.lease, action: SettleAction::Ack, delay_ms: 0, reason: "" };
                 self.consumers.asked_to_settle.insert(held.message);
@@ -409,7 +410,7 @@ impl Cluster {
 
     /// What the dead-letter topic holds: the first bytes of each value.
     fn dead_values(&mut self) -> BTreeSet<Vec<u8>> {
-        let at = self.leaders()[&GroupId(0)][0];
+        let at = self.leader_of(GroupId(0));
         self.nodes[at].replies.clear();
         self.request(at, Kind::Metadata, &[], |out| MetadataRequest { topics: List::of(&["dead"]) }.encode(out));
         let bytes = self.nodes[at].replies.pop_back().expect("metadata are there at once");
@@ -418,7 +419,8 @@ impl Cluster {
         let uids: Vec<u64> = reply.topics.iter().next().unwrap().partitions.iter().map(|p| p.uid).collect();
         let mut values = BTreeSet::new();
         for uid in uids {
-            let at = self.leaders()[&self.group_known(uid).expect("known")][0];
+            let group = self.group_known(uid).expect("known");
+            let at = self.leader_of(group);
             values.extend(self.read(at, uid).into_values().map(|value| value[..8].to_vec()));
         }
         values
