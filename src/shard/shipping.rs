@@ -23,6 +23,9 @@ use tramline_wire::prim::List;
 pub(super) const PEERS: u64 = BACKGROUND_OWNER + 3;
 /// Bytes of entries in one frame, or one entry: a vote of another group waits no longer than that.
 const FRAME_BYTES: u64 = 1 << 20;
+/// Entries and shares in one frame: what is said of them has to be within a frame's limits as well. Of shares without entries thousands come together while a
+/// peer does not answer.
+const FRAME_PARTS: usize = 4096;
 
 /// A block that was read back: for a follower that is behind, or to be taken in.
 #[derive(Debug, Default)]
@@ -127,6 +130,7 @@ impl Shard {
         let mut bytes = 0u64;
         while let Some(note) = self.pipelines.peers[at].shares.front().copied()
             && bytes < FRAME_BYTES
+            && shares.len() + heads.len() < FRAME_PARTS
         {
             if self.groups.led_in(note.group) != Some(note.term) {
                 // Of a term that is over.
@@ -155,7 +159,7 @@ impl Shard {
                 let Some(head) = self.gather_entry(note.group, (*index, *term), *holds, &found, &mut parts) else { break };
                 bytes += head.payload_bytes();
                 heads.push(head);
-                if bytes >= FRAME_BYTES {
+                if bytes >= FRAME_BYTES || shares.len() + heads.len() >= FRAME_PARTS {
                     break;
                 }
             }
