@@ -318,9 +318,9 @@ impl Shard {
         }
         let uid = self.known_group(uid)?;
         let place = self.view.group_by_uid(uid).expect("known");
-        // Where a home has other replicas it is at whichever leads.
+        // Where a home has other replicas it is at whichever leads, and was heard by a majority lately: another one may know of more members.
         let is_here = match self.applying.has(place.home) {
-            true => self.groups.leads(place.home),
+            true => self.groups.leader_term(place.home).is_some(),
             false => place.node == self.node && place.shard == self.id,
         };
         if !is_here {

@@ -432,7 +432,8 @@ impl Cluster {
         let shards: Vec<_> = self.nodes.iter().filter_map(|node| node.shard.as_ref()).collect();
         let state = |shard: &&Shard, group: &GroupId| {
             let (last, committed) = (shard.groups.last_of(*group), shard.groups.committed_of(*group));
-            (last, committed, committed == last.index && shard.applying.applied(*group) == committed)
+            let has_all = shard.applying.applied(*group) == committed && shard.applying.rebuild.noted(*group) >= committed;
+            (last, committed, committed == last.index && has_all)
         };
         self.is_led()
             && shards[0].group_ids.iter().all(|group| {
