@@ -82,7 +82,9 @@ impl Cluster {
         if frame.header.flags & frame::FLAG_ERROR != 0 {
             let code = ErrorBody::decode(frame.meta).unwrap().code().unwrap();
             *self.consumers.refused.entry(code).or_default() += 1;
-            let is_lost = matches!(code, ErrorCode::LeadershipLost | ErrorCode::NotLeader | ErrorCode::NotReady);
+            // A node that has just been started may not know yet what the metadata tell.
+            let is_new = matches!(code, ErrorCode::UnknownGroup | ErrorCode::UnknownQueue);
+            let is_lost = is_new || matches!(code, ErrorCode::LeadershipLost | ErrorCode::NotLeader | ErrorCode::NotReady);
             match asked {
                 Asked::Receive | Asked::Settle(..) | Asked::Join => assert!(is_lost, "{code:?}"),
                 Asked::Step(..) => assert!(is_lost || is_of_lease(code), "{code:?}"),
@@ -531,13 +533,7 @@ fn survives(seed: u64) -> (usize, BTreeMap<ErrorCode, usize>) {
 #[test]
 fn what_was_settled_stays_settled_over_faults_of_all_kinds() {
     let (mut settled, mut refused) = (0, BTreeMap::<ErrorCode, usize>::new());
-    let variable = "TRAMLINE_CLUSTER_QUEUE_SEEDS";
-    for seed in super::seeds(variable, 21) {
-        // KNOWN FAILURE, left out unless it is asked for: a follower that was away does not catch up. Its leader has queued tens of thousands of appends for
-        // it that ask for the same entries (`Peer::push_share`), and reads these off the disk for each of them.
-        if seed == 10 && std::env::var_os(variable).is_none() {
-            continue;
-        }
+    for seed in super::seeds("TRAMLINE_CLUSTER_QUEUE_SEEDS", 20) {
         println!("seed {seed}");
         let (of_seed, refused_in_seed) = survives(seed);
         settled += of_seed;
