@@ -23,6 +23,8 @@ const SILENCE_US: u64 = 1_000_000;
 const WINDOW_BYTES: u64 = 8 << 20;
 /// Appends queued for one peer. Each is a description of 56 bytes; the crate has at most 256 of a group under way.
 const QUEUE_MAX: usize = 64 << 10;
+/// Of these the last ones are looked at when another one comes: one of each of a shard's groups.
+const ASKED_AGAIN: usize = 64;
 
 /// A peer, as a start knows it.
 #[derive(Clone, Copy, Debug)]
@@ -272,6 +274,12 @@ impl Peer {
     /// have under way.
     pub fn push_share(&mut self, note: ShareNote) {
         if self.live().is_some() {
+            // A follower that is probed is asked with each beat: what waits already is not sent again for each of them.
+            let is_same = |other: &&mut ShareNote| (other.group, other.term, other.previous) == (note.group, note.term, note.previous);
+            if let Some(waiting) = self.shares.iter_mut().rev().take(ASKED_AGAIN).find(is_same) {
+                *waiting = note;
+                return;
+            }
             assert!(self.shares.len() < QUEUE_MAX, "{QUEUE_MAX} appends wait for one peer");
             self.shares.push_back(note);
         }

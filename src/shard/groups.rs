@@ -322,10 +322,10 @@ impl Shard {
             return Err(ApiError { code: ErrorCode::NotLeader, message: String::new(), next: self.leader_address(place.home) });
         }
         self.check_led(place.home)?;
-        if !self.is_state_ready(place.home) {
+        // Who was not heard by a majority lately does not know of what another leader may have done.
+        if self.groups.leader_term(place.home).is_none() || !self.is_state_ready(place.home) {
             return Err(ApiError::of(ErrorCode::NotReady));
         }
-        self.check_led(place.home)?;
         Ok(uid)
     }
 

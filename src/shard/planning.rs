@@ -144,7 +144,8 @@ impl Shard {
     fn is_near(&self, replica: ReplicaId) -> bool {
         // How far it is known to be stays known when it dies.
         let peer = self.pipelines.peers.iter().find(|peer| peer.replica == replica);
-        if !peer.is_some_and(|peer| peer.live_since_us().is_some_and(|since_us| since_us + STEADY_US <= self.pipelines.now_us)) {
+        let since_us = peer.and_then(|peer| peer.live_since_us()).unwrap_or(u64::MAX);
+        if since_us.saturating_add(STEADY_US) > self.pipelines.now_us {
             return false;
         }
         let committed = self.groups.committed_of(GroupId(0));

@@ -115,9 +115,12 @@ impl Shard {
         !self.applying.rebuild.tracks(group) || self.applying.rebuild.serves(group)
     }
 
-    /// The same of the group of a partition.
+    /// The same of the group of a partition. And whoever was not heard by a majority lately may be none of those who know any more, and does not refuse either.
     pub(super) fn is_partition_served(&self, slot: Slot) -> bool {
-        self.partitions.get(slot).is_some_and(|partition| self.is_state_ready(partition.group))
+        let is_served = |group: GroupId| {
+            self.is_state_ready(group) && (!self.applying.rebuild.tracks(group) || self.groups.leader_term(group).is_some())
+        };
+        self.partitions.get(slot).is_some_and(|partition| is_served(partition.group))
     }
 
     /// Another node leads a group: what this one served of it goes, and is put together again out of what is committed.

@@ -203,6 +203,20 @@ impl Cluster {
                 let (group_is, applied) = (shard.groups.describe(*group), shard.applying.applied(*group));
                 out += &format!("node {} group {group}: {group_is}, applied {applied}\n", at + 1);
             }
+            for peer in &shard.pipelines.peers {
+                let (replica, dialed, window) = (peer.replica, peer.dialed, peer.has_window());
+                out += &format!(
+                    "  to {replica:?}: {dialed:?}, {} shares queued, first {:?}, window {window}\n",
+                    peer.shares.len(),
+                    peer.shares.front()
+                );
+            }
+            let (read, cached, open) = (&shard.pipelines.read, shard.log.cached_from(), shard.log.open_block_seq());
+            out += &format!(
+                "  read for peers {:?}, cached from {cached}, open {open}, {:?}\n",
+                std::mem::discriminant(read),
+                shard.log.stats()
+            );
             for (_, p) in shard.partitions.iter() {
                 let (listed, start) = (p.index.listed_from(0).count(), p.log_start());
                 out += &format!(

@@ -82,7 +82,9 @@ impl Cluster {
         if frame.header.flags & frame::FLAG_ERROR != 0 {
             let code = ErrorBody::decode(frame.meta).unwrap().code().unwrap();
             *self.consumers.refused.entry(code).or_default() += 1;
-            let is_lost = matches!(code, ErrorCode::LeadershipLost | ErrorCode::NotLeader | ErrorCode::NotReady);
+            // A node that has just been started may not know yet what the metadata tell.
+            let is_new = matches!(code, ErrorCode::UnknownGroup | ErrorCode::UnknownQueue);
+            let is_lost = is_new || matches!(code, ErrorCode::LeadershipLost | ErrorCode::NotLeader | ErrorCode::NotReady);
             match asked {
                 Asked::Receive | Asked::Settle(..) | Asked::Join => assert!(is_lost, "{code:?}"),
                 Asked::Step(..) => assert!(is_lost || is_of_lease(code), "{code:?}"),
