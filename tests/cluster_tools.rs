@@ -201,8 +201,9 @@ fn lossy(cluster: &Cluster) {
         lost = cluster.status().dropped(2);
         way.arrived() + lost >= 800
     });
-    // 240 of 800, with a deviation of 13; TCP is silent meanwhile.
-    assert!((165..315).contains(&lost) && way.arrived() + lost == 800, "{lost} lost, {} arrived", way.arrived());
+    // 240 of 800 are lost, with a deviation of 13. What the nodes say to each other meanwhile is lost and counted as well.
+    let arrived = way.arrived();
+    assert!((485..=635).contains(&arrived) && arrived + lost >= 800, "{lost} lost, {arrived} arrived");
     // TCP comes through. With fewer losses: of 30 % both ways it may make ten seconds.
     cluster.ok(&["lossy", "1", "2", "2.5%"]);
     peer.ping();
