@@ -62,7 +62,11 @@ cargo build "${all[@]}" --bins --examples
 step "tests"
 log=$(mktemp)
 sim_log=$(mktemp)
-trap 'rm -f "$log" "$sim_log"' EXIT
+build_log=$(mktemp)
+trap 'rm -f "$log" "$sim_log" "$build_log"' EXIT
+# Beside the tests, of which many wait: a directory of its own within the target directory, and only what the tests leave over.
+nice -n 19 cargo build --profile sim --package tramline-sim >"$build_log" 2>&1 &
+simulator=$!
 # No --quiet: the name of a test that hangs has to be on the screen.
 if ! TRAMLINE_TESTS_BUILT=1 cargo test "${all[@]}" --no-fail-fast 2>&1 | tee "$log"; then
     printf '\nFAILED:\n'
@@ -71,7 +75,7 @@ if ! TRAMLINE_TESTS_BUILT=1 cargo test "${all[@]}" --no-fail-fast 2>&1 | tee "$l
 fi
 
 step "simulation"
-cargo build --profile sim --package tramline-sim
+wait "$simulator" || { cat "$build_log"; fail "the simulator does not build ($((SECONDS - started)) s)."; }
 sim="$(target_dir)/sim/tramline-sim"
 for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16"; do
     "$sim" --profile "${run% *}" --seeds "${run#* }" >"$sim_log" || { cat "$sim_log"; fail "the simulator found something ($((SECONDS - started)) s)."; }
