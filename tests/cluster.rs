@@ -152,6 +152,14 @@ fn three_nodes_keep_what_was_acknowledged_whichever_ends() {
         let name = format!("probe-{probes}");
         client.create_topic(&name, 6, &[], true).is_ok() && nodes_that_lead(&client, &name) == 3
     });
+    // A producer that knows one node alone gets its identity all the same: another one leads the metadata.
+    for partition in 0..6 {
+        let mut producer = cluster.client().producer(ProducerConfig::default()).expect("a producer");
+        let topic = format!("probe-{probes}");
+        producer.send(&Record { topic: &topic, partition: Some(partition), value: Some(b"v"), ..Record::default() }).expect("room");
+        producer.flush(Duration::from_secs(20)).expect("it is acknowledged");
+        producer.drain(|delivery| assert!(delivery.error.is_none(), "{:?}", delivery.error));
+    }
     client.create_topic("t", 6, &[], false).expect("a new topic");
     cluster.until("leaders", |cluster| (0..6).all(|partition| cluster.leader(partition).is_some()));
     let mut work = Work::on(&cluster);

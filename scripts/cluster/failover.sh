@@ -70,7 +70,8 @@ eventually voters_of_metadata
 ctl topic create t --partitions 6 --replicas 3
 eventually even
 
-cluster exec client "$beside/tramline-witness" --server "$servers" --topic t --acks "$work/acks" </dev/null >"$work/result" 2>"$work/trouble" &
+# Not by way of `cluster`: it becomes the witness, which is told to end.
+"$here/cluster.sh" --dir "$dir" exec client "$beside/tramline-witness" --server "$servers" --topic t --acks "$work/acks" </dev/null >"$work/result" 2>"$work/trouble" &
 witness=$!
 acks_flow() { [ -s "$work/acks" ] && [ "$(tail -n 1 "$work/acks" | cut -d' ' -f1)" -gt "$(($(now_us) - 200000))" ]; }
 eventually acks_flow

@@ -58,7 +58,7 @@ impl ProducerIds {
         self.is_asked = false;
         for caller in self.waiting.drain(..) {
             metrics.count_error(error.code);
-            effects.refuse(&caller, error.code, &error.message, "");
+            effects.refuse(&caller, error.code, &error.message, &error.next);
         }
     }
 }
