@@ -3,8 +3,9 @@
 #
 #   scripts/cluster/cluster.sh [--dir DIR] VERB ..
 #
-#   up [--nodes 3|5] [--rack-each] [--binary FILE] [--disk BYTES] [-- SERVE FLAGS]
-#                                builds it and waits until every node is ready; prints its directory, and a line per node
+#   up [--nodes 3|5] [--rack-each] [--apart] [--binary FILE] [--disk BYTES] [-- SERVE FLAGS]
+#                                builds it and waits until every node is ready; prints its directory, and a line per node.
+#                                --apart: each node is a cluster of its own, for what is tried on the network and the disks alone
 #   down                         ends the nodes and removes everything; also what a failed `up` left, also twice
 #   status                       a line per node
 #   kill N                       SIGKILL          term N   SIGTERM, an orderly end

@@ -52,7 +52,7 @@ impl Cluster {
     pub fn try_up(arguments: &[&str]) -> (Cluster, Ran) {
         let parent = temp_dir("cluster");
         let dir = parent.path().join("it");
-        let mut all = vec!["--dir", dir.to_str().expect("a path in UTF-8"), "up"];
+        let mut all = vec!["--dir", dir.to_str().expect("a path in UTF-8"), "up", "--apart"];
         all.extend_from_slice(arguments);
         let ran = script(&all);
         let id = fs::read_to_string(dir.join("id")).unwrap_or_default().trim().to_owned();

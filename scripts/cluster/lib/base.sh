@@ -6,7 +6,7 @@
 # What `up` wrote into the cluster's directory:
 #   id      name of this cluster: prefix of its namespaces and control groups
 #   nodes   how many
-#   binary, flags, rack   what nodes are started with; flags one a line
+#   binary, flags, rack, apart what nodes are started with; flags one a line
 #   N/      image, data (where it is mounted), pid, out, log, slow, full: what belongs to node N
 #   faults/ what holds for packets from A to B: cut-A-B, lossy-A-B (hundredths of a per cent), delay-A-B; and proxy-A-B/, what belongs to the
 #           proxy of connections that A opens to B

@@ -29,7 +29,7 @@ node_flags() {
     printf '%s\n' --data-dir "$(data_of "$number")/node" --listen "$(address "$number"):7410" --admin "$(address "$number"):7401"
     if knows --node-id; then printf '%s\n' --node-id "$number"; fi
     if knows --cluster-listen; then printf '%s\n' --cluster-listen "$(address "$number"):7700"; fi
-    if knows --join && [ "$number" -gt 1 ]; then printf '%s\n' --join "$(address 1):7700"; fi
+    if knows --join && [ "$number" -gt 1 ] && [ ! -e "$dir/apart" ]; then printf '%s\n' --join "$(address 1):7700"; fi
     if knows --rack && [ -e "$dir/rack" ]; then printf '%s\n' --rack "rack$number"; fi
     # Nodes of one machine would all pin themselves to the same cores.
     if ! grep -qxE -e '--(cpus|unpinned)(=.*)?' "$dir/flags"; then printf '%s\n' --unpinned; fi

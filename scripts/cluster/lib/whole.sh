@@ -4,7 +4,7 @@
 # shellcheck disable=SC2154 # `dir` and `here` are cluster.sh's
 
 up() {
-    local binary="" rack=no
+    local binary="" rack=no apart=no
     nodes=3
     disk_bytes=2147483648
     while [ $# -gt 0 ]; do
@@ -19,6 +19,7 @@ up() {
                 shift
                 ;;
             --rack-each) rack=yes ;;
+            --apart) apart=yes ;;
             --) shift; break ;;
             *) usage "up does not know '$1'; flags of the broker come behind --" ;;
         esac
@@ -46,6 +47,7 @@ up() {
     say "$binary" >"$dir/binary"
     printf '%s\n' "$@" | sed '/^$/d' >"$dir/flags"
     [ "$rack" = no ] || : >"$dir/rack"
+    [ "$apart" = no ] || : >"$dir/apart"
     mkdir "$dir/faults"
 
     local number
@@ -82,7 +84,7 @@ down() {
         disk_down "$number"
         rm -rf "${dir:?}/$number"
     done
-    rm -rf "$dir/faults" "$dir"/{nodes,binary,flags,rack,lock}
+    rm -rf "$dir/faults" "$dir"/{nodes,binary,flags,rack,apart,lock}
     # Last: until here a second `down` finds its way.
     rm -f "$dir/id"
     # Somebody may have put something beside it.
