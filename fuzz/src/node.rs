@@ -8,6 +8,7 @@ use crate::disk::MemDisk;
 use std::sync::Arc;
 use tramline::api::NodeInfo;
 use tramline::config::DiskSize;
+use tramline::control::Endpoint;
 use tramline::effects::{Effect, Effects, Event, Now};
 use tramline::ids::{NodeId, ShardId};
 use tramline::log::Recovered;
@@ -24,9 +25,7 @@ pub fn run(base: &Base, disk: &mut MemDisk, recovered: Recovered) {
     let info = NodeInfo {
         node: NodeId(1),
         cluster_id: [7; 16],
-        host: "127.0.0.1".into(),
-        port: 7410,
-        shard_ports: vec![7411],
+        client: Endpoint { host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] },
         disk: 1,
         generation: 0,
         rack: String::new(),

@@ -3,7 +3,7 @@
 //! Not here: who leads (shard/leaders.rs), what standing aside means (control/).
 
 use super::ApiError;
-use crate::control::{ClusterCommand, ClusterView, Command, Endpoint, MoveView, NodeState, NodeView, ReplicaGroupView, View};
+use crate::control::{ClusterCommand, ClusterView, Command, MoveView, NodeState, NodeView, ReplicaGroupView, View};
 use crate::ids::{GroupId, NodeId, Term};
 use std::collections::BTreeMap;
 use tramline_wire::cluster::{AlterClusterRequest, ClusterAction, ClusterGroup, ClusterNode, DescribeClusterReply, NodeState as State};
@@ -30,7 +30,7 @@ pub(crate) fn describe(
     let mut partitions: BTreeMap<GroupId, u32> = BTreeMap::new();
     view.partitions().for_each(|(_, place)| *partitions.entry(place.group).or_default() += 1);
     let cluster = &view.cluster;
-    let texts: Vec<_> = cluster.nodes().iter().map(|node| (text_of(&node.cluster), text_of(&node.client))).collect();
+    let texts: Vec<_> = cluster.nodes().iter().map(|node| (node.cluster.address(), node.client.address())).collect();
     let numbers = numbers(cluster, &lead);
     let nodes: Vec<_> = std::iter::zip(cluster.nodes(), &texts)
         .map(|(found, (cluster, client))| {
@@ -112,12 +112,4 @@ fn moving(group: &ReplicaGroupView) -> String {
     let drop = drop.map(|replica| format!("drops node {}", replica.node));
     let words: Vec<_> = add.into_iter().chain(drop).collect();
     format!("{}: {step}", words.join(", "))
-}
-
-fn text_of(endpoint: &Endpoint) -> String {
-    match endpoint.host.as_str() {
-        "" => String::new(),
-        host if host.contains(':') => format!("[{host}]:{}", endpoint.port),
-        host => format!("{host}:{}", endpoint.port),
-    }
 }

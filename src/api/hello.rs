@@ -60,5 +60,5 @@ pub fn reply(out: &mut Vec<u8>, protocol: u16, info: &NodeInfo, nodes: &[Node<'_
 
 /// This node as it is told to clients.
 pub fn node(info: &NodeInfo) -> Node<'_> {
-    Node { node: info.node.0, host: &info.host, port: info.port, shard_ports: List::of(&info.shard_ports) }
+    Node { node: info.node.0, host: &info.client.host, port: info.client.port, shard_ports: List::of(&info.client.shard_ports) }
 }

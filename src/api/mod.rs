@@ -17,8 +17,10 @@ pub mod storage;
 pub mod topics;
 pub mod trim;
 
-use crate::control::{ClusterError, ControlError, Endpoint, SettingError};
-use crate::ids::{NodeId, ShardId};
+use crate::config::Settings;
+use crate::constants::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
+use crate::control::{ClusterError, ControlError, Endpoint, NodeSpec, SettingError};
+use crate::ids::NodeId;
 use tramline_wire::batch::BatchError;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::DecodeError;
@@ -91,12 +93,8 @@ pub struct NodeInfo {
     pub node: NodeId,
     /// The cluster's identity.
     pub cluster_id: [u8; 16],
-    /// Advertised host.
-    pub host: String,
-    /// The port every shard accepts on.
-    pub port: u16,
-    /// One port per shard.
-    pub shard_ports: Vec<u16>,
+    /// Where clients find it: the advertised host, the port every shard accepts on, one port per shard.
+    pub client: Endpoint,
     /// The life of its data directory: random at that directory's first start.
     pub disk: u64,
     /// How many disks it had before this one.
@@ -108,9 +106,20 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// The address of a shard of this node.
-    pub fn shard_address(&self, shard: ShardId) -> String {
-        let port = self.shard_ports.get(usize::from(shard.0)).copied().unwrap_or(self.port);
-        if self.host.contains(':') { format!("[{}]:{port}", self.host) } else { format!("{}:{port}", self.host) }
+    /// What the metadata are told of it. The address for other nodes is empty of a node that is a cluster of one.
+    pub fn spec(&self, settings: &Settings) -> NodeSpec {
+        NodeSpec {
+            node: self.node.0,
+            disk: self.disk,
+            generation: self.generation,
+            shards: settings.shards,
+            // At most `GROUPS_PER_SHARD_MAX`.
+            groups_per_shard: settings.groups_per_shard as u16,
+            rack: self.rack.clone(),
+            cluster: self.cluster.clone().unwrap_or_default(),
+            client: self.client.clone(),
+            feature_min: FEATURE_LEVEL_MIN,
+            feature_max: FEATURE_LEVEL,
+        }
     }
 }

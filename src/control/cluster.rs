@@ -5,7 +5,7 @@
 //!
 //! Not here: rules that look at nodes only (`nodes.rs`) or at one group only (`groups.rs`, `moves.rs`), places (`placement.rs`).
 
-use super::cluster_command::ClusterCommand;
+use super::cluster_command::{ClusterCommand, Endpoint};
 use super::cluster_error::ClusterError;
 use super::error::ControlError;
 use super::groups::{Group, Groups, Place, majority};
@@ -31,6 +31,11 @@ impl State {
     /// How many disks a node has had before its present one.
     pub fn generation_of(&self, node: NodeId) -> u32 {
         self.nodes.get(node).map_or(0, |found| found.generation())
+    }
+
+    /// Where each node's shards can be reached by the others.
+    pub fn cluster_endpoints(&self) -> impl Iterator<Item = (NodeId, &Endpoint)> {
+        self.nodes.iter().map(|(id, node)| (id, &node.cluster))
     }
 
     pub(super) fn check_register(&self, node: NodeId, shards: u16, groups_per_shard: u16) -> Result<(), ClusterError> {

@@ -6,6 +6,7 @@
 
 use super::moves::MoveStep;
 use super::nodes::NodeState;
+use crate::ids::ShardId;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Where a node listens: once for everybody, and once per shard.
@@ -17,6 +18,26 @@ pub struct Endpoint {
     pub port: u16,
     /// One port per shard, in order of shard.
     pub shard_ports: Vec<u16>,
+}
+
+impl Endpoint {
+    /// `host:port`, for whoever does not care which shard answers; empty as long as the host is not known.
+    pub fn address(&self) -> String {
+        self.with(self.port)
+    }
+
+    /// `host:port` of a shard; of one that has no port of its own the common one.
+    pub fn shard_address(&self, shard: ShardId) -> String {
+        self.with(self.shard_ports.get(usize::from(shard.0)).copied().unwrap_or(self.port))
+    }
+
+    fn with(&self, port: u16) -> String {
+        match self.host.as_str() {
+            "" => String::new(),
+            host if host.contains(':') => format!("[{host}]:{port}"),
+            host => format!("{host}:{port}"),
+        }
+    }
 }
 
 /// What a node says about itself.

@@ -97,9 +97,7 @@ pub(super) struct Group {
     /// The leader's terms and votes changed, or what it has to be told of did: its next ack says so.
     owes_ack: bool,
     was_leader: bool,
-    /// Microseconds of the process.
-    now_us: u64,
-    /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter.
+    /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter, until `take_members_changed` tells that it is none.
     lease_until_us: u64,
     /// When this replica began to lead; `u64::MAX` before it was told.
     led_since_us: u64,
@@ -162,7 +160,6 @@ impl Group {
             agreed: start.base.index,
             owes_ack: false,
             was_leader: false,
-            now_us: 0,
             lease_until_us: 0,
             led_since_us: u64::MAX,
             answered: Vec::new(),
@@ -174,23 +171,21 @@ impl Group {
             committed: start.base.index,
             reported: (start.base.index, BlockSeq(0)),
         };
-        group.adopt_members(start.members, 0);
+        group.adopt_members(start.members);
         group.raft.raft_log.committed = group.raft.raft_log.committed.max(start.committed.0.min(group.last().index.0));
         group.settle();
         Ok(group)
     }
 
     /// Works with these members from now on. What the lease was good for it stays good for: a change is committed by those before and those after.
-    fn adopt_members(&mut self, members: Members, now_us: u64) {
+    fn adopt_members(&mut self, members: Members) {
         let me = ReplicaId(self.raft.id);
         let answered_at = |voter: &ReplicaId| self.answered.iter().find(|(replica, _)| replica == voter).map_or(0, |(_, at_us)| *at_us);
         self.answered = members.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, answered_at(voter))).collect();
         self.has_peers = members.all().any(|replica| replica != me);
-        self.lease_until_us = match (members.is_lone(me), self.lease_until_us) {
-            (true, _) => u64::MAX,
-            (false, u64::MAX) => now_us + LEASE_US,
-            (false, until_us) => until_us,
-        };
+        if members.is_lone(me) {
+            self.lease_until_us = u64::MAX;
+        }
         self.members = members;
         self.members_changed = true;
     }
@@ -200,14 +195,18 @@ impl Group {
         let changes: Vec<_> = self.raft.store().changes(self.members.index, self.committed).collect();
         for (index, change) in changes {
             match self.raft.apply_conf_change(&change.for_raft()) {
-                Ok(conf) => self.adopt_members(Members::of_raft(&conf, index), self.now_us),
+                Ok(conf) => self.adopt_members(Members::of_raft(&conf, index)),
                 // A change that cannot be was refused by every replica alike.
                 Err(_) => self.members.index = index,
             }
         }
     }
 
-    pub(super) fn take_members_changed(&mut self) -> bool {
+    /// Whether they have changed since this was asked. The lease of who was alone ends from `now_us` on, as any other does.
+    pub(super) fn take_members_changed(&mut self, now_us: u64) -> bool {
+        if self.lease_until_us == u64::MAX && !self.members.is_lone(ReplicaId(self.raft.id)) {
+            self.lease_until_us = now_us + LEASE_US;
+        }
         std::mem::take(&mut self.members_changed)
     }
 
@@ -261,11 +260,6 @@ impl Group {
     /// The change that an entry of raft's own is, if it is one.
     pub(super) fn change_at(&self, index: LogIndex) -> Option<Change> {
         self.raft.store().change(index)
-    }
-
-    /// Time goes on, in microseconds of the process.
-    pub(super) fn on_time(&mut self, now_us: u64) {
-        self.now_us = now_us;
     }
 
     /// Stands for election; a lone voter has won when this returns. Of a lone voter everything has to be persisted (trap T4).

@@ -63,7 +63,6 @@ impl Groups {
         assert!(self.find(start.id).is_none(), "a replica of group {} is here already", start.id);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut group = Group::new(start, self.me, entries, changes, &logger)?;
-        group.on_time(self.now_us);
         if group.members().is_lone(self.me) {
             group.campaign()?;
         }
@@ -82,10 +81,10 @@ impl Groups {
         self.list.iter().flat_map(|group| group.members().all()).filter(|replica| *replica != self.me)
     }
 
-    /// Whether the members of a group have changed since this was asked.
-    pub fn take_members_changed(&mut self) -> bool {
+    /// Whether the members of a group have changed since this was asked. From `now_us` on a leader that was alone has to be heard.
+    pub fn take_members_changed(&mut self, now_us: u64) -> bool {
         let mut has_changed = false;
-        self.list.iter_mut().for_each(|group| has_changed |= group.take_members_changed());
+        self.list.iter_mut().for_each(|group| has_changed |= group.take_members_changed(now_us));
         has_changed
     }
 
@@ -160,7 +159,6 @@ impl Groups {
     /// Time goes on: leases are looked at by this, in microseconds of the process.
     pub fn on_time(&mut self, now_us: u64) {
         self.now_us = now_us;
-        self.list.iter_mut().for_each(|group| group.on_time(now_us));
     }
 
     /// The term with which this node may append to `group`, or `None` when it does not lead it, or was not heard by a majority lately.

@@ -9,8 +9,9 @@ use super::listen::{self, ListenError};
 use super::start::StartError;
 use crate::api::NodeInfo;
 use crate::config::Settings;
-use crate::constants::{FEATURE_LEVEL, FEATURE_LEVEL_MIN, LOCK_WAIT_US};
+use crate::constants::LOCK_WAIT_US;
 use crate::control::{Endpoint, NodeSpec};
+use crate::ids::NodeId;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -51,33 +52,23 @@ impl Ports {
 
     /// What clients and nodes are told about this node.
     pub(super) fn info(&self, settings: &Settings, identity: &Identity) -> NodeInfo {
-        NodeInfo {
-            node: identity.node,
-            cluster_id: identity.cluster_id,
-            host: settings.advertise.clone(),
-            port: self.client.port(),
-            shard_ports: self.shard_ports.clone(),
-            disk: identity.disk,
-            generation: identity.generation,
-            rack: settings.rack.clone(),
-            cluster: self.cluster.clone(),
-        }
+        self.info_of(settings, identity.node, identity.disk, (identity.cluster_id, identity.generation))
     }
 
-    /// As what it asks to be taken in; a node that is a cluster of one has no address for others.
+    /// As what it asks to be taken in, before it belongs to a cluster; a node that is a cluster of one has no address for others.
     pub(super) fn spec(&self, settings: &Settings, disk: u64) -> NodeSpec {
-        NodeSpec {
-            node: settings.node_id,
-            disk,
-            generation: 0,
-            shards: settings.shards,
-            // At most `GROUPS_PER_SHARD_MAX`.
-            groups_per_shard: settings.groups_per_shard as u16,
-            rack: settings.rack.clone(),
-            cluster: self.cluster.clone().unwrap_or_default(),
+        self.info_of(settings, NodeId(settings.node_id), disk, ([0; 16], 0)).spec(settings)
+    }
+
+    fn info_of(&self, settings: &Settings, node: NodeId, disk: u64, (cluster_id, generation): ([u8; 16], u32)) -> NodeInfo {
+        NodeInfo {
+            node,
+            cluster_id,
             client: Endpoint { host: settings.advertise.clone(), port: self.client.port(), shard_ports: self.shard_ports.clone() },
-            feature_min: FEATURE_LEVEL_MIN,
-            feature_max: FEATURE_LEVEL,
+            disk,
+            generation,
+            rack: settings.rack.clone(),
+            cluster: self.cluster.clone(),
         }
     }
 }

@@ -163,7 +163,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
                 let ports: Vec<String> = node_addresses.iter().map(|address| address.port().to_string()).collect();
                 tracing::info!("listening for other nodes on {first}, one port per shard: {}", ports.join(", "));
             }
-            tracing::info!("serving clients on {client}, advertised as {}:{}; admin on {admin}", info.host, info.port);
+            tracing::info!("serving clients on {client}, advertised as {}; admin on {admin}", info.client.address());
         }
         Ok(false) => {}
         Err(_) => drop(shutdown.request()),

@@ -249,7 +249,8 @@ impl Shard {
             return Err(ApiError::from(why));
         }
         if !seat.is_busy() {
-            let _or_with_the_next_look = self.propose(command, None, false)?;
+            // Without room for it now it is proposed when the caller is looked at again.
+            let _ = self.propose(command, None, false)?;
         }
         Ok(Taken::Blocked)
     }

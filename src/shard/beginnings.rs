@@ -41,6 +41,10 @@ impl Beginnings {
         let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups);
         let stored: BTreeMap<_, _> = stored.map(|group| (GroupId(group.group), group)).collect();
         let records: BTreeMap<_, _> = recovered.replicas.iter().map(|record| (record.group, record)).collect();
+        let named = stored.values().map(|group| ReplicaId(group.replica)).chain(records.values().map(|record| record.replica));
+        if let Some(found) = named.into_iter().find(|replica| *replica != whose.me) {
+            return Err(StartFailure::OtherReplica { found, me: whose.me });
+        }
         let mut ids: BTreeSet<GroupId> = stored.keys().chain(records.keys()).copied().collect();
         if whose.joined.is_none() {
             ids.extend(data_groups(whose.shard, whose.groups_per_shard));
@@ -129,7 +133,8 @@ fn beginning(id: GroupId, whose: &Whose<'_>, stored: Option<&GroupPositionV2>, r
     start
 }
 
-fn record_of(me: ReplicaId, start: &GroupStart) -> ReplicaRecord {
+/// What the log is told of a replica that begins.
+pub(super) fn record_of(me: ReplicaId, start: &GroupStart) -> ReplicaRecord {
     ReplicaRecord {
         group: start.id,
         replica: me,

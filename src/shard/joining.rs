@@ -5,16 +5,18 @@
 //!
 //! Not here: how a node asks (runtime/join.rs), what the metadata say of it (control/), how its replica is brought into the group (`planning.rs`).
 
-use super::pipelines::{NotTaken, write};
+use super::pipelines::{NotTaken, speaks_alike, write};
 use super::shard::{Phase, Shard, Taken};
 use crate::api::ApiError;
+use crate::constants::FEATURE_LEVEL;
 use crate::control::{ClusterCommand, Command, Joined, NodeSpec};
 use crate::effects::{Effect, Effects};
 use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ShardId};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
-    self, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NodeError, Numbers, Refusal, Refused, Side,
+    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NODE_ANY, NodeError, Numbers, Refusal, Refused,
+    Side,
 };
 use tramline_wire::prim::List;
 
@@ -39,12 +41,12 @@ pub(super) struct Joiner {
 impl Shard {
     /// The hello of a node that has a call.
     pub(super) fn on_call_hello(&mut self, conn: ConnId, hello: &Hello<'_>, effects: &mut Effects) {
-        let is_stranger = hello.cluster_id == [0; 16] && hello.to_node == 0;
+        let is_stranger = hello.cluster_id == CLUSTER_NONE && hello.to_node == NODE_ANY;
         let refusal = if !is_stranger && hello.cluster_id != self.info.cluster_id {
             Some(Refusal::OtherCluster)
         } else if self.id != ShardId(0) || hello.to_shard != 0 {
             Some(Refusal::NoSuchShard)
-        } else if hello.feature_min > super::pipelines::FEATURE || hello.feature_max < super::pipelines::FEATURE {
+        } else if !speaks_alike(hello) {
             Some(Refusal::NoCommonFeature)
         } else if self.phase != Phase::Serving || self.pipelines.callers.len() >= CALLERS_MAX {
             Some(Refusal::NotServing)
@@ -55,7 +57,7 @@ impl Shard {
             return refuse_hello(conn, code, effects);
         }
         let mut numbers = Numbers::new();
-        let reply = HelloReply { boot: self.pipelines.boot, feature: super::pipelines::FEATURE, window: 8 << 20, groups: List::of(&[]) };
+        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
         effects.send(conn, [], |out| write(out, Kind::HelloReply, numbers.advance(), |out| reply.encode(out)));
         self.pipelines.callers.push(CallConn { conn, numbers });
     }
@@ -120,9 +122,7 @@ impl Shard {
 
     fn leader_cluster_address(&self) -> String {
         let Some(node) = self.groups.leader_of(GroupId(0)).map(|replica| replica.node()) else { return String::new() };
-        let Some(found) = self.view.cluster.node(node).filter(|found| !found.cluster.host.is_empty()) else { return String::new() };
-        let (host, port) = (&found.cluster.host, found.cluster.port);
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        self.view.cluster.node(node).map_or_else(String::new, |found| found.cluster.address())
     }
 
     /// Answers a node that is in the metadata now, by the entry at `index`.

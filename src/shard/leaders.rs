@@ -96,12 +96,9 @@ impl Shard {
     /// The address for clients of a shard of some node; empty where it is not known.
     pub(super) fn client_address(&self, node: NodeId, shard: ShardId) -> String {
         if node == self.node {
-            return self.info.shard_address(shard);
+            return self.info.client.shard_address(shard);
         }
-        let Some(found) = self.view.cluster.node(node).filter(|found| !found.client.host.is_empty()) else { return String::new() };
-        let port = found.client.shard_ports.get(usize::from(shard.0)).copied().unwrap_or(found.client.port);
-        let host = &found.client.host;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        self.view.cluster.node(node).map_or_else(String::new, |found| found.client.shard_address(shard))
     }
 
     /// Where whoever leads `group` takes requests of clients; empty where nobody is known to, or it is this shard.

@@ -11,6 +11,7 @@ use super::joining::{CallConn, refuse_hello};
 use super::shard::{Phase, Shard, Taken};
 use super::shipping::BlockRead;
 use crate::bytes::Bytes;
+use crate::constants::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::log::{AppendRefused, EntryKind};
@@ -28,8 +29,11 @@ use tramline_wire::prim::List;
 const TICK_US: u64 = 50_000;
 /// Connections of nodes that have not said who they are.
 const STRANGERS_MAX: usize = 256;
-/// What this program speaks.
-pub(super) const FEATURE: u32 = 1;
+
+/// Whether there is a feature level that both nodes speak.
+pub(super) fn speaks_alike(hello: &Hello) -> bool {
+    (hello.feature_min..=hello.feature_max).contains(&FEATURE_LEVEL)
+}
 
 /// The other nodes' shards, as this one sees them.
 #[derive(Debug, Default)]
@@ -41,8 +45,6 @@ pub(super) struct Pipelines {
     pub(super) callers: Vec<CallConn>,
     next_dial: u64,
     next_tick_us: u64,
-    /// The time of the last look, in microseconds of the process.
-    pub(super) now_us: u64,
     /// An orderly stop has given everything away and left the others.
     pub(super) has_left: bool,
     /// When each group was handed over last.
@@ -133,9 +135,9 @@ impl Shard {
             to_generation: to.generation(),
             from_shard: self.id.0,
             to_shard: self.id.0,
-            feature_min: FEATURE,
-            feature_max: FEATURE,
-            feature_level: FEATURE,
+            feature_min: FEATURE_LEVEL_MIN,
+            feature_max: FEATURE_LEVEL,
+            feature_level: FEATURE_LEVEL,
             view_epoch: self.view.epoch,
             groups: List::of(&terms),
         };
@@ -227,7 +229,7 @@ impl Shard {
             Some(Refusal::OtherCluster)
         } else if (hello.to_node, hello.to_generation) != (me.node().0, me.generation()) {
             Some(Refusal::OtherNode)
-        } else if hello.feature_min > FEATURE || hello.feature_max < FEATURE {
+        } else if !speaks_alike(&hello) {
             Some(Refusal::NoCommonFeature)
         } else if hello.class != Class::Live || hello.to_shard != self.id.0 {
             Some(Refusal::NoSuchShard)
@@ -247,7 +249,7 @@ impl Shard {
         }
         let states: Vec<_> = self.groups.states().collect();
         let rows: Vec<_> = hello.groups.iter().map(|asked| replica_state(&states, asked.group)).collect();
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE, window: 8 << 20, groups: List::of(&rows) };
+        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&rows) };
         let accepted = self.pipelines.peers[at].accepted.as_mut().expect("just set");
         let number = accepted.numbers.advance();
         effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
@@ -488,7 +490,6 @@ impl Shard {
 
     /// Time: ticks, dialing, connections that are silent.
     pub(super) fn care_for_peers(&mut self, now: Now, effects: &mut Effects) {
-        self.pipelines.now_us = now.mono_us;
         if self.pipelines.is_alone() || self.failure().is_some() || self.pipelines.has_left {
             return;
         }

@@ -6,19 +6,15 @@
 //! Not here: which moves are good (control/placement.rs), moves of other groups (a limit of today: they are not proposed).
 
 use super::shard::Shard;
-use crate::control::{ClusterCommand, Endpoint, MoveStep, MoveView, NodeSpec, NodeState, NodeView};
+use crate::control::{ClusterCommand, MoveStep, MoveView, NodeSpec, NodeState, NodeView};
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, NodeId, ReplicaId};
 use crate::replication::{Action, Change};
 
 /// Between two looks.
 const LOOK_US: u64 = 100_000;
-/// A replica that is so many entries behind is not far behind.
-const NEAR_ENTRIES: u64 = 64;
 /// So long a node is to be connected before it gets a vote, or is active.
 const STEADY_US: u64 = 500_000;
-/// What this program speaks.
-const FEATURE: u32 = super::pipelines::FEATURE;
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,8 +44,8 @@ impl Shard {
         if seat.is_busy() || seat.state.view_epoch() != self.view.epoch || self.groups.leader_term(group).is_none() {
             return;
         }
-        match self.next_step() {
-            Next::Nothing => {}
+        match self.next_step(now) {
+            Next::Nothing => self.seat.as_mut().expect("looked at above").planned_epoch = self.view.epoch,
             Next::Change(change) => match self.groups.change(group, change) {
                 Ok(index) => tracing::info!(index = index.0, ?change, "who votes in the metadata changes"),
                 Err(error) => tracing::debug!("{error}: tried again"),
@@ -68,7 +64,7 @@ impl Shard {
         }
     }
 
-    fn next_step(&self) -> Next {
+    fn next_step(&self, now: Now) -> Next {
         let seat = self.seat.as_ref().expect("looked at above");
         let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
         let cluster = &self.view.cluster;
@@ -82,7 +78,7 @@ impl Shard {
             if members.all().all(|member| member != replica) {
                 return Next::Change(Change { action: Action::Learn, replica, serves: 0 });
             }
-            if node.state == NodeState::Registered && self.is_near(replica) {
+            if node.state == NodeState::Registered && self.is_near(now, replica) {
                 return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Active });
             }
         }
@@ -90,7 +86,7 @@ impl Shard {
             return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Drained });
         }
         match cluster.group(GroupId(0)).and_then(|control| control.moving.as_ref()) {
-            Some(moving) => self.next_of_move(moving),
+            Some(moving) => self.next_of_move(now, moving),
             None if seat.planned_epoch == self.view.epoch => Next::Nothing,
             None => {
                 let of_control = |command: &ClusterCommand| matches!(command, ClusterCommand::PlanMove { group: 0, .. });
@@ -100,7 +96,7 @@ impl Shard {
     }
 
     /// The step of a move of group 0's that has ended, or what its next one needs.
-    fn next_of_move(&self, moving: &MoveView) -> Next {
+    fn next_of_move(&self, now: Now, moving: &MoveView) -> Next {
         let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
         let note = |step| Next::Propose(ClusterCommand::NoteMove { id: moving.id.0, step, conf_index: members.index.0 });
         let change = |action, replica: ReplicaId| Next::Change(Change { action, replica, serves: moving.id.0 });
@@ -110,9 +106,9 @@ impl Shard {
                 // Every node learns group 0.
                 MoveStep::Planned => return note(MoveStep::Prepared),
                 MoveStep::Prepared if members.all().any(|member| member == add.id) => return note(MoveStep::Learner),
-                MoveStep::Learner if votes(add.id) || self.is_near(add.id) => return note(MoveStep::CaughtUp),
+                MoveStep::Learner if votes(add.id) || self.is_near(now, add.id) => return note(MoveStep::CaughtUp),
                 MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
-                MoveStep::CaughtUp if self.is_near(add.id) => return change(Action::Vote, add.id),
+                MoveStep::CaughtUp if self.is_near(now, add.id) => return change(Action::Vote, add.id),
                 MoveStep::Prepared | MoveStep::Learner | MoveStep::CaughtUp => return Next::Nothing,
                 _ => {}
             }
@@ -124,7 +120,7 @@ impl Shard {
             MoveStep::Dropped => note(MoveStep::Forgotten),
             // It leads itself: it has to hand over first.
             _ if drop.id == self.replica() => {
-                let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(**voter));
+                let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(now, **voter));
                 others.max_by_key(|voter| self.groups.matched(GroupId(0), **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))
             }
             _ => note(MoveStep::HandedOver),
@@ -141,33 +137,13 @@ impl Shard {
     }
 
     /// Whether a replica of group 0 has nearly everything.
-    fn is_near(&self, replica: ReplicaId) -> bool {
-        // How far it is known to be stays known when it dies.
-        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == replica);
-        let since_us = peer.and_then(|peer| peer.live_since_us()).unwrap_or(u64::MAX);
-        if since_us.saturating_add(STEADY_US) > self.pipelines.now_us {
-            return false;
-        }
-        let committed = self.groups.committed_of(GroupId(0));
-        self.groups.matched(GroupId(0), replica).is_some_and(|matched| matched.0 > 0 && matched.0 + NEAR_ENTRIES >= committed.0)
+    fn is_near(&self, now: Now, replica: ReplicaId) -> bool {
+        self.is_steady(now, replica, STEADY_US) && self.has_nearly(GroupId(0), replica, self.groups.committed_of(GroupId(0)))
     }
 
     /// What this node says about itself, if it says where it listens for others.
     fn own_spec(&self) -> Option<NodeSpec> {
-        let cluster = self.info.cluster.clone()?;
-        let client = Endpoint { host: self.info.host.clone(), port: self.info.port, shard_ports: self.info.shard_ports.clone() };
-        Some(NodeSpec {
-            node: self.node.0,
-            disk: self.info.disk,
-            generation: self.info.generation,
-            shards: self.settings.shards,
-            groups_per_shard: self.settings.groups_per_shard as u16,
-            rack: self.info.rack.clone(),
-            cluster,
-            client,
-            feature_min: FEATURE,
-            feature_max: FEATURE,
-        })
+        self.info.cluster.is_some().then(|| self.info.spec(&self.settings))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::shard::{Phase, Shard};
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{GroupId, ReplicaId};
+use crate::ids::{GroupId, LogIndex, ReplicaId};
 
 /// Between two hand-overs of a shard.
 const PAUSE_US: u64 = 200_000;
@@ -96,11 +96,20 @@ impl Shard {
         if is_new || was_tried || self.log.open_groups().iter().any(|entry| entry.group == group) {
             return None;
         }
-        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == preferred.id && peer.accepted.is_some())?;
-        let is_steady = peer.live_since_us().is_some_and(|since_us| since_us + STEADY_US <= now.mono_us);
+        self.pipelines.peers.iter().find(|peer| peer.replica == preferred.id && peer.accepted.is_some())?;
         let votes = self.groups.members_of(group).is_some_and(|members| members.voters.contains(&preferred.id));
-        let matched = self.groups.matched(group, preferred.id)?;
-        let is_near = matched.0 + NEAR_ENTRIES >= self.groups.last_of(group).index.0;
-        (is_steady && votes && is_near).then_some(preferred.id)
+        let is_near = self.has_nearly(group, preferred.id, self.groups.last_of(group).index);
+        (votes && is_near && self.is_steady(now, preferred.id, STEADY_US)).then_some(preferred.id)
+    }
+
+    /// Whether a replica has been connected for so long, without a break.
+    pub(super) fn is_steady(&self, now: Now, replica: ReplicaId, steady_us: u64) -> bool {
+        let peer = self.pipelines.peers.iter().find(|peer| peer.replica == replica);
+        peer.and_then(|peer| peer.live_since_us()).is_some_and(|since_us| since_us.saturating_add(steady_us) <= now.mono_us)
+    }
+
+    /// Whether a replica of a group that is led here has nearly everything up to `end`. How far it is known to be stays known when it dies.
+    pub(super) fn has_nearly(&self, group: GroupId, replica: ReplicaId, end: LogIndex) -> bool {
+        self.groups.matched(group, replica).is_some_and(|matched| matched.0 > 0 && matched.0 + NEAR_ENTRIES >= end.0)
     }
 }

@@ -5,12 +5,13 @@
 //!
 //! Not here: the groups of a start (`beginnings.rs`), what a group's configuration is (replication/), who ought to have replicas (control/).
 
+use super::beginnings::record_of;
 use super::shard::Shard;
 use crate::control::{Endpoint, ReplicaGroupView, View};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
-use crate::log::{EntryKind, ReplicaRecord};
-use crate::replication::{GroupPosition, GroupStart, Members, Peer, PeerStart};
+use crate::log::EntryKind;
+use crate::replication::{GroupStart, Members, Peer, PeerStart};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,11 +22,14 @@ impl Shard {
     /// Begins a replica of each group that the metadata put here and that is not here yet. One that finds no room is begun with a later turn.
     pub(super) fn adopt_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
         self.replicas_owed = false;
+        if self.failure().is_some() {
+            return;
+        }
         let me = self.replica();
         for group in view.cluster.groups_on(self.node, self.id) {
             let is_voter = group.replicas.iter().any(|replica| replica.id == me && replica.shard == self.id);
             // What a move brings begins empty, and is told by its leader what it needs.
-            if self.group_ids.contains(&group.id) || !is_voter || self.failure().is_some() {
+            if self.has_group(group.id) || !is_voter {
                 continue;
             }
             if !self.begin_replica(now, group, effects) {
@@ -41,21 +45,13 @@ impl Shard {
         let mut voters: Vec<_> = group.replicas.iter().map(|replica| replica.id).collect();
         voters.sort_unstable();
         let members = Members::of_voters(voters);
-        let record = ReplicaRecord {
-            group: group.id,
-            replica: self.replica(),
-            base_index: LogIndex(0),
-            base_term: crate::ids::Term(0),
-            term: crate::ids::Term(0),
-            vote: 0,
-            voters: members.voters.clone(),
-            learners: Vec::new(),
-        };
+        let is_alone = members.is_lone(self.replica());
+        let start = GroupStart { id: group.id, members, ..GroupStart::default() };
+        let record = record_of(self.replica(), &start);
         let payload = record.encode();
         if self.in_open_block(now, effects, |log, slab| log.append_control(slab, group.id, EntryKind::Replica, &payload)).is_err() {
             return false;
         }
-        let start = GroupStart { id: group.id, base: GroupPosition::default(), members, ..GroupStart::default() };
         if let Err(error) = self.groups.add(start) {
             self.fail(&error.to_string(), effects);
             return false;
@@ -64,7 +60,7 @@ impl Shard {
         self.group_ids.sort_unstable();
         self.acks.add_group(group.id);
         self.applying.set(group.id, LogIndex(0));
-        if record.voters != [self.replica()] {
+        if !is_alone {
             self.applying.rebuild.track(group.id, LogIndex(0));
         }
         if group.replicas[0].id == self.replica() {
@@ -127,7 +123,7 @@ impl Shard {
 
     /// What became known, or possible, since the last turn: configurations of groups, replicas that found no room.
     pub(super) fn care_for_replicas(&mut self, now: Now, effects: &mut Effects) {
-        if self.groups.take_members_changed() {
+        if self.groups.take_members_changed(now.mono_us) {
             self.meet_others(effects);
         }
         if self.replicas_owed {

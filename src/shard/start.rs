@@ -68,6 +68,13 @@ pub enum StartFailure {
     Group(String),
     /// Words on a queue in the log or the checkpoint cannot be read.
     Queue(String),
+    /// The directory is another replica's: of another node, or of another disk of this one.
+    OtherReplica {
+        /// Whose it is.
+        found: ReplicaId,
+        /// Who started.
+        me: ReplicaId,
+    },
     /// What the log holds does not follow from what it held before.
     OutOfOrder(String),
     /// The consensus core refused.
@@ -98,6 +105,14 @@ impl fmt::Display for StartFailure {
                     f,
                     "what is stored of a consumer group cannot be read: {what}; start the version that wrote it, or run `tramline inspect` on the \
                      data directory"
+                )
+            }
+            StartFailure::OtherReplica { found, me } => {
+                let told = |replica: &ReplicaId| format!("node {} (generation {})", replica.node(), replica.generation());
+                let (found, me) = (told(found), told(me));
+                write!(
+                    f,
+                    "the shard's log belongs to {found}, and this is {me}; give it the --data-dir that it has written, or an empty one and --join"
                 )
             }
             StartFailure::OutOfOrder(what) => {
@@ -208,10 +223,17 @@ impl Shard {
 
 /// Shard 0's seat: the metadata as far as they are known to be committed, and where the nodes are that the rest tells of.
 fn recover_seat(recovered: &Recovered, beginnings: &Beginnings, joined: Option<&Joined>, shards: u16) -> Result<ControlSeat, StartFailure> {
-    let state = recover_state(recovered, joined, |index| beginnings.is_committed(GroupId(0), index))?;
-    let all = recover_state(recovered, joined, |_| true)?;
+    let endpoints = |state: &State| state.cluster_endpoints().map(|(node, endpoint)| (node, endpoint.clone())).collect();
+    let is_committed = |index| beginnings.is_committed(GroupId(0), index);
+    let is_open =
+        |control: &RecoveredControl| control.group == GroupId(0) && control.kind == EntryKind::Control && !is_committed(control.index);
+    let state = recover_state(recovered, joined, is_committed)?;
+    let addresses = match recovered.controls.iter().any(is_open) {
+        true => endpoints(&recover_state(recovered, joined, |_| true)?),
+        false => endpoints(&state),
+    };
     let mut seat = ControlSeat::new(state, shards);
-    seat.addresses = all.view().cluster.nodes().iter().map(|node| (node.node, node.cluster.clone())).collect();
+    seat.addresses = addresses;
     Ok(seat)
 }
 

@@ -9,6 +9,7 @@ use super::seat_core::{Begin, Core, begin_shard};
 use super::{Dice, Params};
 use crate::api::NodeInfo;
 use crate::config::{self, DiskLevel, DiskMarks, Machine, Settings, Sources};
+use crate::control::Endpoint;
 use crate::effects::{Effect, Effects, Token};
 use crate::ids::{ConnId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, RecoverError, RecoveryReport, recover};
@@ -214,9 +215,7 @@ impl Node {
         let info = NodeInfo {
             node: self.id,
             cluster_id: [7; 16],
-            host: self.host.as_str().into(),
-            port: 7410,
-            shard_ports,
+            client: Endpoint { host: self.host.as_str().into(), port: 7410, shard_ports },
             disk: 1,
             generation: 0,
             rack: String::new(),

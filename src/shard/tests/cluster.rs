@@ -144,9 +144,7 @@ impl Cluster {
         let info = NodeInfo {
             node: NodeId(at as u32 + 1),
             cluster_id: [7; 16],
-            host: address(at).ip().to_string(),
-            port: 7410,
-            shard_ports: vec![7411],
+            client: joins::endpoint(at, 7411),
             disk: at as u64 + 1,
             generation: 0,
             rack: String::new(),

@@ -2,6 +2,7 @@
 
 use crate::api::NodeInfo;
 use crate::config::{self, Settings, Sources};
+use crate::control::Endpoint;
 use crate::effects::{Effect, Effects, Event, Now, Outcome, Token};
 use crate::ids::{ConnId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, recover};
@@ -75,9 +76,7 @@ fn open(disk: &mut SimDisk, settings: &Arc<Settings>, effects: &mut Effects) -> 
     let info = NodeInfo {
         node: NodeId(1),
         cluster_id: [7; 16],
-        host: "127.0.0.1".into(),
-        port: 7410,
-        shard_ports: vec![7411],
+        client: Endpoint { host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] },
         disk: 1,
         generation: 0,
         rack: String::new(),
