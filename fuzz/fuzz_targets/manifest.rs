@@ -2,7 +2,7 @@
 #![no_main]
 
 use rkyv::util::AlignedVec;
-use tramline::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV4, ProducerBatchV1, ProducerV1};
+use tramline::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV5, ProducerBatchV1, ProducerV1};
 use tramline::log::envelope;
 use tramline::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1};
 use tramline_fuzz::{Input, MemDisk, bases, blocks, checks, node};
@@ -83,7 +83,7 @@ fn change_manifest(manifest: &mut ManifestV2, input: &mut Input<'_>) {
     *number = input.number(*number);
 }
 
-fn change_checkpoint(checkpoint: &mut CheckpointV4, input: &mut Input<'_>) {
+fn change_checkpoint(checkpoint: &mut CheckpointV5, input: &mut Input<'_>) {
     match input.byte() % 10 {
         0 => checkpoint.covers_block = input.number(checkpoint.covers_block),
         1 => checkpoint.scan.segment = input.number(checkpoint.scan.segment),
@@ -185,7 +185,7 @@ fn forge(disk: &mut MemDisk, input: &mut Input<'_>, of_checkpoint: bool) {
             payload = rkyv::to_bytes::<rkyv::rancor::Error>(&manifest).expect("plain values");
         }
         (_, true) => {
-            let Ok(mut checkpoint) = rkyv::from_bytes::<CheckpointV4, rkyv::rancor::Error>(&payload) else { return };
+            let Ok(mut checkpoint) = rkyv::from_bytes::<CheckpointV5, rkyv::rancor::Error>(&payload) else { return };
             for _ in 0..1 + input.below(4) {
                 change_checkpoint(&mut checkpoint, input);
             }

@@ -288,6 +288,13 @@ pub static TABLE: &[Def] = &[
         "What the sorter reads at most per shard and second; it writes as much.",
     ),
     bytes(
+        "replica.catchup.bytes.per.second",
+        MIB,
+        16 * GIB,
+        fixed("256MiB"),
+        "What a shard reads at most per second for followers that need a snapshot: new replicas, and those that were away for long.",
+    ),
+    bytes(
         "sorter.run.bytes",
         4 * KIB,
         16 * MIB,

@@ -7,7 +7,7 @@ use crate::bytes::Slab;
 use crate::effects::{Effects, Now, Outcome, Token};
 use crate::ids::{BlockSeq, SegmentUid};
 use crate::log::Log;
-use crate::log::checkpoint::CheckpointV4;
+use crate::log::checkpoint::CheckpointV5;
 use crate::log::footer::{FooterEntry, FooterHeader, footer_bytes};
 use crate::log::layout::SegmentHeader;
 use crate::log::manifest::{FreeFileV1, ManifestV2, SegmentRecordV1};
@@ -266,7 +266,7 @@ impl Log {
         effects: &mut Effects,
         segment: SegmentUid,
         entries: &mut Vec<FooterEntry>,
-        checkpoint: CheckpointV4,
+        checkpoint: CheckpointV5,
     ) -> Result<(), SealRefused> {
         self.may_write_checkpoint(&checkpoint)?;
         assert_eq!(self.seal_ready(), Some(segment), "segments are sealed oldest first");
@@ -303,7 +303,7 @@ impl Log {
     }
 
     /// Writes a checkpoint without sealing a segment (at shutdown); ends in `LogNews::CheckpointWritten`.
-    pub fn write_checkpoint(&mut self, slab: &mut Slab, effects: &mut Effects, checkpoint: CheckpointV4) -> Result<(), SealRefused> {
+    pub fn write_checkpoint(&mut self, slab: &mut Slab, effects: &mut Effects, checkpoint: CheckpointV5) -> Result<(), SealRefused> {
         self.may_write_checkpoint(&checkpoint)?;
         self.covered = BlockSeq(checkpoint.covers_block);
         self.sealer.begin_checkpoint_only(checkpoint);
@@ -327,7 +327,7 @@ impl Log {
         self.failed.is_none() && self.sealer.is_idle()
     }
 
-    fn may_write_checkpoint(&self, checkpoint: &CheckpointV4) -> Result<(), SealRefused> {
+    fn may_write_checkpoint(&self, checkpoint: &CheckpointV5) -> Result<(), SealRefused> {
         if self.failed.is_some() {
             return Err(SealRefused::Failed);
         }

@@ -12,11 +12,11 @@ pub const CHECKPOINT_NAME: &str = "checkpoint";
 /// Schema number of the checkpoint in its envelope.
 pub const CHECKPOINT_SCHEMA: u16 = 2;
 /// Version of the checkpoint.
-pub const CHECKPOINT_VERSION: u16 = 4;
+pub const CHECKPOINT_VERSION: u16 = 5;
 
 /// A group's place in Raft.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupPositionV2 {
+pub struct GroupPositionV3 {
     /// The group.
     pub group: u32,
     /// Current term.
@@ -31,8 +31,10 @@ pub struct GroupPositionV2 {
     pub applied_term: u64,
     /// This shard's replica of it.
     pub replica: u64,
-    /// Blocks up to this one hold nothing of it that counts.
+    /// Of the entries of it in blocks up to this one only batches up to `since_applied` count: what is behind came with a snapshot. 0 without one.
     pub since_block: u64,
+    /// The last entry that was taken in when the snapshot came.
+    pub since_applied: u64,
     /// Index of the newest change of who votes and learns that is taken in, 0 for none.
     pub conf_index: u64,
     /// Who votes in it.
@@ -118,13 +120,13 @@ pub struct ScanStartV1 {
 
 /// A checkpoint, version 4: who votes in each group came in. (Versions 1 to 3 were never released.)
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckpointV4 {
+pub struct CheckpointV5 {
     /// The shard.
     pub shard: u16,
     /// All blocks up to this one are accounted for in what follows.
     pub covers_block: u64,
     /// Groups.
-    pub groups: Vec<GroupPositionV2>,
+    pub groups: Vec<GroupPositionV3>,
     /// Partitions.
     pub partitions: Vec<PartitionPositionV1>,
     /// Runs of sealed segments.

@@ -7,7 +7,7 @@
 
 use crate::ids::{BlockSeq, SegmentUid, ShardId};
 use crate::log::check_batch;
-use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV4};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV5};
 use crate::log::footer::{FOOTER_PAGE_BYTES, FooterEntry, FooterHeader, decode_slice, footer_bytes, read_plan};
 use crate::log::layout::{BLOCK_ALIGN, FRAGMENT_BATCH, SegmentHeader, peek_header};
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1};
@@ -144,7 +144,7 @@ impl Inspector<'_> {
         ));
         let mut checkpoint = None;
         if names.iter().any(|name| name == CHECKPOINT_NAME) {
-            checkpoint = self.small_file::<CheckpointV4>(CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION);
+            checkpoint = self.small_file::<CheckpointV5>(CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION);
         } else if manifest.has_checkpoint {
             self.damage(CHECKPOINT_NAME, 0, 0, "the manifest names a checkpoint and there is none".to_string());
         }
@@ -345,7 +345,7 @@ impl Inspector<'_> {
         &mut self,
         manifest: &ManifestV2,
         records: &[&SegmentRecordV1],
-        checkpoint: Option<&CheckpointV4>,
+        checkpoint: Option<&CheckpointV5>,
     ) -> Result<(), DiskError> {
         for record in records {
             self.say(format_args!("segment {} in {}: open", record.uid, segment_file_name(record.file)));
@@ -493,6 +493,7 @@ fn describe(block: &FoundBlock<'_>, detail: Detail, out: &mut String) {
             EntryKind::Raft => "raft",
             EntryKind::Replica => "replica",
             EntryKind::Void => "void",
+            EntryKind::Import => "import",
         };
         let _ = writeln!(out, "    {kind} of group {} index {} term {}: {} bytes", entry.group, entry.index, entry.term, entry.content_len);
         for fragment in block.view.fragments_of(&entry).filter(|fragment| fragment.kind == FRAGMENT_BATCH) {

@@ -54,7 +54,7 @@ mod types;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use checkpoint::CheckpointV4;
+pub use checkpoint::CheckpointV5;
 pub use config::{LogConfig, LogIdentity};
 pub use footer::FooterEntry;
 pub use layout::HardState;
@@ -172,6 +172,11 @@ impl Log {
     ) -> Result<Appended, AppendRefused> {
         let row = Row { group, kind: EntryKind::Data, position: Some(position) };
         self.append(slab, row, FRAGMENT_BATCH, [batch, &[]], |_| {})
+    }
+
+    /// Copies a stored batch that came without its entry, out of another replica's snapshot, into the open block.
+    pub fn append_imported(&mut self, slab: &mut Slab, group: GroupId, batch: &[u8]) -> Result<Appended, AppendRefused> {
+        self.append(slab, Row { group, kind: EntryKind::Import, position: None }, FRAGMENT_BATCH, [batch, &[]], |_| {})
     }
 
     /// The same for a payload, control or raft's own (of which the one of an empty entry is empty).

@@ -7,7 +7,7 @@
 //! Not here: checksums and archives (`envelope.rs`), whether the files fit (`recovery.rs`).
 
 use crate::constants::PRODUCER_BATCHES_KEPT;
-use crate::log::checkpoint::{CheckpointV4, ProducerBatchV1, ProducerV1, RunV1};
+use crate::log::checkpoint::{CheckpointV5, ProducerBatchV1, ProducerV1, RunV1};
 use crate::log::footer::footer_bytes;
 use crate::log::layout::{BLOCK_ALIGN, SEGMENT_DATA_START};
 use crate::log::manifest::{ManifestV2, SegmentRecordV1};
@@ -74,16 +74,26 @@ fn check_record(manifest: &ManifestV2, record: &SegmentRecordV1) -> Result<(), S
     Err(format!("a segment that cannot be: {record:?}"))
 }
 
-impl Plausible for CheckpointV4 {
+impl Plausible for CheckpointV5 {
     fn check(&self) -> Result<(), String> {
         // Where damage took the first blocks of what is scanned, the scan begins behind them: no fixed distance from what is covered.
         below("the block", &[self.covers_block, self.scan.first_seq], NUMBER_MAX)?;
         let mut groups = BTreeSet::new();
         for group in &self.groups {
-            let numbers = [group.term, group.commit, group.applied_index, group.applied_term, group.since_block, group.conf_index];
+            let numbers = [
+                group.term,
+                group.commit,
+                group.applied_index,
+                group.applied_term,
+                group.since_block,
+                group.since_applied,
+                group.conf_index,
+            ];
             below("the group's number", &numbers, NUMBER_MAX)?;
             let mut ids = BTreeSet::new();
-            let has_members = !group.voters.is_empty() && group.voters.iter().chain(&group.learners).all(|id| ids.insert(*id));
+            // One that has begun empty learns of the others with its snapshot.
+            let is_known = !group.voters.is_empty() || group.applied_index == 0;
+            let has_members = is_known && group.voters.iter().chain(&group.learners).all(|id| ids.insert(*id));
             if !groups.insert(group.group) || !has_members {
                 return Err(format!("a group that cannot be: {group:?}"));
             }
@@ -138,7 +148,7 @@ fn check_runs(runs: &[RunV1]) -> Result<(), String> {
 }
 
 /// Whether a checkpoint, of which the runs of freed segments were dropped and footers were checked, and its manifest can be of one log.
-pub(crate) fn check_together(manifest: &ManifestV2, checkpoint: &CheckpointV4) -> Result<(), String> {
+pub(crate) fn check_together(manifest: &ManifestV2, checkpoint: &CheckpointV5) -> Result<(), String> {
     for run in &checkpoint.runs {
         let of =
             |list: &[SegmentRecordV1]| list.binary_search_by_key(&run.segment, |record| record.uid).ok().map(|at| list[at].footer_entries);
@@ -179,8 +189,8 @@ mod tests {
         }
     }
 
-    fn checkpoint() -> CheckpointV4 {
-        use crate::log::checkpoint::{GroupPositionV2, PartitionPositionV1, ScanStartV1};
+    fn checkpoint() -> CheckpointV5 {
+        use crate::log::checkpoint::{GroupPositionV3, PartitionPositionV1, ScanStartV1};
         let run = |segment, first_offset, end_offset, footer_first| RunV1 {
             uid: 7,
             segment,
@@ -192,15 +202,15 @@ mod tests {
             ..RunV1::default()
         };
         let batch = |first, base_offset| ProducerBatchV1 { first, count: 5, base_offset, append_time: 0 };
-        CheckpointV4 {
+        CheckpointV5 {
             covers_block: 95,
-            groups: vec![GroupPositionV2 {
+            groups: vec![GroupPositionV3 {
                 group: 1,
                 term: 3,
                 applied_term: 2,
                 applied_index: 60,
                 voters: vec![1],
-                ..GroupPositionV2::default()
+                ..GroupPositionV3::default()
             }],
             partitions: vec![PartitionPositionV1 { uid: 7, log_start: 3, next_offset: 30, ..PartitionPositionV1::default() }],
             runs: vec![run(3, 0, 10, 15), run(1, 10, 30, 0)],
@@ -210,7 +220,7 @@ mod tests {
             ],
             producer_batches: vec![batch(0, 2), batch(5, 20), batch(0, 7)],
             scan: ScanStartV1 { segment: 4, first_seq: 96, prev_header_crc: 0 },
-            ..CheckpointV4::default()
+            ..CheckpointV5::default()
         }
     }
 
@@ -244,9 +254,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_cannot_be_is_refused() {
-        let good = |checkpoint: &CheckpointV4| checkpoint.check().and_then(|()| check_together(&manifest(), checkpoint));
+        let good = |checkpoint: &CheckpointV5| checkpoint.check().and_then(|()| check_together(&manifest(), checkpoint));
         assert_eq!(good(&checkpoint()), Ok(()));
-        let changes: [fn(&mut CheckpointV4); 23] = [
+        let changes: [fn(&mut CheckpointV5); 23] = [
             |c| c.covers_block = u64::MAX,
             |c| c.scan.first_seq = u64::MAX,
             |c| c.groups[0].applied_index = u64::MAX,

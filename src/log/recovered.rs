@@ -4,7 +4,7 @@
 
 use crate::ids::{BlockSeq, GroupId, Incarnation, LogIndex, Offset, PartitionUid, SegmentUid, Term};
 use crate::log::Log;
-use crate::log::checkpoint::CheckpointV4;
+use crate::log::checkpoint::CheckpointV5;
 use crate::log::layout::HardState;
 use crate::log::recovery::DiskError;
 use crate::log::replica_record::ReplicaRecord;
@@ -64,6 +64,13 @@ pub struct RecoveredBatch {
     pub pos: u32,
     /// The body does not check: reads of it will be refused.
     pub damaged: bool,
+}
+
+impl RecoveredBatch {
+    /// Whether it came with a snapshot, and not with an entry.
+    pub fn is_imported(&self) -> bool {
+        self.index == LogIndex(0)
+    }
 }
 
 /// A control or raft payload of an entry that counts.
@@ -126,7 +133,7 @@ pub struct Recovered {
     /// The log, ready to take appends.
     pub log: Log,
     /// The checkpoint; its runs name live segments only.
-    pub checkpoint: Option<CheckpointV4>,
+    pub checkpoint: Option<CheckpointV5>,
     /// The state file: of the checkpoint, or a later one.
     pub state: Option<StateFile>,
     /// Entries behind the checkpoint, in log order.
@@ -140,7 +147,7 @@ pub struct Recovered {
     /// The last hard state of each group found behind the checkpoint, by group.
     pub hard_states: Vec<HardState>,
     /// The last replica record of each group that has one behind the checkpoint.
-    pub replicas: Vec<ReplicaRecord>,
+    pub replicas: Vec<(BlockSeq, ReplicaRecord)>,
     /// Damage found: nothing of it is served.
     pub damage: Vec<Damage>,
     /// Block numbers that were durable and are gone.

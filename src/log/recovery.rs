@@ -20,7 +20,7 @@ mod start_disk;
 pub use start_disk::{DiskError, StartDisk};
 
 use crate::ids::{BlockSeq, FileId, Incarnation, SegmentUid};
-use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV4, RunV1};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV5, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::footer::footer_bytes;
 use crate::log::layout::BLOCK_ALIGN;
@@ -111,7 +111,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
 
 /// Segments may have been freed after the checkpoint was written: their runs go, and with them whatever their partitions had
 /// before (a neighbour may have kept an older segment). Gives the number of runs that went.
-fn drop_freed_runs(checkpoint: &mut CheckpointV4, manifest: &ManifestV2) -> u32 {
+fn drop_freed_runs(checkpoint: &mut CheckpointV5, manifest: &ManifestV2) -> u32 {
     let is_in = |list: &[SegmentRecordV1], run: &RunV1| list.binary_search_by_key(&run.segment, |record| record.uid).is_ok();
     let freed = |run: &RunV1| !is_in(&manifest.segments, run) && !is_in(&manifest.sorted_segments, run);
     let mut starts: BTreeMap<u64, u64> = checkpoint.partitions.iter().map(|p| (p.uid, p.log_start)).collect();
@@ -210,12 +210,12 @@ fn remove_leftovers(
     Ok(())
 }
 
-fn read_checkpoint(files: &mut Files<'_>, names: &BTreeSet<String>, manifest: &ManifestV2) -> Result<Option<CheckpointV4>, RecoverError> {
+fn read_checkpoint(files: &mut Files<'_>, names: &BTreeSet<String>, manifest: &ManifestV2) -> Result<Option<CheckpointV5>, RecoverError> {
     if !names.contains(CHECKPOINT_NAME) {
         return if manifest.has_checkpoint { Err(RecoverError::CheckpointMissing) } else { Ok(None) };
     }
     let bytes = files.read_small(CHECKPOINT_NAME)?;
-    let checkpoint: CheckpointV4 =
+    let checkpoint: CheckpointV5 =
         files::decode_envelope(&bytes, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION).map_err(RecoverError::Checkpoint)?;
     if checkpoint.shard != manifest.shard {
         return Err(RecoverError::Checkpoint(format!("of shard {}", checkpoint.shard)));
@@ -285,7 +285,7 @@ fn walk(
     files: &mut Files<'_>,
     manifest: &ManifestV2,
     open_records: &[usize],
-    checkpoint: Option<&CheckpointV4>,
+    checkpoint: Option<&CheckpointV5>,
     covers: BlockSeq,
     cfg: &LogConfig,
     collector: &mut Collector,

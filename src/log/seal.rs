@@ -12,7 +12,7 @@
 use crate::bytes::Slab;
 use crate::effects::{Effects, Now, Outcome};
 use crate::ids::{FileId, SegmentUid};
-use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV4};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV5};
 use crate::log::footer::{FooterEntry, FooterHeader};
 use crate::log::footer_writer::{FooterStep, FooterWriter};
 use crate::log::manifest::serialize;
@@ -47,7 +47,7 @@ pub(crate) struct Sealer {
     footer: Option<FooterWriter>,
     /// An empty vector for the next footer's entries, with its capacity.
     spare: Vec<FooterEntry>,
-    checkpoint: Option<CheckpointV4>,
+    checkpoint: Option<CheckpointV5>,
     replace: Replace,
 }
 
@@ -82,7 +82,7 @@ impl Sealer {
         self.footer.iter().flat_map(|footer| &footer.entries).map(|entry| u64::from(entry.len)).sum()
     }
 
-    pub(crate) fn begin_seal(&mut self, file: FileId, header: FooterHeader, entries: &mut Vec<FooterEntry>, checkpoint: CheckpointV4) {
+    pub(crate) fn begin_seal(&mut self, file: FileId, header: FooterHeader, entries: &mut Vec<FooterEntry>, checkpoint: CheckpointV5) {
         assert!(self.is_idle() && self.spare.is_empty());
         let entries = std::mem::replace(entries, std::mem::take(&mut self.spare));
         self.footer = Some(FooterWriter::new(Purpose::Footer, file, header, entries));
@@ -90,7 +90,7 @@ impl Sealer {
         self.step = Step::Footer;
     }
 
-    pub(crate) fn begin_checkpoint_only(&mut self, checkpoint: CheckpointV4) {
+    pub(crate) fn begin_checkpoint_only(&mut self, checkpoint: CheckpointV5) {
         assert!(self.is_idle());
         self.checkpoint = Some(checkpoint);
         self.step = Step::WantCheckpoint;
@@ -133,7 +133,7 @@ impl Sealer {
         temporaries: &mut u64,
         slab: &mut Slab,
         effects: &mut Effects,
-        fill_in: impl FnOnce(&mut CheckpointV4),
+        fill_in: impl FnOnce(&mut CheckpointV5),
     ) {
         let mut checkpoint = self.checkpoint.take().expect("a checkpoint was handed in");
         fill_in(&mut checkpoint);

@@ -23,6 +23,8 @@ pub enum EntryKind {
     Replica = 5,
     /// What a leader had appended to the open block when it lost the group: not proposed, bears no index, counts nowhere.
     Void = 6,
+    /// Committed batches out of another replica's snapshot, without their entries: bears no index, counts whatever stands in front of it.
+    Import = 7,
 }
 
 impl EntryKind {
@@ -35,12 +37,13 @@ impl EntryKind {
             4 => Some(EntryKind::Raft),
             5 => Some(EntryKind::Replica),
             6 => Some(EntryKind::Void),
+            7 => Some(EntryKind::Import),
             _ => None,
         }
     }
     /// Whether entries of this kind carry a Raft index.
     pub fn bears_index(self) -> bool {
-        !matches!(self, EntryKind::HardState | EntryKind::Replica | EntryKind::Void)
+        !matches!(self, EntryKind::HardState | EntryKind::Replica | EntryKind::Void | EntryKind::Import)
     }
 }
 

@@ -116,6 +116,8 @@ numbers! {
     node_frames_out: "tramline_node_frames_total" {"direction" = "out"}, "Frames sent to other nodes.";
     node_bytes_in: "tramline_node_network_bytes_total" {"direction" = "in"}, "Bytes of frames from and to other nodes.";
     node_bytes_out: "tramline_node_network_bytes_total" {"direction" = "out"}, "Bytes sent to other nodes.";
+    snapshots_sent: "tramline_snapshots_total" {"direction" = "sent"}, "Snapshots of groups that followers have taken in, and that this shard has.";
+    snapshots_taken: "tramline_snapshots_total" {"direction" = "taken"}, "Snapshots of groups that this shard has taken in.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
     throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max).";
     throttled_sorter_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "sorter"}, "More is scattered than the sorter keeps up with.";

@@ -92,6 +92,12 @@ pub struct Index {
 }
 
 impl Index {
+    /// The newest timestamp of a batch; `i64::MIN` without one.
+    pub fn newest_us(&self) -> i64 {
+        let runs = self.runs.iter().map(|run| run.newest_ts_us);
+        runs.chain(self.list.iter().map(|batch| batch.newest_ts_us)).max().unwrap_or(i64::MIN)
+    }
+
     /// Memory of what is listed, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         (self.runs.len() * size_of::<Run>() + self.list.len() * size_of::<BatchRef>()) as u64

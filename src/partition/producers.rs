@@ -221,12 +221,20 @@ impl Producers {
         assert!(!batches.is_empty(), "producer {} has a batch", stored.id);
         self.by_id.insert(ProducerId(stored.id), Box::new(Producer { batches, used_us: None }));
     }
+
+    /// What another replica's snapshot says of one, if that is newer than what is known. Panics as `restore` does.
+    pub fn learn(&mut self, stored: &ProducerV1, batches: &[ProducerBatchV1]) {
+        let end = batches.last().map_or(0, |batch| batch.base_offset + u64::from(batch.count));
+        if self.by_id.get(&ProducerId(stored.id)).is_none_or(|known| known.last().end_offset() < end) {
+            self.restore(stored, batches);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::checkpoint::CheckpointV4;
+    use crate::log::checkpoint::CheckpointV5;
     use crate::log::plausible::Plausible;
     use proptest::prelude::*;
 
@@ -265,7 +273,7 @@ mod tests {
     fn stored(producers: &Producers, committed_end: u64) -> Vec<(ProducerV1, Vec<ProducerBatchV1>)> {
         let (mut list, mut batches) = (Vec::new(), Vec::new());
         producers.store(PartitionUid(7), committed_end, &mut list, &mut batches);
-        let checkpoint = CheckpointV4 { producers: list.clone(), producer_batches: batches.clone(), ..CheckpointV4::default() };
+        let checkpoint = CheckpointV5 { producers: list.clone(), producer_batches: batches.clone(), ..CheckpointV5::default() };
         assert_eq!(checkpoint.check(), Ok(()), "what is told is taken");
         let mut rest = batches.as_slice();
         let mut next = |count: u16| rest.split_off(..usize::from(count)).expect("as many as are told").to_vec();

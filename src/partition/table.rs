@@ -6,6 +6,7 @@
 use super::index::BatchRef;
 use super::partition::Partition;
 use crate::ids::{BlockSeq, GroupId, IdMap, PartitionUid};
+use crate::log::checkpoint::{ProducerBatchV1, ProducerV1};
 use std::collections::VecDeque;
 use tramline_wire::batch::ProducerMark;
 
@@ -131,6 +132,14 @@ impl Partitions {
         let before = partition.producers.len();
         let committed_end = if is_committed { u64::MAX } else { partition.committed_end() };
         partition.producers.replay(mark, batch, append_time_us, committed_end);
+        self.producers += partition.producers.len() - before;
+    }
+
+    /// What another replica's snapshot says of a producer of `slot`.
+    pub fn learn_producer(&mut self, slot: Slot, stored: &ProducerV1, batches: &[ProducerBatchV1]) {
+        let partition = self.slots[slot.0 as usize].as_mut().expect("the slot of a partition is filled");
+        let before = partition.producers.len();
+        partition.producers.learn(stored, batches);
         self.producers += partition.producers.len() - before;
     }
 

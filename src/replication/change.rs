@@ -103,6 +103,12 @@ impl Members {
         Members { voters: ids(&conf.voters), learners: ids(&conf.learners), index }
     }
 
+    /// As the crate has it.
+    pub(super) fn for_raft(&self) -> ConfState {
+        let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
+        ConfState { voters: raw(&self.voters), learners: raw(&self.learners), ..ConfState::default() }
+    }
+
     /// Whether `replica` alone decides.
     pub fn is_lone(&self, replica: ReplicaId) -> bool {
         self.voters == [replica]

@@ -10,6 +10,7 @@
 
 use super::change::{CHANGE_BYTES, Change, Members};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
+use super::wire_raft;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{Config, Raft, StateRole};
@@ -107,8 +108,10 @@ pub(super) struct Group {
     members: Members,
     /// They have changed since that was asked.
     members_changed: bool,
-    /// Whether there is another one among them.
+    /// Whether there is another one among them, or nobody is known to be.
     has_peers: bool,
+    /// A snapshot was taken in and is not durable: nobody is told anything.
+    is_installing: bool,
     /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
     /// What was proposed last, and for which block: the other kind of content of the same block joins it.
@@ -166,6 +169,7 @@ impl Group {
             members: Members::default(),
             members_changed: false,
             has_peers: false,
+            is_installing: false,
             first_own_index: LogIndex(u64::MAX),
             last_proposed: None,
             committed: start.base.index,
@@ -182,7 +186,7 @@ impl Group {
         let me = ReplicaId(self.raft.id);
         let answered_at = |voter: &ReplicaId| self.answered.iter().find(|(replica, _)| replica == voter).map_or(0, |(_, at_us)| *at_us);
         self.answered = members.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, answered_at(voter))).collect();
-        self.has_peers = members.all().any(|replica| replica != me);
+        self.has_peers = members.voters.is_empty() || members.all().any(|replica| replica != me);
         if members.is_lone(me) {
             self.lease_until_us = u64::MAX;
         }
@@ -244,6 +248,14 @@ impl Group {
         let mut message = Message { from: to.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
         message.set_msg_type(MessageType::MsgTransferLeader);
         self.step(message)
+    }
+
+    /// Gives the leadership up: whoever stands next leads.
+    pub(super) fn step_down(&mut self) {
+        if self.is_leader() {
+            self.raft.become_follower(self.raft.term, 0);
+            self.settle();
+        }
     }
 
     /// Whether it is being handed over: nothing new may be appended then (trap T6).
@@ -401,6 +413,10 @@ impl Group {
             self.take_changes();
             self.take_raft_messages();
         }
+        if self.has_peers {
+            let at = GroupPosition { index: self.committed, term: self.raft.store().term_of(self.committed).unwrap_or_default() };
+            self.raft.mut_store().note_committed(at, &self.members);
+        }
         // Two followers can commit what is not durable here. The crate does not want to hear of it before (trap T1).
         let applied = self.committed.min(self.persisted).0;
         if applied > self.raft.raft_log.applied() {
@@ -428,6 +444,7 @@ impl Group {
     }
 
     fn take_unstable(&mut self) {
+        self.take_snapshot();
         let mut last = None;
         for at in 0..self.raft.raft_log.unstable_entries().len() {
             let entry = &self.raft.raft_log.unstable_entries()[at];
@@ -452,6 +469,43 @@ impl Group {
         }
         if let Some((index, term)) = last {
             self.raft.raft_log.stable_entries(index.0, term.0);
+        }
+    }
+
+    /// What came as a snapshot takes the place of the log up to there.
+    fn take_snapshot(&mut self) {
+        let Some(snapshot) = self.raft.raft_log.unstable_snapshot() else { return };
+        let metadata = snapshot.get_metadata();
+        let at = GroupPosition { index: LogIndex(metadata.index), term: Term(metadata.term) };
+        let members = Members::of_raft(metadata.get_conf_state(), at.index);
+        self.cut_own_from(LogIndex(0));
+        self.raft.mut_store().install(at);
+        self.raft.raft_log.stable_snap(at.index.0);
+        self.raft.on_persist_snap(at.index.0);
+        (self.persisted, self.agreed) = (at.index, at.index);
+        self.is_installing = true;
+        self.adopt_members(members);
+    }
+
+    /// What the leader of this term sent as a snapshot is taken in, and covers everything up to `at`. False where that is nothing new. Until
+    /// `on_installed` this replica tells nobody anything.
+    pub(super) fn install(&mut self, from: ReplicaId, at: GroupPosition, members: &Members) -> Result<bool, ReplicationError> {
+        let before = self.raft.store().base();
+        self.step(wire_raft::snapshot(from, ReplicaId(self.raft.id), self.term(), at, members))?;
+        Ok(self.raft.store().base() != before)
+    }
+
+    /// It is durable.
+    pub(super) fn on_installed(&mut self) {
+        self.is_installing = false;
+        self.owes_ack = true;
+    }
+
+    /// What became of a snapshot for `peer`.
+    pub(super) fn on_snapshot_sent(&mut self, peer: ReplicaId, has_failed: bool) -> Result<(), ReplicationError> {
+        match self.is_leader() {
+            true => self.step(wire_raft::snapshot_status(peer, ReplicaId(self.raft.id), has_failed)),
+            false => Ok(()),
         }
     }
 
@@ -507,14 +561,14 @@ impl Group {
     /// What may be told to other replicas now: nothing of a term or vote that a crash could take back (traps T2, T4).
     pub(super) fn take_messages(&mut self) -> Vec<Message> {
         match self.standing {
-            Standing::Durable => std::mem::take(&mut self.held),
+            Standing::Durable if !self.is_installing => std::mem::take(&mut self.held),
             _ => Vec::new(),
         }
     }
 
     /// How far this follower is, for its leader, if that is news or `asked` for. Told in a durable term only.
     pub(super) fn take_ack(&mut self, asked: bool) -> Option<FollowerMarks> {
-        if self.standing != Standing::Durable || !(std::mem::take(&mut self.owes_ack) || asked) {
+        if self.standing != Standing::Durable || self.is_installing || !(std::mem::take(&mut self.owes_ack) || asked) {
             return None;
         }
         let received = self.raft.store().end_of_run(self.persisted, BlockSeq(u64::MAX)).min(self.agreed);

@@ -108,6 +108,11 @@ impl Groups {
         self.find_mut(group).map_or(Ok(()), |group| group.transfer(to))
     }
 
+    /// This replica gives the leadership of `group` up.
+    pub fn step_down(&mut self, group: GroupId) {
+        self.find_mut(group).into_iter().for_each(Group::step_down);
+    }
+
     /// Whether one of the groups is being handed over.
     pub fn is_transferring(&self) -> bool {
         self.list.iter().any(Group::is_transferring)
@@ -215,7 +220,7 @@ impl Groups {
         for entry in open {
             let group = self.find_mut(entry.group).ok_or(ReplicationError::NotLeader(entry.group))?;
             let position = match entry.kind {
-                EntryKind::HardState | EntryKind::Replica | EntryKind::Void => continue,
+                EntryKind::HardState | EntryKind::Replica | EntryKind::Void | EntryKind::Import => continue,
                 _ if let Some(position) = entry.position => position,
                 EntryKind::Raft => group.place_own(block),
                 EntryKind::Data | EntryKind::Control => group.propose(block, entry.content_len)?,
@@ -269,6 +274,22 @@ impl Groups {
                 each(group.id, marks);
             }
         }
+    }
+
+    /// What the leader `from` sent as a snapshot of `group` is taken in, and covers everything up to `at`. False where that is nothing new. Until
+    /// `on_installed` this replica tells nobody anything of the group.
+    pub fn install(&mut self, group: GroupId, from: ReplicaId, at: GroupPosition, members: &Members) -> Result<bool, ReplicationError> {
+        self.find_mut(group).map_or(Ok(false), |g| g.install(from, at, members))
+    }
+
+    /// It is durable.
+    pub fn on_installed(&mut self, group: GroupId) {
+        self.find_mut(group).into_iter().for_each(Group::on_installed);
+    }
+
+    /// What became of a snapshot of `group` for `peer`.
+    pub fn on_snapshot_sent(&mut self, group: GroupId, peer: ReplicaId, has_failed: bool) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), |g| g.on_snapshot_sent(peer, has_failed))
     }
 
     /// A follower says how far it is with `group`.

@@ -27,4 +27,4 @@ pub use group::{Commit, EntryPlaces, FollowerMarks, GroupStart, ReplicationError
 pub use groups::{Groups, Owed};
 pub use peer::{Accepted, Dialed, Peer, PeerStart, ShareNote};
 pub use storage::{Entry, GroupPosition, Handle, Holds};
-pub use wire_raft::Outgoing;
+pub use wire_raft::{Outgoing, SnapshotNote};

@@ -5,10 +5,19 @@
 //! Not here: hard state on disk (it is a fragment of the shard's log, written by `Groups`).
 
 use super::change::{Change, Members};
-use crate::ids::{BlockSeq, LogIndex, ReplicaId, Term};
-use raft::eraftpb::{self, ConfState, HardState, Snapshot};
+use crate::ids::{BlockSeq, LogIndex, Term};
+use raft::eraftpb::{self, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::{BTreeMap, VecDeque};
+
+/// What the crate calls a snapshot: what it covers, and who votes by then.
+pub(super) fn snapshot_of(at: GroupPosition, members: &Members) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (at.index.0, at.term.0);
+    *metadata.mut_conf_state() = members.for_raft();
+    snapshot
+}
 
 /// What raft sees as the data of an entry that this node proposed: only that it is not raft's own entry. Where its bytes are
 /// stands in the slot beside it, so that an entry costs no memory of its own.
@@ -85,6 +94,8 @@ pub struct GroupStorage {
     hard_state: HardState,
     /// At the start.
     members: Members,
+    /// What a snapshot would have, once something is committed.
+    committed: Option<(GroupPosition, Members)>,
     /// The changes among the entries.
     changes: BTreeMap<LogIndex, Change>,
     /// Position of the entry before the first kept one.
@@ -95,7 +106,7 @@ pub struct GroupStorage {
 impl GroupStorage {
     pub(super) fn new(base: GroupPosition, term: Term, vote: u64, commit: LogIndex, members: Members) -> GroupStorage {
         let hard_state = HardState { term: term.0, vote, commit: commit.0, ..HardState::default() };
-        GroupStorage { hard_state, members, changes: BTreeMap::new(), base, slots: VecDeque::new() }
+        GroupStorage { hard_state, members, committed: None, changes: BTreeMap::new(), base, slots: VecDeque::new() }
     }
 
     pub(super) fn last(&self) -> GroupPosition {
@@ -227,6 +238,22 @@ impl GroupStorage {
         }
     }
 
+    /// A snapshot has taken the place of everything up to `at`, and of whatever stood behind it.
+    pub(super) fn install(&mut self, at: GroupPosition) {
+        assert!(at.index > self.base.index, "a snapshot of entry {} in front of {:?}", at.index, self.base);
+        self.base = at;
+        self.slots.clear();
+        self.changes.clear();
+    }
+
+    /// Everything up to `at` is committed, and who votes by then is `members`.
+    pub(super) fn note_committed(&mut self, at: GroupPosition, members: &Members) {
+        match &mut self.committed {
+            Some((position, known)) if known == members => *position = at,
+            committed => *committed = Some((at, members.clone())),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -238,9 +265,7 @@ impl GroupStorage {
 
 impl Storage for GroupStorage {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
-        let conf_state = ConfState { voters: raw(&self.members.voters), learners: raw(&self.members.learners), ..ConfState::default() };
-        Ok(RaftState { hard_state: self.hard_state.clone(), conf_state })
+        Ok(RaftState { hard_state: self.hard_state.clone(), conf_state: self.members.for_raft() })
     }
 
     fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<eraftpb::Entry>> {
@@ -285,6 +310,10 @@ impl Storage for GroupStorage {
     }
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        // What is in it is looked up when it is sent: the crate knows what it covers.
+        let Some((at, members)) = self.committed.as_ref().filter(|(at, _)| at.index > LogIndex(0)) else {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        Ok(snapshot_of(*at, members))
     }
 }

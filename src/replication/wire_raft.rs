@@ -5,9 +5,9 @@
 //!
 //! Not here: bytes of entries (shard/pipelines.rs), acks that are no rejections (`Group::take_ack`).
 
-use super::change::Change;
+use super::change::{Change, Members};
 use super::peer::ShareNote;
-use super::storage::{GroupPosition, marked_entry};
+use super::storage::{GroupPosition, marked_entry, snapshot_of};
 use crate::ids::{GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Entry, Message, MessageType};
 use tramline_wire::node::{AckFlags, AckGroup, BeatGroup, ShareBase, Vote, VoteFlags, VoteReply, VoteReplyFlags};
@@ -28,10 +28,25 @@ pub enum Outgoing {
     VoteReply(VoteReply),
     /// A follower could not take a share.
     Rejection(AckGroup),
+    /// A follower needs what the log has not any more.
+    Snapshot(SnapshotNote),
     /// The leader hands over.
     TimeoutNow(Term),
     /// Nothing that goes to another node this way.
     Nothing,
+}
+
+/// A snapshot that a follower needs: what it has to cover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotNote {
+    /// The group.
+    pub group: GroupId,
+    /// The leader's term.
+    pub term: Term,
+    /// The last entry that it covers.
+    pub at: GroupPosition,
+    /// Who votes in the group by then, and who learns it.
+    pub members: Members,
 }
 
 /// What goes out for `message` of `group`.
@@ -86,6 +101,12 @@ pub fn outgoing(group: GroupId, message: &Message) -> Outgoing {
             hint_index: message.reject_hint,
             hint_term: message.log_term,
         }),
+        MessageType::MsgSnapshot => {
+            let metadata = message.get_snapshot().get_metadata();
+            let at = GroupPosition { index: LogIndex(metadata.index), term: Term(metadata.term) };
+            let members = Members::of_raft(metadata.get_conf_state(), at.index);
+            Outgoing::Snapshot(SnapshotNote { group, term: Term(message.term), at, members })
+        }
         MessageType::MsgTimeoutNow => Outgoing::TimeoutNow(Term(message.term)),
         _ => Outgoing::Nothing,
     }
@@ -121,6 +142,21 @@ pub fn append(from: ReplicaId, to: ReplicaId, base: &ShareBase, previous: GroupP
         append.entries = vec![Entry { index: index.0, term: term.0, ..entry }].into();
     }
     append
+}
+
+/// What a leader's snapshot covers was taken in.
+pub(super) fn snapshot(from: ReplicaId, to: ReplicaId, term: Term, at: GroupPosition, members: &Members) -> Message {
+    let mut snapshot = message(MessageType::MsgSnapshot, from, to, term.0);
+    snapshot.set_snapshot(snapshot_of(at, members));
+    snapshot
+}
+
+/// What became of a snapshot for `from`.
+pub(super) fn snapshot_status(from: ReplicaId, to: ReplicaId, has_failed: bool) -> Message {
+    // Of this process, which to the crate is a term of 0.
+    let mut status = message(MessageType::MsgSnapStatus, from, to, 0);
+    status.reject = has_failed;
+    status
 }
 
 /// The leader is there. `commit` as far as it may be taken.

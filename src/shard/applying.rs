@@ -8,6 +8,7 @@
 //!
 //! Not here: the leader's way (the files of each subject), storing (`pipelines.rs`), that other mark (`rebuild.rs`).
 
+use super::beginnings::Since;
 use super::rebuild::{REBUILDER, Rebuild};
 use super::shard::Shard;
 use super::shipping::BlockFor;
@@ -40,7 +41,7 @@ impl StoredBatch {
         StoredBatch { uid: batch.uid, place: batch_ref(batch), mark: batch.producer, append_time_us: batch.append_time_us }
     }
 
-    fn read(bytes: &[u8], block: BlockSeq, at: u32) -> StoredBatch {
+    pub(super) fn read(bytes: &[u8], block: BlockSeq, at: u32) -> StoredBatch {
         let batch = BatchView::parse_exact(bytes).expect("a batch was checked before it was stored");
         let place = BatchRef {
             base_offset: batch.base_offset(),
@@ -62,6 +63,13 @@ pub(super) struct Content {
     pub(super) payloads: Vec<Vec<u8>>,
 }
 
+impl Content {
+    /// Payloads alone.
+    pub(super) fn of_payloads(block: BlockSeq, payloads: Vec<Vec<u8>>) -> Content {
+        Content { block, payloads, batches: Vec::new() }
+    }
+}
+
 /// How far each group is taken in (kept up while there are other nodes), and what a start found of it.
 #[derive(Debug, Default)]
 pub(super) struct Applying {
@@ -69,6 +77,8 @@ pub(super) struct Applying {
     found: BTreeMap<(GroupId, LogIndex), Content>,
     /// Groups that this shard works for as their leader, and in which term.
     pub(super) led: BTreeMap<GroupId, Term>,
+    /// Where groups came as a snapshot.
+    pub(super) since: BTreeMap<GroupId, Since>,
     /// Queues and members.
     pub(super) rebuild: Rebuild,
 }
@@ -107,6 +117,11 @@ impl Applying {
     fn forget_found(&mut self, group: GroupId, end: LogIndex) {
         let gone: Vec<_> = self.found.range((group, LogIndex(0))..=(group, end)).map(|(key, _)| *key).collect();
         gone.iter().for_each(|key| drop(self.found.remove(key)));
+    }
+
+    /// A snapshot took the place of it.
+    pub(super) fn forget_all_found(&mut self, group: GroupId) {
+        self.forget_found(group, LogIndex(u64::MAX));
     }
 
     /// What a leader appends it takes in at once, and what it loses with its leadership it has not taken in.
@@ -238,7 +253,7 @@ impl Shard {
         Some(content)
     }
 
-    fn apply_batch(&mut self, group: GroupId, batch: &StoredBatch, certainty: Certainty) {
+    pub(super) fn apply_batch(&mut self, group: GroupId, batch: &StoredBatch, certainty: Certainty) {
         let is_committed = certainty == Certainty::Committed;
         let Some(slot) = self.partitions.slot(batch.uid) else {
             if self.view.has_known(batch.uid) {
@@ -271,7 +286,7 @@ impl Shard {
         }
     }
 
-    fn apply_payload(&mut self, group: GroupId, block: BlockSeq, payload: &[u8], certainty: Certainty) -> Result<(), String> {
+    pub(super) fn apply_payload(&mut self, group: GroupId, block: BlockSeq, payload: &[u8], certainty: Certainty) -> Result<(), String> {
         let is_committed = certainty == Certainty::Committed;
         match envelope::schema_of(payload) {
             Some(OFFSETS_SCHEMA) => {

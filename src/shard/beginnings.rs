@@ -10,11 +10,39 @@
 
 use super::start::{StartFailure, data_groups};
 use crate::control::Joined;
-use crate::ids::{GroupId, LogIndex, ReplicaId, ShardId, Term};
-use crate::log::checkpoint::GroupPositionV2;
+use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, ShardId, Term};
+use crate::log::checkpoint::GroupPositionV3;
 use crate::log::{EntryKind, Recovered, ReplicaRecord};
 use crate::replication::{Action, Change, GroupPosition, GroupStart, Members};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Where a group came as a snapshot: of what stood in its log in front of that only batches up to some entry count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Since {
+    /// The last block that was closed then.
+    pub(super) block: BlockSeq,
+    /// What of the group's entries had been taken in.
+    pub(super) applied: LogIndex,
+}
+
+/// What the checkpoint says of that.
+pub(super) fn snapshots_of(recovered: &Recovered) -> BTreeMap<GroupId, Since> {
+    let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups).filter(|group| group.since_block > 0);
+    stored.map(|g| (GroupId(g.group), Since { block: BlockSeq(g.since_block), applied: LogIndex(g.since_applied) })).collect()
+}
+
+/// Leaves out of what was found whatever a snapshot took the place of, and what came of one that is not whole.
+pub(super) fn pass_over(recovered: &mut Recovered) {
+    let since = snapshots_of(recovered);
+    let before = |group: GroupId, block: BlockSeq| since.get(&group).filter(|since| block <= since.block);
+    recovered.entries.retain(|entry| before(entry.group, entry.block).is_none());
+    recovered.controls.retain(|control| before(control.group, control.block).is_none());
+    recovered.replicas.retain(|(block, record)| before(record.group, *block).is_none());
+    recovered.batches.retain(|batch| match before(batch.group, batch.block) {
+        Some(since) => batch.index <= since.applied,
+        None => !batch.is_imported(),
+    });
+}
 
 /// The groups of a start.
 pub(super) struct Beginnings {
@@ -40,7 +68,7 @@ impl Beginnings {
         let changes = changes(recovered)?;
         let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups);
         let stored: BTreeMap<_, _> = stored.map(|group| (GroupId(group.group), group)).collect();
-        let records: BTreeMap<_, _> = recovered.replicas.iter().map(|record| (record.group, record)).collect();
+        let records: BTreeMap<_, _> = recovered.replicas.iter().map(|(_, record)| (record.group, record)).collect();
         let named = stored.values().map(|group| ReplicaId(group.replica)).chain(records.values().map(|record| record.replica));
         if let Some(found) = named.into_iter().find(|replica| *replica != whose.me) {
             return Err(StartFailure::OtherReplica { found, me: whose.me });
@@ -108,7 +136,7 @@ fn changes(recovered: &Recovered) -> Result<Vec<(GroupId, LogIndex, Change)>, St
     recovered.controls.iter().filter(is_change).map(read).collect()
 }
 
-fn beginning(id: GroupId, whose: &Whose<'_>, stored: Option<&GroupPositionV2>, record: Option<&ReplicaRecord>) -> GroupStart {
+fn beginning(id: GroupId, whose: &Whose<'_>, stored: Option<&GroupPositionV3>, record: Option<&ReplicaRecord>) -> GroupStart {
     let ids = |raw: &[u64]| raw.iter().copied().map(ReplicaId).collect();
     let mut start = GroupStart { id, members: Members::of_voters([whose.me]), ..GroupStart::default() };
     match (record, stored, whose.joined) {

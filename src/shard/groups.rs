@@ -197,6 +197,15 @@ impl MemberCare {
         homes.flat_map(|(uid, durable)| membership::encode(*uid, &durable.snapshot())).collect()
     }
 
+    /// The same of groups that are at home in a replica group.
+    pub(super) fn snapshot_of(&self, group: GroupId, view: &View) -> Vec<Vec<u8>> {
+        let homes = self.homes.iter().filter(|(_, home)| home.replica_group == group).map(|(uid, home)| (uid, home.group.durable()));
+        let is_ours = |uid: SubscriptionUid| view.group_by_uid(uid).is_some_and(|place| place.home == group);
+        let unclaimed =
+            self.unclaimed.iter().filter(|(uid, _)| is_ours(**uid)).filter_map(|(uid, found)| Some((uid, found.as_ref().ok()?)));
+        homes.chain(unclaimed).flat_map(|(uid, durable)| membership::encode(*uid, &durable.snapshot())).collect()
+    }
+
     /// The time until which nothing is to be done without an event.
     pub(super) fn next_deadline_us(&self) -> u64 {
         self.deadlines.first().map_or(u64::MAX, |(deadline_us, _)| *deadline_us)

@@ -79,6 +79,12 @@ impl Pipelines {
         gone.flat_map(|peer| peer.conns().collect::<Vec<_>>()).collect()
     }
 
+    /// Names the next attempt to connect.
+    pub(super) fn next_dial(&mut self) -> u64 {
+        self.next_dial += 1;
+        self.next_dial
+    }
+
     /// Whether there is another node.
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()
@@ -120,13 +126,24 @@ impl Shard {
     }
 
     pub(super) fn on_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) {
+        if self.on_catchup_dialed(now, dial, conn, effects) {
+            return;
+        }
         let Some(at) = self.pipelines.peers.iter_mut().position(|peer| peer.on_dialed(now.mono_us, dial, conn)) else {
             return effects.push(Effect::Close { conn, reason: "nobody waits for this connection" });
         };
-        let (to, me) = (self.pipelines.peers[at].replica, self.replica());
+        let to = self.pipelines.peers[at].replica;
         let terms: Vec<_> = self.groups.states().map(|(group, term, ..)| GroupTerm { group: group.0, term: term.0 }).collect();
-        let hello = Hello {
-            class: Class::Live,
+        let hello = self.own_hello(to, Class::Live, &terms);
+        let (conn, number) = self.pipelines.peers[at].next_number();
+        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+    }
+
+    /// What this shard says first on a connection that it has dialed.
+    pub(super) fn own_hello<'a>(&self, to: ReplicaId, class: Class, groups: &'a [GroupTerm]) -> Hello<'a> {
+        let me = self.replica();
+        Hello {
+            class,
             cluster_id: self.info.cluster_id,
             boot: self.pipelines.boot,
             from_node: me.node().0,
@@ -139,13 +156,12 @@ impl Shard {
             feature_max: FEATURE_LEVEL,
             feature_level: FEATURE_LEVEL,
             view_epoch: self.view.epoch,
-            groups: List::of(&terms),
-        };
-        let (conn, number) = self.pipelines.peers[at].next_number();
-        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+            groups: List::of(groups),
+        }
     }
 
     pub(super) fn on_dial_failed(&mut self, now: Now, dial: u64) {
+        self.on_catchup_dial_failed(now, dial);
         self.pipelines.peers.iter_mut().for_each(|peer| peer.on_dial_failed(now.mono_us, dial));
     }
 
@@ -157,6 +173,9 @@ impl Shard {
         }
         if let Some(at) = self.pipelines.callers.iter().position(|caller| caller.conn == conn) {
             self.pipelines.callers.swap_remove(at);
+            return true;
+        }
+        if self.on_catchup_closed(now, conn) || self.arrivals.on_closed(conn) {
             return true;
         }
         for peer in &mut self.pipelines.peers {
@@ -210,8 +229,11 @@ impl Shard {
         if self.pipelines.callers.iter().any(|caller| caller.conn == conn) {
             return self.on_call(conn, frame, effects);
         }
+        if let Some(taken) = self.on_catchup_answer(now, conn, frame, effects) {
+            return taken;
+        }
         // Of a connection that was replaced or is being closed: not looked at.
-        Ok(())
+        self.on_catchup_order(now, conn, frame, effects).unwrap_or(Ok(()))
     }
 
     fn on_hello(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
@@ -231,7 +253,7 @@ impl Shard {
             Some(Refusal::OtherNode)
         } else if !speaks_alike(&hello) {
             Some(Refusal::NoCommonFeature)
-        } else if hello.class != Class::Live || hello.to_shard != self.id.0 {
+        } else if !matches!(hello.class, Class::Live | Class::CatchUp) || hello.to_shard != self.id.0 {
             Some(Refusal::NoSuchShard)
         } else if self.failure().is_some() || self.phase == Phase::Stopping {
             Some(Refusal::NotServing)
@@ -244,6 +266,10 @@ impl Shard {
             refuse_hello(conn, code, effects);
             return Ok(());
         };
+        if hello.class == Class::CatchUp {
+            self.take_snapshots_from(from, conn, effects);
+            return Ok(());
+        }
         if let Some(before) = self.pipelines.peers[at].on_accepted(conn) {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
@@ -255,6 +281,17 @@ impl Shard {
         effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
         effects.wake_at(0);
         Ok(())
+    }
+
+    /// A peer has dialed to send snapshots.
+    fn take_snapshots_from(&mut self, from: ReplicaId, conn: ConnId, effects: &mut Effects) {
+        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
+        let (before, numbers) = self.arrivals.on_accepted(from, conn);
+        let number = numbers.advance();
+        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
+        if let Some(before) = before {
+            effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
+        }
     }
 
     /// What comes back on the connection that this shard has dialed.
@@ -499,7 +536,7 @@ impl Shard {
             self.groups.tick();
         }
         for at in 0..self.pipelines.peers.len() {
-            let dial = self.pipelines.next_dial;
+            let dial = self.pipelines.next_dial();
             let peer = &mut self.pipelines.peers[at];
             if peer.is_silent(now.mono_us)
                 && let Dialed::Greeting { conn, .. } | Dialed::Live { conn, .. } = peer.dialed
@@ -508,7 +545,6 @@ impl Shard {
                 peer.drop_dialed(now.mono_us);
             }
             if let Some(address) = peer.begin_dial(now.mono_us, dial) {
-                self.pipelines.next_dial += 1;
                 effects.push(Effect::Dial { dial, address });
             }
             effects.wake_at(self.pipelines.peers[at].next_deadline_us());
@@ -531,7 +567,7 @@ fn sort_of(entry: &CheckedEntry<'_>) -> Result<Sort, NotTaken> {
 const NUMBER_END: u64 = 1 << 62;
 
 /// The crate adds to what it is told.
-fn check_numbers(numbers: &[u64]) -> Result<(), NotTaken> {
+pub(super) fn check_numbers(numbers: &[u64]) -> Result<(), NotTaken> {
     match numbers.iter().find(|number| **number >= NUMBER_END) {
         Some(number) => Err(NotTaken::Wrong(format!("a term or an index of {number}"))),
         None => Ok(()),

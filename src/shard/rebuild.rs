@@ -23,7 +23,7 @@ use super::shard::Shard;
 use super::shipping::BlockRead;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, LogIndex, PartitionUid, SubscriptionUid, TopicUid};
-use crate::log::{BACKGROUND_OWNER, CheckpointV4, Recovered, envelope};
+use crate::log::{BACKGROUND_OWNER, CheckpointV5, Recovered, envelope};
 use crate::partition::{Partition, Slot, TopicRules};
 use crate::subscription::membership::{self, CHANGE_SCHEMA};
 use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
@@ -60,7 +60,7 @@ pub(super) struct Rebuild {
 }
 
 /// The words on members among a checkpoint's notes.
-fn members_of(checkpoint: &CheckpointV4) -> Vec<Vec<u8>> {
+fn members_of(checkpoint: &CheckpointV5) -> Vec<Vec<u8>> {
     checkpoint.notes.iter().filter(|payload| envelope::schema_of(payload) == Some(CHANGE_SCHEMA)).cloned().collect()
 }
 
@@ -85,6 +85,11 @@ impl Rebuild {
     /// Up to where the words of `group` are taken in. As far as anybody can ask where it has no other replica.
     pub(super) fn noted(&self, group: GroupId) -> LogIndex {
         self.noted.get(&group).copied().unwrap_or(LogIndex(u64::MAX))
+    }
+
+    /// Whether all words up to `index` are taken in, and nothing is being told again.
+    pub(super) fn has_noted(&self, group: GroupId, index: LogIndex) -> bool {
+        !self.telling.contains_key(&group) && self.noted(group) >= index
     }
 
     /// Whether the words of this entry are the next ones to be taken in.
@@ -156,6 +161,15 @@ impl Shard {
         rebuild.set_noted(group, base);
         rebuild.telling.insert(group, Telling { payloads, next: 0 });
         tracing::info!(shard = self.id.0, group = group.0, from = base.0, "queues and members of the group are rebuilt from the log");
+    }
+
+    /// What stands of a group's queues and members is to come from a snapshot, which has the words of all entries up to `index`.
+    pub(super) fn forget_state(&mut self, group: GroupId, index: LogIndex) {
+        let view = Arc::clone(&self.view);
+        self.members.forget_found(|uid| view.group_by_uid(uid).is_some_and(|place| place.home == group));
+        self.forget_found_queues(group);
+        self.applying.rebuild.telling.remove(&group);
+        self.applying.rebuild.set_noted(group, index);
     }
 
     /// The group that a partition is in, as far as anybody knows it.
@@ -270,7 +284,7 @@ impl Shard {
     }
 
     /// What it tells of members, where that is to be remembered.
-    pub(super) fn members_told(&self, checkpoint: &CheckpointV4) -> Option<Vec<Vec<u8>>> {
+    pub(super) fn members_told(&self, checkpoint: &CheckpointV5) -> Option<Vec<Vec<u8>>> {
         (!self.pipelines.is_alone()).then(|| members_of(checkpoint))
     }
 

@@ -82,6 +82,7 @@ impl Shard {
                 there.filter(|replica| replica.shard == self.id && !replica.is_stale && replica.id != me).map(|replica| replica.id),
             );
         }
+        self.keep_snapshots(&wanted, effects);
         for conn in self.pipelines.keep_peers(&wanted) {
             effects.push(Effect::Close { conn, reason: "no group is shared with this node any more" });
         }

@@ -10,8 +10,8 @@ use super::shard::{Phase, Shard};
 use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, ReplicaId, SegmentUid, Term};
-use crate::log::checkpoint::{GroupPositionV2, PartitionPositionV1, RunV1};
-use crate::log::{CheckpointV4, FooterEntry, SealRefused};
+use crate::log::checkpoint::{GroupPositionV3, PartitionPositionV1, RunV1};
+use crate::log::{CheckpointV5, FooterEntry, SealRefused};
 use crate::mutants::Mutant;
 use crate::partition::{Partition, Run};
 use crate::replication::GroupPosition;
@@ -43,6 +43,7 @@ impl Shard {
         self.tidy_queues(now);
         self.count_budgets(now);
         self.keep_starts(effects);
+        self.keep_installs(effects);
         self.sort(now, effects);
         self.scrub(now, effects);
     }
@@ -57,6 +58,7 @@ impl Shard {
         // A footer, or a checkpoint, that told of an entry which another leader then replaces would bring it back.
         if !self.groups.are_committed_through(last_block)
             || !self.is_applied_through(last_block)
+            || self.arrivals.needs(last_block)
             || !self.may_tell_members()
             || !self.is_queue_state_kept(last_block, effects)
         {
@@ -97,13 +99,14 @@ impl Shard {
     }
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
-    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV4 {
+    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV5 {
         assert!(self.groups.are_committed_through(block), "a checkpoint of block {block} tells of what is not committed");
         let positions = self.groups.positions_at(block);
         let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
         let groups = positions.iter().map(|(group, position, term, vote)| {
             let members = self.groups.members_of(*group).expect("a group of this shard");
-            GroupPositionV2 {
+            let since = self.applying.since.get(group).filter(|since| since.block > block).copied().unwrap_or_default();
+            GroupPositionV3 {
                 group: group.0,
                 term: term.0,
                 vote: *vote,
@@ -111,7 +114,8 @@ impl Shard {
                 applied_index: position.index.0,
                 applied_term: position.term.0,
                 replica: self.replica().0,
-                since_block: 0,
+                since_block: since.block.0,
+                since_applied: since.applied.0,
                 conf_index: members.index.0,
                 voters: raw(&members.voters),
                 learners: raw(&members.learners),
@@ -150,7 +154,7 @@ impl Shard {
         for (uid, of_partition, committed_end) in of_partitions {
             of_partition.store(uid, committed_end, &mut producers, &mut producer_batches);
         }
-        CheckpointV4 {
+        CheckpointV5 {
             shard: self.id.0,
             covers_block: block.0,
             groups: groups.collect(),
@@ -160,7 +164,7 @@ impl Shard {
             producer_batches,
             notes: self.notes(),
             control: self.seat.as_ref().map(|seat| seat.state.snapshot()).unwrap_or_default(),
-            ..CheckpointV4::default()
+            ..CheckpointV5::default()
         }
     }
 

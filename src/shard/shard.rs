@@ -5,11 +5,13 @@
 use super::acks::Acks;
 use super::admin::ControlSeat;
 use super::applying::Applying;
+use super::catchup::Catchups;
 use super::conns::{Conns, ForwardBudget, Overdue};
 use super::expiry::{EXPIRY, Expiry};
 use super::gathers::Gathers;
 use super::group_expiry::GroupExpiry;
 use super::groups::MemberCare;
+use super::install::Arrivals;
 use super::leaders::Leaders;
 use super::mesh::Message;
 use super::offsets::OffsetCare;
@@ -88,6 +90,8 @@ pub struct Shard {
     pub(super) leaders: Leaders,
     pub(super) pipelines: Pipelines,
     pub(super) applying: Applying,
+    pub(super) catchups: Catchups,
+    pub(super) arrivals: Arrivals,
     pub(super) partitions: Partitions,
     /// Partitions found at the start whose topic is not known yet (no view has come).
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
@@ -195,6 +199,8 @@ impl Shard {
             leaders: Leaders::default(),
             pipelines,
             applying,
+            catchups: Catchups::default(),
+            arrivals: Arrivals::default(),
             partitions: Partitions::default(),
             unclaimed,
             view: Arc::new(View::default()),
@@ -390,7 +396,10 @@ impl Shard {
                 LogNews::ReadDone { ticket, owner, bytes, .. } => self.sessions.on_read(owner, ticket, bytes),
                 LogNews::Sealed(segment) => self.on_sealed(now, segment),
                 LogNews::Sorted { segment, entries } => self.on_sorted(segment, &entries),
-                LogNews::CheckpointWritten => self.on_runs_written(),
+                LogNews::CheckpointWritten => {
+                    self.on_installs_written(effects);
+                    self.on_runs_written();
+                }
                 LogNews::StateWritten => self.queues.keeping.on_written(),
                 LogNews::SealReady(_) => {}
                 LogNews::SegmentFreed(segment) => {
@@ -436,8 +445,10 @@ impl Shard {
         commits.clear();
         self.commits = commits;
         self.apply_committed(now, effects);
+        self.install_snapshots(now, effects);
         self.tell_leaders(effects);
         self.talk_to_peers(now, effects);
+        self.send_snapshots(now, effects);
     }
 
     /// Puts terms, votes and raft's own entries into the log. False when there is no room for them now.
@@ -645,7 +656,8 @@ impl Shard {
             joiners.into_iter().for_each(|joiner| self.refuse_join(joiner, &failed, effects));
         }
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
-        for conn in self.pipelines.conns() {
+        let of_snapshots = self.catchups.conns().chain(self.arrivals.conns());
+        for conn in self.pipelines.conns().into_iter().chain(of_snapshots) {
             effects.push(Effect::Close { conn, reason: "the shard has failed" });
         }
         effects.push(Effect::Fatal { reason: reason.to_owned() });

@@ -82,7 +82,7 @@ impl Shard {
 
     /// Votes and what belongs to them leave at once; entries, beats and rejections wait for the frame that they share.
     fn take_messages(&mut self, effects: &mut Effects) {
-        let peers = &mut self.pipelines.peers;
+        let (peers, catchups) = (&mut self.pipelines.peers, &mut self.catchups);
         self.groups.take_messages(|group, message| {
             let Some(peer) = peers.iter_mut().find(|peer| peer.replica.0 == message.to) else { return };
             match wire_raft::outgoing(group, &message) {
@@ -101,6 +101,7 @@ impl Shard {
                         effects.send(*conn, [], |out| write(out, Kind::VoteReply, numbers.advance(), |out| row.encode(out)));
                     }
                 }
+                Outgoing::Snapshot(note) => catchups.want(peer.replica, note),
                 Outgoing::Rejection(row) => peer.accepted.iter_mut().for_each(|accepted| accepted.rejections.push(row)),
                 // Nobody hears it: whoever stands, stands again.
                 Outgoing::Vote(_) | Outgoing::TimeoutNow(_) | Outgoing::Nothing => {}

@@ -256,7 +256,7 @@ impl Shard {
 
 /// What may be read after `passed_us` more at `rate` bytes per second. A read may be larger than what is left: it is owed, else each millisecond's
 /// few bytes would let another whole read begin (seen: 650 MB/s at a rate of 256 MiB/s).
-fn allowance_after(allowance: i64, rate: u64, passed_us: u64) -> i64 {
+pub(super) fn allowance_after(allowance: i64, rate: u64, passed_us: u64) -> i64 {
     let earned = (rate.saturating_mul(passed_us) / 1_000_000).min(i64::MAX as u64 / 2) as i64;
     let saved_max = (rate / 1_000_000 * SAVED_US).max(2 << 20) as i64;
     (allowance + earned).min(saved_max)

@@ -27,7 +27,7 @@ pub(crate) struct Found {
     pub(crate) covered_batches: Vec<RecoveredBatch>,
     pub(crate) controls: Vec<RecoveredControl>,
     pub(crate) hard_states: Vec<HardState>,
-    pub(crate) replicas: Vec<ReplicaRecord>,
+    pub(crate) replicas: Vec<(BlockSeq, ReplicaRecord)>,
 }
 
 struct Slot {
@@ -50,7 +50,7 @@ pub(crate) struct Collector {
     batches: Vec<(u32, RecoveredBatch)>,
     controls: Vec<(u32, RecoveredControl)>,
     hard_states: BTreeMap<GroupId, HardState>,
-    replicas: BTreeMap<GroupId, ReplicaRecord>,
+    replicas: BTreeMap<GroupId, (BlockSeq, ReplicaRecord)>,
     damage: Vec<Damage>,
     pub(crate) rows: Vec<(BlockSeq, BlockRow)>,
     pub(crate) segments: Vec<SegmentContent>,
@@ -127,7 +127,7 @@ impl Collector {
                     if seq > self.covers
                         && let Some(record) = ReplicaRecord::decode(bytes)
                     {
-                        self.begin_anew(record);
+                        self.begin_anew(seq, record);
                     }
                 } else if seq > self.covers {
                     let (group, kind, index, term) = (entry.group, entry.kind, entry.index, entry.term);
@@ -139,12 +139,14 @@ impl Collector {
     }
 
     /// A replica begins here: what stands in front of it of its group was another one's.
-    fn begin_anew(&mut self, record: ReplicaRecord) {
+    fn begin_anew(&mut self, block: BlockSeq, record: ReplicaRecord) {
+        let is_import = |slot: &&mut Slot| slot.entry.kind == EntryKind::Import && slot.entry.group == record.group;
+        self.slots.iter_mut().filter(is_import).for_each(|slot| slot.replaced = true);
         for slot in self.stacks.remove(&record.group).unwrap_or_default() {
             self.slots[slot as usize].replaced = true;
         }
         self.hard_states.remove(&record.group);
-        self.replicas.insert(record.group, record);
+        self.replicas.insert(record.group, (block, record));
     }
 
     fn take_batch(

@@ -2,7 +2,7 @@
 
 use crate::bytes::{BufMut, Slab};
 use crate::ids::{FileId, Incarnation, SegmentUid, ShardId};
-use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV4};
+use crate::log::checkpoint::{CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, CheckpointV5};
 use crate::log::envelope::{self, EnvelopeError, image_bytes};
 use crate::log::layout::{BLOCK_ALIGN, SegmentHeader, align_up_usize};
 use crate::log::manifest::{MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, ManifestV2, SegmentRecordV1, serialize};
@@ -93,7 +93,7 @@ impl<'d> Files<'d> {
         self.replace(MANIFEST_NAME, MANIFEST_SCHEMA, MANIFEST_VERSION, &payload)
     }
 
-    pub(crate) fn replace_checkpoint(&mut self, checkpoint: &CheckpointV4) -> Result<(), DiskError> {
+    pub(crate) fn replace_checkpoint(&mut self, checkpoint: &CheckpointV5) -> Result<(), DiskError> {
         let payload = serialize(checkpoint, AlignedVec::new());
         self.replace(CHECKPOINT_NAME, CHECKPOINT_SCHEMA, CHECKPOINT_VERSION, &payload)
     }

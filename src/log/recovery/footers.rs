@@ -4,7 +4,7 @@
 //! that both fit each other whatever was lost.
 
 use crate::ids::{BlockSeq, FileId, GroupId, Incarnation, Offset, PartitionUid, SegmentUid, ShardId};
-use crate::log::checkpoint::{CheckpointV4, RunV1};
+use crate::log::checkpoint::{CheckpointV5, RunV1};
 use crate::log::config::LogConfig;
 use crate::log::footer::{
     FOOTER_PAGE_BYTES, FOOTER_PAGE_ENTRIES, FooterEntry, FooterHeader, batch_bytes_of, check_page, decode_slice, encode_page, footer_bytes,
@@ -26,7 +26,7 @@ pub(crate) fn check_all(
     files: &mut Files<'_>,
     manifest: &mut ManifestV2,
     scan_from: u64,
-    mut checkpoint: Option<&mut CheckpointV4>,
+    mut checkpoint: Option<&mut CheckpointV5>,
     cfg: &LogConfig,
     damage: &mut Vec<Damage>,
     report: &mut RecoveryReport,
@@ -57,7 +57,7 @@ pub(crate) fn check_all(
 pub(crate) fn check_sorted(
     files: &mut Files<'_>,
     manifest: &mut ManifestV2,
-    mut checkpoint: Option<&mut CheckpointV4>,
+    mut checkpoint: Option<&mut CheckpointV5>,
     cfg: &LogConfig,
     damage: &mut Vec<Damage>,
     report: &mut RecoveryReport,
@@ -206,7 +206,7 @@ fn rebuild_sorted(
     files: &mut Files<'_>,
     manifest: &ManifestV2,
     record: &SegmentRecordV1,
-    checkpoint: Option<&mut CheckpointV4>,
+    checkpoint: Option<&mut CheckpointV5>,
     damage: &mut Vec<Damage>,
 ) -> Result<Listed, RecoverError> {
     let uid = SegmentUid(record.uid);
@@ -333,7 +333,7 @@ fn write_rebuilt(
 }
 
 fn collect_entries(block: &FoundBlock<'_>, segment: SegmentUid, out: &mut Vec<FooterEntry>, damage: &mut Vec<Damage>) {
-    for entry in block.view.entries().filter(|entry| entry.kind == EntryKind::Data) {
+    for entry in block.view.entries().filter(|entry| matches!(entry.kind, EntryKind::Data | EntryKind::Import)) {
         for fragment in block.view.fragments_of(&entry).filter(|fragment| fragment.kind == FRAGMENT_BATCH) {
             let content = block.view.content(&fragment);
             let number = entry.fragment_first..entry.fragment_first + entry.fragment_count;

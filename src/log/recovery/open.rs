@@ -3,7 +3,7 @@
 use crate::ids::{BlockSeq, Incarnation, SegmentUid};
 use crate::log::Log;
 use crate::log::block_writer::{BlockLimits, OpenBlock, WriteWindow};
-use crate::log::checkpoint::CheckpointV4;
+use crate::log::checkpoint::CheckpointV5;
 use crate::log::config::LogConfig;
 use crate::log::layout::{BLOCK_ALIGN, SEGMENT_DATA_START};
 use crate::log::manifest::{FreeFileV1, ManifestV2, ManifestWriter, SegmentRecordV1, StartV1};
@@ -29,7 +29,7 @@ const ROWS_HINT_MAX: u64 = 1 << 17;
 pub(crate) fn open_log(
     files: &mut Files<'_>,
     mut manifest: ManifestV2,
-    checkpoint: Option<&CheckpointV4>,
+    checkpoint: Option<&CheckpointV5>,
     open_records: &[usize],
     end: &ScanEnd,
     collector: &Collector,

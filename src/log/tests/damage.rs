@@ -139,7 +139,7 @@ fn a_segment_that_damage_emptied_is_passed_sealed_and_never_hides_what_follows()
             if let Some(segment) = run.log.seal_ready().filter(|_| round > 0) {
                 let last_block = run.log.segments().find(|info| info.uid == segment).unwrap().last_block;
                 let covers_block = last_block.0.max(covers);
-                let checkpoint = CheckpointV4 { covers_block, ..CheckpointV4::default() };
+                let checkpoint = CheckpointV5 { covers_block, ..CheckpointV5::default() };
                 run.log.seal(&mut run.slab, &mut run.effects, segment, &mut Vec::new(), checkpoint).unwrap();
                 run.disk.submit(&mut run.effects);
                 run.settle();
@@ -148,7 +148,7 @@ fn a_segment_that_damage_emptied_is_passed_sealed_and_never_hides_what_follows()
         }
         if round == 0 {
             // The scan start of this checkpoint is the emptied segment, its first number that of the block behind.
-            let checkpoint = CheckpointV4 { covers_block: covers, ..CheckpointV4::default() };
+            let checkpoint = CheckpointV5 { covers_block: covers, ..CheckpointV5::default() };
             run.log.write_checkpoint(&mut run.slab, &mut run.effects, checkpoint).unwrap();
             run.disk.submit(&mut run.effects);
             run.settle();

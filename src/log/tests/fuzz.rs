@@ -291,7 +291,7 @@ fn a_log_whose_scan_begins_behind_lost_blocks_seals_and_starts_again() {
     settle(&mut log, &mut slab, &mut effects);
     let first = log.seal_ready().expect("the first segment is full and durable");
     let covers_block = lost.seq - 1;
-    log.seal(&mut slab, &mut effects, first, &mut Vec::new(), CheckpointV4 { covers_block, ..CheckpointV4::default() })
+    log.seal(&mut slab, &mut effects, first, &mut Vec::new(), CheckpointV5 { covers_block, ..CheckpointV5::default() })
         .expect("free to seal");
     settle(&mut log, &mut slab, &mut effects);
     drop(log);

@@ -3,7 +3,7 @@
 use crate::bytes::Slab;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, NodeId, Offset, PartitionUid, SegmentUid, ShardId, Term};
-use crate::log::checkpoint::{CheckpointV4, RunV1};
+use crate::log::checkpoint::{CheckpointV5, RunV1};
 use crate::log::footer::{FooterEntry, decode_slice};
 use crate::log::*;
 use crate::sim::{Dice, SimDisk, Tear};
@@ -95,7 +95,7 @@ pub(crate) struct Harness {
     pub(crate) term: u64,
     /// Reported durable: may never be lost.
     pub(crate) durable: u64,
-    pub(crate) checkpoint: Option<CheckpointV4>,
+    pub(crate) checkpoint: Option<CheckpointV5>,
     pub(crate) runs: Vec<RunV1>,
     pub(crate) freed: BTreeSet<u64>,
     /// What the checkpoint on disk may be: the last durable one, and one being written.
@@ -326,7 +326,7 @@ impl Harness {
                 }),
             }
         }
-        let checkpoint = CheckpointV4 { covers_block: self.durable, runs: runs.clone(), control: vec![9; 5000], ..CheckpointV4::default() };
+        let checkpoint = CheckpointV5 { covers_block: self.durable, runs: runs.clone(), control: vec![9; 5000], ..CheckpointV5::default() };
         self.log.seal(&mut self.slab, &mut self.effects, segment, &mut entries, checkpoint.clone()).expect("free to seal");
         assert!(entries.is_empty());
         self.runs = runs;
@@ -366,7 +366,7 @@ impl Harness {
     }
 
     pub(crate) fn write_checkpoint(&mut self) {
-        let checkpoint = CheckpointV4 { covers_block: self.durable, runs: self.runs.clone(), ..CheckpointV4::default() };
+        let checkpoint = CheckpointV5 { covers_block: self.durable, runs: self.runs.clone(), ..CheckpointV5::default() };
         self.log.write_checkpoint(&mut self.slab, &mut self.effects, checkpoint.clone()).expect("nothing else is under way");
         self.covers = self.durable;
         self.checkpoint = Some(checkpoint);

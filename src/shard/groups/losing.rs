@@ -5,6 +5,7 @@
 //! Not here: when a home is lost, and what it is put back to (`rebuild.rs`).
 
 use super::{Change, Durable, MemberCare};
+use crate::control::View;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, SubscriptionUid};
 use crate::shard::acks::Acks;
@@ -28,6 +29,11 @@ impl MemberCare {
     pub(in crate::shard) fn are_committed(&self, acks: &Acks) -> bool {
         let is_committed = |home: &super::Home| acks.is_committed(acks.bit_of(home.replica_group), home.last_block);
         self.homes.values().all(|home| home.changes.is_empty() && home.payloads.is_empty() && is_committed(home))
+    }
+
+    /// Whether the view knows every consumer group of which something stands.
+    pub(in crate::shard) fn are_known(&self, view: &View) -> bool {
+        self.unclaimed.keys().all(|uid| view.has_known_subscription(*uid))
     }
 
     /// Another node leads a replica group: the consumer groups that are at home in it are not any more. Those are named.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 
 /// Names a part: a queue and a partition.
-pub(super) type PartKey = (SubscriptionUid, PartitionUid);
+pub(in crate::shard) type PartKey = (SubscriptionUid, PartitionUid);
 
 /// The keys of all parts of a queue.
 pub(super) fn of_queue(uid: SubscriptionUid) -> RangeInclusive<PartKey> {
@@ -236,6 +236,15 @@ impl QueueCare {
     /// Whether notes wait for room in the log.
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// How many notes were made so far, and whether so many are in the log.
+    pub(in crate::shard) fn notes_made(&self) -> u64 {
+        self.notes_made
+    }
+
+    pub(in crate::shard) fn has_written(&self, notes: u64) -> bool {
+        self.notes_written >= notes
     }
 
     /// Whoever waits from now on waits for this block as well.

@@ -10,14 +10,16 @@
 //! Not here: the notes (subscription/queue/stored.rs), the file (log/state_file.rs).
 
 use super::super::shard::Shard;
-use super::care::{Awaited, PartKey};
+use super::care::{Awaited, PartHere, PartKey, QueueCare};
+use super::found::Found;
 use crate::effects::Effects;
-use crate::ids::{BlockSeq, GroupId};
+use crate::ids::{BlockSeq, GroupId, PartitionUid};
 use crate::log::StateBuilder;
 use crate::log::envelope;
 use crate::mutants::Mutant;
-use crate::partition::Partition;
-use crate::subscription::queue::{Kind, SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
+use crate::partition::{Partition, Partitions};
+use crate::subscription::queue::{Kind, Part, SNAPSHOT_BYTES_MAX, SnapshotCursor, encode_queue_notes};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -37,6 +39,8 @@ pub(in crate::shard) struct Keeping {
     /// What it tells, where another node may come to lead a group: the parts are put back to it then (`rebuild.rs`).
     told: Arc<Vec<Vec<u8>>>,
     next: Option<Next>,
+    /// A file of this generation has what came with a snapshot; those before it do not.
+    wanted: u64,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,11 @@ impl Keeping {
         assert!(next.stage != Stage::Durable, "a file of which everything is committed holds");
     }
 
+    /// What stands of queues came as a snapshot: no checkpoint may be written before a file is that was begun after this.
+    pub(in crate::shard) fn expire(&mut self) {
+        self.wanted = self.generation + 1 + u64::from(self.next.is_some());
+    }
+
     /// What a checkpoint says of the file.
     pub(in crate::shard) fn mark(&self) -> Option<Vec<u8>> {
         let payload = self.generation.to_le_bytes();
@@ -110,11 +119,63 @@ impl Keeping {
     }
 }
 
+/// What was told of a group's queues.
+pub(in crate::shard) enum Told {
+    /// There is none left.
+    Nothing,
+    /// The rest of this part.
+    Whole(PartKey),
+    /// Some of one.
+    Piece,
+}
+
+impl QueueCare {
+    /// Tells the next piece of what stands of the queues on such partitions, served or not: of the part behind `after`, from `cursor` on.
+    pub(in crate::shard) fn tell_next(
+        &self,
+        is_named: impl Fn(PartitionUid) -> bool,
+        after: Option<PartKey>,
+        cursor: &mut SnapshotCursor,
+        partitions: &Partitions,
+        each: impl FnMut(Vec<u8>),
+    ) -> Told {
+        let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (key, part, committed_end) = loop {
+            let Some(next) = next_part(&self.parts, &self.found, from, partitions) else { return Told::Nothing };
+            if is_named(next.0.1) {
+                break next;
+            }
+            from = Bound::Excluded(next.0);
+        };
+        let (mut notes, mut left) = (Vec::new(), LOOKED_AT_ONCE);
+        let is_last = part.snapshot(cursor, committed_end, &mut left, &mut notes);
+        encode_queue_notes(key.1, key.0, notes, SNAPSHOT_BYTES_MAX, each);
+        if is_last { Told::Whole(key) } else { Told::Piece }
+    }
+}
+
+/// The next part, served or not, and up to where its partition is committed: in the order of their keys, which stays when one comes to be served, or ceases to.
+fn next_part<'a>(
+    parts: &'a BTreeMap<PartKey, PartHere>,
+    found: &'a Found,
+    from: Bound<PartKey>,
+    partitions: &Partitions,
+) -> Option<(PartKey, &'a Part, u64)> {
+    let served = parts.range((from, Bound::Unbounded)).next();
+    let found = found.next_from(from).filter(|(key, _)| served.is_none_or(|(other, _)| *key < other));
+    match (found, served) {
+        (Some((key, part)), _) => Some((*key, part, u64::MAX)),
+        (None, Some((key, here))) => Some((*key, &here.part, partitions.get(here.slot).map_or(0, Partition::committed_end))),
+        (None, None) => None,
+    }
+}
+
 impl Shard {
     /// Whether the state file has every note up to `block`; if not, brings that nearer.
     pub(in crate::shard) fn is_queue_state_kept(&mut self, block: BlockSeq, effects: &mut Effects) -> bool {
         let is_empty = self.queues.parts.is_empty() && self.queues.found.is_empty();
-        if is_empty && self.queues.keeping.generation == 0 || self.queues.keeping.covers >= block {
+        let keeping = &self.queues.keeping;
+        if is_empty && keeping.generation == 0 || keeping.covers >= block && keeping.generation >= keeping.wanted {
             return true;
         }
         if self.queues.keeping.next.is_none() {
@@ -164,16 +225,9 @@ impl Shard {
         let mut left = LOOKED_AT_ONCE;
         while left > 0 {
             let from = next.part.map_or(Bound::Unbounded, Bound::Excluded);
-            // Served or not: in the order of their keys, which stays when one comes to be served, or ceases to.
-            let served = self.queues.parts.range((from, Bound::Unbounded)).next();
-            let found = self.queues.found.next_from(from).filter(|(key, _)| served.is_none_or(|(other, _)| *key < other));
-            let (key, part, committed_end) = match (found, served) {
-                (Some((key, part)), _) => (key, part, u64::MAX),
-                (None, Some((key, here))) => (key, &here.part, self.partitions.get(here.slot).map_or(0, Partition::committed_end)),
-                (None, None) => {
-                    next.stage = Stage::Told;
-                    return self.queues.wait_for_notes(groups, Awaited::State);
-                }
+            let Some((key, part, committed_end)) = next_part(&self.queues.parts, &self.queues.found, from, &self.partitions) else {
+                next.stage = Stage::Told;
+                return self.queues.wait_for_notes(groups, Awaited::State);
             };
             let mut notes = Vec::new();
             let is_last = part.snapshot(&mut next.cursor, committed_end, &mut left, &mut notes);
@@ -185,7 +239,7 @@ impl Shard {
                 next.told.iter_mut().for_each(|told| told.push(payload.clone()));
             });
             if is_last {
-                (next.part, next.cursor) = (Some(*key), SnapshotCursor::default());
+                (next.part, next.cursor) = (Some(key), SnapshotCursor::default());
             }
         }
     }

@@ -21,5 +21,5 @@ mod settling;
 mod stepping;
 mod telling;
 
-pub(super) use care::QueueCare;
-pub(super) use keeping::{Keeping, STATE_MARK_SCHEMA};
+pub(super) use care::{PartKey, QueueCare};
+pub(super) use keeping::{Keeping, STATE_MARK_SCHEMA, Told};

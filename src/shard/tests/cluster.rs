@@ -83,6 +83,8 @@ struct Cluster {
     uids: Vec<u64>,
     consumers: queues::Consumers,
     segment_bytes: u64,
+    /// Taken in by processes that have ended.
+    snapshots: u64,
 }
 
 fn config(node: usize, segment_bytes: u64) -> LogConfig {
@@ -96,7 +98,7 @@ fn address(node: usize) -> std::net::SocketAddr {
 
 impl Cluster {
     fn new(seed: u64) -> Cluster {
-        // Followers get no snapshots yet: nothing that one may need is sealed in a run.
+        // Nothing that a follower may need is sealed in a run.
         Cluster::with(seed, 4 << 20)
     }
 
@@ -130,6 +132,7 @@ impl Cluster {
             uids: Vec::new(),
             consumers: queues::Consumers::default(),
             segment_bytes,
+            snapshots: 0,
         };
         cluster.form();
         cluster
@@ -164,7 +167,7 @@ impl Cluster {
     fn end(&mut self, at: usize, power: bool) {
         let tear = TEARS[self.dice.below(TEARS.len() as u64) as usize];
         let node = &mut self.nodes[at];
-        node.shard = None;
+        self.snapshots += node.shard.take().map_or(0, |shard| shard.metrics.counters.snapshots_taken);
         node.effects.clear();
         node.blocked.clear();
         node.replies.clear();
@@ -537,8 +540,9 @@ fn a_leader_without_a_majority_acknowledges_nothing() {
     cluster.check();
 }
 
-fn survives(seed: u64) -> (usize, u64) {
-    let mut cluster = Cluster::new(seed);
+/// Records acknowledged, elections, and snapshots taken in.
+fn survives(seed: u64, segment_bytes: u64) -> (usize, u64, u64) {
+    let mut cluster = Cluster::with(seed, segment_bytes);
     cluster.create_topic();
     for round in 0..400 {
         cluster.produce();
@@ -574,8 +578,10 @@ fn survives(seed: u64) -> (usize, u64) {
             assert!(before.iter().all(|(offset, value)| records.get(offset) == Some(value)), "what was served of {uid} is served again");
         }
     }
-    let elections = cluster.nodes.iter().filter_map(|node| node.shard.as_ref()).map(|shard| shard.metrics.counters.groups_elected).sum();
-    (cluster.acked.len(), elections)
+    let counters = || cluster.nodes.iter().filter_map(|node| node.shard.as_ref()).map(|shard| &shard.metrics.counters);
+    let elections = counters().map(|c| c.groups_elected).sum();
+    let snapshots: u64 = counters().map(|c| c.snapshots_taken).sum();
+    (cluster.acked.len(), elections, snapshots + cluster.snapshots)
 }
 
 /// The first ones, unless a campaign by hand takes others: TRAMLINE_CLUSTER_SEEDS=100..900
@@ -590,9 +596,21 @@ fn what_was_acknowledged_survives_faults_of_all_kinds() {
     let (mut acked, mut elections) = (0, 0);
     for seed in seeds("TRAMLINE_CLUSTER_SEEDS", 6) {
         println!("seed {seed}");
-        let (of_seed, of_seed_elections) = survives(seed);
+        let (of_seed, of_seed_elections, _) = survives(seed, 4 << 20);
         acked += of_seed;
         elections += of_seed_elections;
     }
     assert!(acked > 1000 && elections > 20, "{acked} records acknowledged, {elections} elections");
+}
+
+#[test]
+fn who_was_away_for_too_long_gets_a_snapshot() {
+    let (mut acked, mut snapshots) = (0, 0);
+    for seed in seeds("TRAMLINE_CLUSTER_SNAPSHOT_SEEDS", 6) {
+        let (of_seed, _, of_seed_snapshots) = survives(seed, 128 << 10);
+        println!("seed {seed}: {of_seed_snapshots} snapshots");
+        acked += of_seed;
+        snapshots += of_seed_snapshots;
+    }
+    assert!(acked > 1000 && snapshots > 10, "{acked} records acknowledged, {snapshots} snapshots");
 }

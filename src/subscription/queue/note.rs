@@ -204,7 +204,7 @@ impl QueueNote {
     }
 
     /// The messages that it is about.
-    pub(super) fn messages(&self) -> impl Iterator<Item = u64> {
+    pub fn messages(&self) -> impl Iterator<Item = u64> {
         let is_of_it = |at: u32| self.kind != Kind::Message || self.more.is_empty() || self.more[at as usize / 8] & (1 << (at % 8)) != 0;
         (0..self.count).filter(move |at| is_of_it(*at)).map(|at| self.offset + u64::from(at))
     }

@@ -9,7 +9,7 @@ use crate::ids::{GroupId, PartitionUid, SubscriptionUid};
 use crate::shard::Shard;
 use crate::shard::shipping::BlockRead;
 use crate::subscription::membership::Change;
-use crate::subscription::queue::QueueNote;
+use crate::subscription::queue::{Kind as NoteKind, QueueNote, State};
 use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::{self, Frame};
@@ -333,6 +333,8 @@ impl Cluster {
             let leader = leaders[&group_of(shard, *uid).expect("known")][0];
             let key = (SubscriptionUid(self.consumers.queue), PartitionUid(*uid));
             let of_followers: Vec<_> = (0..NODES).filter(|at| *at != leader).map(|at| standing[at].0.get(&key)).collect();
+            let of_followers: Vec<_> =
+                of_followers.into_iter().map(|notes| notes.map(|notes| standing_of(notes, self.now.utc_us))).collect();
             assert!(!standing[leader].0.contains_key(&key), "a leader serves what it leads");
             assert_eq!(of_followers[0], of_followers[1], "of the queue in partition {uid}, led by node {}", leader + 1);
             assert!(of_followers[0].is_some(), "the queue has begun in partition {uid}");
@@ -514,9 +516,9 @@ fn a_leader_that_is_cut_off_follows_with_what_is_committed_and_leads_again() {
     assert!(rebuilt > 2, "{rebuilt} old leaders followed");
 }
 
-fn survives(seed: u64) -> (usize, BTreeMap<ErrorCode, usize>) {
-    // Nothing is sealed: whoever was away gets no snapshot yet.
-    let mut cluster = begin(seed, 32 << 20);
+/// How many were settled, what was refused, and how many snapshots were taken in.
+fn survives(seed: u64, segment_bytes: u64) -> (usize, BTreeMap<ErrorCode, usize>, u64) {
+    let mut cluster = begin(seed, segment_bytes);
     for _ in 0..30 {
         work(&mut cluster, 10);
         cluster.fault();
@@ -534,7 +536,9 @@ fn survives(seed: u64) -> (usize, BTreeMap<ErrorCode, usize>) {
     cluster.check();
     cluster.drain();
     check_nothing_waits(&mut cluster);
-    (cluster.consumers.settled.len(), std::mem::take(&mut cluster.consumers.refused))
+    let counters = cluster.nodes.iter().filter_map(|node| node.shard.as_ref()).map(|shard| &shard.metrics.counters);
+    let snapshots = cluster.snapshots + counters.map(|c| c.snapshots_taken).sum::<u64>();
+    (cluster.consumers.settled.len(), std::mem::take(&mut cluster.consumers.refused), snapshots)
 }
 
 #[test]
@@ -542,13 +546,26 @@ fn what_was_settled_stays_settled_over_faults_of_all_kinds() {
     let (mut settled, mut refused) = (0, BTreeMap::<ErrorCode, usize>::new());
     for seed in super::seeds("TRAMLINE_CLUSTER_QUEUE_SEEDS", 8) {
         println!("seed {seed}");
-        let (of_seed, refused_in_seed) = survives(seed);
+        // Nothing is sealed.
+        let (of_seed, refused_in_seed, _) = survives(seed, 32 << 20);
         settled += of_seed;
         refused_in_seed.into_iter().for_each(|(code, count)| *refused.entry(code).or_default() += count);
     }
     println!("{settled} settled, refused: {refused:?}");
     assert!(settled > 500, "{settled}");
     assert!(refused.contains_key(&ErrorCode::LeadershipLost) && refused.contains_key(&ErrorCode::NotLeader), "{refused:?}");
+}
+
+#[test]
+fn what_was_settled_stays_settled_where_snapshots_are_needed() {
+    let (mut settled, mut snapshots) = (0, 0);
+    for seed in super::seeds("TRAMLINE_CLUSTER_QUEUE_SNAPSHOT_SEEDS", 8) {
+        let (of_seed, _, of_seed_snapshots) = survives(seed, 128 << 10);
+        println!("seed {seed}: {of_seed_snapshots} snapshots");
+        settled += of_seed;
+        snapshots += of_seed_snapshots;
+    }
+    assert!(settled > 500 && snapshots > 10, "{settled} settled, {snapshots} snapshots");
 }
 
 #[test]
@@ -595,10 +612,39 @@ fn what_is_not_in_memory_any_more_is_read_back_and_a_checkpoint_is_where_it_begi
 }
 
 /// Nobody asks for anything any more: nothing is left that waits.
+/// What stands of a part, however it was told: a snapshot tells how far the leader has looked, and that what it does not name below is settled; the log names what
+/// is settled above what it tells as looked at. At `now_us`. Answers what is settled, and what is said of all other messages but those nobody has touched.
+fn standing_of(notes: &[QueueNote], now_us: i64) -> (BTreeSet<u64>, Vec<QueueNote>) {
+    let looked = notes.iter().find(|note| note.kind == NoteKind::Looked).map_or(0, |note| note.offset);
+    let (mut settled, mut others): (BTreeSet<u64>, _) = ((0..looked).collect(), Vec::new());
+    for note in notes {
+        match note.kind {
+            NoteKind::Looked => {}
+            NoteKind::Fresh => settled.retain(|offset| !(note.offset..note.number).contains(offset)),
+            NoteKind::Settle => settled.extend(note.messages()),
+            NoteKind::Message => note.messages().for_each(|offset| _ = settled.remove(&offset)),
+            _ => {}
+        }
+        if !matches!(note.kind, NoteKind::Looked | NoteKind::Fresh | NoteKind::Settle) {
+            // One whose time has come is ready, for who looks at it.
+            let is_due = note.state == Some(State::Delayed) && note.number as i64 <= now_us;
+            let state = if is_due { Some(State::Ready) } else { note.state };
+            // Neighbours share a note, or do not.
+            let one = |offset| QueueNote { offset, count: 1, more: Box::default(), state, ..note.clone() };
+            match note.kind {
+                NoteKind::Message => others.extend(note.messages().map(one)),
+                _ => others.push(note.clone()),
+            }
+        }
+    }
+    (settled, others)
+}
+
 fn check_nothing_waits(cluster: &mut Cluster) {
     cluster.pass(2_000_000);
     for node in &cluster.nodes {
         let shard = node.shard.as_ref().expect("up");
-        assert!(shard.queues.is_quiet() && shard.members.is_quiet() && shard.sessions.is_empty(), "somebody is still waited for");
+        let is_quiet = (shard.queues.is_quiet(), shard.members.is_quiet(), shard.sessions.is_empty());
+        assert_eq!(is_quiet, (true, true, true), "somebody is still waited for: queues, members, sessions\n{}", cluster.describe());
     }
 }
