@@ -139,10 +139,30 @@ impl Client {
         self.alter_cluster("undrain", ClusterAction::Undrain, node)
     }
 
+    /// A node leaves for good: its replicas are moved away, then its number is refused for ever. Returns when that is known to the cluster; its state is
+    /// `removed` when it has no replica any more.
+    pub fn remove_node(&self, node: u32) -> Result<(), Error> {
+        self.alter_cluster("remove", ClusterAction::Remove, node)
+    }
+
+    /// A replica of `group` comes to node `add`, goes from node `drop`, or both. Returns when the move is planned; the group's description tells how far
+    /// it is.
+    pub fn move_replica(&self, group: u32, add: Option<u32>, drop: Option<u32>) -> Result<(), Error> {
+        let request = AlterClusterRequest { action: ClusterAction::Move, node: add.unwrap_or(0), group, from_node: drop.unwrap_or(0) };
+        self.send_alteration(&format!("move group {group}"), &request)
+    }
+
+    /// Replicas and leaderships are moved until they are even. Returns when that is planned; an error says that there is nothing to move.
+    pub fn balance_cluster(&self) -> Result<(), Error> {
+        self.send_alteration("balance", &AlterClusterRequest { action: ClusterAction::Balance, node: 0, group: 0, from_node: 0 })
+    }
+
     fn alter_cluster(&self, verb: &str, action: ClusterAction, node: u32) -> Result<(), Error> {
-        let request = AlterClusterRequest { action, node };
-        let what = format!("{verb} node {node}");
+        self.send_alteration(&format!("{verb} node {node}"), &AlterClusterRequest { action, node, group: 0, from_node: 0 })
+    }
+
+    fn send_alteration(&self, what: &str, request: &AlterClusterRequest) -> Result<(), Error> {
         let decode = |meta: &[u8]| AlterClusterReply::decode(meta).map(|_| ());
-        self.shared().call(&what, Kind::AlterCluster, Effect::Once, |meta| request.encode(meta), decode)
+        self.shared().call(what, Kind::AlterCluster, Effect::Once, |meta| request.encode(meta), decode)
     }
 }

@@ -7,16 +7,24 @@ use crate::control::{ClusterCommand, ClusterView, Command, MoveView, NodeState, 
 use crate::ids::{GroupId, NodeId, Term};
 use std::collections::BTreeMap;
 use tramline_wire::cluster::{AlterClusterRequest, ClusterAction, ClusterGroup, ClusterNode, DescribeClusterReply, NodeState as State};
+use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
 
-/// Decodes an alter request.
-pub fn alter(meta: &[u8]) -> Result<Command, ApiError> {
-    let AlterClusterRequest { action, node } = AlterClusterRequest::decode(meta)?;
+/// Decodes an alter request; `None`: whatever evens the cluster out.
+pub fn alter(meta: &[u8]) -> Result<Option<Command>, ApiError> {
+    let AlterClusterRequest { action, node, group, from_node } = AlterClusterRequest::decode(meta)?;
+    let named = |node: u32| (node != 0).then_some(node);
+    if action != ClusterAction::Move && (group, from_node) != (0, 0) {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, format!("{} takes a node, and no group", action.name())));
+    }
     let state = match action {
         ClusterAction::Drain => NodeState::Draining,
         ClusterAction::Undrain => NodeState::Active,
+        ClusterAction::Remove => NodeState::Leaving,
+        ClusterAction::Move => return Ok(Some(ClusterCommand::PlanMove { group, add: named(node), drop: named(from_node) }.into())),
+        ClusterAction::Balance => return Ok(None),
     };
-    Ok(ClusterCommand::SetNodeState { node, state }.into())
+    Ok(Some(ClusterCommand::SetNodeState { node, state }.into()))
 }
 
 /// Appends the description. `lead` tells who leads a group and in which term, as far as that is known; `is_connected` which nodes can be reached.

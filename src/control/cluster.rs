@@ -11,7 +11,7 @@ use super::error::ControlError;
 use super::groups::{Group, Groups, Place, majority};
 use super::moves::Plan;
 use super::nodes::{Node, NodeState, check_node};
-use super::placement::{missing_groups, proposals, shards_of};
+use super::placement::{missing_groups, proposals, repairs, shards_of};
 use super::state::{Applied, State};
 use crate::constants::REPLICAS_MAX;
 use crate::ids::{GroupId, LogIndex, MoveId, NodeId};
@@ -21,11 +21,12 @@ impl State {
     /// What group 0's leader should propose next to repair groups and to even out, as far as nothing else is under way. To be asked again whenever something has
     /// changed; nothing is remembered of it.
     pub fn proposals(&self) -> Vec<ClusterCommand> {
-        let plan = |plan: Plan| {
-            let (add, drop) = (plan.add.map(|node| node.0), plan.drop.map(|node| node.0));
-            ClusterCommand::PlanMove { group: plan.group.0, add, drop }
-        };
-        proposals(&self.nodes, &self.groups).into_iter().map(plan).collect()
+        proposals(&self.nodes, &self.groups).into_iter().map(command_of).collect()
+    }
+
+    /// Those of them that repair: what evens out is done when somebody asks for it.
+    pub fn repairs(&self) -> Vec<ClusterCommand> {
+        repairs(&self.nodes, &self.groups).into_iter().map(command_of).collect()
     }
 
     /// How many disks a node has had before its present one.
@@ -260,6 +261,11 @@ impl State {
             self.groups.known_mut(group).factor = factor;
         }
     }
+}
+
+fn command_of(plan: Plan) -> ClusterCommand {
+    let (add, drop) = (plan.add.map(|node| node.0), plan.drop.map(|node| node.0));
+    ClusterCommand::PlanMove { group: plan.group.0, add, drop }
 }
 
 fn plan_of(group: u32, add: Option<u32>, drop: Option<u32>) -> Plan {

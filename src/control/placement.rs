@@ -208,6 +208,17 @@ pub(super) fn control_voters(nodes: &Nodes, now: &[Replica]) -> BTreeSet<NodeId>
 /// The moves to plan now: repairs first, then group 0's voters, then what evens out. Each could be taken after the ones before it; what is under way counts as
 /// done. To be asked when something has changed, not per event: it looks at all groups.
 pub(super) fn proposals(nodes: &Nodes, groups: &Groups) -> Vec<Plan> {
+    let mut planner = repairing(nodes, groups);
+    planner.balance();
+    planner.plans
+}
+
+/// Those of them that repair.
+pub(super) fn repairs(nodes: &Nodes, groups: &Groups) -> Vec<Plan> {
+    repairing(nodes, groups).plans
+}
+
+fn repairing<'a>(nodes: &'a Nodes, groups: &'a Groups) -> Planner<'a> {
     let mut planner = Planner { nodes, groups, load: Load::of(nodes, groups), busy: BTreeMap::new(), plans: Vec::new() };
     for group in groups.moves.values() {
         let moving = groups.get(*group).expect("a group that is moved").moving.as_ref();
@@ -216,8 +227,7 @@ pub(super) fn proposals(nodes: &Nodes, groups: &Groups) -> Vec<Plan> {
     }
     planner.repair();
     planner.control();
-    planner.balance();
-    planner.plans
+    planner
 }
 
 struct Planner<'a> {

@@ -171,6 +171,13 @@ impl ClusterView {
         &self.groups
     }
 
+    /// Whether a node has a replica of a group, or one that comes or goes; what it learns of group 0 alone is none.
+    pub fn has_replica(&self, node: NodeId) -> bool {
+        let is_there = |replica: &ReplicaView| replica.node == node && !replica.is_stale;
+        let moved = |group: &ReplicaGroupView| group.moving.iter().flat_map(|m| [&m.add, &m.drop]).flatten().any(is_there);
+        self.groups.iter().any(|group| group.replicas.iter().any(is_there) || moved(group))
+    }
+
     /// The groups that have something on a shard's present disk: a voter, a learner of group 0, a replica that a move brings or whose space is not free yet.
     pub fn groups_on(&self, node: NodeId, shard: ShardId) -> impl Iterator<Item = &ReplicaGroupView> {
         let from = self.on_shards.partition_point(|(n, s, _)| (*n, *s) < (node, shard));

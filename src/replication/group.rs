@@ -199,7 +199,11 @@ impl Group {
         let changes: Vec<_> = self.raft.store().changes(self.members.index, self.committed).collect();
         for (index, change) in changes {
             match self.raft.apply_conf_change(&change.for_raft()) {
-                Ok(conf) => self.adopt_members(Members::of_raft(&conf, index)),
+                Ok(conf) => {
+                    self.adopt_members(Members::of_raft(&conf, index));
+                    // With the commit, in a hard state: after a start nobody else may be left who could say that it is one.
+                    self.standing = Standing::Owed;
+                }
                 // A change that cannot be was refused by every replica alike.
                 Err(_) => self.members.index = index,
             }
@@ -248,6 +252,11 @@ impl Group {
         let mut message = Message { from: to.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
         message.set_msg_type(MessageType::MsgTransferLeader);
         self.step(message)
+    }
+
+    /// Whether term, vote and who votes are durable as they are.
+    pub(super) fn is_settled(&self) -> bool {
+        self.standing == Standing::Durable
     }
 
     /// Gives the leadership up: whoever stands next leads.

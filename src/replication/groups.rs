@@ -71,6 +71,11 @@ impl Groups {
         Ok(())
     }
 
+    /// Forgets the replica of `group`.
+    pub fn remove(&mut self, group: GroupId) {
+        self.list.retain(|found| found.id != group);
+    }
+
     /// Who votes in `group` and who learns it, as far as that is committed.
     pub fn members_of(&self, group: GroupId) -> Option<&Members> {
         self.find(group).map(Group::members)
@@ -106,6 +111,11 @@ impl Groups {
     /// Hands `group` over to another replica; see `Group::transfer`.
     pub fn transfer(&mut self, group: GroupId, to: ReplicaId) -> Result<(), ReplicationError> {
         self.find_mut(group).map_or(Ok(()), |group| group.transfer(to))
+    }
+
+    /// Whether term, vote and who votes in `group` are durable here as they are.
+    pub fn is_settled(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_settled)
     }
 
     /// This replica gives the leadership of `group` up.
@@ -218,12 +228,14 @@ impl Groups {
     ) -> Result<(), ReplicationError> {
         positions.clear();
         for entry in open {
+            if !entry.kind.bears_index() {
+                continue;
+            }
             let group = self.find_mut(entry.group).ok_or(ReplicationError::NotLeader(entry.group))?;
             let position = match entry.kind {
-                EntryKind::HardState | EntryKind::Replica | EntryKind::Void | EntryKind::Import => continue,
                 _ if let Some(position) = entry.position => position,
                 EntryKind::Raft => group.place_own(block),
-                EntryKind::Data | EntryKind::Control => group.propose(block, entry.content_len)?,
+                _ => group.propose(block, entry.content_len)?,
             };
             positions.push(position);
         }

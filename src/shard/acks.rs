@@ -54,6 +54,9 @@ pub(super) struct Waiting {
 /// Groups of a shard, a bit for each in a mask: 63 replicas of data groups (docs/REPLICATION.md, 6.2), and group 0's.
 const GROUPS_MAX: usize = u64::BITS as usize;
 
+/// In the place of a group that was removed.
+const NO_GROUP: GroupId = GroupId(u32::MAX);
+
 /// All waiting acks of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
@@ -70,8 +73,18 @@ impl Acks {
         acks
     }
 
+    /// A group that is none of this shard's any more. Nobody waits for it, and its place may be given to another one.
+    pub(super) fn remove_group(&mut self, group: GroupId) {
+        let place = self.committed.iter_mut().find(|(other, _)| *other == group).expect("a group of this shard");
+        *place = (NO_GROUP, BlockSeq(u64::MAX));
+    }
+
     /// One more group, of which nothing is committed.
     pub(super) fn add_group(&mut self, group: GroupId) {
+        if let Some(place) = self.committed.iter_mut().find(|(other, _)| *other == NO_GROUP) {
+            *place = (group, BlockSeq(0));
+            return;
+        }
         assert!(self.committed.len() < GROUPS_MAX, "a shard has at most {GROUPS_MAX} groups");
         assert!(self.committed.iter().all(|(other, _)| *other != group), "group {group} is here already");
         self.committed.push((group, BlockSeq(0)));

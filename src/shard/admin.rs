@@ -126,6 +126,11 @@ impl ControlSeat {
         self.pending.iter_mut().filter_map(|pending| pending.joiner.take()).collect()
     }
 
+    /// Whether this command waits to be committed.
+    pub(super) fn is_waiting_for(&self, command: &Command) -> bool {
+        self.pending.iter().any(|pending| pending.command == *command)
+    }
+
     /// Whether a command waits to be committed.
     pub(super) fn is_busy(&self) -> bool {
         !self.pending.is_empty()
@@ -204,7 +209,10 @@ impl Shard {
             Kind::AlterQueue => (api::queues::alter(frame.meta, now.utc_us)?, false, false),
             Kind::DeleteQueue => (api::queues::delete(frame.meta)?, false, false),
             Kind::AlterTopic => (api::topics::alter(frame.meta)?, false, false),
-            Kind::AlterCluster => (api::cluster::alter(frame.meta)?, false, false),
+            Kind::AlterCluster => match api::cluster::alter(frame.meta)? {
+                Some(command) => (command, false, false),
+                None => return self.balance(caller),
+            },
             _ => (api::topics::delete(frame.meta)?, false, false),
         };
         if let Phase::Failed(reason) = &self.phase {
@@ -239,6 +247,23 @@ impl Shard {
     pub(super) fn register_node(&mut self) -> Result<Taken, ApiError> {
         let groups_per_shard = self.settings.groups_per_shard as u16;
         self.propose(Command::RegisterNode { node: self.node.0, shards: self.settings.shards, groups_per_shard }, None, false)
+    }
+
+    /// Plans whatever evens replicas and leaderships out, as far as it can be under way at one time.
+    fn balance(&mut self, caller: Caller) -> Result<Taken, ApiError> {
+        self.check_leads_metadata()?;
+        let mut plans = self.seat.as_ref().map(|seat| seat.state.proposals()).unwrap_or_default();
+        let Some(last) = plans.pop() else {
+            return Err(ApiError::new(
+                ErrorCode::InvalidRequest,
+                "replicas and leaderships are even, or on their way: there is nothing to move",
+            ));
+        };
+        for plan in plans {
+            // One that finds no room is planned when it is asked for again.
+            let _ = self.propose(plan.into(), None, false)?;
+        }
+        self.propose(last.into(), Some(caller), false)
     }
 
     /// Nothing has as many replicas yet: groups are made first, and the request is looked at again then.

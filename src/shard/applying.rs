@@ -119,6 +119,15 @@ impl Applying {
         gone.iter().for_each(|key| drop(self.found.remove(key)));
     }
 
+    /// The group is none of this shard's any more.
+    pub(super) fn remove(&mut self, group: GroupId) {
+        self.forget_found(group, LogIndex(u64::MAX));
+        self.applied.remove(&group);
+        self.led.remove(&group);
+        self.since.remove(&group);
+        self.rebuild.remove(group);
+    }
+
     /// A snapshot took the place of it.
     pub(super) fn forget_all_found(&mut self, group: GroupId) {
         self.forget_found(group, LogIndex(u64::MAX));
@@ -140,8 +149,9 @@ pub(super) enum Certainty {
 impl Shard {
     /// Takes in what has become committed in groups that this replica does not lead.
     pub(super) fn apply_committed(&mut self, now: Now, effects: &mut Effects) {
-        for at in 0..self.group_ids.len() {
-            let group = self.group_ids[at];
+        for at in 0.. {
+            // A view that comes into force in between can end some.
+            let Some(group) = self.group_ids.get(at).copied() else { break };
             if !self.groups.leads(group) {
                 let committed = self.groups.committed_of(group);
                 self.apply_up_to(now, group, committed, Certainty::Committed, effects);

@@ -3,8 +3,8 @@
 //! Order of truth, for each group: the last replica record behind the checkpoint, the checkpoint, what the node was told when it joined (group 0), and
 //! for the node that the cluster began with: itself alone (docs/REPLICATION.md, 2.2).
 //!
-//! Invariants: entries of a group that this shard has no replica of refuse the start; of a group with other voters nothing behind the checkpoint is taken
-//! as committed; of one whose only voter is this replica everything, up to the change that gave another one a vote.
+//! Invariants: entries of a group that this shard has no replica of refuse the start; of a group with other voters what is behind the checkpoint is taken
+//! as committed as far as a hard state says so; of one whose only voter is this replica everything, up to the change that gave another one a vote.
 //!
 //! Not here: groups that come later (`replicas.rs`), what the entries say (`start.rs`).
 
@@ -74,9 +74,11 @@ impl Beginnings {
             return Err(StartFailure::OtherReplica { found, me: whose.me });
         }
         let mut ids: BTreeSet<GroupId> = stored.keys().chain(records.keys()).copied().collect();
-        if whose.joined.is_none() {
+        // Whatever it has is in its checkpoint, once it has one.
+        if whose.joined.is_none() && recovered.checkpoint.is_none() {
             ids.extend(data_groups(whose.shard, whose.groups_per_shard));
         }
+        ids.retain(|id| records.get(id).is_none_or(|record| !record.is_removed));
         if whose.shard == ShardId(0) {
             ids.insert(GroupId(0));
         }
@@ -99,14 +101,15 @@ impl Beginnings {
 
     /// What is known of its commit: of a lone voter's group everything, but for what follows the first change that gives another one a vote.
     fn push(&mut self, me: ReplicaId, mut start: GroupStart) {
-        let mut known = start.base.index;
+        let mut known = start.committed;
         if start.members.is_lone(me) {
             let gives_vote = |(group, index, change): &&(GroupId, LogIndex, Change)| {
                 *group == start.id && *index > start.members.index && change.action == Action::Vote && change.replica != me
             };
             known = LogIndex(u64::MAX);
             if let Some((_, index, _)) = self.changes.iter().find(gives_vote) {
-                (known, start.committed) = (*index, *index);
+                known = (*index).max(start.committed);
+                start.committed = known;
             }
         }
         self.known.insert(start.id, known);
@@ -165,6 +168,7 @@ fn beginning(id: GroupId, whose: &Whose<'_>, stored: Option<&GroupPositionV3>, r
 pub(super) fn record_of(me: ReplicaId, start: &GroupStart) -> ReplicaRecord {
     ReplicaRecord {
         group: start.id,
+        is_removed: false,
         replica: me,
         base_index: start.base.index,
         base_term: start.base.term,
@@ -181,6 +185,8 @@ fn with_terms(mut start: GroupStart, recovered: &Recovered) -> GroupStart {
     if let Some(hard_state) = recovered.hard_states.iter().find(|h| h.group == id && h.term >= start.term) {
         start.term = hard_state.term;
         start.vote = hard_state.vote;
+        // Told when who votes has changed: whoever was dropped then may be gone, and its vote with it.
+        start.committed = start.committed.max(hard_state.commit);
     }
     // The hard state can have been in a block that damage took: an entry's term was the current one when it was written.
     let highest = recovered.entries.iter().filter(|e| e.group == id).map(|e| e.term).max().unwrap_or_default();

@@ -108,6 +108,12 @@ impl Arrivals {
         self.list.len() < before
     }
 
+    /// A group is none of this shard's any more.
+    pub(super) fn remove(&mut self, group: GroupId) {
+        self.list.iter_mut().for_each(|arrival| drop(arrival.incoming.take_if(|incoming| incoming.group == group)));
+        self.installs.retain(|install| install.group != group);
+    }
+
     /// Forgets peers of whom `is_kept` does not say so; answers their connections.
     pub(super) fn keep(&mut self, is_kept: impl Fn(ReplicaId) -> bool) -> Vec<ConnId> {
         self.list.extract_if(.., |arrival| !is_kept(arrival.from)).map(|arrival| arrival.conn).collect()

@@ -68,6 +68,14 @@ impl Shard {
         let call = Call::decode(frame.meta).map_err(NodeError::from)?;
         call.check(frame.payload)?;
         let joiner = Joiner { conn, call: call.call };
+        if call.what == CallWhat::Command {
+            let done = self.on_word(frame.payload);
+            let error = done.as_ref().err().map_or(ErrorBody { code: 0, retriable: false, message: "", next: "" }, |error| {
+                ErrorBody::new(error.code, &error.message, "")
+            });
+            self.answer_call(joiner, CallWhat::Command, error, &[], effects);
+            return Ok(());
+        }
         if call.what != CallWhat::Join {
             let error = ApiError::new(ErrorCode::UnknownKind, "this node takes no such calls: install the same version on all nodes");
             self.refuse_join(joiner, &error, effects);
@@ -139,17 +147,17 @@ impl Shard {
             learners: members.learners.clone(),
             state: seat.state.snapshot(),
         };
-        self.answer_call(joiner, ErrorBody { code: 0, retriable: false, message: "", next: "" }, &joined.encode(), effects);
+        self.answer_call(joiner, CallWhat::Join, ErrorBody { code: 0, retriable: false, message: "", next: "" }, &joined.encode(), effects);
     }
 
     pub(super) fn refuse_join(&mut self, joiner: Joiner, error: &ApiError, effects: &mut Effects) {
         self.metrics.count_error(error.code);
-        self.answer_call(joiner, ErrorBody::new(error.code, &error.message, &error.next), &[], effects);
+        self.answer_call(joiner, CallWhat::Join, ErrorBody::new(error.code, &error.message, &error.next), &[], effects);
     }
 
-    fn answer_call(&mut self, joiner: Joiner, error: ErrorBody<'_>, payload: &[u8], effects: &mut Effects) {
+    fn answer_call(&mut self, joiner: Joiner, what: CallWhat, error: ErrorBody<'_>, payload: &[u8], effects: &mut Effects) {
         let Some(caller) = self.pipelines.callers.iter_mut().find(|caller| caller.conn == joiner.conn) else { return };
-        let reply = CallReply { call: joiner.call, what: CallWhat::Join, crc: crc32c::crc32c(payload), error };
+        let reply = CallReply { call: joiner.call, what, crc: crc32c::crc32c(payload), error };
         let number = caller.numbers.advance();
         let mut is_whole = true;
         effects.send(joiner.conn, [], |out| {

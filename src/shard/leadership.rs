@@ -19,8 +19,9 @@ impl Shard {
         if self.pipelines.is_alone() {
             return;
         }
-        for at in 0..self.group_ids.len() {
-            let group = self.group_ids[at];
+        for at in 0.. {
+            // A view that comes into force in between can end some.
+            let Some(group) = self.group_ids.get(at).copied() else { break };
             let (works_in, leads_in) = (self.applying.led.get(&group).copied(), self.groups.led_in(group));
             if works_in == leads_in {
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! Not here: the queues and wake-ups that carry these (runtime/), who answers what (`shard.rs`).
 
-use crate::control::View;
+use crate::control::{ClusterCommand, View};
 use crate::ids::{ConnId, GroupId, NodeId, PartitionUid, SubscriptionUid, Term};
 use crate::subscription::queue::PartCounts;
 use std::sync::Arc;
@@ -150,6 +150,8 @@ pub enum Message {
         /// In this term.
         term: Term,
     },
+    /// Say this about nodes and moves to whoever leads the metadata.
+    Ask(Box<ClusterCommand>),
     /// This view is in force here.
     ViewInForce {
         /// Its epoch.

@@ -45,6 +45,8 @@ pub(super) struct Pipelines {
     pub(super) callers: Vec<CallConn>,
     next_dial: u64,
     next_tick_us: u64,
+    /// When moves are looked at next.
+    pub(super) next_move_look_us: u64,
     /// An orderly stop has given everything away and left the others.
     pub(super) has_left: bool,
     /// When each group was handed over last.
@@ -126,7 +128,7 @@ impl Shard {
     }
 
     pub(super) fn on_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) {
-        if self.on_catchup_dialed(now, dial, conn, effects) {
+        if self.on_catchup_dialed(now, dial, conn, effects) || self.on_call_dialed(now, dial, conn, effects) {
             return;
         }
         let Some(at) = self.pipelines.peers.iter_mut().position(|peer| peer.on_dialed(now.mono_us, dial, conn)) else {
@@ -162,6 +164,7 @@ impl Shard {
 
     pub(super) fn on_dial_failed(&mut self, now: Now, dial: u64) {
         self.on_catchup_dial_failed(now, dial);
+        self.on_call_dial_failed(now, dial);
         self.pipelines.peers.iter_mut().for_each(|peer| peer.on_dial_failed(now.mono_us, dial));
     }
 
@@ -175,7 +178,7 @@ impl Shard {
             self.pipelines.callers.swap_remove(at);
             return true;
         }
-        if self.on_catchup_closed(now, conn) || self.arrivals.on_closed(conn) {
+        if self.on_catchup_closed(now, conn) || self.arrivals.on_closed(conn) || self.on_call_closed(now, conn) {
             return true;
         }
         for peer in &mut self.pipelines.peers {
@@ -230,6 +233,9 @@ impl Shard {
             return self.on_call(conn, frame, effects);
         }
         if let Some(taken) = self.on_catchup_answer(now, conn, frame, effects) {
+            return taken;
+        }
+        if let Some(taken) = self.on_call_answer(now, conn, frame, effects) {
             return taken;
         }
         // Of a connection that was replaced or is being closed: not looked at.

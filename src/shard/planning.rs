@@ -3,27 +3,19 @@
 //!
 //! One thing at a time, each derived from the metadata and the group's configuration alone: whoever leads next goes on where this one ended.
 //!
-//! Not here: which moves are good (control/placement.rs), moves of other groups (a limit of today: they are not proposed).
+//! Not here: which moves are good (control/placement.rs), how moves of other groups are carried out (`moving.rs`).
 
+use super::moving::Next;
 use super::shard::Shard;
-use crate::control::{ClusterCommand, MoveStep, MoveView, NodeSpec, NodeState, NodeView};
+use crate::control::{ClusterCommand, NodeSpec, NodeState, NodeView};
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, NodeId, ReplicaId};
 use crate::replication::{Action, Change};
 
 /// Between two looks.
 const LOOK_US: u64 = 100_000;
-/// So long a node is to be connected before it gets a vote, or is active.
-const STEADY_US: u64 = 500_000;
-
-/// What is to be done next.
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    Propose(ClusterCommand),
-    Change(Change),
-    HandOver(ReplicaId),
-    Nothing,
-}
+/// Between two words of a node about itself.
+const SAY_US: u64 = 1_000_000;
 
 impl Shard {
     /// A look at what is to be done for the cluster.
@@ -32,8 +24,11 @@ impl Shard {
         if self.seat.is_none() {
             return;
         }
-        if self.info.cluster.is_none() && self.pipelines.is_alone() || !self.groups.is_caught_up(group) || self.failure().is_some() {
+        if self.info.cluster.is_none() && self.pipelines.is_alone() || self.failure().is_some() {
             return;
+        }
+        if !self.groups.is_caught_up(group) {
+            return self.say_who_this_is(now, effects);
         }
         let Some(seat) = self.seat.as_mut().filter(|seat| seat.next_plan_us <= now.mono_us) else {
             let at_us = self.seat.as_ref().map_or(u64::MAX, |seat| seat.next_plan_us);
@@ -41,7 +36,11 @@ impl Shard {
         };
         seat.next_plan_us = now.mono_us + LOOK_US;
         effects.wake_at(seat.next_plan_us);
-        if seat.is_busy() || seat.state.view_epoch() != self.view.epoch || self.groups.leader_term(group).is_none() {
+        if seat.is_busy()
+            || seat.state.view_epoch() != self.view.epoch
+            || self.groups.leader_term(group).is_none()
+            || !self.groups.is_settled(group)
+        {
             return;
         }
         match self.next_step(now) {
@@ -64,6 +63,20 @@ impl Shard {
         }
     }
 
+    /// A node that came back at another address, or in another rack, tells whoever leads the metadata.
+    fn say_who_this_is(&mut self, now: Now, effects: &mut Effects) {
+        let known = self.view.cluster.node(self.node);
+        let Some(mut spec) = self.own_spec().filter(|spec| known.is_some_and(|known| !says_the_same(known, spec))) else { return };
+        let Some(seat) = self.seat.as_mut() else { return };
+        effects.wake_at(seat.next_plan_us.max(now.mono_us + 1));
+        if seat.next_plan_us > now.mono_us || self.groups.leads(GroupId(0)) {
+            return;
+        }
+        seat.next_plan_us = now.mono_us + SAY_US;
+        spec.generation = self.info.generation;
+        self.ask_metadata(ClusterCommand::AddNode(Box::new(spec)), effects);
+    }
+
     fn next_step(&self, now: Now) -> Next {
         let seat = self.seat.as_ref().expect("looked at above");
         let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
@@ -78,52 +91,28 @@ impl Shard {
             if members.all().all(|member| member != replica) {
                 return Next::Change(Change { action: Action::Learn, replica, serves: 0 });
             }
-            if node.state == NodeState::Registered && self.is_near(now, replica) {
+            if node.state == NodeState::Registered && self.is_near(now, GroupId(0), replica) {
                 return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Active });
             }
+        }
+        if let Some(node) = cluster.nodes().iter().find(|node| node.state == NodeState::Leaving && !cluster.has_replica(node.node)) {
+            return Next::Propose(ClusterCommand::RemoveNode { node: node.node.0 });
+        }
+        // Who was removed, or has another disk, learns group 0 no more. A voter is dropped by a move.
+        let is_gone = |replica: &&ReplicaId| {
+            let node = cluster.node(replica.node());
+            node.is_none_or(|node| node.state == NodeState::Removed || node.generation != replica.generation())
+        };
+        if let Some(replica) = members.learners.iter().find(is_gone) {
+            return Next::Change(Change { action: Action::Leave, replica: *replica, serves: 0 });
         }
         if let Some(node) = cluster.nodes().iter().find(|node| node.state == NodeState::Draining && self.has_given_away(node.node)) {
             return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Drained });
         }
         match cluster.group(GroupId(0)).and_then(|control| control.moving.as_ref()) {
-            Some(moving) => self.next_of_move(now, moving),
+            Some(moving) => self.next_of_move(now, GroupId(0), moving),
             None if seat.planned_epoch == self.view.epoch => Next::Nothing,
-            None => {
-                let of_control = |command: &ClusterCommand| matches!(command, ClusterCommand::PlanMove { group: 0, .. });
-                seat.state.proposals().into_iter().find(of_control).map_or(Next::Nothing, Next::Propose)
-            }
-        }
-    }
-
-    /// The step of a move of group 0's that has ended, or what its next one needs.
-    fn next_of_move(&self, now: Now, moving: &MoveView) -> Next {
-        let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
-        let note = |step| Next::Propose(ClusterCommand::NoteMove { id: moving.id.0, step, conf_index: members.index.0 });
-        let change = |action, replica: ReplicaId| Next::Change(Change { action, replica, serves: moving.id.0 });
-        let votes = |replica: ReplicaId| members.voters.contains(&replica);
-        if let Some(add) = &moving.add {
-            match moving.step {
-                // Every node learns group 0.
-                MoveStep::Planned => return note(MoveStep::Prepared),
-                MoveStep::Prepared if members.all().any(|member| member == add.id) => return note(MoveStep::Learner),
-                MoveStep::Learner if votes(add.id) || self.is_near(now, add.id) => return note(MoveStep::CaughtUp),
-                MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
-                MoveStep::CaughtUp if self.is_near(now, add.id) => return change(Action::Vote, add.id),
-                MoveStep::Prepared | MoveStep::Learner | MoveStep::CaughtUp => return Next::Nothing,
-                _ => {}
-            }
-        }
-        let Some(drop) = &moving.drop else { return Next::Nothing };
-        match moving.step {
-            MoveStep::HandedOver if votes(drop.id) => change(Action::Leave, drop.id),
-            MoveStep::HandedOver => note(MoveStep::Dropped),
-            MoveStep::Dropped => note(MoveStep::Forgotten),
-            // It leads itself: it has to hand over first.
-            _ if drop.id == self.replica() => {
-                let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(now, **voter));
-                others.max_by_key(|voter| self.groups.matched(GroupId(0), **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))
-            }
-            _ => note(MoveStep::HandedOver),
+            None => seat.state.repairs().into_iter().next().map_or(Next::Nothing, Next::Propose),
         }
     }
 
@@ -134,11 +123,6 @@ impl Shard {
         };
         let mut shared = self.view.cluster.groups().iter().filter(has);
         shared.all(|group| self.leaders.of(group.id).is_some_and(|(leader, _)| leader != node))
-    }
-
-    /// Whether a replica of group 0 has nearly everything.
-    fn is_near(&self, now: Now, replica: ReplicaId) -> bool {
-        self.is_steady(now, replica, STEADY_US) && self.has_nearly(GroupId(0), replica, self.groups.committed_of(GroupId(0)))
     }
 
     /// What this node says about itself, if it says where it listens for others.

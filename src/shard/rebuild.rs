@@ -77,6 +77,14 @@ impl Rebuild {
         self.noted.contains_key(&group)
     }
 
+    /// The group is none of this shard's any more.
+    pub(super) fn remove(&mut self, group: GroupId) {
+        self.noted.remove(&group);
+        self.served.remove(&group);
+        self.inherited.remove(&group);
+        self.telling.remove(&group);
+    }
+
     /// What a start has found is remembered, and taken in already.
     pub(super) fn remember(&mut self, recovered: &Recovered) {
         self.members = Arc::new(recovered.checkpoint.as_ref().map(members_of).unwrap_or_default());
@@ -181,8 +189,9 @@ impl Shard {
     /// Goes on with every group: once at the end of each turn, when what is committed was told.
     pub(super) fn rebuild(&mut self, now: Now, effects: &mut Effects) {
         let mut is_any_ready = false;
-        for at in 0..self.group_ids.len() {
-            let group = self.group_ids[at];
+        for at in 0.. {
+            // A view that comes into force in between can end some.
+            let Some(group) = self.group_ids.get(at).copied() else { break };
             if !self.applying.rebuild.tracks(group) || self.failure().is_some() {
                 continue;
             }
@@ -292,8 +301,9 @@ impl Shard {
     pub(super) fn on_checkpoint_covers(&mut self) {
         let Some(members) = self.applying.rebuild.members_next.take() else { return };
         self.applying.rebuild.members = Arc::new(members);
-        for at in 0..self.group_ids.len() {
-            let group = self.group_ids[at];
+        for at in 0.. {
+            // A view that comes into force in between can end some.
+            let Some(group) = self.group_ids.get(at).copied() else { break };
             let base = self.groups.base_of(group).unwrap_or_default().index;
             if self.applying.rebuild.tracks(group) && self.applying.rebuild.noted(group) < base {
                 self.tell_again(group, &[]);

@@ -7,10 +7,10 @@
 
 use super::beginnings::record_of;
 use super::shard::Shard;
-use crate::control::{Endpoint, ReplicaGroupView, View};
+use crate::control::{Endpoint, ReplicaView, View};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
-use crate::log::EntryKind;
+use crate::log::{EntryKind, ReplicaRecord};
 use crate::replication::{GroupStart, Members, Peer, PeerStart};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,56 +19,113 @@ use std::net::{IpAddr, SocketAddr};
 const HURRY_TICKS: usize = 2;
 
 impl Shard {
-    /// Begins a replica of each group that the metadata put here and that is not here yet. One that finds no room is begun with a later turn.
+    /// Begins a replica of each group that the metadata put here and that is not here yet, and gives up those that they have put elsewhere. What finds no room is
+    /// done with a later turn.
     pub(super) fn adopt_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
         self.replicas_owed = false;
         if self.failure().is_some() {
             return;
         }
         let me = self.replica();
-        for group in view.cluster.groups_on(self.node, self.id) {
-            let is_voter = group.replicas.iter().any(|replica| replica.id == me && replica.shard == self.id);
-            // What a move brings begins empty, and is told by its leader what it needs.
-            if self.has_group(group.id) || !is_voter {
+        let shard = self.id;
+        let is_mine = |replica: &ReplicaView| replica.id == me && replica.shard == shard;
+        for group in view.cluster.groups_on(self.node, shard) {
+            if self.has_group(group.id) {
                 continue;
             }
-            if !self.begin_replica(now, group, effects) {
+            let is_voter = group.replicas.iter().any(is_mine);
+            let comes = group.moving.as_ref().is_some_and(|moving| moving.add.as_ref().is_some_and(is_mine));
+            // A group that is new has the configuration that it was created with; what a move brings begins empty, and is told by its leader what it needs.
+            let voters = match (comes, is_voter) {
+                (true, _) => Vec::new(),
+                (false, true) => group.replicas.iter().map(|replica| replica.id).collect(),
+                (false, false) => continue,
+            };
+            if !self.begin_replica(now, group.id, voters, effects) {
                 self.replicas_owed = true;
                 effects.wake_at(now.mono_us + 1000);
                 return;
             }
+            if group.replicas[0].id == me && !comes {
+                self.groups.hurry(group.id, HURRY_TICKS);
+            }
         }
+        self.forget_replicas(now, view, effects);
     }
 
-    /// A replica of a group that is new to everybody: its configuration is the one that it was created with.
-    fn begin_replica(&mut self, now: Now, group: &ReplicaGroupView, effects: &mut Effects) -> bool {
-        let mut voters: Vec<_> = group.replicas.iter().map(|replica| replica.id).collect();
+    fn begin_replica(&mut self, now: Now, group: GroupId, mut voters: Vec<ReplicaId>, effects: &mut Effects) -> bool {
         voters.sort_unstable();
         let members = Members::of_voters(voters);
         let is_alone = members.is_lone(self.replica());
-        let start = GroupStart { id: group.id, members, ..GroupStart::default() };
+        let start = GroupStart { id: group, members, ..GroupStart::default() };
         let record = record_of(self.replica(), &start);
-        let payload = record.encode();
-        if self.in_open_block(now, effects, |log, slab| log.append_control(slab, group.id, EntryKind::Replica, &payload)).is_err() {
+        if !self.write_record(now, &record, effects) {
             return false;
         }
         if let Err(error) = self.groups.add(start) {
             self.fail(&error.to_string(), effects);
             return false;
         }
-        self.group_ids.push(group.id);
+        self.group_ids.push(group);
         self.group_ids.sort_unstable();
-        self.acks.add_group(group.id);
-        self.applying.set(group.id, LogIndex(0));
+        self.acks.add_group(group);
+        self.applying.set(group, LogIndex(0));
         if !is_alone {
-            self.applying.rebuild.track(group.id, LogIndex(0));
+            self.applying.rebuild.track(group, LogIndex(0));
         }
-        if group.replicas[0].id == self.replica() {
-            self.groups.hurry(group.id, HURRY_TICKS);
-        }
-        self.urgent = true;
-        tracing::info!(shard = self.id.0, group = group.id.0, voters = ?record.voters, "a replica of the group begins");
+        tracing::info!(shard = self.id.0, group = group.0, voters = ?record.voters, "a replica of the group begins");
         true
+    }
+
+    fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> bool {
+        let payload = record.encode();
+        let written = self.in_open_block(now, effects, |log, slab| log.append_control(slab, record.group, EntryKind::Replica, &payload));
+        self.urgent |= written.is_ok();
+        written.is_ok()
+    }
+
+    /// Forgets replicas of groups that the metadata have put elsewhere: with them goes what their partitions hold.
+    fn forget_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
+        let me = self.replica();
+        let is_gone = |group: &GroupId| {
+            let found = view.cluster.group(*group).filter(|_| *group != GroupId(0));
+            found.is_some_and(|group| group.replica(me).is_none()) && !self.groups.leads(*group)
+        };
+        let gone: Vec<_> = self.group_ids.iter().copied().filter(is_gone).collect();
+        for group in gone {
+            let start = GroupStart { id: group, term: self.groups.term_of(group), ..GroupStart::default() };
+            let record = ReplicaRecord { is_removed: true, ..record_of(me, &start) };
+            // What the open block has of it closes first.
+            let is_open = self.log.open_groups().iter().any(|row| row.group == group);
+            self.urgent |= is_open;
+            if is_open || !self.write_record(now, &record, effects) {
+                self.replicas_owed = true;
+                return effects.wake_at(now.mono_us + 1000);
+            }
+            tracing::info!(shard = self.id.0, group = group.0, "the group's replica here is given up");
+            self.forget_replica(group);
+        }
+    }
+
+    fn forget_replica(&mut self, group: GroupId) {
+        self.forget_state(group, LogIndex(0));
+        let slots: Vec<_> = self.partitions.iter().filter(|(_, partition)| partition.group == group).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let partition = self.partitions.remove(slot).expect("listed above");
+            self.retention.on_partition_dropped(&partition);
+            self.sessions.wake(slot);
+        }
+        let unclaimed: Vec<_> = self.unclaimed.iter().filter(|(_, partition)| partition.group == group).map(|(uid, _)| *uid).collect();
+        for uid in unclaimed {
+            let partition = self.unclaimed.remove(&uid).expect("listed above");
+            self.retention.on_partition_dropped(&partition);
+        }
+        self.groups.remove(group);
+        self.group_ids.retain(|other| *other != group);
+        self.acks.remove_group(group);
+        self.applying.remove(group);
+        self.arrivals.remove(group);
+        self.pipelines.handed_over_us.remove(&group);
     }
 
     /// Knows exactly those other nodes' shards that this one shares a group with.

@@ -246,6 +246,7 @@ impl Shard {
             }
             Message::View(view) => self.adopt_view(now, view, effects),
             Message::Leader { group, node, term } => drop(self.leaders.note(group, node, term)),
+            Message::Ask(command) => self.on_asked(*command, effects),
             Message::ViewInForce { epoch } => self.on_view_in_force(from, epoch, effects),
             Message::StatusAsked { question, uids } => {
                 let partitions = self.status_of(&uids);

@@ -5,6 +5,7 @@
 use super::acks::Acks;
 use super::admin::ControlSeat;
 use super::applying::Applying;
+use super::calling::Calling;
 use super::catchup::Catchups;
 use super::conns::{Conns, ForwardBudget, Overdue};
 use super::expiry::{EXPIRY, Expiry};
@@ -92,6 +93,7 @@ pub struct Shard {
     pub(super) applying: Applying,
     pub(super) catchups: Catchups,
     pub(super) arrivals: Arrivals,
+    pub(super) calling: Calling,
     pub(super) partitions: Partitions,
     /// Partitions found at the start whose topic is not known yet (no view has come).
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
@@ -201,6 +203,7 @@ impl Shard {
             applying,
             catchups: Catchups::default(),
             arrivals: Arrivals::default(),
+            calling: Calling::default(),
             partitions: Partitions::default(),
             unclaimed,
             view: Arc::new(View::default()),
@@ -500,6 +503,8 @@ impl Shard {
             let _later = self.write_owed(now, effects);
         }
         self.plan(now, effects);
+        self.carry_moves_out(now, effects);
+        self.call(now, effects);
         self.write_controls(now, effects);
         self.close_blocks(now, effects);
         if !self.deferred.is_empty() {

@@ -166,7 +166,11 @@ impl Shard {
         let applied = |id: &GroupId| (*id, beginnings.known(*id).min(groups.last_of(*id).index));
         let mut applying = Applying::new(group_ids.iter().map(applied));
         applying.since = snapshots_of(&recovered);
-        beginnings.starts.iter().filter(|start| is_shared(start)).for_each(|start| applying.rebuild.track(start.id, start.base.index));
+        beginnings
+            .starts
+            .iter()
+            .filter(|start| is_shared(start))
+            .for_each(|start| applying.rebuild.track(start.id, beginnings.known(start.id).min(groups.last_of(start.id).index)));
         let is_pending = |group: GroupId, index: LogIndex| !beginnings.is_committed(group, index);
         applying.keep(&recovered.batches, &recovered.controls, is_pending);
         if has_shared {
@@ -366,13 +370,12 @@ fn recover_partitions(
     let forgotten = usize::from(recovered.log.mutants().has(Mutant::ReuseOffset)).min(recovered.batches.len());
     let batches = recovered.batches[..recovered.batches.len() - forgotten].iter();
     let batches = batches.filter(|batch| beginnings.is_committed(batch.group, batch.index));
-    let since = snapshots_of(recovered);
     for batch in recovered.covered_batches.iter().chain(batches) {
         let new = || Partition::new(batch.uid, TopicUid(0), 0, batch.group, TopicRules::default());
         let partition = found.entry(batch.uid).or_insert_with(new);
         let end = batch.base_offset.0 + u64::from(batch.last_offset_delta) + 1;
-        if since.contains_key(&batch.group) && end <= partition.next_offset() {
-            // One snapshot that came to nothing can have told what another one tells, or an entry.
+        if end <= partition.index.end_offset().unwrap_or(0) {
+            // A snapshot may have told more than it covers: entries behind it say the same again, as do snapshots that came to nothing.
             continue;
         }
         check_batch_order(partition, batch)?;

@@ -23,12 +23,18 @@ choices! {
 }
 
 choices! {
-    /// What is to become of a node.
+    /// What is to become of a node, or of a group's replicas.
     pub enum ClusterAction("action on a node") {
         /// It stands aside: it gives its leaderships away and gets no new replicas, so that it can be stopped.
         Drain = 1, "drain";
         /// It takes part again.
         Undrain = 2, "undrain";
+        /// All its replicas are moved away, then it is gone for ever.
+        Remove = 3, "remove";
+        /// A replica of a group comes to a node, goes from another one, or both.
+        Move = 4, "move";
+        /// Replicas and leaderships are moved until they are even.
+        Balance = 5, "balance";
     }
 }
 
@@ -102,12 +108,16 @@ layout! {
 }
 
 layout! {
-    /// Change what a node takes part in. Goes to whoever leads group 0.
+    /// Change what a node takes part in, or where a group's replicas are. Goes to whoever leads group 0.
     pub struct AlterClusterRequest {
         /// What is to be done.
         pub action: ClusterAction => zero 3;
-        /// With which node.
+        /// With which node; of a move the one that gets a replica, 0 for none. 0 to balance.
         pub node: u32;
+        /// Of a move: which group. Else 0.
+        pub group: u32;
+        /// Of a move: the node that gives its replica up, 0 for none. Else 0.
+        pub from_node: u32;
     }
 }
 

@@ -480,8 +480,8 @@ proptest! {
         }];
         let (node, view_epoch, feature_level) = numbers;
         identity!(DescribeClusterReply { node, view_epoch, feature_level, nodes: List::of(&nodes), groups: List::of(&groups) });
-        let action = if drain { ClusterAction::Drain } else { ClusterAction::Undrain };
-        identity!(AlterClusterRequest { action, node });
+        let action = if drain { ClusterAction::Drain } else { ClusterAction::Move };
+        identity!(AlterClusterRequest { action, node, group: node / 2, from_node: node / 3 });
         identity!(AlterClusterReply {});
     }
 

@@ -3,6 +3,7 @@
 
 mod clients;
 mod joins;
+mod moves;
 mod queues;
 
 use super::world::{log_config, request_frame, settings};

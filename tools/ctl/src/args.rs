@@ -108,6 +108,21 @@ pub enum ClusterVerb {
         /// Its number
         node: u32,
     },
+    /// A node leaves for good: its replicas are moved away
+    Remove {
+        /// Its number
+        node: u32,
+    },
+    /// Brings a group's replicas to these nodes, one at a time
+    Move {
+        /// The group, as `cluster groups` names it
+        group: u32,
+        /// The nodes, comma-separated
+        #[arg(long, value_delimiter = ',', required = true)]
+        to: Vec<u32>,
+    },
+    /// Moves replicas and leaderships until they are even
+    Balance,
 }
 
 /// What can be done with topics.

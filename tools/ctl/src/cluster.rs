@@ -32,7 +32,41 @@ pub fn run(client: &Client, format: Format, verb: &ClusterVerb) -> Result<(), Fa
             client.undrain_node(*node)?;
             told(format, *node, "takes part again", "its leaderships come back within seconds")
         }
+        ClusterVerb::Remove { node } => {
+            client.remove_node(*node)?;
+            told(format, *node, "leaves", "its replicas are moved away; stop it when `tramctl cluster nodes` says that it is removed")
+        }
+        ClusterVerb::Move { group, to } => move_group(client, format, *group, to),
+        ClusterVerb::Balance => {
+            client.balance_cluster()?;
+            show(format, || "moves are planned: `tramctl cluster groups` shows them\n".to_owned(), || json!({"done": true}))
+        }
     }
+}
+
+/// Plans the next move that brings a group to these nodes: one at a time, so that it is asked for again when that is over.
+fn move_group(client: &Client, format: Format, group: u32, to: &[u32]) -> Result<(), Failure> {
+    let cluster = client.describe_cluster()?;
+    let Some(found) = cluster.groups.iter().find(|found| found.group == group) else {
+        return Err(Failure::local("unknown_group", format!("there is no group {group}: see `tramctl cluster groups`")));
+    };
+    let (add, drop) = next_move(&found.voters, to);
+    if (add, drop) == (None, None) {
+        return Err(Failure::local("nothing_to_move", format!("group {group} is on nodes {} already", list(to))));
+    }
+    client.move_replica(group, add, drop)?;
+    let left = to.iter().filter(|node| !found.voters.contains(node) && Some(**node) != add).count();
+    let then = if left > 0 { "; ask again when it is over: one replica is moved at a time" } else { "" };
+    let words = [add.map(|node| format!("adds node {node}")), drop.map(|node| format!("drops node {node}"))];
+    let words = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    show(format, || format!("group {group}: {words}{then}\n"), || json!({"group": group, "add": add, "drop": drop, "left": left}))
+}
+
+/// Which node gets a replica next, and which one gives its up.
+fn next_move(voters: &[u32], to: &[u32]) -> (Option<u32>, Option<u32>) {
+    let add = to.iter().copied().find(|node| !voters.contains(node));
+    let drop = voters.iter().copied().find(|node| !to.contains(node));
+    (add, drop)
 }
 
 fn told(format: Format, node: u32, what: &str, then: &str) -> Result<(), Failure> {
@@ -174,6 +208,15 @@ mod tests {
             learners: vec![],
             moving: String::new(),
         }
+    }
+
+    #[test]
+    fn a_group_is_moved_one_replica_at_a_time() {
+        assert_eq!(next_move(&[1, 2, 3], &[1, 2, 4]), (Some(4), Some(3)));
+        assert_eq!(next_move(&[1, 2, 3], &[3, 4, 5]), (Some(4), Some(1)));
+        assert_eq!(next_move(&[1], &[1, 2]), (Some(2), None));
+        assert_eq!(next_move(&[1, 2, 3], &[3, 1]), (None, Some(2)));
+        assert_eq!(next_move(&[1, 2], &[2, 1]), (None, None));
     }
 
     #[test]

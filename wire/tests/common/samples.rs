@@ -380,7 +380,12 @@ pub fn all() -> Vec<Sample> {
             }]),
         }
     );
-    sample!("alter_cluster_request", AlterCluster, REQUEST, AlterClusterRequest { action: ClusterAction::Drain, node: 2 });
+    sample!(
+        "alter_cluster_request",
+        AlterCluster,
+        REQUEST,
+        AlterClusterRequest { action: ClusterAction::Move, node: 2, group: 9, from_node: 3 }
+    );
     sample!("alter_cluster_reply", AlterCluster, REPLY, AlterClusterReply {});
     sample!("init_producer_request", InitProducer, REQUEST, InitProducerRequest {});
     sample!(

@@ -1,0 +1,121 @@
+//! Moves of the groups that this shard leads: each step follows from the plan in the metadata and the group's configuration alone, so whoever leads next goes on
+//! where this one ended (docs/REPLICATION.md, 6.3).
+//!
+//! Invariants: one change of voters at a time; nobody votes who has not nearly everything, for a while, over a connection that stands; who leads is not dropped: it hands over first.
+//!
+//! Not here: which moves there are (control/), what brings a new replica the log (`catchup.rs`), how a replica begins and ends (`replicas.rs`).
+
+use super::shard::{Phase, Shard};
+use crate::control::{ClusterCommand, MoveStep, MoveView};
+use crate::effects::{Effects, Now};
+use crate::ids::{GroupId, ReplicaId};
+use crate::replication::{Action, Change};
+
+/// Between two looks.
+const LOOK_US: u64 = 250_000;
+/// So long a replica is to be connected before it gets a vote.
+const STEADY_US: u64 = 500_000;
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Tell the metadata.
+    Propose(ClusterCommand),
+    /// Change who votes.
+    Change(Change),
+    HandOver(ReplicaId),
+    Nothing,
+}
+
+impl Shard {
+    /// A look at the moves of the data groups that are led here.
+    pub(super) fn carry_moves_out(&mut self, now: Now, effects: &mut Effects) {
+        if now.mono_us < self.pipelines.next_move_look_us || self.phase != Phase::Serving {
+            return;
+        }
+        let view = std::sync::Arc::clone(&self.view);
+        let moves = view.cluster.groups_on(self.node, self.id).filter(|group| group.id != GroupId(0));
+        let moves: Vec<_> = moves.filter_map(|group| Some((group.id, group.moving.as_ref()?))).collect();
+        if moves.is_empty() {
+            return;
+        }
+        self.pipelines.next_move_look_us = now.mono_us + LOOK_US;
+        effects.wake_at(self.pipelines.next_move_look_us);
+        for (group, moving) in moves {
+            if self.groups.leader_term(group).is_none() || !self.groups.is_caught_up(group) || !self.groups.is_settled(group) {
+                continue;
+            }
+            let next = self.next_of_move(now, group, moving);
+            // What stands in the open block gets its index before a change does, and before the group is somebody else's.
+            if matches!(next, Next::Change(_) | Next::HandOver(_)) && !self.close_rows_of(now, group, effects) {
+                continue;
+            }
+            match next {
+                Next::Nothing => {}
+                Next::Propose(command) => self.ask_metadata(command, effects),
+                Next::Change(change) => match self.groups.change(group, change) {
+                    Ok(index) => {
+                        tracing::info!(shard = self.id.0, group = group.0, index = index.0, ?change, "who votes in the group changes")
+                    }
+                    Err(error) => tracing::debug!("{error}: tried again"),
+                },
+                Next::HandOver(to) => {
+                    if let Err(error) = self.groups.transfer(group, to) {
+                        tracing::debug!("{error}: tried again");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the open block if it has rows of a group; false where that has to wait.
+    fn close_rows_of(&mut self, now: Now, group: GroupId, effects: &mut Effects) -> bool {
+        if self.log.open_groups().iter().all(|row| row.group != group) {
+            return true;
+        }
+        self.urgent = true;
+        if self.log.ready_to_close() {
+            self.close_block(now, effects);
+        }
+        self.failure().is_none() && self.log.open_groups().iter().all(|row| row.group != group)
+    }
+
+    /// The step of a move that has ended, or what its next one needs.
+    pub(super) fn next_of_move(&self, now: Now, group: GroupId, moving: &MoveView) -> Next {
+        let members = self.groups.members_of(group).expect("this shard has it");
+        let note = |step| Next::Propose(ClusterCommand::NoteMove { id: moving.id.0, step, conf_index: members.index.0 });
+        let change = |action, replica: ReplicaId| Next::Change(Change { action, replica, serves: moving.id.0 });
+        let votes = |replica: ReplicaId| members.voters.contains(&replica);
+        if let Some(add) = &moving.add {
+            match moving.step {
+                // Its replica begins when its node has the view; what is sent before that is passed over there.
+                MoveStep::Planned => return note(MoveStep::Prepared),
+                MoveStep::Prepared if members.all().any(|member| member == add.id) => return note(MoveStep::Learner),
+                // Every node learns group 0.
+                MoveStep::Prepared if group != GroupId(0) => return change(Action::Learn, add.id),
+                MoveStep::Learner if votes(add.id) || self.is_near(now, group, add.id) => return note(MoveStep::CaughtUp),
+                MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
+                MoveStep::CaughtUp if self.is_near(now, group, add.id) => return change(Action::Vote, add.id),
+                MoveStep::Prepared | MoveStep::Learner | MoveStep::CaughtUp => return Next::Nothing,
+                _ => {}
+            }
+        }
+        let Some(drop) = &moving.drop else { return Next::Nothing };
+        match moving.step {
+            // It leads itself, perhaps again: it has to hand over first.
+            step if step <= MoveStep::HandedOver && drop.id == self.replica() && votes(drop.id) => {
+                let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(now, group, **voter));
+                others.max_by_key(|voter| self.groups.matched(group, **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))
+            }
+            MoveStep::HandedOver if votes(drop.id) => change(Action::Leave, drop.id),
+            MoveStep::HandedOver => note(MoveStep::Dropped),
+            MoveStep::Dropped => note(MoveStep::Forgotten),
+            _ => note(MoveStep::HandedOver),
+        }
+    }
+
+    /// Whether a replica of a group that is led here has nearly everything.
+    pub(super) fn is_near(&self, now: Now, group: GroupId, replica: ReplicaId) -> bool {
+        self.is_steady(now, replica, STEADY_US) && self.has_nearly(group, replica, self.groups.committed_of(group))
+    }
+}

@@ -1,0 +1,110 @@
+//! Four nodes of one cluster, as processes on this machine: one of them leaves for good while records come.
+//!
+//! Not here: what three nodes survive (`cluster.rs`), moves under faults of all kinds (src/shard/tests/cluster/moves.rs).
+
+mod common;
+
+use common::{Node, Options, WAIT, temp_dir};
+use std::time::{Duration, Instant};
+use tramline_client::{Client, ClusterDescription, Config, NodeState, ProducerConfig, Record, Start};
+
+const NODES: usize = 4;
+
+struct Cluster {
+    dirs: Vec<tempfile::TempDir>,
+    nodes: Vec<Node>,
+}
+
+fn host(at: usize) -> String {
+    let pid = std::process::id();
+    format!("127.9.{}.{}", 1 + pid % 254, 1 + (pid / 254 % 25) * 10 + at as u32)
+}
+
+fn options(at: usize) -> Options {
+    let mut options = Options { listen: format!("{}:7410", host(at)), ..Options::shards(1) };
+    options.arguments.extend(["--node-id".into(), (at + 1).to_string(), "--cluster-listen".into(), format!("{}:7700", host(at))]);
+    if at > 0 {
+        options.arguments.extend(["--join".into(), format!("{}:7700", host(0))]);
+    }
+    options.set("memory.bytes", "128MiB").set("groups.per.shard", "2").set("segment.bytes", "16MiB")
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let dirs: Vec<_> = (0..NODES).map(|_| temp_dir("moves")).collect();
+        let nodes = (0..NODES).map(|at| Node::at(dirs[at].path(), options(at))).collect();
+        Cluster { dirs, nodes }
+    }
+
+    fn client(&self) -> Client {
+        let servers: Vec<_> = (0..3).map(|at| format!("{}:7410", host(at))).collect();
+        Client::connect(Config::new(&servers.join(","))).expect("a node answers")
+    }
+
+    fn until(&mut self, what: &str, mut is_there: impl FnMut() -> bool) {
+        let end = Instant::now() + 4 * WAIT;
+        while !is_there() {
+            assert!(Instant::now() < end, "{what} does not come about");
+            self.nodes[0].process.watch_quietly(Duration::from_millis(50));
+        }
+    }
+}
+
+fn states(cluster: &ClusterDescription) -> Vec<NodeState> {
+    cluster.nodes.iter().map(|node| node.state).collect()
+}
+
+#[test]
+fn a_node_leaves_while_records_come() {
+    let mut cluster = Cluster::start();
+    let client = cluster.client();
+    cluster.until("four active nodes", || client.describe_cluster().is_ok_and(|found| states(&found) == [NodeState::Active; NODES]));
+    cluster.until("a topic", || client.create_topic("t", 8, &[], true).is_ok());
+    let config = ProducerConfig { delivery_timeout: Duration::from_secs(60), ..ProducerConfig::default() };
+    let mut producer = client.producer(config).expect("a producer");
+    // Some segments are full by then, and sealed: whoever gets a replica needs a snapshot.
+    let value = vec![7u8; 16 << 10];
+    let (mut sent, mut delivered) = (0u64, 0u64);
+    let mut send = |count: u64, sent: &mut u64, delivered: &mut u64| {
+        for _ in 0..count {
+            let record = Record { topic: "t", partition: Some((*sent % 8) as u32), value: Some(&value), tag: *sent, ..Record::default() };
+            producer.send(&record).expect("room");
+            *sent += 1;
+            if sent.is_multiple_of(64) {
+                producer.flush(WAIT).expect("all is acknowledged");
+            }
+        }
+        producer.flush(WAIT).expect("all is acknowledged");
+        producer.drain(|delivery| {
+            assert!(delivery.error.is_none(), "{:?}", delivery.error);
+            *delivered += 1;
+        });
+    };
+    send(4096, &mut sent, &mut delivered);
+    let victim = client.describe_cluster().expect("told").groups.iter().find(|g| g.partitions > 0).expect("some").voters[0].max(2);
+    client.remove_node(victim).expect("it may leave");
+    let end = Instant::now() + 8 * WAIT;
+    loop {
+        send(64, &mut sent, &mut delivered);
+        let found = client.describe_cluster().expect("told");
+        let node = found.nodes.iter().find(|node| node.node == victim).expect("it stays known");
+        if node.state == NodeState::Removed {
+            let has_it = found.groups.iter().any(|group| group.voters.contains(&victim));
+            assert!(!has_it && found.groups.iter().all(|g| g.group == 0 || g.partitions == 0 || g.voters.len() == 3), "{found:?}");
+            break;
+        }
+        assert!(Instant::now() < end, "node {victim} does not leave: {found:?}");
+    }
+    // What it had is elsewhere: it can go.
+    let at = victim as usize - 1;
+    cluster.nodes.remove(at).process.kill();
+    send(256, &mut sent, &mut delivered);
+    assert_eq!(delivered, sent);
+    let mut consumer = client.consumer(Default::default()).expect("a consumer");
+    consumer.assign_all("t", Start::Earliest).expect("the topic");
+    let mut found = 0;
+    consumer.read_to_end(4 * WAIT, |_| found += 1).expect("everything can be read");
+    assert_eq!(found, sent, "each record is there once");
+    assert!(client.remove_node(victim).is_err(), "who was removed is so for ever");
+    drop(cluster.dirs);
+}
