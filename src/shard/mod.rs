@@ -23,6 +23,8 @@ mod joining;
 mod lags;
 mod leaders;
 mod leadership;
+#[cfg(any(test, feature = "sim"))]
+mod looks;
 pub mod mesh;
 mod offsets;
 mod pipelines;
@@ -50,5 +52,7 @@ mod tests;
 mod throttle;
 mod trims;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use looks::{BatchLook, EntryLook, GroupLook};
 pub use shard::{Shard, Taken};
 pub use start::{ShardStart, StartFailure};

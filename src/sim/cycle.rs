@@ -139,6 +139,7 @@ impl World {
         self.say_of(at.node, || format!("shard {} stops: {reason}", at.shard));
         self.totals.note(Counted::ShardsFailed);
         self.nodes[at.node].seats[at.shard].failed = true;
+        self.failed = Some(format!("shard {} of node {} stops: {reason}", at.shard, at.node + 1));
         // What a start could not make sense of is told with the first view.
         if reason.starts_with("what is stored of") {
             self.refused = Some(reason);

@@ -13,15 +13,18 @@ mod agenda;
 mod claims;
 mod clients;
 mod clock;
+mod cluster;
 mod cycle;
 mod decay;
 mod dice;
 mod disk;
+mod faults;
 mod groups;
 mod history;
 mod idempotent;
 #[cfg(feature = "sim")]
 mod image;
+pub(crate) mod joining;
 mod link;
 mod member_answers;
 mod members;
@@ -49,6 +52,7 @@ mod queue_steps;
 mod queue_truth;
 mod queue_work;
 mod reading;
+pub(crate) mod replicas;
 mod run;
 mod seat_core;
 mod start_disk;
@@ -64,7 +68,7 @@ pub use image::Image;
 pub use mutants::{MUTANTS, Named};
 pub use params::{Params, Profile};
 #[cfg(feature = "sim")]
-pub use run::run_mutant;
+pub use run::run_as;
 pub use run::{Outcome, run};
 pub use totals::{Event, Totals};
 

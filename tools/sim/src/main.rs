@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, run, run_mutant};
+use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, run_as};
 
 /// Runs the broker's core over simulated disks, network and clock, from a seed.
 #[derive(Parser)]
@@ -24,9 +24,12 @@ struct Arguments {
     /// Threads for --seeds
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get() as u64), value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: u64,
-    /// Which faults: calm, faults, disk or swarm
+    /// Which faults: calm, faults, disk, swarm or cluster
     #[arg(long, default_value = "faults", value_parser = parse_profile)]
     profile: Profile,
+    /// With the profile cluster: so many nodes, instead of what each seed draws
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=5))]
+    nodes: Option<u64>,
     /// With --seed: print what happened when
     #[arg(long)]
     log: bool,
@@ -53,7 +56,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 }
 
 fn parse_profile(text: &str) -> Result<Profile, String> {
-    Profile::of(text).ok_or_else(|| "known are calm, faults, disk and swarm".to_owned())
+    Profile::of(text).ok_or_else(|| "known are calm, faults, disk, swarm and cluster".to_owned())
 }
 
 thread_local! {
@@ -86,12 +89,23 @@ fn main() -> ExitCode {
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+impl Arguments {
+    /// What a seed runs with.
+    fn params(&self, seed: u64) -> Params {
+        let mut params = Params::draw(seed, self.profile);
+        if let Some(nodes) = self.nodes.filter(|_| params.is_cluster) {
+            params.nodes = nodes as usize;
+        }
+        params
+    }
+}
+
 fn one(seed: u64, arguments: &Arguments) -> bool {
-    let params = Params::draw(seed, arguments.profile);
+    let params = arguments.params(seed);
     println!("seed {seed}, profile {}, mutant {}", arguments.profile, arguments.mutant.map_or("none", |named| named.name));
     println!("{params:#?}");
     let before = processor_seconds();
-    let outcome = run_caught(seed, arguments.profile, arguments.mutant, arguments.log);
+    let outcome = run_caught(seed, params, arguments.mutant, arguments.log);
     say_speed(outcome.simulated_us, before);
     outcome.log.iter().for_each(|line| println!("{line}"));
     println!("{} simulated seconds", outcome.simulated_us / 1_000_000);
@@ -121,7 +135,7 @@ fn many((from, to): (u64, u64), arguments: &Arguments) -> bool {
                     if seed >= to {
                         return;
                     }
-                    let outcome = run_caught(seed, arguments.profile, arguments.mutant, false);
+                    let outcome = run_caught(seed, arguments.params(seed), arguments.mutant, false);
                     simulated_us.fetch_add(outcome.simulated_us, Ordering::Relaxed);
                     totals.lock().expect("no thread panics with it").merge(&outcome.totals);
                     if let Some(violation) = outcome.violation {
@@ -187,7 +201,7 @@ impl Hunt {
     }
 
     fn try_seed(&self, seed: u64, named: &'static Named) {
-        let Some(violation) = run_caught(seed, named.profile, Some(named), false).violation else { return };
+        let Some(violation) = run_caught(seed, Params::draw(seed, named.profile), Some(named), false).violation else { return };
         let mut caught = self.caught.lock().expect("no thread panics with it");
         if caught.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
             *caught = Some((seed, violation));
@@ -227,12 +241,9 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
 }
 
 /// A panic of the core is a violation like others.
-fn run_caught(seed: u64, profile: Profile, mutant: Option<&Named>, log: bool) -> Outcome {
+fn run_caught(seed: u64, params: Params, mutant: Option<&Named>, log: bool) -> Outcome {
     SEED.set(seed);
-    let run = || match mutant {
-        Some(named) => run_mutant(seed, profile, named, log),
-        None => run(seed, profile, log),
-    };
+    let run = || run_as(seed, params, mutant, log);
     std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome {
         violation: Some(format!("the core panicked: {}", message_of(&*panic))),
         totals: Totals::default(),
