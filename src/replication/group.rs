@@ -530,8 +530,9 @@ impl Group {
         self.step(message)
     }
 
-    /// A follower has answered a beat, or an append that counts as one, which was sent at `sent_us`.
-    pub(super) fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64) -> Result<(), ReplicationError> {
+    /// A follower has answered a beat, or an append that counts as one, which was sent at `sent_us`. The crate hears of beats alone (`is_beat`): it answers
+    /// with an append where entries are not acknowledged yet, which was answered at once, and so on: as fast as frames travel, as long as a disk is slow.
+    pub(super) fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64, is_beat: bool) -> Result<(), ReplicationError> {
         if !self.is_leader() || self.members.all().all(|member| member != from) {
             return Ok(());
         }
@@ -541,6 +542,9 @@ impl Group {
                 *at_us = sent_us.max(*at_us);
             }
             self.renew_lease();
+        }
+        if !is_beat {
+            return Ok(());
         }
         let mut message = Message { from: from.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
         message.set_msg_type(MessageType::MsgHeartbeatResponse);

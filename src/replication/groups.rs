@@ -281,9 +281,10 @@ impl Groups {
         &mut self,
         from: ReplicaId,
         sent_us: u64,
+        is_beat: bool,
         has_replica: impl Fn(GroupId) -> bool,
     ) -> Result<(), ReplicationError> {
-        self.list.iter_mut().filter(|group| has_replica(group.id)).try_for_each(|group| group.on_beat_answered(from, sent_us))
+        self.list.iter_mut().filter(|group| has_replica(group.id)).try_for_each(|group| group.on_beat_answered(from, sent_us, is_beat))
     }
 
     /// A connection to `peer` stands, which has told what it has persisted of `group`.

@@ -114,7 +114,7 @@ impl Shard {
             return peer.beats.clear();
         }
         let rows = std::mem::take(&mut peer.beats);
-        let beat = Beat { beat: peer.next_beat(now.mono_us, 0), groups: List::of(&rows) };
+        let beat = Beat { beat: peer.next_tick_beat(now.mono_us), groups: List::of(&rows) };
         let (conn, number) = peer.next_number();
         effects.send(conn, [], |out| write(out, Kind::Beat, number, |out| beat.encode(out)));
     }
