@@ -106,6 +106,11 @@ impl Shard {
         self.partitions.iter().map(|(_, p)| (p.uid, p.group, p.committed_end())).collect()
     }
 
+    /// The group of a partition that it knows.
+    pub(crate) fn group_of_partition(&self, uid: u64) -> Option<GroupId> {
+        self.group_of(PartitionUid(uid))
+    }
+
     /// The committed batches of a partition that end behind `offset`, as far as they are listed one by one.
     pub(crate) fn batch_looks(&self, uid: PartitionUid, offset: u64) -> Vec<BatchLook> {
         let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)) else { return Vec::new() };

@@ -28,7 +28,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 
 /// Events between two looks at who leads, and at what is committed.
-const REIGN_EVERY: u64 = 16;
+const REIGN_EVERY: u64 = 4;
 const LOOK_EVERY: u64 = 256;
 /// Also the bound that turns a livelock into a failure.
 const EVENTS_MAX: u64 = 20_000_000;
@@ -36,8 +36,10 @@ const EVENTS_MAX: u64 = 20_000_000;
 const PATIENCE_US: u64 = 60_000_000;
 /// Between two looks at whether it has.
 const AGAIN_US: u64 = 50_000;
-/// A lease ends so long after the last beat that was heard, by a clock that is slow; then the last answers that were given may be on their way to a client.
-const LEASE_US: u64 = 901_000 + 400_000;
+/// An answer is on its way to a client for so long at most.
+const WAY_US: u64 = 400_000;
+/// A lease ends so long after the last beat that was heard, by a clock that is slow; then the last answers that were given may be on their way.
+const LEASE_US: u64 = 901_000 + WAY_US;
 
 pub(super) struct ClusterRun {
     pub(super) world: World,
@@ -175,15 +177,18 @@ impl ClusterRun {
     /// Who leads what, and who is alone.
     fn note_reigns(&mut self) -> Check {
         let now_us = self.world.now_us;
+        let mut new = Vec::new();
         for (at, shard) in self.world.shards() {
             for (group, term) in shard.led() {
                 self.ledger.note_leader(group, term, at.node)?;
-                let known = self.reigns.entry(group).or_insert((term, at.node, now_us));
+                let known = self.reigns.entry(group).or_default();
                 if known.0 < term {
                     *known = (term, at.node, now_us);
+                    new.push(at.node);
                 }
             }
         }
+        new.into_iter().for_each(|node| self.faults.meet_leader(&mut self.world, node));
         let count = self.world.nodes.len();
         for node in 0..count {
             let mut others = (0..count).filter(|other| *other != node);
@@ -206,22 +211,25 @@ impl ClusterRun {
         let now_us = self.world.now_us;
         for claim in claims {
             match claim {
-                Claim::Took { node } => {
+                Claim::Took { node, uid } => {
+                    let reign = self.group_of(node, uid).and_then(|group| self.reigns.get(&group));
+                    if let Some((term, leader, since_us)) =
+                        reign.filter(|(_, leader, since_us)| *leader != node && since_us + WAY_US < now_us)
+                    {
+                        let (node, leader, for_us) = (node + 1, leader + 1, now_us - since_us);
+                        let what = format!(
+                            "node {node} takes records of partition {uid} in, which node {leader} leads in term {term} for {for_us} us"
+                        );
+                        return Err(format!("{what}\n{}", self.describe()));
+                    }
                     if let Some(since_us) = self.alone_since_us[node].filter(|since_us| since_us + LEASE_US < now_us) {
-                        let node = node + 1;
-                        return Err(format!(
-                            "node {node} takes records in, and has heard nobody for {} us\n{}",
-                            now_us - since_us,
-                            self.describe()
-                        ));
+                        let (node, for_us) = (node + 1, now_us - since_us);
+                        return Err(format!("node {node} takes records in, and has heard nobody for {for_us} us\n{}", self.describe()));
                     }
                 }
                 Claim::Behind { node, uid, asked_us, what } => {
-                    let shards = self.world.shards().filter(|(at, _)| at.node == node);
-                    let group =
-                        shards.flat_map(|(_, shard)| shard.partition_looks()).find(|(of, ..)| of.0 == uid).map(|(_, group, _)| group);
                     // Who leads in the newest term, and did so when it was asked.
-                    let reign = group.and_then(|group| self.reigns.get(&group));
+                    let reign = self.group_of(node, uid).and_then(|group| self.reigns.get(&group));
                     if reign.is_some_and(|(_, leader, since_us)| *leader == node && *since_us < asked_us) {
                         return Err(format!("partition {uid} on node {}, which leads: {what}\n{}", node + 1, self.describe()));
                     }
@@ -229,6 +237,12 @@ impl ClusterRun {
             }
         }
         Ok(())
+    }
+
+    /// The group of a partition, as a node knows it.
+    fn group_of(&self, node: usize, uid: u64) -> Option<GroupId> {
+        let mut shards = self.world.shards().filter(|(at, _)| at.node == node);
+        shards.find_map(|(_, shard)| shard.group_of_partition(uid))
     }
 
     /// Faults stop.

@@ -5,6 +5,7 @@
 //! Not here: what a fault does (`process.rs`, `peer_faults.rs`, `storage.rs`, `pauses.rs`, `decay.rs`), and what clients make of it.
 
 use super::Dice;
+use super::node::Node;
 use super::totals::Event as Counted;
 use super::world::{Item, World};
 
@@ -17,6 +18,10 @@ const DECAY: u8 = 5;
 const PAUSE: u8 = 6;
 const CUT_WAY: u8 = 7;
 const BLACKOUT: u8 = 8;
+/// What strikes a new leader: its process ends, the power of all fails, nobody hears it. These come when they are planned, once.
+const END: u8 = 9;
+const ALL_DARK: u8 = 10;
+const ISOLATE: u8 = 11;
 
 pub(super) struct Faults {
     /// By node. The first one's also says when clients do something.
@@ -71,6 +76,9 @@ impl Faults {
                 strike = Strike::Ends(vec![(node, power)]);
             }
             CUT => strike = world.cut(node).map_or(Strike::Done, Strike::Gone),
+            SLOW if world.params.is_cluster && self.dice[node].chance(40) => {
+                (0..world.nodes.len()).for_each(|node| world.begin_slow_period(node));
+            }
             SLOW => world.begin_slow_period(node),
             FULL => {
                 let length = self.dice[node].within(200_000..5_000_000);
@@ -89,7 +97,21 @@ impl Faults {
                 world.pause(node, length_us);
             }
             CUT_WAY => self.cut_ways(world),
-            BLACKOUT => {
+            END if it.is_up() => {
+                let power = self.dice[node].chance(world.params.power_percent);
+                strike = Strike::Ends(vec![(node, power)]);
+            }
+            ISOLATE => {
+                let length_us = self.dice[node].within(1_000_000..4_000_000);
+                isolate(world, node, length_us);
+            }
+            // As with crashes: most come while something is being written.
+            BLACKOUT if world.params.is_cluster && !world.nodes.iter().any(Node::is_writing) && self.dice[node].chance(95) => {
+                let after = self.dice[node].within(20..2000);
+                world.plan(after, Item::Fault { node, fault });
+                return Strike::Done;
+            }
+            BLACKOUT | ALL_DARK => {
                 world.totals.note(Counted::Blackouts);
                 let up = (0..world.nodes.len()).filter(|node| world.nodes[*node].is_up());
                 strike = Strike::Ends(up.map(|node| (node, true)).collect());
@@ -107,6 +129,25 @@ impl Faults {
         }
     }
 
+    /// A node of a cluster has begun to lead something: now and then it gets into trouble in its first moments, or another one does that has just voted.
+    pub(super) fn meet_leader(&mut self, world: &mut World, node: usize) {
+        let count = world.nodes.len() as u64;
+        let dice = &mut self.dice[0];
+        if world.quiet || count == 1 || !dice.chance(world.params.strike_percent) {
+            return;
+        }
+        let other = (node + dice.within(1..count) as usize) % count as usize;
+        let (node, fault) =
+            [(node, END), (other, END), (node, ALL_DARK), (node, ALL_DARK), (node, ISOLATE), (node, ISOLATE)][dice.below(6) as usize];
+        // An isolated one has taken something in by then. Votes and first entries are on their way to disks for some 100 us, slow disks aside.
+        let after = match fault {
+            ISOLATE => dice.within(100..200_000),
+            _ if dice.chance(50) => dice.within(1..150),
+            _ => dice.within(1..4000),
+        };
+        world.plan(after, Item::Fault { node, fault });
+    }
+
     /// One way, both between two nodes, or all of one node's: the network is cut for a while.
     fn cut_ways(&mut self, world: &mut World) {
         let count = world.nodes.len() as u64;
@@ -117,14 +158,22 @@ impl Faults {
         let one = dice.below(count) as usize;
         let other = (one + dice.within(1..count) as usize) % count as usize;
         let length_us = if dice.chance(30) { dice.within(2_000_000..12_000_000) } else { dice.within(1000..2_000_000) };
-        let ways: Vec<(usize, usize)> = match dice.below(3) {
-            0 => vec![(one, other)],
-            1 => vec![(one, other), (other, one)],
-            _ => (0..count as usize).filter(|node| *node != one).flat_map(|node| [(one, node), (node, one)]).collect(),
-        };
-        for (from, to) in ways {
-            world.cut_way_for(from, to, length_us);
+        match dice.below(3) {
+            0 => world.cut_way_for(one, other, length_us),
+            1 => {
+                world.cut_way_for(one, other, length_us);
+                world.cut_way_for(other, one, length_us);
+            }
+            _ => isolate(world, one, length_us),
         }
+    }
+}
+
+/// Nothing comes through from a node to any other one, nor back.
+fn isolate(world: &mut World, node: usize, length_us: u64) {
+    for other in (0..world.nodes.len()).filter(|other| *other != node) {
+        world.cut_way_for(node, other, length_us);
+        world.cut_way_for(other, node, length_us);
     }
 }
 

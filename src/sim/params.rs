@@ -123,6 +123,8 @@ pub struct Params {
     pub blackout_every_us: u64,
     /// One piece of what travels between nodes, of this many, comes with a bit flipped that the network's own sums do not see.
     pub flip_in: u64,
+    /// So often a node that has begun to lead a group gets into trouble at once, or another one does, in percent.
+    pub strike_percent: u64,
     /// Constant times instead of drawn ones.
     pub ruler: Option<Ruler>,
 }
@@ -199,6 +201,7 @@ impl Params {
             link_cut_every_us: 0,
             blackout_every_us: 0,
             flip_in: 0,
+            strike_percent: 0,
             ruler: None,
         };
         if profile == Profile::Cluster {
@@ -258,13 +261,13 @@ impl Params {
         let mut dice = Dice::stream(seed, "cluster");
         let second = 1_000_000;
         self.is_cluster = true;
-        self.nodes = [1, 3, 3, 3, 3, 3, 3, 5, 5, 3][dice.below(10) as usize];
-        self.shards = if dice.chance(20) { 2 } else { 1 };
+        self.nodes = [3, 3, 3, 3, 5, 3, 3, 3, 3, 1][dice.below(10) as usize];
+        self.shards = if dice.chance(10) { 2 } else { 1 };
         self.clients = dice.within(2..6);
         (self.members, self.consumers, self.streams) = (0, 0, 0);
-        self.operation_every_us = dice.within(4000..16_000);
-        self.operations = 1500;
-        self.time_us = dice.within(10..20) * second;
+        self.operation_every_us = dice.within(2500..8000);
+        self.operations = 1000;
+        self.time_us = dice.within(7..12) * second;
         // Nothing is sealed in a run: a follower that needs what is sealed gets it by a snapshot, which there is none of yet.
         (self.segment_bytes, self.pool_segments, self.sorter_segments) = (16 << 20, 1, 0);
         (self.retention_bytes, self.fill_idle_us) = (None, FILL_IDLE_US);
@@ -276,6 +279,8 @@ impl Params {
         self.link_cut_every_us = dice.within(2..10) * second;
         self.blackout_every_us = dice.within(5..25) * second;
         self.flip_in = dice.within(2000..20_000);
+        self.slow_every_us = dice.within(1..8) * second;
+        self.strike_percent = dice.within(5..30);
         // Each kind of fault is there or not: what is rare alone shows in rare company.
         let kinds = [
             &mut self.crash_every_us,
@@ -286,6 +291,7 @@ impl Params {
             &mut self.link_cut_every_us,
             &mut self.blackout_every_us,
             &mut self.flip_in,
+            &mut self.strike_percent,
         ];
         for kind in kinds {
             *kind = if dice.chance(30) { 0 } else { *kind };

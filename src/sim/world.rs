@@ -280,8 +280,12 @@ impl World {
                 None
             }
             Item::ToClient { conn, frame } => {
-                let at = self.conns.get(&conn)?.at;
-                self.hand(at, Work::Sent { conn });
+                // The process may have ended since it has sent this.
+                let at = self.conns.get(&conn).map(|state| state.at);
+                if at.is_none() && !self.params.is_cluster {
+                    return None;
+                }
+                at.into_iter().for_each(|at| self.hand(at, Work::Sent { conn }));
                 Some(Seen::Frame { conn, frame })
             }
             Item::ServerCloses { conn } => {

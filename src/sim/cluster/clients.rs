@@ -47,8 +47,8 @@ pub(super) enum Asked {
 
 /// What an answer says about the node that has given it, which only the run can judge.
 pub(super) enum Claim {
-    /// It took a record in at a level below `durable`.
-    Took { node: usize },
+    /// It took records of a partition in at a level below `durable`.
+    Took { node: usize, uid: u64 },
     /// It told an end of a partition below what was known when it was asked, at this time.
     Behind { node: usize, uid: u64, asked_us: u64, what: String },
 }
@@ -369,7 +369,7 @@ impl Clients {
             return self.on_batch_refused(world, at, uid, result.error);
         }
         if level < Level::Durable {
-            self.claims.push(Claim::Took { node });
+            self.claims.push(Claim::Took { node, uid });
         }
         self.truth.tell_end(uid, result.durable_end);
         let (base, end) = (result.base_offset, result.base_offset + (ids.end - ids.start));

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         }
     }));
     if arguments.list_mutants {
-        MUTANTS.iter().for_each(|named| println!("{:<22} {} (profile {})", named.name, named.what, named.profile));
+        MUTANTS.iter().for_each(|named| println!("{:<24} {} (profile {})", named.name, named.what, named.profile));
         return ExitCode::SUCCESS;
     }
     if let Some(seeds) = arguments.check_mutants {
@@ -186,25 +186,27 @@ fn say_speed(simulated_us: u64, before: Option<f64>) {
 /// One bug on purpose while it is looked for.
 #[derive(Default)]
 struct Hunt {
-    /// The next seed to try.
+    /// The next try.
     next: AtomicU64,
-    /// The lowest seed that found it so far, and how.
-    caught: Mutex<Option<(u64, String)>>,
+    /// The first try that found it so far, with its seed, and how.
+    caught: Mutex<Option<(u64, u64, String)>>,
 }
 
 impl Hunt {
-    /// The next seed that has to be tried, if any is left below the lowest that found it: so it comes out the same whatever the number of threads.
-    fn take_seed(&self, seeds: u64) -> Option<u64> {
+    /// The next try, if any is left before the first one that found it: so it comes out the same whatever the number of threads. The first is the seed
+    /// that is known to find it, the others are the seeds from 0 on.
+    fn take_try(&self, seeds: u64) -> Option<u64> {
         let caught = self.caught.lock().expect("no thread panics with it");
-        let end = caught.as_ref().map_or(seeds, |(seed, _)| *seed);
+        let end = caught.as_ref().map_or(seeds + 1, |(number, ..)| *number);
         (self.next.load(Ordering::Relaxed) < end).then(|| self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn try_seed(&self, seed: u64, named: &'static Named) {
+    fn carry_out(&self, number: u64, named: &'static Named) {
+        let seed = number.checked_sub(1).unwrap_or(named.seed);
         let Some(violation) = run_caught(seed, Params::draw(seed, named.profile), Some(named), false).violation else { return };
         let mut caught = self.caught.lock().expect("no thread panics with it");
-        if caught.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
-            *caught = Some((seed, violation));
+        if caught.as_ref().is_none_or(|(first, ..)| number < *first) {
+            *caught = Some((number, seed, violation));
         }
     }
 }
@@ -218,8 +220,8 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
             scope.spawn(|| {
                 for (at, (hunt, named)) in hunts.iter().zip(MUTANTS).enumerate() {
                     // Seeds of one bug are shared out: those that take many would keep one thread busy when all others are done.
-                    while let Some(seed) = hunt.take_seed(seeds) {
-                        hunt.try_seed(seed, named);
+                    while let Some(number) = hunt.take_try(seeds) {
+                        hunt.carry_out(number, named);
                     }
                     bar.set_position(at as u64 + 1);
                 }
@@ -231,8 +233,12 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
     let found: Vec<_> = MUTANTS.iter().zip(caught).collect();
     for (named, caught) in &found {
         match caught {
-            Some((seed, violation)) => println!("{:<22} found by seed {seed} of {}: {violation}", named.name, named.profile),
-            None => println!("{:<22} NOT FOUND by {seeds} seeds of {}", named.name, named.profile),
+            Some((_, seed, violation)) => {
+                // What stands behind the first line is the state of all nodes.
+                let violation = violation.lines().next().unwrap_or_default();
+                println!("{:<24} found by seed {seed} of {}: {violation}", named.name, named.profile);
+            }
+            None => println!("{:<24} NOT FOUND by {seeds} seeds of {}", named.name, named.profile),
         }
     }
     let missed = found.iter().filter(|(_, caught)| caught.is_none()).count();
