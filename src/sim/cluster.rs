@@ -11,6 +11,7 @@
 mod clients;
 mod forming;
 mod idempotent;
+pub(super) mod latency;
 mod truth;
 
 use self::clients::{Claim, Clients, Reading};

@@ -61,6 +61,7 @@ mod streams;
 mod totals;
 mod world;
 
+pub use cluster::latency::{Latency, measure};
 pub use dice::Dice;
 #[cfg(feature = "sim")]
 pub use image::Image;

@@ -9,14 +9,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, run_as};
+use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, measure, run_as};
 
 /// Runs the broker's core over simulated disks, network and clock, from a seed.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
     /// Run this seed and print what it drew and what happened
-    #[arg(long, required_unless_present_any = ["seeds", "list_mutants", "check_mutants"], conflicts_with = "seeds")]
+    #[arg(long, required_unless_present_any = ["seeds", "list_mutants", "check_mutants", "latency"], conflicts_with = "seeds")]
     seed: Option<u64>,
     /// Run the seeds A..B (B is not included) and print those that fail
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
@@ -42,6 +42,9 @@ struct Arguments {
     /// Switch on each bug in turn, and run the seeds from 0 on, at most this many, until one fails: a bug that is not found is a failure
     #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seed", "seeds"])]
     check_mutants: Option<u64>,
+    /// Compare the latency of acknowledgements with the formula of docs/REPLICATION.md, for seeds from 0 on, this many, with three nodes and with five
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seed", "seeds", "check_mutants"])]
+    latency: Option<u64>,
 }
 
 fn parse_mutant(name: &str) -> Result<&'static Named, String> {
@@ -80,6 +83,9 @@ fn main() -> ExitCode {
     }
     if let Some(seeds) = arguments.check_mutants {
         return if check_mutants(seeds, arguments.jobs) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if let Some(seeds) = arguments.latency {
+        return if measure_latency(seeds) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let holds = match (arguments.seed, arguments.seeds) {
         (Some(seed), _) => one(seed, &arguments),
@@ -244,6 +250,22 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
     let missed = found.iter().filter(|(_, caught)| caught.is_none()).count();
     println!("{} of {} bugs on purpose were found", found.len() - missed, found.len());
     missed == 0
+}
+
+/// Whether each acknowledgement took what the formula says, to the microsecond.
+fn measure_latency(seeds: u64) -> bool {
+    let mut failed = 0;
+    for (seed, nodes) in (0..seeds).flat_map(|seed| [(seed, 3), (seed, 5)]) {
+        match measure(seed, nodes) {
+            Ok(latency) => println!("seed {seed}: {latency}"),
+            Err(what) => {
+                failed += 1;
+                println!("seed {seed} with {nodes} nodes FAILS: {what}");
+            }
+        }
+    }
+    println!("{} of {} measurements are as the formula says", 2 * seeds - failed, 2 * seeds);
+    failed == 0
 }
 
 /// A panic of the core is a violation like others.
