@@ -8,6 +8,7 @@
 //! Not here: that each record is there once and in order (`truth.rs`).
 
 use super::clients::{Asked, Clients};
+use crate::constants::PRODUCER_BATCHES_KEPT;
 use crate::sim::Check;
 use crate::sim::totals::Event as Counted;
 use crate::sim::world::World;
@@ -30,6 +31,8 @@ struct Open {
     batch: Vec<u8>,
     is_under_way: bool,
     times: u32,
+    /// Batches of its partition that had been acknowledged when it was made.
+    acked_before: u64,
 }
 
 /// A producer's batches in one partition.
@@ -41,6 +44,8 @@ struct Part {
     open: VecDeque<Open>,
     /// Something has no answer that counts and is not under way: all has to be sent again.
     has_failed: bool,
+    /// Batches that were acknowledged.
+    acked: u64,
 }
 
 /// What an idempotent client knows of itself.
@@ -70,7 +75,7 @@ impl Clients {
         }
         if !self.list[at].producer.parts.contains_key(&uid) {
             self.streams += 1;
-            let part = Part { stream: self.streams, next: 0, open: VecDeque::new(), has_failed: false };
+            let part = Part { stream: self.streams, next: 0, open: VecDeque::new(), has_failed: false, acked: 0 };
             self.list[at].producer.parts.insert(uid, part);
         }
         let part = &self.list[at].producer.parts[&uid];
@@ -83,7 +88,7 @@ impl Clients {
         let ids = self.make_batch(world, uid, count, Some((stream, u64::from(sequence))), mark, &mut batch);
         let part = self.list[at].producer.parts.get_mut(&uid).expect("looked at above");
         part.next += count as u32;
-        part.open.push_back(Open { sequence, ids, batch, is_under_way: false, times: 0 });
+        part.open.push_back(Open { sequence, ids, batch, is_under_way: false, times: 0, acked_before: part.acked });
         let slot = self.target(at, uid);
         self.send_open(world, at, slot, uid, sequence);
     }
@@ -145,6 +150,7 @@ impl Clients {
         match result.error {
             ErrorCode::Ok => {
                 let open = part.open.remove(place).expect("found above");
+                part.acked += 1;
                 let end = result.base_offset + (open.ids.end - open.ids.start);
                 if result.durable_end < end {
                     return Err(format!("partition {uid}: acknowledged as durable up to {end}, and durable is {}", result.durable_end));
@@ -152,6 +158,11 @@ impl Clients {
                 self.truth.tell_end(uid, result.durable_end);
                 world.totals.add(Counted::RecordsAcked, open.ids.end - open.ids.start);
                 (result.base_offset..).zip(open.ids).try_for_each(|(offset, id)| self.truth.promise(uid, offset, id))
+            }
+            // Its answer was lost, and so many were acknowledged since that its place is not remembered: it is stored.
+            ErrorCode::DuplicateTooOld if part.acked - part.open[place].acked_before >= PRODUCER_BATCHES_KEPT as u64 => {
+                part.open.remove(place);
+                Ok(())
             }
             ErrorCode::OutOfSequence if place == 0 => Err(format!(
                 "partition {uid}: batch {sequence} of client {at}'s producer does not follow, and all before it was acknowledged"
