@@ -77,10 +77,12 @@ fi
 step "simulation"
 wait "$simulator" || { cat "$build_log"; fail "the simulator does not build ($((SECONDS - started)) s)."; }
 sim="$(target_dir)/sim/tramline-sim"
-for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16"; do
+for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16" "cluster 0..32"; do
     "$sim" --profile "${run% *}" --seeds "${run#* }" >"$sim_log" || { cat "$sim_log"; fail "the simulator found something ($((SECONDS - started)) s)."; }
     printf '%s: %s\n' "$run" "$(tail -n 1 "$sim_log")"
 done
+"$sim" --latency 3 >"$sim_log" || { cat "$sim_log"; fail "an acknowledgement took another time than docs/REPLICATION.md says ($((SECONDS - started)) s)."; }
+tail -n 1 "$sim_log"
 step "bugs on purpose"
 "$sim" --check-mutants 300 || fail "a bug on purpose was not found ($((SECONDS - started)) s)."
 

@@ -67,6 +67,22 @@ pub enum Mutant {
     RepeatStep,
     TrimUnsettled,
     DeliverPaused,
+    AckAppendEarly,
+    ForgetVote,
+    TellVoteEarly,
+    AckOwnDisk,
+    ServeUncommitted,
+    KeepLookAhead,
+    ForeignHandle,
+    PersistReplaced,
+    AckBeyondAgreed,
+    AckWithoutLease,
+    ServeBeforeOwnEntry,
+    ForgetChange,
+    KeepWaiting,
+    SkipApply,
+    ApplyAtStart,
+    ForgetTail,
 }
 
 /// Which bug is switched on: none, outside the simulator.

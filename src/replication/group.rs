@@ -12,6 +12,7 @@ use super::change::{CHANGE_BYTES, Change, Members};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
 use super::wire_raft;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
+use crate::mutants::{Mutant, Mutants};
 use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{Config, Raft, StateRole};
 use std::collections::VecDeque;
@@ -81,6 +82,7 @@ enum Standing {
 
 pub(super) struct Group {
     pub(super) id: GroupId,
+    pub(super) mutants: Mutants,
     pub(super) raft: Raft<GroupStorage>,
     /// Every entry up to this one stands in a durable block, for the last time that it was written. The crate's own guard against an entry that was
     /// replaced and comes again is its unstable log, which is empty here (docs/REPLICATION.md, trap T3).
@@ -154,6 +156,7 @@ impl Group {
         let raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
         let mut group = Group {
             id,
+            mutants: Mutants::default(),
             raft,
             persisted,
             own_unplaced: VecDeque::new(),
@@ -467,7 +470,9 @@ impl Group {
             assert!(index > self.committed, "group {}: entry {index} is committed and was to be replaced", self.id);
             if last.is_none() {
                 self.cut_own_from(index);
-                self.persisted = self.persisted.min(LogIndex(index.0 - 1));
+                if !self.mutants.has(Mutant::PersistReplaced) {
+                    self.persisted = self.persisted.min(LogIndex(index.0 - 1));
+                }
             }
             self.raft.mut_store().append(index, term, holds);
             change.into_iter().for_each(|change| self.raft.mut_store().note_change(index, change));
@@ -550,6 +555,7 @@ impl Group {
         let store = self.raft.store();
         let reached = store.block_of(self.committed).map_or(durable, |block| block.max(durable)).min(closed);
         let through = match store.next_block(self.committed) {
+            Some(_) if self.mutants.has(Mutant::AckOwnDisk) => reached,
             Some(next) => reached.min(BlockSeq(next.0 - 1)),
             None => reached,
         };
@@ -559,7 +565,8 @@ impl Group {
             return None;
         }
         self.reported = (self.committed, through);
-        Some(Commit { group: self.id, index: self.committed, block: through, has_entries: self.committed > index_before })
+        let has_entries = self.committed > index_before || self.mutants.has(Mutant::AckOwnDisk);
+        Some(Commit { group: self.id, index: self.committed, block: through, has_entries })
     }
 
     /// Whether every entry in blocks up to `block` is committed. Constant time where that was reported; else a walk over the entries.
@@ -571,6 +578,7 @@ impl Group {
     pub(super) fn take_messages(&mut self) -> Vec<Message> {
         match self.standing {
             Standing::Durable if !self.is_installing => std::mem::take(&mut self.held),
+            _ if self.mutants.has(Mutant::TellVoteEarly) => std::mem::take(&mut self.held),
             _ => Vec::new(),
         }
     }
@@ -581,7 +589,11 @@ impl Group {
             return None;
         }
         let received = self.raft.store().end_of_run(self.persisted, BlockSeq(u64::MAX)).min(self.agreed);
-        let durable = self.persisted.min(self.agreed);
+        let durable = match self.mutants {
+            mutants if mutants.has(Mutant::AckAppendEarly) => received,
+            mutants if mutants.has(Mutant::AckBeyondAgreed) => self.persisted,
+            _ => self.persisted.min(self.agreed),
+        };
         Some(FollowerMarks { term: self.term(), received, durable, committed: self.committed.min(self.agreed) })
     }
 
@@ -593,8 +605,9 @@ impl Group {
         self.step(message)
     }
 
-    /// A follower has answered a beat, or an append that counts as one, which was sent at `sent_us`.
-    pub(super) fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64) -> Result<(), ReplicationError> {
+    /// A follower has answered a beat, or an append that counts as one, which was sent at `sent_us`. The crate hears of beats alone (`is_beat`): it answers
+    /// with an append where entries are not acknowledged yet, which was answered at once, and so on: as fast as frames travel, as long as a disk is slow.
+    pub(super) fn on_beat_answered(&mut self, from: ReplicaId, sent_us: u64, is_beat: bool) -> Result<(), ReplicationError> {
         if !self.is_leader() || self.members.all().all(|member| member != from) {
             return Ok(());
         }
@@ -604,6 +617,9 @@ impl Group {
                 *at_us = sent_us.max(*at_us);
             }
             self.renew_lease();
+        }
+        if !is_beat {
+            return Ok(());
         }
         let mut message = Message { from: from.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
         message.set_msg_type(MessageType::MsgHeartbeatResponse);
@@ -626,7 +642,7 @@ impl Group {
 
     /// Whether this leader may answer at `now_us`: a majority heard it lately.
     pub(super) fn holds_lease(&self, now_us: u64) -> bool {
-        now_us < self.lease_until_us
+        now_us < self.lease_until_us || self.mutants.has(Mutant::AckWithoutLease)
     }
 
     /// This replica works as the leader from now on.

@@ -9,6 +9,7 @@ use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;
 use crate::log::{EntryKind, OpenEntry};
+use crate::mutants::Mutants;
 use raft::eraftpb::Message;
 
 /// What a block must carry for a group before its data: a changed term or vote, and raft's own entry.
@@ -28,6 +29,7 @@ pub struct Groups {
     /// By id.
     list: Vec<Group>,
     now_us: u64,
+    mutants: Mutants,
 }
 
 impl Groups {
@@ -39,7 +41,7 @@ impl Groups {
         entries: &[(GroupId, LogIndex, Term, Handle)],
         changes: &[(GroupId, LogIndex, Change)],
     ) -> Result<Groups, ReplicationError> {
-        let mut groups = Groups { me, list: Vec::with_capacity(starts.len()), now_us: 0 };
+        let mut groups = Groups { me, list: Vec::with_capacity(starts.len()), now_us: 0, mutants: Mutants::default() };
         for start in starts {
             let of_group = |id: GroupId| id == start.id;
             let own: Vec<_> = entries.iter().filter(|e| of_group(e.0)).map(|e| (e.1, e.2, e.3)).collect();
@@ -47,6 +49,12 @@ impl Groups {
             groups.begin(start, &own, &changes)?;
         }
         Ok(groups)
+    }
+
+    /// Bugs on purpose.
+    pub fn set_mutants(&mut self, mutants: Mutants) {
+        self.mutants = mutants;
+        self.list.iter_mut().for_each(|group| group.mutants = mutants);
     }
 
     /// A replica of one more group, which has nothing in the log yet.
@@ -66,6 +74,7 @@ impl Groups {
         if group.members().is_lone(self.me) {
             group.campaign()?;
         }
+        group.mutants = self.mutants;
         let at = self.list.partition_point(|other| other.id < group.id);
         self.list.insert(at, group);
         Ok(())
@@ -314,9 +323,10 @@ impl Groups {
         &mut self,
         from: ReplicaId,
         sent_us: u64,
+        is_beat: bool,
         has_replica: impl Fn(GroupId) -> bool,
     ) -> Result<(), ReplicationError> {
-        self.list.iter_mut().filter(|group| has_replica(group.id)).try_for_each(|group| group.on_beat_answered(from, sent_us))
+        self.list.iter_mut().filter(|group| has_replica(group.id)).try_for_each(|group| group.on_beat_answered(from, sent_us, is_beat))
     }
 
     /// A connection to `peer` stands, which has told what it has persisted of `group`.

@@ -85,6 +85,8 @@ struct Unanswered {
     beat: u64,
     sent_us: u64,
     bytes: u64,
+    /// It is one of a tick, no append.
+    is_beat: bool,
 }
 
 /// The connection that the peer has dialed, and what it is to be told.
@@ -121,6 +123,8 @@ pub struct Peer {
     pub beats: Vec<BeatGroup>,
     unanswered: VecDeque<Unanswered>,
     unanswered_bytes: u64,
+    /// Among what was answered last was a beat of a tick.
+    has_answered_beat: bool,
     beat: u64,
     heard_us: u64,
     live_since_us: u64,
@@ -142,6 +146,7 @@ impl Peer {
             beats: Vec::new(),
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
+            has_answered_beat: false,
             beat: 0,
             heard_us: 0,
             live_since_us: 0,
@@ -290,12 +295,26 @@ impl Peer {
         self.unanswered_bytes < WINDOW_BYTES
     }
 
-    /// The beat of the next frame that carries one, of `bytes` of entries.
+    /// The beat of the next append, of `bytes` of entries.
     pub fn next_beat(&mut self, now_us: u64, bytes: u64) -> u64 {
+        self.number_beat(now_us, bytes, false)
+    }
+
+    /// The next beat of a tick.
+    pub fn next_tick_beat(&mut self, now_us: u64) -> u64 {
+        self.number_beat(now_us, 0, true)
+    }
+
+    fn number_beat(&mut self, now_us: u64, bytes: u64, is_beat: bool) -> u64 {
         self.beat += 1;
         self.unanswered_bytes += bytes;
-        self.unanswered.push_back(Unanswered { beat: self.beat, sent_us: now_us, bytes });
+        self.unanswered.push_back(Unanswered { beat: self.beat, sent_us: now_us, bytes, is_beat });
         self.beat
+    }
+
+    /// Whether a beat of a tick was among what `on_beat` found answered.
+    pub fn has_answered_beat(&self) -> bool {
+        self.has_answered_beat
     }
 
     /// The beat is answered: everything sent up to it was handled. Answers when the latest of these was sent, if that is news; `None` for one that was
@@ -303,10 +322,12 @@ impl Peer {
     pub fn on_beat(&mut self, now_us: u64, beat: u64) -> Option<u64> {
         self.heard_us = now_us;
         self.backoff_us = REDIAL_US_MIN;
+        self.has_answered_beat = false;
         let mut sent_us = None;
         while let Some(front) = self.unanswered.front().filter(|front| front.beat <= beat) {
             sent_us = Some(front.sent_us);
             self.unanswered_bytes -= front.bytes;
+            self.has_answered_beat |= front.is_beat;
             self.unanswered.pop_front();
         }
         sent_us
@@ -385,6 +406,16 @@ mod tests {
         assert!(peer.has_window());
         assert_eq!(peer.on_beat(300, 2), Some(200));
         assert_eq!(peer.on_beat(300, 2), None, "answered already");
+    }
+
+    #[test]
+    fn beats_of_ticks_are_told_from_appends() {
+        let mut peer = live(100);
+        assert_eq!([peer.next_beat(100, 10), peer.next_tick_beat(110), peer.next_beat(120, 10), peer.next_beat(130, 10)], [1, 2, 3, 4]);
+        let is_beat = |peer: &mut Peer, beat: u64| (peer.on_beat(300, beat), peer.has_answered_beat());
+        assert_eq!(is_beat(&mut peer, 1), (Some(100), false));
+        assert_eq!(is_beat(&mut peer, 3), (Some(120), true), "one of two");
+        assert_eq!(is_beat(&mut peer, 4), (Some(130), false));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::effects::{Caller, Effect, Effects, Now};
 use crate::ids::{GroupId, LogIndex, NodeId, ShardId, Term};
 use crate::log::{AppendRefused, EntryKind, OpenEntry};
 use crate::metrics::ShardMetrics;
+use crate::mutants::Mutant;
 use crate::partition::{Partition, TopicRules};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -436,7 +437,8 @@ impl Shard {
     }
 
     fn adopt_partition(&mut self, topic: &TopicView, place: &PartitionView) {
-        let rules = rules_of(topic);
+        let mut rules = rules_of(topic);
+        rules.visible_at_leader |= self.log.mutants().has(Mutant::ServeUncommitted);
         if let Some(slot) = self.partitions.slot(place.uid) {
             self.partitions.get_mut(slot).expect("a uid's slot is filled").rules = rules;
             return;

@@ -13,6 +13,7 @@ use crate::control::Joined;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, ShardId, Term};
 use crate::log::checkpoint::GroupPositionV3;
 use crate::log::{EntryKind, Recovered, ReplicaRecord};
+use crate::mutants::{Mutant, Mutants};
 use crate::replication::{Action, Change, GroupPosition, GroupStart, Members};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,15 +95,15 @@ impl Beginnings {
             if start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
                 beginnings.records.push(record_of(whose.me, &start));
             }
-            beginnings.push(whose.me, with_terms(start, recovered));
+            beginnings.push(whose.me, with_terms(start, recovered), recovered.log.mutants());
         }
         Ok(beginnings)
     }
 
     /// What is known of its commit: of a lone voter's group everything, but for what follows the first change that gives another one a vote.
-    fn push(&mut self, me: ReplicaId, mut start: GroupStart) {
+    fn push(&mut self, me: ReplicaId, mut start: GroupStart, mutants: Mutants) {
         let mut known = start.committed;
-        if start.members.is_lone(me) {
+        if start.members.is_lone(me) || mutants.has(Mutant::ApplyAtStart) {
             let gives_vote = |(group, index, change): &&(GroupId, LogIndex, Change)| {
                 *group == start.id && *index > start.members.index && change.action == Action::Vote && change.replica != me
             };
@@ -128,6 +129,9 @@ impl Beginnings {
 }
 
 fn changes(recovered: &Recovered) -> Result<Vec<(GroupId, LogIndex, Change)>, StartFailure> {
+    if recovered.log.mutants().has(Mutant::ForgetChange) {
+        return Ok(Vec::new());
+    }
     let is_change = |control: &&crate::log::RecoveredControl| control.kind == EntryKind::Raft && !control.payload.is_empty();
     let read = |control: &crate::log::RecoveredControl| match Change::decode(&control.payload) {
         Some(change) => Ok((control.group, control.index, change)),
@@ -182,7 +186,9 @@ pub(super) fn record_of(me: ReplicaId, start: &GroupStart) -> ReplicaRecord {
 /// With the newest term and vote that the log tells of.
 fn with_terms(mut start: GroupStart, recovered: &Recovered) -> GroupStart {
     let id = start.id;
-    if let Some(hard_state) = recovered.hard_states.iter().find(|h| h.group == id && h.term >= start.term) {
+    if let Some(hard_state) = recovered.hard_states.iter().find(|h| h.group == id && h.term >= start.term)
+        && !recovered.log.mutants().has(Mutant::ForgetVote)
+    {
         start.term = hard_state.term;
         start.vote = hard_state.vote;
         // Told when who votes has changed: whoever was dropped then may be gone, and its vote with it.

@@ -10,6 +10,7 @@ use super::shard::Shard;
 use crate::api::ApiError;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, LogIndex};
+use crate::mutants::Mutant;
 use crate::partition::Partition;
 use tramline_wire::error::ErrorCode;
 
@@ -68,14 +69,19 @@ impl Shard {
     fn cease_to_lead(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
         tracing::info!(shard = self.id.0, group = group.0, "another node leads the group, or nobody");
         let bit = self.acks.bit_of(group);
+        let mutants = self.log.mutants();
         self.log.void_group(group);
-        self.partitions.cut_tentative(group);
-        self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
+        if !mutants.has(Mutant::KeepLookAhead) {
+            self.partitions.cut_tentative(group);
+            self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
+        }
         self.lose_state(now, group, effects);
         self.fail_half_taken(group, bit);
         self.trims.proposed.forget(group);
         self.offsets.proposed.forget(group);
-        self.acks.fail_group(bit, effects, &mut self.metrics);
+        if !mutants.has(Mutant::KeepWaiting) {
+            self.acks.fail_group(bit, effects, &mut self.metrics);
+        }
         self.trims.fail_group(bit, &self.acks, effects);
         self.offsets.fail_group(bit, &self.acks, effects);
         if group == GroupId(0)

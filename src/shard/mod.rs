@@ -27,6 +27,8 @@ mod joining;
 mod lags;
 mod leaders;
 mod leadership;
+#[cfg(any(test, feature = "sim"))]
+mod looks;
 pub mod mesh;
 mod moving;
 mod offsets;
@@ -55,5 +57,7 @@ mod tests;
 mod throttle;
 mod trims;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use looks::{BatchLook, EntryLook, GroupLook};
 pub use shard::{Shard, Taken};
 pub use start::{ShardStart, StartFailure};

@@ -345,7 +345,7 @@ impl Shard {
                 // Behind the rows: one of them may have told of a higher term.
                 if let Some(sent_us) = self.pipelines.peers[at].on_beat(now.mono_us, ack.beat) {
                     let peer = &self.pipelines.peers[at];
-                    self.groups.on_beat_answered(from, sent_us, |group| peer.has_replica(group))?;
+                    self.groups.on_beat_answered(from, sent_us, peer.has_answered_beat(), |group| peer.has_replica(group))?;
                 }
             }
             (Kind::VoteReply, Dialed::Live { .. }) => {

@@ -12,6 +12,7 @@ use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, Term};
 use crate::log::layout::BlockView;
 use crate::log::{BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
+use crate::mutants::Mutant;
 use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, wire_raft};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
@@ -115,7 +116,7 @@ impl Shard {
             return peer.beats.clear();
         }
         let rows = std::mem::take(&mut peer.beats);
-        let beat = Beat { beat: peer.next_beat(now.mono_us, 0), groups: List::of(&rows) };
+        let beat = Beat { beat: peer.next_tick_beat(now.mono_us), groups: List::of(&rows) };
         let (conn, number) = peer.next_number();
         effects.send(conn, [], |out| write(out, Kind::Beat, number, |out| beat.encode(out)));
     }
@@ -156,6 +157,8 @@ impl Shard {
                         break;
                     }
                 };
+                let is_foreign = self.log.mutants().has(Mutant::ForeignHandle) && self.log.cached_block(*block).is_none();
+                let index = if is_foreign { &LogIndex(index.0 - 1) } else { index };
                 let Some(head) = self.gather_entry(note.group, (*index, *term), *holds, &found, &mut parts) else { break };
                 bytes += head.payload_bytes();
                 heads.push(head);

@@ -163,6 +163,7 @@ impl Shard {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
         let mut groups = recover_groups(me, &beginnings, &recovered)?;
+        groups.set_mutants(recovered.log.mutants());
         let applied = |id: &GroupId| (*id, beginnings.known(*id).min(groups.last_of(*id).index));
         let mut applying = Applying::new(group_ids.iter().map(applied));
         applying.since = snapshots_of(&recovered);
@@ -274,7 +275,10 @@ fn recover_groups(me: ReplicaId, beginnings: &Beginnings, recovered: &Recovered)
     check_entries(&beginnings.starts, &recovered.entries, &recovered.lost)?;
     let is_change =
         |entry: &RecoveredEntry| beginnings.changes.iter().any(|(group, index, _)| (*group, *index) == (entry.group, entry.index));
-    let entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, handle_of(e, is_change(e)))).collect();
+    let mut entries: Vec<_> = recovered.entries.iter().map(|e| (e.group, e.index, e.term, handle_of(e, is_change(e)))).collect();
+    if recovered.log.mutants().has(Mutant::ForgetTail) {
+        entries.pop_if(|(.., handle)| handle.holds == Holds::Share);
+    }
     Groups::start(me, beginnings.starts.clone(), &entries, &beginnings.changes).map_err(StartFailure::Replication)
 }
 

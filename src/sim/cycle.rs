@@ -16,6 +16,8 @@ use tramline_wire::kind::Kind;
 
 /// A background turn at most this often, and how much it may do: the runtime's numbers.
 const TURN_EVERY_US: u64 = 1000;
+/// In a cluster less often: what it does in turns is not what is looked at, and most of a run's time went there.
+const CLUSTER_TURN_EVERY_US: u64 = 5000;
 const TURN_BYTES: u64 = 4 << 20;
 /// What one cycle of the loop takes at least.
 const CYCLE_US: u64 = 5;
@@ -39,7 +41,8 @@ impl World {
         let Some(seat) = node.seats.get_mut(at.shard) else { return };
         if !seat.turn_planned {
             seat.turn_planned = true;
-            let after = (seat.last_turn_us + TURN_EVERY_US).saturating_sub(now);
+            let every_us = if self.params.is_cluster { CLUSTER_TURN_EVERY_US } else { TURN_EVERY_US };
+            let after = (seat.last_turn_us + every_us).saturating_sub(now);
             self.plan_work(after, at, Work::Turn);
         }
     }
@@ -139,6 +142,7 @@ impl World {
         self.say_of(at.node, || format!("shard {} stops: {reason}", at.shard));
         self.totals.note(Counted::ShardsFailed);
         self.nodes[at.node].seats[at.shard].failed = true;
+        self.failed = Some(format!("shard {} of node {} stops: {reason}", at.shard, at.node + 1));
         // What a start could not make sense of is told with the first view.
         if reason.starts_with("what is stored of") {
             self.refused = Some(reason);

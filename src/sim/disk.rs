@@ -508,6 +508,12 @@ impl SimDisk {
         self.inodes[inode].bad_pages.insert(page);
     }
 
+    /// The bytes of its segments.
+    pub(super) fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        let segments = self.names.iter().filter(|(name, _)| name.starts_with("seg-"));
+        segments.map(|(_, inode)| self.inodes[*inode].bytes())
+    }
+
     /// A copy of the files as they are, with nothing open or under way.
     #[cfg(test)]
     pub(crate) fn snapshot(&self) -> SimDisk {

@@ -66,7 +66,12 @@ impl<P> Link<P> {
 
     /// Connects, and answers the connection; `None` while no process listens.
     pub(super) fn connect(&mut self, world: &mut World, shard: usize) -> Option<u64> {
-        let conn = world.connect(ShardAt { node: CLIENTS_NODE, shard })?;
+        self.connect_to(world, ShardAt { node: CLIENTS_NODE, shard })
+    }
+
+    /// The same to a shard of any node.
+    pub(super) fn connect_to(&mut self, world: &mut World, at: ShardAt) -> Option<u64> {
+        let conn = world.connect(at)?;
         (self.conn, self.said_hello) = (Some(conn), false);
         let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "sim", client_version: "", mechanism: "", auth: b"" };
         self.send_any(world, Kind::Hello, None, &[], |out| hello.encode(out));
@@ -81,6 +86,12 @@ impl<P> Link<P> {
     /// The same with a payload.
     pub(super) fn send_with(&mut self, world: &mut World, kind: Kind, pending: P, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) {
         self.send_any(world, kind, Some(pending), payload, meta);
+    }
+
+    /// Nobody answers this one.
+    pub(super) fn send_unanswered(&mut self, world: &mut World, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) {
+        self.send_any(world, kind, None, payload, meta);
+        self.pending.remove(&self.sequence);
     }
 
     fn send_any(&mut self, world: &mut World, kind: Kind, pending: Option<P>, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) {

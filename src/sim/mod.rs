@@ -13,15 +13,18 @@ mod agenda;
 mod claims;
 mod clients;
 mod clock;
+mod cluster;
 mod cycle;
 mod decay;
 mod dice;
 mod disk;
+mod faults;
 mod groups;
 mod history;
 mod idempotent;
 #[cfg(feature = "sim")]
 mod image;
+pub(crate) mod joining;
 mod link;
 mod member_answers;
 mod members;
@@ -49,6 +52,7 @@ mod queue_steps;
 mod queue_truth;
 mod queue_work;
 mod reading;
+pub(crate) mod replicas;
 mod run;
 mod seat_core;
 mod start_disk;
@@ -57,6 +61,7 @@ mod streams;
 mod totals;
 mod world;
 
+pub use cluster::latency::{Latency, measure};
 pub use dice::Dice;
 #[cfg(feature = "sim")]
 pub use image::Image;
@@ -64,7 +69,7 @@ pub use image::Image;
 pub use mutants::{MUTANTS, Named};
 pub use params::{Params, Profile};
 #[cfg(feature = "sim")]
-pub use run::run_mutant;
+pub use run::run_as;
 pub use run::{Outcome, run};
 pub use totals::{Event, Totals};
 

@@ -36,6 +36,17 @@ impl World {
         Some(conn)
     }
 
+    /// A node that joins connects to the first shard of another one. What it is told comes as a client's frames do.
+    pub(super) fn connect_node(&mut self, node: usize) -> u64 {
+        let (at, conn) = (ShardAt { node, shard: 0 }, self.next_conn);
+        self.next_conn += 1;
+        self.conns
+            .insert(conn, Conn { at, last_to_server_us: self.now_us, last_to_client_us: self.now_us, is_stuck: false, has_piece: false });
+        self.step(at, Event::NodeOpened { conn: ConnId(conn) });
+        self.end_of_turn(at);
+        conn
+    }
+
     /// A client sends. Now and then a frame arrives in two pieces, and once in a while the second one never comes.
     pub(super) fn send(&mut self, conn: u64, frame: Vec<u8>) {
         let node = self.conns.get(&conn).map_or(CLIENTS_NODE, |state| state.at.node);

@@ -9,7 +9,7 @@ use super::seat_core::{Begin, Core, begin_shard};
 use super::{Dice, Params};
 use crate::api::NodeInfo;
 use crate::config::{self, DiskLevel, DiskMarks, Machine, Settings, Sources};
-use crate::control::Endpoint;
+use crate::control::{Endpoint, Joined, NodeSpec};
 use crate::effects::{Effect, Effects, Token};
 use crate::ids::{ConnId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, RecoverError, RecoveryReport, recover};
@@ -86,6 +86,10 @@ pub(super) struct Node {
     log: LogConfig,
     /// The address that the others and the clients know.
     host: String,
+    /// It says where it listens for other nodes.
+    is_member: bool,
+    /// What it was told when it joined.
+    pub(super) joined: Option<Arc<Joined>>,
     /// Makes what sits on a seat.
     pub(super) begin: Begin,
     /// Counts processes.
@@ -121,7 +125,8 @@ impl Node {
             ("data.dir", "."),
             ("shards", shards.as_str()),
             ("unpinned", "true"),
-            ("memory.bytes", "64MiB"),
+            ("memory.bytes", if params.is_cluster { "256MiB" } else { "64MiB" }),
+            ("groups.per.shard", if params.is_cluster { "2" } else { "4" }),
             ("sorter.segments", sorter_segments.as_str()),
             ("sorter.bytes.per.second", "4MiB"),
             ("disk.warn.free", "30%"),
@@ -153,7 +158,7 @@ impl Node {
         };
         let disks = (0..params.shards).map(|_| Disk { disk: disk(), numbers: Vec::new() }).collect();
         // A run of one node is the same as before there were others.
-        let host = if params.nodes == 1 { "127.0.0.1".to_owned() } else { format!("10.0.0.{id}") };
+        let host = if params.nodes == 1 && !params.is_cluster { "127.0.0.1".to_owned() } else { format!("10.0.0.{id}") };
         Node {
             id,
             seats: Vec::new(),
@@ -161,6 +166,8 @@ impl Node {
             settings: Arc::new(settings),
             log,
             host,
+            is_member: params.is_cluster,
+            joined: None,
             begin: begin_shard,
             life: 0,
             has_power: true,
@@ -175,6 +182,24 @@ impl Node {
             slow_until_us: 0,
             slow_factor: 1,
             space: Space { full_until_us: 0, level: DiskLevel::Enough, served_us: 0, segments: params.disk_segments },
+        }
+    }
+
+    /// What it says when it joins a cluster.
+    pub(super) fn spec(&self) -> NodeSpec {
+        self.info().spec(&self.settings)
+    }
+
+    fn info(&self) -> NodeInfo {
+        let ports = |first| (0..self.log.shards).map(|shard| first + shard).collect();
+        NodeInfo {
+            node: self.id,
+            cluster_id: [7; 16],
+            client: Endpoint { host: self.host.as_str().into(), port: 7410, shard_ports: ports(7411) },
+            disk: if self.is_member { u64::from(self.id.0) } else { 1 },
+            generation: 0,
+            rack: String::new(),
+            cluster: self.is_member.then(|| Endpoint { host: self.host.as_str().into(), port: 7700, shard_ports: ports(7700) }),
         }
     }
 
@@ -211,17 +236,7 @@ impl Node {
     /// with EIO.
     pub(super) fn start(&mut self, interrupt: Option<(u64, Tear, Dice)>, fail: Option<u64>) -> Started {
         assert!(self.seats.is_empty(), "one process at a time");
-        let shard_ports = (0..self.log.shards).map(|shard| 7411 + shard).collect();
-        let info = NodeInfo {
-            node: self.id,
-            cluster_id: [7; 16],
-            client: Endpoint { host: self.host.as_str().into(), port: 7410, shard_ports },
-            disk: 1,
-            generation: 0,
-            rack: String::new(),
-            cluster: None,
-        };
-        let info = Arc::new(info);
+        let info = Arc::new(self.info());
         if let Some((ops, tear, dice)) = interrupt {
             self.disks[0].disk.stop_start_after(ops, tear, dice);
         }
@@ -245,7 +260,8 @@ impl Node {
             };
             disk.disk.start_went_through();
             reports.push(StartReport { recovery: recovered.report.clone(), damage: recovered.damage.len(), lost: recovered.lost.len() });
-            let start = ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered, joined: None };
+            let start =
+                ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered, joined: self.joined.clone() };
             let mut effects = Effects::new();
             let core = match (self.begin)(start, &mut effects) {
                 Ok(core) => core,

@@ -16,13 +16,18 @@ pub enum Profile {
     Disk,
     /// A random part of all of them, with random rates.
     Swarm,
+    /// Whole clusters of 1, 3 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; the disks keep what they were given.
+    Cluster,
 }
 
 impl Profile {
     /// By its name on the command line.
     pub fn of(name: &str) -> Option<Profile> {
-        [Profile::Calm, Profile::Faults, Profile::Disk, Profile::Swarm].into_iter().find(|profile| profile.to_string() == name)
+        Profile::ALL.into_iter().find(|profile| profile.to_string() == name)
     }
+
+    /// All of them.
+    pub const ALL: [Profile; 5] = [Profile::Calm, Profile::Faults, Profile::Disk, Profile::Swarm, Profile::Cluster];
 }
 
 impl fmt::Display for Profile {
@@ -32,6 +37,7 @@ impl fmt::Display for Profile {
             Profile::Faults => "faults",
             Profile::Disk => "disk",
             Profile::Swarm => "swarm",
+            Profile::Cluster => "cluster",
         })
     }
 }
@@ -41,6 +47,8 @@ impl fmt::Display for Profile {
 pub struct Params {
     /// Nothing goes wrong: what is late then is late by itself.
     pub is_calm: bool,
+    /// The nodes are one cluster; else each is a cluster of one.
+    pub is_cluster: bool,
     /// Nodes, 1 to 5.
     pub nodes: usize,
     /// Shards of each node, 1 or 2.
@@ -113,6 +121,10 @@ pub struct Params {
     pub link_cut_every_us: u64,
     /// Mean time between two power cuts of all nodes at once.
     pub blackout_every_us: u64,
+    /// One piece of what travels between nodes, of this many, comes with a bit flipped that the network's own sums do not see.
+    pub flip_in: u64,
+    /// So often a node that has begun to lead a group gets into trouble at once, or another one does, in percent.
+    pub strike_percent: u64,
     /// Constant times instead of drawn ones.
     pub ruler: Option<Ruler>,
 }
@@ -151,6 +163,7 @@ impl Params {
         let second = 1_000_000;
         let mut params = Params {
             is_calm: profile == Profile::Calm,
+            is_cluster: false,
             nodes: 1,
             shards: 1 + dice.below(2) as u16,
             clients: dice.within(2..9),
@@ -187,8 +200,14 @@ impl Params {
             pause_every_us: 0,
             link_cut_every_us: 0,
             blackout_every_us: 0,
+            flip_in: 0,
+            strike_percent: 0,
             ruler: None,
         };
+        if profile == Profile::Cluster {
+            params.become_cluster(seed);
+            return params;
+        }
         let mut rates = [
             &mut params.crash_every_us,
             &mut params.cut_every_us,
@@ -232,7 +251,50 @@ impl Params {
                 params.operation_every_us = dice.within(500..3000);
                 params.fill_idle_us = if Dice::stream(seed, "fill").chance(50) { FILL_IDLE_US } else { 0 };
             }
+            Profile::Cluster => unreachable!("drawn above"),
         }
         params
+    }
+
+    /// Several nodes, and what goes wrong between them.
+    fn become_cluster(&mut self, seed: u64) {
+        let mut dice = Dice::stream(seed, "cluster");
+        let second = 1_000_000;
+        self.is_cluster = true;
+        self.nodes = [3, 3, 3, 3, 5, 3, 3, 3, 3, 1][dice.below(10) as usize];
+        self.shards = if dice.chance(10) { 2 } else { 1 };
+        self.clients = dice.within(2..6);
+        (self.members, self.consumers, self.streams) = (0, 0, 0);
+        self.operation_every_us = dice.within(2500..8000);
+        self.operations = 1000;
+        self.time_us = dice.within(7..12) * second;
+        // Nothing is sealed in a run: a follower that needs what is sealed gets it by a snapshot, which there is none of yet.
+        (self.segment_bytes, self.pool_segments, self.sorter_segments) = (16 << 20, 1, 0);
+        (self.retention_bytes, self.fill_idle_us) = (None, FILL_IDLE_US);
+        // A shard that an error of its disk has stopped is started again, which is what ends of processes do; and any other stop is a finding.
+        (self.write_error_in, self.read_error_in, self.dir_error_in) = (0, 0, 0);
+        (self.full_every_us, self.disk_segments) = (0, 0);
+        self.crash_every_us = dice.within(4..25) * second;
+        self.pause_every_us = dice.within(3..20) * second;
+        self.link_cut_every_us = dice.within(2..10) * second;
+        self.blackout_every_us = dice.within(5..25) * second;
+        self.flip_in = dice.within(2000..20_000);
+        self.slow_every_us = dice.within(1..8) * second;
+        self.strike_percent = dice.within(5..30);
+        // Each kind of fault is there or not: what is rare alone shows in rare company.
+        let kinds = [
+            &mut self.crash_every_us,
+            &mut self.cut_every_us,
+            &mut self.short_write_in,
+            &mut self.slow_every_us,
+            &mut self.pause_every_us,
+            &mut self.link_cut_every_us,
+            &mut self.blackout_every_us,
+            &mut self.flip_in,
+            &mut self.strike_percent,
+        ];
+        for kind in kinds {
+            *kind = if dice.chance(30) { 0 } else { *kind };
+        }
     }
 }

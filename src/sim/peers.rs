@@ -349,7 +349,11 @@ impl World {
         let pipe = &mut self.peers.wires.get_mut(&wire).expect("looked at above").pipes[side];
         let had_lost = pipe.has_lost();
         match pipe.arrive(!reaches || is_gone) {
-            Some(segment) => {
+            Some(mut segment) => {
+                if let Segment::Bytes(bytes) = &mut segment {
+                    self.maybe_flip(from, receiver.node, bytes);
+                }
+                let pipe = &mut self.peers.wires.get_mut(&wire).expect("looked at above").pipes[side];
                 pipe.arrived.push_back(segment);
                 self.read(wire, side);
                 self.end_of_turn_if_running(receiver);
@@ -362,6 +366,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A bit flips on its way where no sum of the network's sees it: in a router's memory, say.
+    fn maybe_flip(&mut self, from: usize, to: usize, bytes: &mut [u8]) {
+        let (is_quiet, flip_in) = (self.quiet, self.params.flip_in);
+        let dice = &mut self.peers.path(from, to).dice;
+        if is_quiet || bytes.is_empty() || !dice.once_in(flip_in) {
+            return;
+        }
+        let (at, bit) = (dice.below(bytes.len() as u64) as usize, dice.below(8));
+        bytes[at] ^= 1 << bit;
+        self.totals.note(Counted::PeerBitsFlipped);
     }
 
     /// What has arrived at the other end of `side` is read, as far as there is room and the process runs.

@@ -111,11 +111,23 @@ impl World {
         if several && !self.quiet && node.down_dice.chance(20) {
             down_us += node.down_dice.below(DOWN_US_MAX);
         }
+        // Nor does every machine of a cluster come back when the power does: those that do elect leaders without it.
+        if several && self.params.is_cluster && power && !self.quiet && node.down_dice.chance(30) {
+            down_us += node.down_dice.within(2_500_000..5_000_000);
+        }
         let life = node.life;
         self.plan(down_us, Item::Start { node: index, life });
-        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.at.node == index).map(|(conn, _)| *conn).collect();
+        let gone: Vec<(u64, u64)> =
+            self.conns.iter().filter(|(_, conn)| conn.at.node == index).map(|(conn, state)| (*conn, state.last_to_client_us)).collect();
         self.conns.retain(|_, conn| conn.at.node != index);
-        gone
+        if !self.params.is_cluster {
+            return gone.into_iter().map(|(conn, _)| conn).collect();
+        }
+        // What has left arrives, and then the client learns that there is nobody any more.
+        for (conn, last_us) in gone {
+            self.plan(last_us.saturating_sub(self.now_us), Item::ServerCloses { conn });
+        }
+        Vec::new()
     }
 
     /// What the kernel has of a dying process lands when it likes, some of it after the process is gone.

@@ -3,25 +3,17 @@
 //! Not here: what is checked on the way (`history.rs`).
 
 use super::clients::Clients;
+use super::cluster::ClusterRun;
 use super::decay::Decay;
+use super::faults::{Faults, Strike};
 use super::members::Members;
 use super::node::Disk;
 use super::queue_work::Workers;
 use super::totals::{Event as Counted, Totals};
 use super::world::{CLIENTS_NODE, Item, Seen, World};
-use super::{Check, Dice, Params, Profile};
+use super::{Check, Params, Profile};
 use crate::mutants::Mutants;
 use std::collections::BTreeMap;
-
-const CRASH: u8 = 0;
-const CUT: u8 = 1;
-const SLOW: u8 = 2;
-const FULL: u8 = 3;
-const SPACE: u8 = 4;
-const DECAY: u8 = 5;
-const PAUSE: u8 = 6;
-const CUT_WAY: u8 = 7;
-const BLACKOUT: u8 = 8;
 
 /// How long a node may take, once faults have stopped, to answer everything, in simulated time.
 pub(super) const PATIENCE_US: u64 = 30_000_000;
@@ -45,20 +37,26 @@ pub struct Outcome {
 
 /// Runs a seed.
 pub fn run(seed: u64, profile: Profile, log: bool) -> Outcome {
-    run_with(seed, profile, Mutants::default(), log)
+    run_with(seed, Params::draw(seed, profile), Mutants::default(), log)
 }
 
-/// Runs a seed with a bug switched on.
+/// Runs a seed with what it drew, or something else in its place, and with a bug switched on.
 #[cfg(feature = "sim")]
-pub fn run_mutant(seed: u64, profile: Profile, named: &super::Named, log: bool) -> Outcome {
-    run_with(seed, profile, Mutants::only(named.mutant), log)
+pub fn run_as(seed: u64, params: Params, named: Option<&super::Named>, log: bool) -> Outcome {
+    run_with(seed, params, named.map_or_else(Mutants::default, |named| Mutants::only(named.mutant)), log)
 }
 
-fn run_with(seed: u64, profile: Profile, mutants: Mutants, log: bool) -> Outcome {
-    let params = Params::draw(seed, profile);
-    let mut run = Run::new(seed, params, mutants, log);
-    let violation = run.whole().err();
-    let World { totals, now_us, log, .. } = run.world;
+fn run_with(seed: u64, params: Params, mutants: Mutants, log: bool) -> Outcome {
+    let (world, violation) = if params.is_cluster {
+        let mut run = ClusterRun::new(seed, params, mutants, log);
+        let violation = run.whole().err();
+        (run.world, violation)
+    } else {
+        let mut run = Run::new(seed, params, mutants, log);
+        let violation = run.whole().err();
+        (run.world, violation)
+    };
+    let World { totals, now_us, log, .. } = world;
     Outcome { violation, totals, simulated_us: now_us, log: log.unwrap_or_default() }
 }
 
@@ -67,8 +65,7 @@ pub(super) struct Run {
     pub(super) clients: Clients,
     pub(super) members: Members,
     pub(super) workers: Workers,
-    /// By node. The first one's also says when clients do something.
-    faults: Vec<Dice>,
+    faults: Faults,
     events: u64,
 }
 
@@ -81,7 +78,7 @@ impl Run {
             let disks = world.nodes.iter_mut().flat_map(|node| &mut node.disks);
             disks.for_each(|disk| disk.disk.journal = Some(Default::default()));
         }
-        let faults = (0..world.nodes.len()).map(|node| Dice::of_node(seed, "faults", node)).collect();
+        let faults = Faults::new(seed, world.nodes.len());
         Run { world, clients, members, workers, faults, events: 0 }
     }
 
@@ -94,11 +91,7 @@ impl Run {
         self.world.plan(1, Item::Operation);
         self.world.plan(1, Item::MemberStep);
         self.world.plan(1, Item::QueueStep);
-        for node in 0..self.world.nodes.len() {
-            for (fault, mean_us) in self.means(node) {
-                self.plan_fault(node, fault, mean_us);
-            }
-        }
+        self.faults.plan_all(&mut self.world);
         while self.world.now_us < self.world.params.time_us || self.world.totals.get(Counted::Operations) < self.world.params.operations {
             if !self.advance(u64::MAX)? {
                 return Err("nothing is planned any more".to_owned());
@@ -133,29 +126,6 @@ impl Run {
             self.world.totals.add(Counted::NamesExchanged, disk.exchanges);
         }
         Ok(())
-    }
-
-    /// How often which fault comes to a node. What concerns all of them is the first one's.
-    fn means(&self, node: usize) -> [(u8, u64); 8] {
-        let params = &self.world.params;
-        let of_all = |mean_us| if node == 0 { mean_us } else { 0 };
-        [
-            (CRASH, params.crash_every_us),
-            (CUT, params.cut_every_us),
-            (SLOW, params.slow_every_us),
-            (FULL, params.full_every_us),
-            (DECAY, params.decay_every_us),
-            (PAUSE, params.pause_every_us),
-            (CUT_WAY, of_all(params.link_cut_every_us)),
-            (BLACKOUT, of_all(params.blackout_every_us)),
-        ]
-    }
-
-    fn plan_fault(&mut self, node: usize, fault: u8, mean_us: u64) {
-        if mean_us > 0 {
-            let after = self.faults[node].wait_us(mean_us);
-            self.world.plan(after, Item::Fault { node, fault });
-        }
     }
 
     /// One event. `false`: none is planned before `until_us`.
@@ -194,7 +164,7 @@ impl Run {
             }
             Some(Seen::Operation) if !self.world.quiet => {
                 self.clients.operate(&mut self.world);
-                let after = self.faults[CLIENTS_NODE].wait_us(self.world.params.operation_every_us);
+                let after = self.faults.dice[CLIENTS_NODE].wait_us(self.world.params.operation_every_us);
                 self.world.plan(after, Item::Operation);
             }
             Some(Seen::Fault { node, fault }) if !self.world.quiet => self.fault(node, fault),
@@ -202,7 +172,7 @@ impl Run {
         }
         // A shard has stopped after an error, so the node ends and is started again, as an operator would.
         for node in 0..self.world.nodes.len() {
-            if self.world.nodes[node].has_failed_shard() && self.faults[node].once_in(50) {
+            if self.world.nodes[node].has_failed_shard() && self.faults.dice[node].once_in(50) {
                 self.end_process(node, false);
             }
         }
@@ -210,73 +180,19 @@ impl Run {
     }
 
     fn fault(&mut self, node: usize, fault: u8) {
-        let it = &self.world.nodes[node];
-        match fault {
-            // Most crashes come while something is being written: the others prove little.
-            CRASH if it.is_serving() && !it.is_writing() && self.faults[node].chance(95) => {
-                let after = self.faults[node].within(20..2000);
-                return self.world.plan(after, Item::Fault { node, fault: CRASH });
+        match self.faults.strike(&mut self.world, node, fault) {
+            Strike::Done => {}
+            Strike::Ends(ends) => ends.into_iter().for_each(|(node, power)| self.end_process(node, power)),
+            Strike::Gone(conn) => self.on_gone(conn),
+            Strike::Decay => {
+                self.decay(node);
+                self.faults.plan_next(&mut self.world, node, fault);
             }
-            CRASH if it.is_up() => {
-                let power = self.faults[node].chance(self.world.params.power_percent);
-                self.end_process(node, power);
-            }
-            CUT => {
-                if let Some(conn) = self.world.cut(node) {
-                    self.on_gone(conn);
-                }
-            }
-            SLOW => self.world.begin_slow_period(node),
-            FULL => {
-                let length = self.faults[node].within(200_000..5_000_000);
-                self.world.nodes[node].space.full_until_us = self.world.now_us + length;
-                self.world.totals.note(Counted::FullPeriods);
-                self.world.tell_space();
-                self.world.plan(length, Item::Fault { node, fault: SPACE });
-            }
-            SPACE => self.world.tell_space(),
-            DECAY => self.decay(node),
-            PAUSE => {
-                // Some are longer than any time-out of the core.
-                let dice = &mut self.faults[node];
-                let length_us = if dice.chance(25) { dice.within(500_000..4_000_000) } else { dice.within(500..200_000) };
-                self.world.pause(node, length_us);
-            }
-            CUT_WAY => self.cut_ways(),
-            BLACKOUT => {
-                self.world.totals.note(Counted::Blackouts);
-                let up: Vec<usize> = (0..self.world.nodes.len()).filter(|node| self.world.nodes[*node].is_up()).collect();
-                up.into_iter().for_each(|node| self.end_process(node, true));
-            }
-            _ => {}
-        }
-        if let Some((_, mean_us)) = self.means(node).into_iter().find(|(f, _)| *f == fault) {
-            self.plan_fault(node, fault, mean_us);
-        }
-    }
-
-    /// One way, both between two nodes, or all of one node's: the network is cut for a while.
-    fn cut_ways(&mut self) {
-        let count = self.world.nodes.len() as u64;
-        if count == 1 {
-            return;
-        }
-        let dice = &mut self.faults[0];
-        let one = dice.below(count) as usize;
-        let other = (one + dice.within(1..count) as usize) % count as usize;
-        let length_us = if dice.chance(30) { dice.within(2_000_000..12_000_000) } else { dice.within(1000..2_000_000) };
-        let ways: Vec<(usize, usize)> = match dice.below(3) {
-            0 => vec![(one, other)],
-            1 => vec![(one, other), (other, one)],
-            _ => (0..count as usize).filter(|node| *node != one).flat_map(|node| [(one, node), (node, one)]).collect(),
-        };
-        for (from, to) in ways {
-            self.world.cut_way_for(from, to, length_us);
         }
     }
 
     fn decay(&mut self, node: usize) {
-        let dice = &mut self.faults[node];
+        let dice = &mut self.faults.dice[node];
         let disks = &mut self.world.nodes[node].disks;
         let shard = dice.below(disks.len() as u64) as usize;
         let Some((what, place)) = disks[shard].disk.decay(dice) else { return };

@@ -9,7 +9,7 @@ use super::{Event, Params, Profile, Totals, run};
 
 #[test]
 fn a_seed_is_a_run_byte_for_byte() {
-    for profile in [Profile::Faults, Profile::Disk] {
+    for profile in [Profile::Faults, Profile::Disk, Profile::Cluster] {
         let (a, b) = (run(7, profile, true), run(7, profile, true));
         assert!(a.log.len() > 20, "something happened: {:?}", a.log);
         assert_eq!(a.log, b.log);
@@ -36,6 +36,19 @@ fn seeds_that_once_failed_hold() {
         (Profile::Swarm, 35, "a look that showed what is beyond where it goes on"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");
+    }
+}
+
+#[test]
+fn some_clusters_hold() {
+    let mut totals = Totals::default();
+    for seed in 0..3 {
+        let outcome = run(seed, Profile::Cluster, false);
+        assert_eq!(outcome.violation, None, "{seed}: {:?}", Params::draw(seed, Profile::Cluster));
+        totals.merge(&outcome.totals);
+    }
+    for (met, count) in [(Event::RecordsAcked, 2000), (Event::LeadersElected, 30), (Event::EntriesCompared, 2000)] {
+        assert!(totals.get(met) > count, "{}:\n{totals}", met.text());
     }
 }
 

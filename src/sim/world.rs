@@ -156,6 +156,8 @@ pub(super) struct World {
     space_told_us: u64,
     pub(super) log: Option<Vec<String>>,
     pub(super) refused: Option<String>,
+    /// Why a shard stopped last.
+    pub(super) failed: Option<String>,
     /// A decayed block of the shard with the metadata was lost, and the creation of a topic with it, perhaps.
     pub(super) control_lost: bool,
     /// Faults are over.
@@ -182,6 +184,7 @@ impl World {
             space_told_us: 0,
             log: log.then(Vec::new),
             refused: None,
+            failed: None,
             control_lost: false,
             quiet: false,
             is_steady: false,
@@ -277,8 +280,12 @@ impl World {
                 None
             }
             Item::ToClient { conn, frame } => {
-                let at = self.conns.get(&conn)?.at;
-                self.hand(at, Work::Sent { conn });
+                // The process may have ended since it has sent this.
+                let at = self.conns.get(&conn).map(|state| state.at);
+                if at.is_none() && !self.params.is_cluster {
+                    return None;
+                }
+                at.into_iter().for_each(|at| self.hand(at, Work::Sent { conn }));
                 Some(Seen::Frame { conn, frame })
             }
             Item::ServerCloses { conn } => {

@@ -7,15 +7,14 @@ mod moves;
 mod queues;
 
 use super::world::{log_config, request_frame, settings};
-use crate::api::NodeInfo;
 use crate::config::Settings;
 use crate::control::Joined;
 use crate::effects::{Effect, Effects, Event, Now};
 use crate::ids::{ConnId, GroupId, NodeId, ShardId};
 use crate::log::{LogConfig, LogIdentity, recover};
 use crate::shard::{Shard, ShardStart, Taken};
-use crate::sim::{Dice, SimDisk, TEARS};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::sim::{Dice, SimDisk, TEARS, replicas};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tramline_wire::frame::{self, Need};
 use tramline_wire::hello::HelloRequest;
@@ -86,6 +85,7 @@ struct Cluster {
     segment_bytes: u64,
     /// Taken in by processes that have ended.
     snapshots: u64,
+    ledger: replicas::Ledger,
 }
 
 fn config(node: usize, segment_bytes: u64) -> LogConfig {
@@ -134,6 +134,7 @@ impl Cluster {
             consumers: queues::Consumers::default(),
             segment_bytes,
             snapshots: 0,
+            ledger: replicas::Ledger::default(),
         };
         cluster.form();
         cluster
@@ -145,17 +146,8 @@ impl Cluster {
         assert!(node.shard.is_none(), "one process at a time");
         node.life += 1;
         let recovered = recover(&mut node.disk, &config).expect("a start after any crash");
-        let info = NodeInfo {
-            node: NodeId(at as u32 + 1),
-            cluster_id: [7; 16],
-            client: joins::endpoint(at, 7411),
-            disk: at as u64 + 1,
-            generation: 0,
-            rack: String::new(),
-            cluster: Some(joins::endpoint(at, 7700)),
-        };
         let joined = node.joined.clone();
-        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(info), recovered, joined };
+        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(joins::info(at)), recovered, joined };
         node.shard = Some(Shard::start(start, &mut node.effects).expect("the shard starts"));
         node.deadline_us = now.mono_us;
         self.carry(at);
@@ -179,6 +171,7 @@ impl Cluster {
         }
         self.sent.retain(|(node, _), _| *node != at);
         self.consumers.forget_node(at);
+        self.ledger.forget(at);
         // A kernel that lives on resets the connections of its dead process; one without power says nothing.
         if !power {
             self.close_links(|link| link.ends.iter().any(|(node, _)| *node == at));
@@ -420,18 +413,14 @@ impl Cluster {
         panic!("{what} does not come about by {}: {:?}\n{}", self.now.mono_us, self.leaders(), self.describe());
     }
 
+    /// The shards that run, with their nodes.
+    fn shards(&self) -> impl Iterator<Item = (usize, &Shard)> {
+        self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.shard.as_ref()?)))
+    }
+
     /// Per group: nodes that lead it and have committed their first entry.
     fn leaders(&self) -> BTreeMap<GroupId, Vec<usize>> {
-        let mut leaders: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
-        for (at, shard) in self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.shard.as_ref()?))) {
-            for group in &shard.group_ids {
-                let of_group = leaders.entry(*group).or_default();
-                if shard.groups.leader_term(*group).is_some() && shard.groups.is_caught_up(*group) {
-                    of_group.push(at);
-                }
-            }
-        }
-        leaders
+        replicas::leaders(self.shards())
     }
 
     /// The node that leads a group: at once, or when it has been handed over.
@@ -441,31 +430,12 @@ impl Cluster {
     }
 
     fn is_led(&self) -> bool {
-        let leaders = self.leaders();
-        !leaders.is_empty() && leaders.values().all(|nodes| nodes.len() == 1)
+        replicas::is_led(&self.leaders())
     }
 
     /// Nobody has anything left to do: every replica has what its leader has, and has taken it in.
     fn is_quiet(&self) -> bool {
-        let shards: Vec<_> = self.nodes.iter().filter_map(|node| node.shard.as_ref()).collect();
-        let state = |shard: &&Shard, group: &GroupId| {
-            let (last, committed) = (shard.groups.last_of(*group), shard.groups.committed_of(*group));
-            let is_taken_in = shard.applying.applied(*group) == committed && shard.applying.rebuild.noted(*group) >= committed;
-            (last, committed, committed == last.index && is_taken_in)
-        };
-        let groups: BTreeSet<GroupId> = shards.iter().flat_map(|shard| shard.group_ids.iter().copied()).collect();
-        let serves = |shard: &&Shard| {
-            let is_current = shard.seat.as_ref().is_some_and(|seat| seat.state.view_epoch() == shard.view.epoch);
-            let serves_led = |group: &GroupId| !shard.groups.leads(*group) || *group == GroupId(0) || shard.is_state_ready(*group);
-            shard.is_serving() && is_current && shard.group_ids.iter().all(serves_led)
-        };
-        self.is_led()
-            && shards.iter().all(serves)
-            && groups.iter().all(|group| {
-                let of_group = shards.iter().filter(|shard| shard.group_ids.contains(group)).map(|shard| state(shard, group));
-                let states: Vec<_> = of_group.collect();
-                states[0].2 && states.iter().all(|state| *state == states[0])
-            })
+        replicas::is_at_rest(&self.shards().collect::<Vec<_>>()).is_ok()
     }
 
     /// Those of `leaders` whose groups have three voters.
@@ -564,6 +534,7 @@ fn survives(seed: u64, segment_bytes: u64) -> (usize, u64, u64) {
     }
     cluster.heal();
     cluster.happen_until("rest", Cluster::is_quiet);
+    replicas::check_metadata(&cluster.shards().collect::<Vec<_>>()).expect("the metadata are the same on all nodes");
     let first = cluster.check();
     // Whoever leads next has the same: each one ends in turn, and comes back.
     for at in 0..NODES {

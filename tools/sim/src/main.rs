@@ -9,14 +9,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, run, run_mutant};
+use tramline_sim::sim::{Event, MUTANTS, Named, Outcome, Params, Profile, Totals, measure, run_as};
 
 /// Runs the broker's core over simulated disks, network and clock, from a seed.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
     /// Run this seed and print what it drew and what happened
-    #[arg(long, required_unless_present_any = ["seeds", "list_mutants", "check_mutants"], conflicts_with = "seeds")]
+    #[arg(long, required_unless_present_any = ["seeds", "list_mutants", "check_mutants", "latency"], conflicts_with = "seeds")]
     seed: Option<u64>,
     /// Run the seeds A..B (B is not included) and print those that fail
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
@@ -24,9 +24,12 @@ struct Arguments {
     /// Threads for --seeds
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get() as u64), value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: u64,
-    /// Which faults: calm, faults, disk or swarm
+    /// Which faults: calm, faults, disk, swarm or cluster
     #[arg(long, default_value = "faults", value_parser = parse_profile)]
     profile: Profile,
+    /// With the profile cluster: so many nodes, instead of what each seed draws
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=5))]
+    nodes: Option<u64>,
     /// With --seed: print what happened when
     #[arg(long)]
     log: bool,
@@ -39,6 +42,9 @@ struct Arguments {
     /// Switch on each bug in turn, and run the seeds from 0 on, at most this many, until one fails: a bug that is not found is a failure
     #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seed", "seeds"])]
     check_mutants: Option<u64>,
+    /// Compare the latency of acknowledgements with the formula of docs/REPLICATION.md, for seeds from 0 on, this many, with three nodes and with five
+    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seed", "seeds", "check_mutants"])]
+    latency: Option<u64>,
 }
 
 fn parse_mutant(name: &str) -> Result<&'static Named, String> {
@@ -53,7 +59,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 }
 
 fn parse_profile(text: &str) -> Result<Profile, String> {
-    Profile::of(text).ok_or_else(|| "known are calm, faults, disk and swarm".to_owned())
+    Profile::of(text).ok_or_else(|| "known are calm, faults, disk, swarm and cluster".to_owned())
 }
 
 thread_local! {
@@ -72,11 +78,14 @@ fn main() -> ExitCode {
         }
     }));
     if arguments.list_mutants {
-        MUTANTS.iter().for_each(|named| println!("{:<22} {} (profile {})", named.name, named.what, named.profile));
+        MUTANTS.iter().for_each(|named| println!("{:<24} {} (profile {})", named.name, named.what, named.profile));
         return ExitCode::SUCCESS;
     }
     if let Some(seeds) = arguments.check_mutants {
         return if check_mutants(seeds, arguments.jobs) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if let Some(seeds) = arguments.latency {
+        return if measure_latency(seeds) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let holds = match (arguments.seed, arguments.seeds) {
         (Some(seed), _) => one(seed, &arguments),
@@ -86,12 +95,23 @@ fn main() -> ExitCode {
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+impl Arguments {
+    /// What a seed runs with.
+    fn params(&self, seed: u64) -> Params {
+        let mut params = Params::draw(seed, self.profile);
+        if let Some(nodes) = self.nodes.filter(|_| params.is_cluster) {
+            params.nodes = nodes as usize;
+        }
+        params
+    }
+}
+
 fn one(seed: u64, arguments: &Arguments) -> bool {
-    let params = Params::draw(seed, arguments.profile);
+    let params = arguments.params(seed);
     println!("seed {seed}, profile {}, mutant {}", arguments.profile, arguments.mutant.map_or("none", |named| named.name));
     println!("{params:#?}");
     let before = processor_seconds();
-    let outcome = run_caught(seed, arguments.profile, arguments.mutant, arguments.log);
+    let outcome = run_caught(seed, params, arguments.mutant, arguments.log);
     say_speed(outcome.simulated_us, before);
     outcome.log.iter().for_each(|line| println!("{line}"));
     println!("{} simulated seconds", outcome.simulated_us / 1_000_000);
@@ -121,7 +141,7 @@ fn many((from, to): (u64, u64), arguments: &Arguments) -> bool {
                     if seed >= to {
                         return;
                     }
-                    let outcome = run_caught(seed, arguments.profile, arguments.mutant, false);
+                    let outcome = run_caught(seed, arguments.params(seed), arguments.mutant, false);
                     simulated_us.fetch_add(outcome.simulated_us, Ordering::Relaxed);
                     totals.lock().expect("no thread panics with it").merge(&outcome.totals);
                     if let Some(violation) = outcome.violation {
@@ -172,25 +192,27 @@ fn say_speed(simulated_us: u64, before: Option<f64>) {
 /// One bug on purpose while it is looked for.
 #[derive(Default)]
 struct Hunt {
-    /// The next seed to try.
+    /// The next try.
     next: AtomicU64,
-    /// The lowest seed that found it so far, and how.
-    caught: Mutex<Option<(u64, String)>>,
+    /// The first try that found it so far, with its seed, and how.
+    caught: Mutex<Option<(u64, u64, String)>>,
 }
 
 impl Hunt {
-    /// The next seed that has to be tried, if any is left below the lowest that found it: so it comes out the same whatever the number of threads.
-    fn take_seed(&self, seeds: u64) -> Option<u64> {
+    /// The next try, if any is left before the first one that found it: so it comes out the same whatever the number of threads. The first is the seed
+    /// that is known to find it, the others are the seeds from 0 on.
+    fn take_try(&self, seeds: u64) -> Option<u64> {
         let caught = self.caught.lock().expect("no thread panics with it");
-        let end = caught.as_ref().map_or(seeds, |(seed, _)| *seed);
+        let end = caught.as_ref().map_or(seeds + 1, |(number, ..)| *number);
         (self.next.load(Ordering::Relaxed) < end).then(|| self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn try_seed(&self, seed: u64, named: &'static Named) {
-        let Some(violation) = run_caught(seed, named.profile, Some(named), false).violation else { return };
+    fn carry_out(&self, number: u64, named: &'static Named) {
+        let seed = number.checked_sub(1).unwrap_or(named.seed);
+        let Some(violation) = run_caught(seed, Params::draw(seed, named.profile), Some(named), false).violation else { return };
         let mut caught = self.caught.lock().expect("no thread panics with it");
-        if caught.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
-            *caught = Some((seed, violation));
+        if caught.as_ref().is_none_or(|(first, ..)| number < *first) {
+            *caught = Some((number, seed, violation));
         }
     }
 }
@@ -204,8 +226,8 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
             scope.spawn(|| {
                 for (at, (hunt, named)) in hunts.iter().zip(MUTANTS).enumerate() {
                     // Seeds of one bug are shared out: those that take many would keep one thread busy when all others are done.
-                    while let Some(seed) = hunt.take_seed(seeds) {
-                        hunt.try_seed(seed, named);
+                    while let Some(number) = hunt.take_try(seeds) {
+                        hunt.carry_out(number, named);
                     }
                     bar.set_position(at as u64 + 1);
                 }
@@ -217,8 +239,12 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
     let found: Vec<_> = MUTANTS.iter().zip(caught).collect();
     for (named, caught) in &found {
         match caught {
-            Some((seed, violation)) => println!("{:<22} found by seed {seed} of {}: {violation}", named.name, named.profile),
-            None => println!("{:<22} NOT FOUND by {seeds} seeds of {}", named.name, named.profile),
+            Some((_, seed, violation)) => {
+                // What stands behind the first line is the state of all nodes.
+                let violation = violation.lines().next().unwrap_or_default();
+                println!("{:<24} found by seed {seed} of {}: {violation}", named.name, named.profile);
+            }
+            None => println!("{:<24} NOT FOUND by {seeds} seeds of {}", named.name, named.profile),
         }
     }
     let missed = found.iter().filter(|(_, caught)| caught.is_none()).count();
@@ -226,13 +252,26 @@ fn check_mutants(seeds: u64, jobs: u64) -> bool {
     missed == 0
 }
 
+/// Whether each acknowledgement took what the formula says, to the microsecond.
+fn measure_latency(seeds: u64) -> bool {
+    let mut failed = 0;
+    for (seed, nodes) in (0..seeds).flat_map(|seed| [(seed, 3), (seed, 5)]) {
+        match measure(seed, nodes) {
+            Ok(latency) => println!("seed {seed}: {latency}"),
+            Err(what) => {
+                failed += 1;
+                println!("seed {seed} with {nodes} nodes FAILS: {what}");
+            }
+        }
+    }
+    println!("{} of {} measurements are as the formula says", 2 * seeds - failed, 2 * seeds);
+    failed == 0
+}
+
 /// A panic of the core is a violation like others.
-fn run_caught(seed: u64, profile: Profile, mutant: Option<&Named>, log: bool) -> Outcome {
+fn run_caught(seed: u64, params: Params, mutant: Option<&Named>, log: bool) -> Outcome {
     SEED.set(seed);
-    let run = || match mutant {
-        Some(named) => run_mutant(seed, profile, named, log),
-        None => run(seed, profile, log),
-    };
+    let run = || run_as(seed, params, mutant, log);
     std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome {
         violation: Some(format!("the core panicked: {}", message_of(&*panic))),
         totals: Totals::default(),

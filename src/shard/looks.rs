@@ -1,0 +1,188 @@
+//! What tests and the simulator may see of a shard beside its effects: how far its replicas are, and what is committed of them.
+//!
+//! Invariants: a look changes nothing.
+//!
+//! Not here: what is compared with what (sim/replicas.rs).
+
+use super::shard::Shard;
+use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, Term};
+use crate::log::layout::BlockView;
+use crate::log::{BlockPlace, EntryKind};
+use crate::replication::{GroupPosition, Holds};
+
+/// One replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupLook {
+    pub(crate) group: GroupId,
+    /// The term in which it leads.
+    pub(crate) leads_in: Option<Term>,
+    /// It may append: it leads, and holds a lease.
+    pub(crate) may_append: bool,
+    /// Its own first entry is committed, where it leads.
+    pub(crate) is_caught_up: bool,
+    /// Its queues and members may be served, where it leads.
+    pub(crate) is_state_ready: bool,
+    pub(crate) voters: usize,
+    pub(crate) last: GroupPosition,
+    pub(crate) committed: LogIndex,
+    /// Taken in; of queues and members up to `noted`.
+    pub(crate) applied: LogIndex,
+    pub(crate) noted: LogIndex,
+}
+
+/// One entry: its term, and the sum of its bytes where they can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntryLook {
+    pub(crate) term: Term,
+    pub(crate) sum: Option<u32>,
+    /// Its block is not closed: what it holds can be had later.
+    pub(crate) is_open: bool,
+}
+
+/// A batch of a partition: without its place, which is each replica's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchLook {
+    pub(crate) base_offset: u64,
+    pub(crate) end_offset: u64,
+    pub(crate) len: u32,
+    pub(crate) newest_ts_us: i64,
+}
+
+impl Shard {
+    /// Its replicas.
+    pub(crate) fn group_looks(&self) -> Vec<GroupLook> {
+        self.group_ids.iter().map(|group| self.group_look(*group)).collect()
+    }
+
+    /// The groups that it leads, and in which terms.
+    pub(crate) fn led(&self) -> impl Iterator<Item = (GroupId, Term)> + '_ {
+        self.group_ids.iter().filter_map(|group| Some((*group, self.groups.led_in(*group)?)))
+    }
+
+    fn group_look(&self, group: GroupId) -> GroupLook {
+        GroupLook {
+            group,
+            leads_in: self.groups.led_in(group),
+            may_append: self.groups.leader_term(group).is_some(),
+            is_caught_up: self.groups.is_caught_up(group),
+            is_state_ready: group == GroupId(0) || self.is_state_ready(group),
+            voters: self.groups.members_of(group).map_or(0, |members| members.voters.len()),
+            last: self.groups.last_of(group),
+            committed: self.groups.committed_of(group),
+            // Alone, a shard has taken in what it has appended, and keeps no account of it.
+            applied: if self.pipelines.is_alone() { self.groups.committed_of(group) } else { self.applying.applied(group) },
+            noted: self.applying.rebuild.noted(group),
+        }
+    }
+
+    /// An entry; `None` for one that a checkpoint covers. `stored` has blocks that are not in memory any more, if it can.
+    pub(crate) fn entry_look(
+        &self,
+        group: GroupId,
+        index: LogIndex,
+        stored: &dyn Fn(&Shard, BlockSeq) -> Option<Vec<u8>>,
+    ) -> Option<EntryLook> {
+        let entry = self.groups.entry(group, index)?;
+        let sum = match entry.block.filter(|block| *block < self.log.open_block_seq()) {
+            // Raft's own empty entry has no bytes, and each replica writes it where it likes.
+            _ if entry.holds == Holds::Own => Some(0),
+            None => None,
+            Some(block) => match self.log.cached_block(block) {
+                Some(bytes) => sum_of(bytes.as_slice(), group, index, entry.term),
+                None => stored(self, block).and_then(|bytes| sum_of(&bytes, group, index, entry.term)),
+            },
+        };
+        let is_open = entry.block.is_none_or(|block| block >= self.log.open_block_seq());
+        Some(EntryLook { term: entry.term, sum, is_open })
+    }
+
+    /// The segment of a block, and where it stands in it.
+    pub(crate) fn place_of(&self, block: BlockSeq) -> Option<BlockPlace> {
+        self.log.block_place(block)
+    }
+
+    /// Its partitions, with their groups and committed ends.
+    pub(crate) fn partition_looks(&self) -> Vec<(PartitionUid, GroupId, u64)> {
+        self.partitions.iter().map(|(_, p)| (p.uid, p.group, p.committed_end())).collect()
+    }
+
+    /// The group of a partition that it knows.
+    pub(crate) fn group_of_partition(&self, uid: u64) -> Option<GroupId> {
+        self.group_of(PartitionUid(uid))
+    }
+
+    /// The committed batches of a partition that end behind `offset`, as far as they are listed one by one.
+    pub(crate) fn batch_looks(&self, uid: PartitionUid, offset: u64) -> Vec<BatchLook> {
+        let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)) else { return Vec::new() };
+        // The first place that is not in front of it: looked for, since there are many and few are new.
+        let is_before = |at: usize| partition.index.listed(at).is_some_and(|batch| batch.end_offset() <= offset);
+        let (mut from, mut end) = (0, 1);
+        while is_before(end - 1) {
+            (from, end) = (end, 2 * end);
+        }
+        while from + 1 < end {
+            let middle = from + (end - from) / 2;
+            (from, end) = if is_before(middle - 1) { (middle, end) } else { (from, middle) };
+        }
+        let listed = partition.index.listed_from(from).map(|(_, batch)| batch);
+        listed
+            .filter(|batch| batch.end_offset() > offset && batch.end_offset() <= partition.committed_end())
+            .map(|batch| BatchLook {
+                base_offset: batch.base_offset,
+                end_offset: batch.end_offset(),
+                len: batch.len,
+                newest_ts_us: batch.newest_ts_us,
+            })
+            .collect()
+    }
+
+    /// Whether the metadata that it knows are in force here.
+    pub(crate) fn is_view_current(&self) -> bool {
+        self.seat.as_ref().is_none_or(|seat| seat.state.view_epoch() == self.view.epoch)
+    }
+
+    /// The sum over the metadata as they are taken in here, on shard 0.
+    pub(crate) fn metadata_sum(&self) -> Option<u32> {
+        self.seat.as_ref().map(|seat| crc32c::crc32c(&seat.state.snapshot()))
+    }
+
+    /// Each group, peer and partition, in words.
+    pub(crate) fn in_words(&self) -> String {
+        let node = self.node;
+        let known = self.seat.as_ref().map_or(0, |seat| seat.state.view_epoch());
+        let (shard, in_force, serves) = (self.id, self.view.epoch, self.is_serving());
+        let mut out = format!("node {node} shard {shard}: metadata {known}, in force {in_force}, serves {serves}\n");
+        for group in &self.group_ids {
+            let (group_is, applied) = (self.groups.describe(*group), self.applying.applied(*group));
+            out += &format!("node {node} group {group}: {group_is}, applied {applied}\n");
+        }
+        for peer in &self.pipelines.peers {
+            let (replica, dialed, window) = (peer.replica, peer.dialed, peer.has_window());
+            let (waiting, first) = (peer.shares.len(), peer.shares.front());
+            out += &format!("  to {replica:?}: {dialed:?}, {waiting} shares queued, first {first:?}, window {window}\n");
+        }
+        let (read, cached, open) = (&self.pipelines.read, self.log.cached_from(), self.log.open_block_seq());
+        let (read, stats) = (std::mem::discriminant(read), self.log.stats());
+        out += &format!("  read for peers {read:?}, cached from {cached}, open {open}, {stats:?}\n");
+        for (_, p) in self.partitions.iter() {
+            let (listed, start) = (p.index.listed_from(0).count(), p.log_start());
+            let (uid, group, committed, next, lost) = (p.uid, p.group, p.committed_end(), p.next_offset(), p.lost());
+            out += &format!("  partition {uid} of group {group}: {start}..{committed} ({next}), {listed} listed, lost {lost:?}\n");
+        }
+        out
+    }
+}
+
+/// The sum over what an entry holds: its batches, then its payloads, each with its length. (A leader may have them in the other order than followers.)
+fn sum_of(block: &[u8], group: GroupId, index: LogIndex, term: Term) -> Option<u32> {
+    let view = BlockView::parse(block)?;
+    let mut sums = [1, 1];
+    for row in view.rows_of(group, index, term) {
+        let sum = &mut sums[usize::from(row.kind != EntryKind::Data)];
+        for fragment in view.fragments_of(&row) {
+            let content = view.content(&fragment);
+            *sum = crc32c::crc32c_append(crc32c::crc32c_append(*sum, &(content.len() as u32).to_le_bytes()), content);
+        }
+    }
+    Some(crc32c::crc32c_append(sums[0], &sums[1].to_le_bytes()))
+}
