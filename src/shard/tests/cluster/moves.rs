@@ -57,7 +57,7 @@ impl Cluster {
 #[test]
 fn a_group_goes_from_node_to_node_while_records_come() {
     let mut acked = 0;
-    for seed in super::seeds("TRAMLINE_CLUSTER_MOVE_SEEDS", 6) {
+    for seed in super::seeds("TRAMLINE_CLUSTER_MOVE_SEEDS", 4) {
         println!("seed {seed}");
         let mut cluster = Cluster::with(seed, 128 << 10);
         cluster.create_topic();

@@ -559,7 +559,7 @@ fn what_was_settled_stays_settled_over_faults_of_all_kinds() {
 #[test]
 fn what_was_settled_stays_settled_where_snapshots_are_needed() {
     let (mut settled, mut snapshots) = (0, 0);
-    for seed in super::seeds("TRAMLINE_CLUSTER_QUEUE_SNAPSHOT_SEEDS", 8) {
+    for seed in super::seeds("TRAMLINE_CLUSTER_QUEUE_SNAPSHOT_SEEDS", 4) {
         let (of_seed, _, of_seed_snapshots) = survives(seed, 128 << 10);
         println!("seed {seed}: {of_seed_snapshots} snapshots");
         settled += of_seed;
