@@ -10,8 +10,9 @@ mod common;
 use common::node::refused;
 use common::{Node, Options, WAIT, temp_dir};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use tramline_client::{Client, Config, Producer, ProducerConfig, Record, Start};
+use tramline_client::{Client, ClusterGroup, Config, NodeState, Producer, ProducerConfig, Record, Start};
 
 /// Nodes on addresses of a test.
 struct Cluster {
@@ -60,12 +61,30 @@ impl Cluster {
         let end = Instant::now() + WAIT;
         while !is_there(self) {
             assert!(Instant::now() < end, "{what} does not come about");
-            self.nodes[0].as_mut().expect("it runs").process.watch_quietly(Duration::from_millis(20));
+            let running = self.nodes.iter_mut().flatten().next();
+            running.expect("one runs").process.watch_quietly(Duration::from_millis(20));
         }
     }
 
     fn kill(&mut self, at: usize) {
         self.nodes[at].take().expect("it runs").process.kill();
+    }
+
+    /// SIGTERM, and the orderly end.
+    fn stop(&mut self, at: usize) {
+        self.nodes[at].take().expect("it runs").stop();
+    }
+
+    /// All nodes take part, the metadata has a voter on each of three, and topic `t` with six partitions has leaders.
+    fn with_topic(&mut self, client: &Client) {
+        let active = |client: &Client| {
+            let told = client.describe_cluster().expect("the cluster");
+            let metadata = told.groups.iter().find(|group| group.group == 0).expect("group 0");
+            told.nodes.iter().filter(|node| node.state == NodeState::Active && node.connected).count() == 3 && metadata.voters.len() == 3
+        };
+        self.until("three active nodes", |_| active(client));
+        client.create_topic("t", 6, &[], false).expect("a new topic");
+        self.until("leaders", |_| groups_led(client, &[1, 2, 3]) == Led::AsPreferred);
     }
 
     fn client(&self) -> Client {
@@ -106,9 +125,21 @@ impl Work {
         }
     }
 
+    /// One more, and what came back so far: for a load that goes on while something else is waited for. Two milliseconds of patience are its rate.
+    fn trickle(&mut self) {
+        self.send(1);
+        self.producer.poll(Duration::from_millis(2)).expect("it goes on");
+        self.note();
+    }
+
     /// Everything that was sent is acknowledged.
     fn finish(&mut self) {
         self.producer.flush(WAIT).expect("all is acknowledged");
+        self.note();
+        assert_eq!(self.delivered, self.next, "each record has one end");
+    }
+
+    fn note(&mut self) {
         let (delivered, acked) = (&mut self.delivered, &mut self.acked);
         self.producer.drain(|delivery| {
             assert!(delivery.error.is_none(), "{:?}", delivery.error);
@@ -119,7 +150,6 @@ impl Work {
                 assert_eq!(acked.insert(place, delivery.tag), None, "{place:?} was given twice");
             }
         });
-        assert_eq!(self.delivered, self.next, "each record has one end");
     }
 
     /// What was acknowledged is there, and nothing twice.
@@ -192,17 +222,143 @@ fn nodes_that_lead(client: &Client, topic: &str) -> usize {
     nodes.len()
 }
 
+/// Who leads the groups with more than one voter.
+#[derive(Debug, PartialEq, Eq)]
+enum Led {
+    /// Each is led by its preferred node, and each of the nodes asked about by at least one.
+    AsPreferred,
+    /// All have leaders, and none of the nodes asked about is one.
+    ByOthers,
+    Otherwise,
+}
+
+fn groups_led(client: &Client, by: &[u32]) -> Led {
+    let told = client.describe_cluster().expect("the cluster");
+    // The metadata go to nobody in particular.
+    let shared: Vec<_> = told.groups.iter().filter(|group| group.voters.len() > 1).collect();
+    let is_preferred = |group: &&&ClusterGroup| group.group == 0 || group.leader == group.voters.first().copied();
+    let leads = |node: &u32| shared.iter().any(|group| group.leader == Some(*node));
+    match shared.iter().all(|group| group.leader.is_some()) {
+        true if shared.iter().filter(is_preferred).count() == shared.len() && by.iter().all(leads) => Led::AsPreferred,
+        true if !by.iter().any(leads) => Led::ByOthers,
+        _ => Led::Otherwise,
+    }
+}
+
+fn state_of(client: &Client, node: u32) -> NodeState {
+    let told = client.describe_cluster().expect("the cluster");
+    told.nodes.iter().find(|told| told.node == node).expect("the node").state
+}
+
+#[test]
+fn a_drained_node_leads_nothing_until_it_takes_part_again() {
+    let mut cluster = Cluster::start(2, 3);
+    let client = cluster.client();
+    cluster.with_topic(&client);
+    let mut work = Work::on(&cluster);
+    client.drain_node(2).expect("it drains");
+    cluster.until("a drained node", |_| {
+        work.trickle();
+        state_of(&client, 2) == NodeState::Drained
+    });
+    assert_eq!(groups_led(&client, &[2]), Led::ByOthers);
+    // It stays aside, also when it ends and comes back.
+    cluster.stop(1);
+    work.send(60);
+    work.finish();
+    cluster.start_node(1);
+    cluster.until("three connected nodes", |_| {
+        work.trickle();
+        client.describe_cluster().expect("the cluster").nodes.iter().all(|node| node.connected)
+    });
+    assert_eq!((state_of(&client, 2), groups_led(&client, &[2])), (NodeState::Drained, Led::ByOthers));
+    client.undrain_node(2).expect("it takes part again");
+    cluster.until("leaderships of node 2", |_| {
+        work.trickle();
+        groups_led(&client, &[1, 2, 3]) == Led::AsPreferred
+    });
+    assert_eq!(state_of(&client, 2), NodeState::Active);
+    work.finish();
+    work.check(&cluster);
+}
+
+#[test]
+fn an_orderly_stop_under_load_fails_and_loses_nothing() {
+    let mut cluster = Cluster::start(3, 3);
+    let client = cluster.client();
+    cluster.with_topic(&client);
+    let mut work = Work::on(&cluster);
+    let victim = cluster.leader(0).expect("a leader");
+    cluster.until("a load", |_| {
+        work.trickle();
+        work.acked.len() >= 60
+    });
+    // Sends go on between the signal and the end: its last moments are what this is about.
+    let process = &mut cluster.nodes[victim].as_mut().expect("it runs").process;
+    process.signal("TERM");
+    let end = Instant::now() + WAIT;
+    while !process.has_ended() {
+        assert!(Instant::now() < end, "node {} does not end", victim + 1);
+        work.trickle();
+    }
+    assert_eq!(cluster.nodes[victim].take().expect("it ran").process.wait(WAIT).code(), Some(0));
+    work.send(60);
+    work.finish();
+    cluster.start_node(victim);
+    cluster.until("leaderships of the node that came back", |_| {
+        work.trickle();
+        groups_led(&client, &[1, 2, 3]) == Led::AsPreferred
+    });
+    work.finish();
+    work.check(&cluster);
+}
+
+#[test]
+fn a_rolling_restart_under_load_fails_and_loses_nothing() {
+    let mut cluster = Cluster::start(4, 3);
+    let client = cluster.client();
+    cluster.with_topic(&client);
+    let mut work = Work::on(&cluster);
+    for at in 0..3 {
+        let node = at as u32 + 1;
+        client.drain_node(node).expect("it drains");
+        cluster.until("a drained node", |_| {
+            work.trickle();
+            state_of(&client, node) == NodeState::Drained
+        });
+        let sent = work.next;
+        cluster.stop(at);
+        work.send(60);
+        work.finish();
+        cluster.start_node(at);
+        client.undrain_node(node).expect("it takes part again");
+        cluster.until("its leaderships", |_| {
+            work.trickle();
+            groups_led(&client, &[1, 2, 3]) == Led::AsPreferred
+        });
+        assert!(work.next > sent + 60, "nothing was sent meanwhile");
+    }
+    work.finish();
+    work.check(&cluster);
+}
+
 #[test]
 fn who_does_not_belong_to_the_cluster_is_told_so() {
-    let cluster = Cluster::start(1, 2);
+    let mut cluster = Cluster::start(1, 2);
+    let client = cluster.client();
+    cluster.until("two active nodes", |_| state_of(&client, 2) == NodeState::Active);
+    // More replicas than there are nodes.
+    let error = client.create_replicated_topic("t", 1, 3, &[], false).expect_err("it is refused").to_string();
+    assert!(error.contains("a topic asks for 3 replicas, and 2 nodes can have one each: add nodes or ask for fewer"), "{error}");
+    let places: Vec<_> = (0..3).map(|at| (cluster.host(at), cluster.options(at))).collect();
     let refused_on = |dir: &std::path::Path, options: &Options, wanted: &[&str]| {
         let (code, text) = refused(dir, options);
         assert_eq!(code, 1, "{text}");
         wanted.iter().for_each(|part| assert!(text.contains(part), "{part:?} is not in: {text}"));
     };
     let elsewhere = |at: usize, more: &[&str]| {
-        let mut options = cluster.options(at);
-        let listen = |port: u16| format!("{}:{port}", cluster.host(at));
+        let (host, mut options) = places[at].clone();
+        let listen = |port: u16| format!("{host}:{port}");
         options.listen = listen(7510);
         let place = options.arguments.iter().position(|argument| argument == "--cluster-listen").expect("given");
         options.arguments[place + 1] = listen(7800);
@@ -215,6 +371,37 @@ fn who_does_not_belong_to_the_cluster_is_told_so() {
     // Another number of shards.
     let more_shards = Options { shards: Some(3), ..elsewhere(2, &[]) };
     refused_on(empty.path(), &more_shards, &["--shards 2"]);
-    // A directory of another node, and of another cluster.
-    refused_on(cluster.dirs[1].path(), &elsewhere(2, &[]), &["node"]);
+    // A directory of another cluster goes on in that one: nobody is asked, and nothing of it comes here.
+    let stranger = temp_dir("other-cluster");
+    let alone =
+        Options { arguments: elsewhere(2, &[]).arguments.into_iter().take_while(|word| word != "--join").collect(), ..elsewhere(2, &[]) };
+    Node::at(stranger.path(), alone).stop();
+    let mut node = Node::at(stranger.path(), elsewhere(2, &[]));
+    let said = node.process.stderr();
+    assert!(said.contains("--join is ignored") && said.contains("is node 3 of cluster"), "{said}");
+    assert!(client.describe_cluster().expect("the cluster").nodes.iter().all(|node| node.node != 3));
+    node.stop();
+    // Its log under the name of a node of this one.
+    cluster.stop(1);
+    let copied = temp_dir("mixed");
+    copy(cluster.dirs[1].path(), copied.path());
+    std::fs::remove_dir_all(copied.path().join("shard-1")).expect("removed");
+    copy(&stranger.path().join("shard-1"), &copied.path().join("shard-1"));
+    refused_on(copied.path(), &elsewhere(1, &[]), &["belongs to another cluster: point --data-dir to this node's own directory"]);
+    // The directory of another node.
+    let wanted = "belongs to node 2, this start is to be node 3; start with --node-id 2, or choose another --data-dir";
+    refused_on(cluster.dirs[1].path(), &elsewhere(2, &[]), &[wanted]);
+}
+
+/// Copies a directory with everything in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("its kind").is_dir() {
+            true => copy(&entry.path(), &to),
+            false => _ = std::fs::copy(entry.path(), to).expect("copied"),
+        }
+    }
 }

@@ -28,25 +28,13 @@ done
 [[ "$rounds" =~ ^[0-9]{1,4}$ && "$cuts" =~ ^[0-9]{1,4}$ ]] || { echo "failover.sh: --rounds and --cuts are numbers" >&2; exit 2; }
 
 [ -n "$dir" ] || dir=$(mktemp -d --tmpdir tramline-failover-XXXXXXXX)
-cluster() { "$here/cluster.sh" --dir "$dir" "$@"; }
-say() { printf '%s\n' "$*"; }
 fail() { printf 'failover.sh: %s\n' "$*" >&2; exit 1; }
-now_us() { local t="$EPOCHREALTIME"; say "${t/./}"; }
-servers=10.7.0.1:7410,10.7.0.2:7410,10.7.0.3:7410
-
-# Anything that has to come about by itself, within a minute.
-eventually() {
-    local until=$((SECONDS + 60))
-    until "$@"; do
-        [ "$SECONDS" -lt "$until" ] || fail "it does not come about within a minute: $*"
-        sleep 0.05
-    done
-}
+# shellcheck source=scripts/cluster/lib/watch.sh
+. "$here/lib/watch.sh"
 
 up=(up --nodes 3)
 [ -z "$binary" ] || up+=(--binary "$binary")
 cluster "${up[@]}" -- --shards 2 --set memory.bytes=256MiB "${flags[@]}" || exit $?
-beside="$(dirname "$(<"$dir/binary")")"
 work=$(mktemp -d --tmpdir tramline-witness-XXXXXXXX)
 finish() {
     [ -z "${witness:-}" ] || kill "$witness" 2>/dev/null || true
@@ -54,24 +42,12 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
-ctl() { cluster exec client "$beside/tramctl" --timeout 10s --server "$servers" "$@" </dev/null; }
-
-three_active() { [ "$(ctl cluster nodes 2>/dev/null | awk '$2 == "active" && $3 == "yes"' | wc -l)" -eq 3 ]; }
-voters_of_metadata() { [ "$(ctl cluster groups 2>/dev/null | awk '$1 == 0 { print split($5, v, ",") }')" = 3 ]; }
-# The leader of each partition of topic t, a line each: PARTITION NODE TERM.
-leaders() { ctl metadata t 2>/dev/null | awk '$1 == "t" { print $2, $3, $6 }'; }
-leader_of() { leaders | awk -v p="$1" '$1 == p && $3 > 0 { print $2 }'; }
-leader_of_metadata() { ctl cluster groups 2>/dev/null | awk '$1 == 0 && $2 != "-" { print $2 }'; }
-# Every node leads two partitions again: what was given to others has come back.
-even() { [ "$(leaders | awk '$3 > 0 { n[$2]++ } END { print n[1] + 0, n[2] + 0, n[3] + 0 }')" = "2 2 2" ]; }
-
-eventually three_active
-eventually voters_of_metadata
+whole
 ctl topic create t --partitions 6 --replicas 3
-eventually even
+eventually even t
 
 # Not by way of `cluster`: it becomes the witness, which is told to end.
-"$here/cluster.sh" --dir "$dir" exec client "$beside/tramline-witness" --server "$servers" --topic t --acks "$work/acks" </dev/null >"$work/result" 2>"$work/trouble" &
+"$here/cluster.sh" --dir "$dir" exec client "$(beside tramline-witness)" --server "$servers" --topic t --acks "$work/acks" </dev/null >"$work/result" 2>"$work/trouble" &
 witness=$!
 acks_flow() { [ -s "$work/acks" ] && [ "$(tail -n 1 "$work/acks" | cut -d' ' -f1)" -gt "$(($(now_us) - 200000))" ]; }
 eventually acks_flow
@@ -90,7 +66,7 @@ cut_off() { cluster isolate "$1"; }
 # A round: fault, time until it is over, and its end. `$1` is the node, `$2` what is done, `$3` what undoes it.
 round() {
     local victim="$1" parts since there took
-    parts=$(leaders | awk -v n="$victim" '$2 == n { printf "%s ", $1 }')
+    parts=$(leaders t | awk -v n="$victim" '$2 == n { printf "%s ", $1 }')
     [ -n "$parts" ] || fail "node $victim leads nothing"
     since=$(now_us)
     "$2" "$victim"
@@ -100,7 +76,7 @@ round() {
     # shellcheck disable=SC2086 # a verb and its arguments
     cluster $3
     eventually three_active
-    eventually even
+    eventually even t
     eventually acks_flow
     say "$took"
 }
@@ -108,16 +84,16 @@ round() {
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)]; else print "-" }'; }
 highest() { sort -n | tail -n 1 | grep . || say -; }
 
-: >"$work/crash" >"$work/crash0" >"$work/cut"
+touch "$work"/{crash,crash0,cut}
 for ((i = 1; i <= rounds; i++)); do
-    victim=$(leader_of $((i % 6))) kind=crash
+    victim=$(leader_of t $((i % 6))) kind=crash
     if ((i % 4 == 0)); then victim=$(leader_of_metadata) kind=crash0; fi
     took=$(round "$victim" crash "start $victim")
     say "$took" >>"$work/$kind"
     say "crash $i/$rounds: node $victim$([ "$kind" = crash ] || printf ', which led the metadata'): $took ms"
 done
 for ((i = 1; i <= cuts; i++)); do
-    victim=$(leader_of $((i % 6)))
+    victim=$(leader_of t $((i % 6)))
     took=$(round "$victim" cut_off heal)
     say "$took" >>"$work/cut"
     say "cut $i/$cuts: node $victim: $took ms"

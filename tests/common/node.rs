@@ -154,6 +154,14 @@ impl Process {
         assert!(status.success(), "kill -{name} failed");
     }
 
+    /// Whether the process has ended, for whoever has something to do until then.
+    pub fn has_ended(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("the state of our own child");
+        }
+        self.ended.is_some()
+    }
+
     /// Waits for the end of the process. Its standard output closes with it, and that is what is waited for.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         if let Some(status) = self.ended {
