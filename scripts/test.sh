@@ -77,7 +77,7 @@ fi
 step "simulation"
 wait "$simulator" || { cat "$build_log"; fail "the simulator does not build ($((SECONDS - started)) s)."; }
 sim="$(target_dir)/sim/tramline-sim"
-for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16" "cluster 0..32"; do
+for run in "calm 0..12" "faults 0..40" "disk 0..12" "swarm 0..12" "cluster 0..20"; do
     "$sim" --profile "${run% *}" --seeds "${run#* }" >"$sim_log" || { cat "$sim_log"; fail "the simulator found something ($((SECONDS - started)) s)."; }
     printf '%s: %s\n' "$run" "$(tail -n 1 "$sim_log")"
 done

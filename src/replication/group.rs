@@ -9,6 +9,7 @@
 //! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
 
 use super::change::{CHANGE_BYTES, Change, Members};
+use super::marks::{Commit, EntryPlaces, FollowerMarks};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
 use super::wire_raft;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
@@ -756,19 +757,6 @@ impl Group {
     }
 }
 
-/// How far a follower is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FollowerMarks {
-    /// Its term.
-    pub term: Term,
-    /// Up to where it has what the leader has, in memory.
-    pub received: LogIndex,
-    /// Up to where it has that on stable storage.
-    pub durable: LogIndex,
-    /// Up to where it knows it to be committed.
-    pub committed: LogIndex,
-}
-
 /// Ticks until a replica that hears nobody stands: 22 to 39, the same for the same input, so that a run repeats (trap T5). Two replicas of a group
 /// differ in most terms.
 fn election_ticks(group: GroupId, replica: ReplicaId, term: u64) -> usize {
@@ -779,28 +767,4 @@ fn election_ticks(group: GroupId, replica: ReplicaId, term: u64) -> usize {
     }
     let range = ELECTION_TICKS_MAX - ELECTION_TICKS_MIN;
     ELECTION_TICKS_MIN + ((mixed ^ (mixed >> 33)) % range as u64) as usize
-}
-
-/// Where entries stand that a message tells of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryPlaces {
-    /// Index, term, what each holds, and its block.
-    Known(Vec<(LogIndex, Term, Holds, BlockSeq)>),
-    /// Some are in no block yet.
-    NotYet,
-    /// The log was cut or forgotten there since: the message is of no use any more.
-    Gone,
-}
-
-/// How far a group is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// The group.
-    pub group: GroupId,
-    /// All its entries up to this index are committed.
-    pub index: LogIndex,
-    /// All its entries in blocks up to this one are committed.
-    pub block: BlockSeq,
-    /// Whether an entry became committed; else only blocks without an entry of the group have passed.
-    pub has_entries: bool,
 }

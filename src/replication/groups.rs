@@ -4,7 +4,8 @@
 //! Not here: raft's details (`group.rs`), the block's bytes (log/).
 
 use super::change::{Change, Members};
-use super::group::{Commit, EntryPlaces, FollowerMarks, Group, GroupStart, ReplicationError};
+use super::group::{Group, GroupStart, ReplicationError};
+use super::marks::{Commit, EntryPlaces, FollowerMarks};
 use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;

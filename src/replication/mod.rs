@@ -16,6 +16,7 @@
 mod change;
 mod group;
 mod groups;
+mod marks;
 mod peer;
 mod storage;
 #[cfg(test)]
@@ -23,8 +24,9 @@ mod tests;
 pub mod wire_raft;
 
 pub use change::{Action, CHANGE_BYTES, Change, Members};
-pub use group::{Commit, EntryPlaces, FollowerMarks, GroupStart, ReplicationError};
+pub use group::{GroupStart, ReplicationError};
 pub use groups::{Groups, Owed};
+pub use marks::{Commit, EntryPlaces, FollowerMarks};
 pub use peer::{Accepted, Dialed, Peer, PeerStart, ShareNote};
 pub use storage::{Entry, GroupPosition, Handle, Holds};
 pub use wire_raft::{Outgoing, SnapshotNote};
