@@ -4,7 +4,7 @@
 #   scripts/cluster/faults.sh [--only NAME[,NAME ..]] [--rate N] [--binary FILE] [--keep DIR] [-- SERVE FLAGS]
 #
 #   leader       SIGKILL of a partition's leader                  pause     SIGSTOP of a leader past its election time-out, then SIGCONT
-#   follower     SIGKILL of a node that leads none of it          full      the disk of a leader has no free byte
+#   follower     SIGKILL of a node that leads none of it          full      the disk of a leader has no free byte, until it refuses
 #   metadata     SIGKILL of the leader of group 0                 slow      the disk of a leader is 100 times slower
 #   all          SIGKILL of all, started again together           two       one node killed while another is stopped; one cut in two while the third has a slow disk
 #   cut-leader   a leader is cut off from both others             rolling   drain, SIGTERM, start, undrain of each node in turn; not one record may fail
@@ -12,11 +12,11 @@
 #   isolate      each node is cut off, one after the other
 #
 # Each fault runs on topics of its own (six partitions, three replicas): tramline-witness writes --rate records a second (600) to one, and sends 100 messages a second
-# through a queue on the other, received and acknowledged all along. While the fault holds, every partition has to be acknowledged again (where a majority is left); when it is over,
+# through a queue on the other, received and acknowledged all along. While the fault holds, every partition has to be acknowledged again (where a majority is left; a full leader waits for space); when it is over,
 # all nodes have to lead again what they are preferred for. Then the witnesses check: what was acknowledged is there once, where it was said to be, in order, and no acknowledged
 # message came again. After `flip`, and after a fault that failed, the cluster is built anew. Nothing that has to come about is waited for
 # longer than a minute.
-# A line for each step, and per fault one with its result. Logs and notes of a fault that failed stay in the directory that is named then (--keep: or here).
+# A line for each step, and per fault one with its result. Logs and notes of a fault that failed stay in the directory that is named then; with --keep, of all, in that one.
 # The last line is
 #   faults=13 passed=.. failed=.. acked=.. lost=..
 # where lost counts whatever the witnesses found wrong. Exit codes: 0 all passed, 1 one failed, 2 wrong usage, 3 cannot be had on this machine.
@@ -97,7 +97,7 @@ experiment() {
 
 step() { printf '%s  %-10s  %s\n' "$(date -u +%T)" "$fault" "$*"; }
 
-# What is looked at when a fault failed.
+# What is looked at when a fault failed, or what --keep asks for.
 evidence() {
     local into="${keep:-$(mktemp -d --tmpdir tramline-fault-XXXXXXXX)}" number
     mkdir -p "$into/$fault"
@@ -120,6 +120,7 @@ for fault in "${faults[@]}"; do
     if [ "$code" = 0 ]; then
         passed=$((passed + 1))
         step "PASSED in $((SECONDS - at)) s"
+        [ -z "$keep" ] || evidence
     else
         failed=$((failed + 1))
         step "FAILED after $((SECONDS - at)) s"

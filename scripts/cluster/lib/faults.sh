@@ -8,6 +8,10 @@
 PAST_ELECTION_S=3
 # How long a fault of a disk holds at least.
 DISK_S=15
+# What uses up the segments that a node had prepared: of 16 MiB, on two shards.
+BALLAST_BYTES=400000000
+# How long they are used up for.
+BALLAST_S=25
 
 victim() { leader_of "$topic" "${1:-0}"; }
 parts_led_by() { leaders "$topic" | awk -v n="$1" '$2 == n && $3 > 0 { print $1 }'; }
@@ -124,16 +128,23 @@ fault_pause() {
     cluster cont "$node"
 }
 
+# What was prepared for the log can still be written, so a second load uses it up, until the node refuses. It goes on leading: what it leads waits for space,
+# well within the time that producers have, and has to come through then.
 fault_full() {
-    local node
+    local node since
     node=$(victim)
+    ctl topic create ballast --partitions 6 --replicas 3 --if-not-exists >/dev/null
     step "the disk of node $node is filled"
     cluster fill-disk "$node" >/dev/null
-    sleep "$DISK_S"
-    all_acked
-    step "all partitions are acknowledged; it gets its space back"
+    # SIGINT: it tells what came of its lines, each of which has 15 seconds, so that it tells the obstacle too.
+    head -c "$BALLAST_BYTES" /dev/zero | tr '\0' x | fold -w 4000 |
+        "$here/cluster.sh" --dir "$dir" exec client timeout --signal INT "$BALLAST_S" "$(beside tramctl)" --timeout 15s --server "$servers" produce ballast >"$work/$fault.ballast" 2>&1 || true
+    grep -q "disk_full" "$work/$fault.ballast" || fail "node $node never refused: $(tail -n 1 "$work/$fault.ballast")"
+    since=$(now_us)
+    sleep 1
+    step "it refuses; acknowledged within a second: $(acked_partitions stream "$since") of 6 partitions; it gets its space back"
     cluster free-disk "$node" >/dev/null
-    [ "$(state_of "$node")" = running ] || { step "node $node has ended over it; it starts"; cluster start "$node"; }
+    [ "$(state_of "$node")" = running ] || fail "node $node has ended over a full disk"
 }
 
 fault_slow() {

@@ -67,10 +67,12 @@ check_witnesses() {
 acked_since() {
     local kind
     for kind in stream queue; do
-        # The end of the file is enough, and the file is long.
-        [ "$(tail -n 4000 "$work/$fault.$kind.acks" | awk -v t="$1" '$1 > t { p[$2] } END { print length(p) }')" = 6 ] || return 1
+        [ "$(acked_partitions "$kind" "$1")" = 6 ] || return 1
     done
 }
+
+# How many partitions of one of them were. The end of the file is enough, and the file is long.
+acked_partitions() { tail -n 4000 "$work/$fault.$1.acks" | awk -v t="$2" '$1 > t { p[$2] } END { print length(p) }'; }
 
 # Waits until all partitions are acknowledged, from now on.
 all_acked() {
