@@ -75,6 +75,8 @@ pub enum Mutant {
     KeepLookAhead,
     ForeignHandle,
     PersistReplaced,
+    SuspectVotes,
+    ForgetSuspect,
     AckBeyondAgreed,
     AckWithoutLease,
     ServeBeforeOwnEntry,

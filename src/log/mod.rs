@@ -58,9 +58,9 @@ pub use checkpoint::CheckpointV5;
 pub use config::{LogConfig, LogIdentity};
 pub use footer::FooterEntry;
 pub use layout::HardState;
-pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
+pub use recovered::{Doubt, LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
 pub use recovery::{DiskError, StartDisk, recover};
-pub use replica_record::ReplicaRecord;
+pub use replica_record::{ReplicaRecord, ReplicaState};
 pub use state_file::{STATE_NAME, StateBuilder, StateFile};
 pub use types::*;
 
@@ -268,6 +268,11 @@ impl Log {
     /// Bytes of content in the open block.
     pub fn open_bytes(&self) -> usize {
         self.open.content_bytes()
+    }
+
+    /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed.
+    pub fn end_segment(&mut self, segment: SegmentUid) {
+        self.segments.end(segment);
     }
 
     /// Whether the open block holds something and may be closed now: a write may be begun, the window that recovery searches is kept, and

@@ -130,6 +130,8 @@ numbers! {
     retention_batches: "tramline_retention_batches_total", "Batches that retention has dropped one by one, in front of what is kept of a run.";
     retention_lookups: "tramline_retention_lookups_total", "Reads of segment indexes to find such batches.";
     damaged_ranges: "tramline_damaged_ranges_total", "Damaged ranges found in the log, at start or when read; none of them was served.";
+    repaired_ranges: "tramline_repaired_ranges_total", "Damaged ranges that were repaired from another replica.";
+    repaired_bytes: "tramline_repaired_bytes_total", "Bytes of batches that were repaired from another replica.";
     log_blocks_written: "tramline_log_blocks_written_total", "Log blocks written, mark blocks included.";
     log_marks_written: "tramline_log_marks_written_total", "Empty blocks that an idle log writes to tell what is durable.";
     log_appends: "tramline_log_appends_total", "Batches and control payloads appended to the log.";
@@ -168,6 +170,8 @@ numbers! {
     queues_left_out: "tramline_queues_left_out", "Queues without lines of their own.";
     groups: "tramline_groups", "Replica groups on this shard.";
     groups_led: "tramline_groups_led", "Of these, the ones this shard leads.";
+    unrepaired_ranges: "tramline_unrepaired_ranges", "Damaged ranges that other replicas are asked for, and that are not repaired yet.";
+    suspect_replicas: "tramline_suspect_replicas", "Replicas on this shard that may have lost what they had acknowledged, and do not vote until they have it back.";
     metadata_epoch: "tramline_metadata_epoch", "Version of the cluster metadata that this shard works with.";
     log_durable_block: "tramline_log_durable_block", "Sequence number up to which all log blocks are on stable storage.";
     log_open_bytes: "tramline_log_open_bytes", "Bytes in the open log block.";

@@ -9,6 +9,7 @@
 //! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
 
 use super::change::{CHANGE_BYTES, Change, Members};
+use super::doubt::Doubts;
 use super::marks::{Commit, EntryPlaces, FollowerMarks};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
 use super::wire_raft;
@@ -46,6 +47,8 @@ pub struct GroupStart {
     pub members: Members,
     /// Entries up to this one are known to be committed; not below the base.
     pub committed: LogIndex,
+    /// This replica may have lost what it had acknowledged; it has others, whoever votes at its base.
+    pub is_suspect: bool,
 }
 
 /// Why an operation on a group did not happen.
@@ -115,6 +118,7 @@ pub(super) struct Group {
     has_peers: bool,
     /// A snapshot was taken in and is not durable: nobody is told anything.
     is_installing: bool,
+    pub(super) doubts: Doubts,
     /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
     /// What was proposed last, and for which block: the other kind of content of the same block joins it.
@@ -174,6 +178,7 @@ impl Group {
             members_changed: false,
             has_peers: false,
             is_installing: false,
+            doubts: Doubts::new(start.is_suspect),
             first_own_index: LogIndex(u64::MAX),
             last_proposed: None,
             committed: start.base.index,
@@ -190,7 +195,7 @@ impl Group {
         let me = ReplicaId(self.raft.id);
         let answered_at = |voter: &ReplicaId| self.answered.iter().find(|(replica, _)| replica == voter).map_or(0, |(_, at_us)| *at_us);
         self.answered = members.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, answered_at(voter))).collect();
-        self.has_peers = members.voters.is_empty() || members.all().any(|replica| replica != me);
+        self.has_peers = members.voters.is_empty() || self.is_suspect() || members.all().any(|replica| replica != me);
         if members.is_lone(me) {
             self.lease_until_us = u64::MAX;
         }
@@ -296,6 +301,9 @@ impl Group {
 
     /// Takes in what another replica says. Its entries, if any, have no place yet: `place` names it.
     pub(super) fn step(&mut self, message: Message) -> Result<(), ReplicationError> {
+        if self.is_deaf_to(message.get_msg_type()) {
+            return Ok(());
+        }
         self.raft.step(message).map_err(|cause| ReplicationError::Raft(self.id, cause))?;
         self.settle();
         Ok(())
@@ -393,7 +401,7 @@ impl Group {
     }
 
     /// Takes what a call into the crate has left to be done.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let hard_state = self.raft.hard_state();
         let store = self.raft.mut_store();
         if (hard_state.term, hard_state.vote) != store.term_and_vote() {
@@ -595,11 +603,21 @@ impl Group {
             mutants if mutants.has(Mutant::AckBeyondAgreed) => self.persisted,
             _ => self.persisted.min(self.agreed),
         };
-        Some(FollowerMarks { term: self.term(), received, durable, committed: self.committed.min(self.agreed) })
+        Some(FollowerMarks {
+            term: self.term(),
+            received,
+            durable,
+            committed: self.committed.min(self.agreed),
+            is_suspect: self.is_suspect(),
+        })
     }
 
     /// A follower says how far it is.
     pub(super) fn on_marks(&mut self, from: ReplicaId, marks: &FollowerMarks) -> Result<(), ReplicationError> {
+        if self.is_doubted(from) && marks.term <= self.term() {
+            self.on_doubted_marks(from, marks);
+            return Ok(());
+        }
         let mut message = Message { from: from.0, to: self.raft.id, term: marks.term.0, ..Message::default() };
         message.set_msg_type(MessageType::MsgAppendResponse);
         (message.index, message.commit) = (marks.durable.0, marks.committed.0);
@@ -618,6 +636,7 @@ impl Group {
                 *at_us = sent_us.max(*at_us);
             }
             self.renew_lease();
+            self.prove();
         }
         if !is_beat {
             return Ok(());
@@ -648,6 +667,7 @@ impl Group {
 
     /// This replica works as the leader from now on.
     pub(super) fn note_led(&mut self, now_us: u64) {
+        self.doubts.begin_leading();
         self.led_since_us = now_us;
     }
 
@@ -665,24 +685,29 @@ impl Group {
         self.own_unplaced.len() == self.own_announced
     }
 
-    /// A tick of time. One that is alone needs none.
+    /// A tick of time. One that is alone needs none, and a suspect does not stand.
     pub(super) fn tick(&mut self) {
-        if self.has_peers {
+        if self.has_peers && (!self.is_suspect() || self.mutants.has(Mutant::SuspectVotes)) {
             self.raft.tick();
             self.settle();
         }
     }
 
     /// A connection to `peer` stands, which has `persisted`: what was under way on an older one is lost.
-    pub(super) fn on_connected(&mut self, peer: ReplicaId, persisted: LogIndex) {
+    pub(super) fn on_connected(&mut self, peer: ReplicaId, persisted: LogIndex, is_suspect: bool, now_us: u64) {
         if !self.is_leader() {
             return;
+        }
+        // One that says nothing of it has lost what it had acknowledged, too (trap T7).
+        let has_lost = self.matched(peer).is_some_and(|matched| matched > persisted);
+        match is_suspect || has_lost {
+            // On each connection anew: it may have lost more since the last one.
+            true => self.doubt(peer, !is_suspect, now_us),
+            false => self.on_doubt(peer, false, now_us),
         }
         // It is asked at what it says it has: from the beginning on this leader may not have the log any more, as a replica that joined never had it.
         let (first, end) = (self.raft.store().base().index.0 + 1, self.last().index.0 + 1);
         if let Some(progress) = self.raft.mut_prs().get_mut(peer.0) {
-            // A replica that has lost what it had acknowledged counts for what it has (trap T7).
-            progress.matched = progress.matched.min(persisted.0);
             progress.become_probe();
             progress.next_idx = (persisted.0 + 1).clamp(first, end).max(progress.next_idx);
             progress.resume();
@@ -721,6 +746,26 @@ impl Group {
     /// Whether another replica votes or learns.
     pub(super) fn has_peers(&self) -> bool {
         self.has_peers
+    }
+
+    /// For each other voter: when the beat was sent that it answered last.
+    pub(super) fn answered(&self) -> &[(ReplicaId, u64)] {
+        &self.answered
+    }
+
+    /// Its next ack is due.
+    pub(super) fn owe_ack(&mut self) {
+        self.owes_ack = true;
+    }
+
+    /// Whether this entry is here, or a checkpoint covers it.
+    pub(super) fn has(&self, at: GroupPosition) -> bool {
+        at.index <= self.raft.store().base().index || self.raft.store().term_of(at.index) == Some(at.term)
+    }
+
+    /// Whether everything up to `index` is durable here, and as the leader has it.
+    pub(super) fn is_agreed_durably(&self, index: LogIndex) -> bool {
+        !self.is_installing && self.standing == Standing::Durable && self.persisted.min(self.agreed) >= index
     }
 
     pub(super) fn last(&self) -> GroupPosition {

@@ -4,6 +4,7 @@
 //! Not here: raft's details (`group.rs`), the block's bytes (log/).
 
 use super::change::{Change, Members};
+use super::doubt::Word;
 use super::group::{Group, GroupStart, ReplicationError};
 use super::marks::{Commit, EntryPlaces, FollowerMarks};
 use super::storage::{Entry, GroupPosition, Handle};
@@ -20,6 +21,8 @@ pub struct Owed {
     pub group: GroupId,
     /// Term and vote to be written as a hard state, if they changed.
     pub hard_state: Option<(Term, u64, LogIndex)>,
+    /// Whether others vote in the group.
+    pub is_shared: bool,
     /// The entries of raft's own that are to be written: a change of who votes, or an empty one.
     pub own_entries: Vec<Option<Change>>,
 }
@@ -72,7 +75,7 @@ impl Groups {
         assert!(self.find(start.id).is_none(), "a replica of group {} is here already", start.id);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut group = Group::new(start, self.me, entries, changes, &logger)?;
-        if group.members().is_lone(self.me) {
+        if group.members().is_lone(self.me) && !group.is_suspect() {
             group.campaign()?;
         }
         group.mutants = self.mutants;
@@ -161,7 +164,8 @@ impl Groups {
             let (dirty, own_entries) = group.owed(open_block);
             if dirty || !own_entries.is_empty() {
                 let hard_state = dirty.then(|| (group.term(), group.vote(), group.committed()));
-                owed.push(Owed { group: group.id, hard_state, own_entries });
+                let is_shared = group.is_suspect() || !group.members().is_lone(self.me);
+                owed.push(Owed { group: group.id, hard_state, is_shared, own_entries });
             }
         }
         owed
@@ -224,7 +228,7 @@ impl Groups {
 
     /// Whether every group of which this node is the only voter is led by it and caught up.
     pub fn all_caught_up(&self) -> bool {
-        self.list.iter().filter(|group| group.members().is_lone(self.me)).all(Group::is_caught_up)
+        self.list.iter().filter(|group| group.members().is_lone(self.me) && !group.is_suspect()).all(Group::is_caught_up)
     }
 
     /// The block closes: proposes what it holds, one entry per group with batches or control payloads and one per entry of raft's own, and writes the
@@ -331,10 +335,47 @@ impl Groups {
     }
 
     /// A connection to `peer` stands, which has told what it has persisted of `group`.
-    pub fn on_connected(&mut self, group: GroupId, peer: ReplicaId, persisted: LogIndex) {
+    pub fn on_connected(&mut self, group: GroupId, peer: ReplicaId, persisted: LogIndex, is_suspect: bool) {
+        let now_us = self.now_us;
         if let Some(group) = self.find_mut(group) {
-            group.on_connected(peer, persisted);
+            group.on_connected(peer, persisted, is_suspect, now_us);
         }
+    }
+
+    /// This shard's replica of `group` may have lost what it had acknowledged: it does not vote until it is whole.
+    pub fn suspect(&mut self, group: GroupId) {
+        self.find_mut(group).into_iter().for_each(Group::suspect);
+    }
+
+    /// Whether that is so.
+    pub fn is_suspect(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_suspect)
+    }
+
+    /// `peer` says whether its replica of `group` is suspect.
+    pub fn on_doubt(&mut self, group: GroupId, peer: ReplicaId, is_suspect: bool) {
+        let now_us = self.now_us;
+        self.find_mut(group).into_iter().for_each(|group| group.on_doubt(peer, is_suspect, now_us));
+    }
+
+    /// The leader of `term` has proven that it has everything up to `at`.
+    pub fn on_proven(&mut self, group: GroupId, term: Term, at: GroupPosition) {
+        self.find_mut(group).into_iter().for_each(|group| group.on_proven(term, at));
+    }
+
+    /// Groups of which the replica here is suspect no more.
+    pub fn take_whole(&mut self) -> Vec<GroupId> {
+        self.list.iter_mut().filter_map(|group| group.take_whole().then_some(group.id)).collect()
+    }
+
+    /// What a share of `group`, of entries behind `previous`, has to tell `peer`.
+    pub fn word_for(&self, group: GroupId, peer: ReplicaId, previous: LogIndex) -> Word {
+        self.find(group).map_or_else(Word::default, |group| group.word_for(peer, previous))
+    }
+
+    /// Replicas of groups that this shard leads that are suspect.
+    pub fn doubted(&self) -> usize {
+        self.list.iter().map(Group::doubted).sum()
     }
 
     /// What a hello tells of each group: its term, its last entry, and what is persisted.

@@ -16,6 +16,8 @@ pub struct FollowerMarks {
     pub durable: LogIndex,
     /// Up to where it knows it to be committed.
     pub committed: LogIndex,
+    /// Whether it may have lost what it had acknowledged.
+    pub is_suspect: bool,
 }
 
 /// Where entries stand that a message tells of.

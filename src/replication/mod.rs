@@ -14,6 +14,7 @@
 //! Not here: bytes (log/), offsets (partition/), pipelines between nodes (a later issue adds `pipeline.rs` beside these).
 
 mod change;
+mod doubt;
 mod group;
 mod groups;
 mod marks;
@@ -24,6 +25,7 @@ mod tests;
 pub mod wire_raft;
 
 pub use change::{Action, CHANGE_BYTES, Change, Members};
+pub use doubt::Word;
 pub use group::{GroupStart, ReplicationError};
 pub use groups::{Groups, Owed};
 pub use marks::{Commit, EntryPlaces, FollowerMarks};

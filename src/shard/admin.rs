@@ -434,6 +434,7 @@ impl Shard {
                 self.adopt_partition(topic, place);
             }
         }
+        self.note_others();
     }
 
     fn adopt_partition(&mut self, topic: &TopicView, place: &PartitionView) {

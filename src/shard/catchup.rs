@@ -8,7 +8,7 @@
 //!
 //! Not here: when a follower needs one (the crate says so), how it is taken in (`install.rs`), entries that are in the log (`shipping.rs`).
 
-use super::catchup_line::{Line, Link};
+use super::catchup_line::Line;
 use super::pipelines::{NotTaken, write};
 use super::queue::{PartKey, Told};
 use super::shard::Shard;
@@ -90,7 +90,7 @@ enum Going {
 impl Catchups {
     /// A follower needs a snapshot. One that is under way, or waits, is not begun twice.
     pub(super) fn want(&mut self, to: ReplicaId, note: SnapshotNote) {
-        let at = self.lines.iter().position(|line| line.to == to).unwrap_or_else(|| {
+        let at = self.lines.iter().position(|line| line.outward.to == to).unwrap_or_else(|| {
             self.lines.push(Line::new(to));
             self.lines.len() - 1
         });
@@ -109,7 +109,7 @@ impl Catchups {
 
     /// Forgets lines to whom `is_kept` does not say; answers their connections.
     pub(super) fn keep(&mut self, is_kept: impl Fn(ReplicaId) -> bool) -> Vec<ConnId> {
-        let gone = self.lines.extract_if(.., |line| !is_kept(line.to));
+        let gone = self.lines.extract_if(.., |line| !is_kept(line.outward.to));
         gone.filter_map(|line| line.conn()).collect()
     }
 
@@ -132,15 +132,17 @@ impl Catchups {
 impl Shard {
     /// Whether `dial` was for a snapshot; then the hello is sent.
     pub(super) fn on_catchup_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) -> bool {
-        let Some(at) = self.catchups.lines.iter_mut().position(|line| line.on_dialed(now.mono_us, dial, conn)) else { return false };
-        let hello = self.own_hello(self.catchups.lines[at].to, Class::CatchUp, &[]);
-        let number = self.catchups.lines[at].next_number();
+        let Some(at) = self.catchups.lines.iter_mut().position(|line| line.outward.on_dialed(now.mono_us, dial, conn)) else {
+            return false;
+        };
+        let hello = self.own_hello(self.catchups.lines[at].outward.to, Class::CatchUp, &[]);
+        let (_, number) = self.catchups.lines[at].outward.conn_and_number();
         effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
         true
     }
 
     pub(super) fn on_catchup_dial_failed(&mut self, now: Now, dial: u64) {
-        self.catchups.lines.iter_mut().for_each(|line| line.on_dial_failed(now.mono_us, dial));
+        self.catchups.lines.iter_mut().for_each(|line| line.outward.on_dial_failed(now.mono_us, dial));
     }
 
     /// A connection has ended; answers whether it was one for snapshots.
@@ -166,11 +168,11 @@ impl Shard {
         frame.kind.check(Class::CatchUp, Side::Acceptor)?;
         effects.wake_at(0);
         let line = &mut self.catchups.lines[at];
-        line.heard_us = now.mono_us;
+        line.outward.heard_us = now.mono_us;
         match frame.kind {
             Kind::HelloReply => {
                 HelloReply::decode(frame.meta).map_err(NodeError::from)?;
-                line.on_greeted();
+                line.outward.on_greeted();
             }
             Kind::CatchUpReply => {
                 let reply = CatchUpReply::decode(frame.meta).map_err(NodeError::from)?;
@@ -192,7 +194,7 @@ impl Shard {
             }
             Kind::Refused => {
                 let refused = Refused::decode(frame.meta).map_err(NodeError::from)?;
-                tracing::warn!(shard = self.id.0, node = line.to.node().0, "a snapshot is not taken: {}", refused.message);
+                tracing::warn!(shard = self.id.0, node = line.outward.to.node().0, "a snapshot is not taken: {}", refused.message);
             }
             kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
         }
@@ -220,7 +222,7 @@ impl Shard {
     /// It is taken in, durably.
     fn end_snapshot(&mut self, at: usize, effects: &mut Effects) {
         let line = &mut self.catchups.lines[at];
-        let (to, sending) = (line.to, line.sending.take().expect("it has ended"));
+        let (to, sending) = (line.outward.to, line.sending.take().expect("it has ended"));
         let (group, bytes) = (sending.note.group, line.sent_bytes());
         tracing::info!(shard = self.id.0, group = group.0, node = to.node().0, bytes, "a snapshot of the group is taken in");
         self.metrics.counters.snapshots_sent += 1;
@@ -235,8 +237,8 @@ impl Shard {
     /// It is begun again when the crate asks for it, with the next beat.
     fn give_up_snapshot(&mut self, now: Now, at: usize, why: &str) {
         let line = &mut self.catchups.lines[at];
-        line.drop_link(now.mono_us);
-        let to = line.to;
+        line.outward.drop_link(now.mono_us);
+        let to = line.outward.to;
         if let Some(sending) = line.sending.take() {
             let group = sending.note.group;
             if let Stage::Reading(ticket) = sending.stage {
@@ -286,12 +288,12 @@ impl Shard {
         // Of terms that are over.
         let groups = &self.groups;
         line.queue.retain(|note| groups.led_in(note.group) == Some(note.term));
-        let address = self.pipelines.peers.iter().find(|peer| peer.replica == line.to).and_then(|peer| peer.address);
+        let address = self.pipelines.peers.iter().find(|peer| peer.replica == line.outward.to).and_then(|peer| peer.address);
         if let Some(address) = address
             && line.wants_dial(now.mono_us)
         {
             let dial = self.pipelines.next_dial();
-            line.link = Link::Dialing { dial };
+            line.outward.begin_dial(dial);
             effects.push(Effect::Dial { dial, address });
         }
         effects.wake_at(line.next_deadline_us());
@@ -299,7 +301,7 @@ impl Shard {
 
     fn send_next(&mut self, now: Now, at: usize, effects: &mut Effects) -> Going {
         let line = &mut self.catchups.lines[at];
-        if !line.is_live() {
+        if !line.outward.is_live() {
             return Going::Waits;
         }
         if line.sending.is_none() {
@@ -315,10 +317,10 @@ impl Shard {
         if self.groups.led_in(group) != Some(sending.note.term) {
             return Going::Over("the group has another leader");
         }
-        if now.mono_us > line.heard_us + STALLED_US {
+        if now.mono_us > line.outward.heard_us + STALLED_US {
             return Going::Over("nothing of it is taken in");
         }
-        effects.wake_at(line.heard_us + STALLED_US + 1);
+        effects.wake_at(line.outward.heard_us + STALLED_US + 1);
         let waits = match sending.stage {
             Stage::Asked | Stage::Reading(_) | Stage::Ended => true,
             Stage::Told(_) => !self.is_told_of_all(group, sending.note.at.index),
@@ -327,7 +329,7 @@ impl Shard {
         if waits {
             return Going::Waits;
         }
-        if matches!(sending.stage, Stage::Members | Stage::Settling(..)) && now.mono_us > line.heard_us + UNSETTLED_US {
+        if matches!(sending.stage, Stage::Members | Stage::Settling(..)) && now.mono_us > line.outward.heard_us + UNSETTLED_US {
             // Who does not serve the group tells what is committed, and does not serve it before more is.
             self.groups.step_down(group);
             return Going::Over("what it tells is not committed, as long as nobody else has the log");
@@ -360,12 +362,12 @@ impl Shard {
             view_epoch: self.view.epoch,
         };
         let line = &mut self.catchups.lines[at];
-        let (conn, number) = line.conn_and_number();
+        let (conn, number) = line.outward.conn_and_number();
         effects.send(conn, [], |out| write(out, Kind::CatchUp, number, |out| ask.encode(out)));
         tracing::info!(
             shard = self.id.0,
             group = note.group.0,
-            node = line.to.node().0,
+            node = line.outward.to.node().0,
             index = note.at.index.0,
             "a snapshot of the group begins"
         );

@@ -28,6 +28,8 @@ impl Shard {
         gauges.partitions = self.partitions.len() as u64;
         gauges.producers = self.partitions.producer_count() as u64;
         gauges.groups = self.group_ids.len() as u64;
+        gauges.unrepaired_ranges = self.repairs.count() as u64;
+        gauges.suspect_replicas = self.suspects.count() as u64;
         gauges.groups_led = self.group_ids.iter().filter(|g| self.groups.leader_term(**g).is_some()).count() as u64;
         gauges.metadata_epoch = self.view.epoch;
         gauges.log_durable_block = self.log.durable_through().0;

@@ -16,7 +16,7 @@ use crate::effects::{Effect, Effects, Now};
 use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::log::{AppendRefused, EntryKind};
 use crate::replication::wire_raft::Sort;
-use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, ReplicationError, wire_raft};
+use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, PeerStart, ReplicationError, wire_raft};
 use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
@@ -128,7 +128,10 @@ impl Shard {
     }
 
     pub(super) fn on_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) {
-        if self.on_catchup_dialed(now, dial, conn, effects) || self.on_call_dialed(now, dial, conn, effects) {
+        if self.on_catchup_dialed(now, dial, conn, effects)
+            || self.on_repair_dialed(now, dial, conn, effects)
+            || self.on_call_dialed(now, dial, conn, effects)
+        {
             return;
         }
         let Some(at) = self.pipelines.peers.iter_mut().position(|peer| peer.on_dialed(now.mono_us, dial, conn)) else {
@@ -164,6 +167,7 @@ impl Shard {
 
     pub(super) fn on_dial_failed(&mut self, now: Now, dial: u64) {
         self.on_catchup_dial_failed(now, dial);
+        self.on_repair_dial_failed(now, dial);
         self.on_call_dial_failed(now, dial);
         self.pipelines.peers.iter_mut().for_each(|peer| peer.on_dial_failed(now.mono_us, dial));
     }
@@ -179,6 +183,9 @@ impl Shard {
             return true;
         }
         if self.on_catchup_closed(now, conn) || self.arrivals.on_closed(conn) || self.on_call_closed(now, conn) {
+            return true;
+        }
+        if self.on_repair_closed(now, conn) || self.on_asker_closed(conn) {
             return true;
         }
         for peer in &mut self.pipelines.peers {
@@ -235,6 +242,12 @@ impl Shard {
         if let Some(taken) = self.on_catchup_answer(now, conn, frame, effects) {
             return taken;
         }
+        if let Some(taken) = self.on_repair_answer(now, conn, frame, effects) {
+            return taken;
+        }
+        if let Some(taken) = self.on_repair_question(conn, frame, effects) {
+            return taken;
+        }
         if let Some(taken) = self.on_call_answer(now, conn, frame, effects) {
             return taken;
         }
@@ -259,19 +272,28 @@ impl Shard {
             Some(Refusal::OtherNode)
         } else if !speaks_alike(&hello) {
             Some(Refusal::NoCommonFeature)
-        } else if !matches!(hello.class, Class::Live | Class::CatchUp) || hello.to_shard != self.id.0 {
+        } else if !matches!(hello.class, Class::Live | Class::CatchUp | Class::Repair) || hello.to_shard != self.id.0 {
             Some(Refusal::NoSuchShard)
         } else if self.failure().is_some() || self.phase == Phase::Stopping {
             Some(Refusal::NotServing)
         } else {
             None
         };
-        let at = self.pipelines.peers.iter().position(|peer| peer.replica == from);
+        let mut at = self.pipelines.peers.iter().position(|peer| peer.replica == from);
+        if at.is_none() && refusal.is_none() && self.suspects.count() > 0 {
+            // Who it is may be among what this shard has lost.
+            at = Some(self.pipelines.peers.len());
+            self.pipelines.peers.push(Peer::new(&PeerStart { replica: from, address: None }));
+        }
         let (Some(at), None) = (at, refusal) else {
             let code = refusal.unwrap_or(Refusal::UnknownPair);
             refuse_hello(conn, code, effects);
             return Ok(());
         };
+        if hello.class == Class::Repair {
+            self.answer_repairs_of(from, conn, effects);
+            return Ok(());
+        }
         if hello.class == Class::CatchUp {
             self.take_snapshots_from(from, conn, effects);
             return Ok(());
@@ -280,7 +302,8 @@ impl Shard {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
         let states: Vec<_> = self.groups.states().collect();
-        let rows: Vec<_> = hello.groups.iter().map(|asked| replica_state(&states, asked.group)).collect();
+        let rows: Vec<_> =
+            hello.groups.iter().map(|asked| replica_state(&states, asked.group, self.groups.is_suspect(GroupId(asked.group)))).collect();
         let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&rows) };
         let accepted = self.pipelines.peers[at].accepted.as_mut().expect("just set");
         let number = accepted.numbers.advance();
@@ -310,7 +333,8 @@ impl Shard {
                 for row in reply.groups.iter().filter(|row| !row.flags.has(ReplicaFlags::UNKNOWN)) {
                     check_numbers(&[row.term, row.last_index, row.last_term, row.persisted])?;
                     self.pipelines.peers[at].note_replica(GroupId(row.group));
-                    self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted));
+                    let is_suspect = row.flags.has(ReplicaFlags::SUSPECT);
+                    self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted), is_suspect);
                 }
             }
             (Kind::Refused, _) => {
@@ -339,7 +363,11 @@ impl Shard {
                     if self.groups.led_in(group) == Some(Term(row.term)) && durable > self.groups.last_of(group).index {
                         return Err(NotTaken::Wrong(format!("group {group}: entry {durable} is acknowledged and was never sent")));
                     }
-                    let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied) };
+                    let is_suspect = row.flags.has(AckFlags::SUSPECT);
+                    if self.groups.led_in(group) == Some(Term(row.term)) {
+                        self.groups.on_doubt(group, from, is_suspect);
+                    }
+                    let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied), is_suspect };
                     self.groups.on_marks(group, from, &marks)?;
                 }
                 // Behind the rows: one of them may have told of a higher term.
@@ -421,6 +449,7 @@ impl Shard {
         let checked = append.check(frame.payload, &limits)?;
         for share in checked.shares() {
             self.take_share(now, at, &share, effects)?;
+            self.heed_words(now, share.base(), effects);
         }
         self.note_beat(at, append.beat);
         effects.wake_at(0);
@@ -592,9 +621,13 @@ pub(super) fn write(out: &mut Vec<u8>, kind: Kind, number: u64, meta: impl FnOnc
     finish_frame(out, start, 0).expect("rows of at most 63 groups are within the limits");
 }
 
-fn replica_state(states: &[(GroupId, Term, GroupPosition, LogIndex)], group: u32) -> ReplicaState {
+fn replica_state(states: &[(GroupId, Term, GroupPosition, LogIndex)], group: u32, is_suspect: bool) -> ReplicaState {
     let found = states.iter().find(|(id, ..)| id.0 == group);
-    let flags = if found.is_some() { ReplicaFlags::default() } else { ReplicaFlags::UNKNOWN };
+    let flags = match found {
+        None => ReplicaFlags::UNKNOWN,
+        Some(_) if is_suspect => ReplicaFlags::SUSPECT,
+        Some(_) => ReplicaFlags::default(),
+    };
     let (_, term, last, persisted) = found.copied().unwrap_or_default();
     ReplicaState { group, flags, term: term.0, last_index: last.index.0, last_term: last.term.0, persisted: persisted.0 }
 }

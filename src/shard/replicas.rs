@@ -10,7 +10,7 @@ use super::shard::Shard;
 use crate::control::{Endpoint, ReplicaView, View};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
-use crate::log::{EntryKind, ReplicaRecord};
+use crate::log::{EntryKind, ReplicaRecord, ReplicaState};
 use crate::replication::{GroupStart, Members, Peer, PeerStart};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -57,11 +57,12 @@ impl Shard {
         voters.sort_unstable();
         let members = Members::of_voters(voters);
         let is_alone = members.is_lone(self.replica());
-        let start = GroupStart { id: group, members, ..GroupStart::default() };
+        let mut start = GroupStart { id: group, members, ..GroupStart::default() };
         let record = record_of(self.replica(), &start);
         if !self.write_record(now, &record, effects) {
             return false;
         }
+        start.is_suspect = !is_alone && self.suspects.on_begun(group);
         if let Err(error) = self.groups.add(start) {
             self.fail(&error.to_string(), effects);
             return false;
@@ -77,7 +78,7 @@ impl Shard {
         true
     }
 
-    fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> bool {
+    pub(super) fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> bool {
         let payload = record.encode();
         let written = self.in_open_block(now, effects, |log, slab| log.append_control(slab, record.group, EntryKind::Replica, &payload));
         self.urgent |= written.is_ok();
@@ -94,7 +95,7 @@ impl Shard {
         let gone: Vec<_> = self.group_ids.iter().copied().filter(is_gone).collect();
         for group in gone {
             let start = GroupStart { id: group, term: self.groups.term_of(group), ..GroupStart::default() };
-            let record = ReplicaRecord { is_removed: true, ..record_of(me, &start) };
+            let record = ReplicaRecord { state: ReplicaState::Removed, ..record_of(me, &start) };
             // What the open block has of it closes first.
             let is_open = self.log.open_groups().iter().any(|row| row.group == group);
             self.urgent |= is_open;
@@ -125,6 +126,7 @@ impl Shard {
         self.acks.remove_group(group);
         self.applying.remove(group);
         self.arrivals.remove(group);
+        self.suspects.remove(group);
         self.pipelines.handed_over_us.remove(&group);
     }
 
@@ -138,6 +140,9 @@ impl Shard {
             wanted.extend(
                 there.filter(|replica| replica.shard == self.id && !replica.is_stale && replica.id != me).map(|replica| replica.id),
             );
+        }
+        if self.suspects.count() > 0 {
+            wanted.extend(self.pipelines.peers.iter().map(|peer| peer.replica));
         }
         self.keep_snapshots(&wanted, effects);
         for conn in self.pipelines.keep_peers(&wanted) {
@@ -183,6 +188,7 @@ impl Shard {
     pub(super) fn care_for_replicas(&mut self, now: Now, effects: &mut Effects) {
         if self.groups.take_members_changed(now.mono_us) {
             self.meet_others(effects);
+            self.note_others();
         }
         if self.replicas_owed {
             let view = std::sync::Arc::clone(&self.view);

@@ -21,12 +21,15 @@ use super::produce::Progress;
 use super::producers::ProducerCare;
 use super::queue::QueueCare;
 use super::rebuild::REBUILDER;
+use super::repair::Repairs;
+use super::repair_answers::RepairAnswers;
 use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
 use super::shipping::PEERS;
 use super::sorting::{SORTER, Sorting};
 use super::start::append_owed;
+use super::suspects::Suspects;
 use super::throttle::{Scarce, Throttle};
 use super::trims::Trims;
 use crate::api::{ApiError, NodeInfo};
@@ -94,6 +97,9 @@ pub struct Shard {
     pub(super) catchups: Catchups,
     pub(super) arrivals: Arrivals,
     pub(super) calling: Calling,
+    pub(super) suspects: Suspects,
+    pub(super) repairs: Repairs,
+    pub(super) repair_answers: RepairAnswers,
     pub(super) partitions: Partitions,
     /// Partitions found at the start whose topic is not known yet (no view has come).
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
@@ -152,6 +158,7 @@ pub(super) struct Parts {
     pub(super) pipelines: Pipelines,
     pub(super) is_founder: bool,
     pub(super) applying: Applying,
+    pub(super) suspects: Suspects,
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
     pub(super) seat: Option<ControlSeat>,
     pub(super) offsets: OffsetCare,
@@ -173,6 +180,7 @@ impl Shard {
             pipelines,
             is_founder,
             applying,
+            suspects,
             unclaimed,
             seat,
             offsets,
@@ -204,6 +212,9 @@ impl Shard {
             catchups: Catchups::default(),
             arrivals: Arrivals::default(),
             calling: Calling::default(),
+            suspects,
+            repairs: Repairs::default(),
+            repair_answers: RepairAnswers::default(),
             partitions: Partitions::default(),
             unclaimed,
             view: Arc::new(View::default()),
@@ -493,6 +504,7 @@ impl Shard {
 
     fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
         self.care_for_replicas(now, effects);
+        self.care_for_suspects(now, effects);
         if !self.pipelines.is_alone() {
             self.care_for_peers(now, effects);
             self.on_leaderships(now, effects);
@@ -661,7 +673,8 @@ impl Shard {
             joiners.into_iter().for_each(|joiner| self.refuse_join(joiner, &failed, effects));
         }
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
-        let of_snapshots = self.catchups.conns().chain(self.arrivals.conns());
+        let of_snapshots =
+            self.catchups.conns().chain(self.arrivals.conns()).chain(self.repairs.conns()).chain(self.repair_answers.conns());
         for conn in self.pipelines.conns().into_iter().chain(of_snapshots) {
             effects.push(Effect::Close { conn, reason: "the shard has failed" });
         }

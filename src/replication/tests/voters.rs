@@ -2,9 +2,12 @@
 
 use super::super::group::Group;
 use super::super::storage::GroupPosition;
-use super::super::{Commit, GroupStart, Members};
+use super::super::{Commit, FollowerMarks, GroupStart, Members, Word};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
+
+/// Ticks until everybody stands who may.
+const ELECTION_PATIENCE: usize = 50;
 
 /// A replica and its shard's log: the open block, and which block is durable.
 struct Replica {
@@ -196,4 +199,93 @@ fn a_follower_knows_what_is_committed_only_from_its_leader() {
     let commit = replicas[1].commit().expect("told by the next append");
     assert_eq!((commit.index, commit.has_entries), (index, true));
     assert_eq!(replicas[1].group.position_at(commit.block), GroupPosition { index, term: Term(1) });
+}
+
+/// What a follower has, as its ack tells.
+fn marks(replica: &Replica) -> FollowerMarks {
+    let durable = replica.group.position_at(replica.durable).index;
+    let (term, committed) = (replica.group.term(), replica.group.committed());
+    FollowerMarks { term, received: durable, durable, committed, is_suspect: replica.group.is_suspect() }
+}
+
+fn tell(replicas: &mut [Replica; 3], from: usize, leader: usize) {
+    let (peer, told) = (ReplicaId(from as u64 + 1), marks(&replicas[from]));
+    replicas[leader].group.on_doubt(peer, told.is_suspect, 2_000);
+    replicas[leader].group.on_marks(peer, &told).unwrap();
+}
+
+#[test]
+fn what_a_suspect_has_counts_for_no_commit_until_its_leader_is_proven_by_the_others() {
+    let mut replicas = led_by_the_first();
+    replicas[0].group.note_led(0);
+    replicas[1].group.suspect();
+    let index = replicas[0].propose();
+    talk(&mut replicas, &[3]);
+    replicas[0].sync();
+    replicas[1].sync();
+    tell(&mut replicas, 1, 0);
+    assert_ne!(replicas[0].group.committed(), index, "it may have forgotten another leader");
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default());
+    // The suspect's own answers prove nothing, nor does one that was sent before it said so.
+    replicas[0].group.on_beat_answered(ReplicaId(2), 5_000, true).unwrap();
+    replicas[0].group.on_beat_answered(ReplicaId(3), 1_000, true).unwrap();
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default());
+    replicas[0].group.on_beat_answered(ReplicaId(3), 3_000, true).unwrap();
+    assert!(replicas[0].group.word_for(ReplicaId(2), index).proven);
+    assert!(!replicas[0].group.word_for(ReplicaId(2), LogIndex(index.0 - 1)).proven, "it lacks the last entry");
+    let (term, at) = (replicas[0].group.term(), replicas[0].group.last());
+    replicas[1].group.on_proven(Term(term.0 - 1), at);
+    assert!(!replicas[1].group.take_whole(), "a leader of another term has proven nothing");
+    replicas[1].group.on_proven(term, at);
+    assert!(replicas[1].group.take_whole() && !replicas[1].group.take_whole());
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].group.committed(), index, "it counts again");
+}
+
+#[test]
+fn a_suspect_is_whole_when_everything_is_durable_and_not_before() {
+    let mut replicas = led_by_the_first();
+    replicas[1].group.suspect();
+    let index = replicas[0].propose();
+    talk(&mut replicas, &[]);
+    let (term, at) = (replicas[0].group.term(), replicas[0].group.last());
+    replicas[1].group.on_proven(term, at);
+    assert!(!replicas[1].group.take_whole(), "{index} is in no durable block");
+    replicas[1].sync();
+    assert!(replicas[1].group.take_whole());
+}
+
+#[test]
+fn a_suspect_votes_for_nobody_and_does_not_stand() {
+    let mut replicas = led_by_the_first();
+    replicas[1].group.suspect();
+    (0..100).for_each(|_| replicas[1].group.tick());
+    assert_eq!(replicas[1].group.take_messages().len(), 0, "it does not stand");
+    replicas[2].group.forget_leader();
+    for _ in 0..ELECTION_PATIENCE {
+        replicas[2].group.tick();
+    }
+    talk(&mut replicas, &[1]);
+    replicas.iter_mut().for_each(Replica::sync);
+    talk(&mut replicas, &[1]);
+    assert!(!replicas[2].group.is_leader(), "one vote of three");
+}
+
+#[test]
+fn who_has_less_than_it_acknowledged_is_told_that_it_is_suspect() {
+    let mut replicas = led_by_the_first();
+    let index = replicas[0].propose();
+    talk(&mut replicas, &[]);
+    replicas[1].sync();
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].group.matched(ReplicaId(2)), Some(index));
+    replicas[0].group.on_connected(ReplicaId(2), LogIndex(index.0 - 1), false, 4_000);
+    assert_eq!(replicas[0].group.matched(ReplicaId(2)), Some(LogIndex(0)));
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word { lost: true, proven: false });
+    // As long as it has not heard that, its acks change nothing.
+    tell(&mut replicas, 1, 0);
+    assert!(replicas[0].group.word_for(ReplicaId(2), index).lost);
+    replicas[1].group.suspect();
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default(), "it says so itself");
 }

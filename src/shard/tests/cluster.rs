@@ -2,6 +2,7 @@
 //! power, and the replicas hold the same.
 
 mod clients;
+mod damage;
 mod joins;
 mod moves;
 mod queues;
