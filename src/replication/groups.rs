@@ -5,7 +5,7 @@
 
 use super::change::{Change, Members};
 use super::group::{Group, GroupStart, ReplicationError};
-use super::marks::{Commit, EntryPlaces, FollowerMarks};
+use super::marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;
@@ -192,6 +192,11 @@ impl Groups {
         self.find(group).filter(may_append).map(Group::term)
     }
 
+    /// What holds of all that `group` has in blocks up to `block`, before it is committed; `None` where this node may not answer for that now.
+    pub fn held_through(&self, group: GroupId, block: BlockSeq, own: OwnBlocks) -> Option<Held> {
+        self.find(group).and_then(|g| g.held_through(block, own, self.now_us))
+    }
+
     /// This node works as the leader of `group` from now on.
     pub fn note_led(&mut self, group: GroupId, now_us: u64) {
         self.find_mut(group).into_iter().for_each(|g| g.note_led(now_us));
@@ -335,6 +340,11 @@ impl Groups {
         if let Some(group) = self.find_mut(group) {
             group.on_connected(peer, persisted);
         }
+    }
+
+    /// The connection to `peer` has ended.
+    pub fn on_disconnected(&mut self, peer: ReplicaId) {
+        self.list.iter_mut().for_each(|group| group.on_disconnected(peer));
     }
 
     /// What a hello tells of each group: its term, its last entry, and what is persisted.

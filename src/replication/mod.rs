@@ -16,6 +16,7 @@
 mod change;
 mod group;
 mod groups;
+mod heard;
 mod marks;
 mod peer;
 mod storage;
@@ -26,7 +27,7 @@ pub mod wire_raft;
 pub use change::{Action, CHANGE_BYTES, Change, Members};
 pub use group::{GroupStart, ReplicationError};
 pub use groups::{Groups, Owed};
-pub use marks::{Commit, EntryPlaces, FollowerMarks};
+pub use marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 pub use peer::{Accepted, Dialed, Peer, PeerStart, ShareNote};
 pub use storage::{Entry, GroupPosition, Handle, Holds};
 pub use wire_raft::{Outgoing, SnapshotNote};

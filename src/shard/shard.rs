@@ -428,7 +428,7 @@ impl Shard {
     /// What is committed holds, and who waited for it is answered.
     fn on_commits(&mut self, now: Now, commits: &[Commit], effects: &mut Effects) {
         commits.iter().for_each(|commit| self.on_group_committed(now, commit, effects));
-        self.acks.release(now, &self.partitions, effects, &mut self.metrics);
+        self.answer_producers(now, effects);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
         self.offsets.release(&self.acks, &self.view, effects);
