@@ -416,6 +416,7 @@ impl Group {
         // A change of who votes can commit more, and makes messages.
         while LogIndex(self.raft.raft_log.committed) > self.committed {
             self.committed = LogIndex(self.raft.raft_log.committed);
+            self.raft.mut_store().count_committed(self.committed);
             self.take_changes();
             self.take_raft_messages();
         }
@@ -724,6 +725,11 @@ impl Group {
             places.push((index, term, holds, block));
         }
         EntryPlaces::Known(places)
+    }
+
+    /// Bytes of the entries that are not committed, as far as they stand in blocks.
+    pub(super) fn uncommitted_bytes(&self) -> u64 {
+        self.raft.store().uncommitted_bytes()
     }
 
     /// Whether another replica votes or learns.

@@ -342,6 +342,16 @@ impl Groups {
         }
     }
 
+    /// Bytes of the entries of `group` that are in closed blocks and not committed.
+    pub fn uncommitted_of(&self, group: GroupId) -> u64 {
+        self.find(group).map_or(0, Group::uncommitted_bytes)
+    }
+
+    /// The same of all groups that are led here and have other members.
+    pub fn uncommitted_led(&self) -> u64 {
+        self.list.iter().filter(|group| group.is_leader() && group.has_peers()).map(Group::uncommitted_bytes).sum()
+    }
+
     /// The connection to `peer` has ended.
     pub fn on_disconnected(&mut self, peer: ReplicaId) {
         self.list.iter_mut().for_each(|group| group.on_disconnected(peer));

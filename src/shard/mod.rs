@@ -56,6 +56,7 @@ mod storage;
 mod tests;
 mod throttle;
 mod trims;
+mod uncommitted;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use looks::{BatchLook, EntryLook, GroupLook};

@@ -188,6 +188,10 @@ impl Shard {
                 Marked::Refused(error) => return Err(NotTaken::Refused(error)),
             }
         }
+        if source == Source::Producer {
+            let group = self.partitions.get(slot).expect("checked").group;
+            self.check_uncommitted(now, group)?;
+        }
         self.append_checked(now, slot, batch, &view, source, effects)
     }
 
