@@ -71,6 +71,8 @@ pub enum Mutant {
     ForgetVote,
     TellVoteEarly,
     AckOwnDisk,
+    AnswerClosedBlock,
+    AnswerOwnBlock,
     ServeUncommitted,
     KeepLookAhead,
     ForeignHandle,

@@ -119,9 +119,10 @@ numbers! {
     snapshots_sent: "tramline_snapshots_total" {"direction" = "sent"}, "Snapshots of groups that followers have taken in, and that this shard has.";
     snapshots_taken: "tramline_snapshots_total" {"direction" = "taken"}, "Snapshots of groups that this shard has taken in.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
-    throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max).";
+    throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max), uncommitted (followers are slower than producers; memory.bytes).";
     throttled_sorter_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "sorter"}, "More is scattered than the sorter keeps up with.";
     throttled_index_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "index"}, "Memory that lists batches becomes scarce.";
+    throttled_uncommitted_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "uncommitted"}, "A group has as much as it may have that is not committed.";
     scrub_bytes: "tramline_scrub_bytes_total", "Bytes of stored batches that the scrubber has checked.";
     scrub_passes: "tramline_scrub_passes_total", "Times that the scrubber went over all sealed segments.";
     sorter_segments: "tramline_sorter_segments_total", "Sorted segments written: batches of many segments, partition by partition.";
@@ -176,6 +177,7 @@ numbers! {
     log_durable_block: "tramline_log_durable_block", "Sequence number up to which all log blocks are on stable storage.";
     log_open_bytes: "tramline_log_open_bytes", "Bytes in the open log block.";
     log_undurable_bytes: "tramline_log_undurable_bytes", "Bytes in blocks that are closed and not yet durable.";
+    uncommitted_bytes: "tramline_uncommitted_bytes", "Bytes that groups led by this shard, with replicas elsewhere, have in closed blocks and not committed. Produce waits above a quarter of memory.bytes, for a group above half of that.";
     log_writes_in_flight: "tramline_log_writes_in_flight", "Log writes under way.";
     log_reads_in_flight: "tramline_log_reads_in_flight", "Segment reads under way.";
     log_file_bytes: "tramline_log_file_bytes", "Bytes of all segment files, the prepared ones included.";

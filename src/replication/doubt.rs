@@ -121,6 +121,7 @@ impl Group {
     pub(super) fn doubt(&mut self, peer: ReplicaId, must_hear: bool, now_us: u64) {
         self.doubts.of_others.retain(|doubted| doubted.replica != peer);
         self.doubts.of_others.push(Doubted { replica: peer, since_us: now_us, must_hear, proven: None });
+        self.heard.on_disconnected(peer, LogIndex(0));
         if let Some(progress) = self.raft.mut_prs().get_mut(peer.0) {
             progress.matched = 0;
         }
@@ -161,9 +162,9 @@ impl Group {
             return;
         }
         let last = self.last().index;
-        let (answered, voters) = (self.answered(), self.members().voters.len());
+        let voters = self.members().voters.len();
         let is_heard = |since_us: u64| {
-            let heard = answered.iter().filter(|(replica, at_us)| *at_us > since_us && self.doubts.of(*replica).is_none()).count();
+            let heard = self.heard.answered().filter(|(replica, at_us)| *at_us > since_us && self.doubts.of(*replica).is_none()).count();
             // This replica itself.
             heard + 1 > voters / 2
         };

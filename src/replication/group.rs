@@ -10,7 +10,8 @@
 
 use super::change::{CHANGE_BYTES, Change, Members};
 use super::doubt::Doubts;
-use super::marks::{Commit, EntryPlaces, FollowerMarks};
+use super::heard::Heard;
+use super::marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
 use super::wire_raft;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
@@ -28,9 +29,6 @@ const BEAT_TICKS: usize = 2;
 /// Bytes of the entries in one message, and messages under way to one peer (docs/REPLICATION.md, 3.6).
 const SHARE_BYTES_MAX: u64 = 1 << 20;
 const SHARES_IN_FLIGHT_MAX: usize = 256;
-
-/// Below the shortest time in which another replica can be elected by more than two clocks drift in it, and a tick.
-const LEASE_US: u64 = 900_000;
 
 /// What a start knows of a group: from the checkpoint and the hard states in the log.
 #[derive(Clone, Debug, Default)]
@@ -104,12 +102,10 @@ pub(super) struct Group {
     /// The leader's terms and votes changed, or what it has to be told of did: its next ack says so.
     owes_ack: bool,
     was_leader: bool,
-    /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter, until `take_members_changed` tells that it is none.
-    lease_until_us: u64,
     /// When this replica began to lead; `u64::MAX` before it was told.
     led_since_us: u64,
-    /// For each other voter: when the beat was sent that it answered last.
-    answered: Vec<(ReplicaId, u64)>,
+    /// What the other voters have said to this leader.
+    pub(super) heard: Heard,
     /// Who votes and learns, as far as that is committed.
     members: Members,
     /// They have changed since that was asked.
@@ -171,9 +167,8 @@ impl Group {
             agreed: start.base.index,
             owes_ack: false,
             was_leader: false,
-            lease_until_us: 0,
             led_since_us: u64::MAX,
-            answered: Vec::new(),
+            heard: Heard::default(),
             members: Members::default(),
             members_changed: false,
             has_peers: false,
@@ -193,11 +188,10 @@ impl Group {
     /// Works with these members from now on. What the lease was good for it stays good for: a change is committed by those before and those after.
     fn adopt_members(&mut self, members: Members) {
         let me = ReplicaId(self.raft.id);
-        let answered_at = |voter: &ReplicaId| self.answered.iter().find(|(replica, _)| replica == voter).map_or(0, |(_, at_us)| *at_us);
-        self.answered = members.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, answered_at(voter))).collect();
+        self.heard.set_voters(members.voters.iter().copied().filter(|voter| *voter != me));
         self.has_peers = members.voters.is_empty() || self.is_suspect() || members.all().any(|replica| replica != me);
         if members.is_lone(me) {
-            self.lease_until_us = u64::MAX;
+            self.heard.hold_for_ever();
         }
         self.members = members;
         self.members_changed = true;
@@ -221,8 +215,8 @@ impl Group {
 
     /// Whether they have changed since this was asked. The lease of who was alone ends from `now_us` on, as any other does.
     pub(super) fn take_members_changed(&mut self, now_us: u64) -> bool {
-        if self.lease_until_us == u64::MAX && !self.members.is_lone(ReplicaId(self.raft.id)) {
-            self.lease_until_us = now_us + LEASE_US;
+        if !self.members.is_lone(ReplicaId(self.raft.id)) {
+            self.heard.begin_lease(now_us);
         }
         std::mem::take(&mut self.members_changed)
     }
@@ -417,13 +411,12 @@ impl Group {
             // The crate has appended the empty entry of the term.
             self.first_own_index = LogIndex(self.raft.raft_log.last_index());
             if self.members.is_lone(ReplicaId(self.raft.id)) {
-                self.lease_until_us = u64::MAX;
+                self.heard.hold_for_ever();
             }
         }
         if !leads && self.was_leader {
             self.first_own_index = LogIndex(u64::MAX);
-            self.answered.iter_mut().for_each(|(_, at_us)| *at_us = 0);
-            self.lease_until_us = 0;
+            self.heard.forget();
             self.led_since_us = u64::MAX;
         }
         self.was_leader = leads;
@@ -431,6 +424,7 @@ impl Group {
         // A change of who votes can commit more, and makes messages.
         while LogIndex(self.raft.raft_log.committed) > self.committed {
             self.committed = LogIndex(self.raft.raft_log.committed);
+            self.raft.mut_store().count_committed(self.committed);
             self.take_changes();
             self.take_raft_messages();
         }
@@ -618,6 +612,10 @@ impl Group {
             self.on_doubted_marks(from, marks);
             return Ok(());
         }
+        if self.is_leader() && marks.term == self.term() {
+            assert!(marks.received <= self.last().index, "group {}: {from:?} has received {marks:?}, and {}", self.id, self.describe());
+            self.heard.on_received(from, marks.received);
+        }
         let mut message = Message { from: from.0, to: self.raft.id, term: marks.term.0, ..Message::default() };
         message.set_msg_type(MessageType::MsgAppendResponse);
         (message.index, message.commit) = (marks.durable.0, marks.committed.0);
@@ -632,10 +630,7 @@ impl Group {
         }
         // One that was sent before this replica led is no answer to its leadership.
         if sent_us >= self.led_since_us {
-            if let Some((_, at_us)) = self.answered.iter_mut().find(|(replica, _)| *replica == from) {
-                *at_us = sent_us.max(*at_us);
-            }
-            self.renew_lease();
+            self.heard.on_answered(from, sent_us);
             self.prove();
         }
         if !is_beat {
@@ -646,23 +641,29 @@ impl Group {
         self.step(message)
     }
 
-    /// The lease runs from when the majority's latest answered beats were sent: no other leader can have been elected before it is over
-    /// (docs/REPLICATION.md, 5.2).
-    fn renew_lease(&mut self) {
-        let mut heard: Vec<u64> = self.answered.iter().map(|(_, at_us)| *at_us).collect();
-        heard.sort_unstable_by_key(|at_us| std::cmp::Reverse(*at_us));
-        if heard.is_empty() {
-            // It waits for nobody.
-            return;
-        }
-        // This replica itself is the first of the majority.
-        let Some(at_us) = heard.get(heard.len().div_ceil(2) - 1).filter(|at_us| **at_us > 0) else { return };
-        self.lease_until_us = self.lease_until_us.max(at_us + LEASE_US);
-    }
-
     /// Whether this leader may answer at `now_us`: a majority heard it lately.
     pub(super) fn holds_lease(&self, now_us: u64) -> bool {
-        now_us < self.lease_until_us || self.mutants.has(Mutant::AckWithoutLease)
+        self.heard.holds_lease(now_us) || self.mutants.has(Mutant::AckWithoutLease)
+    }
+
+    /// What holds of all that this group has in blocks up to `block`, which need not be committed. `None` where this replica may not answer for such: it does
+    /// not lead, was not heard by a majority lately, or is giving the leadership away.
+    pub(super) fn held_through(&self, block: BlockSeq, own: OwnBlocks, now_us: u64) -> Option<Held> {
+        if !self.is_leader() || self.is_transferring() || !self.holds_lease(now_us) {
+            return None;
+        }
+        let is_closed = block <= own.closed;
+        let leader_durable = block <= own.durable || (is_closed && self.mutants.has(Mutant::AnswerClosedBlock));
+        let replicated = is_closed && (self.is_received_through(block) || self.mutants.has(Mutant::AnswerOwnBlock));
+        Some(Held { leader_durable, replicated })
+    }
+
+    /// Whether a majority has what closed blocks up to `block` hold of this group. Of entries of earlier terms that says nothing before one of this leader's
+    /// own is among them: until then another leader may replace them although a majority has them, as with a commit.
+    fn is_received_through(&self, block: BlockSeq) -> bool {
+        // Alone a leader is the majority.
+        let Some(index) = self.heard.received_by_majority() else { return true };
+        index >= self.first_own_index && self.raft.store().next_block(index).is_none_or(|next| next > block)
     }
 
     /// This replica works as the leader from now on.
@@ -708,11 +709,19 @@ impl Group {
         // It is asked at what it says it has: from the beginning on this leader may not have the log any more, as a replica that joined never had it.
         let (first, end) = (self.raft.store().base().index.0 + 1, self.last().index.0 + 1);
         if let Some(progress) = self.raft.mut_prs().get_mut(peer.0) {
+            self.heard.on_disconnected(peer, LogIndex(progress.matched));
             progress.become_probe();
             progress.next_idx = (persisted.0 + 1).clamp(first, end).max(progress.next_idx);
             progress.resume();
             self.raft.send_append(peer.0);
             self.settle();
+        }
+    }
+
+    /// The connection to `peer` has ended.
+    pub(super) fn on_disconnected(&mut self, peer: ReplicaId) {
+        if let Some(durable) = self.matched(peer) {
+            self.heard.on_disconnected(peer, durable);
         }
     }
 
@@ -743,14 +752,14 @@ impl Group {
         EntryPlaces::Known(places)
     }
 
+    /// Bytes of the entries that are not committed, as far as they stand in blocks.
+    pub(super) fn uncommitted_bytes(&self) -> u64 {
+        self.raft.store().uncommitted_bytes()
+    }
+
     /// Whether another replica votes or learns.
     pub(super) fn has_peers(&self) -> bool {
         self.has_peers
-    }
-
-    /// For each other voter: when the beat was sent that it answered last.
-    pub(super) fn answered(&self) -> &[(ReplicaId, u64)] {
-        &self.answered
     }
 
     /// Its next ack is due.

@@ -6,7 +6,7 @@
 use super::change::{Change, Members};
 use super::doubt::Word;
 use super::group::{Group, GroupStart, ReplicationError};
-use super::marks::{Commit, EntryPlaces, FollowerMarks};
+use super::marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;
@@ -196,6 +196,11 @@ impl Groups {
         self.find(group).filter(may_append).map(Group::term)
     }
 
+    /// What holds of all that `group` has in blocks up to `block`, before it is committed; `None` where this node may not answer for that now.
+    pub fn held_through(&self, group: GroupId, block: BlockSeq, own: OwnBlocks) -> Option<Held> {
+        self.find(group).and_then(|g| g.held_through(block, own, self.now_us))
+    }
+
     /// This node works as the leader of `group` from now on.
     pub fn note_led(&mut self, group: GroupId, now_us: u64) {
         self.find_mut(group).into_iter().for_each(|g| g.note_led(now_us));
@@ -376,6 +381,21 @@ impl Groups {
     /// Replicas of groups that this shard leads that are suspect.
     pub fn doubted(&self) -> usize {
         self.list.iter().map(Group::doubted).sum()
+    }
+
+    /// Bytes of the entries of `group` that are in closed blocks and not committed.
+    pub fn uncommitted_of(&self, group: GroupId) -> u64 {
+        self.find(group).map_or(0, Group::uncommitted_bytes)
+    }
+
+    /// The same of all groups that are led here and have other members.
+    pub fn uncommitted_led(&self) -> u64 {
+        self.list.iter().filter(|group| group.is_leader() && group.has_peers()).map(Group::uncommitted_bytes).sum()
+    }
+
+    /// The connection to `peer` has ended.
+    pub fn on_disconnected(&mut self, peer: ReplicaId) {
+        self.list.iter_mut().for_each(|group| group.on_disconnected(peer));
     }
 
     /// What a hello tells of each group: its term, its last entry, and what is persisted.

@@ -77,6 +77,7 @@ impl Shard {
         }
         self.lose_state(now, group, effects);
         self.fail_half_taken(group, bit);
+        self.uncommitted.forget(now, group);
         self.trims.proposed.forget(group);
         self.offsets.proposed.forget(group);
         if !mutants.has(Mutant::KeepWaiting) {

@@ -60,6 +60,7 @@ mod suspects;
 mod tests;
 mod throttle;
 mod trims;
+mod uncommitted;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use looks::{BatchLook, EntryLook, GroupLook};

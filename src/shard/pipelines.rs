@@ -196,7 +196,11 @@ impl Shard {
                     self.groups.forget_leader(replica);
                     return true;
                 }
-                Some(false) => return true,
+                Some(false) => {
+                    let replica = peer.replica;
+                    self.groups.on_disconnected(replica);
+                    return true;
+                }
                 None => {}
             }
         }
@@ -359,9 +363,12 @@ impl Shard {
                         self.groups.step(group, wire_raft::rejection(from, me, &row))?;
                         continue;
                     }
-                    let (received, durable) = (LogIndex(row.received), LogIndex(row.durable));
-                    if self.groups.led_in(group) == Some(Term(row.term)) && durable > self.groups.last_of(group).index {
-                        return Err(NotTaken::Wrong(format!("group {group}: entry {durable} is acknowledged and was never sent")));
+                    let durable = LogIndex(row.durable);
+                    // What a suspect has is good for a majority once it is on its disk.
+                    let received = if row.flags.has(AckFlags::SUSPECT) { durable } else { LogIndex(row.received) };
+                    let told = durable.max(received);
+                    if self.groups.led_in(group) == Some(Term(row.term)) && told > self.groups.last_of(group).index {
+                        return Err(NotTaken::Wrong(format!("group {group}: entry {told} is acknowledged and was never sent")));
                     }
                     let is_suspect = row.flags.has(AckFlags::SUSPECT);
                     if self.groups.led_in(group) == Some(Term(row.term)) {
@@ -578,6 +585,7 @@ impl Shard {
             {
                 effects.push(Effect::Close { conn, reason: "the node at the other end is silent" });
                 peer.drop_dialed(now.mono_us);
+                self.groups.on_disconnected(peer.replica);
             }
             if let Some(address) = peer.begin_dial(now.mono_us, dial) {
                 effects.push(Effect::Dial { dial, address });

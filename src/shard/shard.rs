@@ -32,6 +32,7 @@ use super::start::append_owed;
 use super::suspects::Suspects;
 use super::throttle::{Scarce, Throttle};
 use super::trims::Trims;
+use super::uncommitted::Uncommitted;
 use crate::api::{ApiError, NodeInfo};
 use crate::bytes::{Slab, Warmer};
 use crate::config::Settings;
@@ -134,6 +135,7 @@ pub struct Shard {
     pub(super) scrubbing: Scrubbing,
     pub(super) producer_care: ProducerCare,
     pub(super) throttle: Throttle,
+    pub(super) uncommitted: Uncommitted,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
     /// When the open block is closed although nobody waits for it.
@@ -236,6 +238,7 @@ impl Shard {
             scrubbing: Scrubbing::default(),
             producer_care: ProducerCare::default(),
             throttle: Throttle::default(),
+            uncommitted: Uncommitted::default(),
             urgent: true,
             lazy_until_us: u64::MAX,
             news: Vec::new(),
@@ -439,7 +442,8 @@ impl Shard {
     /// What is committed holds, and who waited for it is answered.
     fn on_commits(&mut self, now: Now, commits: &[Commit], effects: &mut Effects) {
         commits.iter().for_each(|commit| self.on_group_committed(now, commit, effects));
-        self.acks.release(now, &self.partitions, effects, &mut self.metrics);
+        self.note_room(now);
+        self.answer_producers(now, effects);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
         self.offsets.release(&self.acks, &self.view, effects);

@@ -87,6 +87,8 @@ mutants! {
     ForgetVote Cluster(11) "forget-vote" "a start forgets term and vote";
     TellVoteEarly Cluster(7) "tell-vote-early" "votes are told before they are durable";
     AckOwnDisk Cluster(4) "ack-own-disk" "what the leader alone has on its disk counts as committed";
+    AnswerClosedBlock Cluster "answer-closed-block" "leader_durable is answered before the leader's own write is done";
+    AnswerOwnBlock Cluster "answer-own-block" "replicated is answered when the leader alone has it";
     ServeUncommitted Cluster(4) "serve-uncommitted" "consumers are shown what is not committed yet";
     KeepLookAhead Cluster(4) "keep-look-ahead" "who loses a leadership keeps offsets and batches that are not committed";
     ForeignHandle Cluster(1) "foreign-handle" "what a start has found is sent with the bytes of the entry before";

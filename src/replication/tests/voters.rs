@@ -2,7 +2,7 @@
 
 use super::super::group::Group;
 use super::super::storage::GroupPosition;
-use super::super::{Commit, FollowerMarks, GroupStart, Members, Word};
+use super::super::{Commit, GroupStart, Held, Members, OwnBlocks, Word};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
 
@@ -201,17 +201,94 @@ fn a_follower_knows_what_is_committed_only_from_its_leader() {
     assert_eq!(replicas[1].group.position_at(commit.block), GroupPosition { index, term: Term(1) });
 }
 
-/// What a follower has, as its ack tells.
-fn marks(replica: &Replica) -> FollowerMarks {
-    let durable = replica.group.position_at(replica.durable).index;
-    let (term, committed) = (replica.group.term(), replica.group.committed());
-    FollowerMarks { term, received: durable, durable, committed, is_suspect: replica.group.is_suspect() }
+/// The first replica was heard by a majority at this time, which is when it began to lead.
+const HEARD_US: u64 = 1_000_000;
+
+impl Replica {
+    fn be_heard(&mut self) {
+        self.group.note_led(HEARD_US);
+        self.group.on_beat_answered(ReplicaId(2), HEARD_US, false).unwrap();
+    }
+
+    /// What holds through `block`, a little after that: `(leader_durable, replicated)`.
+    fn held(&self, block: BlockSeq) -> Option<(bool, bool)> {
+        let own = OwnBlocks { durable: self.durable, closed: BlockSeq(self.open.0 - 1) };
+        let held = self.group.held_through(block, own, HEARD_US + 1000);
+        held.map(|Held { leader_durable, replicated }| (leader_durable, replicated))
+    }
 }
 
+/// What a follower has in memory and durably, told to the leader.
 fn tell(replicas: &mut [Replica; 3], from: usize, leader: usize) {
-    let (peer, told) = (ReplicaId(from as u64 + 1), marks(&replicas[from]));
-    replicas[leader].group.on_doubt(peer, told.is_suspect, 2_000);
-    replicas[leader].group.on_marks(peer, &told).unwrap();
+    let marks = replicas[from].group.take_ack(true).expect("it is asked, and its term is durable");
+    let peer = ReplicaId(from as u64 + 1);
+    replicas[leader].group.on_doubt(peer, marks.is_suspect, 2_000);
+    replicas[leader].group.on_marks(peer, &marks).unwrap();
+}
+
+#[test]
+fn a_majority_has_received_what_one_follower_has_in_memory() {
+    let mut replicas = led_by_the_first();
+    let (before, open) = (BlockSeq(replicas[0].open.0 - 1), replicas[0].open);
+    assert_eq!(replicas[0].held(before), None, "nobody has answered a beat");
+    replicas[0].be_heard();
+    replicas[0].propose();
+    assert_eq!(replicas[0].held(open), Some((false, false)));
+    talk(&mut replicas, &[3]);
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].held(open), Some((false, true)), "two of three have it, and nobody durably");
+    assert_eq!(replicas[0].commit().map_or(BlockSeq(0), |commit| commit.block).max(before), before);
+    assert_eq!(replicas[0].held(BlockSeq(open.0 + 1)), Some((false, false)), "a block that is open gets more");
+    replicas[0].sync();
+    assert_eq!(replicas[0].held(open), Some((true, true)));
+    // The next one is durable here and nowhere else.
+    replicas[0].propose();
+    replicas[0].sync();
+    let next = BlockSeq(open.0 + 1);
+    assert_eq!((replicas[0].held(open), replicas[0].held(next)), (Some((true, true)), Some((true, false))));
+    // A connection ends, and with it what was told of memory.
+    replicas[0].group.on_disconnected(ReplicaId(2));
+    assert_eq!(replicas[0].held(open), Some((true, false)));
+    replicas[1].sync();
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].held(open), Some((true, true)));
+    // No lease, no leadership: no answer.
+    let own = OwnBlocks { durable: replicas[0].durable, closed: next };
+    assert_eq!(replicas[0].group.held_through(open, own, HEARD_US + 900_000), None);
+    replicas[0].group.step_down();
+    assert_eq!(replicas[0].held(open), None);
+}
+
+#[test]
+fn what_a_majority_has_received_of_an_earlier_term_counts_behind_an_entry_of_the_own_term() {
+    let mut replicas = led_by_the_first();
+    replicas[0].be_heard();
+    let inherited = replicas[0].propose();
+    let block = BlockSeq(replicas[0].open.0 - 1);
+    talk(&mut replicas, &[3]);
+    replicas[0].group.step_down();
+    replicas.iter_mut().for_each(|replica| replica.group.forget_leader());
+    replicas[0].group.campaign().unwrap();
+    for _round in 0..3 {
+        talk(&mut replicas, &[3]);
+        replicas.iter_mut().for_each(|replica| {
+            let _closed = replica.close();
+            replica.sync();
+        });
+    }
+    assert!(replicas[0].group.is_leader());
+    replicas[0].be_heard();
+    let term = replicas[0].group.term();
+    let mut marks = replicas[1].group.take_ack(true).expect("its term is durable");
+    assert!(marks.term == term && marks.received > inherited, "{marks:?}");
+    // As it would be had it heard of nothing but what it had: another leader, without that, may come and replace it.
+    let all = std::mem::replace(&mut marks.received, inherited);
+    (marks.durable, marks.committed) = (LogIndex(0), LogIndex(0));
+    replicas[0].group.on_marks(ReplicaId(2), &marks).unwrap();
+    assert_eq!(replicas[0].held(block), Some((true, false)));
+    marks.received = all;
+    replicas[0].group.on_marks(ReplicaId(2), &marks).unwrap();
+    assert_eq!(replicas[0].held(block), Some((true, true)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod damage;
 mod joins;
 mod moves;
 mod queues;
+mod uncommitted;
 
 use super::world::{log_config, request_frame, settings};
 use crate::config::Settings;
@@ -17,6 +18,7 @@ use crate::shard::{Shard, ShardStart, Taken};
 use crate::sim::{Dice, SimDisk, TEARS, replicas};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::{self, Need};
 use tramline_wire::hello::HelloRequest;
 use tramline_wire::kind::Kind;
@@ -49,6 +51,8 @@ struct Node {
     dials: Vec<(u64, u64, usize)>,
     /// Until then it does nothing.
     paused_until_us: u64,
+    /// No operation of its disk ends.
+    is_disk_stuck: bool,
     /// What it was told when it joined.
     joined: Option<Arc<Joined>>,
     /// Connections from programs that are none of the nodes yet, and what was sent to them.
@@ -81,17 +85,28 @@ struct Cluster {
     /// By node and correlation: partitions, and what was sent to each.
     sent: BTreeMap<(usize, u64), Vec<(u64, Values)>>,
     acked: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Batches, by why.
+    refused: BTreeMap<ErrorCode, usize>,
     uids: Vec<u64>,
     consumers: queues::Consumers,
-    segment_bytes: u64,
+    shape: Shape,
     /// Taken in by processes that have ended.
     snapshots: u64,
     ledger: replicas::Ledger,
 }
 
-fn config(node: usize, segment_bytes: u64) -> LogConfig {
+/// Sizes of a shard's log and memory.
+#[derive(Clone, Copy)]
+struct Shape {
+    segment_bytes: u64,
+    block_bytes_max: u32,
+    memory_bytes: usize,
+}
+
+fn config(node: usize, shape: Shape) -> LogConfig {
+    let Shape { segment_bytes, block_bytes_max, .. } = shape;
     let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(node as u32 + 1), log_uid_if_new: 0xFEED_0000 + node as u64 };
-    LogConfig { identity, segment_bytes, tail_cache_bytes: (segment_bytes / 4).min(256 << 10) as usize, ..log_config() }
+    LogConfig { identity, segment_bytes, block_bytes_max, tail_cache_bytes: (segment_bytes / 4).min(256 << 10) as usize, ..log_config() }
 }
 
 fn address(node: usize) -> std::net::SocketAddr {
@@ -105,6 +120,11 @@ impl Cluster {
     }
 
     fn with(seed: u64, segment_bytes: u64) -> Cluster {
+        // Some of what a leader has uncommitted is bounded by nobody, and all of it stays in memory: see `queues.rs`.
+        Cluster::of_shape(seed, Shape { segment_bytes, block_bytes_max: 16 << 10, memory_bytes: 256 << 20 })
+    }
+
+    fn of_shape(seed: u64, shape: Shape) -> Cluster {
         let nodes = (0..NODES).map(|_| Node {
             shard: None,
             disk: SimDisk::new(),
@@ -116,6 +136,7 @@ impl Cluster {
             life: 0,
             dials: Vec::new(),
             paused_until_us: 0,
+            is_disk_stuck: false,
             joined: None,
             outside: BTreeMap::new(),
         });
@@ -125,15 +146,15 @@ impl Cluster {
             cut: [[false; NODES]; NODES],
             now: Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 },
             dice: Dice::stream(seed, "cluster"),
-            // What a leader may have uncommitted is not bounded yet, and all of it stays in memory: see `queues.rs`.
-            settings: Arc::new(settings(&[("groups.per.shard", "2"), ("memory.bytes", "256MiB")])),
+            settings: Arc::new(Settings { memory_bytes: shape.memory_bytes, ..settings(&[("groups.per.shard", "2")]) }),
             next_correlation: 1,
             next_value: 0,
             sent: BTreeMap::new(),
             acked: BTreeMap::new(),
+            refused: BTreeMap::new(),
             uids: Vec::new(),
             consumers: queues::Consumers::default(),
-            segment_bytes,
+            shape,
             snapshots: 0,
             ledger: replicas::Ledger::default(),
         };
@@ -142,7 +163,7 @@ impl Cluster {
     }
 
     fn start(&mut self, at: usize) {
-        let (settings, now, config) = (Arc::clone(&self.settings), self.now, config(at, self.segment_bytes));
+        let (settings, now, config) = (Arc::clone(&self.settings), self.now, config(at, self.shape));
         let node = &mut self.nodes[at];
         assert!(node.shard.is_none(), "one process at a time");
         node.life += 1;
@@ -308,7 +329,7 @@ impl Cluster {
             return self.expire_links();
         }
         let ops = self.nodes[at].disk.under_way.len() as u64;
-        if ops > 0 && self.dice.chance(60) {
+        if ops > 0 && !self.nodes[at].is_disk_stuck && self.dice.chance(60) {
             let index = self.dice.below(ops) as usize;
             let (token, outcome) = self.nodes[at].disk.complete(index);
             self.tell(at, Event::Done { token, outcome });
