@@ -60,7 +60,7 @@ pub use footer::FooterEntry;
 pub use layout::HardState;
 pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
 pub use recovery::{DiskError, StartDisk, recover};
-pub use replica_record::ReplicaRecord;
+pub use replica_record::{ReplicaRecord, ReplicaState};
 pub use state_file::{STATE_NAME, StateBuilder, StateFile};
 pub use types::*;
 

@@ -148,6 +148,8 @@ pub struct Recovered {
     pub hard_states: Vec<HardState>,
     /// The last replica record of each group that has one behind the checkpoint.
     pub replicas: Vec<(BlockSeq, ReplicaRecord)>,
+    /// The last record of each group whose voters were forced behind that.
+    pub forced: Vec<(BlockSeq, ReplicaRecord)>,
     /// Damage found: nothing of it is served.
     pub damage: Vec<Damage>,
     /// Block numbers that were durable and are gone.

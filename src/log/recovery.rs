@@ -103,6 +103,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
         controls: found.controls,
         hard_states: found.hard_states,
         replicas: found.replicas,
+        forced: found.forced,
         damage,
         lost,
         report,

@@ -6,7 +6,11 @@
 //!
 //! Invariants: nothing stays in raft's unstable log between two calls; an entry is persisted when the block that got it *last* is durable, and
 //! all before it are; a batch is stamped with `leader_term` only while this replica leads; what is committed may be ahead of this replica's own disk.
-//! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
+//! Not here: the table of groups and the walk over a block's entries (`groups.rs`), replicas that have nothing (`group/empty.rs`), a group that goes on without a
+//! majority (`group/forced.rs`).
+
+mod empty;
+mod forced;
 
 use super::change::{CHANGE_BYTES, Change, Members};
 use super::marks::{Commit, EntryPlaces, FollowerMarks};
@@ -200,7 +204,7 @@ impl Group {
 
     /// What is committed of who votes counts from now on.
     fn take_changes(&mut self) {
-        let changes: Vec<_> = self.raft.store().changes(self.members.index, self.committed).collect();
+        let changes: Vec<_> = self.changes_to(self.committed).collect();
         for (index, change) in changes {
             match self.raft.apply_conf_change(&change.for_raft()) {
                 Ok(conf) => {
@@ -236,7 +240,7 @@ impl Group {
         if !self.is_leader() {
             return Err(ReplicationError::NotLeader(self.id));
         }
-        let has_pending = self.raft.store().changes(self.members.index, LogIndex(u64::MAX)).next().is_some();
+        let has_pending = self.changes_to(LogIndex(u64::MAX)).next().is_some();
         if has_pending || !self.is_caught_up() || self.raft.has_pending_conf() {
             return Err(ReplicationError::ChangePending(self.id));
         }
@@ -600,6 +604,9 @@ impl Group {
 
     /// A follower says how far it is.
     pub(super) fn on_marks(&mut self, from: ReplicaId, marks: &FollowerMarks) -> Result<(), ReplicationError> {
+        if self.is_left_out_of(marks.term) {
+            return Ok(());
+        }
         let mut message = Message { from: from.0, to: self.raft.id, term: marks.term.0, ..Message::default() };
         message.set_msg_type(MessageType::MsgAppendResponse);
         (message.index, message.commit) = (marks.durable.0, marks.committed.0);

@@ -125,6 +125,12 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let clock = Clock::new();
     let (told, serving) = channel();
     let mut threads = Vec::new();
+    let is_metadata_forced = data_dir.is_to_recover();
+    if is_metadata_forced {
+        tracing::warn!(
+            "this start goes on with what the node has of the cluster's metadata, without a majority: `tramline recover` was given here"
+        );
+    }
     let mut node_listeners = node_listeners.into_iter();
     for ((id, inbox), listener) in (0..settings.shards).map(ShardId).zip(inboxes).zip(shard_listeners) {
         let (dir, lock) = place_of(&data_dir, id).map_err(StartError::DataDir)?;
@@ -134,6 +140,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             settings: Arc::clone(&settings),
             info: Arc::clone(&info),
             joined: data_dir.joined(),
+            is_metadata_forced,
             dir,
             lock,
             log_uid_if_new: random_u64()?,
@@ -158,6 +165,9 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let started = wait_until_serving(&serving, &health, info.cluster.as_ref(), &shutdown);
     match &started {
         Ok(true) => {
+            if is_metadata_forced {
+                data_dir.on_recovered().map_err(StartError::DataDir).unwrap_or_else(|error| tracing::error!("{error}"));
+            }
             let admin = housekeeping.admin_address();
             told_ready(&Ready { node: info.node, client, admin, shards: settings.shards });
             if let Some(first) = node_addresses.first() {
