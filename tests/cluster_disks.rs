@@ -196,7 +196,7 @@ fn a_group_without_its_majority_goes_on_where_the_loss_is_accepted() {
         found.groups.into_iter().find(|group| group.factor == 2 && group.partitions > 0)
     };
     let pair = group(&client).expect("it has a partition");
-    let (number, mut voters) = (pair.group.to_string(), pair.voters.clone());
+    let number = pair.group.to_string();
     let ask = |server: &str, accept: &[&str]| tramctl(server, &[&["cluster", "unclean-recover", number.as_str()], accept].concat());
     let server = |at: usize| format!("{}:7410", host(1, at));
     let ran = ask(&server(0), &[]);
