@@ -159,6 +159,8 @@ pub struct Recovered {
     pub replicas: Vec<(BlockSeq, ReplicaRecord)>,
     /// What the last record of each group says that is about doubts, if there is one behind the checkpoint.
     pub doubts: BTreeMap<GroupId, Doubt>,
+    /// The last record of each group whose voters were forced behind that.
+    pub forced: Vec<(BlockSeq, ReplicaRecord)>,
     /// Damage found: nothing of it is served.
     pub damage: Vec<Damage>,
     /// Block numbers that were durable and are gone.

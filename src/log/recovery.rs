@@ -104,6 +104,7 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
         hard_states: found.hard_states,
         replicas: found.replicas,
         doubts: found.doubts,
+        forced: found.forced,
         damage,
         lost,
         report,

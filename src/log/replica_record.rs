@@ -1,12 +1,12 @@
 //! The record of a replica: that this shard has one of a group, where its log of it begins, and who votes in the group there; later whether what it had can be relied on.
 //!
 //! ```text
-//! 0 group u32   4 state u8 (1 present, 2 removed, 3 whole, 5 suspect)   5 zero (3)   8 replica u64   16 base_index u64   24 base_term u64   32 term u64   40 vote u64
-//! 48 voters u8   49 learners u8   50 zero (6)   56 ids u64 * (voters + learners)
+//! 0 group u32   4 state u8 (1 present, 2 removed, 3 whole, 4 configuration forced, 5 suspect)   5 zero (3)   8 replica u64   16 base_index u64   24 base_term u64
+//! 32 term u64   40 vote u64   48 voters u8   49 learners u8   50 zero (6)   56 ids u64 * (voters + learners)
 //! ```
-//! Invariants: the last record of states 1 and 2 of a group holds; entries of the group that stand in front of it are void. The last one of states 3 and 5
-//! behind it says whether the replica is suspect; nothing else of these counts. The groups that the first node of a cluster begins with need none: their first
-//! configuration is that node alone.
+//! Invariants: the last record of states 1 and 2 of a group holds; entries of the group that stand in front of it are void. The last one of state 4 behind it says
+//! who votes from then on, and in which term at least; entries in front of it stay. The last one of states 3 and 5 behind it says whether the replica is suspect;
+//! nothing else of these counts. The groups that the first node of a cluster begins with need none: their first configuration is that node alone.
 //!
 //! Not here: configurations that a group has taken on since (entries of kind `Raft`, and the checkpoint).
 
@@ -29,13 +29,16 @@ pub enum ReplicaState {
     Removed = 2,
     /// It is suspect no more.
     Whole = 3,
+    /// The group goes on without a majority: these vote from now on, whoever did before.
+    Forced = 4,
     /// It may have lost what it had acknowledged.
     Suspect = 5,
 }
 
 impl ReplicaState {
     fn from_u8(number: u8) -> Option<ReplicaState> {
-        [ReplicaState::Present, ReplicaState::Removed, ReplicaState::Whole, ReplicaState::Suspect].into_iter().find(|s| *s as u8 == number)
+        use ReplicaState::{Forced, Present, Removed, Suspect, Whole};
+        [Present, Removed, Whole, Forced, Suspect].into_iter().find(|state| *state as u8 == number)
     }
 
     /// Whether entries of the group that stand in front of it count no more.
@@ -127,7 +130,7 @@ mod tests {
         let bytes = record.encode();
         assert_eq!(bytes.len(), 80);
         assert_eq!(ReplicaRecord::decode(&bytes), Some(record.clone()));
-        for state in [ReplicaState::Removed, ReplicaState::Whole, ReplicaState::Suspect] {
+        for state in [ReplicaState::Removed, ReplicaState::Whole, ReplicaState::Forced, ReplicaState::Suspect] {
             let other = ReplicaRecord { state, ..record.clone() };
             assert_eq!(ReplicaRecord::decode(&other.encode()), Some(other));
         }

@@ -6,14 +6,18 @@
 //!
 //! Invariants: nothing stays in raft's unstable log between two calls; an entry is persisted when the block that got it *last* is durable, and
 //! all before it are; a batch is stamped with `leader_term` only while this replica leads; what is committed may be ahead of this replica's own disk.
-//! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
+//! Not here: the table of groups and the walk over a block's entries (`groups.rs`), replicas that have nothing (`group/empty.rs`), a group that goes on without a
+//! majority (`group/forced.rs`), snapshots (`group/snapshots.rs`).
+
+mod empty;
+mod forced;
+mod snapshots;
 
 use super::change::{CHANGE_BYTES, Change, Members};
 use super::doubt::Doubts;
 use super::heard::Heard;
 use super::marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
-use super::wire_raft;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::mutants::{Mutant, Mutants};
 use raft::eraftpb::{EntryType, Message, MessageType};
@@ -199,7 +203,7 @@ impl Group {
 
     /// What is committed of who votes counts from now on.
     fn take_changes(&mut self) {
-        let changes: Vec<_> = self.raft.store().changes(self.members.index, self.committed).collect();
+        let changes: Vec<_> = self.changes_to(self.committed).collect();
         for (index, change) in changes {
             match self.raft.apply_conf_change(&change.for_raft()) {
                 Ok(conf) => {
@@ -235,7 +239,7 @@ impl Group {
         if !self.is_leader() {
             return Err(ReplicationError::NotLeader(self.id));
         }
-        let has_pending = self.raft.store().changes(self.members.index, LogIndex(u64::MAX)).next().is_some();
+        let has_pending = self.changes_to(LogIndex(u64::MAX)).next().is_some();
         if has_pending || !self.is_caught_up() || self.raft.has_pending_conf() {
             return Err(ReplicationError::ChangePending(self.id));
         }
@@ -489,43 +493,6 @@ impl Group {
         }
     }
 
-    /// What came as a snapshot takes the place of the log up to there.
-    fn take_snapshot(&mut self) {
-        let Some(snapshot) = self.raft.raft_log.unstable_snapshot() else { return };
-        let metadata = snapshot.get_metadata();
-        let at = GroupPosition { index: LogIndex(metadata.index), term: Term(metadata.term) };
-        let members = Members::of_raft(metadata.get_conf_state(), at.index);
-        self.cut_own_from(LogIndex(0));
-        self.raft.mut_store().install(at);
-        self.raft.raft_log.stable_snap(at.index.0);
-        self.raft.on_persist_snap(at.index.0);
-        (self.persisted, self.agreed) = (at.index, at.index);
-        self.is_installing = true;
-        self.adopt_members(members);
-    }
-
-    /// What the leader of this term sent as a snapshot is taken in, and covers everything up to `at`. False where that is nothing new. Until
-    /// `on_installed` this replica tells nobody anything.
-    pub(super) fn install(&mut self, from: ReplicaId, at: GroupPosition, members: &Members) -> Result<bool, ReplicationError> {
-        let before = self.raft.store().base();
-        self.step(wire_raft::snapshot(from, ReplicaId(self.raft.id), self.term(), at, members))?;
-        Ok(self.raft.store().base() != before)
-    }
-
-    /// It is durable.
-    pub(super) fn on_installed(&mut self) {
-        self.is_installing = false;
-        self.owes_ack = true;
-    }
-
-    /// What became of a snapshot for `peer`.
-    pub(super) fn on_snapshot_sent(&mut self, peer: ReplicaId, has_failed: bool) -> Result<(), ReplicationError> {
-        match self.is_leader() {
-            true => self.step(wire_raft::snapshot_status(peer, ReplicaId(self.raft.id), has_failed)),
-            false => Ok(()),
-        }
-    }
-
     /// Of raft's own entries that have no row yet, those that were replaced get none. Those that have one keep it: it stands in front of what replaces
     /// them.
     fn cut_own_from(&mut self, index: LogIndex) {
@@ -608,6 +575,9 @@ impl Group {
 
     /// A follower says how far it is.
     pub(super) fn on_marks(&mut self, from: ReplicaId, marks: &FollowerMarks) -> Result<(), ReplicationError> {
+        if self.is_left_out_of(marks.term) {
+            return Ok(());
+        }
         if self.is_doubted(from) && marks.term <= self.term() {
             self.on_doubted_marks(from, marks);
             return Ok(());

@@ -283,7 +283,10 @@ impl Groups {
 
     /// Takes in what another replica says of `group`. Groups that are not here are passed over: nobody may make this replica vote in them.
     pub fn step(&mut self, group: GroupId, message: Message) -> Result<(), ReplicationError> {
-        self.find_mut(group).map_or(Ok(()), |g| g.step(message))
+        match self.find_mut(group) {
+            Some(group) if !group.is_left_out_of(Term(message.term)) => group.step(message),
+            _ => Ok(()),
+        }
     }
 
     /// What may be told to other replicas now.
@@ -316,6 +319,32 @@ impl Groups {
     /// It is durable.
     pub fn on_installed(&mut self, group: GroupId) {
         self.find_mut(group).into_iter().for_each(Group::on_installed);
+    }
+
+    /// Whether the replica of `group` here is of an era before the one of `term`, and has something of it: then it was left out of a recovery, or is of those that
+    /// are to go on and was not told yet.
+    pub fn is_left_out_of(&self, group: GroupId, term: Term) -> bool {
+        self.find(group).is_some_and(|group| group.is_left_out_of(term))
+    }
+
+    /// The group goes on with these voters, and in this term at least, whoever voted before.
+    pub fn force(&mut self, group: GroupId, voters: &[ReplicaId], term: Term) {
+        self.find_mut(group).into_iter().for_each(|group| group.force(voters, term));
+    }
+
+    /// Its only voter stands, once all that it has is durable.
+    pub fn stand_if_alone(&mut self, group: GroupId) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), Group::stand_if_alone)
+    }
+
+    /// Whether the replica of `group` here has nothing yet, not even who votes.
+    pub fn is_empty(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_empty)
+    }
+
+    /// `peer` has nothing of `group`: it gets a snapshot.
+    pub fn send_snapshot(&mut self, group: GroupId, peer: ReplicaId) {
+        self.find_mut(group).into_iter().for_each(|group| group.send_snapshot(peer));
     }
 
     /// What became of a snapshot of `group` for `peer`.

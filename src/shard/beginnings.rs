@@ -9,6 +9,7 @@
 //! Not here: groups that come later (`replicas.rs`), what the entries say (`start.rs`).
 
 use super::start::{StartFailure, data_groups};
+use crate::constants::ERA_BITS;
 use crate::control::Joined;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, ShardId, Term};
 use crate::log::checkpoint::GroupPositionV3;
@@ -39,6 +40,7 @@ pub(super) fn pass_over(recovered: &mut Recovered) {
     recovered.entries.retain(|entry| before(entry.group, entry.block).is_none());
     recovered.controls.retain(|control| before(control.group, control.block).is_none());
     recovered.replicas.retain(|(block, record)| before(record.group, *block).is_none());
+    recovered.forced.retain(|(block, record)| before(record.group, *block).is_none());
     recovered.batches.retain(|batch| match before(batch.group, batch.block) {
         Some(since) => batch.index <= since.applied,
         None => !batch.is_imported(),
@@ -66,6 +68,8 @@ pub(super) struct Whose<'a> {
     pub(super) me: ReplicaId,
     pub(super) groups_per_shard: u32,
     pub(super) joined: Option<&'a Joined>,
+    /// Group 0 goes on with this replica alone.
+    pub(super) is_metadata_forced: bool,
 }
 
 impl Beginnings {
@@ -105,10 +109,18 @@ impl Beginnings {
             if is_stray {
                 start = GroupStart { id, members: Members::default(), ..GroupStart::default() };
             }
+            let forced = recovered.forced.iter().map(|(_, record)| record).find(|record| record.group == id);
+            let start = with_force(start, forced);
             if is_stray || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
                 beginnings.records.push(record_of(whose.me, &start));
             }
-            beginnings.push(whose.me, with_terms(start, recovered), recovered.log.mutants());
+            let mut start = with_terms(start, recovered);
+            if id == GroupId(0) && whose.is_metadata_forced {
+                let record = forced_alone(whose.me, &start, recovered);
+                start = with_force(start, Some(&record));
+                beginnings.records.push(record);
+            }
+            beginnings.push(whose.me, start, recovered.log.mutants());
         }
         Ok(beginnings)
     }
@@ -173,6 +185,14 @@ fn shared_by_hard_states(whose: &Whose<'_>, recovered: &Recovered) -> BTreeSet<G
     if has_others || !shared.is_empty() {
         shared.insert(GroupId(0));
     }
+    // Whoever was told to go on alone is alone.
+    let is_alone = |(_, record): &&(BlockSeq, ReplicaRecord)| record.voters == [whose.me];
+    for (_, record) in recovered.forced.iter().filter(is_alone) {
+        shared.remove(&record.group);
+    }
+    if whose.is_metadata_forced {
+        shared.remove(&GroupId(0));
+    }
     shared
 }
 
@@ -213,6 +233,28 @@ fn beginning(id: GroupId, whose: &Whose<'_>, stored: Option<&GroupPositionV3>, r
         (None, None, None) => {}
     }
     start.committed = start.base.index;
+    start
+}
+
+/// Group 0 cannot say about itself who goes on: this replica does, in an era above any that it has seen, since each leader adds an entry.
+fn forced_alone(me: ReplicaId, start: &GroupStart, recovered: &Recovered) -> ReplicaRecord {
+    let last = recovered.entries.iter().filter(|entry| entry.group == start.id).map(|entry| entry.index).max();
+    let last = last.unwrap_or(start.base.index).max(start.base.index);
+    let members = Members::of_voters([me]);
+    let record = record_of(me, &GroupStart { members, ..start.clone() });
+    let term = Term((last.0 + 1) << ERA_BITS);
+    assert!(term > start.term, "group 0 is in term {} at entry {last}", start.term);
+    ReplicaRecord { state: ReplicaState::Forced, term, vote: 0, base_index: start.committed, ..record }
+}
+
+/// The group goes on without a majority: whoever voted before, and whatever changes of that stand in front of the record, counts no more.
+fn with_force(mut start: GroupStart, forced: Option<&ReplicaRecord>) -> GroupStart {
+    let Some(record) = forced else { return start };
+    start.members = Members { voters: record.voters.clone(), learners: Vec::new(), index: record.base_index };
+    if record.term > start.term {
+        (start.term, start.vote) = (record.term, record.vote);
+    }
+    start.committed = start.committed.max(record.base_index);
     start
 }
 

@@ -10,6 +10,7 @@
 use super::joining::{CallConn, refuse_hello};
 use super::shard::{Phase, Shard, Taken};
 use super::shipping::BlockRead;
+use super::strays::Strays;
 use crate::bytes::Bytes;
 use crate::constants::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
 use crate::effects::{Effect, Effects, Now};
@@ -47,6 +48,10 @@ pub(super) struct Pipelines {
     next_tick_us: u64,
     /// When moves are looked at next.
     pub(super) next_move_look_us: u64,
+    /// Groups that went on without a majority in this process.
+    pub(super) forced: BTreeSet<GroupId>,
+    /// Replicas that have no place in groups that are led here.
+    pub(super) strays: Strays,
     /// An orderly stop has given everything away and left the others.
     pub(super) has_left: bool,
     /// When each group was handed over last.
@@ -241,7 +246,7 @@ impl Shard {
             return self.on_order(now, at, frame, effects);
         }
         if self.pipelines.callers.iter().any(|caller| caller.conn == conn) {
-            return self.on_call(conn, frame, effects);
+            return self.on_call(now, conn, frame, effects);
         }
         if let Some(taken) = self.on_catchup_answer(now, conn, frame, effects) {
             return taken;
@@ -274,6 +279,8 @@ impl Shard {
             Some(Refusal::OtherCluster)
         } else if (hello.to_node, hello.to_generation) != (me.node().0, me.generation()) {
             Some(Refusal::OtherNode)
+        } else if self.is_gone(from) {
+            Some(Refusal::Removed)
         } else if !speaks_alike(&hello) {
             Some(Refusal::NoCommonFeature)
         } else if !matches!(hello.class, Class::Live | Class::CatchUp | Class::Repair) || hello.to_shard != self.id.0 {
@@ -306,8 +313,11 @@ impl Shard {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
         let states: Vec<_> = self.groups.states().collect();
-        let rows: Vec<_> =
+        let mut rows: Vec<_> =
             hello.groups.iter().map(|asked| replica_state(&states, asked.group, self.groups.is_suspect(GroupId(asked.group)))).collect();
+        rows.iter_mut()
+            .filter(|row| self.groups.is_empty(GroupId(row.group)))
+            .for_each(|row| row.flags = row.flags.with(ReplicaFlags::EMPTY));
         let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&rows) };
         let accepted = self.pipelines.peers[at].accepted.as_mut().expect("just set");
         let number = accepted.numbers.advance();
@@ -339,6 +349,9 @@ impl Shard {
                     self.pipelines.peers[at].note_replica(GroupId(row.group));
                     let is_suspect = row.flags.has(ReplicaFlags::SUSPECT);
                     self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted), is_suspect);
+                    if row.flags.has(ReplicaFlags::EMPTY) {
+                        self.groups.send_snapshot(GroupId(row.group), from);
+                    }
                 }
             }
             (Kind::Refused, _) => {
@@ -351,6 +364,7 @@ impl Shard {
                     refused.message
                 );
                 self.pipelines.peers[at].drop_dialed(now.mono_us);
+                self.on_refused(&refused, effects);
             }
             (Kind::Ack, Dialed::Live { .. }) => {
                 let ack = Ack::decode(frame.meta).map_err(NodeError::from)?;
@@ -359,6 +373,11 @@ impl Shard {
                     check_term(row.term)?;
                     check_numbers(&[row.received, row.durable, row.applied, row.rejected, row.hint_index, row.hint_term])?;
                     self.pipelines.peers[at].note_replica(group);
+                    // What begins with the first entry fits every log: this replica has none (`refuse_share`).
+                    if row.flags.has(AckFlags::REJECTED) && row.rejected == 0 {
+                        self.groups.send_snapshot(group, from);
+                        continue;
+                    }
                     if row.flags.has(AckFlags::REJECTED) {
                         self.groups.step(group, wire_raft::rejection(from, me, &row))?;
                         continue;
@@ -471,11 +490,18 @@ impl Shard {
         if !self.has_group(group) {
             return Ok(());
         }
+        // What a replica has that was left out of a recovery is not what this leader has: the metadata will tell it.
+        if self.groups.is_left_out_of(group, Term(base.term)) {
+            return Ok(());
+        }
         self.owe_ack(at, group);
         if Term(base.term) < self.groups.term_of(group) {
             // Of a leader that is none any more: the answer tells it the term. What it wants stored is not looked at.
             let previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
             return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
+        }
+        if self.groups.is_empty(group) {
+            return self.refuse_share(at, base);
         }
         let mut previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
         if share.entries().next().is_none() {

@@ -58,6 +58,8 @@ pub struct ShardStart {
     pub recovered: Recovered,
     /// What the cluster told this node when it joined; `None` for the node that the cluster began with.
     pub joined: Option<Arc<Joined>>,
+    /// Somebody has said that group 0 goes on with what this node has of it, whoever voted in it.
+    pub is_metadata_forced: bool,
 }
 
 /// Why a shard does not start.
@@ -144,10 +146,10 @@ impl Shard {
     /// Builds the shard and appends what this start owes the log (terms, votes, first entries). It serves once that is durable and
     /// the first view has come.
     pub fn start(start: ShardStart, effects: &mut Effects) -> Result<Shard, StartFailure> {
-        let ShardStart { id, settings, info, mut recovered, joined } = start;
+        let ShardStart { id, settings, info, mut recovered, joined, is_metadata_forced } = start;
         let node = info.node;
         let me = ReplicaId::of(info.generation, node);
-        let whose = Whose { shard: id, me, groups_per_shard: settings.groups_per_shard, joined: joined.as_deref() };
+        let whose = Whose { shard: id, me, groups_per_shard: settings.groups_per_shard, joined: joined.as_deref(), is_metadata_forced };
         pass_over(&mut recovered);
         let mut beginnings = Beginnings::of(&whose, &recovered)?;
         let findings = findings(me, &recovered, &beginnings);

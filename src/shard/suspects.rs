@@ -48,11 +48,12 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
         let began = recovered.replicas.iter().find(|(_, record)| record.group == group).map(|(block, _)| *block);
         let whole = doubt.filter(|doubt| !doubt.is_suspect).map(|doubt| doubt.block);
         // What was lost in front of these is made good, or was of no use any more.
-        let since = [began, whole, snapshots.get(&group).map(|since| since.block)].into_iter().flatten().max().unwrap_or_default();
+        let forced = recovered.forced.iter().find(|(_, record)| record.group == group).map(|(block, _)| *block);
+        let since = [began, whole, forced, snapshots.get(&group).map(|since| since.block)].into_iter().flatten().max().unwrap_or_default();
         let is_stray = beginnings.strays.contains(&group);
         let cut = if is_stray { Some(LogIndex(0)) } else { first_unsound(group, start.base.index, recovered) };
         let has_lost = recovered.lost.iter().any(|lost| lost.last > since);
-        let record = doubt.filter(|doubt| doubt.is_suspect).map(|doubt| doubt.block);
+        let record = doubt.filter(|doubt| doubt.is_suspect && doubt.block > since).map(|doubt| doubt.block);
         if cut.is_some() || has_lost || record.is_some() {
             found.insert(group, Finding { cut: cut.unwrap_or(LogIndex(u64::MAX)), record });
         }
@@ -127,6 +128,13 @@ impl Suspects {
 
     pub(super) fn note_record(&mut self, group: GroupId, block: BlockSeq) {
         self.records.insert(group, Some(block));
+    }
+
+    /// What the replica has lost is accepted: the group goes on without it.
+    pub(super) fn accept(&mut self, group: GroupId) {
+        if self.records.remove(&group).is_some() {
+            self.whole.insert(group);
+        }
     }
 
     /// The replica is given up.

@@ -29,6 +29,7 @@ pub(crate) struct Found {
     pub(crate) hard_states: Vec<HardState>,
     pub(crate) replicas: Vec<(BlockSeq, ReplicaRecord)>,
     pub(crate) doubts: BTreeMap<GroupId, Doubt>,
+    pub(crate) forced: Vec<(BlockSeq, ReplicaRecord)>,
 }
 
 struct Slot {
@@ -53,6 +54,7 @@ pub(crate) struct Collector {
     hard_states: BTreeMap<GroupId, HardState>,
     replicas: BTreeMap<GroupId, (BlockSeq, ReplicaRecord)>,
     doubts: BTreeMap<GroupId, Doubt>,
+    forced: BTreeMap<GroupId, (BlockSeq, ReplicaRecord)>,
     damage: Vec<Damage>,
     pub(crate) rows: Vec<(BlockSeq, BlockRow)>,
     pub(crate) segments: Vec<SegmentContent>,
@@ -69,6 +71,7 @@ impl Collector {
             hard_states: BTreeMap::new(),
             replicas: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            forced: BTreeMap::new(),
             damage: Vec::new(),
             rows: Vec::new(),
             segments: vec![SegmentContent::default(); segment_count],
@@ -141,13 +144,18 @@ impl Collector {
         }
     }
 
-    /// A replica begins here, and what stands in front of it of its group was another one's; or it says whether it is suspect.
+    /// A replica begins here, and what stands in front of it of its group was another one's; or it goes on with other voters, or says whether it is suspect.
     fn take_record(&mut self, block: BlockSeq, record: ReplicaRecord) {
-        if !record.state.begins_anew() {
-            self.doubts.insert(record.group, Doubt { block, is_suspect: record.state == ReplicaState::Suspect });
-            return;
+        match record.state {
+            ReplicaState::Present | ReplicaState::Removed => {}
+            ReplicaState::Forced => return drop(self.forced.insert(record.group, (block, record))),
+            state @ (ReplicaState::Whole | ReplicaState::Suspect) => {
+                self.doubts.insert(record.group, Doubt { block, is_suspect: state == ReplicaState::Suspect });
+                return;
+            }
         }
         self.doubts.remove(&record.group);
+        self.forced.remove(&record.group);
         let is_import = |slot: &&mut Slot| slot.entry.kind == EntryKind::Import && slot.entry.group == record.group;
         self.slots.iter_mut().filter(is_import).for_each(|slot| slot.replaced = true);
         for slot in self.stacks.remove(&record.group).unwrap_or_default() {
@@ -218,6 +226,7 @@ impl Collector {
             hard_states: self.hard_states.into_values().collect(),
             replicas: self.replicas.into_values().collect(),
             doubts: self.doubts,
+            forced: self.forced.into_values().collect(),
         }
     }
 }

@@ -3,9 +3,11 @@
 
 mod clients;
 mod damage;
+mod disks;
 mod joins;
 mod moves;
 mod queues;
+mod recovering;
 mod uncommitted;
 
 use super::world::{log_config, request_frame, settings};
@@ -40,6 +42,12 @@ type Values = Vec<Vec<u8>>;
 struct Node {
     shard: Option<Shard>,
     disk: SimDisk,
+    /// Which one: another after each loss.
+    disk_number: u64,
+    /// It is lost, and the node has not been taken in again.
+    is_lost: bool,
+    /// Its next start is told to go on with the metadata alone.
+    is_metadata_forced: bool,
     effects: Effects,
     deadline_us: u64,
     blocked: VecDeque<(ConnId, Vec<u8>)>,
@@ -93,6 +101,8 @@ struct Cluster {
     /// Taken in by processes that have ended.
     snapshots: u64,
     ledger: replicas::Ledger,
+    /// The node that is to.
+    may_fail: Option<usize>,
 }
 
 /// Sizes of a shard's log and memory.
@@ -103,9 +113,9 @@ struct Shape {
     memory_bytes: usize,
 }
 
-fn config(node: usize, shape: Shape) -> LogConfig {
+fn config(node: usize, disk_number: u64, shape: Shape) -> LogConfig {
     let Shape { segment_bytes, block_bytes_max, .. } = shape;
-    let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(node as u32 + 1), log_uid_if_new: 0xFEED_0000 + node as u64 };
+    let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(node as u32 + 1), log_uid_if_new: 0xFEED_0000 + disk_number };
     LogConfig { identity, segment_bytes, block_bytes_max, tail_cache_bytes: (segment_bytes / 4).min(256 << 10) as usize, ..log_config() }
 }
 
@@ -125,9 +135,12 @@ impl Cluster {
     }
 
     fn of_shape(seed: u64, shape: Shape) -> Cluster {
-        let nodes = (0..NODES).map(|_| Node {
+        let nodes = (0..NODES).map(|at| Node {
             shard: None,
             disk: SimDisk::new(),
+            disk_number: at as u64 + 1,
+            is_lost: false,
+            is_metadata_forced: false,
             effects: Effects::new(),
             deadline_us: 0,
             blocked: VecDeque::new(),
@@ -157,19 +170,22 @@ impl Cluster {
             shape,
             snapshots: 0,
             ledger: replicas::Ledger::default(),
+            may_fail: None,
         };
         cluster.form();
         cluster
     }
 
     fn start(&mut self, at: usize) {
-        let (settings, now, config) = (Arc::clone(&self.settings), self.now, config(at, self.shape));
+        let (settings, now, info) = (Arc::clone(&self.settings), self.now, Arc::new(self.info(at)));
+        let config = config(at, self.nodes[at].disk_number, self.shape);
         let node = &mut self.nodes[at];
         assert!(node.shard.is_none(), "one process at a time");
         node.life += 1;
         let recovered = recover(&mut node.disk, &config).expect("a start after any crash");
         let joined = node.joined.clone();
-        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(joins::info(at)), recovered, joined };
+        let is_metadata_forced = std::mem::take(&mut node.is_metadata_forced);
+        let start = ShardStart { id: ShardId(0), settings, info, recovered, joined, is_metadata_forced };
         node.shard = Some(Shard::start(start, &mut node.effects).expect("the shard starts"));
         node.deadline_us = now.mono_us;
         self.carry(at);
@@ -262,6 +278,7 @@ impl Cluster {
                     self.nodes[at].dials.push((dial, self.now.mono_us, usize::from(v4.ip().octets()[3]) - 1));
                 }
                 Effect::Unblock => {}
+                Effect::Fatal { .. } if self.may_fail == Some(at) => {}
                 Effect::Fatal { reason } => panic!("node {} fails: {reason}", at + 1),
                 Effect::Mesh { .. } => panic!("one shard has nobody to talk to"),
                 disk @ (Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. }) => self.nodes[at].disk.under_way.push(disk),
@@ -271,7 +288,19 @@ impl Cluster {
         effects.clear();
         self.nodes[at].effects = effects;
         for conn in closed {
+            self.deliver_refusal(at, conn);
             self.close_links(|link| link.ends.contains(&(at, conn)));
+        }
+    }
+
+    /// A socket is closed behind what was sent on it: who dialed hears why its hello was refused.
+    fn deliver_refusal(&mut self, at: usize, conn: ConnId) {
+        let Some((link, end)) = self.link_of(at, conn) else { return };
+        let (other, theirs) = self.links[link].ends[1 - end];
+        let is_there = self.links[link].lives[1 - end] == self.nodes[other].life && !self.cut[at][other];
+        if self.links[link].first[1 - end] && is_there {
+            let frames: Vec<_> = self.links[link].under_way[1 - end].drain(..).collect();
+            frames.into_iter().for_each(|bytes| self.arrive(other, theirs, bytes));
         }
     }
 
@@ -488,7 +517,7 @@ impl Cluster {
         self.cut = [[false; NODES]; NODES];
         for at in 0..NODES {
             self.nodes[at].paused_until_us = 0;
-            if self.nodes[at].shard.is_none() {
+            if self.nodes[at].shard.is_none() && !self.nodes[at].is_lost {
                 self.start(at);
             }
         }

@@ -12,7 +12,7 @@ impl Cluster {
         self.nodes[at].shard.as_ref().map_or(0, |shard| shard.suspects.count())
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_healed(&self) -> bool {
         (0..NODES).all(|at| self.suspects_of(at) == 0 && self.nodes[at].shard.as_ref().is_none_or(|shard| shard.repairs.count() == 0))
     }
 
@@ -104,7 +104,7 @@ fn a_replica_that_has_lost_blocks_helps_nobody_to_lead_who_never_had_them() {
         cluster.start(damaged);
         assert!(cluster.suspects_of(damaged) >= REPLICATED, "seed {seed}");
         cluster.start(last);
-        cluster.happen_until("whole replicas", |cluster| cluster.is_whole() && cluster.is_quiet());
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
         cluster.check();
         cluster.check_replicas();
         // Who was suspect votes again.
@@ -134,7 +134,7 @@ fn what_was_acknowledged_survives_the_rot_of_one_disk_at_a_time() {
                 (0..happenings).for_each(|_| cluster.happen());
             }
             let at = cluster.dice.below(NODES as u64) as usize;
-            cluster.happen_until("rest", |cluster| cluster.is_quiet() && cluster.is_whole());
+            cluster.happen_until("rest", |cluster| cluster.is_quiet() && cluster.is_healed());
             cluster.idle(2_500_000);
             cluster.end(at, false);
             let flips = 1 + cluster.dice.below(4);
@@ -154,7 +154,7 @@ fn what_was_acknowledged_survives_the_rot_of_one_disk_at_a_time() {
             }
             cluster.heal();
         }
-        cluster.happen_until("rest", |cluster| cluster.is_quiet() && cluster.is_whole());
+        cluster.happen_until("rest", |cluster| cluster.is_quiet() && cluster.is_healed());
         replicas::check_metadata(&cluster.shards().collect::<Vec<_>>()).expect("the metadata are the same on all nodes");
         cluster.check();
         acked += cluster.acked.len();
