@@ -229,7 +229,7 @@ fault_flip() {
 }
 
 # The sum of a metric over a node's shards.
-metric() { cluster exec "$1" curl -sf http://127.0.0.1:7401/metrics | awk -v n="$2" '$1 == n || index($1, n "{") == 1 { sum += $2 } END { print sum + 0 }'; }
+metric() { cluster exec client curl -sf "http://10.7.0.$1:7401/metrics" | awk -v n="$2" '$1 == n || index($1, n "{") == 1 { sum += $2 } END { print sum + 0 }'; }
 is_repaired() {
     [ "$(metric "$1" tramline_repaired_ranges_total)" -gt 0 ] && [ "$(metric "$1" tramline_unrepaired_ranges)" = 0 ] &&
         [ "$(metric "$1" tramline_suspect_replicas)" = 0 ]
