@@ -135,7 +135,9 @@ impl ClusterRun {
         }
         match seen {
             Some(Seen::Frame { conn, frame }) => {
-                self.clients.on_frame(&mut self.world, conn, &frame)?;
+                if let Err(what) = self.clients.on_frame(&mut self.world, conn, &frame) {
+                    return Err(format!("{what}\n{}", self.describe()));
+                }
                 self.world.give_back(frame);
                 self.judge_claims()?;
             }

@@ -455,8 +455,13 @@ impl Clients {
                 }
             }
         }
-        if due > entry.committed_end {
-            return Err(format!("partition {uid}: records up to {due} are read, and {} is committed", entry.committed_end));
+        // Of where nothing comes the end that is told is a lower bound: who led before and hears nobody knows of no commit since then (docs/REPLICATION.md, 5.2).
+        if due > offset && due > entry.committed_end {
+            let (node, from) = (node + 1, entry.log_start);
+            return Err(format!(
+                "partition {uid} on node {node}: records {offset} to {due} are read, and {from} to {} is committed",
+                entry.committed_end
+            ));
         }
         self.truth.tell_end(uid, entry.committed_end);
         self.list[at].cursors.entry(uid).and_modify(|cursor| *cursor = due.max(*cursor)).or_insert(due);
@@ -545,4 +550,40 @@ fn only_result(meta: &[u8], uid: u64) -> Result<(Level, ProduceResult), String> 
 fn fits(code: ErrorCode) -> bool {
     code.retriable()
         || matches!(code, ErrorCode::UnknownPartition | ErrorCode::UnknownTopic | ErrorCode::LeadershipLost | ErrorCode::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutants::Mutants;
+    use crate::sim::Profile;
+    use tramline_wire::fetch::FetchFlags;
+
+    fn answer(payload_bytes: u32, committed_end: u64) -> FetchResult {
+        FetchResult {
+            partition_uid: 7,
+            error: ErrorCode::Ok,
+            flags: FetchFlags::default(),
+            payload_bytes,
+            log_start: 0,
+            committed_end,
+            last_stable: committed_end,
+            next_offset: 0,
+        }
+    }
+
+    #[test]
+    fn who_has_nothing_new_may_know_less_than_the_reader_and_who_sends_a_record_knows_that_it_is_committed() {
+        let params = Params::draw(1, Profile::Cluster);
+        let (mut world, mut clients) = (World::new(1, params.clone(), Mutants::default(), false), Clients::new(1, &params));
+        let mut batch = Vec::new();
+        clients.make_batch(&world, 7, 1, None, ProducerMark::default(), &mut batch);
+        // The reader is at 4, which it got from another node; this one, which led before, has committed nothing.
+        assert_eq!(clients.on_fetched(&mut world, (0, 0), (7, 4, 5, 0), &answer(0, 0), &[]), Ok(()));
+        assert_eq!(clients.claims.len(), 1, "whether this node leads still is for the run to judge");
+        assert_eq!(clients.truth.end(7), 0);
+        let shown = |clients: &mut Clients, world: &mut World, end| clients.on_fetched(world, (0, 0), (7, 0, 0, 0), &answer(1, end), &batch);
+        assert_eq!(shown(&mut clients, &mut world, 1), Ok(()));
+        assert!(shown(&mut clients, &mut world, 0).is_err(), "a record that is not committed");
+    }
 }
