@@ -582,7 +582,8 @@ mod tests {
         assert_eq!(clients.on_fetched(&mut world, (0, 0), (7, 4, 5, 0), &answer(0, 0), &[]), Ok(()));
         assert_eq!(clients.claims.len(), 1, "whether this node leads still is for the run to judge");
         assert_eq!(clients.truth.end(7), 0);
-        let shown = |clients: &mut Clients, world: &mut World, end| clients.on_fetched(world, (0, 0), (7, 0, 0, 0), &answer(1, end), &batch);
+        let shown =
+            |clients: &mut Clients, world: &mut World, end| clients.on_fetched(world, (0, 0), (7, 0, 0, 0), &answer(1, end), &batch);
         assert_eq!(shown(&mut clients, &mut world, 1), Ok(()));
         assert!(shown(&mut clients, &mut world, 0).is_err(), "a record that is not committed");
     }
