@@ -514,7 +514,12 @@ impl Group {
         self.persisted = persisted;
         self.owes_ack = true;
         let term = self.raft.store().term_of(persisted).expect("an entry that is kept");
-        self.raft.on_persist_entries(persisted.0, term.0);
+        if self.is_leader() && self.raft.prs().get(self.raft.id).is_none() {
+            // It leads a group that it was dropped from: what it stores counts for nobody, and the crate would look for its place.
+            self.raft.raft_log.maybe_persist(persisted.0, term.0);
+        } else {
+            self.raft.on_persist_entries(persisted.0, term.0);
+        }
         self.settle();
     }
 

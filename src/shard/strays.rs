@@ -25,7 +25,9 @@ impl Shard {
     pub(super) fn next_of_stray(&mut self, now: Now, found: &ReplicaGroupView, effects: &mut Effects) -> Next {
         let group = found.id;
         let members = self.groups.members_of(group).expect("this shard leads it");
-        let stray = members.all().find(|member| found.replica(*member).is_none());
+        let me = self.replica();
+        let is_outside = members.all().all(|member| member != me);
+        let stray = members.all().find(|member| found.replica(*member).is_none()).or(is_outside.then_some(me));
         let Some(stray) = stray else {
             self.pipelines.strays.retain(|(of, _), _| *of != group);
             return Next::Nothing;
@@ -35,7 +37,7 @@ impl Shard {
             effects.wake_at(since_us + STRAY_US);
             return Next::Nothing;
         }
-        if stray != self.replica() {
+        if stray != me {
             return Next::Change(Change { action: Action::Leave, replica: stray, serves: 0 });
         }
         let others = members.voters.iter().filter(|voter| **voter != stray && self.is_near(now, group, **voter));
