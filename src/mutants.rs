@@ -77,8 +77,6 @@ pub enum Mutant {
     KeepLookAhead,
     ForeignHandle,
     PersistReplaced,
-    SuspectVotes,
-    ForgetSuspect,
     AckBeyondAgreed,
     AckWithoutLease,
     ServeBeforeOwnEntry,

@@ -5,32 +5,25 @@
 
 mod common;
 
-use common::{Dice, Node, Options, WAIT, files_with_prefix, temp_dir};
+use common::{Dice, Node, Options, WAIT, files_with_prefix, nodes as places, temp_dir};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tramline_client::{Client, Config, NodeState, ProducerConfig, Record, Start};
+use tramline_client::{NodeState, ProducerConfig, Record, Start};
 
 const NODES: usize = 3;
+/// Of addresses: see `places`.
+const BLOCK: u8 = 12;
 const PARTITIONS: u64 = 6;
 const RECORDS: u64 = 6_000;
 /// Bits that flip, each somewhere else.
 const FLIPS: u64 = 40;
 
-fn host(at: usize) -> String {
-    let pid = std::process::id();
-    format!("127.12.{}.{}", 1 + pid % 254, 1 + (pid / 254 % 25) * 10 + at as u32)
-}
-
 fn options(at: usize) -> Options {
-    let mut options = Options { listen: format!("{}:7410", host(at)), ..Options::shards(1) };
-    options.arguments.extend(["--node-id".into(), (at + 1).to_string(), "--cluster-listen".into(), format!("{}:7700", host(at))]);
-    if at > 0 {
-        options.arguments.extend(["--join".into(), format!("{}:7700", host(0))]);
-    }
-    options.set("memory.bytes", "128MiB").set("groups.per.shard", "2").set("segment.bytes", "16MiB").set("scrub.bytes.per.second", "1GiB")
+    let options = places::options(BLOCK, at, at, if at > 0 { &[0] } else { &[] });
+    Options { shards: Some(1), ..options.set("segment.bytes", "16MiB").set("scrub.bytes.per.second", "1GiB") }
 }
 
 fn value(number: u64) -> Vec<u8> {
@@ -70,8 +63,7 @@ fn until(what: &str, mut is_there: impl FnMut() -> bool) {
 fn flipped_bits_on_one_disk_are_repaired_from_the_others() {
     let dirs: Vec<_> = (0..NODES).map(|_| temp_dir("rot")).collect();
     let mut nodes: Vec<Option<Node>> = (0..NODES).map(|at| Some(Node::at(dirs[at].path(), options(at)))).collect();
-    let servers: Vec<_> = (0..NODES).map(|at| format!("{}:7410", host(at))).collect();
-    let client = Client::connect(Config::new(&servers.join(","))).expect("a node answers");
+    let client = places::client(BLOCK, NODES);
     until("three active nodes", || {
         let told = client.describe_cluster().expect("told");
         told.nodes.iter().filter(|node| node.state == NodeState::Active).count() == NODES

@@ -7,11 +7,10 @@ mod common;
 
 use common::node::refused;
 use common::tool::{tramctl, tramline};
-use common::{Node, Options, WAIT, temp_dir};
+use common::{Node, Options, WAIT, copy_dir, nodes, temp_dir};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::{Duration, Instant};
-use tramline_client::{Client, ClusterDescription, Config, NodeState, Producer, ProducerConfig, Record, Start};
+use tramline_client::{Client, ClusterDescription, NodeState, Producer, ProducerConfig, Record, Start};
 
 const NODES: usize = 3;
 
@@ -22,20 +21,19 @@ struct Cluster {
     nodes: Vec<Option<Node>>,
 }
 
+/// The block of a test: see `nodes`.
+fn block(number: u8) -> u8 {
+    20 + number
+}
+
 fn host(number: u8, at: usize) -> String {
-    let pid = std::process::id();
-    format!("127.{}.{}.{}", 20 + number, 1 + pid % 254, 1 + (pid / 254 % 25) * 10 + at as u32)
+    nodes::host(block(number), at)
 }
 
 /// Node `at`, on the address of place `of`.
 fn options(number: u8, at: usize, of: usize, joins: bool) -> Options {
-    let mut options = Options { listen: format!("{}:7410", host(number, of)), ..Options::shards(2) };
-    options.arguments.extend(["--node-id".into(), (at + 1).to_string(), "--cluster-listen".into(), format!("{}:7700", host(number, of))]);
-    if joins {
-        let seeds: Vec<_> = (0..NODES).filter(|seed| *seed != at).map(|seed| format!("{}:7700", host(number, seed))).collect();
-        options.arguments.extend(["--join".into(), seeds.join(",")]);
-    }
-    options.set("memory.bytes", "128MiB").set("groups.per.shard", "2").set("segment.bytes", "16MiB")
+    let seeds: Vec<_> = (0..NODES).filter(|seed| joins && *seed != at).collect();
+    nodes::options(block(number), at, of, &seeds).set("segment.bytes", "16MiB")
 }
 
 impl Cluster {
@@ -46,8 +44,7 @@ impl Cluster {
     }
 
     fn client(&self) -> Client {
-        let servers: Vec<_> = (0..NODES).map(|at| format!("{}:7410", host(self.number, at))).collect();
-        Client::connect(Config::new(&servers.join(","))).expect("a node answers")
+        nodes::client(block(self.number), NODES)
     }
 
     fn kill(&mut self, at: usize) {
@@ -122,18 +119,6 @@ fn is_whole(cluster: &ClusterDescription) -> bool {
 
 fn is_led_without(cluster: &ClusterDescription, away: u32) -> bool {
     cluster.groups.iter().filter(|group| group.factor == NODES as u8).all(|group| group.leader.is_some_and(|leader| leader != away))
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("its kind").is_dir() {
-            true => copy_dir(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), &target).expect("copied")),
-        }
-    }
 }
 
 #[test]

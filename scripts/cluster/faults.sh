@@ -25,19 +25,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 all_faults=(leader follower metadata all cut-leader one-way isolate pause full slow two rolling flip)
 only="" rate=600 binary="" keep="" flags=()
-wrong_usage() { printf 'faults.sh: %s (see --help)\n' "$*" >&2; exit 2; }
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --only | --rate | --binary | --keep)
-            [ $# -ge 2 ] || wrong_usage "$1 needs a value"
-            declare "${1#--}=$2"
-            shift 2
-            ;;
-        -h | --help) sed -n '2,/^# where lost/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        --) shift; flags=("$@"); break ;;
-        *) wrong_usage "unknown argument '$1'" ;;
-    esac
-done
+takes="only rate binary keep"
+# shellcheck source=scripts/cluster/lib/arguments.sh
+. "$here/lib/arguments.sh"
+read_arguments "$@"
 [[ "$rate" =~ ^[1-9][0-9]{0,4}$ ]] || wrong_usage "--rate is a number of records a second"
 faults=("${all_faults[@]}")
 if [ -n "$only" ]; then

@@ -14,19 +14,11 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 partitions=10000 deaths=3 binary="" dir="" flags=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --partitions | --deaths | --binary | --dir)
-            [ $# -ge 2 ] || { printf 'many.sh: %s needs a value\n' "$1" >&2; exit 2; }
-            declare "${1#--}=$2"
-            shift 2
-            ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        --) shift; flags=("$@"); break ;;
-        *) printf "many.sh: unknown argument '%s' (see --help)\n" "$1" >&2; exit 2 ;;
-    esac
-done
-[[ "$partitions" =~ ^[1-9][0-9]{0,5}$ && "$deaths" =~ ^[0-9]{1,3}$ ]] || { echo "many.sh: --partitions and --deaths are numbers" >&2; exit 2; }
+takes="partitions deaths binary dir"
+# shellcheck source=scripts/cluster/lib/arguments.sh
+. "$here/lib/arguments.sh"
+read_arguments "$@"
+[[ "$partitions" =~ ^[1-9][0-9]{0,5}$ && "$deaths" =~ ^[0-9]{1,3}$ ]] || wrong_usage "--partitions and --deaths are numbers"
 
 [ -n "$dir" ] || dir=$(mktemp -d --tmpdir tramline-many-XXXXXXXX)
 fail() { printf "many.sh: %s\n" "$*" >&2; return 1; }

@@ -40,11 +40,6 @@ impl ReplicaState {
         use ReplicaState::{Forced, Present, Removed, Suspect, Whole};
         [Present, Removed, Whole, Forced, Suspect].into_iter().find(|state| *state as u8 == number)
     }
-
-    /// Whether entries of the group that stand in front of it count no more.
-    pub fn begins_anew(self) -> bool {
-        matches!(self, ReplicaState::Present | ReplicaState::Removed)
-    }
 }
 
 /// A replica, as stored in an entry of kind `Replica`.

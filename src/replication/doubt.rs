@@ -15,7 +15,6 @@ use super::group::Group;
 use super::marks::FollowerMarks;
 use super::storage::GroupPosition;
 use crate::ids::{LogIndex, ReplicaId, Term};
-use crate::mutants::Mutant;
 use raft::ProgressState;
 use raft::eraftpb::MessageType;
 
@@ -80,7 +79,7 @@ impl Group {
     /// Whether a message is one that a suspect does not hear: it neither votes nor stands.
     pub(super) fn is_deaf_to(&self, kind: MessageType) -> bool {
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote | MessageType::MsgTimeoutNow);
-        self.doubts.is_suspect && is_vote && !self.mutants.has(Mutant::SuspectVotes)
+        self.doubts.is_suspect && is_vote
     }
 
     /// The leader of `term` has proven that it has everything up to `at`, which is here.
@@ -180,10 +179,5 @@ impl Group {
     pub(super) fn word_for(&self, peer: ReplicaId, previous: LogIndex) -> Word {
         let Some(doubted) = self.doubts.of(peer) else { return Word::default() };
         Word { lost: doubted.must_hear, proven: doubted.proven.is_some_and(|proven| previous >= proven) && !doubted.must_hear }
-    }
-
-    /// Others that are doubted.
-    pub(super) fn doubted(&self) -> usize {
-        self.doubts.of_others.len()
     }
 }

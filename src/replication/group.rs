@@ -663,7 +663,7 @@ impl Group {
 
     /// A tick of time. One that is alone needs none, and a suspect does not stand.
     pub(super) fn tick(&mut self) {
-        if self.has_peers && (!self.is_suspect() || self.mutants.has(Mutant::SuspectVotes)) {
+        if self.has_peers && !self.is_suspect() {
             self.raft.tick();
             self.settle();
         }

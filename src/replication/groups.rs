@@ -407,11 +407,6 @@ impl Groups {
         self.find(group).map_or_else(Word::default, |group| group.word_for(peer, previous))
     }
 
-    /// Replicas of groups that this shard leads that are suspect.
-    pub fn doubted(&self) -> usize {
-        self.list.iter().map(Group::doubted).sum()
-    }
-
     /// Bytes of the entries of `group` that are in closed blocks and not committed.
     pub fn uncommitted_of(&self, group: GroupId) -> u64 {
         self.find(group).map_or(0, Group::uncommitted_bytes)

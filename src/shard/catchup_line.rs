@@ -13,10 +13,11 @@ use crate::ids::{ConnId, GroupId, PartitionUid, ReplicaId};
 use crate::replication::SnapshotNote;
 use std::collections::VecDeque;
 use tramline_wire::frame::finish_frame;
-use tramline_wire::node::{self, Kind, PIECE_ITEM_BYTES_MAX, Piece, PieceBody};
+use tramline_wire::node::{self, Class, Kind, PIECE_ITEM_BYTES_MAX, Piece, PieceBody};
 
 /// Bytes sent and not taken in.
 const WINDOW_BYTES: u64 = 8 << 20;
+
 /// A peer's snapshots.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -34,7 +35,7 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn new(to: ReplicaId) -> Line {
         Line {
-            outward: Outward::new(to),
+            outward: Outward::new(to, Class::CatchUp),
             queue: VecDeque::new(),
             sending: None,
             pieces: 0,
@@ -52,14 +53,6 @@ impl Line {
     /// Whether nobody needs it.
     pub(super) fn is_idle(&self) -> bool {
         self.sending.is_none() && self.queue.is_empty() && self.outward.is_idle()
-    }
-
-    pub(super) fn wants_dial(&self, now_us: u64) -> bool {
-        !self.queue.is_empty() && self.outward.may_dial(now_us)
-    }
-
-    pub(super) fn next_deadline_us(&self) -> u64 {
-        if self.queue.is_empty() && self.outward.is_idle() { u64::MAX } else { self.outward.next_deadline_us() }
     }
 
     /// A snapshot begins.

@@ -8,17 +8,14 @@
 use super::pipelines::{NotTaken, speaks_alike, write};
 use super::shard::{Phase, Shard, Taken};
 use crate::api::ApiError;
-use crate::constants::FEATURE_LEVEL;
 use crate::control::{ClusterCommand, Command, Joined, NodeSpec};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, ShardId};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
-    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NODE_ANY, NodeError, Numbers, Refusal, Refused,
-    Side,
+    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, Kind, NODE_ANY, NodeError, Numbers, Refusal, Refused, Side,
 };
-use tramline_wire::prim::List;
 
 /// Connections for calls.
 const CALLERS_MAX: usize = 64;
@@ -59,8 +56,7 @@ impl Shard {
             return refuse_hello(conn, code, effects);
         }
         let mut numbers = Numbers::new();
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, numbers.advance(), |out| reply.encode(out)));
+        self.answer_hello(conn, &mut numbers, &[], effects);
         self.pipelines.callers.push(CallConn { conn, numbers });
     }
 

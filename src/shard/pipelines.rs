@@ -19,15 +19,18 @@ use crate::log::{AppendRefused, EntryKind};
 use crate::replication::wire_raft::Sort;
 use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, PeerStart, ReplicationError, wire_raft};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, Append, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply, Kind, NodeError,
-    PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
+    Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
 };
 use tramline_wire::prim::List;
 
 /// A tick of the groups' time.
 const TICK_US: u64 = 50_000;
+/// Bytes that a node may send before they are answered.
+const WINDOW_BYTES: u32 = 8 << 20;
 /// Connections of nodes that have not said who they are.
 const STRANGERS_MAX: usize = 256;
 
@@ -92,6 +95,11 @@ impl Pipelines {
         self.next_dial
     }
 
+    /// Where the shard of a peer accepts, as far as is known.
+    pub(super) fn address_of(&self, replica: ReplicaId) -> Option<SocketAddr> {
+        self.peers.iter().find(|peer| peer.replica == replica).and_then(|peer| peer.address)
+    }
+
     /// Whether there is another node.
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()
@@ -133,10 +141,7 @@ impl Shard {
     }
 
     pub(super) fn on_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) {
-        if self.on_catchup_dialed(now, dial, conn, effects)
-            || self.on_repair_dialed(now, dial, conn, effects)
-            || self.on_call_dialed(now, dial, conn, effects)
-        {
+        if self.on_outward_dialed(now, dial, conn, effects) {
             return;
         }
         let Some(at) = self.pipelines.peers.iter_mut().position(|peer| peer.on_dialed(now.mono_us, dial, conn)) else {
@@ -144,15 +149,21 @@ impl Shard {
         };
         let to = self.pipelines.peers[at].replica;
         let terms: Vec<_> = self.groups.states().map(|(group, term, ..)| GroupTerm { group: group.0, term: term.0 }).collect();
-        let hello = self.own_hello(to, Class::Live, &terms);
-        let (conn, number) = self.pipelines.peers[at].next_number();
-        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+        let at = self.pipelines.peers[at].next_number();
+        self.say_hello(at, to, Class::Live, &terms, effects);
     }
 
-    /// What this shard says first on a connection that it has dialed.
-    pub(super) fn own_hello<'a>(&self, to: ReplicaId, class: Class, groups: &'a [GroupTerm]) -> Hello<'a> {
+    /// What this shard says first on a connection that it has dialed: under which number, to whom, what for.
+    pub(super) fn say_hello(
+        &self,
+        (conn, number): (ConnId, u64),
+        to: ReplicaId,
+        class: Class,
+        groups: &[GroupTerm],
+        effects: &mut Effects,
+    ) {
         let me = self.replica();
-        Hello {
+        let hello = Hello {
             class,
             cluster_id: self.info.cluster_id,
             boot: self.pipelines.boot,
@@ -167,11 +178,20 @@ impl Shard {
             feature_level: FEATURE_LEVEL,
             view_epoch: self.view.epoch,
             groups: List::of(groups),
-        }
+        };
+        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+    }
+
+    /// The answer to a hello, on a connection that was accepted.
+    pub(super) fn answer_hello(&self, conn: ConnId, numbers: &mut Numbers, groups: &[ReplicaState], effects: &mut Effects) {
+        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: WINDOW_BYTES, groups: List::of(groups) };
+        effects.send(conn, [], |out| write(out, Kind::HelloReply, numbers.advance(), |out| reply.encode(out)));
     }
 
     pub(super) fn on_dial_failed(&mut self, now: Now, dial: u64) {
-        self.on_catchup_dial_failed(now, dial);
+        if self.catchups.outwards().any(|outward| outward.on_dial_failed(now.mono_us, dial)) {
+            return;
+        }
         self.on_repair_dial_failed(now, dial);
         self.on_call_dial_failed(now, dial);
         self.pipelines.peers.iter_mut().for_each(|peer| peer.on_dial_failed(now.mono_us, dial));
@@ -248,20 +268,23 @@ impl Shard {
         if self.pipelines.callers.iter().any(|caller| caller.conn == conn) {
             return self.on_call(now, conn, frame, effects);
         }
-        if let Some(taken) = self.on_catchup_answer(now, conn, frame, effects) {
-            return taken;
+        if let Some(at) = self.catchups.line_of(conn) {
+            return self.take_catchup_answer(now, at, frame, effects);
         }
-        if let Some(taken) = self.on_repair_answer(now, conn, frame, effects) {
-            return taken;
+        if let Some(at) = self.arrivals.of(conn) {
+            return self.take_catchup_order(now, at, frame, effects);
         }
-        if let Some(taken) = self.on_repair_question(conn, frame, effects) {
-            return taken;
+        if self.repairs.asks_on(conn) {
+            return self.take_repair_answer(now, frame, effects);
         }
-        if let Some(taken) = self.on_call_answer(now, conn, frame, effects) {
-            return taken;
+        if let Some(at) = self.repair_answers.of(conn) {
+            return self.take_repair_question(at, frame, effects);
+        }
+        if self.calling.conn() == Some(conn) {
+            return self.take_call_answer(now, frame, effects);
         }
         // Of a connection that was replaced or is being closed: not looked at.
-        self.on_catchup_order(now, conn, frame, effects).unwrap_or(Ok(()))
+        Ok(())
     }
 
     fn on_hello(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
@@ -318,21 +341,18 @@ impl Shard {
         rows.iter_mut()
             .filter(|row| self.groups.is_empty(GroupId(row.group)))
             .for_each(|row| row.flags = row.flags.with(ReplicaFlags::EMPTY));
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&rows) };
-        let accepted = self.pipelines.peers[at].accepted.as_mut().expect("just set");
-        let number = accepted.numbers.advance();
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
+        let mut numbers = Numbers::new();
+        self.answer_hello(conn, &mut numbers, &rows, effects);
+        self.pipelines.peers[at].accepted.as_mut().expect("just set").numbers = numbers;
         effects.wake_at(0);
         Ok(())
     }
 
     /// A peer has dialed to send snapshots.
     fn take_snapshots_from(&mut self, from: ReplicaId, conn: ConnId, effects: &mut Effects) {
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
-        let (before, numbers) = self.arrivals.on_accepted(from, conn);
-        let number = numbers.advance();
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
-        if let Some(before) = before {
+        let mut numbers = Numbers::new();
+        self.answer_hello(conn, &mut numbers, &[], effects);
+        if let Some(before) = self.arrivals.on_accepted(from, conn, numbers) {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
     }
@@ -383,13 +403,13 @@ impl Shard {
                         continue;
                     }
                     let durable = LogIndex(row.durable);
+                    let is_suspect = row.flags.has(AckFlags::SUSPECT);
                     // What a suspect has is good for a majority once it is on its disk.
-                    let received = if row.flags.has(AckFlags::SUSPECT) { durable } else { LogIndex(row.received) };
+                    let received = if is_suspect { durable } else { LogIndex(row.received) };
                     let told = durable.max(received);
                     if self.groups.led_in(group) == Some(Term(row.term)) && told > self.groups.last_of(group).index {
                         return Err(NotTaken::Wrong(format!("group {group}: entry {told} is acknowledged and was never sent")));
                     }
-                    let is_suspect = row.flags.has(AckFlags::SUSPECT);
                     if self.groups.led_in(group) == Some(Term(row.term)) {
                         self.groups.on_doubt(group, from, is_suspect);
                     }

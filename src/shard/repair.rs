@@ -21,7 +21,7 @@ use crate::log::{DamageKind, Recovered};
 use crate::partition::{Partition, Run};
 use crate::subscription::DamageFound;
 use std::collections::BTreeMap;
-use tramline_wire::node::{Class, Fetch, FetchReply, Fetched, Frame, HelloReply, Kind, NodeError, PayloadLimits, Refused, Side};
+use tramline_wire::node::{Class, Fetch, FetchReply, Fetched, Frame, Kind, NodeError, PayloadLimits};
 
 /// Wounds that are known at once; the scrubber finds the others again.
 const WOUNDS_MAX: usize = 4096;
@@ -32,6 +32,8 @@ const ANSWER_US: u64 = 10_000_000;
 /// A wound that no replica can help with is asked about again after 1 s, doubling up to a minute.
 const AGAIN_US_MIN: u64 = 1_000_000;
 const AGAIN_US_MAX: u64 = 60_000_000;
+/// Wounds are looked over once in so long, and when there is a new one.
+const LOOK_US: u64 = 1_000_000;
 /// After so many rounds of refusals readers are told that the range is damaged, instead of to try again.
 const ROUNDS_OF_HOPE: u32 = 3;
 
@@ -65,6 +67,7 @@ pub(super) struct Repairs {
     wounds: BTreeMap<WoundKey, Wound>,
     asking: Option<Asking>,
     spare_bytes: usize,
+    next_look_us: u64,
 }
 
 impl Repairs {
@@ -74,6 +77,15 @@ impl Repairs {
 
     pub(super) fn conns(&self) -> impl Iterator<Item = ConnId> {
         self.asking.iter().filter_map(|asking| asking.outward.conn())
+    }
+
+    pub(super) fn outwards(&mut self) -> impl Iterator<Item = &mut Outward> {
+        self.asking.iter_mut().map(|asking| &mut asking.outward)
+    }
+
+    /// Whether others are asked on this connection.
+    pub(super) fn asks_on(&self, conn: ConnId) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.outward.is_on(conn))
     }
 
     fn remove(&mut self, key: WoundKey) -> Option<Wound> {
@@ -139,6 +151,7 @@ impl Shard {
         let is_shared = partition.is_some_and(|partition| self.has_others(partition.group));
         if is_batch && is_shared && self.repairs.wounds.len() < WOUNDS_MAX {
             self.repairs.wounds.insert(key, Wound { end: found.end_offset, ..Wound::default() });
+            self.repairs.next_look_us = 0;
         }
         true
     }
@@ -148,56 +161,61 @@ impl Shard {
         if self.repairs.wounds.is_empty() && self.repairs.asking.is_none() || self.view.epoch == 0 {
             return;
         }
-        self.forget_wounds();
-        self.end_segments_with_wounds();
-        let replicas = |shard: &Shard, key: &WoundKey| shard.who_may_have(key.0);
+        if now.mono_us >= self.repairs.next_look_us {
+            self.repairs.next_look_us = now.mono_us + LOOK_US;
+            self.forget_wounds();
+            self.end_segments_with_wounds();
+        }
+        effects.wake_at(self.repairs.next_look_us);
         if let Some((key, _, asked_us)) = self.repairs.asking.as_ref().and_then(|asking| asking.question) {
             if now.mono_us < asked_us + ANSWER_US {
                 return effects.wake_at(asked_us + ANSWER_US);
             }
-            let count = replicas(self, &key).len();
-            self.repairs.on_refused(now.mono_us, key, count);
+            self.on_not_helped(now, key);
             self.stop_asking("it does not answer", effects);
         }
-        let (due, next_us) = self.repairs.next_question(now.mono_us);
-        effects.wake_at(next_us.max(now.mono_us + 1));
         if self.repairs.spare_bytes >= SPARE_BYTES_MAX {
             return;
         }
-        let Some(key) = due else {
+        let (due, next_us) = self.repairs.next_question(now.mono_us);
+        match due {
+            Some(key) => {
+                if !self.ask(now, key, effects) {
+                    effects.wake_at(self.repairs.next_question(now.mono_us).1);
+                }
+            }
             // A connection of a class of its own for what comes once in a year.
-            return if next_us == u64::MAX {
-                self.stop_asking("everything is answered", effects)
-            };
-        };
-        let replicas = replicas(self, &key);
-        let refusals = self.repairs.wounds[&key].refusals as usize;
-        let Some(to) = replicas.get(refusals % replicas.len().max(1)).copied() else {
-            return self.repairs.on_refused(now.mono_us, key, 1);
-        };
-        self.ask(now, to, key, replicas.len(), effects);
+            None if next_us == u64::MAX => self.stop_asking("everything is answered", effects),
+            None => effects.wake_at(next_us),
+        }
     }
 
     /// The other replicas of a partition's group whose nodes can be dialed, the leader first.
     fn who_may_have(&self, uid: PartitionUid) -> Vec<ReplicaId> {
         let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)) else { return Vec::new() };
         let (me, leader) = (self.replica(), self.groups.leader_of(partition.group));
-        let has_address = |replica: &ReplicaId| self.pipelines.peers.iter().any(|p| p.replica == *replica && p.address.is_some());
+        let has_address = |replica: &ReplicaId| self.pipelines.address_of(*replica).is_some();
         let members = self.groups.members_of(partition.group).into_iter().flat_map(|members| members.all());
         let mut others: Vec<_> = members.filter(|replica| *replica != me && has_address(replica)).collect();
         others.sort_by_key(|replica| Some(*replica) != leader);
         others
     }
 
-    fn ask(&mut self, now: Now, to: ReplicaId, key: WoundKey, replicas: usize, effects: &mut Effects) {
+    /// Asks the next replica, or tries to reach it. False where that did not help.
+    fn ask(&mut self, now: Now, key: WoundKey, effects: &mut Effects) -> bool {
+        let replicas = self.who_may_have(key.0);
+        let refusals = self.repairs.wounds[&key].refusals as usize;
+        let Some(to) = replicas.get(refusals % replicas.len().max(1)).copied() else {
+            self.on_not_helped(now, key);
+            return false;
+        };
         if self.repairs.asking.as_ref().is_some_and(|asking| asking.outward.to != to) {
             self.stop_asking("another node is asked", effects);
         }
-        let address = self.pipelines.peers.iter().find(|peer| peer.replica == to).and_then(|peer| peer.address);
-        let asking = self.repairs.asking.get_or_insert_with(|| Asking { outward: Outward::new(to), question: None });
-        if asking.outward.is_silent(now.mono_us) {
-            self.repairs.on_refused(now.mono_us, key, replicas);
-            return self.stop_asking("it does not answer", effects);
+        let asking = self.repairs.asking.get_or_insert_with(|| Asking { outward: Outward::new(to, Class::Repair), question: None });
+        if !asking.outward.reach(now, &mut self.pipelines, effects) {
+            self.on_not_helped(now, key);
+            return false;
         }
         if asking.outward.is_live() {
             let group = self.partitions.slot(key.0).and_then(|slot| self.partitions.get(slot)).map_or(0, |partition| partition.group.0);
@@ -205,13 +223,19 @@ impl Shard {
             let (conn, number) = asking.outward.conn_and_number();
             effects.send(conn, [], |out| write(out, Kind::Fetch, number, |out| fetch.encode(out)));
             asking.question = Some((key, fetch, now.mono_us));
-        } else if let Some(address) = address.filter(|_| asking.outward.may_dial(now.mono_us)) {
-            let dial = self.pipelines.next_dial();
-            asking.outward.begin_dial(dial);
-            effects.push(Effect::Dial { dial, address });
+            effects.wake_at(now.mono_us + ANSWER_US);
         }
-        if let Some(asking) = &self.repairs.asking {
-            effects.wake_at(asking.outward.next_deadline_us());
+        true
+    }
+
+    /// Whoever was asked, or was to be, did not help. Readers are told once there is no hope.
+    fn on_not_helped(&mut self, now: Now, key: WoundKey) {
+        let replicas = self.who_may_have(key.0).len();
+        self.repairs.on_refused(now.mono_us, key, replicas);
+        let Some(wound) = self.repairs.wounds.get(&key).filter(|wound| wound.is_hopeless) else { return };
+        let range = key.1..wound.end;
+        if let Some(partition) = self.partitions.slot(key.0).and_then(|slot| self.partitions.get_mut(slot)) {
+            partition.note_hopeless(range);
         }
     }
 
@@ -221,30 +245,15 @@ impl Shard {
         }
     }
 
-    /// Whether `dial` was for repair; then the hello is sent.
-    pub(super) fn on_repair_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) -> bool {
-        let Some(asking) = &mut self.repairs.asking else { return false };
-        if !asking.outward.on_dialed(now.mono_us, dial, conn) {
-            return false;
-        }
-        let (to, (_, number)) = (asking.outward.to, asking.outward.conn_and_number());
-        let hello = self.own_hello(to, Class::Repair, &[]);
-        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
-        true
-    }
-
     pub(super) fn on_repair_dial_failed(&mut self, now: Now, dial: u64) {
-        let Some(asking) = &mut self.repairs.asking else { return };
-        let was_idle = asking.outward.is_idle();
-        asking.outward.on_dial_failed(now.mono_us, dial);
-        if !was_idle && asking.outward.is_idle() {
+        if self.repairs.outwards().any(|outward| outward.on_dial_failed(now.mono_us, dial)) {
             self.give_up_asking(now);
         }
     }
 
     /// A connection has ended; answers whether it was the one for repair.
     pub(super) fn on_repair_closed(&mut self, now: Now, conn: ConnId) -> bool {
-        let is_ours = self.repairs.asking.as_ref().is_some_and(|asking| asking.outward.conn() == Some(conn));
+        let is_ours = self.repairs.asks_on(conn);
         if is_ours {
             self.give_up_asking(now);
         }
@@ -256,82 +265,43 @@ impl Shard {
         let Some(asking) = self.repairs.asking.take() else { return };
         let key = asking.question.map(|(key, ..)| key).or(self.repairs.next_question(now.mono_us).0);
         if let Some(key) = key {
-            let count = self.who_may_have(key.0).len();
-            self.repairs.on_refused(now.mono_us, key, count);
+            self.on_not_helped(now, key);
         }
     }
 
-    /// What comes back on the connection for repair; `None` where `conn` is none.
-    pub(super) fn on_repair_answer(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        frame: &Frame<'_>,
-        effects: &mut Effects,
-    ) -> Option<Result<(), NotTaken>> {
-        let is_ours = self.repairs.asking.as_ref().is_some_and(|asking| asking.outward.conn() == Some(conn));
-        is_ours.then(|| self.take_repair_answer(now, frame, effects))
-    }
-
-    fn take_repair_answer(&mut self, now: Now, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
-        frame.kind.check(Class::Repair, Side::Acceptor)?;
+    /// What comes back on the connection for repair.
+    pub(super) fn take_repair_answer(&mut self, now: Now, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         effects.wake_at(0);
-        let asking = self.repairs.asking.as_mut().expect("looked at by the caller");
-        asking.outward.heard_us = now.mono_us;
-        match frame.kind {
-            Kind::HelloReply => {
-                HelloReply::decode(frame.meta).map_err(NodeError::from)?;
-                asking.outward.on_greeted();
-            }
-            Kind::FetchReply => {
-                let reply = FetchReply::decode(frame.meta).map_err(NodeError::from)?;
-                let Some((key, fetch, _)) = asking.question.take() else {
-                    return Err(NotTaken::Wrong("an answer to what nobody asked".to_owned()));
-                };
-                asking.outward.on_served();
-                let limits = PayloadLimits { batch_bytes_max: self.log.batch_bytes_max() as u32, ..PayloadLimits::default() };
-                let spare = match reply.check(&fetch, frame.payload, &limits)? {
-                    Fetched::Batches(mut batches) => batches.next().filter(|batch| batch.base_offset() == key.1),
-                    Fetched::Error(_) | Fetched::Entry(_) => None,
-                };
-                let from = asking.outward.to;
-                match (spare, self.repairs.wounds.get_mut(&key)) {
-                    (Some(batch), Some(wound)) => {
-                        wound.end = batch.next_offset();
-                        wound.spare = Some(batch.bytes().into());
-                        self.repairs.spare_bytes += batch.bytes().len();
-                    }
-                    _ => {
-                        let count = self.who_may_have(key.0).len();
-                        self.repairs.on_refused(now.mono_us, key, count);
-                        self.tell_hopeless(key);
-                        let (node, error) = (from.node().0, reply.error);
-                        tracing::info!(
-                            shard = self.id.0,
-                            partition = key.0.0,
-                            first_offset = key.1,
-                            node,
-                            ?error,
-                            "a replica cannot repair it"
-                        );
-                    }
-                }
-            }
-            Kind::Refused => {
-                let refused = Refused::decode(frame.meta).map_err(NodeError::from)?;
-                tracing::warn!(shard = self.id.0, node = asking.outward.to.node().0, "nothing is repaired from there: {}", refused.message);
-            }
-            kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
+        let asking = self.repairs.asking.as_mut().expect("the frame came on its connection");
+        if asking.outward.take_greeting(now.mono_us, frame)? {
+            return Ok(());
         }
+        if frame.kind != Kind::FetchReply {
+            return Err(NotTaken::Wrong(format!("{} does not belong on this connection", frame.kind)));
+        }
+        let reply = FetchReply::decode(frame.meta).map_err(NodeError::from)?;
+        let Some((key, fetch, _)) = asking.question.take() else {
+            return Err(NotTaken::Wrong("an answer to what nobody asked".to_owned()));
+        };
+        asking.outward.on_served();
+        let node = asking.outward.to.node().0;
+        let limits = PayloadLimits { batch_bytes_max: self.log.batch_bytes_max() as u32, ..PayloadLimits::default() };
+        let spare = match reply.check(&fetch, frame.payload, &limits)? {
+            Fetched::Batches(mut batches) => batches.next().filter(|batch| batch.base_offset() == key.1),
+            Fetched::Error(_) | Fetched::Entry(_) => None,
+        };
+        // One that is gone meanwhile needs nothing.
+        let Some(wound) = self.repairs.wounds.get_mut(&key) else { return Ok(()) };
+        if let Some(batch) = spare {
+            wound.end = batch.next_offset();
+            wound.spare = Some(batch.bytes().into());
+            self.repairs.spare_bytes += batch.bytes().len();
+            return Ok(());
+        }
+        self.on_not_helped(now, key);
+        let (shard, error) = (self.id.0, reply.error);
+        tracing::info!(shard, partition = key.0.0, first_offset = key.1, node, ?error, "a replica cannot repair it");
         Ok(())
-    }
-
-    fn tell_hopeless(&mut self, key: WoundKey) {
-        let Some(wound) = self.repairs.wounds.get(&key).filter(|wound| wound.is_hopeless) else { return };
-        let range = key.1..wound.end;
-        if let Some(partition) = self.partitions.slot(key.0).and_then(|slot| self.partitions.get_mut(slot)) {
-            partition.note_hopeless(range);
-        }
     }
 
     /// Forgets wounds of what is not kept any more.

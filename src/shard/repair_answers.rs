@@ -4,10 +4,9 @@
 //!
 //! Not here: asking (`repair.rs`), reading (subscription/).
 
-use super::pipelines::{NotTaken, write};
+use super::pipelines::NotTaken;
 use super::shard::Shard;
 use crate::bytes::Bytes;
-use crate::constants::FEATURE_LEVEL;
 use crate::effects::{Effect, Effects};
 use crate::ids::{ConnId, GroupId, PartitionUid, ReplicaId};
 use crate::partition::Slot;
@@ -15,7 +14,7 @@ use crate::subscription::{Collected, Wants};
 use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::finish_frame;
-use tramline_wire::node::{self, Class, Fetch, FetchReply, Frame, HelloReply, Kind, NodeError, Numbers, Side};
+use tramline_wire::node::{self, Class, Fetch, FetchReply, Frame, Kind, NodeError, Numbers, Side};
 use tramline_wire::prim::List;
 
 /// Tickets of collections for repair have this bit, and those of others have not.
@@ -49,18 +48,20 @@ impl RepairAnswers {
 
     /// A connection has ended; answers whether it was one of these, and what was being read for it.
     pub(super) fn on_closed(&mut self, conn: ConnId) -> Option<Option<u64>> {
-        let at = self.list.iter().position(|answering| answering.conn == conn)?;
-        Some(self.list.swap_remove(at).reading)
+        self.of(conn).map(|at| self.list.swap_remove(at).reading)
+    }
+
+    /// Which one has this connection.
+    pub(super) fn of(&self, conn: ConnId) -> Option<usize> {
+        self.list.iter().position(|answering| answering.conn == conn)
     }
 }
 
 impl Shard {
     /// A peer has dialed to ask for what it has lost.
     pub(super) fn answer_repairs_of(&mut self, from: ReplicaId, conn: ConnId, effects: &mut Effects) {
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
         let mut numbers = Numbers::new();
-        let number = numbers.advance();
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
+        self.answer_hello(conn, &mut numbers, &[], effects);
         if let Some(before) = self.repair_answers.list.iter().find(|answering| answering.from == from).map(|answering| answering.conn) {
             self.on_asker_closed(before);
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
@@ -77,13 +78,8 @@ impl Shard {
         true
     }
 
-    /// What comes on a connection for repair that another node has dialed; `None` where `conn` is none.
-    pub(super) fn on_repair_question(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Option<Result<(), NotTaken>> {
-        let at = self.repair_answers.list.iter().position(|answering| answering.conn == conn)?;
-        Some(self.take_repair_question(at, frame, effects))
-    }
-
-    fn take_repair_question(&mut self, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+    /// What comes on a connection for repair that another node has dialed.
+    pub(super) fn take_repair_question(&mut self, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         frame.kind.check(Class::Repair, Side::Dialer)?;
         if frame.kind != Kind::Fetch {
             return Err(NotTaken::Wrong(format!("{} does not belong on this connection", frame.kind)));

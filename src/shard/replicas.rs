@@ -179,11 +179,8 @@ impl Shard {
                 there.filter(|replica| replica.shard == self.id && !replica.is_stale && replica.id != me).map(|replica| replica.id),
             );
         }
-        if self.suspects.count() > 0 {
-            wanted.extend(self.pipelines.peers.iter().map(|peer| peer.replica).filter(|replica| !self.is_gone(*replica)));
-        }
-        // A shard whose groups all went on alone is not alone: what it does of other nodes' accord goes on.
-        if !self.pipelines.forced.is_empty() {
+        // Whom a suspect group has may be lost with its log. A shard whose groups all went on alone is not alone: what it does of other nodes' accord goes on.
+        if self.suspects.count() > 0 || !self.pipelines.forced.is_empty() {
             wanted.extend(self.pipelines.peers.iter().map(|peer| peer.replica).filter(|replica| !self.is_gone(*replica)));
         }
         self.keep_snapshots(&wanted, effects);

@@ -489,6 +489,10 @@ impl Shard {
     }
 
     fn on_group_committed(&mut self, now: Now, commit: &Commit, effects: &mut Effects) {
+        // Group 0's commit, earlier in this list, may have brought a view into force that gives this one up.
+        if !self.has_group(commit.group) {
+            return;
+        }
         // A group without an entry in a block is committed through it as well: requests wait for all their groups.
         self.acks.on_commit(commit.group, commit.block);
         if !commit.has_entries {
@@ -677,9 +681,9 @@ impl Shard {
             joiners.into_iter().for_each(|joiner| self.refuse_join(joiner, &failed, effects));
         }
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
-        let of_snapshots =
-            self.catchups.conns().chain(self.arrivals.conns()).chain(self.repairs.conns()).chain(self.repair_answers.conns());
-        for conn in self.pipelines.conns().into_iter().chain(of_snapshots) {
+        let of_snapshots = self.catchups.conns().chain(self.arrivals.conns());
+        let of_repair = self.repairs.conns().chain(self.repair_answers.conns());
+        for conn in self.pipelines.conns().into_iter().chain(of_snapshots).chain(of_repair).chain(self.calling.conn()) {
             effects.push(Effect::Close { conn, reason: "the shard has failed" });
         }
         effects.push(Effect::Fatal { reason: reason.to_owned() });

@@ -13,7 +13,6 @@ use super::shard::Shard;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::{DamageKind, Recovered, ReplicaRecord, ReplicaState};
-use crate::mutants::{Mutant, Mutants};
 use crate::replication::GroupPosition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -44,7 +43,7 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
     let mut found = BTreeMap::new();
     for start in beginnings.starts.iter().filter(|start| beginnings.is_shared(me, start)) {
         let group = start.id;
-        let doubt = recovered.doubts.get(&group).filter(|_| !recovered.log.mutants().has(Mutant::ForgetSuspect));
+        let doubt = recovered.doubts.get(&group);
         let began = recovered.replicas.iter().find(|(_, record)| record.group == group).map(|(block, _)| *block);
         let whole = doubt.filter(|doubt| !doubt.is_suspect).map(|doubt| doubt.block);
         // What was lost in front of these is made good, or was of no use any more.
@@ -99,14 +98,12 @@ pub(super) struct Suspects {
     whole: BTreeSet<GroupId>,
     /// Blocks are gone: of a group of which nothing is known there may have been a replica.
     has_lost_blocks: bool,
-    mutants: Mutants,
 }
 
 impl Suspects {
     pub(super) fn new(findings: &BTreeMap<GroupId, Finding>, recovered: &Recovered) -> Suspects {
         let records = findings.iter().map(|(group, finding)| (*group, finding.record)).collect();
-        let (has_lost_blocks, mutants) = (!recovered.lost.is_empty(), recovered.log.mutants());
-        Suspects { records, whole: BTreeSet::new(), has_lost_blocks, mutants }
+        Suspects { records, whole: BTreeSet::new(), has_lost_blocks: !recovered.lost.is_empty() }
     }
 
     /// A replica of a group begins that is not known to the log; answers whether it is suspect.
@@ -145,9 +142,6 @@ impl Suspects {
 
     /// Whether a checkpoint that covers blocks up to `block` forgets no suspect. One whose record it would cover gets another one.
     fn may_be_covered(&mut self, block: BlockSeq, durable: BlockSeq) -> bool {
-        if self.mutants.has(Mutant::ForgetSuspect) {
-            return true;
-        }
         let mut may = true;
         for record in self.records.values_mut() {
             record.take_if(|at| *at <= block);

@@ -522,6 +522,22 @@ impl Cluster {
             }
         }
     }
+
+    /// Nobody is asked for anything for a while.
+    fn pass(&mut self, us: u64) {
+        let until_us = self.now.mono_us + us;
+        while self.now.mono_us < until_us {
+            self.happen();
+        }
+    }
+
+    /// A fault, its time, and its end.
+    fn fault_for_a_while(&mut self) {
+        self.fault();
+        let us = self.dice.below(3_000_000);
+        self.pass(us);
+        self.heal();
+    }
 }
 
 fn has_three_voters(shard: &Shard, group: GroupId) -> bool {
@@ -574,10 +590,7 @@ fn survives(seed: u64, segment_bytes: u64) -> (usize, u64, u64) {
             cluster.fault();
             // Long enough, now and then, for a lease and an election.
             let us = if cluster.dice.chance(25) { cluster.dice.below(4_000_000) } else { 0 };
-            let until_us = cluster.now.mono_us + us;
-            while cluster.now.mono_us < until_us {
-                cluster.happen();
-            }
+            cluster.pass(us);
         }
         if round % 50 == 49 {
             cluster.check_replicas();

@@ -55,13 +55,6 @@ impl Cluster {
         self.nodes[at].disk.file(&name)[pos + 40] ^= 1 << self.dice.below(8);
         true
     }
-
-    fn idle(&mut self, us: u64) {
-        let until_us = self.now.mono_us + us;
-        while self.now.mono_us < until_us {
-            self.happen();
-        }
-    }
 }
 
 #[test]
@@ -85,7 +78,7 @@ fn a_replica_that_has_lost_blocks_helps_nobody_to_lead_who_never_had_them() {
         }
         cluster.happen_until("rest", Cluster::is_quiet);
         // An idle log tells what is durable.
-        cluster.idle(3_000_000);
+        cluster.pass(3_000_000);
         assert!(cluster.acked.len() > 50, "{} records", cluster.acked.len());
         cluster.end(damaged, false);
         if !cluster.rot_a_header(damaged) {
@@ -95,7 +88,7 @@ fn a_replica_that_has_lost_blocks_helps_nobody_to_lead_who_never_had_them() {
         cluster.start(damaged);
         cluster.start(third);
         assert!(cluster.suspects_of(damaged) >= REPLICATED, "seed {seed}: {} suspects", cluster.suspects_of(damaged));
-        cluster.idle(6_000_000);
+        cluster.pass(6_000_000);
         let leads: Vec<GroupId> = cluster.leaders().into_iter().filter(|(_, nodes)| !nodes.is_empty()).map(|(group, _)| group).collect();
         let shared = |group: &&GroupId| cluster.shards().any(|(_, shard)| super::has_three_voters(shard, **group));
         assert_eq!(leads.iter().find(shared), None, "seed {seed}: a group is led without the one that has everything");
@@ -135,7 +128,7 @@ fn what_was_acknowledged_survives_the_rot_of_one_disk_at_a_time() {
             }
             let at = cluster.dice.below(NODES as u64) as usize;
             cluster.happen_until("rest", |cluster| cluster.is_quiet() && cluster.is_healed());
-            cluster.idle(2_500_000);
+            cluster.pass(2_500_000);
             cluster.end(at, false);
             let flips = 1 + cluster.dice.below(4);
             cluster.rot(at, flips);
@@ -149,7 +142,7 @@ fn what_was_acknowledged_survives_the_rot_of_one_disk_at_a_time() {
                 if round % 8 == 7 {
                     cluster.fault();
                     let us = cluster.dice.below(3_000_000);
-                    cluster.idle(us);
+                    cluster.pass(us);
                 }
             }
             cluster.heal();

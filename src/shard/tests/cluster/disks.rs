@@ -87,12 +87,7 @@ fn survives_losses(seed: u64, segment_bytes: u64) -> (usize, u64) {
             cluster.produce();
             (0..30).for_each(|_| cluster.happen());
             if seed % 2 == 1 && round % 40 == 39 {
-                cluster.fault();
-                let until_us = cluster.now.mono_us + cluster.dice.below(3_000_000);
-                while cluster.now.mono_us < until_us {
-                    cluster.happen();
-                }
-                cluster.heal();
+                cluster.fault_for_a_while();
             }
             if cluster.is_whole() {
                 break;
@@ -137,10 +132,7 @@ fn a_number_that_another_disk_is_connected_under_is_taken() {
         let before = std::mem::replace(&mut cluster.nodes[at].disk_number, 0x900 + at as u64);
         let joined = cluster.nodes[at].joined.take();
         let leader = cluster.leader_of(GroupId(0));
-        let until_us = cluster.now.mono_us + 4_000_000;
-        while cluster.now.mono_us < until_us {
-            cluster.happen();
-        }
+        cluster.pass(4_000_000);
         let refused = cluster.join(at, leader).expect_err("the number is taken");
         assert!(refused.contains("InvalidRequest") || refused.contains("so this --node-id is taken"), "{refused}");
         (cluster.nodes[at].disk_number, cluster.nodes[at].joined) = (before, joined);

@@ -95,12 +95,7 @@ fn a_group_goes_from_node_to_node_while_records_come() {
                 cluster.produce();
                 (0..30).for_each(|_| cluster.happen());
                 if seed % 2 == 1 && round % 40 == 39 {
-                    cluster.fault();
-                    let until_us = cluster.now.mono_us + cluster.dice.below(3_000_000);
-                    while cluster.now.mono_us < until_us {
-                        cluster.happen();
-                    }
-                    cluster.heal();
+                    cluster.fault_for_a_while();
                     if !cluster.is_on(group, to) && cluster.dice.chance(30) {
                         // It may have been refused, or lost with its leader, and is asked for again.
                         cluster.move_it(group, from, to);

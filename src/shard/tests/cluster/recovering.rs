@@ -32,10 +32,11 @@ impl Cluster {
         self.placed(group) == pair && here.all(|shard| shard.is_some_and(is_voter))
     }
 
-    fn let_pass(&mut self, us: u64, is_loaded: bool) {
+    /// Time with records that come.
+    fn work_for(&mut self, us: u64) {
         let until_us = self.now.mono_us + us;
         while self.now.mono_us < until_us {
-            if is_loaded && self.dice.chance(3) {
+            if self.dice.chance(3) {
                 self.produce();
             }
             self.happen();
@@ -54,7 +55,7 @@ fn a_group_goes_on_without_its_majority_where_that_is_accepted() {
         cluster.happen_until("its nodes", |cluster| cluster.placed(group).len() == 2);
         let Ok(pair) = <[usize; 2]>::try_from(cluster.placed(group)) else { panic!("two replicas") };
         cluster.happen_until("its leader", |cluster| pair.iter().any(|at| cluster.leads(*at, group)));
-        cluster.let_pass(5_000_000, true);
+        cluster.work_for(5_000_000);
         let refused = cluster.alter(ClusterAction::UncleanRecover, group).expect_err("both are there");
         assert!(refused.contains("2 of 2 replicas are a majority"), "{refused}");
         let refused = cluster.alter(ClusterAction::UncleanRecover, GroupId(0)).expect_err("not this way");
@@ -62,20 +63,20 @@ fn a_group_goes_on_without_its_majority_where_that_is_accepted() {
         // What the first one takes in meanwhile nobody else has.
         let (lost, left) = if seed % 4 < 2 { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
         (cluster.cut[lost][left], cluster.cut[left][lost]) = (true, true);
-        cluster.let_pass(1_000_000, true);
+        cluster.work_for(1_000_000);
         cluster.end(lost, true);
         (cluster.cut[lost][left], cluster.cut[left][lost]) = (false, false);
-        cluster.let_pass(4_000_000, true);
+        cluster.work_for(4_000_000);
         assert!(!cluster.leads(left, group), "one of two decides nothing");
         let before = cluster.acked.len();
         let mut tries = 0;
         while let Err(why) = cluster.alter(ClusterAction::UncleanRecover, group) {
             tries += 1;
             assert!(tries < 100, "seed {seed}: {why}");
-            cluster.let_pass(200_000, true);
+            cluster.work_for(200_000);
         }
         cluster.happen_until("what is left leads", |cluster| cluster.leads(left, group));
-        cluster.let_pass(3_000_000, true);
+        cluster.work_for(3_000_000);
         assert!(cluster.acked.len() > before, "seed {seed}: it goes on");
         cluster.check_single(left);
         // A start finds what was forced; once by what the log says, and again by its checkpoint, where one was made.
@@ -83,18 +84,15 @@ fn a_group_goes_on_without_its_majority_where_that_is_accepted() {
             cluster.end(left, power);
             cluster.start(left);
             cluster.happen_until("it leads again", |cluster| cluster.leads(left, group));
-            cluster.let_pass(500_000, true);
+            cluster.work_for(500_000);
         }
         assert!(cluster.shards().any(|(_, shard)| shard.view.cluster.group(group).is_some_and(|group| group.unclean.is_some())));
         // Who was left out is back, with all that it had, and gets what the others have in its place.
         cluster.start(lost);
         for round in 0..400 {
-            cluster.let_pass(100_000, true);
+            cluster.work_for(100_000);
             if seed % 2 == 1 && round % 20 == 19 {
-                cluster.fault();
-                let us = cluster.dice.below(3_000_000);
-                cluster.let_pass(us, false);
-                cluster.heal();
+                cluster.fault_for_a_while();
             }
             if cluster.is_pair(group, pair) {
                 break;
