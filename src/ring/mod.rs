@@ -1,8 +1,7 @@
 //! The ring room: one io_uring per shard does all steady-state I/O (D1 of the design). Facade of `src/ring/`.
 //!
 //! Job: sockets (accept, connect, receive buffers, send queues), files (writes, reads, operations on names), park and wake.
-//! The shard loop is: `reap` -> parse and step -> `send`/`write`/`rearm_recv` -> `reap` ... and, when idle,
-//! `prepare_park` -> await the eventfd -> `unpark` -> `reap`.
+//! The shard loop is: `reap` -> parse and step -> `send`/`write`/`rearm_recv` -> `reap` ... and, when idle, `park` -> `reap`.
 //!
 //! ```text
 //!   loop calls            lists of this turn            submission queue        kernel        completion queue
@@ -48,14 +47,13 @@ use accept::Listeners;
 use conns::Conns;
 use files::Files;
 use park::Park;
-pub use park::{Waker, adopt_fd};
+pub use park::Waker;
 use queue::{Cqe, Kind, Queue};
 use role::Accounts;
 pub use role::{Role, RoleLimits};
 pub use setup::RingError;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -112,10 +110,8 @@ pub enum Completion {
     Closed { conn: ConnId, reason: CloseReason },
     /// A write, read or file operation ended.
     Io { token: Token, outcome: Outcome },
-    /// A `Waker` wrote to the eventfd while the ring was parked.
+    /// A `Waker` has ended a park.
     Woken,
-    /// The deadline given to `prepare_park` (or one of an earlier park) has passed: look at the clock.
-    TimerFired,
 }
 
 /// Counters for the metrics, since the ring was made.
@@ -159,27 +155,15 @@ impl Ring {
         }
         let io = setup::build(&cfg)?;
         let dir = setup::open_dir(&cfg.dir)?;
-        let park = Park::new(&io)?;
         Ok(Ring {
-            queue: Queue::new(io, park.waker()),
+            queue: Queue::new(io),
             conns: Conns::new(Accounts::new(cfg.clients, cfg.nodes)),
             listeners: Listeners::default(),
             files: Files::new(dir),
-            park,
+            park: Park::new()?,
             ready: Vec::new(),
             writes: Vec::new(),
         })
-    }
-
-    /// The eventfd to await while parked (read 8 bytes; it is a blocking one). It is signalled by the kernel when an operation completes
-    /// and by `Waker::wake`, both only while parked. It belongs to the ring: give an owner a `event_fd_dup`.
-    pub fn event_fd(&self) -> RawFd {
-        self.park.event_fd()
-    }
-
-    /// A duplicate of the eventfd, for somebody who closes what he gets.
-    pub fn event_fd_dup(&self) -> std::io::Result<OwnedFd> {
-        self.park.event_fd_dup()
     }
 
     /// A handle with which other threads end this ring's park. Clone it freely.
@@ -196,9 +180,7 @@ impl Ring {
     /// Connects to another node. Ends in one `Completion::Connected` or one `Completion::ConnectFailed`, also where there is no socket to be had or
     /// `RoleLimits::conns_max` is reached (EMFILE). How long it takes is bounded by the caller with `abort`.
     pub fn connect(&mut self, address: SocketAddr) -> ConnId {
-        let conn = self.conns.connect(&mut self.queue, address, &mut self.ready);
-        self.settle_when_parked();
-        conn
+        self.conns.connect(&mut self.queue, address, &mut self.ready)
     }
 
     /// Who is at the other end of a connection, if it is still there.
@@ -225,23 +207,17 @@ impl Ring {
     /// Writes `data` at `pos`. Ends in one `Completion::Io` with `Outcome::Write`; an unknown file gives EBADF.
     pub fn write(&mut self, token: Token, file: FileId, pos: u64, data: Bytes) {
         self.writes.push((token, file, pos, data));
-        if self.queue.is_parked() {
-            self.push_writes();
-        }
-        self.settle_when_parked();
     }
 
     /// Fills `buf` from `pos`. Ends in one `Completion::Io` with `Outcome::Read`, which gives the buffer back.
     pub fn read(&mut self, token: Token, file: FileId, pos: u64, buf: BufMut) {
         self.files.read(&mut self.queue, &mut self.ready, token, file, pos, buf);
-        self.settle_when_parked();
     }
 
     /// An operation on names in the shard's directory. Ends in one `Completion::Io` with `Outcome::File`. Names are plain file names (no
     /// separator), else EINVAL. A failed `Create` leaves neither the name nor the `FileId` behind.
     pub fn file_op(&mut self, token: Token, op: FileOp) {
         self.files.file_op(&mut self.queue, &mut self.ready, token, op);
-        self.settle_when_parked();
     }
 
     /// The unread bytes of a connection, contiguous. Empty while a receive is armed: valid between `Received` and `rearm_recv`.
@@ -260,7 +236,6 @@ impl Ring {
     /// does nothing.
     pub fn rearm_recv(&mut self, conn: ConnId, need_total: usize) {
         self.conns.rearm(conn, need_total, &mut self.ready);
-        self.settle_when_parked();
     }
 
     /// Gives back what a connection's receive buffer has beyond its unread bytes, unless a receive is armed. For when memory is short.
@@ -281,7 +256,6 @@ impl Ring {
     /// Queues `head` (copied) and then `parts` (held by reference; small ones are copied too). Goes out with the next `reap`.
     pub fn send(&mut self, conn: ConnId, head: &[u8], parts: &[Bytes]) {
         self.conns.send(conn, head, parts);
-        self.settle_when_parked();
     }
 
     /// Bytes queued for a connection that the kernel has not taken yet.
@@ -295,13 +269,11 @@ impl Ring {
     /// `Received` comes any more. One that is connecting is given up.
     pub fn close(&mut self, conn: ConnId) {
         self.conns.close(&mut self.queue, conn, &mut self.ready);
-        self.settle_when_parked();
     }
 
     /// Ends the connection at once with a reset; what is queued is dropped. `Closed` follows; where it was connecting, `ConnectFailed`.
     pub fn abort(&mut self, conn: ConnId) {
         self.conns.abort(&mut self.queue, conn, &mut self.ready);
-        self.settle_when_parked();
     }
 
     /// The peer's address, if the connection is still there (one system call: for logs).
@@ -319,7 +291,6 @@ impl Ring {
     /// (some microseconds): call it about every 100 ms.
     pub fn sweep_idle(&mut self) {
         self.conns.sweep_idle(&mut self.queue, Instant::now(), &mut self.ready);
-        self.settle_when_parked();
     }
 
     /// Submits what is queued, lets the kernel run what is due, without waiting, and appends what has completed to `out`. With
@@ -353,33 +324,21 @@ impl Ring {
         self.files.in_flight_writes() + self.writes.len()
     }
 
-    /// Gets ready to sleep. `true`: nothing is due, the ring is parked, the caller looks into its mesh once more and then awaits the
-    /// eventfd (or calls `unpark` if the mesh has something). `false`: do not sleep, `reap`. `deadline_us_from_now` arms a timer of
-    /// the ring, which ends the sleep. While parked every call that submits enters the ring at once.
-    pub fn prepare_park(&mut self, deadline_us_from_now: Option<u64>) -> bool {
-        if !self.ready.is_empty() || deadline_us_from_now == Some(0) {
-            return false;
-        }
+    /// Submits what is queued and sleeps until an operation completes, a `Waker` wakes, or `limit` is over. It does not sleep when something is due, or when
+    /// `has_work` says so: the caller's last look into its mesh, after wakers were told that this thread is about to sleep. Answers whether it slept. Then: `reap`.
+    pub fn park(&mut self, limit: Option<Duration>, has_work: impl FnOnce() -> bool) -> bool {
         self.conns.flush(&mut self.queue);
         self.push_writes();
-        if self.conns.has_sends_left() {
+        if !self.ready.is_empty() || self.conns.has_sends_left() {
             return false;
         }
-        if let Some(us) = deadline_us_from_now {
-            self.park.arm_timer(&mut self.queue, Duration::from_micros(us));
+        self.park.announce(&mut self.queue);
+        let sleeps = !has_work();
+        if sleeps {
+            self.queue.wait(limit);
         }
-        self.park.announce();
-        if self.queue.park() {
-            return true;
-        }
-        self.note_wake();
-        false
-    }
-
-    /// Ends the park. Harmless when not parked.
-    pub fn unpark(&mut self) {
-        self.queue.unpark();
-        self.note_wake();
+        self.park.retract();
+        sleeps
     }
 
     /// Counters since the start.
@@ -396,22 +355,6 @@ impl Ring {
     /// Ends everything: listeners and connections are cut, disk operations are waited for, and only when the kernel holds nothing
     /// any more is memory freed. Dropping a ring does the same.
     pub fn shutdown(self) {}
-
-    /// Nobody reaps while parked: what was asked for enters the ring now, and what is over already ends the sleep.
-    fn settle_when_parked(&mut self) {
-        if self.queue.is_parked() {
-            self.conns.flush(&mut self.queue);
-            if !self.ready.is_empty() || self.conns.has_sends_left() {
-                self.park.wake_self();
-            }
-        }
-    }
-
-    fn note_wake(&mut self) {
-        if self.park.retract() {
-            self.ready.push(Completion::Woken);
-        }
-    }
 
     fn drain(&mut self, out: &mut Vec<Completion>) {
         let mut batch = [Cqe::default(); 32];
@@ -434,7 +377,7 @@ impl Ring {
             Kind::Accept => self.listeners.on_accept(&mut self.queue, &mut self.conns, cqe, out),
             Kind::AcceptRetry => self.listeners.on_retry(&mut self.queue, cqe),
             Kind::AcceptCancel => self.listeners.on_cancel(&mut self.queue, cqe),
-            Kind::Timer => self.park.on_timer(cqe, out),
+            Kind::Wake => self.park.on_wake(cqe, out),
             Kind::Connect => self.conns.on_connect(cqe, out),
             Kind::ConnectCancel => self.conns.on_connect_cancel(&mut self.queue, cqe),
             Kind::Ignored => {}
@@ -444,16 +387,15 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.unpark();
         let mut ended = Vec::new();
         self.conns.abort_all(&mut self.queue, &mut ended);
         self.listeners.stop(&mut self.queue);
         while self.queue.outstanding() > 0 {
             // Cancelling can miss an operation that is just being run; so it is repeated until all are back.
             self.listeners.cancel(&mut self.queue);
-            self.park.cancel_timer(&mut self.queue);
+            self.park.disarm(&mut self.queue);
             self.conns.abort_all(&mut self.queue, &mut ended);
-            self.queue.enter_wait(Duration::from_millis(20));
+            self.queue.wait(Some(Duration::from_millis(20)));
             self.drain(&mut ended);
             ended.clear();
         }

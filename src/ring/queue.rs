@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - `outstanding` counts operations pushed whose last CQE was not taken; 0 means that the kernel knows no memory of ours. Only
-//!   cancels and changes of timers (`Kind::Ignored`) do not count: they point to nothing once submitted, and complete without a CQE
+//!   cancels (`Kind::Ignored`) do not count: they point to nothing once submitted, and complete without a CQE
 //!   when they succeed, so that they do not end a sleep.
 //! - A push never fails: a full submission queue is submitted first. If the kernel refuses because completions are waiting (EBUSY) or
 //!   memory is short (EAGAIN), completions are moved aside to `backlog`, from which `take` serves first.
@@ -10,11 +10,10 @@
 //!
 //! Why the ring is not entered when nothing is due: TASKRUN_FLAG makes the kernel set a bit in shared memory when there is work for
 //! us, so a spinning shard reads memory instead of calling the kernel (0.2 us for each call on the machine of the other numbers).
-//! For the same reason the eventfd is off while spinning (0.2 us for each round trip).
 //!
 //! Not here: what the operations mean.
 
-use super::{RingStats, Waker};
+use super::RingStats;
 use io_uring::{EnterFlags, IoUring, squeue, types};
 use std::collections::VecDeque;
 use std::io;
@@ -31,7 +30,7 @@ pub(super) enum Kind {
     Accept = 4,
     AcceptRetry = 5,
     AcceptCancel = 6,
-    Timer = 7,
+    Wake = 7,
     Connect = 8,
     ConnectCancel = 9,
 }
@@ -56,7 +55,7 @@ impl Tag {
             4 => Kind::Accept,
             5 => Kind::AcceptRetry,
             6 => Kind::AcceptCancel,
-            7 => Kind::Timer,
+            7 => Kind::Wake,
             8 => Kind::Connect,
             9 => Kind::ConnectCancel,
             other => panic!("the kernel gave back user data of kind {other}, which was never given to it"),
@@ -87,16 +86,12 @@ pub(super) struct Queue {
     outstanding: usize,
     /// Taken out of the completion queue to make room, oldest first. Empty but in the rarest case.
     backlog: VecDeque<Cqe>,
-    parked: bool,
-    /// To end our own sleep when an entry cannot be submitted at once.
-    waker: Waker,
     stats: RingStats,
 }
 
 impl Queue {
-    pub(super) fn new(io: IoUring, waker: Waker) -> Queue {
-        io_eventfd_off(&io);
-        Queue { io, outstanding: 0, backlog: VecDeque::new(), parked: false, waker, stats: RingStats::default() }
+    pub(super) fn new(io: IoUring) -> Queue {
+        Queue { io, outstanding: 0, backlog: VecDeque::new(), stats: RingStats::default() }
     }
 
     pub(super) fn io(&self) -> &IoUring {
@@ -105,14 +100,11 @@ impl Queue {
     pub(super) fn outstanding(&self) -> usize {
         self.outstanding
     }
-    pub(super) fn is_parked(&self) -> bool {
-        self.parked
-    }
     pub(super) fn stats(&self) -> RingStats {
         self.stats
     }
 
-    /// Queues one operation; while parked it is submitted at once.
+    /// Queues one operation.
     ///
     /// # Safety
     /// Everything `entry` points to stays valid and unaliased by writers until the last completion of `tag` was taken.
@@ -130,12 +122,6 @@ impl Queue {
         assert!(pushed.is_ok(), "room was made before the push");
         self.outstanding += usize::from(tag.kind() != Kind::Ignored);
         self.stats.submit_count += 1;
-        if self.parked {
-            self.enter(EnterFlags::empty());
-            if !self.io.submission().is_empty() {
-                self.waker.wake();
-            }
-        }
     }
 
     /// Enters the ring without waiting, if there is something to submit or the kernel has something for us.
@@ -161,42 +147,21 @@ impl Queue {
         count
     }
 
-    /// Submits everything, turns the eventfd on and looks once more. `false`: something is due, the ring is not parked. The caller has
-    /// announced the park (flag and fence) before, so that a waker on another thread is either seen by the caller's
-    /// own check afterwards or writes the eventfd.
-    pub(super) fn park(&mut self) -> bool {
-        self.io.completion().enable_eventfd();
-        self.parked = true;
-        // Unconditionally: it runs what the kernel has put off, so that whatever comes later finds an empty list and signals.
-        self.enter(EnterFlags::GETEVENTS);
-        let submission = self.io.submission();
-        let due = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        if due || !self.backlog.is_empty() || !self.io.completion().is_empty() {
-            self.unpark();
-            return false;
-        }
-        true
-    }
-
-    pub(super) fn unpark(&mut self) {
-        if self.parked {
-            self.parked = false;
-            io_eventfd_off(&self.io);
-        }
-    }
-
-    /// Submits everything and waits for at least one completion, at most for `limit`. Only for shutdown.
-    pub(super) fn enter_wait(&mut self, limit: Duration) {
+    /// Submits everything and waits for at least one completion, at most for `limit`. It can end without one (a signal, memory that is short): look.
+    pub(super) fn wait(&mut self, limit: Option<Duration>) {
         if !self.backlog.is_empty() {
             return;
         }
-        let limit = types::Timespec::from(limit);
-        let args = types::SubmitArgs::new().timespec(&limit);
         self.stats.enter_count += 1;
-        match self.io.submitter().submit_with_args(1, &args) {
-            Ok(_) => {}
-            Err(e) => check_enter_error(&e),
+        let waited = match limit {
+            Some(limit) => {
+                let limit = types::Timespec::from(limit);
+                self.io.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+            }
+            None => self.io.submitter().submit_and_wait(1),
+        };
+        if let Err(e) = waited {
+            check_enter_error(&e);
         }
     }
 
@@ -233,11 +198,6 @@ impl Queue {
             check_enter_error(&e);
         }
     }
-}
-
-fn io_eventfd_off(io: &IoUring) {
-    // SAFETY: only the flag word is touched, which the kernel and we change atomically; the queue's head is not.
-    unsafe { io.completion_shared() }.disable_eventfd();
 }
 
 fn take_new(io: &mut IoUring, batch: &mut [Cqe]) -> usize {

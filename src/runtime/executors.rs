@@ -1,13 +1,13 @@
 //! One glommio executor per shard: placement, recovery, ring, core, loop.
 //!
-//! The preempt timer is long (50 ms): each turn of glommio's own rings costs some 30 us, and nothing steady is on them (D1).
+//! The shard's task never gives way: nothing else is on its executor, and each turn of glommio's own rings would cost some 30 us (`docs/decisions/0012`).
 
 use super::clock::Clock;
 use super::data_dir::DataDir;
 use super::mesh::{Envelope, Hub};
-use super::park::Bed;
 use super::shard_loop::{LoopParts, ShardLoop};
 use super::start_disk::FsDisk;
+use super::watch::Pulses;
 use crate::api::NodeInfo;
 use crate::bytes::Warmer;
 use crate::config::Settings;
@@ -25,9 +25,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
 
-const PREEMPT_TIMER: Duration = Duration::from_millis(50);
 /// glommio's own registered buffers: nothing uses them, this is its minimum of sense.
 const GLOMMIO_IO_BYTES: usize = 64 << 10;
 const GLOMMIO_RING_DEPTH: usize = 16;
@@ -60,6 +58,7 @@ pub(super) struct ShardSeed {
     pub(super) hub: Arc<Hub>,
     pub(super) health: Arc<Health>,
     pub(super) clock: Clock,
+    pub(super) pulses: Arc<Pulses>,
     pub(super) iowq_cpus: Option<Vec<usize>>,
     /// Whoever brings memory in takes it from here.
     pub(super) warmers: Sender<Warmer>,
@@ -73,13 +72,12 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
     let id = seed.id;
     LocalExecutorBuilder::new(placement)
         .name(&format!("shard-{id}"))
-        .preempt_timer(PREEMPT_TIMER)
         .io_memory(GLOMMIO_IO_BYTES)
         .ring_depth(GLOMMIO_RING_DEPTH)
         .spawn(move || async move {
             let told = seed.told.clone();
             match open(seed) {
-                Ok((shard_loop, bed)) => shard_loop.run(bed).await,
+                Ok(shard_loop) => shard_loop.run(),
                 // The receiver waits for every shard; if it is gone the process is ending.
                 Err(reason) => drop(told.send(Err(format!("shard {id}: {reason}")))),
             }
@@ -89,9 +87,9 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
         })
 }
 
-fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
+fn open(seed: ShardSeed) -> Result<ShardLoop, String> {
     let ShardSeed { id, settings, info, joined, is_metadata_forced, dir, lock, log_uid_if_new, listeners, node_listener, .. } = seed;
-    let ShardSeed { inbox, hub, health, clock, iowq_cpus, warmers, told, .. } = seed;
+    let ShardSeed { inbox, hub, health, clock, pulses, iowq_cpus, warmers, told, .. } = seed;
     let mut disk = FsDisk::new(&dir);
     let log_config = log_config(id, &settings, &info, log_uid_if_new);
     let recovered = recover(&mut disk, &log_config).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -112,7 +110,6 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
         ring.attach_file(file_id, file);
     }
     hub.set_waker(id, ring.waker());
-    let bed = Bed::new(ring.event_fd_dup().map_err(|error| format!("no descriptor left for the eventfd: {error}"))?);
     let mut effects = Effects::new();
     let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered, joined, is_metadata_forced };
     let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
@@ -121,8 +118,9 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
         let _ = warmers.send(shard.warmer());
     }
     let on_serving = Box::new(move || drop(told.send(Ok(id))));
-    let parts = LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, dir, listeners, node_listener, on_serving };
-    Ok((ShardLoop::new(parts), bed))
+    let parts =
+        LoopParts { id, settings, ring, shard, effects, inbox, hub, health, clock, pulses, dir, listeners, node_listener, on_serving };
+    Ok(ShardLoop::new(parts))
 }
 
 fn ring_config(settings: &Settings, dir: PathBuf, iowq_cpus: Option<Vec<usize>>) -> RingConfig {

@@ -6,6 +6,7 @@
 //! Not here: the pages (`admin/`), the shards (`executors.rs`).
 
 use super::admin_listener::AdminListener;
+use super::watch::{Pulses, Watch};
 use super::{listen, logging, topology};
 use crate::admin::{Admin, NodeFacts};
 use crate::bytes::Warmer;
@@ -21,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How often repeated log messages and the disk's free space are looked at. In between a shard takes no more segments than this look allowed.
+/// How often repeated log messages, the shards' loops and the disk's free space are looked at. In between a shard takes no more segments than this look allowed.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running thread.
@@ -62,11 +63,12 @@ impl std::error::Error for HousekeepingError {
 }
 
 /// Starts the thread; the admin pages answer when this returns. Waits for the admin port as long as for the data directory's lock.
-pub fn start(
+pub(super) fn start(
     settings: &Settings,
     health: Arc<Health>,
     source: Arc<dyn SnapshotSource>,
     to_warm: Receiver<Warmer>,
+    pulses: Arc<Pulses>,
 ) -> Result<Housekeeping, HousekeepingError> {
     let wait = Duration::from_micros(constants::LOCK_WAIT_US);
     let listener = listen::listen("admin.listen", "--admin", settings.admin_listen, wait).map_err(HousekeepingError::Listen)?;
@@ -94,11 +96,13 @@ pub fn start(
             pin(&cpus);
         }
         runtime.block_on(async move {
+            let mut watch = Watch::new(pulses);
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(TICK).await;
                     logging::report_repeats();
                     publish_disk(&node, &health);
+                    watch.look();
                 }
             });
             // On a thread of its own: it would hold up the pages.
@@ -187,6 +191,7 @@ fn publish_disk(node: &NodeFacts, health: &Health) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Clock;
     use super::*;
     use crate::ids::ShardId;
     use crate::metrics::{ShardGone, SnapshotRequest};
@@ -220,7 +225,8 @@ mod tests {
         let sources = crate::config::Sources { flags: flags.to_vec(), ..Default::default() };
         let settings = crate::config::load(&sources, &machine).unwrap().settings(&machine).unwrap();
         let (warmers, to_warm) = std::sync::mpsc::channel();
-        let house = start(&settings, Arc::new(Health::new(1)), Arc::new(NoShards), to_warm).unwrap();
+        let pulses = Pulses::new(Clock::new(), 1);
+        let house = start(&settings, Arc::new(Health::new(1)), Arc::new(NoShards), to_warm, pulses).unwrap();
         let address = house.admin_address();
         assert!(get(address, "/livez").starts_with("HTTP/1.1 200"));
         let ready = get(address, "/readyz");

@@ -21,7 +21,6 @@ mod join;
 pub mod listen;
 pub mod logging;
 mod mesh;
-mod park;
 mod ports;
 pub mod recover;
 mod shard_loop;
@@ -30,6 +29,7 @@ mod start;
 pub mod start_disk;
 mod stuck_writes;
 pub mod topology;
+mod watch;
 
 pub use join::JoinError;
 pub use start::{Ready, StartError, run, run_told};

@@ -10,6 +10,7 @@ use super::mesh::{Envelope, Hub};
 use super::ports::Ports;
 use super::shutdown::Shutdown;
 use super::topology;
+use super::watch::Pulses;
 use crate::config::Settings;
 use crate::control::Endpoint;
 use crate::ids::{NodeId, ShardId};
@@ -118,11 +119,13 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let hub = Arc::new(hub);
     let source: Arc<dyn SnapshotSource> = Arc::clone(&hub) as Arc<dyn SnapshotSource>;
     let (warmers, to_warm) = channel();
-    let housekeeping = housekeeping::start(&settings, Arc::clone(&health), source, to_warm).map_err(StartError::Housekeeping)?;
+    let clock = Clock::new();
+    let pulses = Pulses::new(clock, settings.shards);
+    let housekeeping =
+        housekeeping::start(&settings, Arc::clone(&health), source, to_warm, Arc::clone(&pulses)).map_err(StartError::Housekeeping)?;
 
     let allowed = topology::allowed_cpus();
     let iowq_cpus = (!settings.unpinned).then(|| topology::housekeeping_cpus(&allowed, &settings.cpus));
-    let clock = Clock::new();
     let (told, serving) = channel();
     let mut threads = Vec::new();
     let is_metadata_forced = data_dir.is_to_recover();
@@ -150,6 +153,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             hub: Arc::clone(&hub),
             health: Arc::clone(&health),
             clock,
+            pulses: Arc::clone(&pulses),
             iowq_cpus: iowq_cpus.clone(),
             warmers: warmers.clone(),
             told: told.clone(),

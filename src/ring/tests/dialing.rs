@@ -148,21 +148,6 @@ fn a_ring_dropped_with_dials_under_way_ends() {
 }
 
 #[test]
-fn a_dial_of_a_parked_ring_begins_at_once() {
-    let mut bench = Bench::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    while !bench.ring.prepare_park(None) {
-        bench.ring.reap(&mut bench.seen);
-    }
-    let conn = bench.ring.connect(listener.local_addr().unwrap());
-    listener.accept().unwrap();
-    assert!(await_event(bench.ring.event_fd(), 30_000));
-    bench.ring.unpark();
-    bench.ring.reap(&mut bench.seen);
-    assert!(bench.seen.iter().any(|seen| matches!(seen, Completion::Connected { conn: c } if *c == conn)), "{:?}", bench.seen);
-}
-
-#[test]
 fn roles_do_not_use_up_each_others_room() {
     let mut bench = Bench::with(|c| {
         c.clients.conns_max = 1;

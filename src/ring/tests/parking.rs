@@ -1,16 +1,16 @@
 //! Parking: whatever happens while the ring sleeps ends the sleep.
 
 use super::*;
-use crate::bytes::Slab;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-/// Parks, waits for the eventfd, unparks. Fails if nothing ends the sleep.
-fn sleep_once(bench: &mut Bench, deadline_us: Option<u64>) {
-    assert!(bench.ring.prepare_park(deadline_us), "nothing is due: {:?}", bench.seen);
-    assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32), "the sleep did not end");
-    bench.ring.unpark();
+/// Sleeps until something ends the sleep. Fails if nothing does, or if the ring does not want to sleep.
+fn sleep_once(bench: &mut Bench) {
+    let began = Instant::now();
+    assert!(bench.ring.park(Some(LIMIT), || false), "nothing is due: {:?}", bench.seen);
+    assert!(began.elapsed() < LIMIT, "the sleep did not end");
     bench.ring.reap(&mut bench.seen);
 }
 
@@ -26,11 +26,12 @@ fn a_waker_on_another_thread_ends_the_sleep() {
             waker.wake();
         }
     });
-    assert!(bench.ring.prepare_park(None));
-    gate.wait();
-    assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32));
-    bench.ring.unpark();
-    assert!(matches!(bench.next(), Completion::Woken));
+    // The wake comes after the last look: before the sleep, or while it lasts.
+    let slept = bench.ring.park(Some(LIMIT), || {
+        gate.wait();
+        false
+    });
+    assert!(slept && matches!(bench.next(), Completion::Woken));
     other.join().unwrap();
 }
 
@@ -67,138 +68,119 @@ fn no_wake_is_lost_between_looking_and_sleeping() {
             taken.store(have, Ordering::Release);
             continue;
         }
-        if bench.ring.prepare_park(None) {
-            // The last look, as the shard loop does it with its mesh.
-            if published.load(Ordering::Acquire) == have {
-                slept += 1;
-                assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32), "a wake was lost after {have}");
-            }
-            bench.ring.unpark();
-        }
+        let began = Instant::now();
+        // The last look, as the shard loop does it with its mesh.
+        slept += u64::from(bench.ring.park(Some(LIMIT), || published.load(Ordering::Acquire) > have));
+        assert!(began.elapsed() < LIMIT, "a wake was lost after {have}");
     }
     producer.join().unwrap();
     assert!(slept > 0, "this test must sleep");
 }
 
 #[test]
-fn the_deadline_ends_the_sleep_and_a_nearer_one_is_not_missed() {
+fn the_limit_ends_the_sleep_and_leaves_nothing_behind() {
     let mut bench = Bench::new();
-    let started = Instant::now();
-    sleep_once(&mut bench, Some(20_000));
-    assert!(started.elapsed() >= Duration::from_millis(20));
-    assert!(matches!(bench.next(), Completion::TimerFired));
-    // A far timer stays armed when the sleep ends otherwise ...
-    assert!(bench.ring.prepare_park(Some(3_600_000_000)));
-    bench.ring.unpark();
-    // ... and does not hide a nearer deadline.
-    let started = Instant::now();
-    sleep_once(&mut bench, Some(10_000));
-    assert!(started.elapsed() < LIMIT);
-    assert!(matches!(bench.next(), Completion::TimerFired));
-    assert!(bench.seen.is_empty());
-    assert!(!bench.ring.prepare_park(Some(0)), "a deadline of now is no sleep");
+    for ms in [20, 5] {
+        let (began, limit) = (Instant::now(), Duration::from_millis(ms));
+        assert!(bench.ring.park(Some(limit), || false));
+        assert!(began.elapsed() >= limit && began.elapsed() < LIMIT);
+        bench.ring.reap(&mut bench.seen);
+        assert!(bench.seen.is_empty(), "{:?}", bench.seen);
+    }
 }
 
 #[test]
-fn what_is_submitted_while_parked_enters_the_ring_and_ends_the_sleep() {
+fn what_was_asked_for_before_enters_the_ring_and_ends_the_sleep() {
     let mut bench = Bench::new();
-    let mut slab = Slab::new(1 << 20);
+    let mut slab = crate::bytes::Slab::new(1 << 20);
     let (conn, mut client) = bench.pair();
     let file = std::fs::File::create_new(bench.dir.path().join("a")).unwrap();
     bench.ring.attach_file(FileId(1), file);
     bench.settle();
 
-    assert!(bench.ring.prepare_park(None));
-    bench.ring.send(conn, b"from a parked ring", &[]);
-    let mut got = [0; 18];
-    client.read_exact(&mut got).unwrap();
-    assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32));
-    bench.ring.unpark();
+    bench.ring.send(conn, b"from a sleeper", &[]);
+    sleep_once(&mut bench);
     assert!(matches!(bench.next(), Completion::Sent { .. }));
+    let mut got = [0; 14];
+    client.read_exact(&mut got).unwrap();
 
-    assert!(bench.ring.prepare_park(None));
     let buf = slab.take(4096).unwrap();
     let data = slab.freeze(buf);
     bench.ring.write(Token(1), FileId(1), 0, data);
-    assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32));
-    bench.ring.unpark();
+    sleep_once(&mut bench);
     assert!(matches!(bench.io(Token(1)), Outcome::Write(Ok(4096))));
 
     client.write_all(b"x").unwrap();
     assert!(matches!(bench.next(), Completion::Received { .. }));
-    assert!(bench.ring.prepare_park(None));
     bench.ring.rearm_recv(conn, 0);
     client.write_all(b"y").unwrap();
-    assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32));
-    bench.ring.unpark();
+    sleep_once(&mut bench);
     assert!(matches!(bench.next(), Completion::Received { .. }));
     assert_eq!(bench.ring.received(conn), b"xy");
 }
 
 #[test]
-fn a_connection_or_bytes_that_come_while_parked_end_the_sleep() {
+fn a_connection_or_bytes_that_come_meanwhile_end_the_sleep() {
     let mut bench = Bench::new();
     let address = bench.listen();
-    for _ in 0..100 {
+    let (ask, asked) = channel();
+    let client = thread::spawn(move || {
+        let mut stream = None;
+        // Each time the ring is about to sleep: a connection, then bytes on it.
+        while asked.recv().is_ok() {
+            match stream.take() {
+                None => stream = Some(TcpStream::connect(address).unwrap()),
+                Some(mut open) => {
+                    open.write_all(b"ping").unwrap();
+                    // Until the other end has ended it: it aborts.
+                    let _ = open.read(&mut [0]);
+                }
+            }
+        }
+    });
+    let sleep = |bench: &mut Bench| {
         bench.settle();
-        assert!(bench.ring.prepare_park(None), "{:?}", bench.seen);
-        let mut client = TcpStream::connect(address).unwrap();
-        assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32));
-        bench.ring.unpark();
+        let slept = bench.ring.park(Some(LIMIT), || {
+            ask.send(()).unwrap();
+            false
+        });
+        assert!(slept, "{:?}", bench.seen);
+    };
+    for _ in 0..100 {
+        sleep(&mut bench);
         let conn = bench.accepted();
         bench.ring.rearm_recv(conn, 0);
-        bench.settle();
-        assert!(bench.ring.prepare_park(None), "{:?}", bench.seen);
-        client.write_all(b"ping").unwrap();
-        assert!(await_event(bench.ring.event_fd(), LIMIT.as_millis() as i32));
-        bench.ring.unpark();
+        sleep(&mut bench);
         assert!(matches!(bench.next(), Completion::Received { .. }));
         bench.ring.abort(conn);
         assert_eq!(bench.closed(conn), CloseReason::Aborted);
     }
+    drop(ask);
+    client.join().unwrap();
 }
 
 #[test]
-fn what_is_over_at_once_ends_the_sleep_too() {
+fn who_has_something_due_does_not_sleep() {
     let mut bench = Bench::new();
-    let address = bench.listen();
-    let _client = TcpStream::connect(address).unwrap();
-    let conn = bench.accepted();
     bench.settle();
-    assert!(bench.ring.prepare_park(None));
-    bench.ring.abort(conn);
-    assert!(await_event(bench.ring.event_fd(), 1000));
-    bench.ring.unpark();
-    assert_eq!(bench.seen.len(), 0);
-    bench.ring.reap(&mut bench.seen);
-    assert!(bench.seen.iter().any(|c| matches!(c, Completion::Closed { .. })), "{:?}", bench.seen);
-    bench.seen.clear();
-    assert!(bench.ring.prepare_park(None));
+    assert!(!bench.ring.park(Some(LIMIT), || true), "the mesh has work");
     bench.ring.file_op(Token(1), FileOp::Close { file: FileId(404) });
-    assert!(await_event(bench.ring.event_fd(), 1000));
-    bench.ring.unpark();
+    assert!(!bench.ring.park(Some(LIMIT), || panic!("it is not asked")));
     bench.ring.reap(&mut bench.seen);
-    assert!(bench.seen.iter().any(|c| matches!(c, Completion::Io { outcome: Outcome::File(Err(libc::EBADF)), .. })), "{:?}", bench.seen);
+    assert!(matches!(bench.io(Token(1)), Outcome::File(Err(libc::EBADF))));
 }
 
 #[test]
-fn a_spinning_ring_is_not_signalled_and_a_wake_costs_nothing_then() {
+fn a_ring_that_is_awake_is_not_signalled_and_a_wake_costs_nothing_then() {
     let mut bench = Bench::new();
-    let (conn, mut client) = bench.pair();
+    // The poll is under way.
+    assert!(bench.ring.park(Some(Duration::ZERO), || false));
     let waker = bench.ring.waker();
-    waker.wake();
-    client.write_all(b"x").unwrap();
-    let until = Instant::now() + LIMIT;
-    while bench.seen.is_empty() {
-        assert!(Instant::now() < until);
-        bench.ring.reap(&mut bench.seen);
+    for _ in 0..10 {
+        waker.wake();
     }
-    assert!(matches!(bench.next(), Completion::Received { .. }));
-    bench.ring.send(conn, b"y", &[]);
     bench.settle();
-    let mut poll = libc::pollfd { fd: bench.ring.event_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one local pollfd is passed.
-    assert_eq!(unsafe { libc::poll(&mut poll, 1, 0) }, 0, "the eventfd is silent while the ring is not parked");
+    assert!(bench.seen.is_empty(), "{:?}", bench.seen);
 }
 
 #[test]
@@ -211,14 +193,4 @@ fn a_spinning_ring_without_work_makes_no_system_call() {
         bench.ring.reap(&mut bench.seen);
     }
     assert_eq!(bench.ring.stats().enter_count, before);
-}
-
-#[test]
-fn the_event_descriptor_can_be_duplicated() {
-    let mut bench = Bench::new();
-    let twin = bench.ring.event_fd_dup().unwrap();
-    assert!(bench.ring.prepare_park(None));
-    bench.ring.waker().wake();
-    assert!(await_event(twin.as_raw_fd(), 1000));
-    bench.ring.unpark();
 }

@@ -109,9 +109,6 @@ fn be_the_peer(orders: &str) {
                 _ => {}
             }
         }
-        if ring.prepare_park(None) {
-            await_event(ring.event_fd(), 1000);
-            ring.unpark();
-        }
+        ring.park(Some(Duration::from_secs(1)), || false);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bytes::Slab;
+use std::os::fd::AsRawFd;
 use std::thread;
 
 /// Answers what was received until `conn` ends; returns the reason.
@@ -559,10 +560,7 @@ fn a_ring_dropped_with_everything_in_flight_gives_all_memory_back() {
         }
     }
     bench.settle();
-    assert!(!bench.ring.prepare_park(Some(0)));
-    if bench.ring.prepare_park(Some(3_600_000_000)) {
-        bench.ring.unpark();
-    }
+    bench.ring.park(Some(Duration::ZERO), || false);
     let file = bench.dir.path().join("data");
     let data = std::fs::OpenOptions::new().create_new(true).write(true).open(file).unwrap();
     bench.ring.attach_file(FileId(1), data);

@@ -156,10 +156,9 @@ impl Desk {
 
     /// Turns until nothing more is to be done right now.
     fn settle(&mut self) {
-        while !self.edge.ring.prepare_park(None) {
+        while !self.edge.ring.park(Some(Duration::ZERO), || false) {
             self.turn();
         }
-        self.edge.ring.unpark();
         self.turn();
     }
 
