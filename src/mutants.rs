@@ -83,6 +83,12 @@ pub enum Mutant {
     SkipApply,
     ApplyAtStart,
     ForgetTail,
+    AckSnapshotEarly,
+    ForgetSinceBlock,
+    SealUncommitted,
+    EmptyVotes,
+    ForgetRemoved,
+    TakeLogEmpty,
 }
 
 /// Which bug is switched on: none, outside the simulator.

@@ -28,6 +28,9 @@ const BEAT_TICKS: usize = 2;
 const SHARE_BYTES_MAX: u64 = 1 << 20;
 const SHARES_IN_FLIGHT_MAX: usize = 256;
 
+/// The crate wants to know from which index on: any will do.
+const WANTS_SNAPSHOT: u64 = 1;
+
 /// Below the shortest time in which another replica can be elected by more than two clocks drift in it, and a tick.
 const LEASE_US: u64 = 900_000;
 
@@ -83,7 +86,7 @@ enum Standing {
 
 pub(super) struct Group {
     pub(super) id: GroupId,
-    pub(super) mutants: Mutants,
+    mutants: Mutants,
     pub(super) raft: Raft<GroupStorage>,
     /// Every entry up to this one stands in a durable block, for the last time that it was written. The crate's own guard against an entry that was
     /// replaced and comes again is its unstable log, which is empty here (docs/REPLICATION.md, trap T3).
@@ -154,7 +157,12 @@ impl Group {
             ..Config::default()
         };
         let id = start.id;
-        let raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
+        let mut raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
+        if start.members.all().next().is_none() {
+            // It does not know who voted when the group began: with the log from its first entry it would know of those alone who came later, and could
+            // elect itself. Whatever comes is answered with this wish, until a snapshot has told it (docs/REPLICATION.md, 2).
+            raft.pending_request_snapshot = WANTS_SNAPSHOT;
+        }
         let mut group = Group {
             id,
             mutants: Mutants::default(),
@@ -296,9 +304,27 @@ impl Group {
 
     /// Takes in what another replica says. Its entries, if any, have no place yet: `place` names it.
     pub(super) fn step(&mut self, message: Message) -> Result<(), ReplicationError> {
+        let asks_for_vote = matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if asks_for_vote && self.is_empty() && !self.mutants.has(Mutant::EmptyVotes) {
+            // Of who asks it could not tell whether he has what is committed.
+            return Ok(());
+        }
         self.raft.step(message).map_err(|cause| ReplicationError::Raft(self.id, cause))?;
         self.settle();
         Ok(())
+    }
+
+    /// It began without a past, and has not got one yet: it takes nothing but a snapshot.
+    pub(super) fn is_empty(&self) -> bool {
+        self.raft.pending_request_snapshot == WANTS_SNAPSHOT
+    }
+
+    /// The simulator's bugs.
+    pub(super) fn set_mutants(&mut self, mutants: Mutants) {
+        self.mutants = mutants;
+        if mutants.has(Mutant::TakeLogEmpty) {
+            self.raft.pending_request_snapshot = 0;
+        }
     }
 
     pub(super) fn is_leader(&self) -> bool {

@@ -55,7 +55,7 @@ impl Groups {
     /// Bugs on purpose.
     pub fn set_mutants(&mut self, mutants: Mutants) {
         self.mutants = mutants;
-        self.list.iter_mut().for_each(|group| group.mutants = mutants);
+        self.list.iter_mut().for_each(|group| group.set_mutants(mutants));
     }
 
     /// A replica of one more group, which has nothing in the log yet.
@@ -75,7 +75,7 @@ impl Groups {
         if group.members().is_lone(self.me) {
             group.campaign()?;
         }
-        group.mutants = self.mutants;
+        group.set_mutants(self.mutants);
         let at = self.list.partition_point(|other| other.id < group.id);
         self.list.insert(at, group);
         Ok(())

@@ -28,6 +28,9 @@ pub(super) struct Since {
 
 /// What the checkpoint says of that.
 pub(super) fn snapshots_of(recovered: &Recovered) -> BTreeMap<GroupId, Since> {
+    if recovered.log.mutants().has(Mutant::ForgetSinceBlock) {
+        return BTreeMap::new();
+    }
     let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups).filter(|group| group.since_block > 0);
     stored.map(|g| (GroupId(g.group), Since { block: BlockSeq(g.since_block), applied: LogIndex(g.since_applied) })).collect()
 }
@@ -69,7 +72,9 @@ impl Beginnings {
         let changes = changes(recovered)?;
         let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups);
         let stored: BTreeMap<_, _> = stored.map(|group| (GroupId(group.group), group)).collect();
-        let records: BTreeMap<_, _> = recovered.replicas.iter().map(|(_, record)| (record.group, record)).collect();
+        let forgets = recovered.log.mutants().has(Mutant::ForgetRemoved);
+        let records = recovered.replicas.iter().map(|(_, record)| (record.group, record));
+        let records: BTreeMap<_, _> = records.filter(|(_, record)| !(forgets && record.is_removed)).collect();
         let named = stored.values().map(|group| ReplicaId(group.replica)).chain(records.values().map(|record| record.replica));
         if let Some(found) = named.into_iter().find(|replica| *replica != whose.me) {
             return Err(StartFailure::OtherReplica { found, me: whose.me });

@@ -99,4 +99,10 @@ mutants! {
     SkipApply Cluster "skip-apply" "a follower passes over some entries";
     ApplyAtStart Cluster(4) "apply-at-start" "a start takes everything in as committed, also where others vote";
     ForgetTail Cluster "forget-tail" "a start forgets the last entry of the log";
+    AckSnapshotEarly Cluster "ack-snapshot-early" "a snapshot is acknowledged before the checkpoint that has it is durable";
+    ForgetSinceBlock Cluster "forget-since-block" "a start takes entries in that a snapshot had taken the place of";
+    SealUncommitted Cluster "seal-uncommitted" "checkpoints tell of what is not committed";
+    ForgetRemoved Cluster "forget-removed" "a start does not take in that a replica was given up";
+    EmptyVotes Cluster "empty-votes" "a replica without a past votes";
+    TakeLogEmpty Cluster(22) "take-log-empty" "a replica without a past takes the log from its first entry, and does not know who voted before";
 }

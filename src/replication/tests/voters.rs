@@ -2,7 +2,7 @@
 
 use super::super::group::Group;
 use super::super::storage::GroupPosition;
-use super::super::{Commit, GroupStart, Members};
+use super::super::{Action, Change, Commit, GroupStart, Members};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
 
@@ -15,8 +15,13 @@ struct Replica {
 
 impl Replica {
     fn new(id: u64) -> Replica {
+        Replica::of(id, &[1, 2, 3])
+    }
+
+    /// One that knows these voters; none: it begins empty.
+    fn of(id: u64, voters: &[u64]) -> Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let voters = [1, 2, 3].map(ReplicaId).to_vec();
+        let voters = voters.iter().copied().map(ReplicaId);
         let start = GroupStart { id: GroupId(7), members: Members::of_voters(voters), ..GroupStart::default() };
         let group = Group::new(start, ReplicaId(id), &[], &[], &logger).unwrap();
         Replica { group, open: BlockSeq(1), durable: BlockSeq(0) }
@@ -196,4 +201,49 @@ fn a_follower_knows_what_is_committed_only_from_its_leader() {
     let commit = replicas[1].commit().expect("told by the next append");
     assert_eq!((commit.index, commit.has_entries), (index, true));
     assert_eq!(replicas[1].group.position_at(commit.block), GroupPosition { index, term: Term(1) });
+}
+
+#[test]
+fn who_begins_empty_takes_no_log_but_a_snapshot_and_knows_all_who_vote() {
+    let mut replicas = [Replica::of(1, &[1]), Replica::of(2, &[]), Replica::of(3, &[])];
+    // A change that is applied, a term and a snapshot each need a write before anything is told.
+    let settle = |replicas: &mut [Replica; 3]| {
+        for _round in 0..8 {
+            talk(replicas, &[3]);
+            replicas.iter_mut().for_each(|replica| {
+                let _closed = replica.close();
+            });
+            replicas.iter_mut().for_each(Replica::sync);
+            replicas.iter_mut().for_each(|replica| {
+                let _told = replica.commit();
+            });
+        }
+    };
+    let change = |action| Change { action, replica: ReplicaId(2), serves: 0 };
+    let mut vote = Message { from: 3, to: 2, term: 9, index: 50, log_term: 8, ..Message::default() };
+    vote.set_msg_type(MessageType::MsgRequestVote);
+    replicas[1].group.step(vote).unwrap();
+    assert_eq!((replicas[1].group.term(), replicas[1].group.vote()), (Term(0), 0), "one without a past does not vote");
+    replicas[0].group.campaign().unwrap();
+    settle(&mut replicas);
+    assert!(replicas[0].group.is_caught_up());
+    // The log is there from its first entry on, and the first of it that is sent does not match: the leader would go back to the beginning.
+    replicas[0].group.change(change(Action::Learn)).unwrap();
+    settle(&mut replicas);
+    let base = replicas[1].group.raft.store().base();
+    assert_eq!(base.index, replicas[0].group.committed(), "it came as a snapshot");
+    assert!(!replicas[1].group.is_empty());
+    replicas[1].group.on_installed();
+    replicas[0].group.on_snapshot_sent(ReplicaId(2), false).unwrap();
+    ack(&mut replicas, 1, 0);
+    replicas[0].propose();
+    settle(&mut replicas);
+    ack(&mut replicas, 1, 0);
+    replicas[0].group.change(change(Action::Vote)).unwrap();
+    settle(&mut replicas);
+    replicas[0].propose();
+    settle(&mut replicas);
+    for replica in &replicas[..2] {
+        assert_eq!(replica.group.members().voters, [1, 2].map(ReplicaId), "who voted before is known");
+    }
 }

@@ -8,6 +8,7 @@
 //! Not here: when they do something (`../cluster.rs`).
 
 use super::idempotent::Producer;
+use super::operator::{Operator, fits_operator};
 use super::truth::Truth;
 use crate::sim::link::{Answer, Link, broken};
 use crate::sim::node::ShardAt;
@@ -43,6 +44,8 @@ pub(super) enum Asked {
     Metadata,
     InitProducer,
     Create { topic: usize },
+    Describe,
+    Alter,
 }
 
 /// What an answer says about the node that has given it, which only the run can judge.
@@ -91,6 +94,7 @@ pub(super) struct Clients {
     pub(super) reading: Option<Reading>,
     /// Streams of marked batches so far.
     pub(super) streams: u64,
+    pub(super) operator: Operator,
     shards: usize,
 }
 
@@ -123,6 +127,7 @@ impl Clients {
             claims: Vec::new(),
             reading: None,
             streams: 0,
+            operator: Operator::new(seed),
             shards: usize::from(params.shards),
         }
     }
@@ -155,7 +160,7 @@ impl Clients {
 
     // --- sending ----------------------------------------------------------------------------------------------------------------
 
-    fn slot(&self, at: ShardAt) -> usize {
+    pub(super) fn slot(&self, at: ShardAt) -> usize {
         at.node * self.shards + at.shard
     }
 
@@ -192,6 +197,9 @@ impl Clients {
     pub(super) fn operate(&mut self, world: &mut World) {
         let at = self.dice.below(self.list.len() as u64) as usize;
         world.totals.note(Counted::Operations);
+        if self.is_operators_turn(world) {
+            return self.operate_cluster(world, at);
+        }
         if self.uids.is_empty() || self.dice.once_in(100) {
             return self.change_topics(world, at);
         }
@@ -340,13 +348,18 @@ impl Clients {
                     self.topics[topic].is_live = true;
                     Ok(())
                 }
+                Asked::Describe => self.on_described(meta),
+                Asked::Alter => {
+                    self.on_altered(world);
+                    Ok(())
+                }
             },
         }
     }
 
     fn on_refused(&mut self, world: &mut World, at: usize, asked: Asked, code: ErrorCode, text: &str) -> Check {
         world.say(|| format!("client {at}: {asked:?} is refused: {code:?} {text}"));
-        if !fits(code) {
+        if !fits(code) && !(matches!(asked, Asked::Alter) && fits_operator(code)) {
             return Err(format!("{asked:?} is refused: {code:?} {text}"));
         }
         match asked {
@@ -571,7 +584,8 @@ mod tests {
         assert_eq!(clients.on_fetched(&mut world, (0, 0), (7, 4, 5, 0), &answer(0, 0), &[]), Ok(()));
         assert_eq!(clients.claims.len(), 1, "whether this node leads still is for the run to judge");
         assert_eq!(clients.truth.end(7), 0);
-        let shown = |clients: &mut Clients, world: &mut World, end| clients.on_fetched(world, (0, 0), (7, 0, 0, 0), &answer(1, end), &batch);
+        let shown =
+            |clients: &mut Clients, world: &mut World, end| clients.on_fetched(world, (0, 0), (7, 0, 0, 0), &answer(1, end), &batch);
         assert_eq!(shown(&mut clients, &mut world, 1), Ok(()));
         assert!(shown(&mut clients, &mut world, 0).is_err(), "a record that is not committed");
     }
