@@ -31,6 +31,10 @@ pub const FEATURE_LEVEL: u32 = 1;
 pub const FEATURE_LEVEL_MIN: u32 = 1;
 const _: () = assert!(FEATURE_LEVEL_MIN <= FEATURE_LEVEL);
 
+/// The upper bits of a group's term are its *era*: the index, in group 0's log, of the recovery without a majority by which it goes on; 0 for none. So a replica's own
+/// term tells whether it is of those that went on. An era has 2^20 elections: twelve days of one each second.
+pub const ERA_BITS: u32 = 20;
+
 /// How long a node that joins a cluster looks for somebody who takes it in, in microseconds. All seeds may be restarting: that takes seconds, and an
 /// election two more. A supervisor starts the node again after that, so longer only delays the message.
 pub const JOIN_US: u64 = 60_000_000;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Some(("serve", matches)) => serve(matches),
         Some(("config", matches)) => show_config(matches),
         Some(("inspect", matches)) => inspect(matches),
+        Some(("recover", matches)) => recover(matches),
         _ => Err("no command; see tramline --help".to_owned()),
     };
     logging::flush();
@@ -59,6 +60,19 @@ fn command() -> Command {
             Command::new("inspect")
                 .about("Prints and verifies a segment file or a whole data directory, off line; exit code 1 when something is damaged")
                 .arg(path.help("A segment file, a shard's directory or a data directory")),
+        )
+        .subcommand(
+            Command::new("recover")
+                .about("Lets the cluster's metadata go on with what one stopped node has of them, when the majority that voted about them is gone for good")
+                .arg(
+                    Arg::new("data-dir")
+                        .long("data-dir")
+                        .value_name("DIR")
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("The data directory of the node that is left"),
+                )
+                .arg(Arg::new("i-accept-loss").long("i-accept-loss").action(ArgAction::SetTrue).help("What only the others knew is lost, and that is accepted")),
         )
 }
 
@@ -152,6 +166,13 @@ fn inspect(matches: &ArgMatches) -> Result<ExitCode, String> {
         Ok(_damaged) => Ok(ExitCode::from(constants::EXIT_FAILED)),
         Err(error) => Err(format!("cannot inspect {}: {error}", path.display())),
     }
+}
+
+fn recover(matches: &ArgMatches) -> Result<ExitCode, String> {
+    let dir = matches.get_one::<PathBuf>("data-dir").ok_or("no --data-dir")?;
+    let next = tramline::runtime::recover::recover(dir, matches.get_flag("i-accept-loss"))?;
+    print(&format!("{next}\n"));
+    Ok(ExitCode::from(constants::EXIT_OK))
 }
 
 /// A reader that has gone away (`| head`) is not an error.

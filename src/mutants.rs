@@ -71,6 +71,8 @@ pub enum Mutant {
     ForgetVote,
     TellVoteEarly,
     AckOwnDisk,
+    AnswerClosedBlock,
+    AnswerOwnBlock,
     ServeUncommitted,
     KeepLookAhead,
     ForeignHandle,
@@ -86,8 +88,6 @@ pub enum Mutant {
     AckSnapshotEarly,
     ForgetSinceBlock,
     SealUncommitted,
-    EmptyVotes,
-    ForgetRemoved,
     TakeLogEmpty,
 }
 

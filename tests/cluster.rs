@@ -1,18 +1,15 @@
 //! Three nodes of one cluster, as processes on this machine: they find each other, keep what was acknowledged whichever of them ends, and refuse who does not
 //! belong to them.
 //!
-//! Each test has addresses of its own in 127.0.0.0/8, so ports can be fixed and a node comes back where it was.
-//!
 //! Not here: faults of the network and of disks (`cluster_tools.rs` and scripts/cluster, which need root), what the core does (src/shard/tests/cluster.rs).
 
 mod common;
 
 use common::node::refused;
-use common::{Node, Options, WAIT, temp_dir};
+use common::{Node, Options, WAIT, copy_dir, nodes, temp_dir};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, Instant};
-use tramline_client::{Client, ClusterGroup, Config, NodeState, Producer, ProducerConfig, Record, Start};
+use tramline_client::{Client, ClusterGroup, NodeState, Producer, ProducerConfig, Record, Start};
 
 /// Nodes on addresses of a test.
 struct Cluster {
@@ -30,19 +27,17 @@ impl Cluster {
         cluster
     }
 
+    /// The block of a test: see `nodes`.
+    fn block(&self) -> u8 {
+        1 + self.number
+    }
+
     fn host(&self, at: usize) -> String {
-        let pid = std::process::id();
-        format!("127.{}.{}.{}", 1 + self.number, 1 + pid % 254, 1 + (pid / 254 % 25) * 10 + at as u32)
+        nodes::host(self.block(), at)
     }
 
     fn options(&self, at: usize) -> Options {
-        let mut options = Options { listen: format!("{}:7410", self.host(at)), ..Options::shards(2) };
-        let cluster = format!("{}:7700", self.host(at));
-        options.arguments.extend(["--node-id".into(), (at + 1).to_string(), "--cluster-listen".into(), cluster]);
-        if at > 0 {
-            options.arguments.extend(["--join".into(), format!("{}:7700", self.host(0))]);
-        }
-        options.set("memory.bytes", "128MiB").set("groups.per.shard", "2")
+        nodes::options(self.block(), at, at, if at > 0 { &[0] } else { &[] })
     }
 
     fn start_node(&mut self, at: usize) {
@@ -88,8 +83,7 @@ impl Cluster {
     }
 
     fn client(&self) -> Client {
-        let servers: Vec<_> = (0..self.nodes.len()).map(|at| format!("{}:7410", self.host(at))).collect();
-        Client::connect(Config::new(&servers.join(","))).expect("a node answers")
+        nodes::client(self.block(), self.nodes.len())
     }
 
     /// The node that leads a partition, by what a node tells.
@@ -371,37 +365,25 @@ fn who_does_not_belong_to_the_cluster_is_told_so() {
     // Another number of shards.
     let more_shards = Options { shards: Some(3), ..elsewhere(2, &[]) };
     refused_on(empty.path(), &more_shards, &["--shards 2"]);
-    // A directory of another cluster goes on in that one: nobody is asked, and nothing of it comes here.
+    // A directory of another cluster: nothing of it comes here.
     let stranger = temp_dir("other-cluster");
     let alone =
         Options { arguments: elsewhere(2, &[]).arguments.into_iter().take_while(|word| word != "--join").collect(), ..elsewhere(2, &[]) };
     Node::at(stranger.path(), alone).stop();
-    let mut node = Node::at(stranger.path(), elsewhere(2, &[]));
-    let said = node.process.stderr();
-    assert!(said.contains("--join is ignored") && said.contains("is node 3 of cluster"), "{said}");
+    refused_on(
+        stranger.path(),
+        &elsewhere(2, &[]),
+        &["is node 3 of cluster", "is of another cluster; start without --join, or on an empty --data-dir"],
+    );
     assert!(client.describe_cluster().expect("the cluster").nodes.iter().all(|node| node.node != 3));
-    node.stop();
     // Its log under the name of a node of this one.
     cluster.stop(1);
     let copied = temp_dir("mixed");
-    copy(cluster.dirs[1].path(), copied.path());
+    copy_dir(cluster.dirs[1].path(), copied.path());
     std::fs::remove_dir_all(copied.path().join("shard-1")).expect("removed");
-    copy(&stranger.path().join("shard-1"), &copied.path().join("shard-1"));
+    copy_dir(&stranger.path().join("shard-1"), &copied.path().join("shard-1"));
     refused_on(copied.path(), &elsewhere(1, &[]), &["belongs to another cluster: point --data-dir to this node's own directory"]);
     // The directory of another node.
     let wanted = "belongs to node 2, this start is to be node 3; start with --node-id 2, or choose another --data-dir";
     refused_on(cluster.dirs[1].path(), &elsewhere(2, &[]), &[wanted]);
-}
-
-/// Copies a directory with everything in it.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("an entry");
-        let to = to.join(entry.file_name());
-        match entry.file_type().expect("its kind").is_dir() {
-            true => copy(&entry.path(), &to),
-            false => _ = std::fs::copy(entry.path(), to).expect("copied"),
-        }
-    }
 }

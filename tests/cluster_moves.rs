@@ -4,29 +4,22 @@
 
 mod common;
 
-use common::{Node, Options, WAIT, temp_dir};
+use common::{Node, Options, WAIT, nodes, temp_dir};
 use std::time::{Duration, Instant};
-use tramline_client::{Client, ClusterDescription, Config, NodeState, ProducerConfig, Record, Start};
+use tramline_client::{Client, ClusterDescription, NodeState, ProducerConfig, Record, Start};
 
 const NODES: usize = 4;
+/// Of addresses: see `nodes`.
+const BLOCK: u8 = 9;
 
 struct Cluster {
     dirs: Vec<tempfile::TempDir>,
     nodes: Vec<Node>,
 }
 
-fn host(at: usize) -> String {
-    let pid = std::process::id();
-    format!("127.9.{}.{}", 1 + pid % 254, 1 + (pid / 254 % 25) * 10 + at as u32)
-}
-
 fn options(at: usize) -> Options {
-    let mut options = Options { listen: format!("{}:7410", host(at)), ..Options::shards(1) };
-    options.arguments.extend(["--node-id".into(), (at + 1).to_string(), "--cluster-listen".into(), format!("{}:7700", host(at))]);
-    if at > 0 {
-        options.arguments.extend(["--join".into(), format!("{}:7700", host(0))]);
-    }
-    options.set("memory.bytes", "128MiB").set("groups.per.shard", "2").set("segment.bytes", "16MiB")
+    let options = nodes::options(BLOCK, at, at, if at > 0 { &[0] } else { &[] });
+    Options { shards: Some(1), ..options.set("segment.bytes", "16MiB") }
 }
 
 impl Cluster {
@@ -37,8 +30,7 @@ impl Cluster {
     }
 
     fn client(&self) -> Client {
-        let servers: Vec<_> = (0..3).map(|at| format!("{}:7410", host(at))).collect();
-        Client::connect(Config::new(&servers.join(","))).expect("a node answers")
+        nodes::client(BLOCK, 3)
     }
 
     fn until(&mut self, what: &str, mut is_there: impl FnMut() -> bool) {

@@ -154,12 +154,38 @@ fn a_node_joins_as_one_disk_whatever_is_lost_and_keeps_what_it_is_told() {
     assert_eq!(std::fs::read(dir.path().join("joined")).expect("what was told"), told());
     assert!(!has(dir.path(), "joining"));
 
-    // Later starts ask nobody.
-    listener.set_nonblocking(true).expect("no more waiting");
+    // Later starts ask whether that is the cluster, and go on: also without an answer.
     let mut process = Process::start(&mut options.command(dir.path()));
-    wait_for(&mut process, "--join is ignored");
+    let mut seed = Seed::accept(&listener);
+    let greet = |frame: node::Frame<'_>| {
+        let hello = Hello::decode(frame.meta).expect("a hello");
+        assert_eq!((hello.from_node, hello.from_generation, hello.cluster_id), (2, 0, [0xC1; 16]));
+    };
+    seed.read(Kind::Hello, greet);
+    seed.write(Kind::HelloReply, &[], |out| HelloReply { boot: 1, feature: 1, window: 1, groups: List::of(&[]) }.encode(out));
+    wait_for(&mut process, "is of this node's cluster");
     process.kill();
-    assert!(listener.accept().is_err());
+    let mut process = Process::start(&mut options.command(dir.path()));
+    // Its hello is read before: a connection that is closed over unread bytes is broken, not closed.
+    Seed::accept(&listener).read(Kind::Hello, greet);
+    wait_for(&mut process, "is passed over: it closed the connection");
+    process.kill();
+
+    // Where it is another one, the start ends: nobody knows which of the two is meant.
+    let refusing = std::thread::spawn(move || {
+        for refusal in [Refusal::OtherCluster, Refusal::Removed] {
+            let mut seed = Seed::accept(&listener);
+            seed.read(Kind::Hello, greet);
+            seed.write(Kind::Refused, &[], |out| Refused::new(refusal, refusal.sentence()).encode(out));
+            let _ = seed.stream.read_to_end(&mut Vec::new());
+        }
+    });
+    for expected in ["start without --join, or on an empty --data-dir", "clear its data directory and let it join again"] {
+        let (code, text) = refused(dir.path(), &options);
+        assert!(code == 1 && text.contains(expected), "{text}");
+    }
+    refusing.join().expect("the seed was asked twice");
+    assert!(has(dir.path(), "node"));
 
     // What stands there belongs to it alone.
     let other =

@@ -67,6 +67,8 @@ pub struct ClusterGroup {
     pub term: u64,
     /// Partitions in it.
     pub partitions: u32,
+    /// The term with which it went on without a majority, if it ever did: records that were acknowledged before may be missing.
+    pub unclean_term: Option<u64>,
     /// Nodes whose replicas vote, the preferred leader first.
     pub voters: Vec<u32>,
     /// Nodes that learn it.
@@ -100,6 +102,7 @@ impl From<WireGroup<'_>> for ClusterGroup {
             leader: (group.leader != 0).then_some(group.leader),
             term: group.term,
             partitions: group.partitions,
+            unclean_term: (group.unclean_term != 0).then_some(group.unclean_term),
             voters: group.voters.iter().collect(),
             learners: group.learners.iter().collect(),
             moving: group.moving.to_string(),
@@ -150,6 +153,19 @@ impl Client {
     pub fn move_replica(&self, group: u32, add: Option<u32>, drop: Option<u32>) -> Result<(), Error> {
         let request = AlterClusterRequest { action: ClusterAction::Move, node: add.unwrap_or(0), group, from_node: drop.unwrap_or(0) };
         self.send_alteration(&format!("move group {group}"), &request)
+    }
+
+    /// A group's move is given up: whoever it was to bring gets no replica. An error says that there is none, or that it is too far for that.
+    pub fn cancel_move(&self, group: u32) -> Result<(), Error> {
+        let request = AlterClusterRequest { action: ClusterAction::CancelMove, node: 0, group, from_node: 0 };
+        self.send_alteration(&format!("cancel the move of group {group}"), &request)
+    }
+
+    /// A group whose majority is gone for good goes on with the replicas that can be reached. **What only the others had is lost, also what was acknowledged.** An
+    /// error says that a majority is there, or that nothing is.
+    pub fn unclean_recover(&self, group: u32) -> Result<(), Error> {
+        let request = AlterClusterRequest { action: ClusterAction::UncleanRecover, node: 0, group, from_node: 0 };
+        self.send_alteration(&format!("recover group {group}"), &request)
     }
 
     /// Replicas and leaderships are moved until they are even. Returns when that is planned; an error says that there is nothing to move.

@@ -42,7 +42,7 @@
 //! |---|---|---|
 //! | [`Level::None`] | handed to the operating system; no offset, no errors | anything |
 //! | [`Level::Leader`] | in the leader's memory | the leader's process or machine going down |
-//! | [`Level::LeaderDurable`] | on the leader's stable storage | the loss of that disk |
+//! | [`Level::LeaderDurable`] | on the leader's stable storage | the loss of that disk, or another node taking over that does not have them yet |
 //! | [`Level::Replicated`] | received by a majority of the replicas | a power failure of that majority at once |
 //! | [`Level::Durable`] (default) | on stable storage at a majority of the replicas | the loss of that majority's disks |
 //!

@@ -31,7 +31,7 @@ pub fn run(base: &Base, disk: &mut MemDisk, recovered: Recovered) {
         rack: String::new(),
         cluster: None,
     };
-    let start = ShardStart { id: ShardId(0), settings: Arc::clone(&base.image.settings), info: Arc::new(info), recovered, joined: None };
+    let start = ShardStart { id: ShardId(0), settings: Arc::clone(&base.image.settings), info: Arc::new(info), recovered, joined: None, is_metadata_forced: false };
     let mut effects = Effects::new();
     let Ok(mut shard) = Shard::start(start, &mut effects) else { return };
     shard.set_disk(base.image.settings.disk_marks().look(DiskSize { total_bytes: 1 << 40, free_bytes: 1 << 40 }));

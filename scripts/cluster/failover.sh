@@ -13,19 +13,11 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 rounds=20 cuts=5 binary="" dir="" flags=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --rounds | --cuts | --binary | --dir)
-            [ $# -ge 2 ] || { printf 'failover.sh: %s needs a value\n' "$1" >&2; exit 2; }
-            declare "${1#--}=$2"
-            shift 2
-            ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        --) shift; flags=("$@"); break ;;
-        *) printf "failover.sh: unknown argument '%s' (see --help)\n" "$1" >&2; exit 2 ;;
-    esac
-done
-[[ "$rounds" =~ ^[0-9]{1,4}$ && "$cuts" =~ ^[0-9]{1,4}$ ]] || { echo "failover.sh: --rounds and --cuts are numbers" >&2; exit 2; }
+takes="rounds cuts binary dir"
+# shellcheck source=scripts/cluster/lib/arguments.sh
+. "$here/lib/arguments.sh"
+read_arguments "$@"
+[[ "$rounds" =~ ^[0-9]{1,4}$ && "$cuts" =~ ^[0-9]{1,4}$ ]] || wrong_usage "--rounds and --cuts are numbers"
 
 [ -n "$dir" ] || dir=$(mktemp -d --tmpdir tramline-failover-XXXXXXXX)
 fail() { printf 'failover.sh: %s\n' "$*" >&2; exit 1; }

@@ -10,10 +10,31 @@ use tramline_wire::cluster::{AlterClusterRequest, ClusterAction, ClusterGroup, C
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
 
-/// Decodes an alter request; `None`: whatever evens the cluster out.
-pub fn alter(meta: &[u8]) -> Result<Option<Command>, ApiError> {
+/// What an alter request asks for.
+#[derive(Debug)]
+pub enum Alteration {
+    /// This.
+    Command(Command),
+    /// Whatever evens the cluster out.
+    Balance,
+    /// The end of this group's move.
+    CancelMove(GroupId),
+    /// That this group goes on with what is left of it.
+    UncleanRecover(GroupId),
+}
+
+/// Decodes an alter request.
+pub fn alter(meta: &[u8]) -> Result<Alteration, ApiError> {
     let AlterClusterRequest { action, node, group, from_node } = AlterClusterRequest::decode(meta)?;
     let named = |node: u32| (node != 0).then_some(node);
+    match action {
+        ClusterAction::CancelMove if (node, from_node) == (0, 0) => return Ok(Alteration::CancelMove(GroupId(group))),
+        ClusterAction::UncleanRecover if (node, from_node) == (0, 0) => return Ok(Alteration::UncleanRecover(GroupId(group))),
+        ClusterAction::CancelMove | ClusterAction::UncleanRecover => {
+            return Err(ApiError::new(ErrorCode::InvalidRequest, format!("{} takes a group, and no node", action.name())));
+        }
+        _ => {}
+    }
     if action != ClusterAction::Move && (group, from_node) != (0, 0) {
         return Err(ApiError::new(ErrorCode::InvalidRequest, format!("{} takes a node, and no group", action.name())));
     }
@@ -21,10 +42,13 @@ pub fn alter(meta: &[u8]) -> Result<Option<Command>, ApiError> {
         ClusterAction::Drain => NodeState::Draining,
         ClusterAction::Undrain => NodeState::Active,
         ClusterAction::Remove => NodeState::Leaving,
-        ClusterAction::Move => return Ok(Some(ClusterCommand::PlanMove { group, add: named(node), drop: named(from_node) }.into())),
-        ClusterAction::Balance => return Ok(None),
+        ClusterAction::Move => {
+            return Ok(Alteration::Command(ClusterCommand::PlanMove { group, add: named(node), drop: named(from_node) }.into()));
+        }
+        ClusterAction::Balance => return Ok(Alteration::Balance),
+        ClusterAction::CancelMove | ClusterAction::UncleanRecover => unreachable!("answered above"),
     };
-    Ok(Some(ClusterCommand::SetNodeState { node, state }.into()))
+    Ok(Alteration::Command(ClusterCommand::SetNodeState { node, state }.into()))
 }
 
 /// Appends the description. `lead` tells who leads a group and in which term, as far as that is known; `is_connected` which nodes can be reached.
@@ -58,6 +82,7 @@ pub(crate) fn describe(
                 leader: leader.0,
                 term: term.0,
                 partitions: partitions.get(&group.id).copied().unwrap_or(0),
+                unclean_term: group.unclean.as_ref().map_or(0, |unclean| unclean.first_term().0),
                 voters: List::of(voters),
                 learners: List::of(learners),
                 moving,

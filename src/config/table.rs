@@ -174,7 +174,7 @@ pub static TABLE: &[Def] = &[
         Kind::Addresses,
         fixed(""),
         Some("join"),
-        "Addresses (cluster.listen) of nodes of the cluster that this node becomes a part of at the first start of its data directory; one that answers is enough. Later starts ignore it. None: the first start begins a cluster.",
+        "Addresses (cluster.listen) of nodes of the cluster that this node becomes a part of at the first start of its data directory; one that answers is enough. Later starts ask whether these nodes are of the same cluster: where one is of another, the start is refused; where none answers, it goes on. None: the first start begins a cluster.",
     ),
     text(
         "rack",

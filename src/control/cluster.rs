@@ -5,7 +5,7 @@
 //!
 //! Not here: rules that look at nodes only (`nodes.rs`) or at one group only (`groups.rs`, `moves.rs`), places (`placement.rs`).
 
-use super::cluster_command::{ClusterCommand, Endpoint};
+use super::cluster_command::{ClusterCommand, Endpoint, NodeSpec};
 use super::cluster_error::ClusterError;
 use super::error::ControlError;
 use super::groups::{Group, Groups, Place, majority};
@@ -32,6 +32,21 @@ impl State {
     /// How many disks a node has had before its present one.
     pub fn generation_of(&self, node: NodeId) -> u32 {
         self.nodes.get(node).map_or(0, |found| found.generation())
+    }
+
+    /// What has to be said before a node is taken in whose number another disk has: nothing where it is that disk, or a new number. Refused where it could not be
+    /// taken in then either.
+    pub fn replacement(&self, spec: &NodeSpec) -> Result<Option<ClusterCommand>, ControlError> {
+        let node = NodeId(spec.node);
+        let is_other = |known: &Node| known.disk != 0 && known.disk != spec.disk && !known.past_disks.contains(&spec.disk);
+        if !self.nodes.get(node).is_ok_and(is_other) {
+            return Ok(None);
+        }
+        self.check_replace_disk(node, spec.disk)?;
+        let mut then = self.nodes.clone();
+        then.replace_disk(node, spec.disk);
+        then.check_add(&NodeSpec { generation: spec.generation + 1, ..spec.clone() })?;
+        Ok(Some(ClusterCommand::ReplaceDisk { node: spec.node, disk: spec.disk }))
     }
 
     /// Where each node's shards can be reached by the others.
@@ -84,7 +99,9 @@ impl State {
         match command {
             ClusterCommand::AddNode(spec) => {
                 let node = NodeId(spec.node);
-                if self.nodes.add(spec) && self.nodes.is_active(node) {
+                // One that comes back with another disk may have homes without groups: those that no other node had.
+                let has_had_disks = spec.generation > 0;
+                if (self.nodes.add(spec) || has_had_disks) && self.nodes.is_active(node) {
                     self.on_active(node);
                 }
                 Applied::Node

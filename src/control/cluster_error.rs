@@ -95,7 +95,7 @@ impl fmt::Display for ClusterError {
             }
             ClusterError::OtherDisk(node) => write!(
                 f,
-                "node {node} is in the cluster with another disk: choose another --node-id, or, if that disk is gone, stop the old process and join again"
+                "node {node} is in the cluster with another disk, so this --node-id is taken: choose another one, or, if that disk is gone, stop the process that has it and join again"
             ),
             ClusterError::KnownDisk { disk, of } => {
                 write!(

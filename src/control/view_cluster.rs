@@ -10,7 +10,8 @@ use super::groups::{Group, Groups, Place, Replica};
 use super::moves::MoveStep;
 use super::nodes::{NodeState, Nodes};
 use super::placement::control_voters;
-use crate::ids::{GroupId, LogIndex, MoveId, NodeId, ReplicaId, ShardId};
+use crate::constants::ERA_BITS;
+use crate::ids::{GroupId, LogIndex, MoveId, NodeId, ReplicaId, ShardId, Term};
 use std::collections::BTreeMap;
 
 /// A node.
@@ -73,6 +74,13 @@ pub struct UncleanView {
     pub index: LogIndex,
     /// Who went on.
     pub survivors: Vec<ReplicaId>,
+}
+
+impl UncleanView {
+    /// Terms from this one on are of replicas that went on: no leader before had one, since each recovery's are above those of the one before by far.
+    pub fn first_term(&self) -> Term {
+        Term(self.index.0 << ERA_BITS)
+    }
 }
 
 /// A replica group.

@@ -118,7 +118,7 @@ pub struct ScanStartV1 {
     pub prev_header_crc: u32,
 }
 
-/// A checkpoint, version 4: who votes in each group came in. (Versions 1 to 3 were never released.)
+/// A checkpoint, version 5.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointV5 {
     /// The shard.

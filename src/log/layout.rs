@@ -448,6 +448,8 @@ pub struct HardState {
     pub vote: u64,
     /// Committed index.
     pub commit: LogIndex,
+    /// Others vote in the group as well: what is gone of it may be brought by them.
+    pub is_shared: bool,
 }
 
 impl HardState {
@@ -455,6 +457,7 @@ impl HardState {
     pub fn encode(&self) -> [u8; HARD_STATE_BYTES] {
         let mut bytes = [0; HARD_STATE_BYTES];
         put(&mut bytes, 0, &self.group.0.to_le_bytes());
+        put(&mut bytes, 4, &[u8::from(self.is_shared)]);
         put(&mut bytes, 8, &self.term.0.to_le_bytes());
         put(&mut bytes, 16, &self.vote.to_le_bytes());
         put(&mut bytes, 24, &self.commit.0.to_le_bytes());
@@ -467,6 +470,7 @@ impl HardState {
             term: Term(u64_at(bytes, 8)),
             vote: u64_at(bytes, 16),
             commit: LogIndex(u64_at(bytes, 24)),
+            is_shared: bytes[4] == 1,
         })
     }
 }

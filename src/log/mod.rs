@@ -58,9 +58,9 @@ pub use checkpoint::CheckpointV5;
 pub use config::{LogConfig, LogIdentity};
 pub use footer::FooterEntry;
 pub use layout::HardState;
-pub use recovered::{LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
+pub use recovered::{Doubt, LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
 pub use recovery::{DiskError, StartDisk, recover};
-pub use replica_record::ReplicaRecord;
+pub use replica_record::{ReplicaRecord, ReplicaState};
 pub use state_file::{STATE_NAME, StateBuilder, StateFile};
 pub use types::*;
 
@@ -76,7 +76,7 @@ use pool::Pool;
 use reads::Reads;
 use replace::Replace;
 use seal::Sealer;
-use segments::{SegmentState, Segments};
+use segments::{Segment, SegmentState, Segments};
 use sorted::SortedWriter;
 use tail_cache::TailCache;
 use tramline_wire::batch::{BATCH_HEADER_BYTES, BatchView, LeaderStamp, mark_append_time, stamp_leader};
@@ -268,6 +268,11 @@ impl Log {
     /// Bytes of content in the open block.
     pub fn open_bytes(&self) -> usize {
         self.open.content_bytes()
+    }
+
+    /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed.
+    pub fn end_segment(&mut self, segment: SegmentUid) {
+        self.segments.end(segment);
     }
 
     /// Whether the open block holds something and may be closed now: a write may be begun, the window that recovery searches is kept, and
@@ -567,6 +572,10 @@ impl Log {
     /// Numbers for metrics and budgets.
     pub fn stats(&self) -> LogStats {
         let (pool_filled, pool_unfilled) = self.pool.counts();
+        // Until the shard is told that a segment is sealed, it holds the batches in its tails and counts none of them as kept.
+        let being_sealed = self.sealer.segment();
+        let is_sealed = |segment: &Segment| segment.is_sealed() && being_sealed != Some(segment.uid);
+        let sealed = || self.segments.iter().filter(|segment| is_sealed(segment));
         let errnos = [self.pool.create_errno, self.manifest.create_errno(), self.sealer.create_errno(), self.state.create_errno];
         LogStats {
             open_bytes: self.open.content_bytes() as u64,
@@ -578,11 +587,11 @@ impl Log {
             read_bytes: self.reads.bytes,
             cache_blocks: self.cache.len() as u64,
             cache_bytes: self.cache.bytes() as u64,
-            segments_open: self.segments.count(|segment| !segment.is_sealed()),
-            segments_sealed: self.segments.count(|segment| segment.is_sealed()),
+            segments_open: self.segments.count(|segment| !is_sealed(segment)),
+            segments_sealed: self.segments.count(is_sealed),
             segments_sorted: self.segments.count(|segment| segment.is_sealed() && segment.is_sorted),
-            sealed_file_bytes: self.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.bytes).sum(),
-            sealed_batch_bytes: self.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.batch_bytes).sum(),
+            sealed_file_bytes: sealed().map(|segment| segment.bytes).sum(),
+            sealed_batch_bytes: sealed().map(|segment| segment.batch_bytes).sum(),
             pool_file_bytes: self.pool.file_bytes(),
             pool_filled,
             pool_unfilled,

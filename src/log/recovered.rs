@@ -101,6 +101,15 @@ pub struct LostBlocks {
     pub bytes: u64,
 }
 
+/// Whether a replica may have lost what it had acknowledged, as its log tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// The block that tells it.
+    pub block: BlockSeq,
+    /// Whether it may; else all of that was made good by then.
+    pub is_suspect: bool,
+}
+
 /// Numbers of one recovery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
@@ -148,6 +157,10 @@ pub struct Recovered {
     pub hard_states: Vec<HardState>,
     /// The last replica record of each group that has one behind the checkpoint.
     pub replicas: Vec<(BlockSeq, ReplicaRecord)>,
+    /// What the last record of each group says that is about doubts, if there is one behind the checkpoint.
+    pub doubts: BTreeMap<GroupId, Doubt>,
+    /// The last record of each group whose voters were forced behind that.
+    pub forced: Vec<(BlockSeq, ReplicaRecord)>,
     /// Damage found: nothing of it is served.
     pub damage: Vec<Damage>,
     /// Block numbers that were durable and are gone.

@@ -103,6 +103,8 @@ pub fn recover(disk: &mut dyn StartDisk, cfg: &LogConfig) -> Result<Recovered, R
         controls: found.controls,
         hard_states: found.hard_states,
         replicas: found.replicas,
+        doubts: found.doubts,
+        forced: found.forced,
         damage,
         lost,
         report,

@@ -59,6 +59,8 @@ pub(crate) struct Segment {
     pub(crate) fresh: bool,
     /// Written by the sorter: batches by partition, no blocks.
     pub(crate) is_sorted: bool,
+    /// The next block goes into the next one, whatever room there is.
+    pub(crate) is_ended: bool,
 }
 
 impl Segment {
@@ -69,7 +71,7 @@ impl Segment {
         matches!(self.state, SegmentState::Ready | SegmentState::Live | SegmentState::Full { .. })
     }
     fn fits(&self, padded: u64, batches: u32) -> bool {
-        self.write_pos + padded + footer_bytes(self.batches + batches) <= self.bytes
+        !self.is_ended && self.write_pos + padded + footer_bytes(self.batches + batches) <= self.bytes
     }
 }
 
@@ -164,6 +166,12 @@ impl Segments {
         }
         self.push_row(seq, BlockRow { segment: place.segment, pos: place.pos, len: place.len });
         (place, rolled)
+    }
+
+    /// The next block begins a new segment, if `uid` is the live one and has a block.
+    pub(crate) fn end(&mut self, uid: SegmentUid) {
+        let live = self.live_mut();
+        live.is_ended |= live.uid == uid && live.first_block.0 != 0;
     }
 
     fn roll(&mut self) {
@@ -264,6 +272,7 @@ pub(crate) fn ready_segment(
         first_prev_crc: 0,
         fresh,
         is_sorted: false,
+        is_ended: false,
     }
 }
 

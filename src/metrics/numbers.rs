@@ -119,9 +119,10 @@ numbers! {
     snapshots_sent: "tramline_snapshots_total" {"direction" = "sent"}, "Snapshots of groups that followers have taken in, and that this shard has.";
     snapshots_taken: "tramline_snapshots_total" {"direction" = "taken"}, "Snapshots of groups that this shard has taken in.";
     blocked_requests: "tramline_blocked_requests_total", "Requests that had to wait because a budget was used up (memory, send queue, log).";
-    throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max).";
+    throttled_disk_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "disk"}, "Time in which produce was held back, by cause: disk (disk.slow.free), sorter (sorter.debt.bytes), index (index.bytes.max), uncommitted (followers are slower than producers; memory.bytes).";
     throttled_sorter_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "sorter"}, "More is scattered than the sorter keeps up with.";
     throttled_index_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "index"}, "Memory that lists batches becomes scarce.";
+    throttled_uncommitted_us (us): "tramline_produce_throttled_seconds_total" {"cause" = "uncommitted"}, "A group has as much as it may have that is not committed.";
     scrub_bytes: "tramline_scrub_bytes_total", "Bytes of stored batches that the scrubber has checked.";
     scrub_passes: "tramline_scrub_passes_total", "Times that the scrubber went over all sealed segments.";
     sorter_segments: "tramline_sorter_segments_total", "Sorted segments written: batches of many segments, partition by partition.";
@@ -130,6 +131,8 @@ numbers! {
     retention_batches: "tramline_retention_batches_total", "Batches that retention has dropped one by one, in front of what is kept of a run.";
     retention_lookups: "tramline_retention_lookups_total", "Reads of segment indexes to find such batches.";
     damaged_ranges: "tramline_damaged_ranges_total", "Damaged ranges found in the log, at start or when read; none of them was served.";
+    repaired_ranges: "tramline_repaired_ranges_total", "Damaged ranges that were repaired from another replica.";
+    repaired_bytes: "tramline_repaired_bytes_total", "Bytes of batches that were repaired from another replica.";
     log_blocks_written: "tramline_log_blocks_written_total", "Log blocks written, mark blocks included.";
     log_marks_written: "tramline_log_marks_written_total", "Empty blocks that an idle log writes to tell what is durable.";
     log_appends: "tramline_log_appends_total", "Batches and control payloads appended to the log.";
@@ -168,10 +171,13 @@ numbers! {
     queues_left_out: "tramline_queues_left_out", "Queues without lines of their own.";
     groups: "tramline_groups", "Replica groups on this shard.";
     groups_led: "tramline_groups_led", "Of these, the ones this shard leads.";
+    unrepaired_ranges: "tramline_unrepaired_ranges", "Damaged ranges that other replicas are asked for, and that are not repaired yet.";
+    suspect_replicas: "tramline_suspect_replicas", "Replicas on this shard that may have lost what they had acknowledged, and do not vote until they have it back.";
     metadata_epoch: "tramline_metadata_epoch", "Version of the cluster metadata that this shard works with.";
     log_durable_block: "tramline_log_durable_block", "Sequence number up to which all log blocks are on stable storage.";
     log_open_bytes: "tramline_log_open_bytes", "Bytes in the open log block.";
     log_undurable_bytes: "tramline_log_undurable_bytes", "Bytes in blocks that are closed and not yet durable.";
+    uncommitted_bytes: "tramline_uncommitted_bytes", "Bytes that groups led by this shard, with replicas elsewhere, have in closed blocks and not committed. Produce waits above a quarter of memory.bytes, for a group above half of that.";
     log_writes_in_flight: "tramline_log_writes_in_flight", "Log writes under way.";
     log_reads_in_flight: "tramline_log_reads_in_flight", "Segment reads under way.";
     log_file_bytes: "tramline_log_file_bytes", "Bytes of all segment files, the prepared ones included.";

@@ -10,6 +10,7 @@ use super::producers::Producers;
 use super::trim::TrimError;
 use crate::ids::{BlockSeq, GroupId, PartitionUid, TopicUid};
 use std::ops::Range;
+use tramline_wire::error::ErrorCode;
 
 /// What a topic's settings mean for its partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,10 @@ pub struct Partition {
     committed_end: u64,
     /// Offsets that damage of the log took away, in order.
     lost: Vec<Range<u64>>,
+    /// Other nodes have replicas of it: what is damaged here is asked of them.
+    pub has_others: bool,
+    /// Ranges that none of them could help with.
+    hopeless: Vec<Range<u64>>,
     /// The first batch of the oldest run; of another run once the run that it was the first of is cut or gone.
     pub(super) front: Option<Oldest>,
 }
@@ -92,8 +97,27 @@ impl Partition {
             next_offset: 0,
             committed_end: 0,
             lost: Vec::new(),
+            has_others: false,
+            hopeless: Vec::new(),
             front: None,
         }
+    }
+
+    /// What a reader is told of stored bytes at `offset` that do not check: to try again, as long as others may have them.
+    pub fn damage_code(&self, offset: u64) -> ErrorCode {
+        let is_hopeless = self.hopeless.iter().any(|range| range.contains(&offset));
+        if self.has_others && !is_hopeless { ErrorCode::NotReady } else { ErrorCode::Damaged }
+    }
+
+    /// None of the others has this range either.
+    pub fn note_hopeless(&mut self, range: Range<u64>) {
+        self.forget_hopeless(range.start);
+        self.hopeless.push(range);
+    }
+
+    /// What begins at `first` is repaired.
+    pub fn forget_hopeless(&mut self, first: u64) {
+        self.hopeless.retain(|range| range.start != first);
     }
 
     /// First offset that may be read.

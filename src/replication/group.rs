@@ -6,12 +6,18 @@
 //!
 //! Invariants: nothing stays in raft's unstable log between two calls; an entry is persisted when the block that got it *last* is durable, and
 //! all before it are; a batch is stamped with `leader_term` only while this replica leads; what is committed may be ahead of this replica's own disk.
-//! Not here: the table of groups and the walk over a block's entries (`groups.rs`).
+//! Not here: the table of groups and the walk over a block's entries (`groups.rs`), replicas that have nothing (`group/empty.rs`), a group that goes on without a
+//! majority (`group/forced.rs`), snapshots (`group/snapshots.rs`).
+
+mod empty;
+mod forced;
+mod snapshots;
 
 use super::change::{CHANGE_BYTES, Change, Members};
-use super::marks::{Commit, EntryPlaces, FollowerMarks};
+use super::doubt::Doubts;
+use super::heard::Heard;
+use super::marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 use super::storage::{Entry, GroupPosition, GroupStorage, Handle, Holds, marked_entry};
-use super::wire_raft;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::mutants::{Mutant, Mutants};
 use raft::eraftpb::{EntryType, Message, MessageType};
@@ -28,12 +34,6 @@ const BEAT_TICKS: usize = 2;
 const SHARE_BYTES_MAX: u64 = 1 << 20;
 const SHARES_IN_FLIGHT_MAX: usize = 256;
 
-/// The crate wants to know from which index on: any will do.
-const WANTS_SNAPSHOT: u64 = 1;
-
-/// Below the shortest time in which another replica can be elected by more than two clocks drift in it, and a tick.
-const LEASE_US: u64 = 900_000;
-
 /// What a start knows of a group: from the checkpoint and the hard states in the log.
 #[derive(Clone, Debug, Default)]
 pub struct GroupStart {
@@ -49,6 +49,8 @@ pub struct GroupStart {
     pub members: Members,
     /// Entries up to this one are known to be committed; not below the base.
     pub committed: LogIndex,
+    /// This replica may have lost what it had acknowledged; it has others, whoever votes at its base.
+    pub is_suspect: bool,
 }
 
 /// Why an operation on a group did not happen.
@@ -86,7 +88,7 @@ enum Standing {
 
 pub(super) struct Group {
     pub(super) id: GroupId,
-    mutants: Mutants,
+    pub(super) mutants: Mutants,
     pub(super) raft: Raft<GroupStorage>,
     /// Every entry up to this one stands in a durable block, for the last time that it was written. The crate's own guard against an entry that was
     /// replaced and comes again is its unstable log, which is empty here (docs/REPLICATION.md, trap T3).
@@ -104,12 +106,10 @@ pub(super) struct Group {
     /// The leader's terms and votes changed, or what it has to be told of did: its next ack says so.
     owes_ack: bool,
     was_leader: bool,
-    /// Up to when a majority was heard, in microseconds of the process; `u64::MAX` for a lone voter, until `take_members_changed` tells that it is none.
-    lease_until_us: u64,
     /// When this replica began to lead; `u64::MAX` before it was told.
     led_since_us: u64,
-    /// For each other voter: when the beat was sent that it answered last.
-    answered: Vec<(ReplicaId, u64)>,
+    /// What the other voters have said to this leader.
+    pub(super) heard: Heard,
     /// Who votes and learns, as far as that is committed.
     members: Members,
     /// They have changed since that was asked.
@@ -118,6 +118,7 @@ pub(super) struct Group {
     has_peers: bool,
     /// A snapshot was taken in and is not durable: nobody is told anything.
     is_installing: bool,
+    pub(super) doubts: Doubts,
     /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
     /// What was proposed last, and for which block: the other kind of content of the same block joins it.
@@ -157,12 +158,7 @@ impl Group {
             ..Config::default()
         };
         let id = start.id;
-        let mut raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
-        if start.members.all().next().is_none() {
-            // It does not know who voted when the group began: with the log from its first entry it would know of those alone who came later, and could
-            // elect itself. Whatever comes is answered with this wish, until a snapshot has told it (docs/REPLICATION.md, 2).
-            raft.pending_request_snapshot = WANTS_SNAPSHOT;
-        }
+        let raft = Raft::new(&config, storage, logger).map_err(|cause| ReplicationError::Raft(id, cause))?;
         let mut group = Group {
             id,
             mutants: Mutants::default(),
@@ -175,13 +171,13 @@ impl Group {
             agreed: start.base.index,
             owes_ack: false,
             was_leader: false,
-            lease_until_us: 0,
             led_since_us: u64::MAX,
-            answered: Vec::new(),
+            heard: Heard::default(),
             members: Members::default(),
             members_changed: false,
             has_peers: false,
             is_installing: false,
+            doubts: Doubts::new(start.is_suspect),
             first_own_index: LogIndex(u64::MAX),
             last_proposed: None,
             committed: start.base.index,
@@ -196,11 +192,10 @@ impl Group {
     /// Works with these members from now on. What the lease was good for it stays good for: a change is committed by those before and those after.
     fn adopt_members(&mut self, members: Members) {
         let me = ReplicaId(self.raft.id);
-        let answered_at = |voter: &ReplicaId| self.answered.iter().find(|(replica, _)| replica == voter).map_or(0, |(_, at_us)| *at_us);
-        self.answered = members.voters.iter().filter(|voter| **voter != me).map(|voter| (*voter, answered_at(voter))).collect();
-        self.has_peers = members.voters.is_empty() || members.all().any(|replica| replica != me);
+        self.heard.set_voters(members.voters.iter().copied().filter(|voter| *voter != me));
+        self.has_peers = members.voters.is_empty() || self.is_suspect() || members.all().any(|replica| replica != me);
         if members.is_lone(me) {
-            self.lease_until_us = u64::MAX;
+            self.heard.hold_for_ever();
         }
         self.members = members;
         self.members_changed = true;
@@ -208,7 +203,7 @@ impl Group {
 
     /// What is committed of who votes counts from now on.
     fn take_changes(&mut self) {
-        let changes: Vec<_> = self.raft.store().changes(self.members.index, self.committed).collect();
+        let changes: Vec<_> = self.changes_to(self.committed).collect();
         for (index, change) in changes {
             match self.raft.apply_conf_change(&change.for_raft()) {
                 Ok(conf) => {
@@ -224,8 +219,8 @@ impl Group {
 
     /// Whether they have changed since this was asked. The lease of who was alone ends from `now_us` on, as any other does.
     pub(super) fn take_members_changed(&mut self, now_us: u64) -> bool {
-        if self.lease_until_us == u64::MAX && !self.members.is_lone(ReplicaId(self.raft.id)) {
-            self.lease_until_us = now_us + LEASE_US;
+        if !self.members.is_lone(ReplicaId(self.raft.id)) {
+            self.heard.begin_lease(now_us);
         }
         std::mem::take(&mut self.members_changed)
     }
@@ -244,7 +239,7 @@ impl Group {
         if !self.is_leader() {
             return Err(ReplicationError::NotLeader(self.id));
         }
-        let has_pending = self.raft.store().changes(self.members.index, LogIndex(u64::MAX)).next().is_some();
+        let has_pending = self.changes_to(LogIndex(u64::MAX)).next().is_some();
         if has_pending || !self.is_caught_up() || self.raft.has_pending_conf() {
             return Err(ReplicationError::ChangePending(self.id));
         }
@@ -304,27 +299,12 @@ impl Group {
 
     /// Takes in what another replica says. Its entries, if any, have no place yet: `place` names it.
     pub(super) fn step(&mut self, message: Message) -> Result<(), ReplicationError> {
-        let asks_for_vote = matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if asks_for_vote && self.is_empty() && !self.mutants.has(Mutant::EmptyVotes) {
-            // Of who asks it could not tell whether he has what is committed.
+        if self.is_deaf_to(message.get_msg_type()) {
             return Ok(());
         }
         self.raft.step(message).map_err(|cause| ReplicationError::Raft(self.id, cause))?;
         self.settle();
         Ok(())
-    }
-
-    /// It began without a past, and has not got one yet: it takes nothing but a snapshot.
-    pub(super) fn is_empty(&self) -> bool {
-        self.raft.pending_request_snapshot == WANTS_SNAPSHOT
-    }
-
-    /// The simulator's bugs.
-    pub(super) fn set_mutants(&mut self, mutants: Mutants) {
-        self.mutants = mutants;
-        if mutants.has(Mutant::TakeLogEmpty) {
-            self.raft.pending_request_snapshot = 0;
-        }
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -419,7 +399,7 @@ impl Group {
     }
 
     /// Takes what a call into the crate has left to be done.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let hard_state = self.raft.hard_state();
         let store = self.raft.mut_store();
         if (hard_state.term, hard_state.vote) != store.term_and_vote() {
@@ -435,13 +415,12 @@ impl Group {
             // The crate has appended the empty entry of the term.
             self.first_own_index = LogIndex(self.raft.raft_log.last_index());
             if self.members.is_lone(ReplicaId(self.raft.id)) {
-                self.lease_until_us = u64::MAX;
+                self.heard.hold_for_ever();
             }
         }
         if !leads && self.was_leader {
             self.first_own_index = LogIndex(u64::MAX);
-            self.answered.iter_mut().for_each(|(_, at_us)| *at_us = 0);
-            self.lease_until_us = 0;
+            self.heard.forget();
             self.led_since_us = u64::MAX;
         }
         self.was_leader = leads;
@@ -449,6 +428,7 @@ impl Group {
         // A change of who votes can commit more, and makes messages.
         while LogIndex(self.raft.raft_log.committed) > self.committed {
             self.committed = LogIndex(self.raft.raft_log.committed);
+            self.raft.mut_store().count_committed(self.committed);
             self.take_changes();
             self.take_raft_messages();
         }
@@ -513,43 +493,6 @@ impl Group {
         }
     }
 
-    /// What came as a snapshot takes the place of the log up to there.
-    fn take_snapshot(&mut self) {
-        let Some(snapshot) = self.raft.raft_log.unstable_snapshot() else { return };
-        let metadata = snapshot.get_metadata();
-        let at = GroupPosition { index: LogIndex(metadata.index), term: Term(metadata.term) };
-        let members = Members::of_raft(metadata.get_conf_state(), at.index);
-        self.cut_own_from(LogIndex(0));
-        self.raft.mut_store().install(at);
-        self.raft.raft_log.stable_snap(at.index.0);
-        self.raft.on_persist_snap(at.index.0);
-        (self.persisted, self.agreed) = (at.index, at.index);
-        self.is_installing = true;
-        self.adopt_members(members);
-    }
-
-    /// What the leader of this term sent as a snapshot is taken in, and covers everything up to `at`. False where that is nothing new. Until
-    /// `on_installed` this replica tells nobody anything.
-    pub(super) fn install(&mut self, from: ReplicaId, at: GroupPosition, members: &Members) -> Result<bool, ReplicationError> {
-        let before = self.raft.store().base();
-        self.step(wire_raft::snapshot(from, ReplicaId(self.raft.id), self.term(), at, members))?;
-        Ok(self.raft.store().base() != before)
-    }
-
-    /// It is durable.
-    pub(super) fn on_installed(&mut self) {
-        self.is_installing = false;
-        self.owes_ack = true;
-    }
-
-    /// What became of a snapshot for `peer`.
-    pub(super) fn on_snapshot_sent(&mut self, peer: ReplicaId, has_failed: bool) -> Result<(), ReplicationError> {
-        match self.is_leader() {
-            true => self.step(wire_raft::snapshot_status(peer, ReplicaId(self.raft.id), has_failed)),
-            false => Ok(()),
-        }
-    }
-
     /// Of raft's own entries that have no row yet, those that were replaced get none. Those that have one keep it: it stands in front of what replaces
     /// them.
     fn cut_own_from(&mut self, index: LogIndex) {
@@ -571,7 +514,12 @@ impl Group {
         self.persisted = persisted;
         self.owes_ack = true;
         let term = self.raft.store().term_of(persisted).expect("an entry that is kept");
-        self.raft.on_persist_entries(persisted.0, term.0);
+        if self.is_leader() && self.raft.prs().get(self.raft.id).is_none() {
+            // It leads a group that it was dropped from: what it stores counts for nobody, and the crate would look for its place.
+            self.raft.raft_log.maybe_persist(persisted.0, term.0);
+        } else {
+            self.raft.on_persist_entries(persisted.0, term.0);
+        }
         self.settle();
     }
 
@@ -621,11 +569,28 @@ impl Group {
             mutants if mutants.has(Mutant::AckBeyondAgreed) => self.persisted,
             _ => self.persisted.min(self.agreed),
         };
-        Some(FollowerMarks { term: self.term(), received, durable, committed: self.committed.min(self.agreed) })
+        Some(FollowerMarks {
+            term: self.term(),
+            received,
+            durable,
+            committed: self.committed.min(self.agreed),
+            is_suspect: self.is_suspect(),
+        })
     }
 
     /// A follower says how far it is.
     pub(super) fn on_marks(&mut self, from: ReplicaId, marks: &FollowerMarks) -> Result<(), ReplicationError> {
+        if self.is_left_out_of(marks.term) {
+            return Ok(());
+        }
+        if self.is_doubted(from) && marks.term <= self.term() {
+            self.on_doubted_marks(from, marks);
+            return Ok(());
+        }
+        if self.is_leader() && marks.term == self.term() {
+            assert!(marks.received <= self.last().index, "group {}: {from:?} has received {marks:?}, and {}", self.id, self.describe());
+            self.heard.on_received(from, marks.received);
+        }
         let mut message = Message { from: from.0, to: self.raft.id, term: marks.term.0, ..Message::default() };
         message.set_msg_type(MessageType::MsgAppendResponse);
         (message.index, message.commit) = (marks.durable.0, marks.committed.0);
@@ -640,10 +605,8 @@ impl Group {
         }
         // One that was sent before this replica led is no answer to its leadership.
         if sent_us >= self.led_since_us {
-            if let Some((_, at_us)) = self.answered.iter_mut().find(|(replica, _)| *replica == from) {
-                *at_us = sent_us.max(*at_us);
-            }
-            self.renew_lease();
+            self.heard.on_answered(from, sent_us);
+            self.prove();
         }
         if !is_beat {
             return Ok(());
@@ -653,27 +616,34 @@ impl Group {
         self.step(message)
     }
 
-    /// The lease runs from when the majority's latest answered beats were sent: no other leader can have been elected before it is over
-    /// (docs/REPLICATION.md, 5.2).
-    fn renew_lease(&mut self) {
-        let mut heard: Vec<u64> = self.answered.iter().map(|(_, at_us)| *at_us).collect();
-        heard.sort_unstable_by_key(|at_us| std::cmp::Reverse(*at_us));
-        if heard.is_empty() {
-            // It waits for nobody.
-            return;
-        }
-        // This replica itself is the first of the majority.
-        let Some(at_us) = heard.get(heard.len().div_ceil(2) - 1).filter(|at_us| **at_us > 0) else { return };
-        self.lease_until_us = self.lease_until_us.max(at_us + LEASE_US);
-    }
-
     /// Whether this leader may answer at `now_us`: a majority heard it lately.
     pub(super) fn holds_lease(&self, now_us: u64) -> bool {
-        now_us < self.lease_until_us || self.mutants.has(Mutant::AckWithoutLease)
+        self.heard.holds_lease(now_us) || self.mutants.has(Mutant::AckWithoutLease)
+    }
+
+    /// What holds of all that this group has in blocks up to `block`, which need not be committed. `None` where this replica may not answer for such: it does
+    /// not lead, was not heard by a majority lately, or is giving the leadership away.
+    pub(super) fn held_through(&self, block: BlockSeq, own: OwnBlocks, now_us: u64) -> Option<Held> {
+        if !self.is_leader() || self.is_transferring() || !self.holds_lease(now_us) {
+            return None;
+        }
+        let is_closed = block <= own.closed;
+        let leader_durable = block <= own.durable || (is_closed && self.mutants.has(Mutant::AnswerClosedBlock));
+        let replicated = is_closed && (self.is_received_through(block) || self.mutants.has(Mutant::AnswerOwnBlock));
+        Some(Held { leader_durable, replicated })
+    }
+
+    /// Whether a majority has what closed blocks up to `block` hold of this group. Of entries of earlier terms that says nothing before one of this leader's
+    /// own is among them: until then another leader may replace them although a majority has them, as with a commit.
+    fn is_received_through(&self, block: BlockSeq) -> bool {
+        // Alone a leader is the majority.
+        let Some(index) = self.heard.received_by_majority() else { return true };
+        index >= self.first_own_index && self.raft.store().next_block(index).is_none_or(|next| next > block)
     }
 
     /// This replica works as the leader from now on.
     pub(super) fn note_led(&mut self, now_us: u64) {
+        self.doubts.begin_leading();
         self.led_since_us = now_us;
     }
 
@@ -691,29 +661,42 @@ impl Group {
         self.own_unplaced.len() == self.own_announced
     }
 
-    /// A tick of time. One that is alone needs none.
+    /// A tick of time. One that is alone needs none, and a suspect does not stand.
     pub(super) fn tick(&mut self) {
-        if self.has_peers {
+        if self.has_peers && !self.is_suspect() {
             self.raft.tick();
             self.settle();
         }
     }
 
     /// A connection to `peer` stands, which has `persisted`: what was under way on an older one is lost.
-    pub(super) fn on_connected(&mut self, peer: ReplicaId, persisted: LogIndex) {
+    pub(super) fn on_connected(&mut self, peer: ReplicaId, persisted: LogIndex, is_suspect: bool, now_us: u64) {
         if !self.is_leader() {
             return;
+        }
+        // One that says nothing of it has lost what it had acknowledged, too (trap T7).
+        let has_lost = self.matched(peer).is_some_and(|matched| matched > persisted);
+        match is_suspect || has_lost {
+            // On each connection anew: it may have lost more since the last one.
+            true => self.doubt(peer, !is_suspect, now_us),
+            false => self.on_doubt(peer, false, now_us),
         }
         // It is asked at what it says it has: from the beginning on this leader may not have the log any more, as a replica that joined never had it.
         let (first, end) = (self.raft.store().base().index.0 + 1, self.last().index.0 + 1);
         if let Some(progress) = self.raft.mut_prs().get_mut(peer.0) {
-            // A replica that has lost what it had acknowledged counts for what it has (trap T7).
-            progress.matched = progress.matched.min(persisted.0);
+            self.heard.on_disconnected(peer, LogIndex(progress.matched));
             progress.become_probe();
             progress.next_idx = (persisted.0 + 1).clamp(first, end).max(progress.next_idx);
             progress.resume();
             self.raft.send_append(peer.0);
             self.settle();
+        }
+    }
+
+    /// The connection to `peer` has ended.
+    pub(super) fn on_disconnected(&mut self, peer: ReplicaId) {
+        if let Some(durable) = self.matched(peer) {
+            self.heard.on_disconnected(peer, durable);
         }
     }
 
@@ -744,9 +727,29 @@ impl Group {
         EntryPlaces::Known(places)
     }
 
+    /// Bytes of the entries that are not committed, as far as they stand in blocks.
+    pub(super) fn uncommitted_bytes(&self) -> u64 {
+        self.raft.store().uncommitted_bytes()
+    }
+
     /// Whether another replica votes or learns.
     pub(super) fn has_peers(&self) -> bool {
         self.has_peers
+    }
+
+    /// Its next ack is due.
+    pub(super) fn owe_ack(&mut self) {
+        self.owes_ack = true;
+    }
+
+    /// Whether this entry is here, or a checkpoint covers it.
+    pub(super) fn has(&self, at: GroupPosition) -> bool {
+        at.index <= self.raft.store().base().index || self.raft.store().term_of(at.index) == Some(at.term)
+    }
+
+    /// Whether everything up to `index` is durable here, and as the leader has it.
+    pub(super) fn is_agreed_durably(&self, index: LogIndex) -> bool {
+        !self.is_installing && self.standing == Standing::Durable && self.persisted.min(self.agreed) >= index
     }
 
     pub(super) fn last(&self) -> GroupPosition {

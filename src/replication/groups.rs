@@ -4,13 +4,14 @@
 //! Not here: raft's details (`group.rs`), the block's bytes (log/).
 
 use super::change::{Change, Members};
+use super::doubt::Word;
 use super::group::{Group, GroupStart, ReplicationError};
-use super::marks::{Commit, EntryPlaces, FollowerMarks};
+use super::marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;
 use crate::log::{EntryKind, OpenEntry};
-use crate::mutants::Mutants;
+use crate::mutants::{Mutant, Mutants};
 use raft::eraftpb::Message;
 
 /// What a block must carry for a group before its data: a changed term or vote, and raft's own entry.
@@ -20,6 +21,8 @@ pub struct Owed {
     pub group: GroupId,
     /// Term and vote to be written as a hard state, if they changed.
     pub hard_state: Option<(Term, u64, LogIndex)>,
+    /// Whether others vote in the group.
+    pub is_shared: bool,
     /// The entries of raft's own that are to be written: a change of who votes, or an empty one.
     pub own_entries: Vec<Option<Change>>,
 }
@@ -55,7 +58,7 @@ impl Groups {
     /// Bugs on purpose.
     pub fn set_mutants(&mut self, mutants: Mutants) {
         self.mutants = mutants;
-        self.list.iter_mut().for_each(|group| group.set_mutants(mutants));
+        self.list.iter_mut().for_each(|group| group.mutants = mutants);
     }
 
     /// A replica of one more group, which has nothing in the log yet.
@@ -72,10 +75,10 @@ impl Groups {
         assert!(self.find(start.id).is_none(), "a replica of group {} is here already", start.id);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut group = Group::new(start, self.me, entries, changes, &logger)?;
-        if group.members().is_lone(self.me) {
+        if group.members().is_lone(self.me) && !group.is_suspect() {
             group.campaign()?;
         }
-        group.set_mutants(self.mutants);
+        group.mutants = self.mutants;
         let at = self.list.partition_point(|other| other.id < group.id);
         self.list.insert(at, group);
         Ok(())
@@ -161,7 +164,8 @@ impl Groups {
             let (dirty, own_entries) = group.owed(open_block);
             if dirty || !own_entries.is_empty() {
                 let hard_state = dirty.then(|| (group.term(), group.vote(), group.committed()));
-                owed.push(Owed { group: group.id, hard_state, own_entries });
+                let is_shared = group.is_suspect() || !group.members().is_lone(self.me);
+                owed.push(Owed { group: group.id, hard_state, is_shared, own_entries });
             }
         }
         owed
@@ -190,6 +194,11 @@ impl Groups {
     pub fn leader_term(&self, group: GroupId) -> Option<Term> {
         let may_append = |g: &&Group| g.is_leader() && !g.is_transferring() && g.holds_lease(self.now_us) && g.has_announced_own();
         self.find(group).filter(may_append).map(Group::term)
+    }
+
+    /// What holds of all that `group` has in blocks up to `block`, before it is committed; `None` where this node may not answer for that now.
+    pub fn held_through(&self, group: GroupId, block: BlockSeq, own: OwnBlocks) -> Option<Held> {
+        self.find(group).and_then(|g| g.held_through(block, own, self.now_us))
     }
 
     /// This node works as the leader of `group` from now on.
@@ -224,7 +233,7 @@ impl Groups {
 
     /// Whether every group of which this node is the only voter is led by it and caught up.
     pub fn all_caught_up(&self) -> bool {
-        self.list.iter().filter(|group| group.members().is_lone(self.me)).all(Group::is_caught_up)
+        self.list.iter().filter(|group| group.members().is_lone(self.me) && !group.is_suspect()).all(Group::is_caught_up)
     }
 
     /// The block closes: proposes what it holds, one entry per group with batches or control payloads and one per entry of raft's own, and writes the
@@ -274,7 +283,10 @@ impl Groups {
 
     /// Takes in what another replica says of `group`. Groups that are not here are passed over: nobody may make this replica vote in them.
     pub fn step(&mut self, group: GroupId, message: Message) -> Result<(), ReplicationError> {
-        self.find_mut(group).map_or(Ok(()), |g| g.step(message))
+        match self.find_mut(group) {
+            Some(group) if !group.is_left_out_of(Term(message.term)) => group.step(message),
+            _ => Ok(()),
+        }
     }
 
     /// What may be told to other replicas now.
@@ -309,6 +321,37 @@ impl Groups {
         self.find_mut(group).into_iter().for_each(Group::on_installed);
     }
 
+    /// Whether the replica of `group` here is of an era before the one of `term`, and has something of it: then it was left out of a recovery, or is of those that
+    /// are to go on and was not told yet.
+    pub fn is_left_out_of(&self, group: GroupId, term: Term) -> bool {
+        self.find(group).is_some_and(|group| group.is_left_out_of(term))
+    }
+
+    /// The group goes on with these voters, and in this term at least, whoever voted before.
+    pub fn force(&mut self, group: GroupId, voters: &[ReplicaId], term: Term) {
+        self.find_mut(group).into_iter().for_each(|group| group.force(voters, term));
+    }
+
+    /// Its only voter stands, once all that it has is durable.
+    pub fn stand_if_alone(&mut self, group: GroupId) -> Result<(), ReplicationError> {
+        self.find_mut(group).map_or(Ok(()), Group::stand_if_alone)
+    }
+
+    /// Whether the replica of `group` here has nothing yet, not even who votes.
+    pub fn is_empty(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_empty)
+    }
+
+    /// Whether it takes no entries for that reason, not even from the first one on.
+    pub fn wants_snapshot(&self, group: GroupId) -> bool {
+        self.is_empty(group) && !self.mutants.has(Mutant::TakeLogEmpty)
+    }
+
+    /// `peer` has nothing of `group`: it gets a snapshot.
+    pub fn send_snapshot(&mut self, group: GroupId, peer: ReplicaId) {
+        self.find_mut(group).into_iter().for_each(|group| group.send_snapshot(peer));
+    }
+
     /// What became of a snapshot of `group` for `peer`.
     pub fn on_snapshot_sent(&mut self, group: GroupId, peer: ReplicaId, has_failed: bool) -> Result<(), ReplicationError> {
         self.find_mut(group).map_or(Ok(()), |g| g.on_snapshot_sent(peer, has_failed))
@@ -331,10 +374,57 @@ impl Groups {
     }
 
     /// A connection to `peer` stands, which has told what it has persisted of `group`.
-    pub fn on_connected(&mut self, group: GroupId, peer: ReplicaId, persisted: LogIndex) {
+    pub fn on_connected(&mut self, group: GroupId, peer: ReplicaId, persisted: LogIndex, is_suspect: bool) {
+        let now_us = self.now_us;
         if let Some(group) = self.find_mut(group) {
-            group.on_connected(peer, persisted);
+            group.on_connected(peer, persisted, is_suspect, now_us);
         }
+    }
+
+    /// This shard's replica of `group` may have lost what it had acknowledged: it does not vote until it is whole.
+    pub fn suspect(&mut self, group: GroupId) {
+        self.find_mut(group).into_iter().for_each(Group::suspect);
+    }
+
+    /// Whether that is so.
+    pub fn is_suspect(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_suspect)
+    }
+
+    /// `peer` says whether its replica of `group` is suspect.
+    pub fn on_doubt(&mut self, group: GroupId, peer: ReplicaId, is_suspect: bool) {
+        let now_us = self.now_us;
+        self.find_mut(group).into_iter().for_each(|group| group.on_doubt(peer, is_suspect, now_us));
+    }
+
+    /// The leader of `term` has proven that it has everything up to `at`.
+    pub fn on_proven(&mut self, group: GroupId, term: Term, at: GroupPosition) {
+        self.find_mut(group).into_iter().for_each(|group| group.on_proven(term, at));
+    }
+
+    /// Groups of which the replica here is suspect no more.
+    pub fn take_whole(&mut self) -> Vec<GroupId> {
+        self.list.iter_mut().filter_map(|group| group.take_whole().then_some(group.id)).collect()
+    }
+
+    /// What a share of `group`, of entries behind `previous`, has to tell `peer`.
+    pub fn word_for(&self, group: GroupId, peer: ReplicaId, previous: LogIndex) -> Word {
+        self.find(group).map_or_else(Word::default, |group| group.word_for(peer, previous))
+    }
+
+    /// Bytes of the entries of `group` that are in closed blocks and not committed.
+    pub fn uncommitted_of(&self, group: GroupId) -> u64 {
+        self.find(group).map_or(0, Group::uncommitted_bytes)
+    }
+
+    /// The same of all groups that are led here and have other members.
+    pub fn uncommitted_led(&self) -> u64 {
+        self.list.iter().filter(|group| group.is_leader() && group.has_peers()).map(Group::uncommitted_bytes).sum()
+    }
+
+    /// The connection to `peer` has ended.
+    pub fn on_disconnected(&mut self, peer: ReplicaId) {
+        self.list.iter_mut().for_each(|group| group.on_disconnected(peer));
     }
 
     /// What a hello tells of each group: its term, its last entry, and what is persisted.

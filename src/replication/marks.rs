@@ -1,4 +1,4 @@
-//! What a group tells of itself: how far a follower is, how far the group is committed, where entries stand.
+//! What a group tells of itself: how far a follower is, how far the group is committed, what holds before that, where entries stand.
 //!
 //! Not here: how any of it comes about (`group.rs`).
 
@@ -16,6 +16,8 @@ pub struct FollowerMarks {
     pub durable: LogIndex,
     /// Up to where it knows it to be committed.
     pub committed: LogIndex,
+    /// Whether it may have lost what it had acknowledged.
+    pub is_suspect: bool,
 }
 
 /// Where entries stand that a message tells of.
@@ -27,6 +29,24 @@ pub enum EntryPlaces {
     NotYet,
     /// The log was cut or forgotten there since: the message is of no use any more.
     Gone,
+}
+
+/// How far the log of a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnBlocks {
+    /// All its blocks up to this one are durable.
+    pub durable: BlockSeq,
+    /// The last one that is closed: it will get no more.
+    pub closed: BlockSeq,
+}
+
+/// What holds of all that a group has in blocks up to some block, before it is committed (docs/REPLICATION.md, 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// It is durable on the leader.
+    pub leader_durable: bool,
+    /// A majority has received it.
+    pub replicated: bool,
 }
 
 /// How far a group is committed.

@@ -14,8 +14,10 @@
 //! Not here: bytes (log/), offsets (partition/), pipelines between nodes (a later issue adds `pipeline.rs` beside these).
 
 mod change;
+mod doubt;
 mod group;
 mod groups;
+mod heard;
 mod marks;
 mod peer;
 mod storage;
@@ -24,9 +26,10 @@ mod tests;
 pub mod wire_raft;
 
 pub use change::{Action, CHANGE_BYTES, Change, Members};
+pub use doubt::Word;
 pub use group::{GroupStart, ReplicationError};
 pub use groups::{Groups, Owed};
-pub use marks::{Commit, EntryPlaces, FollowerMarks};
+pub use marks::{Commit, EntryPlaces, FollowerMarks, Held, OwnBlocks};
 pub use peer::{Accepted, Dialed, Peer, PeerStart, ShareNote};
 pub use storage::{Entry, GroupPosition, Handle, Holds};
 pub use wire_raft::{Outgoing, SnapshotNote};

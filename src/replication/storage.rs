@@ -101,12 +101,16 @@ pub struct GroupStorage {
     /// Position of the entry before the first kept one.
     base: GroupPosition,
     slots: VecDeque<Slot>,
+    /// Bytes of the entries behind `counted`, the last one that is known to be committed.
+    uncommitted_bytes: u64,
+    counted: LogIndex,
 }
 
 impl GroupStorage {
     pub(super) fn new(base: GroupPosition, term: Term, vote: u64, commit: LogIndex, members: Members) -> GroupStorage {
         let hard_state = HardState { term: term.0, vote, commit: commit.0, ..HardState::default() };
-        GroupStorage { hard_state, members, committed: None, changes: BTreeMap::new(), base, slots: VecDeque::new() }
+        let (changes, slots) = (BTreeMap::new(), VecDeque::new());
+        GroupStorage { hard_state, members, committed: None, changes, base, slots, uncommitted_bytes: 0, counted: base.index }
     }
 
     pub(super) fn last(&self) -> GroupPosition {
@@ -129,9 +133,11 @@ impl GroupStorage {
             && (last.term, last.block, last.holds, holds) == (term.0, Some(block), Holds::Share, Holds::Share)
         {
             last.bytes += bytes;
+            self.uncommitted_bytes += u64::from(bytes);
             return;
         }
         self.cut_from(index);
+        self.uncommitted_bytes += u64::from(bytes);
         while self.last().index.0 + 1 < index.0 {
             let term = self.last().term.0;
             self.slots.push_back(Slot { term, holds: Holds::Own, block: Some(block), bytes: 0 });
@@ -149,7 +155,9 @@ impl GroupStorage {
 
     fn cut_from(&mut self, index: LogIndex) {
         while self.last().index >= index {
-            self.slots.pop_back();
+            let is_counted = self.last().index > self.counted;
+            let Some(slot) = self.slots.pop_back() else { break };
+            self.uncommitted_bytes -= if is_counted { u64::from(slot.bytes) } else { 0 };
         }
         self.changes.split_off(&index);
     }
@@ -227,6 +235,21 @@ impl GroupStorage {
         assert!(slot.block.is_none_or(|b| b == block), "entry {index} stands in block {:?} and in {block}", slot.block);
         slot.block = Some(block);
         slot.bytes += bytes;
+        if index > self.counted {
+            self.uncommitted_bytes += u64::from(bytes);
+        }
+    }
+
+    /// Everything up to `index` is committed.
+    pub(super) fn count_committed(&mut self, index: LogIndex) {
+        let bytes: u64 = self.slots_after(self.counted).take_while(|(at, _)| *at <= index).map(|(_, slot)| u64::from(slot.bytes)).sum();
+        self.uncommitted_bytes -= bytes;
+        self.counted = self.counted.max(index);
+    }
+
+    /// Bytes of the entries that are not known to be committed.
+    pub(super) fn uncommitted_bytes(&self) -> u64 {
+        self.uncommitted_bytes
     }
 
     /// Forgets entries up to `index` (kept by a checkpoint), keeping the term of the last forgotten one.
@@ -242,6 +265,7 @@ impl GroupStorage {
     pub(super) fn install(&mut self, at: GroupPosition) {
         assert!(at.index > self.base.index, "a snapshot of entry {} in front of {:?}", at.index, self.base);
         self.base = at;
+        (self.uncommitted_bytes, self.counted) = (0, self.counted.max(at.index));
         self.slots.clear();
         self.changes.clear();
     }

@@ -111,6 +111,7 @@ fn a_start_goes_on_behind_what_the_log_holds() {
         vote: 1,
         members: Members::of_voters([ReplicaId(1)]),
         committed: base.index,
+        ..GroupStart::default()
     }];
     let mut groups = Groups::start(ReplicaId(1), starts, &entries, &[]).unwrap();
     assert_eq!(groups.entry_count(), 6, "3, 4 and 5 of term 2, a filler for 6, 7, and the first one of the new term");

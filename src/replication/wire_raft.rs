@@ -97,7 +97,7 @@ pub fn outgoing(group: GroupId, message: &Message) -> Outgoing {
             received: 0,
             durable: 0,
             applied: 0,
-            rejected: if message.request_snapshot == 0 { message.index } else { 0 },
+            rejected: message.index,
             hint_index: message.reject_hint,
             hint_term: message.log_term,
         }),
@@ -191,8 +191,6 @@ pub fn vote_reply(from: ReplicaId, to: ReplicaId, row: &VoteReply) -> Message {
 pub fn rejection(from: ReplicaId, to: ReplicaId, row: &AckGroup) -> Message {
     let mut reply = message(MessageType::MsgAppendResponse, from, to, row.term);
     (reply.reject, reply.index, reply.reject_hint, reply.log_term) = (true, row.rejected, row.hint_index, row.hint_term);
-    // Where a log begins every log agrees: who does not take even that is empty, and wants a snapshot.
-    reply.request_snapshot = u64::from(row.rejected == 0);
     reply
 }
 
@@ -237,10 +235,6 @@ mod tests {
     fn a_rejection_comes_back_and_an_acceptance_goes_another_way() {
         let mut told = message(MessageType::MsgAppendResponse, B, A, 9);
         (told.reject, told.index, told.reject_hint, told.log_term) = (true, 12, 7, 3);
-        let Outgoing::Rejection(row) = outgoing(GROUP, &told) else { panic!("{told:?}") };
-        assert_eq!(rejection(B, A, &row), told);
-        // One that has nothing and takes nothing but a snapshot.
-        (told.index, told.reject_hint, told.log_term, told.request_snapshot) = (0, 0, 0, 1);
         let Outgoing::Rejection(row) = outgoing(GROUP, &told) else { panic!("{told:?}") };
         assert_eq!(rejection(B, A, &row), told);
         told.reject = false;

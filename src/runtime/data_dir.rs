@@ -5,6 +5,7 @@
 //!   DIR/node              identity, text: node, cluster, disk, generation, layout version, shards, groups per shard
 //!   DIR/joined            what the cluster told a node that joined it (`control/joined.rs`); not on the node that the cluster began with
 //!   DIR/joining           until the two above are there: the disk as which this directory joins, text
+//!   DIR/recover           the next start goes on with what this node has of the metadata, alone (`tramline recover`); gone once it has
 //!   DIR/shard-0/ ...      one directory per shard (the log room's)
 //! ```
 //!
@@ -49,6 +50,7 @@ const RESTART_BYTES_PER_SHARD: u64 = 4 << 20;
 const IDENTITY: &str = "node";
 const JOINED: &str = "joined";
 const JOINING: &str = "joining";
+const RECOVER: &str = "recover";
 const LOCK: &str = "lock";
 /// What a file is called until it is whole.
 const NEW: &str = ".new";
@@ -253,6 +255,33 @@ impl DataDir {
         // A crash may have left it behind the identity. Nobody reads it any more, so a failure costs nothing.
         let _ = fs::remove_file(path.join(JOINING));
         Ok(DataDir { path, identity, joined, lock, created: false })
+    }
+
+    /// Says that the next start of the node in `path`, which must not run, goes on with what it has of the metadata. Durable when it is answered.
+    pub fn mark_to_recover(path: &Path, lock_wait: Duration) -> Result<Identity, DataDirError> {
+        let path = fs::canonicalize(path).map_err(at("open data directory", path))?;
+        let _lock = lock(&path, lock_wait)?;
+        let identity_path = path.join(IDENTITY);
+        let text = fs::read_to_string(&identity_path).map_err(at("read", &identity_path))?;
+        let identity = identity::decode(&text).map_err(|what| DataDirError::Identity { path: identity_path, what })?;
+        put(
+            &path,
+            RECOVER,
+            b"# The next start of this node goes on with what it has of the cluster's metadata, whoever voted about them.\n",
+        )?;
+        Ok(identity)
+    }
+
+    /// Whether that was said.
+    pub fn is_to_recover(&self) -> bool {
+        self.path.join(RECOVER).exists()
+    }
+
+    /// It has gone on.
+    pub fn on_recovered(&self) -> Result<(), DataDirError> {
+        let marker = self.path.join(RECOVER);
+        fs::remove_file(&marker).map_err(at("remove", &marker))?;
+        sync_dir(&self.path)
     }
 
     /// The directory, as an absolute path.

@@ -48,6 +48,8 @@ pub(super) struct ShardSeed {
     pub(super) info: Arc<NodeInfo>,
     /// What the cluster told the node when it joined.
     pub(super) joined: Option<Arc<Joined>>,
+    /// Somebody has said that the metadata go on with what this node has of them.
+    pub(super) is_metadata_forced: bool,
     pub(super) dir: PathBuf,
     pub(super) lock: File,
     pub(super) log_uid_if_new: u64,
@@ -88,7 +90,7 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
 }
 
 fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
-    let ShardSeed { id, settings, info, joined, dir, lock, log_uid_if_new, listeners, node_listener, .. } = seed;
+    let ShardSeed { id, settings, info, joined, is_metadata_forced, dir, lock, log_uid_if_new, listeners, node_listener, .. } = seed;
     let ShardSeed { inbox, hub, health, clock, iowq_cpus, warmers, told, .. } = seed;
     let mut disk = FsDisk::new(&dir);
     let log_config = log_config(id, &settings, &info, log_uid_if_new);
@@ -112,7 +114,7 @@ fn open(seed: ShardSeed) -> Result<(ShardLoop, Bed), String> {
     hub.set_waker(id, ring.waker());
     let bed = Bed::new(ring.event_fd_dup().map_err(|error| format!("no descriptor left for the eventfd: {error}"))?);
     let mut effects = Effects::new();
-    let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered, joined };
+    let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered, joined, is_metadata_forced };
     let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
     if settings.memory_prefault {
         // A housekeeping thread that has ended brings nothing in; then the first touch does.

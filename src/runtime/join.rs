@@ -12,8 +12,9 @@
 //! Invariants: asking twice is asking for the same thing, for the disk stands in the directory before (`data_dir.rs`), so an answer that is lost costs only
 //! time; nothing that a seed sends is believed before its checksum, its place and its form were right.
 //!
-//! Not here: the conversation with one node (`join/talk.rs`), what is kept of the answer (`data_dir.rs`), who answers (shard/).
+//! Not here: the conversation with one node (`join/talk.rs`), what a node asks that is in a cluster already (`join/known.rs`), what is kept of the answer (`data_dir.rs`), who answers (shard/).
 
+mod known;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ use crate::control::{ClusterCommand, Command, Joined, NodeSpec};
 use std::fmt;
 use std::time::{Duration, Instant};
 use talk::Outcome;
+
+pub(super) use known::{Known, check_known};
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,8 @@ pub(super) struct Asking<'a> {
     pub(super) seeds: &'a [String],
     /// To take in whom.
     pub(super) spec: NodeSpec,
+    /// The cluster that it is in already; `CLUSTER_NONE` for none.
+    pub(super) cluster_id: [u8; 16],
     /// This process, as other nodes tell it from the one before.
     pub(super) boot: u64,
     /// For how long.
@@ -90,6 +95,8 @@ pub enum JoinError {
         /// Each seed and why it was no help when it was last asked.
         last: Vec<(String, String)>,
     },
+    /// The node has a cluster, and is not to be there any more, or not to look for it there.
+    Known(Known),
     /// The node is to stop.
     Stopped,
 }
@@ -103,6 +110,7 @@ impl fmt::Display for JoinError {
                 last.iter().try_for_each(|(seed, why)| write!(f, "; {seed}: {why}"))?;
                 f.write_str("; check the addresses, and that nodes with --cluster-listen run there; what was begun here is gone on with when the node is started again")
             }
+            JoinError::Known(known) => known.fmt(f),
             JoinError::Stopped => {
                 f.write_str("the node was stopped before a cluster had taken it in; it asks again when it is started again")
             }
@@ -146,7 +154,7 @@ fn ask_from(asking: &Asking<'_>, seed: &str, body: &[u8], until: Instant) -> Res
             }
             Outcome::Again(why) if address == seed => return Ok(Err(why)),
             Outcome::Again(why) => return Ok(Err(format!("it names {address}, and there: {why}"))),
-            Outcome::Never(why) => return Err(JoinError::Refused { by: address, why }),
+            Outcome::Never(why) | Outcome::Refused(_, why) => return Err(JoinError::Refused { by: address, why }),
             Outcome::Stopped => return Err(JoinError::Stopped),
         }
     }

@@ -23,6 +23,7 @@ pub mod logging;
 mod mesh;
 mod park;
 mod ports;
+pub mod recover;
 mod shard_loop;
 pub mod shutdown;
 mod start;

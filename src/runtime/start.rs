@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+use tramline_wire::node::CLUSTER_NONE;
 
 /// How often a start that takes long says what it waits for.
 const STILL_STARTING: Duration = Duration::from_secs(10);
@@ -124,6 +125,12 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let clock = Clock::new();
     let (told, serving) = channel();
     let mut threads = Vec::new();
+    let is_metadata_forced = data_dir.is_to_recover();
+    if is_metadata_forced {
+        tracing::warn!(
+            "this start goes on with what the node has of the cluster's metadata, without a majority: `tramline recover` was given here"
+        );
+    }
     let mut node_listeners = node_listeners.into_iter();
     for ((id, inbox), listener) in (0..settings.shards).map(ShardId).zip(inboxes).zip(shard_listeners) {
         let (dir, lock) = place_of(&data_dir, id).map_err(StartError::DataDir)?;
@@ -133,6 +140,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             settings: Arc::clone(&settings),
             info: Arc::clone(&info),
             joined: data_dir.joined(),
+            is_metadata_forced,
             dir,
             lock,
             log_uid_if_new: random_u64()?,
@@ -154,9 +162,12 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let shards = settings.shards;
     shutdown.on_request(move || stop_all(&stop_hub, shards));
 
-    let started = wait_until_serving(&serving, settings.shards, info.cluster.as_ref(), &shutdown);
+    let started = wait_until_serving(&serving, &health, info.cluster.as_ref(), &shutdown);
     match &started {
         Ok(true) => {
+            if is_metadata_forced {
+                data_dir.on_recovered().map_err(StartError::DataDir).unwrap_or_else(|error| tracing::error!("{error}"));
+            }
             let admin = housekeeping.admin_address();
             told_ready(&Ready { node: info.node, client, admin, shards: settings.shards });
             if let Some(first) = node_addresses.first() {
@@ -186,11 +197,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     drop(warmers);
     housekeeping.stop();
     started?;
-    let failed = health.states().into_iter().find_map(|state| match state {
-        ShardHealth::Failed(reason) => Some(reason),
-        _ => None,
-    });
-    match failed {
+    match failure_of(&health) {
         Some(reason) => Err(StartError::Failed(reason)),
         None => Ok(()),
     }
@@ -202,7 +209,8 @@ fn settle(found: Found, settings: &Settings, ports: &Ports, shutdown: &Shutdown)
         Found::Known(dir) => {
             if !settings.cluster_join.is_empty() {
                 let cluster = hex(&dir.identity().cluster_id);
-                tracing::info!("--join is ignored: {} is node {} of cluster {cluster} already", dir.path().display(), dir.identity().node);
+                tracing::info!("{} is node {} of cluster {cluster} already: it joins no other", dir.path().display(), dir.identity().node);
+                check_cluster(&dir, settings, ports, shutdown)?;
             }
             Ok(dir)
         }
@@ -211,11 +219,25 @@ fn settle(found: Found, settings: &Settings, ports: &Ports, shutdown: &Shutdown)
     }
 }
 
+/// Whether what `--join` names is the cluster that the directory is in, as far as anybody says.
+fn check_cluster(dir: &DataDir, settings: &Settings, ports: &Ports, shutdown: &Shutdown) -> Result<(), StartError> {
+    let asking = Asking {
+        seeds: &settings.cluster_join,
+        spec: ports.info(settings, dir.identity()).spec(settings),
+        cluster_id: dir.identity().cluster_id,
+        boot: random_u64()?,
+        times: Times::of_known(),
+        is_stopped: &|| shutdown.is_requested(),
+    };
+    join::check_known(&asking).map_err(StartError::Join)
+}
+
 fn join_cluster(dir: EmptyDir, settings: &Settings, ports: &Ports, shutdown: &Shutdown) -> Result<DataDir, StartError> {
     let disk = dir.disk_to_join_as().map_err(StartError::DataDir)?;
     let asking = Asking {
         seeds: &settings.cluster_join,
         spec: ports.spec(settings, disk),
+        cluster_id: CLUSTER_NONE,
         boot: random_u64()?,
         times: Times::default(),
         is_stopped: &|| shutdown.is_requested(),
@@ -245,13 +267,14 @@ fn stop_all(hub: &Hub, shards: u16) {
 }
 
 /// `Ok(true)` once all shards serve, `Ok(false)` when a stop was asked for before. Without a limit: a long log takes its time, and in a cluster nobody serves
-/// before a majority is there.
+/// before a majority is there. One that fails before it has served never does.
 fn wait_until_serving(
     serving: &Receiver<Result<ShardId, String>>,
-    shards: u16,
+    health: &Health,
     cluster: Option<&Endpoint>,
     shutdown: &Shutdown,
 ) -> Result<bool, StartError> {
+    let shards = health.states().len() as u16;
     let mut missing: Vec<ShardId> = (0..shards).map(ShardId).collect();
     let mut told = Instant::now();
     while !missing.is_empty() {
@@ -259,7 +282,11 @@ fn wait_until_serving(
             Ok(Ok(id)) => missing.retain(|shard| *shard != id),
             Ok(Err(reason)) => return Err(StartError::Shard(reason)),
             Err(RecvTimeoutError::Timeout) if shutdown.is_requested() => return Ok(false),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(reason) = failure_of(health) {
+                    return Err(StartError::Shard(reason));
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return Err(StartError::Shard("a shard ended before it served; see the log".to_owned())),
         }
         if told.elapsed() >= STILL_STARTING && !missing.is_empty() {
@@ -268,6 +295,14 @@ fn wait_until_serving(
         }
     }
     Ok(true)
+}
+
+/// Why a shard has failed, if one has.
+fn failure_of(health: &Health) -> Option<String> {
+    health.states().into_iter().find_map(|state| match state {
+        ShardHealth::Failed(reason) => Some(reason),
+        _ => None,
+    })
 }
 
 fn what_is_missing(missing: &[ShardId], shards: u16, cluster: Option<&Endpoint>) -> String {

@@ -1,12 +1,19 @@
-//! Produce requests that wait for their level, in the order in which they were appended.
+//! Produce requests that wait for their level (docs/REPLICATION.md, 5.2), in lines: one for each level and group, so that nobody waits for what another level
+//! or another group waits for. Requests for several groups stand in lines of their own.
 //!
-//! Invariants: an ack leaves only when every group it wrote to is committed through its block; acks leave in order of blocks;
-//! each request is answered once (an answer "timed out" takes the place of the ack).
+//! Invariants: an ack leaves only when every group it wrote to has the level through its block, and tells the highest level that all of them have; what is
+//! committed has every level; the acks of a line leave in order of blocks; each request is answered once (an answer "timed out" takes the place of the ack).
+//!
+//! Not here: what a group has before it is committed (replication/), who asks for which level (`produce.rs`).
+
+#[cfg(test)]
+mod tests;
 
 use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId};
 use crate::metrics::{RequestClass, ShardMetrics, Stamps};
 use crate::partition::{Partitions, Slot};
+use crate::replication::Held;
 use std::collections::VecDeque;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::level::Level;
@@ -57,11 +64,29 @@ const GROUPS_MAX: usize = u64::BITS as usize;
 /// In the place of a group that was removed.
 const NO_GROUP: GroupId = GroupId(u32::MAX);
 
+/// Levels that can be waited for: all but `none`. `leader` is when a leader that was not heard lately takes in the rest of a request.
+const LEVELS: usize = Level::Durable as usize;
+
+/// Of each level: the line of requests that wrote to several groups. That of a group stands one behind its place.
+const SEVERAL: usize = 0;
+
+/// Lets a request know what a group has, before it is committed, in blocks up to one: `Groups::held_through`.
+pub(super) type HeldIn<'a> = &'a dyn Fn(GroupId, BlockSeq) -> Option<Held>;
+
+/// Requests that wait for one another, in order of blocks, and their results.
+#[derive(Debug, Default)]
+struct Line {
+    queue: VecDeque<Pending>,
+    results: VecDeque<BatchResult>,
+}
+
 /// All waiting acks of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    queue: VecDeque<Pending>,
-    results: VecDeque<BatchResult>,
+    /// By level, then `SEVERAL` and the groups' places: as long as the last one that was needed.
+    lines: [Vec<Line>; LEVELS],
+    /// Lines in which somebody waits, a bit for each.
+    busy: [u128; LEVELS],
     /// Per group: all its entries up to this block are committed.
     committed: Vec<(GroupId, BlockSeq)>,
 }
@@ -94,12 +119,26 @@ impl Acks {
         1 << self.committed.iter().position(|(g, _)| *g == group).expect("a group of this shard")
     }
 
-    pub(super) fn push(&mut self, waiting: Waiting, results: &[BatchResult]) {
-        assert!(self.queue.back().is_none_or(|last| last.block <= waiting.block), "acks wait in order of blocks");
+    /// Enters a request. On a node without others there is one line: everybody waits for the same disk.
+    pub(super) fn push(&mut self, waiting: Waiting, is_alone: bool, results: &[BatchResult]) {
         let Waiting { caller, level, block, groups, deadline_us, received_us, payload_bytes } = waiting;
+        assert!(level != Level::None && groups != 0, "{waiting:?} has nothing to wait for");
+        let (of_level, at) = match is_alone {
+            true => (LEVELS - 1, SEVERAL),
+            false if groups.is_power_of_two() => (level as usize - 1, groups.trailing_zeros() as usize + 1),
+            false => (level as usize - 1, SEVERAL),
+        };
+        let lines = &mut self.lines[of_level];
+        if lines.len() <= at {
+            lines.resize_with(at + 1, Line::default);
+        }
+        self.busy[of_level] |= 1 << at;
+        let line = &mut lines[at];
+        // Others may have been taken in while this one waited for room: acks leave in order.
+        let block = block.max(line.queue.back().map_or(BlockSeq(0), |last| last.block));
         let results_len = results.len() as u32;
         let answered = false;
-        self.queue.push_back(Pending {
+        line.queue.push_back(Pending {
             caller,
             level,
             block,
@@ -110,7 +149,7 @@ impl Acks {
             payload_bytes,
             answered,
         });
-        self.results.extend(results);
+        line.results.extend(results);
     }
 
     /// Everything of the group in blocks up to this one is committed.
@@ -125,80 +164,144 @@ impl Acks {
     }
 
     /// Whether each of these groups (as `bit_of`) is committed through `block`.
-    pub(super) fn is_committed(&self, mut groups: u64, block: BlockSeq) -> bool {
-        while groups != 0 {
-            if self.committed[groups.trailing_zeros() as usize].1 < block {
-                return false;
-            }
-            groups &= groups - 1;
-        }
-        true
+    pub(super) fn is_committed(&self, groups: u64, block: BlockSeq) -> bool {
+        are_committed(&self.committed, groups, block)
     }
 
-    /// The block of the last request that waits.
-    pub(super) fn last_block(&self) -> BlockSeq {
-        self.queue.back().map_or(BlockSeq(0), |last| last.block)
+    /// The highest level that `groups` have through `block`, if that is what is asked for, or more.
+    pub(super) fn reached(&self, asked: Level, groups: u64, block: BlockSeq, held: HeldIn<'_>) -> Option<Level> {
+        level_reached(&self.committed, asked, groups, block, held)
     }
 
-    /// Answers every request whose groups are committed through its block.
-    pub(super) fn release(&mut self, now: Now, partitions: &Partitions, effects: &mut Effects, metrics: &mut ShardMetrics) {
-        while let Some(front) = self.queue.front() {
-            if !self.is_committed(front.groups, front.block) {
-                return;
+    /// Answers every request whose level is reached. `held` is none on a node without others: there levels below `durable` wait for the commit as well, and
+    /// are told as they were asked for.
+    pub(super) fn release(
+        &mut self,
+        now: Now,
+        held: Option<HeldIn<'_>>,
+        partitions: &Partitions,
+        effects: &mut Effects,
+        metrics: &mut ShardMetrics,
+    ) {
+        for (lines, busy) in std::iter::zip(&mut self.lines, &mut self.busy) {
+            for at in bits(*busy) {
+                let line = &mut lines[at];
+                while let Some(Pending { level, groups, block, .. }) = line.queue.front().copied() {
+                    let told = match held {
+                        Some(held) => level_reached(&self.committed, level, groups, block, held),
+                        None => are_committed(&self.committed, groups, block).then_some(level),
+                    };
+                    let Some(told) = told else { break };
+                    line.answer_front(now, told, partitions, effects, metrics);
+                }
+                if line.queue.is_empty() {
+                    *busy &= !(1 << at);
+                }
             }
-            let pending = self.queue.pop_front().expect("looked at above");
-            let results = self.results.drain(..pending.results as usize);
-            if pending.answered {
-                continue;
-            }
-            reply(&pending.caller, pending.level, results, partitions, effects);
-            let (received_ns, now_ns) = (pending.received_us * 1000, now.mono_us * 1000);
-            let stamps = Stamps { received_ns, parsed_ns: 0, appended_ns: received_ns, written_ns: now_ns, replied_ns: now_ns };
-            metrics.record(RequestClass::Produce, &stamps, now.utc_us, pending.payload_bytes);
         }
     }
 
     /// Tells those whose time is over. Their records may still become durable.
     pub(super) fn on_deadline(&mut self, now: Now, effects: &mut Effects, metrics: &mut ShardMetrics) {
-        for pending in self.queue.iter_mut().filter(|p| !p.answered && p.deadline_us <= now.mono_us) {
+        for pending in self.waiting_mut().filter(|p| p.deadline_us <= now.mono_us) {
             pending.answered = true;
             metrics.count_error(ErrorCode::TimedOut);
             effects.refuse(&pending.caller, ErrorCode::TimedOut, "", "");
         }
     }
 
-    /// The earliest time-out. Requests of one client mostly ask for the same, so this is the front's; others are found a little late.
+    /// The earliest time-out. Requests of one client mostly ask for the same, so this is one of the lines' fronts; others are found a little late.
     pub(super) fn next_deadline_us(&self) -> u64 {
-        self.queue.iter().find(|p| !p.answered).map_or(u64::MAX, |p| p.deadline_us)
+        let busy = std::iter::zip(&self.lines, self.busy).flat_map(|(lines, busy)| bits(busy).map(|at| &lines[at]));
+        busy.filter_map(|line| line.queue.iter().find(|p| !p.answered)).map(|p| p.deadline_us).min().unwrap_or(u64::MAX)
     }
 
     /// Another node leads one of `groups` (as `bit_of`): whoever waits for it is told that what was appended may be stored, or not.
     pub(super) fn fail_group(&mut self, groups: u64, effects: &mut Effects, metrics: &mut ShardMetrics) {
-        for at in 0..self.queue.len() {
-            let Pending { groups: of_request, block, caller, answered, .. } = self.queue[at];
-            if answered || of_request & groups == 0 || self.is_committed(of_request, block) {
-                continue;
-            }
-            self.queue[at].answered = true;
+        let committed = std::mem::take(&mut self.committed);
+        for pending in self.waiting_mut().filter(|p| p.groups & groups != 0 && !are_committed(&committed, p.groups, p.block)) {
+            pending.answered = true;
             // Nothing is left to wait for.
-            self.queue[at].groups = 0;
+            pending.groups = 0;
             metrics.count_error(ErrorCode::LeadershipLost);
-            effects.refuse(&caller, ErrorCode::LeadershipLost, "", "");
+            effects.refuse(&pending.caller, ErrorCode::LeadershipLost, "", "");
         }
+        self.committed = committed;
     }
 
     /// The log has failed: nobody who waits will get his level.
     pub(super) fn fail_all(&mut self, effects: &mut Effects, metrics: &mut ShardMetrics, reason: &str) {
-        for pending in self.queue.drain(..).filter(|p| !p.answered) {
+        for pending in self.waiting_mut() {
             metrics.count_error(ErrorCode::StorageFailed);
             effects.refuse(&pending.caller, ErrorCode::StorageFailed, reason, "");
         }
-        self.results.clear();
+        (self.lines, self.busy) = Default::default();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.busy == [0; LEVELS]
     }
+
+    /// Those who have no answer.
+    fn waiting_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.lines.iter_mut().flatten().flat_map(|line| &mut line.queue).filter(|pending| !pending.answered)
+    }
+}
+
+impl Line {
+    /// The first one has reached a level.
+    fn answer_front(&mut self, now: Now, told: Level, partitions: &Partitions, effects: &mut Effects, metrics: &mut ShardMetrics) {
+        let pending = self.queue.pop_front().expect("somebody waits");
+        let results = self.results.drain(..pending.results as usize);
+        if pending.answered {
+            return;
+        }
+        reply(&pending.caller, told, results, partitions, effects);
+        let (received_ns, now_ns) = (pending.received_us * 1000, now.mono_us * 1000);
+        let stamps = Stamps { received_ns, parsed_ns: 0, appended_ns: received_ns, written_ns: now_ns, replied_ns: now_ns };
+        metrics.record(RequestClass::Produce, &stamps, now.utc_us, pending.payload_bytes);
+    }
+}
+
+/// The places of the bits that are set.
+fn bits(mut mask: u128) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(at)
+    })
+}
+
+fn are_committed(committed: &[(GroupId, BlockSeq)], groups: u64, block: BlockSeq) -> bool {
+    bits(groups.into()).all(|place| committed[place].1 >= block)
+}
+
+/// The highest level that all of `groups` have through `block`; `None` where one of them has less than `asked`, or may not be answered for.
+fn level_reached(committed: &[(GroupId, BlockSeq)], asked: Level, groups: u64, block: BlockSeq, held: HeldIn<'_>) -> Option<Level> {
+    let mut lowest = Level::Durable;
+    for (group, through) in bits(groups.into()).map(|place| committed[place]) {
+        if through >= block {
+            continue;
+        }
+        if asked == Level::Durable {
+            return None;
+        }
+        let Held { leader_durable, replicated } = held(group, block)?;
+        let has = match asked {
+            Level::LeaderDurable => leader_durable,
+            Level::Replicated => replicated,
+            _ => true,
+        };
+        if !has {
+            return None;
+        }
+        lowest = lowest.min(match (replicated, leader_durable) {
+            (true, _) => Level::Replicated,
+            (false, true) => Level::LeaderDurable,
+            (false, false) => Level::Leader,
+        });
+    }
+    Some(lowest)
 }
 
 /// Appends the reply's effects.

@@ -5,10 +5,12 @@
 //!
 //! Not here: questions over all shards (`gathers.rs`).
 
+use super::cancelling::Away;
 use super::joining::Joiner;
 use super::mesh::Message;
 use super::producers::ProducerIds;
 use super::shard::{Phase, Shard, Taken};
+use crate::api::cluster::Alteration;
 use crate::api::{self, ApiError};
 use crate::control::{
     Applied, ClusterCommand, ClusterError, Command, ControlError, Endpoint, GroupView, PartitionView, State, TopicView, View,
@@ -90,6 +92,7 @@ pub(super) struct ControlSeat {
     /// When the cluster is looked at next, and which view was found to need nothing.
     pub(super) next_plan_us: u64,
     pub(super) planned_epoch: u64,
+    pub(super) away: Away,
     pub(super) producer_ids: ProducerIds,
 }
 
@@ -104,6 +107,7 @@ impl ControlSeat {
             addresses: Vec::new(),
             next_plan_us: 0,
             planned_epoch: 0,
+            away: Away::new(),
             producer_ids: ProducerIds::default(),
         }
     }
@@ -211,8 +215,10 @@ impl Shard {
             Kind::DeleteQueue => (api::queues::delete(frame.meta)?, false, false),
             Kind::AlterTopic => (api::topics::alter(frame.meta)?, false, false),
             Kind::AlterCluster => match api::cluster::alter(frame.meta)? {
-                Some(command) => (command, false, false),
-                None => return self.balance(caller),
+                Alteration::Command(command) => (command, false, false),
+                Alteration::Balance => return self.balance(caller),
+                Alteration::CancelMove(group) => (self.cancelling(group)?.into(), false, false),
+                Alteration::UncleanRecover(group) => (self.recovering(now, group)?.into(), false, false),
             },
             _ => (api::topics::delete(frame.meta)?, false, false),
         };
@@ -282,7 +288,7 @@ impl Shard {
     }
 
     /// Whether this shard may change the metadata; what a follower knows of them may be old.
-    fn check_leads_metadata(&self) -> Result<(), ApiError> {
+    pub(super) fn check_leads_metadata(&self) -> Result<(), ApiError> {
         if self.groups.leader_term(GroupId(0)).is_some() { Ok(()) } else { Err(self.no_metadata_leader()) }
     }
 
@@ -434,6 +440,7 @@ impl Shard {
                 self.adopt_partition(topic, place);
             }
         }
+        self.note_others();
     }
 
     fn adopt_partition(&mut self, topic: &TopicView, place: &PartitionView) {

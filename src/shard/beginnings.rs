@@ -9,10 +9,11 @@
 //! Not here: groups that come later (`replicas.rs`), what the entries say (`start.rs`).
 
 use super::start::{StartFailure, data_groups};
+use crate::constants::ERA_BITS;
 use crate::control::Joined;
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, ShardId, Term};
 use crate::log::checkpoint::GroupPositionV3;
-use crate::log::{EntryKind, Recovered, ReplicaRecord};
+use crate::log::{DamageKind, EntryKind, Recovered, ReplicaRecord, ReplicaState};
 use crate::mutants::{Mutant, Mutants};
 use crate::replication::{Action, Change, GroupPosition, GroupStart, Members};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,7 @@ pub(super) fn pass_over(recovered: &mut Recovered) {
     recovered.entries.retain(|entry| before(entry.group, entry.block).is_none());
     recovered.controls.retain(|control| before(control.group, control.block).is_none());
     recovered.replicas.retain(|(block, record)| before(record.group, *block).is_none());
+    recovered.forced.retain(|(block, record)| before(record.group, *block).is_none());
     recovered.batches.retain(|batch| match before(batch.group, batch.block) {
         Some(since) => batch.index <= since.applied,
         None => !batch.is_imported(),
@@ -57,6 +59,10 @@ pub(super) struct Beginnings {
     pub(super) records: Vec<ReplicaRecord>,
     /// Up to where the entries of each group are known to be committed.
     known: BTreeMap<GroupId, LogIndex>,
+    /// Groups in which others vote, whatever a base says that entries behind it have changed.
+    shared: BTreeSet<GroupId>,
+    /// Groups of which there are traces, and whose records are lost: who votes in them is not known, and nothing of them counts.
+    pub(super) strays: BTreeSet<GroupId>,
 }
 
 /// Whose shard this is.
@@ -65,6 +71,8 @@ pub(super) struct Whose<'a> {
     pub(super) me: ReplicaId,
     pub(super) groups_per_shard: u32,
     pub(super) joined: Option<&'a Joined>,
+    /// Group 0 goes on with this replica alone.
+    pub(super) is_metadata_forced: bool,
 }
 
 impl Beginnings {
@@ -72,9 +80,7 @@ impl Beginnings {
         let changes = changes(recovered)?;
         let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups);
         let stored: BTreeMap<_, _> = stored.map(|group| (GroupId(group.group), group)).collect();
-        let forgets = recovered.log.mutants().has(Mutant::ForgetRemoved);
-        let records = recovered.replicas.iter().map(|(_, record)| (record.group, record));
-        let records: BTreeMap<_, _> = records.filter(|(_, record)| !(forgets && record.is_removed)).collect();
+        let records: BTreeMap<_, _> = recovered.replicas.iter().map(|(_, record)| (record.group, record)).collect();
         let named = stored.values().map(|group| ReplicaId(group.replica)).chain(records.values().map(|record| record.replica));
         if let Some(found) = named.into_iter().find(|replica| *replica != whose.me) {
             return Err(StartFailure::OtherReplica { found, me: whose.me });
@@ -84,23 +90,40 @@ impl Beginnings {
         if whose.joined.is_none() && recovered.checkpoint.is_none() {
             ids.extend(data_groups(whose.shard, whose.groups_per_shard));
         }
-        ids.retain(|id| records.get(id).is_none_or(|record| !record.is_removed));
+        ids.retain(|id| records.get(id).is_none_or(|record| record.state != ReplicaState::Removed));
         if whose.shard == ShardId(0) {
             ids.insert(GroupId(0));
         }
+        let has_lost =
+            !recovered.lost.is_empty() || recovered.damage.iter().any(|damage| matches!(damage.kind, DamageKind::Payload { .. }));
+        let strays = if has_lost { groups_without_record(recovered, &ids) } else { BTreeSet::new() };
+        ids.extend(&strays);
         if let Some(stray) = recovered.entries.iter().find(|entry| !ids.contains(&entry.group)) {
             let (group, block) = (stray.group, stray.block);
             return Err(StartFailure::OutOfOrder(format!(
                 "block {block} has an entry of group {group}, of which this shard has no replica"
             )));
         }
-        let mut beginnings = Beginnings { starts: Vec::new(), changes, records: Vec::new(), known: BTreeMap::new() };
+        let shared = shared_by_hard_states(whose, recovered);
+        let mut beginnings = Beginnings { starts: Vec::new(), changes, records: Vec::new(), known: BTreeMap::new(), shared, strays };
         for id in ids {
-            let start = beginning(id, whose, stored.get(&id).copied(), records.get(&id).copied());
-            if start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
+            let mut start = beginning(id, whose, stored.get(&id).copied(), records.get(&id).copied());
+            let is_stray = beginnings.strays.contains(&id);
+            if is_stray {
+                start = GroupStart { id, members: Members::default(), ..GroupStart::default() };
+            }
+            let forced = recovered.forced.iter().map(|(_, record)| record).find(|record| record.group == id);
+            let start = with_force(start, forced);
+            if is_stray || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
                 beginnings.records.push(record_of(whose.me, &start));
             }
-            beginnings.push(whose.me, with_terms(start, recovered), recovered.log.mutants());
+            let mut start = with_terms(start, recovered);
+            if id == GroupId(0) && whose.is_metadata_forced {
+                let record = forced_alone(whose.me, &start, recovered);
+                start = with_force(start, Some(&record));
+                beginnings.records.push(record);
+            }
+            beginnings.push(whose.me, start, recovered.log.mutants());
         }
         Ok(beginnings)
     }
@@ -108,7 +131,7 @@ impl Beginnings {
     /// What is known of its commit: of a lone voter's group everything, but for what follows the first change that gives another one a vote.
     fn push(&mut self, me: ReplicaId, mut start: GroupStart, mutants: Mutants) {
         let mut known = start.committed;
-        if start.members.is_lone(me) || mutants.has(Mutant::ApplyAtStart) {
+        if start.members.is_lone(me) && !self.shared.contains(&start.id) || mutants.has(Mutant::ApplyAtStart) {
             let gives_vote = |(group, index, change): &&(GroupId, LogIndex, Change)| {
                 *group == start.id && *index > start.members.index && change.action == Action::Vote && change.replica != me
             };
@@ -122,6 +145,19 @@ impl Beginnings {
         self.starts.push(start);
     }
 
+    /// Whether others vote in a group, or may.
+    pub(super) fn is_shared(&self, me: ReplicaId, start: &GroupStart) -> bool {
+        !start.members.is_lone(me) || self.shared.contains(&start.id) || self.known(start.id) != LogIndex(u64::MAX)
+    }
+
+    /// Terms and votes that `whole` has found, who was not told that entries are gone: they were told to others.
+    pub(super) fn keep_terms(&mut self, whole: &Beginnings) {
+        for (start, before) in self.starts.iter_mut().zip(&whole.starts) {
+            assert_eq!(start.id, before.id, "no group goes with its entries");
+            (start.term, start.vote) = (before.term, before.vote);
+        }
+    }
+
     /// Whether an entry is known to be committed.
     pub(super) fn is_committed(&self, group: GroupId, index: LogIndex) -> bool {
         self.known.get(&group).is_some_and(|known| index <= *known)
@@ -131,6 +167,36 @@ impl Beginnings {
     pub(super) fn known(&self, group: GroupId) -> LogIndex {
         self.known.get(&group).copied().unwrap_or_default()
     }
+}
+
+/// Groups of which the log has entries or words, but not the record of a replica.
+fn groups_without_record(recovered: &Recovered, known: &BTreeSet<GroupId>) -> BTreeSet<GroupId> {
+    let of_entries = recovered.entries.iter().map(|entry| entry.group);
+    let of_words = recovered.hard_states.iter().map(|state| state.group).chain(recovered.doubts.keys().copied());
+    let has_record = |group: &GroupId| known.contains(group) || recovered.replicas.iter().any(|(_, record)| record.group == *group);
+    of_entries.chain(of_words).filter(|group| !has_record(group)).collect()
+}
+
+/// Groups of which the last hard state says that others vote. Of the metadata it is enough that others have anything to do with this shard: the entry that gave
+/// them their votes, and every word of it, may be what is gone.
+fn shared_by_hard_states(whose: &Whose<'_>, recovered: &Recovered) -> BTreeSet<GroupId> {
+    let mut shared: BTreeSet<_> = recovered.hard_states.iter().filter(|state| state.is_shared).map(|state| state.group).collect();
+    let names_others = |ids: &[u64]| ids.iter().any(|id| *id != whose.me.0);
+    let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups);
+    let has_others = recovered.replicas.iter().any(|(_, record)| record.voters.iter().any(|voter| *voter != whose.me))
+        || stored.map(|group| &group.voters).any(|voters| names_others(voters));
+    if has_others || !shared.is_empty() {
+        shared.insert(GroupId(0));
+    }
+    // Whoever was told to go on alone is alone.
+    let is_alone = |(_, record): &&(BlockSeq, ReplicaRecord)| record.voters == [whose.me];
+    for (_, record) in recovered.forced.iter().filter(is_alone) {
+        shared.remove(&record.group);
+    }
+    if whose.is_metadata_forced {
+        shared.remove(&GroupId(0));
+    }
+    shared
 }
 
 fn changes(recovered: &Recovered) -> Result<Vec<(GroupId, LogIndex, Change)>, StartFailure> {
@@ -173,11 +239,33 @@ fn beginning(id: GroupId, whose: &Whose<'_>, stored: Option<&GroupPositionV3>, r
     start
 }
 
+/// Group 0 cannot say about itself who goes on: this replica does, in an era above any that it has seen, since each leader adds an entry.
+fn forced_alone(me: ReplicaId, start: &GroupStart, recovered: &Recovered) -> ReplicaRecord {
+    let last = recovered.entries.iter().filter(|entry| entry.group == start.id).map(|entry| entry.index).max();
+    let last = last.unwrap_or(start.base.index).max(start.base.index);
+    let members = Members::of_voters([me]);
+    let record = record_of(me, &GroupStart { members, ..start.clone() });
+    let term = Term((last.0 + 1) << ERA_BITS);
+    assert!(term > start.term, "group 0 is in term {} at entry {last}", start.term);
+    ReplicaRecord { state: ReplicaState::Forced, term, vote: 0, base_index: start.committed, ..record }
+}
+
+/// The group goes on without a majority: whoever voted before, and whatever changes of that stand in front of the record, counts no more.
+fn with_force(mut start: GroupStart, forced: Option<&ReplicaRecord>) -> GroupStart {
+    let Some(record) = forced else { return start };
+    start.members = Members { voters: record.voters.clone(), learners: Vec::new(), index: record.base_index };
+    if record.term > start.term {
+        (start.term, start.vote) = (record.term, record.vote);
+    }
+    start.committed = start.committed.max(record.base_index);
+    start
+}
+
 /// What the log is told of a replica that begins.
 pub(super) fn record_of(me: ReplicaId, start: &GroupStart) -> ReplicaRecord {
     ReplicaRecord {
         group: start.id,
-        is_removed: false,
+        state: ReplicaState::Present,
         replica: me,
         base_index: start.base.index,
         base_term: start.base.term,

@@ -8,19 +8,18 @@
 //! Not here: what is to be said (`moving.rs`, `planning.rs`), the other side (`joining.rs`).
 
 use super::mesh::Message;
-use super::pipelines::{NotTaken, write};
+use super::outward::Outward;
+use super::pipelines::NotTaken;
 use super::shard::Shard;
 use crate::control::{ClusterCommand, Command};
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{ConnId, GroupId, ReplicaId, ShardId};
+use crate::ids::{ConnId, GroupId, ShardId};
 use std::collections::VecDeque;
 use tramline_wire::frame::finish_frame;
-use tramline_wire::node::{self, Call, CallReply, CallWhat, Class, Frame, HelloReply, Kind, NodeError, Numbers, Side};
+use tramline_wire::node::{self, Call, CallReply, CallWhat, Class, Frame, Kind, NodeError};
 
 /// Words that wait: as many moves as a node takes part in, and some.
 const WAITING_MAX: usize = 64;
-/// Dialing again.
-const REDIAL_US: u64 = 500_000;
 /// A connection over which nothing came back for so long is given up.
 const SILENCE_US: u64 = 3_000_000;
 
@@ -28,34 +27,17 @@ const SILENCE_US: u64 = 3_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Calling {
     waiting: VecDeque<Vec<u8>>,
-    to: Option<ReplicaId>,
-    link: Link,
+    outward: Option<Outward>,
     next_call: u64,
-    heard_us: u64,
-}
-
-#[derive(Debug, Default)]
-enum Link {
-    #[default]
-    None,
-    /// Not before this time.
-    Later(u64),
-    Dialing(u64),
-    Greeting(ConnId, Numbers),
-    Live(ConnId, Numbers),
 }
 
 impl Calling {
-    fn conn(&self) -> Option<ConnId> {
-        match self.link {
-            Link::Greeting(conn, _) | Link::Live(conn, _) => Some(conn),
-            _ => None,
-        }
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        self.outward.as_ref().and_then(Outward::conn)
     }
 
-    fn give_up(&mut self, now_us: u64) {
-        self.link = Link::Later(now_us + REDIAL_US);
-        self.waiting.clear();
+    pub(super) fn outwards(&mut self) -> impl Iterator<Item = &mut Outward> {
+        self.outward.iter_mut()
     }
 }
 
@@ -114,101 +96,70 @@ impl Shard {
     /// Dials, and says what waits. Once at the end of each turn.
     pub(super) fn call(&mut self, now: Now, effects: &mut Effects) {
         let leader = self.groups.leader_of(GroupId(0)).filter(|leader| *leader != self.replica());
-        let is_silent = self.calling.conn().is_some() && now.mono_us > self.calling.heard_us + SILENCE_US;
-        if self.calling.to.is_some() && (self.calling.to != leader || is_silent) {
-            if let Some(conn) = self.calling.conn() {
+        let is_over =
+            |outward: &mut Outward| Some(outward.to) != leader || outward.is_live() && now.mono_us > outward.heard_us + SILENCE_US;
+        if let Some(outward) = self.calling.outward.take_if(is_over) {
+            self.calling.waiting.clear();
+            if let Some(conn) = outward.conn() {
                 effects.push(Effect::Close { conn, reason: "the metadata have another leader, or it is silent" });
             }
-            self.calling.to = None;
-            self.calling.give_up(now.mono_us);
         }
         if self.calling.waiting.is_empty() {
             return;
         }
-        effects.wake_at(now.mono_us + REDIAL_US);
-        match &mut self.calling.link {
-            Link::Later(at_us) if *at_us > now.mono_us => {}
-            Link::None | Link::Later(_) => {
-                let peer = leader.and_then(|leader| self.pipelines.peers.iter().find(|peer| peer.replica == leader));
-                let Some((to, address)) = peer.and_then(|peer| Some((peer.replica, peer.address?))) else { return };
-                let dial = self.pipelines.next_dial();
-                (self.calling.to, self.calling.link, self.calling.heard_us) = (Some(to), Link::Dialing(dial), now.mono_us);
-                effects.push(Effect::Dial { dial, address });
-            }
-            Link::Dialing(_) | Link::Greeting(..) => {}
-            Link::Live(conn, numbers) => {
-                for payload in self.calling.waiting.drain(..) {
-                    self.calling.next_call += 1;
-                    let call = Call::of(self.calling.next_call, CallWhat::Command, &payload);
-                    effects.send(*conn, [], |out| {
-                        let start = node::begin(out, Kind::Call, numbers.advance());
-                        call.encode(out);
-                        finish_frame(out, start, payload.len()).expect("a word is small");
-                        out.extend_from_slice(&payload);
-                    });
-                }
-            }
+        let Some(leader) = leader else { return };
+        let outward = self.calling.outward.get_or_insert_with(|| Outward::new(leader, Class::Calls));
+        if !outward.reach(now, &mut self.pipelines, effects) {
+            self.calling.waiting.clear();
         }
-    }
-
-    /// Whether `dial` was for a call; then the hello is sent.
-    pub(super) fn on_call_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) -> bool {
-        let (Link::Dialing(ours), Some(to)) = (&self.calling.link, self.calling.to) else { return false };
-        if *ours != dial {
-            return false;
+        if !outward.is_live() {
+            return;
         }
-        let hello = self.own_hello(to, Class::Calls, &[]);
-        let mut numbers = Numbers::new();
-        effects.send(conn, [], |out| write(out, Kind::Hello, numbers.advance(), |out| hello.encode(out)));
-        (self.calling.link, self.calling.heard_us) = (Link::Greeting(conn, numbers), now.mono_us);
-        true
+        for payload in self.calling.waiting.drain(..) {
+            self.calling.next_call += 1;
+            let call = Call::of(self.calling.next_call, CallWhat::Command, &payload);
+            let (conn, number) = outward.conn_and_number();
+            effects.send(conn, [], |out| {
+                let start = node::begin(out, Kind::Call, number);
+                call.encode(out);
+                finish_frame(out, start, payload.len()).expect("a word is small");
+                out.extend_from_slice(&payload);
+            });
+        }
     }
 
     pub(super) fn on_call_dial_failed(&mut self, now: Now, dial: u64) {
-        if matches!(self.calling.link, Link::Dialing(ours) if ours == dial) {
-            self.calling.give_up(now.mono_us);
+        if self.calling.outwards().any(|outward| outward.on_dial_failed(now.mono_us, dial)) {
+            self.calling.waiting.clear();
         }
     }
 
     /// A connection has ended; answers whether it was this one.
     pub(super) fn on_call_closed(&mut self, now: Now, conn: ConnId) -> bool {
-        let is_ours = self.calling.conn() == Some(conn);
-        if is_ours {
-            self.calling.give_up(now.mono_us);
-        }
-        is_ours
+        let Some(outward) = self.calling.outward.as_mut().filter(|outward| outward.is_on(conn)) else { return false };
+        outward.drop_link(now.mono_us);
+        self.calling.waiting.clear();
+        true
     }
 
-    /// What comes back; `None` where `conn` is not this connection.
-    pub(super) fn on_call_answer(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        frame: &Frame<'_>,
-        effects: &mut Effects,
-    ) -> Option<Result<(), NotTaken>> {
-        (self.calling.conn() == Some(conn)).then(|| self.take_call_answer(now, conn, frame, effects))
-    }
-
-    fn take_call_answer(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
-        frame.kind.check(Class::Calls, Side::Acceptor)?;
-        self.calling.heard_us = now.mono_us;
+    /// What comes back on this connection.
+    pub(super) fn take_call_answer(&mut self, now: Now, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let outward = self.calling.outward.as_mut().expect("the frame came on its connection");
         effects.wake_at(0);
-        match (frame.kind, &self.calling.link) {
-            (Kind::HelloReply, Link::Greeting(_, numbers)) => {
-                HelloReply::decode(frame.meta).map_err(NodeError::from)?;
-                self.calling.link = Link::Live(conn, *numbers);
-            }
-            (Kind::CallReply, Link::Live(..)) => {
+        if outward.take_greeting(now.mono_us, frame)? {
+            return Ok(());
+        }
+        match frame.kind {
+            Kind::CallReply => {
                 let reply = CallReply::decode(frame.meta).map_err(NodeError::from)?;
                 reply.check(frame.payload)?;
+                outward.on_served();
                 if reply.error.code != 0 {
                     tracing::debug!("a word on the metadata is not taken: {}", reply.error.message);
                 }
+                Ok(())
             }
-            (Kind::Refused, _) => {}
-            (kind, _) => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
+            kind => Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
         }
-        Ok(())
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! Not here: when a follower needs one (the crate says so), how it is taken in (`install.rs`), entries that are in the log (`shipping.rs`).
 
-use super::catchup_line::{Line, Link};
+use super::catchup_line::Line;
+use super::outward::Outward;
 use super::pipelines::{NotTaken, write};
 use super::queue::{PartKey, Told};
 use super::shard::Shard;
@@ -22,9 +23,7 @@ use crate::subscription::queue::SnapshotCursor;
 use crate::subscription::{Collected, Wants, encode_notes};
 use std::collections::{BTreeMap, VecDeque};
 use tramline_wire::error::ErrorCode;
-use tramline_wire::node::{
-    CatchUp, CatchUpReply, Class, Frame, HelloReply, Kind, LostRange, NodeError, PIECE_BATCH_BYTES_MAX, PieceAck, PieceBody, Refused, Side,
-};
+use tramline_wire::node::{CatchUp, CatchUpReply, Frame, Kind, LostRange, NodeError, PIECE_BATCH_BYTES_MAX, PieceAck, PieceBody};
 use tramline_wire::prim::List;
 
 /// Tickets of collections for snapshots have this bit, and not those of queues.
@@ -90,7 +89,7 @@ enum Going {
 impl Catchups {
     /// A follower needs a snapshot. One that is under way, or waits, is not begun twice.
     pub(super) fn want(&mut self, to: ReplicaId, note: SnapshotNote) {
-        let at = self.lines.iter().position(|line| line.to == to).unwrap_or_else(|| {
+        let at = self.lines.iter().position(|line| line.outward.to == to).unwrap_or_else(|| {
             self.lines.push(Line::new(to));
             self.lines.len() - 1
         });
@@ -109,11 +108,16 @@ impl Catchups {
 
     /// Forgets lines to whom `is_kept` does not say; answers their connections.
     pub(super) fn keep(&mut self, is_kept: impl Fn(ReplicaId) -> bool) -> Vec<ConnId> {
-        let gone = self.lines.extract_if(.., |line| !is_kept(line.to));
+        let gone = self.lines.extract_if(.., |line| !is_kept(line.outward.to));
         gone.filter_map(|line| line.conn()).collect()
     }
 
-    fn line_of(&mut self, conn: ConnId) -> Option<usize> {
+    pub(super) fn outwards(&mut self) -> impl Iterator<Item = &mut Outward> {
+        self.lines.iter_mut().map(|line| &mut line.outward)
+    }
+
+    /// Which line has this connection.
+    pub(super) fn line_of(&self, conn: ConnId) -> Option<usize> {
         self.lines.iter().position(|line| line.conn() == Some(conn))
     }
 
@@ -130,19 +134,6 @@ impl Catchups {
 }
 
 impl Shard {
-    /// Whether `dial` was for a snapshot; then the hello is sent.
-    pub(super) fn on_catchup_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) -> bool {
-        let Some(at) = self.catchups.lines.iter_mut().position(|line| line.on_dialed(now.mono_us, dial, conn)) else { return false };
-        let hello = self.own_hello(self.catchups.lines[at].to, Class::CatchUp, &[]);
-        let number = self.catchups.lines[at].next_number();
-        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
-        true
-    }
-
-    pub(super) fn on_catchup_dial_failed(&mut self, now: Now, dial: u64) {
-        self.catchups.lines.iter_mut().for_each(|line| line.on_dial_failed(now.mono_us, dial));
-    }
-
     /// A connection has ended; answers whether it was one for snapshots.
     pub(super) fn on_catchup_closed(&mut self, now: Now, conn: ConnId) -> bool {
         let Some(at) = self.catchups.line_of(conn) else { return false };
@@ -150,28 +141,14 @@ impl Shard {
         true
     }
 
-    /// What comes back on a connection for snapshots; `None` where `conn` is none.
-    pub(super) fn on_catchup_answer(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        frame: &Frame<'_>,
-        effects: &mut Effects,
-    ) -> Option<Result<(), NotTaken>> {
-        let at = self.catchups.line_of(conn)?;
-        Some(self.take_catchup_answer(now, at, frame, effects))
-    }
-
-    fn take_catchup_answer(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
-        frame.kind.check(Class::CatchUp, Side::Acceptor)?;
+    /// What comes back on the connection of line `at`.
+    pub(super) fn take_catchup_answer(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         effects.wake_at(0);
         let line = &mut self.catchups.lines[at];
-        line.heard_us = now.mono_us;
+        if line.outward.take_greeting(now.mono_us, frame)? {
+            return Ok(());
+        }
         match frame.kind {
-            Kind::HelloReply => {
-                HelloReply::decode(frame.meta).map_err(NodeError::from)?;
-                line.on_greeted();
-            }
             Kind::CatchUpReply => {
                 let reply = CatchUpReply::decode(frame.meta).map_err(NodeError::from)?;
                 let is_asked = line.sending.as_ref().is_some_and(|s| s.note.group.0 == reply.group && matches!(s.stage, Stage::Asked));
@@ -187,12 +164,8 @@ impl Shard {
                     return Err(NotTaken::Wrong(format!("group {}: {} pieces are acknowledged and were not sent", ack.group, ack.pieces)));
                 }
                 if matches!(line.sending.as_ref().map(|s| &s.stage), Some(Stage::Ended)) && line.is_all_acked() {
-                    self.end_snapshot(at, effects);
+                    self.end_snapshot(at);
                 }
-            }
-            Kind::Refused => {
-                let refused = Refused::decode(frame.meta).map_err(NodeError::from)?;
-                tracing::warn!(shard = self.id.0, node = line.to.node().0, "a snapshot is not taken: {}", refused.message);
             }
             kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
         }
@@ -218,25 +191,20 @@ impl Shard {
     }
 
     /// It is taken in, durably.
-    fn end_snapshot(&mut self, at: usize, effects: &mut Effects) {
+    fn end_snapshot(&mut self, at: usize) {
         let line = &mut self.catchups.lines[at];
-        let (to, sending) = (line.to, line.sending.take().expect("it has ended"));
+        let (to, sending) = (line.outward.to, line.sending.take().expect("it has ended"));
         let (group, bytes) = (sending.note.group, line.sent_bytes());
         tracing::info!(shard = self.id.0, group = group.0, node = to.node().0, bytes, "a snapshot of the group is taken in");
         self.metrics.counters.snapshots_sent += 1;
         self.report_snapshot(group, to, false);
-        if self.catchups.lines[at].queue.is_empty()
-            && let Some(conn) = self.catchups.lines.swap_remove(at).conn()
-        {
-            effects.push(Effect::Close { conn, reason: "all snapshots are sent" });
-        }
     }
 
     /// It is begun again when the crate asks for it, with the next beat.
     fn give_up_snapshot(&mut self, now: Now, at: usize, why: &str) {
         let line = &mut self.catchups.lines[at];
-        line.drop_link(now.mono_us);
-        let to = line.to;
+        line.outward.drop_link(now.mono_us);
+        let to = line.outward.to;
         if let Some(sending) = line.sending.take() {
             let group = sending.note.group;
             if let Stage::Reading(ticket) = sending.stage {
@@ -280,26 +248,20 @@ impl Shard {
 
     fn care_for_line(&mut self, now: Now, at: usize, effects: &mut Effects) {
         let line = &mut self.catchups.lines[at];
-        if line.sending.is_none() && line.queue.is_empty() && line.conn().is_none() {
-            return;
-        }
         // Of terms that are over.
         let groups = &self.groups;
         line.queue.retain(|note| groups.led_in(note.group) == Some(note.term));
-        let address = self.pipelines.peers.iter().find(|peer| peer.replica == line.to).and_then(|peer| peer.address);
-        if let Some(address) = address
-            && line.wants_dial(now.mono_us)
-        {
-            let dial = self.pipelines.next_dial();
-            line.link = Link::Dialing { dial };
-            effects.push(Effect::Dial { dial, address });
+        if line.sending.is_some() || !line.queue.is_empty() {
+            line.outward.reach(now, &mut self.pipelines, effects);
+        } else if let Some(conn) = line.conn() {
+            line.outward.drop_link(now.mono_us);
+            effects.push(Effect::Close { conn, reason: "no snapshot is wanted any more" });
         }
-        effects.wake_at(line.next_deadline_us());
     }
 
     fn send_next(&mut self, now: Now, at: usize, effects: &mut Effects) -> Going {
         let line = &mut self.catchups.lines[at];
-        if !line.is_live() {
+        if !line.outward.is_live() {
             return Going::Waits;
         }
         if line.sending.is_none() {
@@ -315,10 +277,10 @@ impl Shard {
         if self.groups.led_in(group) != Some(sending.note.term) {
             return Going::Over("the group has another leader");
         }
-        if now.mono_us > line.heard_us + STALLED_US {
+        if now.mono_us > line.outward.heard_us + STALLED_US {
             return Going::Over("nothing of it is taken in");
         }
-        effects.wake_at(line.heard_us + STALLED_US + 1);
+        effects.wake_at(line.outward.heard_us + STALLED_US + 1);
         let waits = match sending.stage {
             Stage::Asked | Stage::Reading(_) | Stage::Ended => true,
             Stage::Told(_) => !self.is_told_of_all(group, sending.note.at.index),
@@ -327,7 +289,7 @@ impl Shard {
         if waits {
             return Going::Waits;
         }
-        if matches!(sending.stage, Stage::Members | Stage::Settling(..)) && now.mono_us > line.heard_us + UNSETTLED_US {
+        if matches!(sending.stage, Stage::Members | Stage::Settling(..)) && now.mono_us > line.outward.heard_us + UNSETTLED_US {
             // Who does not serve the group tells what is committed, and does not serve it before more is.
             self.groups.step_down(group);
             return Going::Over("what it tells is not committed, as long as nobody else has the log");
@@ -360,12 +322,12 @@ impl Shard {
             view_epoch: self.view.epoch,
         };
         let line = &mut self.catchups.lines[at];
-        let (conn, number) = line.conn_and_number();
+        let (conn, number) = line.outward.conn_and_number();
         effects.send(conn, [], |out| write(out, Kind::CatchUp, number, |out| ask.encode(out)));
         tracing::info!(
             shard = self.id.0,
             group = note.group.0,
-            node = line.to.node().0,
+            node = line.outward.to.node().0,
             index = note.at.index.0,
             "a snapshot of the group begins"
         );

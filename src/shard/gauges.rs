@@ -28,11 +28,14 @@ impl Shard {
         gauges.partitions = self.partitions.len() as u64;
         gauges.producers = self.partitions.producer_count() as u64;
         gauges.groups = self.group_ids.len() as u64;
+        gauges.unrepaired_ranges = self.repairs.count() as u64;
+        gauges.suspect_replicas = self.suspects.count() as u64;
         gauges.groups_led = self.group_ids.iter().filter(|g| self.groups.leader_term(**g).is_some()).count() as u64;
         gauges.metadata_epoch = self.view.epoch;
         gauges.log_durable_block = self.log.durable_through().0;
         gauges.log_open_bytes = log.open_bytes;
         gauges.log_undurable_bytes = log.undurable_bytes;
+        gauges.uncommitted_bytes = self.groups.uncommitted_led();
         gauges.log_writes_in_flight = u64::from(log.writes_in_flight);
         gauges.log_reads_in_flight = u64::from(log.reads_in_flight);
         gauges.log_file_bytes = log.file_bytes;
@@ -68,6 +71,7 @@ impl Shard {
         counters.throttled_disk_us = self.throttle.held_us(Scarce::Disk);
         counters.throttled_sorter_us = self.throttle.held_us(Scarce::Sorter);
         counters.throttled_index_us = self.throttle.held_us(Scarce::Index);
+        counters.throttled_uncommitted_us = self.uncommitted.held_us();
         counters.segments_begun = log.rolls;
         counters.segments_begun_fresh = log.rolls_into_fresh_extents;
     }

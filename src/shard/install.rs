@@ -96,10 +96,15 @@ impl Arrivals {
     }
 
     /// A peer has dialed; answers the connection that this one takes the place of.
-    pub(super) fn on_accepted(&mut self, from: ReplicaId, conn: ConnId) -> (Option<ConnId>, &mut Numbers) {
+    pub(super) fn on_accepted(&mut self, from: ReplicaId, conn: ConnId, numbers: Numbers) -> Option<ConnId> {
         let before = self.list.iter().position(|arrival| arrival.from == from).map(|at| self.list.swap_remove(at).conn);
-        self.list.push(Arrival { from, conn, numbers: Numbers::new(), incoming: None });
-        (before, &mut self.list.last_mut().expect("just pushed").numbers)
+        self.list.push(Arrival { from, conn, numbers, incoming: None });
+        before
+    }
+
+    /// Which one has this connection.
+    pub(super) fn of(&self, conn: ConnId) -> Option<usize> {
+        self.list.iter().position(|arrival| arrival.conn == conn)
     }
 
     /// A connection has ended; answers whether it was one of these. What is taken in goes on.
@@ -127,19 +132,8 @@ impl Arrivals {
 }
 
 impl Shard {
-    /// What comes on a connection for snapshots; `None` where `conn` is none.
-    pub(super) fn on_catchup_order(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        frame: &Frame<'_>,
-        effects: &mut Effects,
-    ) -> Option<Result<(), NotTaken>> {
-        let at = self.arrivals.list.iter().position(|arrival| arrival.conn == conn)?;
-        Some(self.take_catchup_order(now, at, frame, effects))
-    }
-
-    fn take_catchup_order(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+    /// What comes on a connection for snapshots.
+    pub(super) fn take_catchup_order(&mut self, now: Now, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         frame.kind.check(Class::CatchUp, Side::Dialer)?;
         effects.wake_at(0);
         match frame.kind {

@@ -1,24 +1,21 @@
 //! Nodes that ask to be one of the cluster: what comes on connections for calls (docs/REPLICATION.md, 3.1 and 6.5).
 //!
 //! A node calls before it has anything of its own but a disk. Whoever leads group 0 takes it into the metadata and tells it group 0 as it is then; its
-//! replica of that begins there. To ask again changes nothing: the same answer, but of now.
+//! replica of that begins there. To ask again changes nothing: the same answer, but of now. One whose number has another disk takes that one's place (`disks.rs`).
 //!
 //! Not here: how a node asks (runtime/join.rs), what the metadata say of it (control/), how its replica is brought into the group (`planning.rs`).
 
 use super::pipelines::{NotTaken, speaks_alike, write};
 use super::shard::{Phase, Shard, Taken};
 use crate::api::ApiError;
-use crate::constants::FEATURE_LEVEL;
 use crate::control::{ClusterCommand, Command, Joined, NodeSpec};
-use crate::effects::{Effect, Effects};
-use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ShardId};
+use crate::effects::{Effect, Effects, Now};
+use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, ShardId};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
-    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NODE_ANY, NodeError, Numbers, Refusal, Refused,
-    Side,
+    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, Kind, NODE_ANY, NodeError, Numbers, Refusal, Refused, Side,
 };
-use tramline_wire::prim::List;
 
 /// Connections for calls.
 const CALLERS_MAX: usize = 64;
@@ -44,6 +41,8 @@ impl Shard {
         let is_stranger = hello.cluster_id == CLUSTER_NONE && hello.to_node == NODE_ANY;
         let refusal = if !is_stranger && hello.cluster_id != self.info.cluster_id {
             Some(Refusal::OtherCluster)
+        } else if !is_stranger && self.is_gone(ReplicaId::of(hello.from_generation, NodeId(hello.from_node))) {
+            Some(Refusal::Removed)
         } else if self.id != ShardId(0) || hello.to_shard != 0 {
             Some(Refusal::NoSuchShard)
         } else if !speaks_alike(hello) {
@@ -57,13 +56,12 @@ impl Shard {
             return refuse_hello(conn, code, effects);
         }
         let mut numbers = Numbers::new();
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, numbers.advance(), |out| reply.encode(out)));
+        self.answer_hello(conn, &mut numbers, &[], effects);
         self.pipelines.callers.push(CallConn { conn, numbers });
     }
 
     /// A frame on a connection for calls.
-    pub(super) fn on_call(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+    pub(super) fn on_call(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         frame.kind.check(Class::Calls, Side::Dialer)?;
         let call = Call::decode(frame.meta).map_err(NodeError::from)?;
         call.check(frame.payload)?;
@@ -81,7 +79,7 @@ impl Shard {
             self.refuse_join(joiner, &error, effects);
             return Ok(());
         }
-        match self.join(joiner, frame.payload) {
+        match self.join(now, joiner, frame.payload) {
             Ok(Taken::Yes) => {}
             Ok(Taken::Blocked) => return Err(NotTaken::Blocked),
             Err(error) => self.refuse_join(joiner, &error, effects),
@@ -89,7 +87,7 @@ impl Shard {
         Ok(())
     }
 
-    fn join(&mut self, joiner: Joiner, payload: &[u8]) -> Result<Taken, ApiError> {
+    fn join(&mut self, now: Now, joiner: Joiner, payload: &[u8]) -> Result<Taken, ApiError> {
         let command = Command::decode(payload).map_err(|error| ApiError::new(ErrorCode::Malformed, error.to_string()))?;
         let Command::Cluster(cluster) = command else { return Err(ApiError::of(ErrorCode::Malformed)) };
         let ClusterCommand::AddNode(mut spec) = *cluster else { return Err(ApiError::of(ErrorCode::Malformed)) };
@@ -102,11 +100,17 @@ impl Shard {
             return Err(ApiError::new(ErrorCode::InvalidRequest, what));
         }
         self.check_shards(&spec)?;
+        // Whoever asks does not know its generation yet; one that asks again is told the same.
+        if self.replace_disk(now, &mut spec)? == Taken::Blocked {
+            return Ok(Taken::Blocked);
+        }
         let seat = self.seat.as_ref().expect("shard 0 has it");
-        // Whoever asks does not know it yet; one that asks again is told the same.
-        spec.generation = seat.state.generation_of(NodeId(spec.node));
+        let is_replaced = spec.generation > seat.state.generation_of(NodeId(spec.node));
         let command = Command::from(ClusterCommand::AddNode(spec));
-        seat.state.check(&command).map_err(|error| ApiError::from(&error))?;
+        // Behind a replacement that is not applied it is checked when that is.
+        if !is_replaced {
+            seat.state.check(&command).map_err(|error| ApiError::from(&error))?;
+        }
         let taken = self.propose(command, None, false)?;
         if taken == Taken::Yes {
             self.seat.as_mut().expect("shard 0 has it").expect_joiner(joiner);

@@ -88,8 +88,7 @@ impl Shard {
             None if is_alone => Some((self.node, self.groups.led_in(group)?)),
             _ => None,
         };
-        let is_connected = |node: NodeId| self.pipelines.peers.iter().any(|peer| peer.replica.node() == node && peer.live().is_some());
-        crate::api::cluster::describe(&mut meta, &self.view, self.node, lead, is_connected);
+        crate::api::cluster::describe(&mut meta, &self.view, self.node, lead, |node| self.is_connected(node));
         effects.reply(caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta));
     }
 

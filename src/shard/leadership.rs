@@ -71,12 +71,14 @@ impl Shard {
         let bit = self.acks.bit_of(group);
         let mutants = self.log.mutants();
         self.log.void_group(group);
+        self.pipelines.strays.retain(|(of, _), _| *of != group);
         if !mutants.has(Mutant::KeepLookAhead) {
             self.partitions.cut_tentative(group);
             self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
         }
         self.lose_state(now, group, effects);
         self.fail_half_taken(group, bit);
+        self.uncommitted.forget(now, group);
         self.trims.proposed.forget(group);
         self.offsets.proposed.forget(group);
         if !mutants.has(Mutant::KeepWaiting) {

@@ -40,6 +40,16 @@ pub(crate) struct EntryLook {
     pub(crate) is_open: bool,
 }
 
+/// How far the entry of a batch is, on its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) index: LogIndex,
+    /// `None` where the batch stands in a block that is not closed: then it is no entry yet.
+    pub(crate) term: Option<Term>,
+    pub(crate) is_durable: bool,
+    pub(crate) is_committed: bool,
+}
+
 /// A batch of a partition: without its place, which is each replica's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchLook {
@@ -112,6 +122,31 @@ impl Shard {
         self.group_of(PartitionUid(uid))
     }
 
+    /// Where the batch at `offset` of a partition stands, as long as it is listed and no checkpoint covers its entry.
+    pub(crate) fn standing_of(&self, uid: PartitionUid, offset: u64) -> Option<Standing> {
+        let partition = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot))?;
+        let batch = partition.index.tail().find(|batch| (batch.base_offset..batch.end_offset()).contains(&offset))?;
+        let is_committed = batch.end_offset() <= partition.committed_end();
+        if batch.block >= self.log.open_block_seq() {
+            return Some(Standing { index: LogIndex(u64::MAX), term: None, is_durable: false, is_committed });
+        }
+        let index = self.groups.index_at(partition.group, batch.block);
+        let entry = self.groups.entry(partition.group, index)?;
+        let is_durable = batch.block <= self.log.durable_through();
+        Some(Standing { index, term: Some(entry.term), is_durable, is_committed })
+    }
+
+    /// The nodes of the voters of a group, from 0, and the entry of their last change.
+    pub(crate) fn voters_of(&self, group: GroupId) -> (Vec<usize>, LogIndex) {
+        let Some(members) = self.groups.members_of(group) else { return (Vec::new(), LogIndex(0)) };
+        (members.voters.iter().map(|voter| voter.node().0 as usize - 1).collect(), members.index)
+    }
+
+    /// Whether it has an entry, in memory at least.
+    pub(crate) fn has_entry_of(&self, group: GroupId, index: LogIndex, term: Term) -> bool {
+        self.groups.has_entry(group, index, term)
+    }
+
     /// The committed batches of a partition that end behind `offset`, as far as they are listed one by one.
     pub(crate) fn batch_looks(&self, uid: PartitionUid, offset: u64) -> Vec<BatchLook> {
         let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)) else { return Vec::new() };
@@ -140,6 +175,11 @@ impl Shard {
     /// Whether the metadata that it knows are in force here.
     pub(crate) fn is_view_current(&self) -> bool {
         self.seat.as_ref().is_none_or(|seat| seat.state.view_epoch() == self.view.epoch)
+    }
+
+    /// Replicas here that may have lost what they had acknowledged.
+    pub(crate) fn suspect_count(&self) -> usize {
+        self.suspects.count()
     }
 
     /// Moves of replicas that have not ended, as far as is known here.

@@ -3,7 +3,7 @@
 //!
 //! Invariants: one change of voters at a time; nobody votes who has not nearly everything, for a while, over a connection that stands; who leads is not dropped: it hands over first.
 //!
-//! Not here: which moves there are (control/), what brings a new replica the log (`catchup.rs`), how a replica begins and ends (`replicas.rs`).
+//! Not here: which moves there are (control/), what they leave that ended early (`strays.rs`), what brings a new replica the log (`catchup.rs`), how a replica begins and ends (`replicas.rs`).
 
 use super::shard::{Phase, Shard};
 use crate::control::{ClusterCommand, MoveStep, MoveView};
@@ -24,6 +24,8 @@ pub(super) enum Next {
     /// Change who votes.
     Change(Change),
     HandOver(ReplicaId),
+    /// Look again, though nothing changes.
+    Wait,
     Nothing,
 }
 
@@ -34,24 +36,25 @@ impl Shard {
             return;
         }
         let view = std::sync::Arc::clone(&self.view);
-        let moves = view.cluster.groups_on(self.node, self.id).filter(|group| group.id != GroupId(0));
-        let moves: Vec<_> = moves.filter_map(|group| Some((group.id, group.moving.as_ref()?))).collect();
-        if moves.is_empty() {
-            return;
-        }
         self.pipelines.next_move_look_us = now.mono_us + LOOK_US;
-        effects.wake_at(self.pipelines.next_move_look_us);
-        for (group, moving) in moves {
+        for found in view.cluster.groups_on(self.node, self.id).filter(|group| group.id != GroupId(0)) {
+            let group = found.id;
+            if found.moving.is_some() {
+                effects.wake_at(self.pipelines.next_move_look_us);
+            }
             if self.groups.leader_term(group).is_none() || !self.groups.is_caught_up(group) || !self.groups.is_settled(group) {
                 continue;
             }
-            let next = self.next_of_move(now, group, moving);
+            let next = match &found.moving {
+                Some(moving) => self.next_of_move(now, group, moving),
+                None => self.next_of_stray(now, found, effects),
+            };
             // What stands in the open block gets its index before a change does, and before the group is somebody else's.
             if matches!(next, Next::Change(_) | Next::HandOver(_)) && !self.close_rows_of(now, group, effects) {
                 continue;
             }
             match next {
-                Next::Nothing => {}
+                Next::Wait | Next::Nothing => {}
                 Next::Propose(command) => self.ask_metadata(command, effects),
                 Next::Change(change) => match self.groups.change(group, change) {
                     Ok(index) => {
@@ -96,14 +99,19 @@ impl Shard {
                 MoveStep::Learner if votes(add.id) || self.is_near(now, group, add.id) => return note(MoveStep::CaughtUp),
                 MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
                 MoveStep::CaughtUp if self.is_near(now, group, add.id) => return change(Action::Vote, add.id),
+                // Somebody has taken it for a stray meanwhile.
+                MoveStep::Learner | MoveStep::CaughtUp if group != GroupId(0) && members.all().all(|member| member != add.id) => {
+                    return change(Action::Learn, add.id);
+                }
                 MoveStep::Prepared | MoveStep::Learner | MoveStep::CaughtUp => return Next::Nothing,
                 _ => {}
             }
         }
         let Some(drop) = &moving.drop else { return Next::Nothing };
         match moving.step {
-            // It leads itself, perhaps again: it has to hand over first.
-            step if step <= MoveStep::HandedOver && drop.id == self.replica() && votes(drop.id) => {
+            // It leads itself, perhaps again: it has to hand over first. Also where the change that drops it was proposed by a leader before it, and is committed
+            // by its own first entry.
+            step if step <= MoveStep::HandedOver && drop.id == self.replica() => {
                 let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(now, group, **voter));
                 others.max_by_key(|voter| self.groups.matched(group, **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))
             }

@@ -10,23 +10,27 @@
 use super::joining::{CallConn, refuse_hello};
 use super::shard::{Phase, Shard, Taken};
 use super::shipping::BlockRead;
+use super::strays::Strays;
 use crate::bytes::Bytes;
 use crate::constants::{FEATURE_LEVEL, FEATURE_LEVEL_MIN};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{ConnId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::log::{AppendRefused, EntryKind};
 use crate::replication::wire_raft::Sort;
-use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, ReplicationError, wire_raft};
+use crate::replication::{Change, Dialed, FollowerMarks, GroupPosition, Peer, PeerStart, ReplicationError, wire_raft};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, Append, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply, Kind, NodeError,
-    PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
+    Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
 };
 use tramline_wire::prim::List;
 
 /// A tick of the groups' time.
 const TICK_US: u64 = 50_000;
+/// Bytes that a node may send before they are answered.
+const WINDOW_BYTES: u32 = 8 << 20;
 /// Connections of nodes that have not said who they are.
 const STRANGERS_MAX: usize = 256;
 
@@ -47,6 +51,10 @@ pub(super) struct Pipelines {
     next_tick_us: u64,
     /// When moves are looked at next.
     pub(super) next_move_look_us: u64,
+    /// Groups that went on without a majority in this process.
+    pub(super) forced: BTreeSet<GroupId>,
+    /// Replicas that have no place in groups that are led here.
+    pub(super) strays: Strays,
     /// An orderly stop has given everything away and left the others.
     pub(super) has_left: bool,
     /// When each group was handed over last.
@@ -85,6 +93,11 @@ impl Pipelines {
     pub(super) fn next_dial(&mut self) -> u64 {
         self.next_dial += 1;
         self.next_dial
+    }
+
+    /// Where the shard of a peer accepts, as far as is known.
+    pub(super) fn address_of(&self, replica: ReplicaId) -> Option<SocketAddr> {
+        self.peers.iter().find(|peer| peer.replica == replica).and_then(|peer| peer.address)
     }
 
     /// Whether there is another node.
@@ -128,7 +141,7 @@ impl Shard {
     }
 
     pub(super) fn on_dialed(&mut self, now: Now, dial: u64, conn: ConnId, effects: &mut Effects) {
-        if self.on_catchup_dialed(now, dial, conn, effects) || self.on_call_dialed(now, dial, conn, effects) {
+        if self.on_outward_dialed(now, dial, conn, effects) {
             return;
         }
         let Some(at) = self.pipelines.peers.iter_mut().position(|peer| peer.on_dialed(now.mono_us, dial, conn)) else {
@@ -136,15 +149,21 @@ impl Shard {
         };
         let to = self.pipelines.peers[at].replica;
         let terms: Vec<_> = self.groups.states().map(|(group, term, ..)| GroupTerm { group: group.0, term: term.0 }).collect();
-        let hello = self.own_hello(to, Class::Live, &terms);
-        let (conn, number) = self.pipelines.peers[at].next_number();
-        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+        let at = self.pipelines.peers[at].next_number();
+        self.say_hello(at, to, Class::Live, &terms, effects);
     }
 
-    /// What this shard says first on a connection that it has dialed.
-    pub(super) fn own_hello<'a>(&self, to: ReplicaId, class: Class, groups: &'a [GroupTerm]) -> Hello<'a> {
+    /// What this shard says first on a connection that it has dialed: under which number, to whom, what for.
+    pub(super) fn say_hello(
+        &self,
+        (conn, number): (ConnId, u64),
+        to: ReplicaId,
+        class: Class,
+        groups: &[GroupTerm],
+        effects: &mut Effects,
+    ) {
         let me = self.replica();
-        Hello {
+        let hello = Hello {
             class,
             cluster_id: self.info.cluster_id,
             boot: self.pipelines.boot,
@@ -159,11 +178,21 @@ impl Shard {
             feature_level: FEATURE_LEVEL,
             view_epoch: self.view.epoch,
             groups: List::of(groups),
-        }
+        };
+        effects.send(conn, [], |out| write(out, Kind::Hello, number, |out| hello.encode(out)));
+    }
+
+    /// The answer to a hello, on a connection that was accepted.
+    pub(super) fn answer_hello(&self, conn: ConnId, numbers: &mut Numbers, groups: &[ReplicaState], effects: &mut Effects) {
+        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: WINDOW_BYTES, groups: List::of(groups) };
+        effects.send(conn, [], |out| write(out, Kind::HelloReply, numbers.advance(), |out| reply.encode(out)));
     }
 
     pub(super) fn on_dial_failed(&mut self, now: Now, dial: u64) {
-        self.on_catchup_dial_failed(now, dial);
+        if self.catchups.outwards().any(|outward| outward.on_dial_failed(now.mono_us, dial)) {
+            return;
+        }
+        self.on_repair_dial_failed(now, dial);
         self.on_call_dial_failed(now, dial);
         self.pipelines.peers.iter_mut().for_each(|peer| peer.on_dial_failed(now.mono_us, dial));
     }
@@ -181,6 +210,9 @@ impl Shard {
         if self.on_catchup_closed(now, conn) || self.arrivals.on_closed(conn) || self.on_call_closed(now, conn) {
             return true;
         }
+        if self.on_repair_closed(now, conn) || self.on_asker_closed(conn) {
+            return true;
+        }
         for peer in &mut self.pipelines.peers {
             match peer.on_closed(now.mono_us, conn) {
                 // What the peer leads has nobody who would be heard on another connection.
@@ -189,7 +221,11 @@ impl Shard {
                     self.groups.forget_leader(replica);
                     return true;
                 }
-                Some(false) => return true,
+                Some(false) => {
+                    let replica = peer.replica;
+                    self.groups.on_disconnected(replica);
+                    return true;
+                }
                 None => {}
             }
         }
@@ -230,16 +266,25 @@ impl Shard {
             return self.on_order(now, at, frame, effects);
         }
         if self.pipelines.callers.iter().any(|caller| caller.conn == conn) {
-            return self.on_call(conn, frame, effects);
+            return self.on_call(now, conn, frame, effects);
         }
-        if let Some(taken) = self.on_catchup_answer(now, conn, frame, effects) {
-            return taken;
+        if let Some(at) = self.catchups.line_of(conn) {
+            return self.take_catchup_answer(now, at, frame, effects);
         }
-        if let Some(taken) = self.on_call_answer(now, conn, frame, effects) {
-            return taken;
+        if let Some(at) = self.arrivals.of(conn) {
+            return self.take_catchup_order(now, at, frame, effects);
+        }
+        if self.repairs.asks_on(conn) {
+            return self.take_repair_answer(now, frame, effects);
+        }
+        if let Some(at) = self.repair_answers.of(conn) {
+            return self.take_repair_question(at, frame, effects);
+        }
+        if self.calling.conn() == Some(conn) {
+            return self.take_call_answer(now, frame, effects);
         }
         // Of a connection that was replaced or is being closed: not looked at.
-        self.on_catchup_order(now, conn, frame, effects).unwrap_or(Ok(()))
+        Ok(())
     }
 
     fn on_hello(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
@@ -257,21 +302,32 @@ impl Shard {
             Some(Refusal::OtherCluster)
         } else if (hello.to_node, hello.to_generation) != (me.node().0, me.generation()) {
             Some(Refusal::OtherNode)
+        } else if self.is_gone(from) {
+            Some(Refusal::Removed)
         } else if !speaks_alike(&hello) {
             Some(Refusal::NoCommonFeature)
-        } else if !matches!(hello.class, Class::Live | Class::CatchUp) || hello.to_shard != self.id.0 {
+        } else if !matches!(hello.class, Class::Live | Class::CatchUp | Class::Repair) || hello.to_shard != self.id.0 {
             Some(Refusal::NoSuchShard)
         } else if self.failure().is_some() || self.phase == Phase::Stopping {
             Some(Refusal::NotServing)
         } else {
             None
         };
-        let at = self.pipelines.peers.iter().position(|peer| peer.replica == from);
+        let mut at = self.pipelines.peers.iter().position(|peer| peer.replica == from);
+        if at.is_none() && refusal.is_none() && self.suspects.count() > 0 {
+            // Who it is may be among what this shard has lost.
+            at = Some(self.pipelines.peers.len());
+            self.pipelines.peers.push(Peer::new(&PeerStart { replica: from, address: None }));
+        }
         let (Some(at), None) = (at, refusal) else {
             let code = refusal.unwrap_or(Refusal::UnknownPair);
             refuse_hello(conn, code, effects);
             return Ok(());
         };
+        if hello.class == Class::Repair {
+            self.answer_repairs_of(from, conn, effects);
+            return Ok(());
+        }
         if hello.class == Class::CatchUp {
             self.take_snapshots_from(from, conn, effects);
             return Ok(());
@@ -280,22 +336,23 @@ impl Shard {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
         let states: Vec<_> = self.groups.states().collect();
-        let rows: Vec<_> = hello.groups.iter().map(|asked| replica_state(&states, asked.group)).collect();
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&rows) };
-        let accepted = self.pipelines.peers[at].accepted.as_mut().expect("just set");
-        let number = accepted.numbers.advance();
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
+        let mut rows: Vec<_> =
+            hello.groups.iter().map(|asked| replica_state(&states, asked.group, self.groups.is_suspect(GroupId(asked.group)))).collect();
+        rows.iter_mut()
+            .filter(|row| self.groups.wants_snapshot(GroupId(row.group)))
+            .for_each(|row| row.flags = row.flags.with(ReplicaFlags::EMPTY));
+        let mut numbers = Numbers::new();
+        self.answer_hello(conn, &mut numbers, &rows, effects);
+        self.pipelines.peers[at].accepted.as_mut().expect("just set").numbers = numbers;
         effects.wake_at(0);
         Ok(())
     }
 
     /// A peer has dialed to send snapshots.
     fn take_snapshots_from(&mut self, from: ReplicaId, conn: ConnId, effects: &mut Effects) {
-        let reply = HelloReply { boot: self.pipelines.boot, feature: FEATURE_LEVEL, window: 8 << 20, groups: List::of(&[]) };
-        let (before, numbers) = self.arrivals.on_accepted(from, conn);
-        let number = numbers.advance();
-        effects.send(conn, [], |out| write(out, Kind::HelloReply, number, |out| reply.encode(out)));
-        if let Some(before) = before {
+        let mut numbers = Numbers::new();
+        self.answer_hello(conn, &mut numbers, &[], effects);
+        if let Some(before) = self.arrivals.on_accepted(from, conn, numbers) {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
     }
@@ -310,7 +367,11 @@ impl Shard {
                 for row in reply.groups.iter().filter(|row| !row.flags.has(ReplicaFlags::UNKNOWN)) {
                     check_numbers(&[row.term, row.last_index, row.last_term, row.persisted])?;
                     self.pipelines.peers[at].note_replica(GroupId(row.group));
-                    self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted));
+                    let is_suspect = row.flags.has(ReplicaFlags::SUSPECT);
+                    self.groups.on_connected(GroupId(row.group), from, LogIndex(row.persisted), is_suspect);
+                    if row.flags.has(ReplicaFlags::EMPTY) {
+                        self.groups.send_snapshot(GroupId(row.group), from);
+                    }
                 }
             }
             (Kind::Refused, _) => {
@@ -323,6 +384,7 @@ impl Shard {
                     refused.message
                 );
                 self.pipelines.peers[at].drop_dialed(now.mono_us);
+                self.on_refused(&refused, effects);
             }
             (Kind::Ack, Dialed::Live { .. }) => {
                 let ack = Ack::decode(frame.meta).map_err(NodeError::from)?;
@@ -331,15 +393,27 @@ impl Shard {
                     check_term(row.term)?;
                     check_numbers(&[row.received, row.durable, row.applied, row.rejected, row.hint_index, row.hint_term])?;
                     self.pipelines.peers[at].note_replica(group);
+                    // What begins with the first entry fits every log: this replica has none (`refuse_share`).
+                    if row.flags.has(AckFlags::REJECTED) && row.rejected == 0 {
+                        self.groups.send_snapshot(group, from);
+                        continue;
+                    }
                     if row.flags.has(AckFlags::REJECTED) {
                         self.groups.step(group, wire_raft::rejection(from, me, &row))?;
                         continue;
                     }
-                    let (received, durable) = (LogIndex(row.received), LogIndex(row.durable));
-                    if self.groups.led_in(group) == Some(Term(row.term)) && durable > self.groups.last_of(group).index {
-                        return Err(NotTaken::Wrong(format!("group {group}: entry {durable} is acknowledged and was never sent")));
+                    let durable = LogIndex(row.durable);
+                    let is_suspect = row.flags.has(AckFlags::SUSPECT);
+                    // What a suspect has is good for a majority once it is on its disk.
+                    let received = if is_suspect { durable } else { LogIndex(row.received) };
+                    let told = durable.max(received);
+                    if self.groups.led_in(group) == Some(Term(row.term)) && told > self.groups.last_of(group).index {
+                        return Err(NotTaken::Wrong(format!("group {group}: entry {told} is acknowledged and was never sent")));
                     }
-                    let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied) };
+                    if self.groups.led_in(group) == Some(Term(row.term)) {
+                        self.groups.on_doubt(group, from, is_suspect);
+                    }
+                    let marks = FollowerMarks { term: Term(row.term), received, durable, committed: LogIndex(row.applied), is_suspect };
                     self.groups.on_marks(group, from, &marks)?;
                 }
                 // Behind the rows: one of them may have told of a higher term.
@@ -421,6 +495,7 @@ impl Shard {
         let checked = append.check(frame.payload, &limits)?;
         for share in checked.shares() {
             self.take_share(now, at, &share, effects)?;
+            self.heed_words(now, share.base(), effects);
         }
         self.note_beat(at, append.beat);
         effects.wake_at(0);
@@ -435,11 +510,18 @@ impl Shard {
         if !self.has_group(group) {
             return Ok(());
         }
+        // What a replica has that was left out of a recovery is not what this leader has: the metadata will tell it.
+        if self.groups.is_left_out_of(group, Term(base.term)) {
+            return Ok(());
+        }
         self.owe_ack(at, group);
         if Term(base.term) < self.groups.term_of(group) {
             // Of a leader that is none any more: the answer tells it the term. What it wants stored is not looked at.
             let previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
             return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
+        }
+        if self.groups.wants_snapshot(group) {
+            return self.refuse_share(at, base);
         }
         let mut previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
         if share.entries().next().is_none() {
@@ -549,6 +631,7 @@ impl Shard {
             {
                 effects.push(Effect::Close { conn, reason: "the node at the other end is silent" });
                 peer.drop_dialed(now.mono_us);
+                self.groups.on_disconnected(peer.replica);
             }
             if let Some(address) = peer.begin_dial(now.mono_us, dial) {
                 effects.push(Effect::Dial { dial, address });
@@ -592,9 +675,13 @@ pub(super) fn write(out: &mut Vec<u8>, kind: Kind, number: u64, meta: impl FnOnc
     finish_frame(out, start, 0).expect("rows of at most 63 groups are within the limits");
 }
 
-fn replica_state(states: &[(GroupId, Term, GroupPosition, LogIndex)], group: u32) -> ReplicaState {
+fn replica_state(states: &[(GroupId, Term, GroupPosition, LogIndex)], group: u32, is_suspect: bool) -> ReplicaState {
     let found = states.iter().find(|(id, ..)| id.0 == group);
-    let flags = if found.is_some() { ReplicaFlags::default() } else { ReplicaFlags::UNKNOWN };
+    let flags = match found {
+        None => ReplicaFlags::UNKNOWN,
+        Some(_) if is_suspect => ReplicaFlags::SUSPECT,
+        Some(_) => ReplicaFlags::default(),
+    };
     let (_, term, last, persisted) = found.copied().unwrap_or_default();
     ReplicaState { group, flags, term: term.0, last_index: last.index.0, last_term: last.term.0, persisted: persisted.0 }
 }

@@ -28,6 +28,8 @@ impl Shard {
             return;
         }
         if !self.groups.is_caught_up(group) {
+            // Whoever leads counts for itself how long nodes are away.
+            self.seat.iter_mut().for_each(|seat| seat.away.clear());
             return self.say_who_this_is(now, effects);
         }
         let Some(seat) = self.seat.as_mut().filter(|seat| seat.next_plan_us <= now.mono_us) else {
@@ -43,7 +45,8 @@ impl Shard {
         {
             return;
         }
-        match self.next_step(now) {
+        match self.next_step(now, effects) {
+            Next::Wait => {}
             Next::Nothing => self.seat.as_mut().expect("looked at above").planned_epoch = self.view.epoch,
             Next::Change(change) => match self.groups.change(group, change) {
                 Ok(index) => tracing::info!(index = index.0, ?change, "who votes in the metadata changes"),
@@ -77,10 +80,10 @@ impl Shard {
         self.ask_metadata(ClusterCommand::AddNode(Box::new(spec)), effects);
     }
 
-    fn next_step(&self, now: Now) -> Next {
-        let seat = self.seat.as_ref().expect("looked at above");
-        let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it");
-        let cluster = &self.view.cluster;
+    fn next_step(&mut self, now: Now, effects: &mut Effects) -> Next {
+        let members = self.groups.members_of(GroupId(0)).expect("shard 0 has it").clone();
+        let view = std::sync::Arc::clone(&self.view);
+        let cluster = &view.cluster;
         let me = cluster.node(self.node);
         if let Some(spec) = self.own_spec().filter(|spec| me.is_none_or(|known| !says_the_same(known, spec))) {
             return Next::Propose(ClusterCommand::AddNode(Box::new(spec)));
@@ -98,6 +101,9 @@ impl Shard {
         if let Some(node) = cluster.nodes().iter().find(|node| node.state == NodeState::Leaving && !cluster.has_replica(node.node)) {
             return Next::Propose(ClusterCommand::RemoveNode { node: node.node.0 });
         }
+        if let Some(command) = self.hopeless_move(now) {
+            return Next::Propose(command);
+        }
         // Who was removed, or has another disk, learns group 0 no more. A voter is dropped by a move.
         let is_gone = |replica: &&ReplicaId| {
             let node = cluster.node(replica.node());
@@ -109,10 +115,31 @@ impl Shard {
         if let Some(node) = cluster.nodes().iter().find(|node| node.state == NodeState::Draining && self.has_given_away(node.node)) {
             return Next::Propose(ClusterCommand::SetNodeState { node: node.node.0, state: NodeState::Drained });
         }
-        match cluster.group(GroupId(0)).and_then(|control| control.moving.as_ref()) {
-            Some(moving) => self.next_of_move(now, GroupId(0), moving),
-            None if seat.planned_epoch == self.view.epoch => Next::Nothing,
-            None => seat.state.repairs().into_iter().next().map_or(Next::Nothing, Next::Propose),
+        let control = cluster.group(GroupId(0));
+        if let Some(moving) = control.and_then(|control| control.moving.as_ref()) {
+            return self.next_of_move(now, GroupId(0), moving);
+        }
+        match control.map_or(Next::Nothing, |control| self.next_of_stray(now, control, effects)) {
+            Next::Nothing => {}
+            next => return next,
+        }
+        let seat = self.seat.as_ref().expect("who plans has it");
+        match seat.planned_epoch == self.view.epoch {
+            true => Next::Nothing,
+            false => {
+                let plans = seat.state.repairs();
+                let can_be = |plan: &ClusterCommand| match plan {
+                    ClusterCommand::PlanMove { add: Some(add), .. } => self.is_connected(NodeId(*add)),
+                    _ => true,
+                };
+                let is_waiting = !plans.is_empty();
+                match plans.into_iter().find(can_be) {
+                    Some(plan) => Next::Propose(plan),
+                    // Nobody brings anything to a node that is away.
+                    None if is_waiting => Next::Wait,
+                    None => Next::Nothing,
+                }
+            }
         }
     }
 

@@ -6,8 +6,9 @@
 //! Not here: who is preferred (control/), how a hand-over goes (replication/).
 
 use super::shard::{Phase, Shard};
+use crate::control::NodeState;
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{GroupId, LogIndex, ReplicaId};
+use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
 
 /// Between two hand-overs of a shard.
 const PAUSE_US: u64 = 200_000;
@@ -84,9 +85,9 @@ impl Shard {
 
     /// The replica that is to lead `group` instead of this one, if it can.
     fn better_leader(&self, now: Now, group: GroupId) -> Option<ReplicaId> {
-        let preferred = self.view.cluster.group(group)?.replicas.first()?;
-        let is_other = self.groups.leader_term(group).is_some() && self.groups.is_caught_up(group) && preferred.id != self.replica();
-        if !is_other || preferred.is_stale {
+        let replicas = &self.view.cluster.group(group)?.replicas;
+        let may_give = self.groups.leader_term(group).is_some() && self.groups.is_caught_up(group);
+        if !may_give || replicas.first()?.id == self.replica() {
             return None;
         }
         let is_recent = |at_us: Option<u64>, us: u64| at_us.is_some_and(|at_us| now.mono_us < at_us.saturating_add(us));
@@ -96,10 +97,22 @@ impl Shard {
         if is_new || was_tried || self.log.open_groups().iter().any(|entry| entry.group == group) {
             return None;
         }
-        self.pipelines.peers.iter().find(|peer| peer.replica == preferred.id && peer.accepted.is_some())?;
-        let votes = self.groups.members_of(group).is_some_and(|members| members.voters.contains(&preferred.id));
-        let is_near = self.has_nearly(group, preferred.id, self.groups.last_of(group).index);
-        (votes && is_near && self.is_steady(now, preferred.id, STEADY_US)).then_some(preferred.id)
+        // Who stands aside does not wait for one that is away.
+        let count = if self.takes_part(self.node) { 1 } else { replicas.len() };
+        let mut able = replicas.iter().take(count).enumerate().filter(|(at, replica)| *at == 0 || self.takes_part(replica.id.node()));
+        able.find(|(_, replica)| !replica.is_stale && self.may_take_over(now, group, replica.id)).map(|(_, replica)| replica.id)
+    }
+
+    fn takes_part(&self, node: NodeId) -> bool {
+        self.view.cluster.node(node).is_none_or(|found| found.state == NodeState::Active)
+    }
+
+    /// Whether another replica has been there for a while, votes, and has nearly everything.
+    fn may_take_over(&self, now: Now, group: GroupId, to: ReplicaId) -> bool {
+        let has_come = self.pipelines.peers.iter().any(|peer| peer.replica == to && peer.accepted.is_some());
+        let votes = self.groups.members_of(group).is_some_and(|members| members.voters.contains(&to));
+        let is_near = self.has_nearly(group, to, self.groups.last_of(group).index);
+        to != self.replica() && has_come && votes && is_near && self.is_steady(now, to, STEADY_US)
     }
 
     /// Whether a replica has been connected for so long, without a break.

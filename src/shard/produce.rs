@@ -3,7 +3,7 @@
 //! Invariants: a frame that finds no room is kept by the edge and goes on at the batch where it stopped; a batch is checked before it
 //! is appended; offsets are handed out in the order of appending.
 
-use super::acks::{BatchResult, Waiting, reply};
+use super::acks::{BatchResult, HeldIn, Waiting, reply};
 use super::producers::Marked;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
@@ -11,6 +11,7 @@ use crate::effects::{Caller, Effects, Now};
 use crate::ids::{BlockSeq, PartitionUid};
 use crate::log::AppendRefused;
 use crate::partition::{BatchRef, Slot};
+use crate::replication::OwnBlocks;
 use tramline_wire::batch::{BatchView, LeaderStamp};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -131,27 +132,43 @@ impl Shard {
         progress: &Progress,
         effects: &mut Effects,
     ) {
-        // On one node `replicated` is what the leader has and `durable` what it has durably: one replica is the majority. On more, all three wait for the
-        // commit today, which is never less than what was asked for.
-        let waits_for_more = request.level == Level::Replicated && !self.pipelines.is_alone();
-        let waits = progress.groups != 0 && (waits_for_more || matches!(request.level, Level::LeaderDurable | Level::Durable));
-        if waits {
-            let timeout_us = if request.timeout_ms == 0 { TIMEOUT_US_DEFAULT } else { u64::from(request.timeout_ms) * 1000 };
-            let waiting = Waiting {
-                caller,
-                level: request.level,
-                // Others may have been taken in while this one waited for room: acks leave in order.
-                block: progress.block.max(self.acks.last_block()),
-                groups: progress.groups,
-                deadline_us: now.mono_us.saturating_add(timeout_us),
-                received_us: now.mono_us,
-                payload_bytes: payload_bytes as u64,
-            };
-            self.urgent = true;
-            self.acks.push(waiting, &progress.results);
-        } else if request.level != Level::None {
-            reply(&caller, request.level, progress.results.iter().copied(), &self.partitions, effects);
+        if request.level == Level::None {
+            return;
         }
+        let (is_alone, own) = (self.pipelines.is_alone(), self.own_blocks());
+        let held = |group, block| self.groups.held_through(group, block, own);
+        let reached = match request.level {
+            // One replica is the majority: `replicated` is what the leader has, `durable` what it has durably.
+            level if is_alone => (progress.groups == 0 || matches!(level, Level::Leader | Level::Replicated)).then_some(level),
+            level => self.acks.reached(level, progress.groups, progress.block, &held),
+        };
+        if let Some(level) = reached {
+            return reply(&caller, level, progress.results.iter().copied(), &self.partitions, effects);
+        }
+        let timeout_us = if request.timeout_ms == 0 { TIMEOUT_US_DEFAULT } else { u64::from(request.timeout_ms) * 1000 };
+        let waiting = Waiting {
+            caller,
+            level: request.level,
+            block: progress.block,
+            groups: progress.groups,
+            deadline_us: now.mono_us.saturating_add(timeout_us),
+            received_us: now.mono_us,
+            payload_bytes: payload_bytes as u64,
+        };
+        self.urgent = true;
+        self.acks.push(waiting, is_alone, &progress.results);
+    }
+
+    fn own_blocks(&self) -> OwnBlocks {
+        OwnBlocks { durable: self.log.durable_through(), closed: self.log.last_closed() }
+    }
+
+    /// Answers those whose level is reached.
+    pub(super) fn answer_producers(&mut self, now: Now, effects: &mut Effects) {
+        let own = self.own_blocks();
+        let held = |group, block| self.groups.held_through(group, block, own);
+        let held: Option<HeldIn<'_>> = if self.pipelines.is_alone() { None } else { Some(&held) };
+        self.acks.release(now, held, &self.partitions, effects, &mut self.metrics);
     }
 
     /// Checks a batch and appends it; answers its result, the group's bit and its block.
@@ -170,6 +187,10 @@ impl Shard {
                 Marked::Repeated(result, group_bit, in_block) => return Ok((result, group_bit, in_block)),
                 Marked::Refused(error) => return Err(NotTaken::Refused(error)),
             }
+        }
+        if source == Source::Producer {
+            let group = self.partitions.get(slot).expect("checked").group;
+            self.check_uncommitted(now, group)?;
         }
         self.append_checked(now, slot, batch, &view, source, effects)
     }

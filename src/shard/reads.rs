@@ -109,6 +109,9 @@ impl Shard {
     /// Counts and logs what does not check.
     pub(super) fn report_damage(&mut self, found: &[DamageFound]) {
         for found in found {
+            if !self.note_wound(found) {
+                continue;
+            }
             self.metrics.counters.damaged_ranges += 1;
             tracing::error!(
                 shard = self.id.0,
@@ -117,7 +120,7 @@ impl Shard {
                 end_offset = found.end_offset,
                 segment = found.segment.0,
                 position = found.pos,
-                "stored batch is damaged and is not served: run `tramline inspect` on the data directory"
+                "stored batch is damaged and is not served; where other nodes have replicas it is repaired, else run `tramline inspect` on the data directory"
             );
         }
     }

@@ -301,9 +301,8 @@ impl Shard {
     pub(super) fn on_checkpoint_covers(&mut self) {
         let Some(members) = self.applying.rebuild.members_next.take() else { return };
         self.applying.rebuild.members = Arc::new(members);
-        for at in 0.. {
-            // A view that comes into force in between can end some.
-            let Some(group) = self.group_ids.get(at).copied() else { break };
+        for at in 0..self.group_ids.len() {
+            let group = self.group_ids[at];
             let base = self.groups.base_of(group).unwrap_or_default().index;
             if self.applying.rebuild.tracks(group) && self.applying.rebuild.noted(group) < base {
                 self.tell_again(group, &[]);

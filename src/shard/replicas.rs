@@ -6,14 +6,16 @@
 //! Not here: the groups of a start (`beginnings.rs`), what a group's configuration is (replication/), who ought to have replicas (control/).
 
 use super::beginnings::record_of;
+use super::pipelines::NotTaken;
 use super::shard::Shard;
 use crate::control::{Endpoint, ReplicaView, View};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
-use crate::log::{EntryKind, ReplicaRecord};
-use crate::replication::{GroupStart, Members, Peer, PeerStart};
+use crate::log::{EntryKind, ReplicaRecord, ReplicaState};
+use crate::replication::{GroupStart, Members, Peer, PeerStart, wire_raft};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use tramline_wire::node::{AckFlags, AckGroup, BeatGroup, ShareBase};
 
 /// The preferred leader of a group that is new stands after so many ticks: the others have to hear of the group first.
 const HURRY_TICKS: usize = 2;
@@ -25,6 +27,10 @@ impl Shard {
         self.replicas_owed = false;
         if self.failure().is_some() {
             return;
+        }
+        if !self.recover_replicas(now, view, effects) {
+            self.replicas_owed = true;
+            return effects.wake_at(now.mono_us + 1000);
         }
         let me = self.replica();
         let shard = self.id;
@@ -57,11 +63,12 @@ impl Shard {
         voters.sort_unstable();
         let members = Members::of_voters(voters);
         let is_alone = members.is_lone(self.replica());
-        let start = GroupStart { id: group, members, ..GroupStart::default() };
+        let mut start = GroupStart { id: group, members, ..GroupStart::default() };
         let record = record_of(self.replica(), &start);
         if !self.write_record(now, &record, effects) {
             return false;
         }
+        start.is_suspect = !is_alone && self.suspects.on_begun(group);
         if let Err(error) = self.groups.add(start) {
             self.fail(&error.to_string(), effects);
             return false;
@@ -77,7 +84,29 @@ impl Shard {
         true
     }
 
-    fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> bool {
+    /// A replica that has nothing follows who leads, and takes nothing of the log: of that it needs a snapshot, which tells who votes.
+    pub(super) fn refuse_share(&mut self, at: usize, base: &ShareBase) -> Result<(), NotTaken> {
+        let from = self.pipelines.peers[at].replica;
+        let row = BeatGroup { group: base.group, term: base.term, commit: 0 };
+        self.groups.step(GroupId(base.group), wire_raft::beat(from, self.replica(), &row, LogIndex(0)))?;
+        let rejection = AckGroup {
+            group: base.group,
+            flags: AckFlags::REJECTED,
+            term: base.term,
+            received: 0,
+            durable: 0,
+            applied: 0,
+            rejected: base.prev_index,
+            hint_index: 0,
+            hint_term: 0,
+        };
+        if let Some(accepted) = &mut self.pipelines.peers[at].accepted {
+            accepted.rejections.push(rejection);
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> bool {
         let payload = record.encode();
         let written = self.in_open_block(now, effects, |log, slab| log.append_control(slab, record.group, EntryKind::Replica, &payload));
         self.urgent |= written.is_ok();
@@ -93,18 +122,26 @@ impl Shard {
         };
         let gone: Vec<_> = self.group_ids.iter().copied().filter(is_gone).collect();
         for group in gone {
-            let start = GroupStart { id: group, term: self.groups.term_of(group), ..GroupStart::default() };
-            let record = ReplicaRecord { is_removed: true, ..record_of(me, &start) };
-            // What the open block has of it closes first.
-            let is_open = self.log.open_groups().iter().any(|row| row.group == group);
-            self.urgent |= is_open;
-            if is_open || !self.write_record(now, &record, effects) {
+            if !self.give_up(now, group, effects) {
                 self.replicas_owed = true;
                 return effects.wake_at(now.mono_us + 1000);
             }
-            tracing::info!(shard = self.id.0, group = group.0, "the group's replica here is given up");
-            self.forget_replica(group);
         }
+    }
+
+    /// The replica of `group` here is none any more. False where that has to wait.
+    pub(super) fn give_up(&mut self, now: Now, group: GroupId, effects: &mut Effects) -> bool {
+        let start = GroupStart { id: group, term: self.groups.term_of(group), ..GroupStart::default() };
+        let record = ReplicaRecord { state: ReplicaState::Removed, ..record_of(self.replica(), &start) };
+        // What the open block has of it closes first.
+        let is_open = self.log.open_groups().iter().any(|row| row.group == group);
+        self.urgent |= is_open;
+        if is_open || !self.write_record(now, &record, effects) {
+            return false;
+        }
+        tracing::info!(shard = self.id.0, group = group.0, "the group's replica here is given up");
+        self.forget_replica(group);
+        true
     }
 
     fn forget_replica(&mut self, group: GroupId) {
@@ -125,19 +162,26 @@ impl Shard {
         self.acks.remove_group(group);
         self.applying.remove(group);
         self.arrivals.remove(group);
+        self.suspects.remove(group);
         self.pipelines.handed_over_us.remove(&group);
+        self.pipelines.forced.remove(&group);
     }
 
     /// Knows exactly those other nodes' shards that this one shares a group with.
     pub(super) fn meet_peers(&mut self, effects: &mut Effects) {
         let me = self.replica();
-        let mut wanted: BTreeSet<ReplicaId> = self.groups.others().collect();
+        // Under the address of a disk that was replaced its successor listens.
+        let mut wanted: BTreeSet<ReplicaId> = self.groups.others().filter(|replica| !self.is_gone(*replica)).collect();
         for group in self.view.cluster.groups_on(self.node, self.id) {
             let arriving = group.moving.iter().filter_map(|moving| moving.add.as_ref());
             let there = group.replicas.iter().chain(&group.learners).chain(arriving);
             wanted.extend(
                 there.filter(|replica| replica.shard == self.id && !replica.is_stale && replica.id != me).map(|replica| replica.id),
             );
+        }
+        // Whom a suspect group has may be lost with its log. A shard whose groups all went on alone is not alone: what it does of other nodes' accord goes on.
+        if self.suspects.count() > 0 || !self.pipelines.forced.is_empty() {
+            wanted.extend(self.pipelines.peers.iter().map(|peer| peer.replica).filter(|replica| !self.is_gone(*replica)));
         }
         self.keep_snapshots(&wanted, effects);
         for conn in self.pipelines.keep_peers(&wanted) {
@@ -183,7 +227,9 @@ impl Shard {
     pub(super) fn care_for_replicas(&mut self, now: Now, effects: &mut Effects) {
         if self.groups.take_members_changed(now.mono_us) {
             self.meet_others(effects);
+            self.note_others();
         }
+        self.stand_alone();
         if self.replicas_owed {
             let view = std::sync::Arc::clone(&self.view);
             self.adopt_replicas(now, &view, effects);

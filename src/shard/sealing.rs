@@ -46,6 +46,7 @@ impl Shard {
         self.keep_installs(effects);
         self.sort(now, effects);
         self.scrub(now, effects);
+        self.repair(now, effects);
     }
 
     /// Seals the oldest full segment whose batches are all committed.
@@ -61,6 +62,7 @@ impl Shard {
             || !self.is_applied_through(last_block)
             || self.arrivals.needs(last_block)
             || !self.may_tell_members()
+            || !self.may_cover_suspects(last_block, effects)
             || !self.is_queue_state_kept(last_block, effects)
         {
             return;

@@ -21,14 +21,18 @@ use super::produce::Progress;
 use super::producers::ProducerCare;
 use super::queue::QueueCare;
 use super::rebuild::REBUILDER;
+use super::repair::Repairs;
+use super::repair_answers::RepairAnswers;
 use super::retention::Retention;
 use super::scrubbing::{SCRUBBER, Scrubbing};
 use super::sealing::Sealing;
 use super::shipping::PEERS;
 use super::sorting::{SORTER, Sorting};
 use super::start::append_owed;
+use super::suspects::Suspects;
 use super::throttle::{Scarce, Throttle};
 use super::trims::Trims;
+use super::uncommitted::Uncommitted;
 use crate::api::{ApiError, NodeInfo};
 use crate::bytes::{Slab, Warmer};
 use crate::config::Settings;
@@ -94,6 +98,9 @@ pub struct Shard {
     pub(super) catchups: Catchups,
     pub(super) arrivals: Arrivals,
     pub(super) calling: Calling,
+    pub(super) suspects: Suspects,
+    pub(super) repairs: Repairs,
+    pub(super) repair_answers: RepairAnswers,
     pub(super) partitions: Partitions,
     /// Partitions found at the start whose topic is not known yet (no view has come).
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
@@ -128,6 +135,7 @@ pub struct Shard {
     pub(super) scrubbing: Scrubbing,
     pub(super) producer_care: ProducerCare,
     pub(super) throttle: Throttle,
+    pub(super) uncommitted: Uncommitted,
     /// Somebody waits for what is in the open block.
     pub(super) urgent: bool,
     /// When the open block is closed although nobody waits for it.
@@ -152,6 +160,7 @@ pub(super) struct Parts {
     pub(super) pipelines: Pipelines,
     pub(super) is_founder: bool,
     pub(super) applying: Applying,
+    pub(super) suspects: Suspects,
     pub(super) unclaimed: IdMap<PartitionUid, Partition>,
     pub(super) seat: Option<ControlSeat>,
     pub(super) offsets: OffsetCare,
@@ -173,6 +182,7 @@ impl Shard {
             pipelines,
             is_founder,
             applying,
+            suspects,
             unclaimed,
             seat,
             offsets,
@@ -204,6 +214,9 @@ impl Shard {
             catchups: Catchups::default(),
             arrivals: Arrivals::default(),
             calling: Calling::default(),
+            suspects,
+            repairs: Repairs::default(),
+            repair_answers: RepairAnswers::default(),
             partitions: Partitions::default(),
             unclaimed,
             view: Arc::new(View::default()),
@@ -225,6 +238,7 @@ impl Shard {
             scrubbing: Scrubbing::default(),
             producer_care: ProducerCare::default(),
             throttle: Throttle::default(),
+            uncommitted: Uncommitted::default(),
             urgent: true,
             lazy_until_us: u64::MAX,
             news: Vec::new(),
@@ -428,7 +442,8 @@ impl Shard {
     /// What is committed holds, and who waited for it is answered.
     fn on_commits(&mut self, now: Now, commits: &[Commit], effects: &mut Effects) {
         commits.iter().for_each(|commit| self.on_group_committed(now, commit, effects));
-        self.acks.release(now, &self.partitions, effects, &mut self.metrics);
+        self.note_room(now);
+        self.answer_producers(now, effects);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
         self.offsets.release(&self.acks, &self.view, effects);
@@ -474,7 +489,7 @@ impl Shard {
     }
 
     fn on_group_committed(&mut self, now: Now, commit: &Commit, effects: &mut Effects) {
-        // Group 0's commit may have brought a view into force that puts another one of this list elsewhere (found by simulated moves, seed 46).
+        // Group 0's commit, earlier in this list, may have brought a view into force that gives this one up.
         if !self.has_group(commit.group) {
             return;
         }
@@ -497,6 +512,7 @@ impl Shard {
 
     fn end_of_turn(&mut self, now: Now, effects: &mut Effects) {
         self.care_for_replicas(now, effects);
+        self.care_for_suspects(now, effects);
         if !self.pipelines.is_alone() {
             self.care_for_peers(now, effects);
             self.on_leaderships(now, effects);
@@ -666,7 +682,8 @@ impl Shard {
         }
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
         let of_snapshots = self.catchups.conns().chain(self.arrivals.conns());
-        for conn in self.pipelines.conns().into_iter().chain(of_snapshots) {
+        let of_repair = self.repairs.conns().chain(self.repair_answers.conns());
+        for conn in self.pipelines.conns().into_iter().chain(of_snapshots).chain(of_repair).chain(self.calling.conn()) {
             effects.push(Effect::Close { conn, reason: "the shard has failed" });
         }
         effects.push(Effect::Fatal { reason: reason.to_owned() });

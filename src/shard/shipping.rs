@@ -13,7 +13,7 @@ use crate::ids::{BlockSeq, GroupId, LogIndex, Term};
 use crate::log::layout::BlockView;
 use crate::log::{BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
 use crate::mutants::Mutant;
-use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, wire_raft};
+use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, Word, wire_raft};
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, AckGroup, AppendWriter, Beat, EntryHead, ItemsSum, Kind, ShareBase, ShareFlags, TimeoutNow,
@@ -59,6 +59,18 @@ impl BlockRead {
             }
         };
     }
+}
+
+/// What a share says besides its entries.
+fn flags_of(word: Word) -> ShareFlags {
+    let mut flags = ShareFlags::default();
+    if word.lost {
+        flags = flags.with(ShareFlags::YOU_LOST);
+    }
+    if word.proven {
+        flags = flags.with(ShareFlags::PROVEN);
+    }
+    flags
 }
 
 /// A block that is asked for.
@@ -187,7 +199,8 @@ impl Shard {
         }
         let sends = !shares.is_empty();
         if sends {
-            let peer = &mut self.pipelines.peers[at];
+            let (peer, groups) = (&mut self.pipelines.peers[at], &self.groups);
+            let to = peer.replica;
             let beat = peer.next_beat(now.mono_us, bytes);
             let (conn, number) = peer.next_number();
             effects.send(conn, parts.drain(..), |out| {
@@ -197,7 +210,8 @@ impl Shard {
                 for (note, count) in &shares {
                     let (group, term) = (note.group.0, note.term.0);
                     let (prev_index, prev_term, commit) = (note.previous.index.0, note.previous.term.0, note.commit.0);
-                    writer.share(out, &ShareBase { group, flags: ShareFlags::default(), term, prev_index, prev_term, commit });
+                    let flags = flags_of(groups.word_for(note.group, to, note.previous.index));
+                    writer.share(out, &ShareBase { group, flags, term, prev_index, prev_term, commit });
                     let (own, behind) = rest.split_at(*count);
                     own.iter().for_each(|head| writer.entry(out, head));
                     rest = behind;
@@ -302,10 +316,10 @@ impl Shard {
         let Some(accepted) = &mut self.pipelines.peers[at].accepted else { return };
         let mut rows = std::mem::take(&mut accepted.rejections);
         self.groups.take_acks(replica, &mut accepted.asked, |group, marks| {
-            let FollowerMarks { term, received, durable, committed } = marks;
+            let FollowerMarks { term, received, durable, committed, is_suspect } = marks;
             rows.push(AckGroup {
                 group: group.0,
-                flags: AckFlags::default(),
+                flags: if is_suspect { AckFlags::SUSPECT } else { AckFlags::default() },
                 term: term.0,
                 received: received.0,
                 durable: durable.0,

@@ -17,6 +17,7 @@ use crate::log::footer::{FooterPlan, decode_slice, one_read};
 use crate::log::{FooterEntry, Log, ReadError, ReadRefused, check_batch};
 use crate::mutants::Mutant;
 use crate::partition::{Partitions, Run};
+use crate::subscription::DamageFound;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes read and not copied yet, at most.
@@ -31,6 +32,9 @@ const WINDOW_ENTRIES: u32 = 64 * 102;
 const PARTITIONS_PER_TURN: u32 = 256;
 /// Bytes copied in one turn: half a write.
 const TURN_BYTES: u64 = 512 << 10;
+
+/// Batches of other replicas, checked, for those that do not check here: by partition and first offset.
+pub(super) type Spares = BTreeMap<(PartitionUid, u64), Box<[u8]>>;
 
 /// What a turn of copying came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,25 @@ struct Chunk {
     bytes: Option<Result<Bytes, ReadError>>,
 }
 
+impl Chunk {
+    /// What stands where an entry says, as it was read.
+    fn stored<'a>(&self, entry: &FooterEntry, read: &'a Result<Bytes, ReadError>) -> Option<&'a [u8]> {
+        let from = (u64::from(entry.pos) - self.pos) as usize;
+        read.as_ref().ok().map(|bytes| &bytes.as_slice()[from..from + entry.len as usize])
+    }
+}
+
+/// The spare that takes the place of what an entry names: of the same length, since the run's bytes stay the same.
+fn spare_for<'a>(spares: &'a Spares, entry: &FooterEntry) -> Option<&'a [u8]> {
+    spares.get(&(entry.partition_uid, entry.base_offset.0)).map(|spare| &**spare).filter(|spare| spare.len() == entry.len as usize)
+}
+
+fn wound_of(segment: SegmentUid, entry: &FooterEntry) -> DamageFound {
+    let first_offset = entry.base_offset.0;
+    let end_offset = first_offset + u64::from(entry.last_offset_delta) + 1;
+    DamageFound { uid: entry.partition_uid.0, first_offset, end_offset, segment, pos: u64::from(entry.pos) }
+}
+
 /// A run being copied, or about to be.
 #[derive(Debug)]
 struct RunCopy {
@@ -120,6 +143,9 @@ pub(super) struct Job {
     ahead_bytes: u64,
     is_output_open: bool,
     pieces: Vec<Piece>,
+    spares: Spares,
+    /// Batches that do not check, and have no spare.
+    wounds: Vec<DamageFound>,
 }
 
 impl Job {
@@ -138,7 +164,19 @@ impl Job {
             ahead_bytes: 0,
             is_output_open: false,
             pieces: Vec::new(),
+            spares: Spares::new(),
+            wounds: Vec::new(),
         }
+    }
+
+    /// Copies what `uid` has in a segment, with `spares` in the place of what does not check there.
+    pub(super) fn mending(segment: SegmentUid, uid: PartitionUid, run_bytes: u64, spares: Spares) -> Job {
+        Job { spares, ..Job::new(vec![segment], vec![uid], run_bytes) }
+    }
+
+    /// Batches that did not check since the last call.
+    pub(super) fn take_wounds(&mut self) -> Vec<DamageFound> {
+        std::mem::take(&mut self.wounds)
     }
 
     /// Segments with runs that could not be copied since the last call.
@@ -345,17 +383,24 @@ impl Job {
             }
         }
         let chunk = copy.chunks.front()?;
-        let Ok(bytes) = chunk.bytes.as_ref()? else {
-            self.leave_front(log);
-            return Some(Ok(0));
-        };
+        let read = chunk.bytes.as_ref()?;
         let entry = chunk.entries[copy.at];
-        let from = (u64::from(entry.pos) - chunk.pos) as usize;
-        let batch = &bytes.as_slice()[from..from + entry.len as usize];
-        if copy.copied == 0 && check_batch(batch, entry.partition_uid, entry.base_offset).is_err() {
-            self.leave_front(log);
-            return Some(Ok(0));
-        }
+        let stored = chunk.stored(&entry, read);
+        let is_sound = copy.copied > 0 || stored.is_some_and(|batch| check_batch(batch, entry.partition_uid, entry.base_offset).is_ok());
+        let batch = match (spare_for(&self.spares, &entry), stored) {
+            (Some(spare), _) => spare,
+            (None, Some(stored)) if is_sound => stored,
+            _ => {
+                let wounds = chunk.entries[copy.at..].iter().filter(|entry| spare_for(&self.spares, entry).is_none());
+                let is_wound = |entry: &&FooterEntry| {
+                    let stored = chunk.stored(entry, read);
+                    stored.is_none_or(|batch| check_batch(batch, entry.partition_uid, entry.base_offset).is_err())
+                };
+                self.wounds.extend(wounds.filter(is_wound).map(|entry| wound_of(copy.run.segment, entry)));
+                self.leave_front(log);
+                return Some(Ok(0));
+            }
+        };
         let taken = log.write_sorted(slab, effects, &batch[copy.copied..]);
         if taken == 0 {
             return None;

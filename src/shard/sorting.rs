@@ -85,6 +85,11 @@ enum Step {
 }
 
 impl Sorting {
+    /// What was wrong with a segment is mended.
+    pub(super) fn leave_no_more(&mut self, segment: SegmentUid) {
+        self.left.remove(&segment);
+    }
+
     /// Whether a segment is left alone because something of it could not be copied.
     pub(super) fn leaves(&self, segment: SegmentUid) -> bool {
         self.left.contains(&segment)
@@ -128,6 +133,11 @@ impl Shard {
     }
 
     fn look(&mut self, now: Now, effects: &mut Effects) {
+        if self.log.may_begin_sorted()
+            && let Some(job) = self.next_mending()
+        {
+            return self.copy(now, Box::new(job), effects);
+        }
         if now.mono_us < self.sorting.next_look_us || self.settings.sorter_segments == 0 || !self.log.may_begin_sorted() {
             return;
         }
@@ -152,6 +162,7 @@ impl Shard {
         let allowance = &mut self.sorting.allowance;
         let copied = job.go_on(&self.partitions, &mut self.log, &mut self.slab, effects, allowance);
         self.sorting.left.extend(job.take_left());
+        self.report_damage(&job.take_wounds());
         match copied {
             Copied::Waits => {
                 // For bytes of the rate, or for memory; reads and writes come with a turn of their own.
@@ -243,6 +254,7 @@ impl Shard {
         for run in old {
             self.retention.on_run_dropped(&run);
         }
+        self.close_wounds();
         self.go_on_sorting(job);
     }
 

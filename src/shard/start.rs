@@ -13,7 +13,9 @@ use super::groups::MemberCare;
 use super::offsets::OffsetCare;
 use super::pipelines::Pipelines;
 use super::queue::{Keeping, QueueCare, STATE_MARK_SCHEMA};
+use super::repair::found_at_start;
 use super::shard::{Parts, Shard, Taken};
+use super::suspects::{Suspects, cut, findings, record_of_doubt};
 use crate::api::NodeInfo;
 use crate::bytes::Slab;
 use crate::config::Settings;
@@ -22,7 +24,8 @@ use crate::effects::Effects;
 use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, TopicUid};
 use crate::log::envelope;
 use crate::log::{
-    AppendRefused, CheckpointV5, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry,
+    AppendRefused, CheckpointV5, Damage, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredControl,
+    RecoveredEntry, ReplicaState,
 };
 use crate::mutants::{Mutant, Mutants};
 use crate::partition::{BatchRef, Partition, Run, TopicRules, Trim, decode_trims};
@@ -55,6 +58,8 @@ pub struct ShardStart {
     pub recovered: Recovered,
     /// What the cluster told this node when it joined; `None` for the node that the cluster began with.
     pub joined: Option<Arc<Joined>>,
+    /// Somebody has said that group 0 goes on with what this node has of it, whoever voted in it.
+    pub is_metadata_forced: bool,
 }
 
 /// Why a shard does not start.
@@ -141,12 +146,19 @@ impl Shard {
     /// Builds the shard and appends what this start owes the log (terms, votes, first entries). It serves once that is durable and
     /// the first view has come.
     pub fn start(start: ShardStart, effects: &mut Effects) -> Result<Shard, StartFailure> {
-        let ShardStart { id, settings, info, mut recovered, joined } = start;
+        let ShardStart { id, settings, info, mut recovered, joined, is_metadata_forced } = start;
         let node = info.node;
         let me = ReplicaId::of(info.generation, node);
-        let whose = Whose { shard: id, me, groups_per_shard: settings.groups_per_shard, joined: joined.as_deref() };
+        let whose = Whose { shard: id, me, groups_per_shard: settings.groups_per_shard, joined: joined.as_deref(), is_metadata_forced };
         pass_over(&mut recovered);
-        let beginnings = Beginnings::of(&whose, &recovered)?;
+        let mut beginnings = Beginnings::of(&whose, &recovered)?;
+        let findings = findings(me, &recovered, &beginnings);
+        if !findings.is_empty() {
+            cut(&mut recovered, &findings);
+            let whole = std::mem::replace(&mut beginnings, Beginnings::of(&whose, &recovered)?);
+            beginnings.keep_terms(&whole);
+        }
+        beginnings.starts.iter_mut().for_each(|start| start.is_suspect = findings.contains_key(&start.id));
         let group_ids: Vec<GroupId> = beginnings.starts.iter().map(|start| start.id).collect();
         let seat = match id {
             ShardId(0) => Some(recover_seat(&recovered, &beginnings, joined.as_deref(), settings.shards)?),
@@ -155,15 +167,20 @@ impl Shard {
         check_covered(recovered.checkpoint.as_ref())?;
         let controls = recover_controls(&recovered, &beginnings)?;
         let generation = recovered.state.as_ref().map_or(0, |state| state.generation);
-        let is_shared = |start: &GroupStart| !start.members.is_lone(me);
+        let is_shared = |start: &GroupStart| !start.members.is_lone(me) || start.is_suspect;
+        for (group, finding) in &findings {
+            tracing::error!(shard = id.0, group = group.0, "{finding}");
+        }
         let has_shared = beginnings.starts.iter().any(is_shared);
         let told = recovered.state.as_ref().filter(|_| has_shared).map(|state| state.items.clone()).unwrap_or_default();
-        let unclaimed = recover_partitions(&recovered, &controls.trims, &beginnings)?;
+        let unclaimed = recover_partitions(me, &recovered, &controls.trims, &beginnings)?;
+        let wounds = found_at_start(&recovered);
         for damage in &recovered.damage {
             tracing::error!(shard = id.0, "{damage}: it is not served; the rest of the log stays readable");
         }
         let mut groups = recover_groups(me, &beginnings, &recovered)?;
         groups.set_mutants(recovered.log.mutants());
+        let mut suspects = Suspects::new(&findings, &recovered);
         let applied = |id: &GroupId| (*id, beginnings.known(*id).min(groups.last_of(*id).index));
         let mut applying = Applying::new(group_ids.iter().map(applied));
         applying.since = snapshots_of(&recovered);
@@ -184,6 +201,11 @@ impl Shard {
         for record in &beginnings.records {
             log.append_control(&mut slab, record.group, EntryKind::Replica, &record.encode()).map_err(StartFailure::NoRoom)?;
         }
+        for group in suspects.unrecorded() {
+            let record = record_of_doubt(me, group, ReplicaState::Suspect);
+            log.append_control(&mut slab, group, EntryKind::Replica, &record.encode()).map_err(StartFailure::NoRoom)?;
+            suspects.note_record(group, log.open_block_seq());
+        }
         append_owed(&mut groups, &mut log, &mut slab)?;
         let mut shard = Shard::assemble(Parts {
             id,
@@ -197,6 +219,7 @@ impl Shard {
             pipelines: Pipelines::new(boot),
             is_founder: joined.is_none(),
             applying,
+            suspects,
             unclaimed,
             seat,
             offsets: OffsetCare::new(controls.offsets),
@@ -204,6 +227,9 @@ impl Shard {
             queues: QueueCare::new(controls.queues, Keeping::new(generation, told)),
         });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
+        for wound in &wounds {
+            shard.note_wound(wound);
+        }
         if shard.settings.sorter_segments > 0 {
             shard.log.keep_file_for_sorter();
         }
@@ -216,7 +242,10 @@ impl Shard {
     /// The first start of a cluster says what its node has; all others find it in the metadata.
     fn register(&mut self, effects: &mut Effects) -> Result<(), StartFailure> {
         effects.wake_at(0);
-        let Some(seat) = self.seat.as_ref().filter(|_| self.is_founder && self.pipelines.is_alone()) else { return Ok(()) };
+        let Some(seat) = self.seat.as_ref().filter(|_| self.is_founder && self.pipelines.is_alone() && !self.groups.is_suspect(GroupId(0)))
+        else {
+            return Ok(());
+        };
         if !seat.state.has_node(self.node) {
             let taken = self.register_node().map_err(|error| StartFailure::Metadata(error.message))?;
             if taken == Taken::Blocked {
@@ -253,7 +282,9 @@ fn recover_state(recovered: &Recovered, joined: Option<&Joined>, is_committed: i
         Some(bytes) => State::restore(bytes).map_err(wrong)?,
         None => State::new(),
     };
-    if let Some(lost) = recovered.damage.iter().find(|d| matches!(&d.kind, DamageKind::Payload { group: GroupId(0), .. })) {
+    let is_kept = |index: LogIndex| recovered.entries.iter().any(|entry| (entry.group, entry.index) == (GroupId(0), index));
+    let is_of_metadata = |damage: &&Damage| matches!(damage.kind, DamageKind::Payload { group: GroupId(0), index, .. } if is_kept(index));
+    if let Some(lost) = recovered.damage.iter().find(is_of_metadata) {
         return Err(StartFailure::Metadata(format!("a command in the log is damaged ({lost}); restore the shard's directory from a copy")));
     }
     let mut units: BTreeMap<LogIndex, Vec<Command>> = BTreeMap::new();
@@ -332,6 +363,7 @@ fn check_batch_order(partition: &Partition, batch: &RecoveredBatch) -> Result<()
 }
 
 fn recover_partitions(
+    me: ReplicaId,
     recovered: &Recovered,
     trims: &[(GroupId, Trim)],
     beginnings: &Beginnings,
@@ -399,18 +431,20 @@ fn recover_partitions(
         });
     }
     // Blocks that are gone may have held records of any partition, behind whatever came after them was lost with them: as many
-    // offsets as their bytes could have held are given up wherever nothing later tells where the partition went on.
+    // offsets as their bytes could have held are given up wherever nothing later tells where the partition went on. Of a group with other voters the leader tells.
+    let is_alone = |group: GroupId| beginnings.starts.iter().any(|start| start.id == group && !beginnings.is_shared(me, start));
     for lost in &recovered.lost {
         let count = lost.bytes / RECORD_BYTES_MIN;
         let later = |uid: PartitionUid| recovered.batches.iter().any(|b| b.uid == uid && b.block > lost.last);
-        let mut uids: Vec<_> = found.keys().copied().filter(|uid| !later(*uid)).collect();
+        let lone = found.values().filter(|partition| is_alone(partition.group));
+        let mut uids: Vec<_> = lone.map(|partition| partition.uid).filter(|uid| !later(*uid)).collect();
         uids.sort_unstable();
         uids.into_iter().for_each(|uid| found.get_mut(&uid).expect("listed above").skip_lost(count));
     }
     // The same for a batch whose head does not check: its place is known, not its partition.
     for damage in &recovered.damage {
         let DamageKind::BatchHeader { seq, group, .. } = damage.kind else { continue };
-        if seq <= covers {
+        if seq <= covers || !is_alone(group) {
             continue;
         }
         let behind = |b: &RecoveredBatch| b.block > seq || b.block == seq && u64::from(b.pos) > damage.pos;
@@ -540,7 +574,7 @@ pub(super) fn batch_ref(batch: &RecoveredBatch) -> BatchRef {
 pub(super) fn append_owed(groups: &mut Groups, log: &mut crate::log::Log, slab: &mut Slab) -> Result<(), StartFailure> {
     for owed in groups.owed(log.open_block_seq()) {
         if let Some((term, vote, commit)) = owed.hard_state {
-            let bytes = HardState { group: owed.group, term, vote, commit }.encode();
+            let bytes = HardState { group: owed.group, term, vote, commit, is_shared: owed.is_shared }.encode();
             log.append_control(slab, owed.group, EntryKind::HardState, &bytes).map_err(StartFailure::NoRoom)?;
         }
         for change in owed.own_entries {

@@ -2,7 +2,7 @@
 //! more after a power cut of all nodes.
 //!
 //! What is checked all the time: replicas never differ in what is committed, and a term of a group has one leader (`replicas.rs`); whoever cannot hear a
-//! majority acknowledges nothing; who leads in the newest term knows every end that was told before it was asked. What clients know: `cluster/truth.rs`.
+//! majority acknowledges nothing; a level below `durable` is what the replicas have (`cluster/levels.rs`); who leads in the newest term knows every end that was told before it was asked. What clients know: `cluster/truth.rs`.
 //!
 //! Invariants: the same seed is the same run.
 //!
@@ -12,6 +12,7 @@ mod clients;
 mod forming;
 mod idempotent;
 pub(super) mod latency;
+mod levels;
 mod operator;
 mod truth;
 
@@ -68,6 +69,11 @@ impl World {
     pub(super) fn shards(&self) -> impl Iterator<Item = (ShardAt, &Shard)> {
         let seats = self.nodes.iter().enumerate().flat_map(|(node, it)| (0..it.seats.len()).map(move |shard| ShardAt { node, shard }));
         seats.filter_map(|at| Some((at, self.shard(at)?)))
+    }
+
+    /// Processes that have ended.
+    fn lives(&self) -> u64 {
+        self.nodes.iter().map(|node| node.life).sum()
     }
 
     /// A block as it stands on the disk of a shard.
@@ -187,6 +193,13 @@ impl ClusterRun {
         let now_us = self.world.now_us;
         let mut new = Vec::new();
         for (at, shard) in self.world.shards() {
+            if shard.suspect_count() > 0 {
+                return Err(format!(
+                    "node {} has lost what it had acknowledged, and its disk keeps what it was given\n{}",
+                    at.node + 1,
+                    self.describe()
+                ));
+            }
             for (group, term) in shard.led() {
                 if let Err(what) = self.ledger.note_leader(group, term, at.node) {
                     return Err(format!("{what}\n{}", self.describe()));
@@ -257,6 +270,7 @@ impl ClusterRun {
                         return Err(format!("node {node} takes records in, and has heard nobody for {for_us} us\n{}", self.describe()));
                     }
                 }
+                Claim::Reached(reached) => self.judge_reached(&reached)?,
                 Claim::Behind { node, uid, asked_us, what } => {
                     // Who leads in the newest term, and did so when it was asked.
                     let reign = self.group_of(node, uid).and_then(|group| self.reigns.get(&group));

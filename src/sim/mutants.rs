@@ -87,6 +87,8 @@ mutants! {
     ForgetVote Cluster(11) "forget-vote" "a start forgets term and vote";
     TellVoteEarly Cluster(7) "tell-vote-early" "votes are told before they are durable";
     AckOwnDisk Cluster(4) "ack-own-disk" "what the leader alone has on its disk counts as committed";
+    AnswerClosedBlock Cluster "answer-closed-block" "leader_durable is answered before the leader's own write is done";
+    AnswerOwnBlock Cluster "answer-own-block" "replicated is answered when the leader alone has it";
     ServeUncommitted Cluster(4) "serve-uncommitted" "consumers are shown what is not committed yet";
     KeepLookAhead Cluster(4) "keep-look-ahead" "who loses a leadership keeps offsets and batches that are not committed";
     ForeignHandle Cluster(1) "foreign-handle" "what a start has found is sent with the bytes of the entry before";
@@ -99,10 +101,8 @@ mutants! {
     SkipApply Cluster "skip-apply" "a follower passes over some entries";
     ApplyAtStart Cluster(4) "apply-at-start" "a start takes everything in as committed, also where others vote";
     ForgetTail Cluster "forget-tail" "a start forgets the last entry of the log";
-    AckSnapshotEarly Cluster "ack-snapshot-early" "a snapshot is acknowledged before the checkpoint that has it is durable";
-    ForgetSinceBlock Cluster "forget-since-block" "a start takes entries in that a snapshot had taken the place of";
-    SealUncommitted Cluster "seal-uncommitted" "checkpoints tell of what is not committed";
-    ForgetRemoved Cluster "forget-removed" "a start does not take in that a replica was given up";
-    EmptyVotes Cluster "empty-votes" "a replica without a past votes";
-    TakeLogEmpty Cluster(22) "take-log-empty" "a replica without a past takes the log from its first entry, and does not know who voted before";
+    AckSnapshotEarly Cluster(1) "ack-snapshot-early" "a snapshot is acknowledged before the checkpoint that has it is durable";
+    ForgetSinceBlock Cluster(1) "forget-since-block" "a start takes entries in that a snapshot had taken the place of";
+    SealUncommitted Cluster(3) "seal-uncommitted" "checkpoints tell of what is not committed";
+    TakeLogEmpty Cluster(14) "take-log-empty" "a replica without a past takes the log from its first entry, and does not know who voted before";
 }

@@ -260,8 +260,14 @@ impl Node {
             };
             disk.disk.start_went_through();
             reports.push(StartReport { recovery: recovered.report.clone(), damage: recovered.damage.len(), lost: recovered.lost.len() });
-            let start =
-                ShardStart { id, settings: Arc::clone(&self.settings), info: Arc::clone(&info), recovered, joined: self.joined.clone() };
+            let start = ShardStart {
+                id,
+                settings: Arc::clone(&self.settings),
+                info: Arc::clone(&info),
+                recovered,
+                joined: self.joined.clone(),
+                is_metadata_forced: false,
+            };
             let mut effects = Effects::new();
             let core = match (self.begin)(start, &mut effects) {
                 Ok(core) => core,

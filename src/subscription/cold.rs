@@ -203,7 +203,12 @@ impl Cold {
     fn damaged(&self, first_offset: u64, end_offset: u64, pos: u64, reading: &mut Reading<'_>) -> ColdNext {
         let segment = self.chunks.front().map_or(SegmentUid(0), |c| c.segment);
         reading.damage.push(DamageFound { uid: self.uid, first_offset, end_offset, segment, pos });
-        ColdNext::Refused { code: ErrorCode::Damaged, next_offset: end_offset }
+        let code = self.damage_code(first_offset, reading);
+        ColdNext::Refused { code, next_offset: end_offset }
+    }
+
+    fn damage_code(&self, offset: u64, reading: &Reading<'_>) -> ErrorCode {
+        reading.partitions.get(self.slot).map_or(ErrorCode::Damaged, |partition| partition.damage_code(offset))
     }
 
     fn plan(&mut self, min_ts_us: Option<i64>, owner: Owner, reading: &mut Reading<'_>) -> Plan {

@@ -6,7 +6,7 @@
 //! why and none depends on how fast the machine is.
 //!
 //! Not here: what any test expects. `node` runs the broker, `peer` speaks the protocol frame by frame, `tool` runs the
-//! command-line programs, `cluster` drives the scripts that run several nodes, `netns` stands in a namespace, `flights` makes the input table.
+//! command-line programs, `nodes` places several of them, `cluster` drives the scripts that run them apart, `netns` stands in a namespace, `flights` makes the input table.
 #![allow(dead_code, unused_imports, reason = "each test binary uses another part of the harness")]
 
 pub mod cluster;
@@ -15,6 +15,7 @@ pub mod layout;
 pub mod mount;
 pub mod netns;
 pub mod node;
+pub mod nodes;
 pub mod peer;
 pub mod tool;
 
@@ -33,6 +34,19 @@ pub fn temp_dir(purpose: &str) -> tempfile::TempDir {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     std::fs::create_dir_all(base).expect("the build's temporary directory");
     tempfile::Builder::new().prefix(&format!("{purpose}-")).tempdir_in(base).expect("a directory for the test")
+}
+
+/// Copies a directory with everything in it.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("its kind").is_dir() {
+            true => copy_dir(&entry.path(), &to),
+            false => _ = std::fs::copy(entry.path(), to).expect("copied"),
+        }
+    }
 }
 
 /// Says on the real standard error (not the captured one) that a test could not run here, and why.

@@ -35,6 +35,10 @@ choices! {
         Move = 4, "move";
         /// Replicas and leaderships are moved until they are even.
         Balance = 5, "balance";
+        /// A group's move that is under way is given up: who came stays away.
+        CancelMove = 6, "cancel_move";
+        /// A group whose majority is gone for good goes on with what is left of it: what only that majority had is lost.
+        UncleanRecover = 7, "unclean_recover";
     }
 }
 
@@ -82,6 +86,8 @@ layout! {
         pub term: u64;
         /// Partitions in it.
         pub partitions: u32;
+        /// It went on without a majority with this term: records that were acknowledged before may be missing. 0: never.
+        pub unclean_term: u64;
         /// Nodes whose replicas vote, the preferred leader first.
         pub voters: List<'a, u32>;
         /// Nodes that learn it.
@@ -112,9 +118,9 @@ layout! {
     pub struct AlterClusterRequest {
         /// What is to be done.
         pub action: ClusterAction => zero 3;
-        /// With which node; of a move the one that gets a replica, 0 for none. 0 to balance.
+        /// With which node; of a move the one that gets a replica, 0 for none. 0 where no node is meant.
         pub node: u32;
-        /// Of a move: which group. Else 0.
+        /// Of a move, its end, or a recovery: which group. Else 0.
         pub group: u32;
         /// Of a move: the node that gives its replica up, 0 for none. Else 0.
         pub from_node: u32;

@@ -215,7 +215,7 @@ fn unknown_kinds_flags_and_reserved_bytes_of_an_append_are_refused() {
         Append::decode(&meta).expect_err("refused")
     };
     let (base, head) = (12, 12 + 44 + 44);
-    assert_eq!(refused(base + 4, 2).code(), ErrorCode::UnknownFlag);
+    assert_eq!(refused(base + 4, 4).code(), ErrorCode::UnknownFlag);
     assert_eq!(refused(base + 5, 1), DecodeError::ReservedNotZero);
     assert!(matches!(refused(head + 20, 2), DecodeError::UnknownValue { what: "kind of entry", value: 2, .. }));
     assert_eq!(refused(head + 23, 1), DecodeError::ReservedNotZero);

@@ -474,13 +474,14 @@ proptest! {
             leader: of_group.2,
             term: of_group.3,
             partitions: of_group.4,
+            unclean_term: of_group.3 / 2,
             voters: List::of(&voters),
             learners: List::of(&learners),
             moving: &texts[0],
         }];
         let (node, view_epoch, feature_level) = numbers;
         identity!(DescribeClusterReply { node, view_epoch, feature_level, nodes: List::of(&nodes), groups: List::of(&groups) });
-        let action = if drain { ClusterAction::Drain } else { ClusterAction::Move };
+        let action = if drain { ClusterAction::CancelMove } else { ClusterAction::UncleanRecover };
         identity!(AlterClusterRequest { action, node, group: node / 2, from_node: node / 3 });
         identity!(AlterClusterReply {});
     }

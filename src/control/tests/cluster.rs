@@ -174,8 +174,23 @@ fn who_a_node_is_is_decided_once() {
         let sentence = cluster.refused(command.clone());
         assert!(sentence.contains(why), "{command:?}: {sentence}");
     }
-    cluster.take(ClusterCommand::ReplaceDisk { node: 2, disk: 7 }).unwrap();
+    // What has to be said before it comes back with another disk, and before any other comes.
+    let before = |cluster: &Cluster, change: &dyn Fn(&mut NodeSpec)| {
+        let mut said = spec(2, 2, 2, "b");
+        change(&mut said);
+        cluster.state.replacement(&said).map_err(|error| error.to_string())
+    };
+    let replace = ClusterCommand::ReplaceDisk { node: 2, disk: 7 };
+    assert_eq!(before(&cluster, &|s| s.disk = 7), Ok(Some(replace.clone())));
+    assert_eq!(before(&cluster, &|_| ()), Ok(None), "it is that disk");
+    assert_eq!(before(&cluster, &|s| (s.node, s.disk) = (3, 7)), Ok(None), "a new number");
+    assert!(before(&cluster, &|s| s.disk = 101).unwrap_err().contains("was seen before, on node 1"));
+    let other_size = |s: &mut NodeSpec| (s.disk, s.groups_per_shard) = (7, 3);
+    assert!(before(&cluster, &other_size).unwrap_err().contains("registered with 2 shards of 2 groups"), "then nothing is replaced");
+    assert!(before(&cluster, &|s| (s.node, s.disk) = (1, 7)).unwrap_err().contains("without the disk of node 1"));
+    cluster.take(replace).unwrap();
     assert_eq!((cluster.node(2).generation, cluster.node(2).disk), (1, 7));
+    assert_eq!(before(&cluster, &|s| (s.disk, s.generation) = (102, 1)), Ok(None), "the old one is refused when it is added");
     let old = changed(&|s| s.generation = 1);
     assert!(cluster.refused(old).contains("was seen before, on node 2"), "the old disk is never taken for a new one");
     cluster.take(changed(&|s| (s.disk, s.generation) = (7, 1))).unwrap();
@@ -464,6 +479,14 @@ fn replicas_of_a_replaced_disk_go_first_and_come_back_home() {
         "it learns group 0, and has nothing else"
     );
     assert_eq!(view.cluster.group(GroupId(2)), None, "its group with a single copy held nothing");
+    let homes = |cluster: &Cluster| {
+        let view = cluster.state.view();
+        view.cluster.groups_on(NodeId(2), ShardId(0)).filter(|group| group.factor == 1 && group.id != GroupId(0)).count()
+    };
+    cluster.take(ClusterCommand::AddNode(Box::new(NodeSpec { disk: 7, generation: 1, ..spec(2, 1, 1, "") }))).unwrap();
+    assert_eq!(homes(&cluster), 1, "with the node its home of single copies is back, as another group");
+    cluster.take(ClusterCommand::AddNode(Box::new(NodeSpec { disk: 7, generation: 1, ..spec(2, 1, 1, "") }))).unwrap();
+    assert_eq!(homes(&cluster), 1, "once");
     assert!(cluster.refused(plan(5, Some(2), Some(2))).contains("node 2 has a replica of it already"));
     assert!(cluster.refused(plan(5, None, Some(1))).contains("no majority of disks"));
     assert!(cluster.state.proposals().contains(&plan(5, None, Some(2))));

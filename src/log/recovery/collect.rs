@@ -2,9 +2,9 @@
 
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, SegmentUid};
 use crate::log::layout::{FRAGMENT_BATCH, HardState};
-use crate::log::recovered::{RecoveredBatch, RecoveredControl, RecoveredEntry};
+use crate::log::recovered::{Doubt, RecoveredBatch, RecoveredControl, RecoveredEntry};
 use crate::log::recovery::scan::FoundBlock;
-use crate::log::replica_record::ReplicaRecord;
+use crate::log::replica_record::{ReplicaRecord, ReplicaState};
 use crate::log::segments::BlockRow;
 use crate::log::types::{BatchFault, Damage, DamageKind, EntryKind};
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ pub(crate) struct Found {
     pub(crate) controls: Vec<RecoveredControl>,
     pub(crate) hard_states: Vec<HardState>,
     pub(crate) replicas: Vec<(BlockSeq, ReplicaRecord)>,
+    pub(crate) doubts: BTreeMap<GroupId, Doubt>,
+    pub(crate) forced: Vec<(BlockSeq, ReplicaRecord)>,
 }
 
 struct Slot {
@@ -51,6 +53,8 @@ pub(crate) struct Collector {
     controls: Vec<(u32, RecoveredControl)>,
     hard_states: BTreeMap<GroupId, HardState>,
     replicas: BTreeMap<GroupId, (BlockSeq, ReplicaRecord)>,
+    doubts: BTreeMap<GroupId, Doubt>,
+    forced: BTreeMap<GroupId, (BlockSeq, ReplicaRecord)>,
     damage: Vec<Damage>,
     pub(crate) rows: Vec<(BlockSeq, BlockRow)>,
     pub(crate) segments: Vec<SegmentContent>,
@@ -66,6 +70,8 @@ impl Collector {
             controls: Vec::new(),
             hard_states: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            doubts: BTreeMap::new(),
+            forced: BTreeMap::new(),
             damage: Vec::new(),
             rows: Vec::new(),
             segments: vec![SegmentContent::default(); segment_count],
@@ -127,7 +133,7 @@ impl Collector {
                     if seq > self.covers
                         && let Some(record) = ReplicaRecord::decode(bytes)
                     {
-                        self.begin_anew(seq, record);
+                        self.take_record(seq, record);
                     }
                 } else if seq > self.covers {
                     let (group, kind, index, term) = (entry.group, entry.kind, entry.index, entry.term);
@@ -138,8 +144,18 @@ impl Collector {
         }
     }
 
-    /// A replica begins here: what stands in front of it of its group was another one's.
-    fn begin_anew(&mut self, block: BlockSeq, record: ReplicaRecord) {
+    /// A replica begins here, and what stands in front of it of its group was another one's; or it goes on with other voters, or says whether it is suspect.
+    fn take_record(&mut self, block: BlockSeq, record: ReplicaRecord) {
+        match record.state {
+            ReplicaState::Present | ReplicaState::Removed => {}
+            ReplicaState::Forced => return drop(self.forced.insert(record.group, (block, record))),
+            state @ (ReplicaState::Whole | ReplicaState::Suspect) => {
+                self.doubts.insert(record.group, Doubt { block, is_suspect: state == ReplicaState::Suspect });
+                return;
+            }
+        }
+        self.doubts.remove(&record.group);
+        self.forced.remove(&record.group);
         let is_import = |slot: &&mut Slot| slot.entry.kind == EntryKind::Import && slot.entry.group == record.group;
         self.slots.iter_mut().filter(is_import).for_each(|slot| slot.replaced = true);
         for slot in self.stacks.remove(&record.group).unwrap_or_default() {
@@ -209,6 +225,8 @@ impl Collector {
             covered_batches,
             hard_states: self.hard_states.into_values().collect(),
             replicas: self.replicas.into_values().collect(),
+            doubts: self.doubts,
+            forced: self.forced.into_values().collect(),
         }
     }
 }

@@ -208,6 +208,7 @@ fn segment_of(record: &SegmentRecordV1, state: SegmentState, fresh: bool) -> Seg
         first_prev_crc: 0,
         fresh,
         is_sorted: false,
+        is_ended: false,
     }
 }
 

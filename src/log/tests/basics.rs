@@ -21,7 +21,7 @@ fn a_batch_is_stored_stamped_and_found_again_after_a_restart() {
     assert!(h.append_control(1, EntryKind::Control, b"offsets"));
     assert!(h.append_control(3, EntryKind::Raft, b""));
     assert!(h.append_control(3, EntryKind::Raft, b"voters"));
-    let state = HardState { group: GroupId(3), term: crate::ids::Term(4), vote: 1, commit: crate::ids::LogIndex(9) };
+    let state = HardState { group: GroupId(3), term: crate::ids::Term(4), vote: 1, commit: crate::ids::LogIndex(9), is_shared: true };
     assert!(h.append_control(3, EntryKind::HardState, &state.encode()));
     let groups: Vec<(u32, EntryKind, u32)> = h.log.open_groups().iter().map(|e| (e.group.0, e.kind, e.fragments)).collect();
     assert_eq!(

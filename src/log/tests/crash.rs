@@ -30,6 +30,7 @@ fn step(h: &mut Harness, dice: &mut Dice) {
                 term: crate::ids::Term(dice.below(9)),
                 vote: 1,
                 commit: crate::ids::LogIndex(dice.below(99)),
+                is_shared: dice.chance(30),
             };
             h.append_control(1, EntryKind::HardState, &state.encode());
         }

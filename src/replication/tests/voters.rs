@@ -2,9 +2,12 @@
 
 use super::super::group::Group;
 use super::super::storage::GroupPosition;
-use super::super::{Action, Change, Commit, GroupStart, Members};
+use super::super::{Commit, GroupStart, Held, Members, OwnBlocks, Word};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
+
+/// Ticks until everybody stands who may.
+const ELECTION_PATIENCE: usize = 50;
 
 /// A replica and its shard's log: the open block, and which block is durable.
 struct Replica {
@@ -203,47 +206,180 @@ fn a_follower_knows_what_is_committed_only_from_its_leader() {
     assert_eq!(replicas[1].group.position_at(commit.block), GroupPosition { index, term: Term(1) });
 }
 
-#[test]
-fn who_begins_empty_takes_no_log_but_a_snapshot_and_knows_all_who_vote() {
-    let mut replicas = [Replica::of(1, &[1]), Replica::of(2, &[]), Replica::of(3, &[])];
-    // A change that is applied, a term and a snapshot each need a write before anything is told.
-    let settle = |replicas: &mut [Replica; 3]| {
-        for _round in 0..8 {
-            talk(replicas, &[3]);
-            replicas.iter_mut().for_each(|replica| {
-                let _closed = replica.close();
-            });
-            replicas.iter_mut().for_each(Replica::sync);
-            replicas.iter_mut().for_each(|replica| {
-                let _told = replica.commit();
-            });
-        }
-    };
-    let change = |action| Change { action, replica: ReplicaId(2), serves: 0 };
-    let mut vote = Message { from: 3, to: 2, term: 9, index: 50, log_term: 8, ..Message::default() };
-    vote.set_msg_type(MessageType::MsgRequestVote);
-    replicas[1].group.step(vote).unwrap();
-    assert_eq!((replicas[1].group.term(), replicas[1].group.vote()), (Term(0), 0), "one without a past does not vote");
-    replicas[0].group.campaign().unwrap();
-    settle(&mut replicas);
-    assert!(replicas[0].group.is_caught_up());
-    // The log is there from its first entry on, and the first of it that is sent does not match: the leader would go back to the beginning.
-    replicas[0].group.change(change(Action::Learn)).unwrap();
-    settle(&mut replicas);
-    let base = replicas[1].group.raft.store().base();
-    assert_eq!(base.index, replicas[0].group.committed(), "it came as a snapshot");
-    assert!(!replicas[1].group.is_empty());
-    replicas[1].group.on_installed();
-    replicas[0].group.on_snapshot_sent(ReplicaId(2), false).unwrap();
-    ack(&mut replicas, 1, 0);
-    replicas[0].propose();
-    settle(&mut replicas);
-    ack(&mut replicas, 1, 0);
-    replicas[0].group.change(change(Action::Vote)).unwrap();
-    settle(&mut replicas);
-    replicas[0].propose();
-    settle(&mut replicas);
-    for replica in &replicas[..2] {
-        assert_eq!(replica.group.members().voters, [1, 2].map(ReplicaId), "who voted before is known");
+/// The first replica was heard by a majority at this time, which is when it began to lead.
+const HEARD_US: u64 = 1_000_000;
+
+impl Replica {
+    fn be_heard(&mut self) {
+        self.group.note_led(HEARD_US);
+        self.group.on_beat_answered(ReplicaId(2), HEARD_US, false).unwrap();
     }
+
+    /// What holds through `block`, a little after that: `(leader_durable, replicated)`.
+    fn held(&self, block: BlockSeq) -> Option<(bool, bool)> {
+        let own = OwnBlocks { durable: self.durable, closed: BlockSeq(self.open.0 - 1) };
+        let held = self.group.held_through(block, own, HEARD_US + 1000);
+        held.map(|Held { leader_durable, replicated }| (leader_durable, replicated))
+    }
+}
+
+/// What a follower has in memory and durably, told to the leader.
+fn tell(replicas: &mut [Replica; 3], from: usize, leader: usize) {
+    let marks = replicas[from].group.take_ack(true).expect("it is asked, and its term is durable");
+    let peer = ReplicaId(from as u64 + 1);
+    replicas[leader].group.on_doubt(peer, marks.is_suspect, 2_000);
+    replicas[leader].group.on_marks(peer, &marks).unwrap();
+}
+
+#[test]
+fn a_majority_has_received_what_one_follower_has_in_memory() {
+    let mut replicas = led_by_the_first();
+    let (before, open) = (BlockSeq(replicas[0].open.0 - 1), replicas[0].open);
+    assert_eq!(replicas[0].held(before), None, "nobody has answered a beat");
+    replicas[0].be_heard();
+    replicas[0].propose();
+    assert_eq!(replicas[0].held(open), Some((false, false)));
+    talk(&mut replicas, &[3]);
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].held(open), Some((false, true)), "two of three have it, and nobody durably");
+    assert_eq!(replicas[0].commit().map_or(BlockSeq(0), |commit| commit.block).max(before), before);
+    assert_eq!(replicas[0].held(BlockSeq(open.0 + 1)), Some((false, false)), "a block that is open gets more");
+    replicas[0].sync();
+    assert_eq!(replicas[0].held(open), Some((true, true)));
+    // The next one is durable here and nowhere else.
+    replicas[0].propose();
+    replicas[0].sync();
+    let next = BlockSeq(open.0 + 1);
+    assert_eq!((replicas[0].held(open), replicas[0].held(next)), (Some((true, true)), Some((true, false))));
+    // A connection ends, and with it what was told of memory.
+    replicas[0].group.on_disconnected(ReplicaId(2));
+    assert_eq!(replicas[0].held(open), Some((true, false)));
+    replicas[1].sync();
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].held(open), Some((true, true)));
+    // No lease, no leadership: no answer.
+    let own = OwnBlocks { durable: replicas[0].durable, closed: next };
+    assert_eq!(replicas[0].group.held_through(open, own, HEARD_US + 900_000), None);
+    replicas[0].group.step_down();
+    assert_eq!(replicas[0].held(open), None);
+}
+
+#[test]
+fn what_a_majority_has_received_of_an_earlier_term_counts_behind_an_entry_of_the_own_term() {
+    let mut replicas = led_by_the_first();
+    replicas[0].be_heard();
+    let inherited = replicas[0].propose();
+    let block = BlockSeq(replicas[0].open.0 - 1);
+    talk(&mut replicas, &[3]);
+    replicas[0].group.step_down();
+    replicas.iter_mut().for_each(|replica| replica.group.forget_leader());
+    replicas[0].group.campaign().unwrap();
+    for _round in 0..3 {
+        talk(&mut replicas, &[3]);
+        replicas.iter_mut().for_each(|replica| {
+            let _closed = replica.close();
+            replica.sync();
+        });
+    }
+    assert!(replicas[0].group.is_leader());
+    replicas[0].be_heard();
+    let term = replicas[0].group.term();
+    let mut marks = replicas[1].group.take_ack(true).expect("its term is durable");
+    assert!(marks.term == term && marks.received > inherited, "{marks:?}");
+    // As it would be had it heard of nothing but what it had: another leader, without that, may come and replace it.
+    let all = std::mem::replace(&mut marks.received, inherited);
+    (marks.durable, marks.committed) = (LogIndex(0), LogIndex(0));
+    replicas[0].group.on_marks(ReplicaId(2), &marks).unwrap();
+    assert_eq!(replicas[0].held(block), Some((true, false)));
+    marks.received = all;
+    replicas[0].group.on_marks(ReplicaId(2), &marks).unwrap();
+    assert_eq!(replicas[0].held(block), Some((true, true)));
+}
+
+#[test]
+fn what_a_suspect_has_counts_for_no_commit_until_its_leader_is_proven_by_the_others() {
+    let mut replicas = led_by_the_first();
+    replicas[0].group.note_led(0);
+    replicas[1].group.suspect();
+    let index = replicas[0].propose();
+    talk(&mut replicas, &[3]);
+    replicas[0].sync();
+    replicas[1].sync();
+    tell(&mut replicas, 1, 0);
+    assert_ne!(replicas[0].group.committed(), index, "it may have forgotten another leader");
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default());
+    // The suspect's own answers prove nothing, nor does one that was sent before it said so.
+    replicas[0].group.on_beat_answered(ReplicaId(2), 5_000, true).unwrap();
+    replicas[0].group.on_beat_answered(ReplicaId(3), 1_000, true).unwrap();
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default());
+    replicas[0].group.on_beat_answered(ReplicaId(3), 3_000, true).unwrap();
+    assert!(replicas[0].group.word_for(ReplicaId(2), index).proven);
+    assert!(!replicas[0].group.word_for(ReplicaId(2), LogIndex(index.0 - 1)).proven, "it lacks the last entry");
+    let (term, at) = (replicas[0].group.term(), replicas[0].group.last());
+    replicas[1].group.on_proven(Term(term.0 - 1), at);
+    assert!(!replicas[1].group.take_whole(), "a leader of another term has proven nothing");
+    replicas[1].group.on_proven(term, at);
+    assert!(replicas[1].group.take_whole() && !replicas[1].group.take_whole());
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].group.committed(), index, "it counts again");
+}
+
+#[test]
+fn a_suspect_is_whole_when_everything_is_durable_and_not_before() {
+    let mut replicas = led_by_the_first();
+    replicas[1].group.suspect();
+    let index = replicas[0].propose();
+    talk(&mut replicas, &[]);
+    let (term, at) = (replicas[0].group.term(), replicas[0].group.last());
+    replicas[1].group.on_proven(term, at);
+    assert!(!replicas[1].group.take_whole(), "{index} is in no durable block");
+    replicas[1].sync();
+    assert!(replicas[1].group.take_whole());
+}
+
+#[test]
+fn a_suspect_votes_for_nobody_and_does_not_stand() {
+    let mut replicas = led_by_the_first();
+    replicas[1].group.suspect();
+    (0..100).for_each(|_| replicas[1].group.tick());
+    assert_eq!(replicas[1].group.take_messages().len(), 0, "it does not stand");
+    replicas[2].group.forget_leader();
+    for _ in 0..ELECTION_PATIENCE {
+        replicas[2].group.tick();
+    }
+    talk(&mut replicas, &[1]);
+    replicas.iter_mut().for_each(Replica::sync);
+    talk(&mut replicas, &[1]);
+    assert!(!replicas[2].group.is_leader(), "one vote of three");
+}
+
+#[test]
+fn one_without_a_past_does_not_vote() {
+    let mut empty = Replica::of(2, &[]);
+    for kind in [MessageType::MsgRequestPreVote, MessageType::MsgRequestVote] {
+        let mut vote = Message { from: 3, to: 2, term: 9, index: 50, log_term: 8, ..Message::default() };
+        vote.set_msg_type(kind);
+        empty.group.step(vote).unwrap();
+        assert_eq!((empty.group.term(), empty.group.vote()), (Term(0), 0), "{kind:?}");
+        assert_eq!(empty.group.take_messages().len(), 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn who_has_less_than_it_acknowledged_is_told_that_it_is_suspect() {
+    let mut replicas = led_by_the_first();
+    let index = replicas[0].propose();
+    talk(&mut replicas, &[]);
+    replicas[1].sync();
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].group.matched(ReplicaId(2)), Some(index));
+    replicas[0].group.on_connected(ReplicaId(2), LogIndex(index.0 - 1), false, 4_000);
+    assert_eq!(replicas[0].group.matched(ReplicaId(2)), Some(LogIndex(0)));
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word { lost: true, proven: false });
+    // As long as it has not heard that, its acks change nothing.
+    tell(&mut replicas, 1, 0);
+    assert!(replicas[0].group.word_for(ReplicaId(2), index).lost);
+    replicas[1].group.suspect();
+    tell(&mut replicas, 1, 0);
+    assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default(), "it says so itself");
 }

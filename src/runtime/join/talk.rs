@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::{Limits, finish_frame};
 use tramline_wire::node::{
-    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NODE_ANY, Need, Numbers, Refused, Side,
+    self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NODE_ANY, Need, Numbers, Refusal, Refused, Side,
 };
 use tramline_wire::prim::List;
 
@@ -36,6 +36,8 @@ pub(super) enum Outcome {
     Again(String),
     /// It was decided.
     Never(String),
+    /// It was decided before anything was asked, by what this node says it is.
+    Refused(Refusal, String),
     /// The node is to stop.
     Stopped,
 }
@@ -48,11 +50,17 @@ pub(super) fn ask(asking: &Asking<'_>, address: &str, body: &[u8], until: Instan
     }
 }
 
-fn try_ask(asking: &Asking<'_>, address: &str, body: &[u8], until: Instant) -> Result<Told, Outcome> {
+/// Asks the node at `address` nothing but whether it knows this one.
+pub(super) fn greet<'a>(asking: &'a Asking<'a>, address: &str, until: Instant) -> Result<Talk<'a>, Outcome> {
     let stream = connect(asking, address, until)?;
     let mut talk = Talk { asking, stream, until, received: Vec::new(), sent: Numbers::new(), expected: Numbers::new() };
     talk.send(Kind::Hello, &[], |out| hello(asking).encode(out))?;
     talk.receive(Kind::HelloReply, |frame| check_hello(&frame))?;
+    Ok(talk)
+}
+
+fn try_ask(asking: &Asking<'_>, address: &str, body: &[u8], until: Instant) -> Result<Told, Outcome> {
+    let mut talk = greet(asking, address, until)?;
     talk.send(Kind::Call, body, |out| Call::of(CALL, CallWhat::Join, body).encode(out))?;
     let (bytes, joined) = talk.receive(Kind::CallReply, |frame| read_reply(&frame))?;
     Ok(Told { by: address.to_owned(), bytes, joined })
@@ -61,10 +69,10 @@ fn try_ask(asking: &Asking<'_>, address: &str, body: &[u8], until: Instant) -> R
 fn hello<'a>(asking: &Asking<'_>) -> Hello<'a> {
     Hello {
         class: Class::Calls,
-        cluster_id: CLUSTER_NONE,
+        cluster_id: asking.cluster_id,
         boot: asking.boot,
         from_node: asking.spec.node,
-        from_generation: 0,
+        from_generation: asking.spec.generation,
         to_node: NODE_ANY,
         to_generation: 0,
         from_shard: 0,
@@ -113,7 +121,7 @@ fn is_own(asking: &Asking<'_>, target: SocketAddr) -> bool {
 }
 
 /// A connection, and the frames on it.
-struct Talk<'a> {
+pub(super) struct Talk<'a> {
     asking: &'a Asking<'a>,
     stream: TcpStream,
     /// When nobody waits any more.
@@ -201,7 +209,10 @@ fn is_worth_waiting(error: &io::Error) -> bool {
 fn refused(meta: &[u8]) -> Outcome {
     match Refused::decode(meta) {
         Ok(Refused { retriable: true, message, .. }) => Outcome::Again(message.to_owned()),
-        Ok(Refused { message, .. }) => Outcome::Never(message.to_owned()),
+        Ok(refused) => match refused.refusal() {
+            Some(code) => Outcome::Refused(code, refused.message.to_owned()),
+            None => Outcome::Never(refused.message.to_owned()),
+        },
         Err(error) => Outcome::Again(node::NodeError::from(error).to_string()),
     }
 }

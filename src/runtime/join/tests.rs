@@ -17,6 +17,8 @@ use tramline_wire::prim::List;
 enum Step {
     /// Answers the hello with this feature level, and the call with what is made of the command.
     Serve(u32, fn(Command) -> Reply),
+    /// Hears the hello of a node of this cluster and generation, and answers it.
+    Greet([u8; 16], u32),
     /// Refuses the hello.
     Refuse(Refusal, &'static str),
     /// Says this, whatever comes.
@@ -147,6 +149,16 @@ fn seed(steps: Vec<Step>) -> (String, JoinHandle<()>) {
             let mut end = End { stream, received: Vec::new(), sent: Numbers::new(), expected: Numbers::new() };
             match step {
                 Step::Serve(feature, answer) => end.serve(feature, answer, 1),
+                Step::Greet(cluster_id, generation) => {
+                    end.read(Kind::Hello, |frame| {
+                        let hello = Hello::decode(frame.meta).unwrap();
+                        assert_eq!((hello.class, hello.cluster_id, hello.from_generation), (Class::Calls, cluster_id, generation));
+                        assert_eq!((hello.from_node, hello.to_node, hello.to_generation), (2, 0, 0));
+                    });
+                    end.write(Kind::HelloReply, &[], |out| {
+                        HelloReply { boot: 1, feature: 1, window: 1, groups: List::of(&[]) }.encode(out);
+                    });
+                }
                 Step::Confuse => end.serve(1, take_in, 2),
                 Step::Refuse(refusal, message) => {
                     end.read(Kind::Hello, |_| ());
@@ -168,7 +180,7 @@ fn seed(steps: Vec<Step>) -> (String, JoinHandle<()>) {
 fn ask(seeds: &[String]) -> Result<Told, JoinError> {
     let wait = Duration::from_secs(60);
     let times = Times { all: wait, connect: wait, silence: wait, pause: Duration::from_millis(1) };
-    join(&Asking { seeds, spec: spec(), boot: 77, times, is_stopped: &|| false })
+    join(&Asking { seeds, spec: spec(), cluster_id: CLUSTER_NONE, boot: 77, times, is_stopped: &|| false })
 }
 
 fn closed_port() -> String {
@@ -263,7 +275,7 @@ fn when_the_time_is_over_each_seed_and_its_last_reason_are_told() {
         silence: Duration::from_millis(1),
         pause: Duration::from_millis(1),
     };
-    let refusal = text(join(&Asking { seeds: &seeds, spec: spec(), boot: 77, times, is_stopped: &|| false }));
+    let refusal = text(join(&Asking { seeds: &seeds, spec: spec(), cluster_id: CLUSTER_NONE, boot: 77, times, is_stopped: &|| false }));
     for (seed, why) in seeds.iter().zip(["no connection to", "the name is not found", "this is the node's own address", "no answer within"])
     {
         assert!(refusal.contains(&format!("{seed}: {why}")), "{refusal}");
@@ -276,7 +288,48 @@ fn a_node_that_is_to_stop_stops_asking() {
     let (silent, thread) = seed(vec![Step::Nothing]);
     let looks = std::cell::Cell::new(0);
     let is_stopped = || looks.replace(looks.get() + 1) > 1;
-    let stopped = join(&Asking { seeds: &[silent], spec: spec(), boot: 77, times: Times::default(), is_stopped: &is_stopped });
+    let stopped = join(&Asking {
+        seeds: &[silent],
+        spec: spec(),
+        cluster_id: CLUSTER_NONE,
+        boot: 77,
+        times: Times::default(),
+        is_stopped: &is_stopped,
+    });
     assert!(matches!(stopped, Err(JoinError::Stopped)));
     thread.join().unwrap();
+}
+
+/// Asks as a node that is in a cluster.
+fn ask_as_known(seeds: &[String]) -> Result<(), JoinError> {
+    let wait = Duration::from_secs(60);
+    let times = Times { all: wait, connect: wait, silence: wait, pause: Duration::from_millis(1) };
+    check_known(&Asking { seeds, spec: NodeSpec { generation: 1, ..spec() }, cluster_id: [9; 16], boot: 77, times, is_stopped: &|| false })
+}
+
+#[test]
+fn a_node_with_a_cluster_says_which_and_is_content_with_one_answer() {
+    let (closing, closed) = seed(vec![Step::Close]);
+    let (busy, refused) = seed(vec![Step::Refuse(Refusal::NotServing, "starting")]);
+    let (alike, greeted) = seed(vec![Step::Greet([9; 16], 1)]);
+    // Whoever stands behind the one that answers is not asked.
+    ask_as_known(&[closed_port(), closing, busy, alike, "127.0.0.1:7".to_owned()]).unwrap();
+    [closed, refused, greeted].into_iter().for_each(|thread| thread.join().unwrap());
+    ask_as_known(&[closed_port()]).unwrap();
+}
+
+#[test]
+fn a_node_with_a_cluster_does_not_start_where_another_one_is_named_or_it_has_no_place() {
+    let told = |step: Step| {
+        let (seed, thread) = seed(vec![step]);
+        let error = ask_as_known(std::slice::from_ref(&seed)).unwrap_err().to_string();
+        thread.join().unwrap();
+        (seed, error)
+    };
+    let (seed, error) = told(Step::Refuse(Refusal::OtherCluster, "of another cluster"));
+    let parts = ["node 2 of cluster 0909", &format!("{seed}, which --join names"), "start without --join, or on an empty --data-dir"];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    let (seed, error) = told(Step::Refuse(Refusal::Removed, Refusal::Removed.sentence()));
+    let parts = ["disk 2 of node 2", &format!("{seed} says: "), "clear its data directory and let it join again"];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
 }

@@ -6,6 +6,7 @@
 //! Not here: what is seen (subscription/queue/look.rs).
 
 use super::super::catchup::CATCHUP_TICKET;
+use super::super::repair_answers::REPAIR_TICKET;
 use super::super::shard::{Phase, Shard};
 use super::burying::BURIAL_TICKET;
 use super::care::{PartHere, PartKey, UNREAD_PAUSE_US};
@@ -97,7 +98,8 @@ impl Shard {
     /// Batches that were asked for are at hand.
     pub(in crate::shard) fn on_collected(&mut self, now: Now, effects: &mut Effects) {
         for collected in self.sessions.take_collected() {
-            match collected.ticket & (LOOK_TICKET | BURIAL_TICKET | CATCHUP_TICKET) {
+            match collected.ticket & (LOOK_TICKET | BURIAL_TICKET | CATCHUP_TICKET | REPAIR_TICKET) {
+                REPAIR_TICKET => self.on_collected_for_repair(&collected, effects),
                 CATCHUP_TICKET => self.on_collected_for_snapshot(&collected, effects),
                 LOOK_TICKET => self.on_look(now, collected),
                 BURIAL_TICKET => self.on_collected_for_burial(now, &collected, effects),

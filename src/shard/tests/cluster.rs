@@ -2,9 +2,13 @@
 //! power, and the replicas hold the same.
 
 mod clients;
+mod damage;
+mod disks;
 mod joins;
 mod moves;
 mod queues;
+mod recovering;
+mod uncommitted;
 
 use super::world::{log_config, request_frame, settings};
 use crate::config::Settings;
@@ -16,6 +20,7 @@ use crate::shard::{Shard, ShardStart, Taken};
 use crate::sim::{Dice, SimDisk, TEARS, replicas};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::{self, Need};
 use tramline_wire::hello::HelloRequest;
 use tramline_wire::kind::Kind;
@@ -37,6 +42,12 @@ type Values = Vec<Vec<u8>>;
 struct Node {
     shard: Option<Shard>,
     disk: SimDisk,
+    /// Which one: another after each loss.
+    disk_number: u64,
+    /// It is lost, and the node has not been taken in again.
+    is_lost: bool,
+    /// Its next start is told to go on with the metadata alone.
+    is_metadata_forced: bool,
     effects: Effects,
     deadline_us: u64,
     blocked: VecDeque<(ConnId, Vec<u8>)>,
@@ -48,6 +59,8 @@ struct Node {
     dials: Vec<(u64, u64, usize)>,
     /// Until then it does nothing.
     paused_until_us: u64,
+    /// No operation of its disk ends.
+    is_disk_stuck: bool,
     /// What it was told when it joined.
     joined: Option<Arc<Joined>>,
     /// Connections from programs that are none of the nodes yet, and what was sent to them.
@@ -80,17 +93,30 @@ struct Cluster {
     /// By node and correlation: partitions, and what was sent to each.
     sent: BTreeMap<(usize, u64), Vec<(u64, Values)>>,
     acked: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Batches, by why.
+    refused: BTreeMap<ErrorCode, usize>,
     uids: Vec<u64>,
     consumers: queues::Consumers,
-    segment_bytes: u64,
+    shape: Shape,
     /// Taken in by processes that have ended.
     snapshots: u64,
     ledger: replicas::Ledger,
+    /// The node that is to.
+    may_fail: Option<usize>,
 }
 
-fn config(node: usize, segment_bytes: u64) -> LogConfig {
-    let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(node as u32 + 1), log_uid_if_new: 0xFEED_0000 + node as u64 };
-    LogConfig { identity, segment_bytes, tail_cache_bytes: (segment_bytes / 4).min(256 << 10) as usize, ..log_config() }
+/// Sizes of a shard's log and memory.
+#[derive(Clone, Copy)]
+struct Shape {
+    segment_bytes: u64,
+    block_bytes_max: u32,
+    memory_bytes: usize,
+}
+
+fn config(node: usize, disk_number: u64, shape: Shape) -> LogConfig {
+    let Shape { segment_bytes, block_bytes_max, .. } = shape;
+    let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(node as u32 + 1), log_uid_if_new: 0xFEED_0000 + disk_number };
+    LogConfig { identity, segment_bytes, block_bytes_max, tail_cache_bytes: (segment_bytes / 4).min(256 << 10) as usize, ..log_config() }
 }
 
 fn address(node: usize) -> std::net::SocketAddr {
@@ -104,9 +130,17 @@ impl Cluster {
     }
 
     fn with(seed: u64, segment_bytes: u64) -> Cluster {
-        let nodes = (0..NODES).map(|_| Node {
+        // Some of what a leader has uncommitted is bounded by nobody, and all of it stays in memory: see `queues.rs`.
+        Cluster::of_shape(seed, Shape { segment_bytes, block_bytes_max: 16 << 10, memory_bytes: 256 << 20 })
+    }
+
+    fn of_shape(seed: u64, shape: Shape) -> Cluster {
+        let nodes = (0..NODES).map(|at| Node {
             shard: None,
             disk: SimDisk::new(),
+            disk_number: at as u64 + 1,
+            is_lost: false,
+            is_metadata_forced: false,
             effects: Effects::new(),
             deadline_us: 0,
             blocked: VecDeque::new(),
@@ -115,6 +149,7 @@ impl Cluster {
             life: 0,
             dials: Vec::new(),
             paused_until_us: 0,
+            is_disk_stuck: false,
             joined: None,
             outside: BTreeMap::new(),
         });
@@ -124,30 +159,33 @@ impl Cluster {
             cut: [[false; NODES]; NODES],
             now: Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 },
             dice: Dice::stream(seed, "cluster"),
-            // What a leader may have uncommitted is not bounded yet, and all of it stays in memory: see `queues.rs`.
-            settings: Arc::new(settings(&[("groups.per.shard", "2"), ("memory.bytes", "256MiB")])),
+            settings: Arc::new(Settings { memory_bytes: shape.memory_bytes, ..settings(&[("groups.per.shard", "2")]) }),
             next_correlation: 1,
             next_value: 0,
             sent: BTreeMap::new(),
             acked: BTreeMap::new(),
+            refused: BTreeMap::new(),
             uids: Vec::new(),
             consumers: queues::Consumers::default(),
-            segment_bytes,
+            shape,
             snapshots: 0,
             ledger: replicas::Ledger::default(),
+            may_fail: None,
         };
         cluster.form();
         cluster
     }
 
     fn start(&mut self, at: usize) {
-        let (settings, now, config) = (Arc::clone(&self.settings), self.now, config(at, self.segment_bytes));
+        let (settings, now, info) = (Arc::clone(&self.settings), self.now, Arc::new(self.info(at)));
+        let config = config(at, self.nodes[at].disk_number, self.shape);
         let node = &mut self.nodes[at];
         assert!(node.shard.is_none(), "one process at a time");
         node.life += 1;
         let recovered = recover(&mut node.disk, &config).expect("a start after any crash");
         let joined = node.joined.clone();
-        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(joins::info(at)), recovered, joined };
+        let is_metadata_forced = std::mem::take(&mut node.is_metadata_forced);
+        let start = ShardStart { id: ShardId(0), settings, info, recovered, joined, is_metadata_forced };
         node.shard = Some(Shard::start(start, &mut node.effects).expect("the shard starts"));
         node.deadline_us = now.mono_us;
         self.carry(at);
@@ -240,6 +278,7 @@ impl Cluster {
                     self.nodes[at].dials.push((dial, self.now.mono_us, usize::from(v4.ip().octets()[3]) - 1));
                 }
                 Effect::Unblock => {}
+                Effect::Fatal { .. } if self.may_fail == Some(at) => {}
                 Effect::Fatal { reason } => panic!("node {} fails: {reason}", at + 1),
                 Effect::Mesh { .. } => panic!("one shard has nobody to talk to"),
                 disk @ (Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. }) => self.nodes[at].disk.under_way.push(disk),
@@ -249,7 +288,19 @@ impl Cluster {
         effects.clear();
         self.nodes[at].effects = effects;
         for conn in closed {
+            self.deliver_refusal(at, conn);
             self.close_links(|link| link.ends.contains(&(at, conn)));
+        }
+    }
+
+    /// A socket is closed behind what was sent on it: who dialed hears why its hello was refused.
+    fn deliver_refusal(&mut self, at: usize, conn: ConnId) {
+        let Some((link, end)) = self.link_of(at, conn) else { return };
+        let (other, theirs) = self.links[link].ends[1 - end];
+        let is_there = self.links[link].lives[1 - end] == self.nodes[other].life && !self.cut[at][other];
+        if self.links[link].first[1 - end] && is_there {
+            let frames: Vec<_> = self.links[link].under_way[1 - end].drain(..).collect();
+            frames.into_iter().for_each(|bytes| self.arrive(other, theirs, bytes));
         }
     }
 
@@ -307,7 +358,7 @@ impl Cluster {
             return self.expire_links();
         }
         let ops = self.nodes[at].disk.under_way.len() as u64;
-        if ops > 0 && self.dice.chance(60) {
+        if ops > 0 && !self.nodes[at].is_disk_stuck && self.dice.chance(60) {
             let index = self.dice.below(ops) as usize;
             let (token, outcome) = self.nodes[at].disk.complete(index);
             self.tell(at, Event::Done { token, outcome });
@@ -466,10 +517,26 @@ impl Cluster {
         self.cut = [[false; NODES]; NODES];
         for at in 0..NODES {
             self.nodes[at].paused_until_us = 0;
-            if self.nodes[at].shard.is_none() {
+            if self.nodes[at].shard.is_none() && !self.nodes[at].is_lost {
                 self.start(at);
             }
         }
+    }
+
+    /// Nobody is asked for anything for a while.
+    fn pass(&mut self, us: u64) {
+        let until_us = self.now.mono_us + us;
+        while self.now.mono_us < until_us {
+            self.happen();
+        }
+    }
+
+    /// A fault, its time, and its end.
+    fn fault_for_a_while(&mut self) {
+        self.fault();
+        let us = self.dice.below(3_000_000);
+        self.pass(us);
+        self.heal();
     }
 }
 
@@ -523,10 +590,7 @@ fn survives(seed: u64, segment_bytes: u64) -> (usize, u64, u64) {
             cluster.fault();
             // Long enough, now and then, for a lease and an election.
             let us = if cluster.dice.chance(25) { cluster.dice.below(4_000_000) } else { 0 };
-            let until_us = cluster.now.mono_us + us;
-            while cluster.now.mono_us < until_us {
-                cluster.happen();
-            }
+            cluster.pass(us);
         }
         if round % 50 == 49 {
             cluster.check_replicas();

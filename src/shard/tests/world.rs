@@ -82,7 +82,14 @@ fn open(disk: &mut SimDisk, settings: &Arc<Settings>, effects: &mut Effects) -> 
         rack: String::new(),
         cluster: None,
     };
-    let start = ShardStart { id: ShardId(0), settings: Arc::clone(settings), info: Arc::new(info), recovered, joined: None };
+    let start = ShardStart {
+        id: ShardId(0),
+        settings: Arc::clone(settings),
+        info: Arc::new(info),
+        recovered,
+        joined: None,
+        is_metadata_forced: false,
+    };
     Shard::start(start, effects).expect("the shard starts")
 }
 

@@ -8,6 +8,7 @@
 //! Not here: when they do something (`../cluster.rs`).
 
 use super::idempotent::Producer;
+use super::levels::Reached;
 use super::operator::{Operator, fits_operator};
 use super::truth::Truth;
 use crate::sim::link::{Answer, Link, broken};
@@ -38,7 +39,7 @@ const TIMEOUT_MS: u32 = 3000;
 /// A request, as its client remembers it.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Produce { uid: u64, ids: Range<u64>, level: Level, number: u64 },
+    Produce { uid: u64, ids: Range<u64>, level: Level, number: u64, asked_us: u64, lives: u64 },
     Marked { uid: u64, sequence: u32 },
     Fetch { uid: u64, offset: u64, floor: u64, asked_us: u64 },
     Metadata,
@@ -52,6 +53,8 @@ pub(super) enum Asked {
 pub(super) enum Claim {
     /// It took records of a partition in at a level below `durable`.
     Took { node: usize, uid: u64 },
+    /// It told such a level.
+    Reached(Reached),
     /// It told an end of a partition below what was known when it was asked, at this time.
     Behind { node: usize, uid: u64, asked_us: u64, what: String },
 }
@@ -227,7 +230,7 @@ impl Clients {
         let mut batch = std::mem::take(&mut self.batch);
         let ids = self.make_batch(world, uid, count, None, ProducerMark::default(), &mut batch);
         self.next_request += 1;
-        let asked = Asked::Produce { uid, ids, level, number: self.next_request };
+        let asked = Asked::Produce { uid, ids, level, number: self.next_request, asked_us: world.now_us, lives: world.lives() };
         self.send_batch(world, (at, slot), uid, level, asked, &batch);
         self.batch = batch;
     }
@@ -323,12 +326,19 @@ impl Clients {
             Answer::Nothing => Ok(()),
             Answer::Refused(asked, code, text) => self.on_refused(world, at, asked, code, text),
             Answer::Good(asked, meta, payload) => match asked {
-                Asked::Produce { uid, ids, level, number } => {
-                    let result = only_result(meta, uid)?;
-                    self.on_produced(world, (at, conn, node), (uid, ids, level, number), &result)
+                Asked::Produce { uid, ids, level, number, asked_us, lives } => {
+                    let (told, result) = only_result(meta, uid)?;
+                    if told < Level::Durable && result.error.is_ok() {
+                        let offset = result.base_offset;
+                        self.claims.push(Claim::Reached(Reached { node, uid, offset, asked: level, told, asked_us, lives }));
+                    }
+                    self.on_produced(world, (at, conn, node), (uid, ids, told, number), &result)
                 }
                 Asked::Marked { uid, sequence } => {
-                    let result = only_result(meta, uid)?;
+                    let (told, result) = only_result(meta, uid)?;
+                    if told < Level::Durable && result.error.is_ok() {
+                        return Err(format!("partition {uid}: durable was asked for, and {told} is told"));
+                    }
                     self.on_marked(world, at, uid, sequence, &result)
                 }
                 Asked::Fetch { uid, offset, floor, asked_us } => {
@@ -375,19 +385,19 @@ impl Clients {
         &mut self,
         world: &mut World,
         (at, conn, node): (usize, u64, usize),
-        (uid, ids, level, number): (u64, Range<u64>, Level, u64),
+        (uid, ids, told, number): (u64, Range<u64>, Level, u64),
         result: &ProduceResult,
     ) -> Check {
         if !result.error.is_ok() {
             return self.on_batch_refused(world, at, uid, result.error);
         }
-        if level < Level::Durable {
+        if told < Level::Durable {
             self.claims.push(Claim::Took { node, uid });
         }
         self.truth.tell_end(uid, result.durable_end);
         let (base, end) = (result.base_offset, result.base_offset + (ids.end - ids.start));
         if end > result.durable_end {
-            return match level == Level::Durable {
+            return match told == Level::Durable {
                 true => Err(format!("partition {uid}: acknowledged as durable up to {end}, and durable is {}", result.durable_end)),
                 false => Ok(()),
             };
@@ -399,7 +409,7 @@ impl Clients {
         }
         *last = (*last).max((number, base));
         world.totals.add(Counted::RecordsAcked, ids.end - ids.start);
-        if level == Level::Durable {
+        if told == Level::Durable {
             *self.acked_by.entry(uid).or_default() += 1;
         }
         (base..).zip(ids).try_for_each(|(offset, id)| self.truth.promise(uid, offset, id))
@@ -539,11 +549,12 @@ impl Clients {
     }
 }
 
-fn only_result(meta: &[u8], uid: u64) -> Result<ProduceResult, String> {
+/// The level that is told, and the result of the only batch.
+fn only_result(meta: &[u8], uid: u64) -> Result<(Level, ProduceResult), String> {
     let reply = ProduceReply::decode(meta).map_err(|e| broken(&e))?;
     let result = reply.results.iter().next().ok_or("a produce reply without result")?;
     match result.partition_uid == uid {
-        true => Ok(result),
+        true => Ok((reply.level_reached, result)),
         false => Err(format!("produced to partition {uid}, acknowledged for {}", result.partition_uid)),
     }
 }

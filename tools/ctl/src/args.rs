@@ -118,8 +118,19 @@ pub enum ClusterVerb {
         /// The group, as `cluster groups` names it
         group: u32,
         /// The nodes, comma-separated
-        #[arg(long, value_delimiter = ',', required = true)]
+        #[arg(long, value_delimiter = ',', required_unless_present = "cancel", conflicts_with = "cancel")]
         to: Vec<u32>,
+        /// Give up the move that is under way: whoever it was to bring gets no replica
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// Lets a group go on whose majority is gone for good: what only that had is lost
+    UncleanRecover {
+        /// The group, as `cluster groups` names it
+        group: u32,
+        /// Records that were acknowledged may be missing afterwards, and that is accepted
+        #[arg(long)]
+        i_accept_loss: bool,
     },
     /// Moves replicas and leaderships until they are even
     Balance,

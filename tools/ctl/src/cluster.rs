@@ -36,12 +36,36 @@ pub fn run(client: &Client, format: Format, verb: &ClusterVerb) -> Result<(), Fa
             client.remove_node(*node)?;
             told(format, *node, "leaves", "its replicas are moved away; stop it when `tramctl cluster nodes` says that it is removed")
         }
-        ClusterVerb::Move { group, to } => move_group(client, format, *group, to),
+        ClusterVerb::Move { group, cancel: true, .. } => {
+            client.cancel_move(*group)?;
+            show(format, || format!("group {group}: its move is given up\n"), || json!({"group": group, "done": true}))
+        }
+        ClusterVerb::Move { group, to, .. } => move_group(client, format, *group, to),
+        ClusterVerb::UncleanRecover { group, i_accept_loss } => recover(client, format, *group, *i_accept_loss),
         ClusterVerb::Balance => {
             client.balance_cluster()?;
             show(format, || "moves are planned: `tramctl cluster groups` shows them\n".to_owned(), || json!({"done": true}))
         }
     }
+}
+
+/// Lets a group go on without its majority, if whoever asks knows what that is.
+fn recover(client: &Client, format: Format, group: u32, is_accepted: bool) -> Result<(), Failure> {
+    if !is_accepted {
+        return Err(Failure::local(
+            "loss_not_accepted",
+            format!(
+                "group {group} would go on with the replicas that can be reached, and every record that only the others have would be lost, also those that were \
+                 acknowledged: bring the others back if that can be done; if their disks are gone for good, say --i-accept-loss"
+            ),
+        ));
+    }
+    client.unclean_recover(group)?;
+    show(
+        format,
+        || format!("group {group} goes on without a majority: `tramctl cluster groups` shows it as unclean\n"),
+        || json!({"group": group, "done": true}),
+    )
 }
 
 /// Plans the next move that brings a group to these nodes: one at a time, so that it is asked for again when that is over.
@@ -82,6 +106,14 @@ fn troubles(cluster: &ClusterDescription) -> Vec<String> {
         cluster.groups.iter().filter(|group| is_leaderless(cluster, group)).map(|group| group.group.to_string()).collect();
     if !leaderless.is_empty() {
         troubles.push(format!("node {} knows no leader of groups {}", cluster.node, leaderless.join(", ")));
+    }
+    for node in &cluster.nodes {
+        // A replica whose disk was replaced is listed as long as it votes, and counted nowhere.
+        let listed = cluster.groups.iter().filter(|group| group.voters.contains(&node.node)).count() as u32;
+        if let Some(gone) = listed.checked_sub(node.replicas).filter(|gone| *gone > 0) {
+            troubles
+                .push(format!("the disk of node {} was replaced, and {gone} of its replicas have not been given to it anew", node.node));
+        }
     }
     troubles
 }
@@ -140,7 +172,7 @@ fn nodes_text(cluster: &ClusterDescription) -> String {
 }
 
 fn groups_text(cluster: &ClusterDescription) -> String {
-    let mut groups = Table::new(&[">GROUP", ">LEADER", ">TERM", ">PARTITIONS", "VOTERS", "LEARNERS", "MOVE"]);
+    let mut groups = Table::new(&[">GROUP", ">LEADER", ">TERM", ">PARTITIONS", "VOTERS", "LEARNERS", "MOVE", "UNCLEAN"]);
     for group in &cluster.groups {
         groups.row(vec![
             group.group.to_string(),
@@ -150,6 +182,7 @@ fn groups_text(cluster: &ClusterDescription) -> String {
             list(&group.voters),
             list(&group.learners),
             or_dash(&group.moving),
+            group.unclean_term.map_or("-".to_owned(), |term| format!("since term {term}")),
         ]);
     }
     groups.render()
@@ -173,7 +206,7 @@ fn node_json(node: &ClusterNode) -> Value {
 fn group_json(group: &ClusterGroup) -> Value {
     json!({
         "group": group.group, "factor": group.factor, "leader": group.leader, "term": group.term, "partitions": group.partitions,
-        "voters": group.voters, "learners": group.learners, "moving": group.moving,
+        "voters": group.voters, "learners": group.learners, "moving": group.moving, "unclean_term": group.unclean_term,
     })
 }
 
@@ -190,7 +223,7 @@ mod tests {
             connected,
             shards: 2,
             leads: 3,
-            replicas: 9,
+            replicas: 2,
             rack: String::new(),
             cluster: format!("10.0.0.{number}:7700"),
             client: format!("10.0.0.{number}:7410"),
@@ -204,6 +237,7 @@ mod tests {
             leader,
             term: 4,
             partitions: 1,
+            unclean_term: None,
             voters: vec![1, 2],
             learners: vec![],
             moving: String::new(),
@@ -232,9 +266,17 @@ mod tests {
         assert!(text.ends_with("metadata led by node 2\nhealthy\n"), "{text}");
         cluster.nodes[1].connected = false;
         cluster.groups[0].leader = None;
+        cluster.nodes[1].replicas = 1;
         // Of a group that node 1 has no replica of, it hears nothing: that is no trouble.
         cluster.groups.push(ClusterGroup { voters: vec![2], ..group(2, None) });
-        assert_eq!(troubles(&cluster), ["node 2 (active) is not connected to node 1", "node 1 knows no leader of groups 0"]);
-        assert_eq!(groups_text(&cluster).lines().last(), Some("    2       -     4           1  2       -         -"));
+        assert_eq!(
+            troubles(&cluster),
+            [
+                "node 2 (active) is not connected to node 1",
+                "node 1 knows no leader of groups 0",
+                "the disk of node 2 was replaced, and 2 of its replicas have not been given to it anew"
+            ]
+        );
+        assert_eq!(groups_text(&cluster).lines().last(), Some("    2       -     4           1  2       -         -     -"));
     }
 }

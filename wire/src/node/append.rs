@@ -89,6 +89,8 @@ flags! {
     pub struct ShareFlags(u8, "share flags") {
         /// The follower has lost what it had acknowledged and does not know it: it is suspect.
         YOU_LOST = 1;
+        /// The leader has everything that was ever committed: a suspect that has everything in front of this share durably is whole.
+        PROVEN = 2;
     }
 }
 

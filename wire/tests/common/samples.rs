@@ -374,6 +374,7 @@ pub fn all() -> Vec<Sample> {
                 leader: 2,
                 term: 6,
                 partitions: 8,
+                unclean_term: 9 << 20,
                 voters: List::of(&[2, 1, 3]),
                 learners: List::of(&[4]),
                 moving: "adds node 4: learner",

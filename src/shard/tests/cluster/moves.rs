@@ -6,6 +6,8 @@ use super::{Cluster, NODES};
 use crate::ids::{GroupId, PartitionUid};
 use crate::shard::Shard;
 use tramline_wire::cluster::{AlterClusterRequest, ClusterAction};
+use tramline_wire::error::ErrorBody;
+use tramline_wire::frame::{self, Need};
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::topics::{CreateFlags, CreateTopicRequest};
@@ -13,9 +15,16 @@ use tramline_wire::topics::{CreateFlags, CreateTopicRequest};
 impl Cluster {
     /// A topic of one partition with one replica, to which all records go from now on; answers its group and its node.
     fn create_single(&mut self) -> (GroupId, usize) {
+        let group = self.create_with(1);
+        let home = (0..NODES).find(|at| self.has(*at, group)).expect("a node has it");
+        (group, home)
+    }
+
+    /// The same with so many replicas.
+    pub(super) fn create_with(&mut self, replication: u16) -> GroupId {
         let at = self.leader_of(GroupId(0));
         let request =
-            CreateTopicRequest { name: "one", partitions: 1, replication: 1, flags: CreateFlags::IF_NOT_EXISTS, settings: List::of(&[]) };
+            CreateTopicRequest { name: "one", partitions: 1, replication, flags: CreateFlags::IF_NOT_EXISTS, settings: List::of(&[]) };
         self.request(at, Kind::CreateTopic, &[], |out| request.encode(out));
         let place =
             |shard: &Shard| shard.view.partitions().find(|(topic, _)| topic.name == "one").map(|(_, place)| (place.uid, place.group));
@@ -24,11 +33,24 @@ impl Cluster {
         });
         let (uid, group) = place(self.nodes[at].shard.as_ref().expect("up")).expect("just seen");
         self.uids = vec![uid.0];
-        let home = (0..NODES).find(|at| self.has(*at, group)).expect("a node has it");
-        (group, home)
+        group
     }
 
-    fn has(&self, at: usize, group: GroupId) -> bool {
+    /// Asks whoever leads the metadata to change something; a refusal in words.
+    pub(super) fn alter(&mut self, action: ClusterAction, group: GroupId) -> Result<(), String> {
+        let at = self.leader_of(GroupId(0));
+        let request = AlterClusterRequest { action, node: 0, group: group.0, from_node: 0 };
+        let asked = self.request(at, Kind::AlterCluster, &[], |out| request.encode(out));
+        for bytes in &self.nodes[at].replies {
+            let Ok(Need::Whole(frame, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
+            if frame.header.correlation == asked && frame.header.flags & frame::FLAG_ERROR != 0 {
+                return Err(ErrorBody::decode(frame.meta).expect("an error").message.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn has(&self, at: usize, group: GroupId) -> bool {
         self.nodes[at].shard.as_ref().is_some_and(|shard| shard.group_ids.contains(&group))
     }
 
@@ -45,7 +67,7 @@ impl Cluster {
         self.request(at, Kind::AlterCluster, &[], |out| request.encode(out));
     }
 
-    fn check_single(&mut self, at: usize) {
+    pub(super) fn check_single(&mut self, at: usize) {
         let uid = self.uids[0];
         let found = self.read(at, uid);
         for ((_, offset), value) in self.acked.range((uid, 0)..=(uid, u64::MAX)) {
@@ -73,12 +95,7 @@ fn a_group_goes_from_node_to_node_while_records_come() {
                 cluster.produce();
                 (0..30).for_each(|_| cluster.happen());
                 if seed % 2 == 1 && round % 40 == 39 {
-                    cluster.fault();
-                    let until_us = cluster.now.mono_us + cluster.dice.below(3_000_000);
-                    while cluster.now.mono_us < until_us {
-                        cluster.happen();
-                    }
-                    cluster.heal();
+                    cluster.fault_for_a_while();
                     if !cluster.is_on(group, to) && cluster.dice.chance(30) {
                         // It may have been refused, or lost with its leader, and is asked for again.
                         cluster.move_it(group, from, to);
@@ -113,4 +130,52 @@ fn a_group_goes_from_node_to_node_while_records_come() {
         acked += cluster.acked.len();
     }
     assert!(acked > 1000, "{acked} records acknowledged");
+}
+
+#[test]
+fn a_move_to_a_node_that_is_away_is_given_up_when_asked_and_after_ten_minutes() {
+    let mut cluster = Cluster::new(21);
+    cluster.create_topic();
+    let (group, from) = cluster.create_single();
+    let refused = cluster.alter(ClusterAction::CancelMove, group).expect_err("nothing moves");
+    assert!(refused.contains("is not being moved"), "{refused}");
+    let to = (from + 1) % NODES;
+    let moving = |cluster: &Cluster| {
+        let leader = cluster.leaders().get(&GroupId(0)).and_then(|nodes| nodes.first().copied());
+        let shard = leader.and_then(|at| cluster.nodes[at].shard.as_ref());
+        shard.is_none_or(|shard| shard.view.cluster.group(group).is_none_or(|group| group.moving.is_some()))
+    };
+    let learners = |cluster: &Cluster| {
+        cluster.nodes[from].shard.as_ref().and_then(|shard| shard.groups.members_of(group)).map_or(0, |members| members.learners.len())
+    };
+    for by_hand in [true, false] {
+        cluster.end(to, true);
+        cluster.move_it(group, from, to);
+        cluster.happen_until("the node learns the group, as far as the others can bring that about", |cluster| learners(cluster) == 1);
+        let until_us = cluster.now.mono_us + 5_000_000;
+        while cluster.now.mono_us < until_us {
+            cluster.produce();
+            cluster.happen();
+        }
+        assert!(moving(&cluster), "seconds are no reason");
+        match by_hand {
+            true => cluster.alter(ClusterAction::CancelMove, group).expect("it can be given up"),
+            false => {
+                // Who leads the metadata may be another one behind such a pause, and counts anew.
+                for _ in 0..4 {
+                    cluster.now.mono_us += 601_000_000;
+                    cluster.now.utc_us += 601_000_000;
+                    cluster.leader_of(GroupId(0));
+                    (0..20_000).for_each(|_| cluster.happen());
+                }
+            }
+        }
+        cluster.happen_until("the end of the move", |cluster| !moving(cluster));
+        cluster.happen_until("nobody learns the group", |cluster| learners(cluster) == 0);
+        cluster.heal();
+        (0..100).for_each(|_| cluster.produce());
+        cluster.happen_until("rest", Cluster::is_quiet);
+        assert!(cluster.has(from, group) && !cluster.has(to, group));
+        cluster.check_single(from);
+    }
 }

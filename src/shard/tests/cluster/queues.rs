@@ -358,14 +358,6 @@ impl Cluster {
         }
     }
 
-    /// Nobody does anything for a while: leases run out.
-    fn pass(&mut self, us: u64) {
-        let until_us = self.now.mono_us + us;
-        while self.now.mono_us < until_us {
-            self.happen();
-        }
-    }
-
     /// Everything that can be received is received and settled: each acknowledged record that was not asked to be settled comes, or is dead.
     fn drain(&mut self) {
         let mut quiet_rounds = 0;
