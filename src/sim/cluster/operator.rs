@@ -1,5 +1,8 @@
 //! What an operator of a cluster does while clients work: replicas are moved, leaderships and replicas evened out, nodes stand aside for a while.
 //!
+//! Now and then he has a replica back where it was as soon as it has left, and another voter of its group hears from that node alone meanwhile: it does not know
+//! that anything has moved, and asks whoever is there for its vote.
+//!
 //! Invariants: he knows nothing but what nodes tell him; one node stands aside at a time, and none does at the end.
 //!
 //! Not here: what follows from it (shard/moving.rs), other requests (`clients.rs`).
@@ -29,11 +32,13 @@ struct Known {
 pub(super) struct Operator {
     dice: Dice,
     known: Option<Known>,
+    /// The last move that he asked for, and has not had undone: group, to, from.
+    trip: Option<(u32, u32, u32)>,
 }
 
 impl Operator {
     pub(super) fn new(seed: u64) -> Operator {
-        Operator { dice: Dice::stream(seed, "operator"), known: None }
+        Operator { dice: Dice::stream(seed, "operator"), known: None, trip: None }
     }
 }
 
@@ -55,10 +60,13 @@ impl Clients {
         if !self.can_send(world, at, slot) {
             return;
         }
-        let Some(request) = self.operator.known.take().and_then(|known| self.operator.wish(known)) else {
+        let Some((request, voters)) = self.operator.known.take().and_then(|known| self.operator.wish(known)) else {
             return self.list[at].links[slot]
                 .send(world, Kind::DescribeCluster, Asked::Describe, |out| DescribeClusterRequest {}.encode(out));
         };
+        if request.action == ClusterAction::Move && self.operator.dice.chance(30) {
+            self.operator.leave_behind(world, request.from_node, &voters);
+        }
         world.say(|| format!("the operator asks node {}: {request:?}", node + 1));
         self.list[at].links[slot].send(world, Kind::AlterCluster, Asked::Alter, |out| request.encode(out));
     }
@@ -100,8 +108,30 @@ impl Operator {
         (!list.is_empty()).then(|| list[self.dice.below(list.len() as u64) as usize])
     }
 
-    fn wish(&mut self, known: Known) -> Option<AlterClusterRequest> {
-        let of_node = |action, node| Some(AlterClusterRequest { action, node, group: 0, from_node: 0 });
+    /// One of `voters` is cut off from all nodes but `from`.
+    fn leave_behind(&mut self, world: &mut World, from: u32, voters: &[u32]) {
+        let others: Vec<u32> = voters.iter().copied().filter(|voter| *voter != from).collect();
+        let Some(behind) = self.one_of(&others).map(|node| node as usize - 1) else { return };
+        let length_us = self.dice.within(2_000_000..8_000_000);
+        for other in (0..world.nodes.len()).filter(|other| *other != behind && *other != from as usize - 1) {
+            world.cut_way_for(behind, other, length_us);
+            world.cut_way_for(other, behind, length_us);
+        }
+    }
+
+    /// What is to be done, and of a move who votes in its group.
+    fn wish(&mut self, known: Known) -> Option<(AlterClusterRequest, Vec<u32>)> {
+        let of_node = |action, node| Some((AlterClusterRequest { action, node, group: 0, from_node: 0 }, Vec::new()));
+        let a_move = |group, node, from_node| AlterClusterRequest { action: ClusterAction::Move, node, group, from_node };
+        let back = self.trip.and_then(|(of, to, from)| {
+            let (group, voters, _) = known.groups.iter().find(|(group, ..)| *group == of)?;
+            let has_left = voters.contains(&to) && !voters.contains(&from) && known.active.contains(&from);
+            has_left.then(|| (a_move(*group, from, to), voters.clone()))
+        });
+        if back.is_some() && self.dice.chance(60) {
+            self.trip = None;
+            return back;
+        }
         match self.dice.below(100) {
             0..=19 => of_node(ClusterAction::Balance, 0),
             20..=39 => match known.aside.first() {
@@ -116,7 +146,8 @@ impl Operator {
                 let (group, voters, _) = self.one_of(&among)?;
                 let others: Vec<u32> = known.active.iter().copied().filter(|node| !voters.contains(node)).collect();
                 let (node, from_node) = (self.one_of(&others)?, self.one_of(voters)?);
-                Some(AlterClusterRequest { action: ClusterAction::Move, node, group: *group, from_node })
+                self.trip = Some((*group, node, from_node));
+                Some((a_move(*group, node, from_node), voters.clone()))
             }
         }
     }
