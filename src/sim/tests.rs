@@ -35,7 +35,6 @@ fn seeds_that_once_failed_hold() {
         (Profile::Faults, 46, "messages that were trimmed under lease, ready for ever after a start"),
         (Profile::Swarm, 35, "a look that showed what is beyond where it goes on"),
         (Profile::Cluster, 259, "a reader ahead of a leader that is cut off"),
-        (Profile::Cluster, 22, "a replica that a move brought knew of no voter but itself, and led alone"),
         (Profile::Cluster, 46, "a view that gives up a group of which the same turn tells a commit"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");
