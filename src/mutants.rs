@@ -85,6 +85,10 @@ pub enum Mutant {
     SkipApply,
     ApplyAtStart,
     ForgetTail,
+    AckSnapshotEarly,
+    ForgetSinceBlock,
+    SealUncommitted,
+    TakeLogEmpty,
 }
 
 /// Which bug is switched on: none, outside the simulator.

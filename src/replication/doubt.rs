@@ -76,10 +76,11 @@ impl Group {
         self.owe_ack();
     }
 
-    /// Whether a message is one that a suspect does not hear: it neither votes nor stands.
+    /// Whether a message is one that a suspect does not hear, nor one that has nothing: these neither vote nor stand. Of who asks for a vote they could not tell
+    /// whether he has what is committed.
     pub(super) fn is_deaf_to(&self, kind: MessageType) -> bool {
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote | MessageType::MsgTimeoutNow);
-        self.doubts.is_suspect && is_vote
+        is_vote && (self.doubts.is_suspect || self.is_empty())
     }
 
     /// The leader of `term` has proven that it has everything up to `at`, which is here.

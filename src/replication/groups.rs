@@ -11,7 +11,7 @@ use super::storage::{Entry, GroupPosition, Handle};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use crate::log::layout::HARD_STATE_BYTES;
 use crate::log::{EntryKind, OpenEntry};
-use crate::mutants::Mutants;
+use crate::mutants::{Mutant, Mutants};
 use raft::eraftpb::Message;
 
 /// What a block must carry for a group before its data: a changed term or vote, and raft's own entry.
@@ -340,6 +340,11 @@ impl Groups {
     /// Whether the replica of `group` here has nothing yet, not even who votes.
     pub fn is_empty(&self, group: GroupId) -> bool {
         self.find(group).is_some_and(Group::is_empty)
+    }
+
+    /// Whether it takes no entries for that reason, not even from the first one on.
+    pub fn wants_snapshot(&self, group: GroupId) -> bool {
+        self.is_empty(group) && !self.mutants.has(Mutant::TakeLogEmpty)
     }
 
     /// `peer` has nothing of `group`: it gets a snapshot.

@@ -174,7 +174,7 @@ impl Shard {
     pub(super) fn apply_up_to(&mut self, now: Now, group: GroupId, end: LogIndex, certainty: Certainty, effects: &mut Effects) {
         while self.applying.applied(group) < end && self.failure().is_none() {
             let index = LogIndex(self.applying.applied(group).0 + 1);
-            let Some(content) = self.content_of(group, index, effects) else { break };
+            let Some(content) = self.content_of(now, group, index, effects) else { break };
             let mutants = self.log.mutants();
             if mutants.has(Mutant::SkipApply) && index.0.is_multiple_of(16) && !content.batches.is_empty() {
                 self.applying.set(group, index);
@@ -220,7 +220,7 @@ impl Shard {
 
     /// What an entry holds: of raft's own nothing. `None` where it cannot be read yet, or the shard has failed over it. A block that is not in memory any more
     /// is read back, one at a time: what waits for it is to be tried again when it is there.
-    pub(super) fn content_of(&mut self, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
+    pub(super) fn content_of(&mut self, now: Now, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
         let Some(Entry { term, holds, block }) = self.groups.entry(group, index) else {
             self.fail(&format!("group {group}: entry {index} is committed and is not known any more"), effects);
             return None;
@@ -240,7 +240,7 @@ impl Shard {
             return None;
         }
         let mut read = std::mem::take(&mut self.applying.rebuild.read);
-        let found = self.closed_block(&mut read, REBUILDER, block, effects);
+        let found = self.closed_block(now, &mut read, REBUILDER, block, effects);
         self.applying.rebuild.read = read;
         let bytes = match found {
             BlockFor::Here(bytes) => bytes,

@@ -29,6 +29,9 @@ pub(super) struct Since {
 
 /// What the checkpoint says of that.
 pub(super) fn snapshots_of(recovered: &Recovered) -> BTreeMap<GroupId, Since> {
+    if recovered.log.mutants().has(Mutant::ForgetSinceBlock) {
+        return BTreeMap::new();
+    }
     let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups).filter(|group| group.since_block > 0);
     stored.map(|g| (GroupId(g.group), Since { block: BlockSeq(g.since_block), applied: LogIndex(g.since_applied) })).collect()
 }

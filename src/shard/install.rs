@@ -19,6 +19,7 @@ use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, ConnId, GroupId, LogIndex, PartitionUid, ReplicaId, Term, TopicUid};
 use crate::log::AppendRefused;
 use crate::log::checkpoint::{ProducerBatchV1, ProducerV1};
+use crate::mutants::Mutant;
 use crate::partition::{Partition, TopicRules};
 use crate::replication::{GroupPosition, Members};
 use std::collections::{BTreeMap, BTreeSet};
@@ -381,6 +382,10 @@ impl Shard {
             if let Err(what) = self.take_image(group, position.index, notes) {
                 return self.fail(&format!("a snapshot of group {group} cannot be read: {what}"), effects);
             }
+        }
+        if self.log.mutants().has(Mutant::AckSnapshotEarly) {
+            self.groups.on_installed(group);
+            return self.tell_installed(group, conn, pieces, effects);
         }
         self.arrivals.installs.push(Install { group, conn, pieces, is_written: false });
         effects.wake_at(0);

@@ -5,10 +5,11 @@
 //! Not here: what is compared with what (sim/replicas.rs).
 
 use super::shard::Shard;
-use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, Term};
+use crate::control::NodeState;
+use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, ReplicaId, Term};
 use crate::log::layout::BlockView;
 use crate::log::{BlockPlace, EntryKind};
-use crate::replication::{GroupPosition, Holds};
+use crate::replication::{GroupPosition, Holds, Members};
 
 /// One replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,9 +177,32 @@ impl Shard {
         self.seat.as_ref().is_none_or(|seat| seat.state.view_epoch() == self.view.epoch)
     }
 
+    /// Replicas here that may have lost what they had acknowledged.
+    pub(crate) fn suspect_count(&self) -> usize {
+        self.suspects.count()
+    }
+
+    /// Moves of replicas that have not ended, as far as is known here.
+    pub(crate) fn moves_under_way(&self) -> usize {
+        self.view.cluster.groups().iter().filter(|group| group.moving.is_some()).count()
+    }
+
+    /// Whether its node is to lead nothing.
+    pub(crate) fn stands_aside(&self) -> bool {
+        self.view.cluster.node(self.node).is_some_and(|node| matches!(node.state, NodeState::Draining | NodeState::Drained))
+    }
+
     /// The sum over the metadata as they are taken in here, on shard 0.
     pub(crate) fn metadata_sum(&self) -> Option<u32> {
         self.seat.as_ref().map(|seat| crc32c::crc32c(&seat.state.snapshot()))
+    }
+
+    /// Who votes in a group and who learns it, in words.
+    pub(crate) fn members_in_words(&self, group: GroupId) -> String {
+        let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let words =
+            |members: &Members| format!("voters {:?}, learners {:?} since {}", raw(&members.voters), raw(&members.learners), members.index);
+        self.groups.members_of(group).map_or(String::new(), words)
     }
 
     /// Each group, peer and partition, in words.
@@ -189,7 +213,8 @@ impl Shard {
         let mut out = format!("node {node} shard {shard}: metadata {known}, in force {in_force}, serves {serves}\n");
         for group in &self.group_ids {
             let (group_is, applied) = (self.groups.describe(*group), self.applying.applied(*group));
-            out += &format!("node {node} group {group}: {group_is}, applied {applied}\n");
+            let members = self.members_in_words(*group);
+            out += &format!("node {node} group {group}: {group_is}, applied {applied}, {members}\n");
         }
         for peer in &self.pipelines.peers {
             let (replica, dialed, window) = (peer.replica, peer.dialed, peer.has_window());

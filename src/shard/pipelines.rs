@@ -339,7 +339,7 @@ impl Shard {
         let mut rows: Vec<_> =
             hello.groups.iter().map(|asked| replica_state(&states, asked.group, self.groups.is_suspect(GroupId(asked.group)))).collect();
         rows.iter_mut()
-            .filter(|row| self.groups.is_empty(GroupId(row.group)))
+            .filter(|row| self.groups.wants_snapshot(GroupId(row.group)))
             .for_each(|row| row.flags = row.flags.with(ReplicaFlags::EMPTY));
         let mut numbers = Numbers::new();
         self.answer_hello(conn, &mut numbers, &rows, effects);
@@ -520,7 +520,7 @@ impl Shard {
             let previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
             return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
         }
-        if self.groups.is_empty(group) {
+        if self.groups.wants_snapshot(group) {
             return self.refuse_share(at, base);
         }
         let mut previous = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };

@@ -200,7 +200,7 @@ impl Shard {
                 self.applying.rebuild.set_noted(group, last);
                 continue;
             }
-            if !self.tell_some(group) || !self.note_some(group, effects) {
+            if !self.tell_some(group) || !self.note_some(now, group, effects) {
                 effects.wake_at(now.mono_us);
                 continue;
             }
@@ -237,7 +237,7 @@ impl Shard {
     }
 
     /// Takes in the words of some entries that are committed; false where more could be done at once.
-    fn note_some(&mut self, group: GroupId, effects: &mut Effects) -> bool {
+    fn note_some(&mut self, now: Now, group: GroupId, effects: &mut Effects) -> bool {
         // What a leader has appended itself is taken in already, or holds nothing: it serves no queue before it has all that it inherited.
         let inherited = self.applying.rebuild.inherited.get(&group).copied();
         let end = inherited.unwrap_or(self.applying.applied(group)).min(self.groups.committed_of(group));
@@ -247,7 +247,7 @@ impl Shard {
                 return true;
             }
             // On its way from the disk, or in the block that is open.
-            let Some(content) = self.content_of(group, index, effects) else { return true };
+            let Some(content) = self.content_of(now, group, index, effects) else { return true };
             if let Err(what) = self.note_entry(group, &content) {
                 self.fail(&format!("entry {index} of group {group} cannot be read: {what}"), effects);
                 return true;

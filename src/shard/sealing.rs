@@ -57,7 +57,8 @@ impl Shard {
         let Some(segment) = self.log.seal_ready() else { return };
         let Some(last_block) = self.log.segments().find(|s| s.uid == segment).map(|s| s.last_block) else { return };
         // A footer, or a checkpoint, that told of an entry which another leader then replaces would bring it back.
-        if !self.groups.are_committed_through(last_block)
+        let is_committed = self.groups.are_committed_through(last_block) || self.log.mutants().has(Mutant::SealUncommitted);
+        if !is_committed
             || !self.is_applied_through(last_block)
             || self.arrivals.needs(last_block)
             || !self.may_tell_members()
@@ -102,7 +103,8 @@ impl Shard {
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
     pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV5 {
-        assert!(self.groups.are_committed_through(block), "a checkpoint of block {block} tells of what is not committed");
+        let is_committed = self.groups.are_committed_through(block) || self.log.mutants().has(Mutant::SealUncommitted);
+        assert!(is_committed, "a checkpoint of block {block} tells of what is not committed");
         let positions = self.groups.positions_at(block);
         let raw = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
         let groups = positions.iter().map(|(group, position, term, vote)| {

@@ -161,7 +161,7 @@ impl Shard {
             };
             let (before, mut never) = (heads.len(), false);
             for (index, term, holds, block) in &places {
-                let found = match self.block_for_peers(*block, effects) {
+                let found = match self.block_for_peers(now, *block, effects) {
                     BlockFor::Here(found) => found,
                     BlockFor::Later => break,
                     BlockFor::Never => {
@@ -227,7 +227,7 @@ impl Shard {
     }
 
     /// A closed block: out of the tail cache, or off the disk, one at a time of each `owner`.
-    pub(super) fn closed_block(&mut self, read: &mut BlockRead, owner: u64, block: BlockSeq, effects: &mut Effects) -> BlockFor {
+    pub(super) fn closed_block(&mut self, now: Now, read: &mut BlockRead, owner: u64, block: BlockSeq, effects: &mut Effects) -> BlockFor {
         if block >= self.log.open_block_seq() {
             return BlockFor::Later;
         }
@@ -247,8 +247,8 @@ impl Shard {
         let Some(place) = self.log.block_place(block) else { return BlockFor::Never };
         match self.log.begin_read(&mut self.slab, effects, owner, place.segment, place.pos, place.len) {
             Ok(ticket) => *read = BlockRead::UnderWay(ticket, block),
-            // Tried again with the next turn.
-            Err(ReadRefused::Full) => effects.wake_at(0),
+            // Tried again with the next turn, or when a read or a send may have given memory back: at once would be a turn of the loop for nothing, and another.
+            Err(ReadRefused::Full) => effects.wake_at(now.mono_us + 1000),
             Err(refused) => {
                 tracing::error!(shard = self.id.0, block = block.0, "a block of the log cannot be read back: {refused:?}");
                 return BlockFor::Never;
@@ -257,9 +257,9 @@ impl Shard {
         BlockFor::Later
     }
 
-    fn block_for_peers(&mut self, block: BlockSeq, effects: &mut Effects) -> BlockFor {
+    fn block_for_peers(&mut self, now: Now, block: BlockSeq, effects: &mut Effects) -> BlockFor {
         let mut read = std::mem::take(&mut self.pipelines.read);
-        let found = self.closed_block(&mut read, PEERS, block, effects);
+        let found = self.closed_block(now, &mut read, PEERS, block, effects);
         self.pipelines.read = read;
         found
     }

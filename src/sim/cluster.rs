@@ -13,6 +13,7 @@ mod forming;
 mod idempotent;
 pub(super) mod latency;
 mod levels;
+mod operator;
 mod truth;
 
 use self::clients::{Claim, Clients, Reading};
@@ -53,6 +54,8 @@ pub(super) struct ClusterRun {
     /// Since when each node cannot exchange anything with any other one: of no group with other voters it can hear a majority then.
     alone_since_us: Vec<Option<u64>>,
     events: u64,
+    /// With a log: who votes in each group, as each node was known to think last.
+    members: BTreeMap<(usize, GroupId), String>,
 }
 
 impl World {
@@ -96,6 +99,7 @@ impl ClusterRun {
             reigns: BTreeMap::new(),
             alone_since_us: vec![None; nodes],
             events: 0,
+            members: BTreeMap::new(),
         }
     }
 
@@ -131,6 +135,7 @@ impl ClusterRun {
         }
         let Some(seen) = self.world.next(until_us) else { return Ok(false) };
         if self.events.is_multiple_of(REIGN_EVERY) {
+            self.tell_members();
             self.note_reigns()?;
         }
         match seen {
@@ -178,7 +183,7 @@ impl ClusterRun {
     /// What is committed by now is compared.
     fn look(&mut self) -> Check {
         for (at, shard) in self.world.shards() {
-            self.ledger.look((at.node, at.shard), shard, &|_, _| None)?;
+            self.ledger.look((at.node, at.shard), shard, &|_, _| None).map_err(|what| format!("{what}\n{}", self.describe()))?;
         }
         Ok(())
     }
@@ -188,16 +193,28 @@ impl ClusterRun {
         let now_us = self.world.now_us;
         let mut new = Vec::new();
         for (at, shard) in self.world.shards() {
+            if shard.suspect_count() > 0 {
+                return Err(format!(
+                    "node {} has lost what it had acknowledged, and its disk keeps what it was given\n{}",
+                    at.node + 1,
+                    self.describe()
+                ));
+            }
             for (group, term) in shard.led() {
-                self.ledger.note_leader(group, term, at.node)?;
+                if let Err(what) = self.ledger.note_leader(group, term, at.node) {
+                    return Err(format!("{what}\n{}", self.describe()));
+                }
                 let known = self.reigns.entry(group).or_default();
                 if known.0 < term {
                     *known = (term, at.node, now_us);
-                    new.push(at.node);
+                    new.push((at.node, group, term, shard.members_in_words(group)));
                 }
             }
         }
-        new.into_iter().for_each(|node| self.faults.meet_leader(&mut self.world, node));
+        for (node, group, term, members) in new {
+            self.world.say_of(node, || format!("it leads group {group} in term {term}: {members}"));
+            self.faults.meet_leader(&mut self.world, node);
+        }
         let count = self.world.nodes.len();
         for node in 0..count {
             let mut others = (0..count).filter(|other| *other != node);
@@ -209,6 +226,23 @@ impl ClusterRun {
             }
         }
         Ok(())
+    }
+
+    /// For the log: who votes in each group, as each node knows it, whenever that changes.
+    fn tell_members(&mut self) {
+        if self.world.log.is_none() {
+            return;
+        }
+        let of_shard = |(at, shard): (ShardAt, &Shard)| -> Vec<_> {
+            shard.group_looks().iter().map(|look| (at.node, look.group, shard.members_in_words(look.group))).collect()
+        };
+        let found: Vec<_> = self.world.shards().flat_map(of_shard).collect();
+        for (node, group, words) in found {
+            if self.members.get(&(node, group)) != Some(&words) {
+                self.world.say_of(node, || format!("group {group}: {words}"));
+                self.members.insert((node, group), words);
+            }
+        }
     }
 
     /// What nodes have said, against what only the run knows.
@@ -299,15 +333,22 @@ impl ClusterRun {
         loop {
             let is_settled = self.clients.settle_topics(&mut self.world);
             let is_settled = self.clients.settle_marked(&mut self.world) && is_settled;
+            let is_settled = self.clients.settle_nodes(&mut self.world) && self.moves_under_way() == 0 && is_settled;
             if self.clients.settle_partitions(&mut self.world) && is_settled && self.clients.is_idle() {
                 return Ok(());
             }
             if self.world.now_us >= limit {
-                let open = self.clients.unanswered();
-                return Err(format!("no fault is left, and not everything is acknowledged; unanswered: {open}\n{}", self.describe()));
+                let (open, moves) = (self.clients.unanswered(), self.moves_under_way());
+                let what = format!("no fault is left, and not everything is acknowledged; {moves} moves under way; unanswered: {open}");
+                return Err(format!("{what}\n{}", self.describe()));
             }
             self.go_on()?;
         }
+    }
+
+    /// Moves that have not ended, as the node knows that knows of most.
+    fn moves_under_way(&self) -> usize {
+        self.world.shards().map(|(_, shard)| shard.moves_under_way()).max().unwrap_or(0)
     }
 
     /// Every partition is read from its start to its end, and every replica is compared, with what stands on its disk.

@@ -101,4 +101,8 @@ mutants! {
     SkipApply Cluster "skip-apply" "a follower passes over some entries";
     ApplyAtStart Cluster(4) "apply-at-start" "a start takes everything in as committed, also where others vote";
     ForgetTail Cluster "forget-tail" "a start forgets the last entry of the log";
+    AckSnapshotEarly Cluster(1) "ack-snapshot-early" "a snapshot is acknowledged before the checkpoint that has it is durable";
+    ForgetSinceBlock Cluster(1) "forget-since-block" "a start takes entries in that a snapshot had taken the place of";
+    SealUncommitted Cluster(3) "seal-uncommitted" "checkpoints tell of what is not committed";
+    TakeLogEmpty Cluster(14) "take-log-empty" "a replica without a past takes the log from its first entry, and does not know who voted before";
 }

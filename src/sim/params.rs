@@ -16,7 +16,7 @@ pub enum Profile {
     Disk,
     /// A random part of all of them, with random rates.
     Swarm,
-    /// Whole clusters of 1, 3 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; the disks keep what they were given.
+    /// Whole clusters of 1, 3, 4 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; the disks keep what they were given.
     Cluster,
 }
 
@@ -125,6 +125,8 @@ pub struct Params {
     pub flip_in: u64,
     /// So often a node that has begun to lead a group gets into trouble at once, or another one does, in percent.
     pub strike_percent: u64,
+    /// One operation, of this many, is the operator's: moves of replicas, nodes that stand aside; 0 for none.
+    pub operator_in: u64,
     /// Constant times instead of drawn ones.
     pub ruler: Option<Ruler>,
 }
@@ -202,6 +204,7 @@ impl Params {
             blackout_every_us: 0,
             flip_in: 0,
             strike_percent: 0,
+            operator_in: 0,
             ruler: None,
         };
         if profile == Profile::Cluster {
@@ -268,9 +271,18 @@ impl Params {
         self.operation_every_us = dice.within(2500..8000);
         self.operations = 1000;
         self.time_us = dice.within(7..12) * second;
-        // Nothing is sealed in a run: a follower that needs what is sealed gets it by a snapshot, which there is none of yet.
-        (self.segment_bytes, self.pool_segments, self.sorter_segments) = (16 << 20, 1, 0);
+        // In three of ten seeds nothing is sealed: all that a replica has ever had is compared. In the others segments are so small that sealing, sorting and
+        // checkpoints happen all the time, and a follower that was away needs a snapshot (8 segments behind).
+        let mut segments = Dice::stream(seed, "cluster segments");
+        match segments.chance(30) {
+            true => (self.segment_bytes, self.pool_segments, self.sorter_segments) = (16 << 20, 1, 0),
+            false => self.segment_bytes = [128 << 10, 256 << 10][segments.below(2) as usize],
+        }
         (self.retention_bytes, self.fill_idle_us) = (None, FILL_IDLE_US);
+        // Where there is a node more than replicas, an operator moves them.
+        let mut operator = Dice::stream(seed, "cluster operator");
+        self.nodes = if self.nodes == 3 && operator.chance(35) { 4 } else { self.nodes };
+        self.operator_in = if self.nodes > 3 && operator.chance(80) { operator.within(10..60) } else { 0 };
         // A shard that an error of its disk has stopped is started again, which is what ends of processes do; and any other stop is a finding.
         (self.write_error_in, self.read_error_in, self.dir_error_in) = (0, 0, 0);
         (self.full_every_us, self.disk_segments) = (0, 0);

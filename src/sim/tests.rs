@@ -34,6 +34,8 @@ fn seeds_that_once_failed_hold() {
         (Profile::Faults, 183, "messages whose batches one read did not give, settled"),
         (Profile::Faults, 46, "messages that were trimmed under lease, ready for ever after a start"),
         (Profile::Swarm, 35, "a look that showed what is beyond where it goes on"),
+        (Profile::Cluster, 259, "a reader ahead of a leader that is cut off"),
+        (Profile::Cluster, 46, "a view that gives up a group of which the same turn tells a commit"),
     ] {
         assert_eq!(run(seed, profile, false).violation, None, "{profile} {seed}: {what}");
     }

@@ -74,7 +74,7 @@ events! {
     FilesCut = "pieces cut off files on their way out", Calm Faults Disk Swarm;
     CutsUndone = "files of which a power cut brought pieces back", Faults Disk Swarm;
     NamesExchanged = "files replaced in turn with another", Calm Faults Disk Swarm;
-    SortedSegments = "sorted segments written", Faults Disk Swarm;
+    SortedSegments = "sorted segments written", Faults Disk Swarm Cluster;
     BatchesCut = "batches that retention cut off a run", Faults Disk Swarm;
     SortsInterrupted = "processes that ended while they sorted", Faults Disk Swarm;
     ColdReads = "reads from the disk", Faults Disk Swarm Cluster;
@@ -133,6 +133,8 @@ events! {
     PeersTimedOut = "of these, those that were given up", Cluster;
     LeadersElected = "leaderships won", Cluster;
     EntriesCompared = "entries compared over replicas, with their bytes", Cluster;
+    ClusterAltered = "moves of replicas, drains and the like that were taken", Cluster;
+    SnapshotsTaken = "snapshots of groups taken in", Cluster;
     PeerBitsFlipped = "bits flipped between nodes", Cluster;
     PeerFramesRefused = "of these, those that brought what is no frame", Cluster;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;

@@ -18,8 +18,13 @@ struct Replica {
 
 impl Replica {
     fn new(id: u64) -> Replica {
+        Replica::of(id, &[1, 2, 3])
+    }
+
+    /// One that knows these voters; none: it begins empty.
+    fn of(id: u64, voters: &[u64]) -> Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let voters = [1, 2, 3].map(ReplicaId).to_vec();
+        let voters = voters.iter().copied().map(ReplicaId);
         let start = GroupStart { id: GroupId(7), members: Members::of_voters(voters), ..GroupStart::default() };
         let group = Group::new(start, ReplicaId(id), &[], &[], &logger).unwrap();
         Replica { group, open: BlockSeq(1), durable: BlockSeq(0) }
@@ -346,6 +351,18 @@ fn a_suspect_votes_for_nobody_and_does_not_stand() {
     replicas.iter_mut().for_each(Replica::sync);
     talk(&mut replicas, &[1]);
     assert!(!replicas[2].group.is_leader(), "one vote of three");
+}
+
+#[test]
+fn one_without_a_past_does_not_vote() {
+    let mut empty = Replica::of(2, &[]);
+    for kind in [MessageType::MsgRequestPreVote, MessageType::MsgRequestVote] {
+        let mut vote = Message { from: 3, to: 2, term: 9, index: 50, log_term: 8, ..Message::default() };
+        vote.set_msg_type(kind);
+        empty.group.step(vote).unwrap();
+        assert_eq!((empty.group.term(), empty.group.vote()), (Term(0), 0), "{kind:?}");
+        assert_eq!(empty.group.take_messages().len(), 0, "{kind:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 use super::idempotent::Producer;
 use super::levels::Reached;
+use super::operator::{Operator, fits_operator};
 use super::truth::Truth;
 use crate::sim::link::{Answer, Link, broken};
 use crate::sim::node::ShardAt;
@@ -44,6 +45,8 @@ pub(super) enum Asked {
     Metadata,
     InitProducer,
     Create { topic: usize },
+    Describe,
+    Alter,
 }
 
 /// What an answer says about the node that has given it, which only the run can judge.
@@ -94,6 +97,7 @@ pub(super) struct Clients {
     pub(super) reading: Option<Reading>,
     /// Streams of marked batches so far.
     pub(super) streams: u64,
+    pub(super) operator: Operator,
     shards: usize,
 }
 
@@ -126,6 +130,7 @@ impl Clients {
             claims: Vec::new(),
             reading: None,
             streams: 0,
+            operator: Operator::new(seed),
             shards: usize::from(params.shards),
         }
     }
@@ -158,7 +163,7 @@ impl Clients {
 
     // --- sending ----------------------------------------------------------------------------------------------------------------
 
-    fn slot(&self, at: ShardAt) -> usize {
+    pub(super) fn slot(&self, at: ShardAt) -> usize {
         at.node * self.shards + at.shard
     }
 
@@ -195,6 +200,9 @@ impl Clients {
     pub(super) fn operate(&mut self, world: &mut World) {
         let at = self.dice.below(self.list.len() as u64) as usize;
         world.totals.note(Counted::Operations);
+        if self.is_operators_turn(world) {
+            return self.operate_cluster(world, at);
+        }
         if self.uids.is_empty() || self.dice.once_in(100) {
             return self.change_topics(world, at);
         }
@@ -350,13 +358,18 @@ impl Clients {
                     self.topics[topic].is_live = true;
                     Ok(())
                 }
+                Asked::Describe => self.on_described(meta),
+                Asked::Alter => {
+                    self.on_altered(world);
+                    Ok(())
+                }
             },
         }
     }
 
     fn on_refused(&mut self, world: &mut World, at: usize, asked: Asked, code: ErrorCode, text: &str) -> Check {
         world.say(|| format!("client {at}: {asked:?} is refused: {code:?} {text}"));
-        if !fits(code) {
+        if !(fits(code) || matches!(asked, Asked::Alter) && fits_operator(code)) {
             return Err(format!("{asked:?} is refused: {code:?} {text}"));
         }
         match asked {
