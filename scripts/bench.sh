@@ -31,12 +31,12 @@ mkdir -p "$dir"
 # Whatever way this ends, no broker stays (it may be halted at that moment, so only KILL reaches it) and no gigabytes either.
 clean() {
     local pid file
-    for file in broker.pid own.pid; do
+    for file in broker.pid own.pid node-{1,2,3}.pid; do
         if pid=$(cat "$dir/$file" 2>/dev/null) && [ "$(readlink "/proc/$pid/exe" 2>/dev/null)" = "$(readlink -f "$target/release/tramline")" ]; then
             kill -KILL "$pid" 2>/dev/null || true
         fi
     done
-    rm -rf "$dir/data" "$dir/limits" "$dir/own" "$dir/broker.pid" "$dir/own.pid"
+    rm -rf "$dir/data" "$dir/limits" "$dir/own" "$dir/broker.pid" "$dir/own.pid" "$dir"/node-{1,2,3}.pid
     rmdir "$dir" 2>/dev/null || true
 }
 trap clean EXIT

@@ -42,6 +42,8 @@ pub struct BrokerOptions<'a> {
     pub settings: &'a [String],
     /// Where its process id is written, for whoever has to clean up after this program.
     pub pid_file: &'a Path,
+    /// Further arguments, of a node that is not alone.
+    pub arguments: &'a [String],
 }
 
 impl Broker {
@@ -50,7 +52,7 @@ impl Broker {
         let mut command = Command::new(options.binary);
         command.arg("serve").arg("--data-dir").arg(options.data_dir);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1", "--spin", options.spin]);
-        command.args(["--cpus", &options.cpu.to_string()]);
+        command.args(["--cpus", &options.cpu.to_string()]).args(options.arguments);
         for setting in options.settings {
             let (key, value) =
                 setting.split_once('=').ok_or_else(|| BenchError::Broker(format!("setting {setting:?} is not key=value")))?;

@@ -13,6 +13,7 @@
 mod batches;
 mod broker;
 mod clients;
+mod cluster;
 mod contention;
 mod distance;
 mod disturbed;
@@ -37,6 +38,7 @@ mod queue_holes;
 mod queue_latency;
 mod queue_stall;
 mod replay;
+mod replicated;
 mod rtt;
 mod runs;
 #[cfg(test)]
@@ -92,7 +94,7 @@ struct Arguments {
     /// Seconds of each point of `tramline-limits`
     #[arg(long, default_value_t = 0.3)]
     limit_seconds: f64,
-    /// The shard's CPU and the client's CPU
+    /// The shard's CPU and the client's CPU; the shards of a cluster take further ones where there are some, else they share the shard's
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1])]
     cpus: Vec<usize>,
     /// The broker's --spin
@@ -182,6 +184,7 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         spin: &arguments.spin,
         settings: &settings,
         pid_file: &pid_file,
+        arguments: &[],
     };
     let broker = Broker::start(&options)?;
     eprintln!("tramline-bench: waiting for {POOL_SEGMENTS} prepared segments");
@@ -215,6 +218,8 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
         },
         conditions: Vec::new(),
         aged_gib: 0,
+        settings: settings.clone(),
+        cluster: None,
     };
     for (at, measure) in chosen.iter().enumerate() {
         eprintln!("tramline-bench: {}/{} {} ({} s so far)", at + 1, chosen.len(), measure.name(), start.elapsed().as_secs());
@@ -232,8 +237,9 @@ fn run(arguments: &Arguments) -> Result<bool, BenchError> {
     for dir in [&data_dir, &limits_dir, &own_dir] {
         std::fs::remove_dir_all(dir).map_err(io_error("cannot empty the work directory"))?;
     }
-    for name in ["broker.pid", "own.pid"] {
-        let _ = std::fs::remove_file(arguments.dir.join(name));
+    let own_pid = arguments.dir.join("own.pid");
+    for file in (0..cluster::NODES).map(|at| cluster::pid_file(&own_pid, at)).chain([pid_file.clone(), own_pid.clone()]) {
+        let _ = std::fs::remove_file(file);
     }
     outcome.environment.took_s = start.elapsed().as_secs_f64().round();
     outcome.environment.load_average[1] = environment::load_average();

@@ -75,6 +75,13 @@ pub enum Measure {
     QueueHoles,
     /// Latency of durable produce while a million messages of a queue are acknowledged in random order and segments sealed, against the same without.
     QueueStallP99,
+    /// `durable_throughput` into a topic of three replicas on three nodes, against one node.
+    ReplicatedDurableThroughput,
+    /// Bytes between the nodes per byte produced under the same load, against two and 3 %.
+    ReplicatedNetworkRatio,
+    /// `produce_durable_rtt_p50` into a topic of three replicas on three nodes, against one node.
+    #[value(name = "replicated_durable_rtt_p50")]
+    ReplicatedDurableRtt,
 }
 
 /// What a ratio (broker to limit) has to be.
@@ -146,12 +153,20 @@ impl Measure {
             Measure::QueueReceiveLatency => "queue_receive_latency_p50",
             Measure::QueueHoles => "queue_holes",
             Measure::QueueStallP99 => "queue_stall_p99",
+            Measure::ReplicatedDurableThroughput => "replicated_durable_throughput",
+            Measure::ReplicatedNetworkRatio => "replicated_network_ratio",
+            Measure::ReplicatedDurableRtt => "replicated_durable_rtt_p50",
         }
     }
 
     /// Whether a broker of its own is started for it, with settings or an age of its own, or none.
     pub fn has_own_broker(self) -> bool {
         self >= Measure::SorterDisturbanceP99
+    }
+
+    /// Whether three nodes are started for it.
+    pub fn is_replicated(self) -> bool {
+        matches!(self, Measure::ReplicatedDurableThroughput | Measure::ReplicatedNetworkRatio | Measure::ReplicatedDurableRtt)
     }
 
     /// Whether a 99th percentile is what is compared.
@@ -182,6 +197,8 @@ impl Measure {
             Measure::Queues1000 => 60,
             Measure::QueueHoles => 120,
             Measure::QueueStallP99 => 100,
+            Measure::ReplicatedDurableThroughput => 60,
+            Measure::ReplicatedNetworkRatio | Measure::ReplicatedDurableRtt => 30,
         }
     }
 
@@ -193,6 +210,7 @@ impl Measure {
             Measure::ProduceDurableRtt => "produce_durable_rtt_p99".to_owned(),
             Measure::QueueReceiveLatency => "queue_receive_latency_p99".to_owned(),
             Measure::QueueStallP99 => "queue_stall_longest".to_owned(),
+            Measure::ReplicatedDurableRtt => "replicated_durable_rtt_p99".to_owned(),
             other => format!("{}_latency_p99_us", other.name()),
         }
     }
@@ -200,10 +218,11 @@ impl Measure {
     /// Unit of the figure.
     pub fn unit(self) -> &'static str {
         match self {
-            Measure::ProduceLeaderRtt | Measure::ProduceLeaderRttBare | Measure::ProduceDurableRtt => "us",
+            Measure::ProduceLeaderRtt | Measure::ProduceLeaderRttBare | Measure::ProduceDurableRtt | Measure::ReplicatedDurableRtt => "us",
             Measure::QueueReceiveLatency | Measure::QueueStallP99 => "us",
             Measure::QueueCycle | Measure::Queues1000 => "10^3/s",
             Measure::QueueHoles => "bytes",
+            Measure::ReplicatedNetworkRatio => "B/B",
             Measure::Partitions10000P99 | Measure::ReplayDisturbanceP99 | Measure::SorterDisturbanceP99 => "us",
             Measure::MemoryIdleMib | Measure::MemoryGrowthMib => "MiB",
             Measure::Startup1Gib | Measure::Startup4Gib | Measure::Startup10Gib => "s",
@@ -238,6 +257,10 @@ impl Measure {
             Measure::QueueReceiveLatency => (None, Some(1.3)),
             Measure::QueueHoles => (None, Some(1.0)),
             Measure::QueueStallP99 => (None, Some(2.0)),
+            // What one disk for three nodes, and processors that they share, leave of one node's figures says more about the machine than about the broker.
+            Measure::ReplicatedDurableThroughput | Measure::ReplicatedDurableRtt => (None, None),
+            // The limit has the 3 % already.
+            Measure::ReplicatedNetworkRatio => (None, Some(1.0)),
         };
         Goal { at_least, at_most }
     }
@@ -309,6 +332,18 @@ mod tests {
         assert!(goal.reached(1.0) && goal.reached(1.3) && goal.reached(0.85));
         assert!(!goal.reached(0.84) && !goal.reached(1.31));
         assert!(Measure::DurableThroughput.goal().reached(0.55) && !Measure::DurableThroughput.goal().reached(0.54));
+    }
+
+    #[test]
+    fn of_replication_only_the_network_has_a_target() {
+        assert!(Measure::ReplicatedNetworkRatio.goal().reached(1.0) && !Measure::ReplicatedNetworkRatio.goal().reached(1.001));
+        for reported in [Measure::ReplicatedDurableThroughput, Measure::ReplicatedDurableRtt] {
+            assert_eq!(reported.goal().words(), Goal::REPORTED);
+        }
+        // Whoever shares the nodes follows one another, and halts the broker of the others.
+        let with_nodes: Vec<bool> = Measure::value_variants().iter().map(|measure| measure.is_replicated()).collect();
+        assert!(with_nodes.is_sorted());
+        assert!(Measure::value_variants().iter().all(|measure| measure.has_own_broker() || !measure.is_replicated()));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct Pair {
     pub ratio: f64,
     /// 99th percentile of the broker's latency, microseconds.
     pub tramline_p99_us: Option<f64>,
-    /// Share of the time in which something waited for a processor, so: in which others disturbed.
+    /// Share of the time in which something waited for a processor, so: in which others disturbed (three nodes' own run is left out).
     pub waited_share: f64,
     /// The larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
@@ -66,7 +66,7 @@ impl Outcome {
     /// Nothing measured yet.
     pub fn new(environment: Environment) -> Outcome {
         Outcome {
-            about: "Tramline against the limits of this machine; latencies in microseconds, throughput in 10^9 bytes per second, memory in MiB, starts in seconds, queues' rounds in 10^3 records per second, medians of interleaved pairs",
+            about: "Tramline against the limits of this machine; latencies in microseconds, throughput in 10^9 bytes per second, memory in MiB, starts in seconds, queues' rounds in 10^3 records per second, bytes between nodes per byte produced, medians of interleaved pairs",
             limits: Numbers::new(),
             tramline: Numbers::new(),
             ratios: Numbers::new(),
@@ -161,19 +161,19 @@ impl Outcome {
     /// The table for people.
     pub fn table(&self, chosen: &[Measure]) -> String {
         let mut text = format!(
-            "{:<34} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
+            "{:<36} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
             "measure", "limit", "tramline", "ratio", "target", "reached", "limit p99 us", "tramline p99 us"
         );
         for measure in chosen {
             let name = measure.name();
             if let Some(why) = self.not_measured.get(name) {
-                text.push_str(&format!("{name:<34} not measured: {why}\n"));
+                text.push_str(&format!("{name:<36} not measured: {why}\n"));
                 continue;
             }
             let show = |numbers: &Numbers, name: &str| numbers.get(name).map_or("-".to_owned(), |value| format!("{value:.2}"));
             let p99 = measure.p99_name();
             text.push_str(&format!(
-                "{:<34} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
+                "{:<36} {:>10} {:>10} {:>7}  {:<14} {:<8} {:>16} {:>16}\n",
                 format!("{name} ({})", measure.unit()),
                 show(&self.limits, name),
                 show(&self.tramline, name),
@@ -188,7 +188,7 @@ impl Outcome {
             if chosen.iter().all(|measure| measure.name() != name) {
                 let value = self.ratios.get(name).copied().unwrap_or_default();
                 let word = if self.reached.get(name) == Some(&true) { "yes" } else { "NO" };
-                text.push_str(&format!("{name:<34} {:>10} {:>10} {value:>7.2}  {target:<14} {word}\n", "-", "-"));
+                text.push_str(&format!("{name:<36} {:>10} {:>10} {value:>7.2}  {target:<14} {word}\n", "-", "-"));
             }
         }
         for (name, value) in &self.cross_checks {

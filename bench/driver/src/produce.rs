@@ -30,6 +30,10 @@ pub struct Throughput {
     pub gbps: f64,
     /// From a request's making to its reply, under this load.
     pub latency: Quantiles,
+    /// Batches acknowledged in all, also those that do not count.
+    pub batches: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Distinct batches that are sent in turn. Together they stay within a core's own cache, as the limits' one chunk does.
@@ -74,7 +78,8 @@ pub fn throughput(target: &Target, batch_bytes: u32, window: usize, until: Until
     if let Some(at) = pump.acks.iter().position(|acks| *acks == 0) {
         return Err(BenchError::Wrong(format!("partition {at} of {} received nothing: too little time", pump.acks.len())));
     }
-    Ok(Throughput { gbps: counted_bytes as f64 / seconds / 1e9, latency })
+    let gbps = counted_bytes as f64 / seconds / 1e9;
+    Ok(Throughput { gbps, latency, batches: pump.acks.iter().sum(), bytes: pump.acked_bytes })
 }
 
 /// A load that does not wait for the broker.
@@ -141,6 +146,8 @@ struct Pump<'a> {
     waiting: VecDeque<Waiting>,
     /// Acknowledged batches per partition.
     acks: Vec<u64>,
+    /// Their bytes, all partitions together.
+    acked_bytes: u64,
     next: usize,
 }
 
@@ -152,6 +159,7 @@ impl<'a> Pump<'a> {
             outbox: Outbox::new((1..=DISTINCT).map(|seed| batches::batch(batch_bytes, seed)).collect::<Result<_, _>>()?, WRITE_BYTES),
             waiting: VecDeque::new(),
             acks: vec![0; target.uids.len()],
+            acked_bytes: 0,
             next: 0,
         })
     }
@@ -192,6 +200,7 @@ impl<'a> Pump<'a> {
             return Err(BenchError::Wrong("a reply names another partition than its request".to_owned()));
         }
         self.acks[waiting.partition] += 1;
+        self.acked_bytes += waiting.bytes;
         let now = Instant::now();
         Ok(Some(Ack { at: now, latency: now - waiting.since, bytes: waiting.bytes }))
     }

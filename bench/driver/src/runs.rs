@@ -6,6 +6,7 @@
 
 use crate::batches::BATCH_BYTES;
 use crate::broker::{Broker, BrokerOptions};
+use crate::cluster::Cluster;
 use crate::contention::{UNDISTURBED_SHARE, Watch};
 use crate::distance::{BETWEEN, Looks, look};
 use crate::error::{BenchError, io_error};
@@ -53,7 +54,7 @@ pub struct Pair {
     pub limit: Figure,
     /// Of the broker.
     pub broker: Figure,
-    /// Share of the time in which something waited for a processor: the worst of the broker's run and its two neighbours.
+    /// Share of the time in which something waited for a processor: the worst of the broker's run (not of three nodes') and its two neighbours.
     pub waited_share: f64,
     /// The larger of the limits before and after to the smaller.
     pub limits_ratio: f64,
@@ -154,10 +155,23 @@ impl OwnBrokers {
     /// Starts one on the data directory `name`.
     pub fn start(&self, name: &str, settings: &[&str]) -> Result<Broker, BenchError> {
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let data_dir = self.dir.join(name);
+        let place = Place { name, pid_file: self.pid_file.clone(), cpu: self.cpu, spin: &self.spin, arguments: &[] };
+        self.start_at(&place, &settings)
+    }
+
+    /// Starts one of several.
+    pub fn start_at(&self, place: &Place<'_>, settings: &[String]) -> Result<Broker, BenchError> {
+        let data_dir = self.dir.join(place.name);
         std::fs::create_dir_all(&data_dir).map_err(io_error("cannot make a data directory"))?;
-        let (binary, pid_file) = (&self.binary, &self.pid_file);
-        let options = BrokerOptions { binary, data_dir: &data_dir, cpu: self.cpu, spin: &self.spin, settings: &settings, pid_file };
+        let options = BrokerOptions {
+            binary: &self.binary,
+            data_dir: &data_dir,
+            cpu: place.cpu,
+            spin: place.spin,
+            settings,
+            pid_file: &place.pid_file,
+            arguments: place.arguments,
+        };
         // A process inherits the processors of the thread that begins it.
         let start = || {
             sched_setaffinity(None, &self.allowed).map_err(|e| BenchError::Io("cannot use all processors", e.into()))?;
@@ -171,6 +185,21 @@ impl OwnBrokers {
     pub fn remove(&self, name: &str) -> Result<(), BenchError> {
         std::fs::remove_dir_all(self.dir.join(name)).map_err(io_error("cannot remove a data directory"))
     }
+}
+
+/// What tells brokers that run at once apart.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// Its data directory.
+    pub name: &'a str,
+    /// Where its process id is written.
+    pub pid_file: PathBuf,
+    /// Its one core.
+    pub cpu: usize,
+    /// `--spin`.
+    pub spin: &'a str,
+    /// Further arguments.
+    pub arguments: &'a [String],
 }
 
 /// Everything the measures share.
@@ -206,6 +235,10 @@ pub struct Runs {
     pub conditions: Vec<Condition>,
     /// GiB that the data directory of the start-up measures holds.
     pub aged_gib: u64,
+    /// The settings of `broker`.
+    pub settings: Vec<String>,
+    /// Three nodes with these settings, as long as the measures that follow one another use them.
+    pub cluster: Option<Cluster>,
 }
 
 impl Runs {
@@ -214,6 +247,9 @@ impl Runs {
         let topic = format!("bench-{}", measure.name());
         // The measure before this one may have failed while it was halted; a process that goes on already does not notice.
         self.broker.resume()?;
+        if !measure.is_replicated() {
+            self.cluster = None;
+        }
         if measure.has_own_broker() {
             self.repeat_until = Instant::now() + self.repeat_within.min(REPEAT_OWN_WITHIN);
             self.broker.pause()?;
@@ -270,6 +306,7 @@ impl Runs {
             Measure::QueueDelayLate => self.queue_delay_late(measure),
             Measure::QueueHoles => self.queue_holes(measure),
             Measure::QueueStallP99 => self.queue_stall(measure),
+            _ if measure.is_replicated() => self.replicated(measure),
             _ => self.startup(measure, 10),
         }
     }
@@ -281,7 +318,7 @@ impl Runs {
         run: impl FnOnce(&mut Runs) -> Result<(f64, f64), BenchError>,
     ) -> Result<Pair, BenchError> {
         let mut limit = Figure { value: 0.0, p99_us: None };
-        let seen = self.watched(measure, |runs| {
+        let seen = self.watched_subject(measure, |runs| {
             let (value, most) = run(runs)?;
             limit.value = most;
             Ok(Figure { value, p99_us: None })
@@ -305,6 +342,12 @@ impl Runs {
             None => before.into_iter().chain(look(cpus)?).collect(),
         };
         Ok(Seen { figure: figure?, waited_share, distances })
+    }
+
+    /// The same for what is compared: nodes of a cluster may share a processor, so that they wait for each other and nobody disturbs.
+    fn watched_subject(&mut self, measure: Measure, run: impl FnOnce(&mut Runs) -> Result<Figure, BenchError>) -> Result<Seen, BenchError> {
+        let seen = self.watched(measure, run)?;
+        Ok(if measure.is_replicated() { Seen { waited_share: 0.0, ..seen } } else { seen })
     }
 
     fn limit(&mut self, measure: Measure, only: &str) -> Result<Figure, BenchError> {
@@ -356,7 +399,7 @@ impl Runs {
             before = self.watched(measure, &mut reference)?;
         }
         loop {
-            let seen = self.watched(measure, &mut subject)?;
+            let seen = self.watched_subject(measure, &mut subject)?;
             let after = self.watched(measure, &mut reference)?;
             let pair = Pair::of(&before, &seen, &after);
             before = after;
@@ -469,12 +512,14 @@ fn mean(a: Figure, b: Figure) -> Figure {
     Figure { value: (a.value + b.value) / 2.0, p99_us }
 }
 
-fn round_trip(target: &Target, level: Level, time: Duration) -> Result<Figure, BenchError> {
+/// A figure of round trips over a bare connection.
+pub fn round_trip(target: &Target, level: Level, time: Duration) -> Result<Figure, BenchError> {
     let latency = rtt::produce_round_trips(target, level, time)?;
     Ok(Figure { value: latency.p50_us, p99_us: Some(latency.p99_us) })
 }
 
-fn write(target: &Target, window: usize, time: Duration) -> Result<Figure, BenchError> {
+/// A figure of durable produce in a closed loop.
+pub fn write(target: &Target, window: usize, time: Duration) -> Result<Figure, BenchError> {
     let seen = produce::throughput(target, BATCH_BYTES, window, Until::Time(time))?;
     Ok(Figure { value: seen.gbps, p99_us: Some(seen.latency.p99_us) })
 }

@@ -36,6 +36,8 @@ fn throughput_over_many_partitions_reaches_each() {
     let target = target(10);
     let seen = produce::throughput(&target, BATCH_BYTES, 8, Until::Time(Duration::from_millis(500))).expect("produced");
     assert!(seen.gbps > 0.0 && seen.latency.p50_us > 0.0);
+    // What warms up and what ends the run is counted here: a batch of 63 records for each of ten partitions is the least.
+    assert!(seen.batches >= 10 && seen.bytes > seen.batches * 63 * 1024 && seen.bytes <= seen.batches * u64::from(BATCH_BYTES));
     // The run ends with the first acknowledgement: at most eight of ten partitions can have received something.
     assert!(produce::throughput(&target, BATCH_BYTES, 8, Until::Bytes(1)).is_err(), "a partition without a batch has to show");
 }

@@ -4,12 +4,12 @@ use crate::error::BenchError;
 use std::time::{Duration, Instant};
 use tramline_client::{At, Client, Config};
 
-/// A topic whose partitions are led by the one shard.
+/// A topic whose partitions are led by one shard.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Name of the topic.
     pub topic: String,
-    /// Address of the shard that owns it.
+    /// Address of the shard that leads it.
     pub address: String,
     /// Partition uids in order of index.
     pub uids: Vec<u64>,
@@ -24,6 +24,14 @@ pub fn create(address: &str, topic: &str, partitions: u32, settings: &[(&str, St
     let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
     client.create_topic(topic, partitions, &settings, false)?;
     wait_for_leaders(&client, topic, partitions)
+}
+
+/// Creates a topic of one partition with so many replicas and waits until it has a leader, whichever.
+pub fn create_replicated(address: &str, topic: &str, replicas: u8, settings: &[(&str, String)]) -> Result<Target, BenchError> {
+    let client = client(address)?;
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    client.create_replicated_topic(topic, 1, replicas, &settings, false)?;
+    wait_for_leaders(&client, topic, 1)
 }
 
 /// A topic that is there already.
@@ -68,6 +76,7 @@ pub fn delete(address: &str, target: &Target) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn client(address: &str) -> Result<Client, BenchError> {
+/// A client of the nodes at these addresses, commas between them.
+pub fn client(address: &str) -> Result<Client, BenchError> {
     Ok(Client::connect(Config { client_name: "tramline-bench".to_owned(), ..Config::new(address) })?)
 }
