@@ -68,7 +68,7 @@ simulate() {
     CARGO_PROFILE_SIM_CODEGEN_UNITS="${CARGO_PROFILE_SIM_CODEGEN_UNITS:-16}" cargo build --profile sim --package tramline-sim || return
     local sim run
     sim="$(target_dir)/sim/tramline-sim"
-    for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16" "cluster 0..32"; do
+    for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16" "cluster 0..20"; do
         printf '%s\n' "-- $run"
         "$sim" --profile "${run% *}" --seeds "${run#* }" || return
     done
