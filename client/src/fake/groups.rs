@@ -52,6 +52,8 @@ pub(crate) struct FakeGroup {
     pub left: Vec<(u64, bool)>,
     /// A commit of these is refused so, once each.
     pub commit_refusals: Vec<(u64, ErrorCode)>,
+    /// A claim of these is refused so, once each.
+    pub claim_refusals: Vec<(u64, ErrorCode)>,
     epoch: u64,
     next_member: u64,
 }
@@ -66,6 +68,7 @@ impl Default for FakeGroup {
             next_list: Vec::new(),
             left: Vec::new(),
             commit_refusals: Vec::new(),
+            claim_refusals: Vec::new(),
             epoch: 10,
             next_member: 0,
         }
@@ -170,6 +173,12 @@ impl FakeBroker {
         let asks: Vec<_> = request.entries.iter().collect();
         let mut answers = Vec::new();
         for ask in &asks {
+            let refused = self.group.claim_refusals.iter().position(|(uid, _)| *uid == ask.partition_uid);
+            if let Some(at) = refused {
+                let error = self.group.claim_refusals.remove(at).1;
+                answers.push((ask.partition_uid, error, OFFSET_NONE, String::new()));
+                continue;
+            }
             let of = self.group.offsets.entry(ask.partition_uid).or_default();
             let error =
                 if ask.assignment_epoch != 0 && ask.assignment_epoch < of.claimed { ErrorCode::StaleAssignment } else { ErrorCode::Ok };

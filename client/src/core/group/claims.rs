@@ -228,8 +228,10 @@ impl GroupCore {
         let told_after_us = self.call_timeout_us;
         let Some(holding) = self.holdings.get_mut(&uid) else { return };
         match error.code() {
-            // A later owner: the home says so before long. An ended group: as well.
-            Some(ErrorCode::StaleAssignment | ErrorCode::UnknownGroup) => return self.lose(|lost| lost == uid),
+            // A later owner: the home says so before long.
+            Some(ErrorCode::StaleAssignment) => return self.lose(|lost| lost == uid),
+            // A leader on another node may hear of a new group a moment after its home. Of one that has ended the home says so.
+            Some(ErrorCode::UnknownGroup) => {}
             Some(code) if !code.retriable() && holding.failing_since_us.is_none() => self.errors.push_back(error.clone()),
             _ => {}
         }

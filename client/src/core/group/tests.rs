@@ -211,6 +211,21 @@ fn a_partition_is_given_up_after_its_last_commit_and_the_others_are_not_touched(
 }
 
 #[test]
+fn a_leader_that_does_not_know_the_group_yet_is_asked_again() {
+    let config = GroupConfig { auto_commit: false, ..GroupConfig::new("g", &["t"]) };
+    let (mut rig, uids) = Rig::with(config, 2);
+    rig.broker.group.next_list = uids.iter().map(|uid| (*uid, 5)).collect();
+    rig.broker.group.claim_refusals = vec![(uids[1], ErrorCode::UnknownGroup); 3];
+    rig.turn();
+    assert_eq!(rig.told, ["assigned 0@0"]);
+    for _ in 0..10 {
+        rig.later(500_000);
+    }
+    assert_eq!(rig.told, ["assigned 0@0", "assigned 1@0"]);
+    assert!(rig.errors.is_empty() && rig.broker.group.claim_refusals.is_empty(), "{:?}", rig.errors);
+}
+
+#[test]
 fn commits_have_outcomes_one_by_one_and_a_later_owner_takes_the_partition() {
     let (mut rig, uids) = Rig::joined(2);
     rig.broker.group.offsets.get_mut(&uids[1]).expect("claimed").claimed = 6;
