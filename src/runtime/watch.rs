@@ -1,7 +1,7 @@
 //! Whether every shard's loop moves: each tells when it was there last, and by when it will be there again; the housekeeping thread compares, and says where a
 //! thread stands that is late.
 //!
-//! Invariants: telling costs a shard one store per cycle; a shard that sleeps without an end is never late.
+//! Invariants: telling costs a shard one store per cycle; a shard that sleeps without an end is never late, nor is one whose whole process was halted.
 //!
 //! Not here: cycles that are merely long (`tramline_shard_stalls_total`), whether a shard answers (`/readyz`).
 
@@ -91,15 +91,17 @@ pub(super) struct Watch {
     pulses: Arc<Pulses>,
     /// By shard: how late it was when that was said last; 0 while it moves.
     said_us: Vec<u64>,
+    /// When it looked last; 0 before.
+    looked_us: u64,
 }
 
 impl Watch {
     pub(super) fn new(pulses: Arc<Pulses>) -> Watch {
         let said_us = vec![0; pulses.shards.len()];
-        Watch { pulses, said_us }
+        Watch { pulses, said_us, looked_us: 0 }
     }
 
-    /// Looks at every shard and says which ones stand still, each at the double of the time before, and that it moves again.
+    /// Once a second: looks at every shard and says which ones stand still, each at the double of the time before, and that it moves again.
     pub(super) fn look(&mut self) {
         for late in self.newly_late(self.pulses.clock.now().mono_us) {
             match late {
@@ -112,6 +114,12 @@ impl Watch {
     /// Those that are to be told as late, and those that were and are not any more.
     fn newly_late(&mut self, now_us: u64) -> Vec<Result<Late, ShardId>> {
         let mut news = Vec::new();
+        // The whole process stood still, or this thread: what the shards told is as old as the last look.
+        let was_away = self.looked_us > 0 && now_us.saturating_sub(self.looked_us) >= LATE_US;
+        self.looked_us = now_us;
+        if was_away {
+            return news;
+        }
         for ((pulse, said_us), shard) in self.pulses.shards.iter().zip(&mut self.said_us).zip(0..) {
             let late_us = now_us.saturating_sub(pulse.due_us.load(Ordering::Relaxed));
             if late_us < LATE_US {
@@ -163,20 +171,40 @@ mod tests {
         let pulses = Pulses::new(Clock::new(), 2);
         let mut watch = Watch::new(Arc::clone(&pulses));
         let (first, second) = (ShardId(0), ShardId(1));
-        assert_eq!(watch.newly_late(u64::MAX - 1), [], "nobody has begun");
+        assert_eq!(watch.newly_late(1_000_000), [], "nobody has begun");
         pulses.beat(first, 1_000_000);
         pulses.sleeps(second, 9_000_000);
+        assert_eq!(watch.newly_late(2_000_000), []);
         assert_eq!(watch.newly_late(2_999_999), []);
         let late = |shard, late_us, is_asleep| Ok(Late { shard, late_us, is_asleep, thread: 0 });
         assert_eq!(watch.newly_late(3_000_000), [late(first, 2_000_000, false)]);
         assert_eq!(watch.newly_late(4_000_000), []);
         assert_eq!(watch.newly_late(5_000_000), [late(first, 4_000_000, false)]);
+        for now_us in [6_000_000, 7_000_000, 8_000_000] {
+            assert_eq!(watch.newly_late(now_us), []);
+        }
+        assert_eq!(watch.newly_late(9_000_000), [late(first, 8_000_000, false)]);
+        assert_eq!(watch.newly_late(10_000_000), []);
         pulses.beat(first, 10_900_000);
         assert_eq!(watch.newly_late(11_000_000), [Err(first), late(second, 2_000_000, true)]);
         pulses.wakes(second);
         pulses.beat(second, 11_000_000);
         pulses.end(first);
         assert_eq!(watch.newly_late(12_000_000), [Err(second)]);
+    }
+
+    #[test]
+    fn who_was_halted_with_the_whole_process_is_not_late() {
+        let pulses = Pulses::new(Clock::new(), 1);
+        let mut watch = Watch::new(Arc::clone(&pulses));
+        pulses.beat(ShardId(0), 1_000_000);
+        assert_eq!(watch.newly_late(1_500_000), []);
+        assert_eq!(watch.newly_late(21_500_000), [], "this thread was away as well");
+        pulses.beat(ShardId(0), 22_400_000);
+        assert_eq!(watch.newly_late(22_500_000), []);
+        // One that stands still beyond that is told with the look after.
+        assert_eq!(watch.newly_late(23_900_000), []);
+        assert!(matches!(watch.newly_late(25_000_000)[..], [Ok(Late { late_us: 2_600_000, .. })]));
     }
 
     #[test]
