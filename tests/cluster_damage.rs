@@ -5,13 +5,13 @@
 
 mod common;
 
+use common::numbered::Numbered;
 use common::{Dice, Node, Options, WAIT, files_with_prefix, nodes as places, temp_dir};
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tramline_client::{NodeState, ProducerConfig, Record, Start};
+use tramline_client::NodeState;
 
 const NODES: usize = 3;
 /// Of addresses: see `places`.
@@ -24,12 +24,6 @@ const FLIPS: u64 = 40;
 fn options(at: usize) -> Options {
     let options = places::options(BLOCK, at, at, if at > 0 { &[0] } else { &[] });
     Options { shards: Some(1), ..options.set("segment.bytes", "16MiB").set("scrub.bytes.per.second", "1GiB") }
-}
-
-fn value(number: u64) -> Vec<u8> {
-    let mut value = number.to_le_bytes().to_vec();
-    value.resize(8 << 10, number as u8);
-    value
 }
 
 /// Flips bits of what is stored, wherever something is.
@@ -70,36 +64,17 @@ fn flipped_bits_on_one_disk_are_repaired_from_the_others() {
             && told.groups.iter().any(|group| group.group == 0 && group.voters.len() == NODES)
     });
     until("a topic", || client.create_topic("t", PARTITIONS as u32, &[], true).is_ok());
-    let config = ProducerConfig { delivery_timeout: Duration::from_secs(60), ..ProducerConfig::default() };
-    let mut producer = client.producer(config).expect("a producer");
-    let (mut sent, mut delivered) = (0u64, 0u64);
-    let mut send = |count: u64, sent: &mut u64| {
-        for _ in 0..count {
-            let value = value(*sent);
-            let record =
-                Record { topic: "t", partition: Some((*sent % PARTITIONS) as u32), value: Some(&value), tag: *sent, ..Record::default() };
-            producer.send(&record).expect("room");
-            *sent += 1;
-            if sent.is_multiple_of(64) {
-                producer.flush(WAIT).expect("all is acknowledged");
-            }
-        }
-        producer.flush(WAIT).expect("all is acknowledged");
-        producer.drain(|delivery| {
-            assert!(delivery.error.is_none(), "{:?}", delivery.error);
-            delivered += 1;
-        });
-    };
-    send(RECORDS, &mut sent);
+    let mut work = Numbered::on(&client, "t", PARTITIONS, 8 << 10);
+    work.send(RECORDS);
     let rotten = 2;
     nodes[rotten].take().expect("it runs").process.kill();
     let mut dice = Dice(common::seed());
     flip_bits(&dirs[rotten].path().join("shard-0"), &mut dice);
     // The others go on, and so does the damaged one.
-    send(64, &mut sent);
+    work.send(64);
     nodes[rotten] = Some(Node::at(dirs[rotten].path(), options(rotten)));
     let node = nodes[rotten].as_ref().expect("just started");
-    send(64, &mut sent);
+    work.send(64);
     until("a whole node", || {
         let count = |name: &str| node.metric(name);
         count("tramline_scrub_passes_total") > 0.0
@@ -124,16 +99,5 @@ fn flipped_bits_on_one_disk_are_repaired_from_the_others() {
         leaders = now;
         leaders.iter().all(|(_, leader, term)| *term > 0 && *leader == 3)
     });
-    let mut consumer = client.consumer(Default::default()).expect("a consumer");
-    consumer.assign_all("t", Start::Earliest).expect("the topic");
-    let mut read = BTreeMap::new();
-    let read_all = consumer.read_to_end(4 * WAIT, |record| {
-        let bytes = record.value.expect("a value");
-        let number = u64::from_le_bytes(bytes[..8].try_into().expect("long enough"));
-        assert!(bytes == value(number).as_slice(), "not the bytes of record {number}");
-        *read.entry(number).or_insert(0) += 1;
-    });
-    read_all.expect("everything can be read");
-    assert_eq!(read.len() as u64, sent, "each record is there");
-    assert!(read.values().all(|times| *times == 1), "each record is there once");
+    work.check(&client);
 }

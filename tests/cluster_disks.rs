@@ -6,11 +6,11 @@
 mod common;
 
 use common::node::refused;
+use common::numbered::Numbered;
 use common::tool::{tramctl, tramline};
 use common::{Node, Options, WAIT, copy_dir, nodes, temp_dir};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use tramline_client::{Client, ClusterDescription, NodeState, Producer, ProducerConfig, Record, Start};
+use tramline_client::{Client, ClusterDescription, NodeState};
 
 const NODES: usize = 3;
 
@@ -43,6 +43,17 @@ impl Cluster {
         Cluster { number, dirs, nodes }
     }
 
+    /// All of them are active, and a topic has its replicas and leaders.
+    fn with_topic(number: u8, topic: &'static str, partitions: u32, replicas: u8) -> (Cluster, Client, Numbered) {
+        let mut cluster = Cluster::start(number);
+        let client = cluster.client();
+        cluster.until("three active nodes", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
+        cluster.until("a topic", || client.create_replicated_topic(topic, partitions, replicas, &[], true).is_ok());
+        cluster.until("its leaders", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
+        let work = Numbered::on(&client, topic, u64::from(partitions), 4096);
+        (cluster, client, work)
+    }
+
     fn client(&self) -> Client {
         nodes::client(block(self.number), NODES)
     }
@@ -65,48 +76,6 @@ impl Cluster {
     }
 }
 
-/// A producer of numbered records of 4 KiB, each of which was acknowledged.
-struct Work {
-    producer: Producer,
-    topic: &'static str,
-    partitions: u64,
-    sent: u64,
-}
-
-impl Work {
-    fn on(client: &Client, topic: &'static str, partitions: u64) -> Work {
-        let config = ProducerConfig { delivery_timeout: Duration::from_secs(60), ..ProducerConfig::default() };
-        Work { producer: client.producer(config).expect("a producer"), topic, partitions, sent: 0 }
-    }
-
-    fn send(&mut self, count: u64) {
-        for _ in 0..count {
-            let mut value = self.sent.to_le_bytes().to_vec();
-            value.resize(4096, 7);
-            let partition = Some((self.sent % self.partitions) as u32);
-            let record = Record { topic: self.topic, partition, value: Some(&value), tag: self.sent, ..Record::default() };
-            self.producer.send(&record).expect("room");
-            self.sent += 1;
-        }
-        self.producer.flush(4 * WAIT).expect("all is acknowledged");
-        self.producer.drain(|delivery| assert!(delivery.error.is_none(), "{:?}", delivery.error));
-    }
-
-    /// Each record that was acknowledged is there, once.
-    fn check(&self, client: &Client) {
-        let mut consumer = client.consumer(Default::default()).expect("a consumer");
-        consumer.assign_all(self.topic, Start::Earliest).expect("the topic");
-        let (mut found, mut count) = (BTreeSet::new(), 0);
-        let read = consumer.read_to_end(4 * WAIT, |message| {
-            let value = message.value.expect("each has one");
-            found.insert(u64::from_le_bytes(value[..8].try_into().expect("a number")));
-            count += 1;
-        });
-        read.expect("everything can be read");
-        assert!(count == self.sent && found.len() as u64 == self.sent, "{count} of {}, {} of them different", self.sent, found.len());
-    }
-}
-
 /// All take part, each group with partitions has all nodes as voters, and so has the metadata; nothing moves.
 fn is_whole(cluster: &ClusterDescription) -> bool {
     let active = cluster.nodes.iter().filter(|node| node.state == NodeState::Active && node.connected).count();
@@ -123,12 +92,7 @@ fn is_led_without(cluster: &ClusterDescription, away: u32) -> bool {
 
 #[test]
 fn a_node_whose_disk_is_lost_comes_back_and_its_old_disk_does_not() {
-    let mut cluster = Cluster::start(0);
-    let client = cluster.client();
-    cluster.until("three active nodes", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
-    cluster.until("a topic", || client.create_replicated_topic("t", 6, 3, &[], true).is_ok());
-    cluster.until("its leaders", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
-    let mut work = Work::on(&client, "t", 6);
+    let (mut cluster, client, mut work) = Cluster::with_topic(0, "t", 6, 3);
     work.send(3000);
 
     // Node 2 dies, and its directory is gone; a copy was kept somewhere.
@@ -170,11 +134,7 @@ fn a_node_whose_disk_is_lost_comes_back_and_its_old_disk_does_not() {
 
 #[test]
 fn a_group_without_its_majority_goes_on_where_the_loss_is_accepted() {
-    let mut cluster = Cluster::start(1);
-    let client = cluster.client();
-    cluster.until("three active nodes", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
-    cluster.until("a topic with two replicas", || client.create_replicated_topic("pair", 1, 2, &[], true).is_ok());
-    let mut work = Work::on(&client, "pair", 1);
+    let (mut cluster, client, mut work) = Cluster::with_topic(1, "pair", 1, 2);
     work.send(2000);
     let group = |client: &Client| {
         let found = client.describe_cluster().ok()?;
@@ -215,12 +175,7 @@ fn a_group_without_its_majority_goes_on_where_the_loss_is_accepted() {
 
 #[test]
 fn the_metadata_go_on_with_one_node_where_the_loss_is_accepted() {
-    let mut cluster = Cluster::start(2);
-    let client = cluster.client();
-    cluster.until("three active nodes", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
-    cluster.until("a topic", || client.create_replicated_topic("t", 4, 3, &[], true).is_ok());
-    cluster.until("its leaders", || client.describe_cluster().is_ok_and(|found| is_whole(&found)));
-    let mut work = Work::on(&client, "t", 4);
+    let (mut cluster, _, mut work) = Cluster::with_topic(2, "t", 4, 3);
     work.send(1000);
     // Two stop in good order, so the third has everything by then; and their disks are gone.
     for at in [2, 1] {

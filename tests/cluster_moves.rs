@@ -4,9 +4,10 @@
 
 mod common;
 
+use common::numbered::Numbered;
 use common::{Node, Options, WAIT, nodes, temp_dir};
 use std::time::{Duration, Instant};
-use tramline_client::{Client, ClusterDescription, NodeState, ProducerConfig, Record, Start};
+use tramline_client::{Client, ClusterDescription, NodeState};
 
 const NODES: usize = 4;
 /// Of addresses: see `nodes`.
@@ -52,32 +53,14 @@ fn a_node_leaves_while_records_come() {
     let client = cluster.client();
     cluster.until("four active nodes", || client.describe_cluster().is_ok_and(|found| states(&found) == [NodeState::Active; NODES]));
     cluster.until("a topic", || client.create_topic("t", 8, &[], true).is_ok());
-    let config = ProducerConfig { delivery_timeout: Duration::from_secs(60), ..ProducerConfig::default() };
-    let mut producer = client.producer(config).expect("a producer");
     // Some segments are full by then, and sealed: whoever gets a replica needs a snapshot.
-    let value = vec![7u8; 16 << 10];
-    let (mut sent, mut delivered) = (0u64, 0u64);
-    let mut send = |count: u64, sent: &mut u64, delivered: &mut u64| {
-        for _ in 0..count {
-            let record = Record { topic: "t", partition: Some((*sent % 8) as u32), value: Some(&value), tag: *sent, ..Record::default() };
-            producer.send(&record).expect("room");
-            *sent += 1;
-            if sent.is_multiple_of(64) {
-                producer.flush(WAIT).expect("all is acknowledged");
-            }
-        }
-        producer.flush(WAIT).expect("all is acknowledged");
-        producer.drain(|delivery| {
-            assert!(delivery.error.is_none(), "{:?}", delivery.error);
-            *delivered += 1;
-        });
-    };
-    send(4096, &mut sent, &mut delivered);
+    let mut work = Numbered::on(&client, "t", 8, 16 << 10);
+    work.send(4096);
     let victim = client.describe_cluster().expect("told").groups.iter().find(|g| g.partitions > 0).expect("some").voters[0].max(2);
     client.remove_node(victim).expect("it may leave");
     let end = Instant::now() + 8 * WAIT;
     loop {
-        send(64, &mut sent, &mut delivered);
+        work.send(64);
         let found = client.describe_cluster().expect("told");
         let node = found.nodes.iter().find(|node| node.node == victim).expect("it stays known");
         if node.state == NodeState::Removed {
@@ -90,13 +73,8 @@ fn a_node_leaves_while_records_come() {
     // What it had is elsewhere: it can go.
     let at = victim as usize - 1;
     cluster.nodes.remove(at).process.kill();
-    send(256, &mut sent, &mut delivered);
-    assert_eq!(delivered, sent);
-    let mut consumer = client.consumer(Default::default()).expect("a consumer");
-    consumer.assign_all("t", Start::Earliest).expect("the topic");
-    let mut found = 0;
-    consumer.read_to_end(4 * WAIT, |_| found += 1).expect("everything can be read");
-    assert_eq!(found, sent, "each record is there once");
+    work.send(256);
+    work.check(&client);
     assert!(client.remove_node(victim).is_err(), "who was removed is so for ever");
     drop(cluster.dirs);
 }

@@ -110,8 +110,6 @@ pub enum Completion {
     Closed { conn: ConnId, reason: CloseReason },
     /// A write, read or file operation ended.
     Io { token: Token, outcome: Outcome },
-    /// A `Waker` has ended a park.
-    Woken,
 }
 
 /// Counters for the metrics, since the ring was made.
@@ -377,7 +375,7 @@ impl Ring {
             Kind::Accept => self.listeners.on_accept(&mut self.queue, &mut self.conns, cqe, out),
             Kind::AcceptRetry => self.listeners.on_retry(&mut self.queue, cqe),
             Kind::AcceptCancel => self.listeners.on_cancel(&mut self.queue, cqe),
-            Kind::Wake => self.park.on_wake(cqe, out),
+            Kind::Wake => self.park.on_wake(cqe),
             Kind::Connect => self.conns.on_connect(cqe, out),
             Kind::ConnectCancel => self.conns.on_connect_cancel(&mut self.queue, cqe),
             Kind::Ignored => {}

@@ -8,8 +8,8 @@
 //!
 //! Not here: the wait itself (`queue.rs`), when to sleep (the loop).
 
+use super::RingError;
 use super::queue::{Cqe, Kind, Queue, Tag};
-use super::{Completion, RingError};
 use io_uring::{opcode, types};
 use std::fmt;
 use std::io;
@@ -90,11 +90,9 @@ impl Park {
         self.shared.parked.store(false, Ordering::SeqCst);
     }
 
-    pub(super) fn on_wake(&mut self, cqe: Cqe, out: &mut Vec<Completion>) {
+    /// A wake: that it has ended the sleep is all there is to it.
+    pub(super) fn on_wake(&mut self, cqe: Cqe) {
         self.is_armed = cqe.more;
-        if cqe.result >= 0 {
-            out.push(Completion::Woken);
-        }
     }
 
     /// Before the ring is dropped.

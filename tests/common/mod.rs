@@ -16,6 +16,7 @@ pub mod mount;
 pub mod netns;
 pub mod node;
 pub mod nodes;
+pub mod numbered;
 pub mod peer;
 pub mod tool;
 

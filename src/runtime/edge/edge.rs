@@ -145,7 +145,6 @@ impl Edge {
             }
             Completion::Closed { conn, reason } => self.on_closed(core, now, conn, reason),
             Completion::Io { token, outcome } => self.step(core, now, Event::Done { token, outcome }),
-            Completion::Woken => {}
         }
     }
 
