@@ -1,4 +1,4 @@
-//! Four nodes of one cluster, as processes on this machine: one of them leaves for good while records come.
+//! Four nodes of one cluster, as processes on this machine: one of them stands aside, and one leaves for good, while records come.
 //!
 //! Not here: what three nodes survive (`cluster.rs`), moves under faults of all kinds (src/shard/tests/cluster/moves.rs).
 
@@ -7,7 +7,7 @@ mod common;
 use common::numbered::Numbered;
 use common::{Node, Options, WAIT, nodes, temp_dir};
 use std::time::{Duration, Instant};
-use tramline_client::{Client, ClusterDescription, NodeState};
+use tramline_client::{Client, ClusterDescription, ClusterGroup, NodeState};
 
 const NODES: usize = 4;
 /// Of addresses: see `nodes`.
@@ -47,6 +47,23 @@ fn states(cluster: &ClusterDescription) -> Vec<NodeState> {
     cluster.nodes.iter().map(|node| node.state).collect()
 }
 
+/// A node gives away what it leads, also groups that the leader of the metadata has no replica of, and takes part again.
+fn stands_aside(client: &Client, work: &mut Numbered, node: u32) {
+    client.drain_node(node).expect("it may stand aside");
+    let end = Instant::now() + 4 * WAIT;
+    loop {
+        work.send(64);
+        let found = client.describe_cluster().expect("told");
+        if states(&found)[node as usize - 1] == NodeState::Drained {
+            let can_be_led_elsewhere = |group: &&ClusterGroup| group.voters.len() > 1;
+            assert!(found.groups.iter().filter(can_be_led_elsewhere).all(|group| group.leader != Some(node)), "{found:?}");
+            break;
+        }
+        assert!(Instant::now() < end, "node {node} does not give away what it leads: {found:?}");
+    }
+    client.undrain_node(node).expect("it may take part again");
+}
+
 #[test]
 fn a_node_leaves_while_records_come() {
     let mut cluster = Cluster::start();
@@ -56,6 +73,7 @@ fn a_node_leaves_while_records_come() {
     // Some segments are full by then, and sealed: whoever gets a replica needs a snapshot.
     let mut work = Numbered::on(&client, "t", 8, 16 << 10);
     work.send(4096);
+    stands_aside(&client, &mut work, 4);
     let victim = client.describe_cluster().expect("told").groups.iter().find(|g| g.partitions > 0).expect("some").voters[0].max(2);
     client.remove_node(victim).expect("it may leave");
     let end = Instant::now() + 8 * WAIT;

@@ -100,3 +100,17 @@ fn a_waiting_fetch_through_the_wrong_shard_is_woken_by_new_records() {
         assert!(started.elapsed().as_secs() < 20, "woken by the record, not by the end of its wait");
     }
 }
+
+#[test]
+fn each_shard_knows_who_leads_the_groups_of_the_other() {
+    let node = Node::with(Options::shards(2));
+    let client = tramline_client::Client::connect(tramline_client::Config::new(&node.server())).expect("it is there");
+    let end = Instant::now() + WAIT;
+    loop {
+        let found = client.describe_cluster().expect("told");
+        if found.groups.len() > 2 && found.groups.iter().all(|group| group.leader == Some(1) && group.term > 0) {
+            break;
+        }
+        assert!(Instant::now() < end, "nobody leads some groups: {found:?}");
+    }
+}

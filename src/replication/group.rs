@@ -350,6 +350,14 @@ impl Group {
         Ok((term, index))
     }
 
+    /// The others are to hear now how far the group is committed: they would with the next entries, or a beat.
+    pub(super) fn tell_commit(&mut self) {
+        if self.has_peers() && self.is_leader() {
+            self.raft.bcast_append();
+            self.settle();
+        }
+    }
+
     /// What was proposed goes out to the others, once per block.
     pub(super) fn broadcast(&mut self, block: BlockSeq) {
         if self.has_peers() && self.last_proposed.is_some_and(|(at, ..)| at == block) {

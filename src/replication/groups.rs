@@ -231,6 +231,11 @@ impl Groups {
         self.find(group).is_some_and(Group::is_caught_up)
     }
 
+    /// The other replicas of a group that is led here are to hear now how far it is committed: else the next entries tell them, or a beat.
+    pub fn tell_commit(&mut self, group: GroupId) {
+        self.find_mut(group).into_iter().for_each(Group::tell_commit);
+    }
+
     /// Whether every group of which this node is the only voter is led by it and caught up.
     pub fn all_caught_up(&self) -> bool {
         self.list.iter().filter(|group| group.members().is_lone(self.me) && !group.is_suspect()).all(Group::is_caught_up)

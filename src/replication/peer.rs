@@ -121,6 +121,10 @@ pub struct Peer {
     pub shares: VecDeque<ShareNote>,
     /// Beats to be sent together.
     pub beats: Vec<BeatGroup>,
+    /// What it was told on this connection of views and leaders: the view's epoch, and how many changes of leaders were known then.
+    pub told: (u64, u64),
+    /// The view that all its shards act on, as far as it has said on the connection that it has dialed.
+    pub view_in_force: u64,
     unanswered: VecDeque<Unanswered>,
     unanswered_bytes: u64,
     /// Among what was answered last was a beat of a tick.
@@ -144,6 +148,8 @@ impl Peer {
             accepted: None,
             shares: VecDeque::new(),
             beats: Vec::new(),
+            told: (0, 0),
+            view_in_force: 0,
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
             has_answered_beat: false,
@@ -228,6 +234,7 @@ impl Peer {
     pub fn on_closed(&mut self, now_us: u64, conn: ConnId) -> Option<bool> {
         if self.accepted.as_ref().is_some_and(|accepted| accepted.conn == conn) {
             self.accepted = None;
+            self.view_in_force = 0;
             return Some(true);
         }
         match self.dialed {
@@ -244,6 +251,7 @@ impl Peer {
         self.dial_later(now_us);
         self.shares.clear();
         self.beats.clear();
+        self.told = (0, 0);
         self.unanswered.clear();
         self.unanswered_bytes = 0;
         self.beat = 0;
@@ -272,6 +280,7 @@ impl Peer {
             *at_us = 0;
         }
         let accepted = Accepted { conn, numbers: Numbers::new(), beat: 0, beat_told: 0, asked: Vec::new(), rejections: Vec::new() };
+        self.view_in_force = 0;
         self.accepted.replace(accepted).map(|before| before.conn)
     }
 

@@ -1,7 +1,7 @@
 //! Metadata on this shard: shard 0's seat at replica group 0, and the view on every shard.
 //!
 //! How a change goes: request -> checked against the state -> command into group 0 (the log) -> committed -> applied -> new view ->
-//! every shard has it in force -> reply. So a client that got its answer finds the change on every shard.
+//! every shard of every node that is there has it in force -> reply. So a client that got its answer finds the change wherever it goes.
 //!
 //! Not here: questions over all shards (`gathers.rs`).
 
@@ -30,6 +30,8 @@ use tramline_wire::kind::Kind;
 use tramline_wire::queue::{AlterQueueReply, CreateQueueReply, DeleteQueueReply};
 use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply};
 
+/// So long an answer waits for other nodes that are there: one that was told of no end of its connection may be gone.
+const ELSEWHERE_US: u64 = 2_000_000;
 /// Commands waiting to be committed, at most.
 const PENDING_MAX: usize = 1024;
 
@@ -52,6 +54,8 @@ struct AwaitingView {
     epoch: u64,
     caller: Caller,
     answer: Answer,
+    /// In microseconds of the process: from then on nobody waits for other nodes.
+    until_us: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -119,6 +123,11 @@ impl ControlSeat {
         for pending in self.pending.iter_mut().filter(|p| p.index.is_none()) {
             pending.index = Some(*index);
         }
+    }
+
+    /// The epoch of the view that all shards of this node act on.
+    pub(super) fn view_in_force(&self) -> u64 {
+        self.in_force.iter().copied().min().unwrap_or(0)
     }
 
     /// The command that was proposed last takes a node in.
@@ -234,8 +243,8 @@ impl Shard {
             // It may have come into being a moment ago, and not be known to every shard yet: then this answer waits as the creator's does.
             let Some(answer) = fine(&error, if_not_exists, &seat.state) else { return Err(ApiError::from(&error)) };
             let epoch = seat.state.view_epoch();
-            seat.awaiting.push_back(AwaitingView { epoch, caller, answer });
-            self.answer_awaiting(effects);
+            seat.awaiting.push_back(AwaitingView { epoch, caller, answer, until_us: now.mono_us + ELSEWHERE_US });
+            self.answer_awaiting(now, effects);
             return Ok(Taken::Yes);
         }
         if validate_only {
@@ -372,8 +381,12 @@ impl Shard {
                         }
                     },
                 };
-                seat.awaiting.push_back(AwaitingView { epoch, caller, answer });
+                seat.awaiting.push_back(AwaitingView { epoch, caller, answer, until_us: now.mono_us + ELSEWHERE_US });
             }
+        }
+        if seat.state.view_epoch() > epoch_before {
+            // With the next beat would do for those who only follow, and be up to 100 ms late for who waits for them.
+            self.groups.tell_commit(GroupId(0));
         }
         if seat.is_current && (seat.state.view_epoch() > epoch_before.min(self.view.epoch) || self.view.epoch == 0) {
             self.publish_view(now, effects);
@@ -385,7 +398,7 @@ impl Shard {
                 (None, Ok(_)) => unreachable!("nodes join by a command that adds them"),
             }
         }
-        self.answer_awaiting(effects);
+        self.answer_awaiting(now, effects);
         self.give_producer_ids(now, effects);
     }
 
@@ -427,7 +440,7 @@ impl Shard {
         self.adopt_groups(now, &before, effects);
         self.adopt_queues(now, &before, effects);
         if self.seat.is_some() {
-            self.on_view_in_force(self.id, epoch, effects);
+            self.on_view_in_force(now, self.id, epoch, effects);
         } else {
             effects.push(Effect::Mesh { to: ShardId(0), message: Message::ViewInForce { epoch } });
         }
@@ -474,18 +487,26 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_view_in_force(&mut self, shard: ShardId, epoch: u64, effects: &mut Effects) {
+    pub(super) fn on_view_in_force(&mut self, now: Now, shard: ShardId, epoch: u64, effects: &mut Effects) {
         let Some(seat) = &mut self.seat else { return };
         let known = &mut seat.in_force[usize::from(shard.0)];
         *known = (*known).max(epoch);
-        self.answer_awaiting(effects);
+        self.answer_awaiting(now, effects);
     }
 
-    fn answer_awaiting(&mut self, effects: &mut Effects) {
-        let Some(seat) = &mut self.seat else { return };
-        let everywhere = seat.in_force.iter().copied().min().unwrap_or(0);
-        while seat.awaiting.front().is_some_and(|a| a.epoch <= everywhere) {
-            let awaiting = seat.awaiting.pop_front().expect("looked at above");
+    /// Answers whose change is in force on all shards here, and on the other nodes that are there. A node that leads the metadata no more is told of no views,
+    /// and does not wait for them.
+    pub(super) fn answer_awaiting(&mut self, now: Now, effects: &mut Effects) {
+        while let Some(awaiting) = self.seat.as_ref().and_then(|seat| seat.awaiting.front()) {
+            let is_here = awaiting.epoch <= self.seat.as_ref().map_or(0, ControlSeat::view_in_force);
+            let is_late = now.mono_us >= awaiting.until_us || !self.groups.leads(GroupId(0));
+            if !is_here || !is_late && !self.is_in_force_elsewhere(awaiting.epoch) {
+                if !is_late {
+                    effects.wake_at(awaiting.until_us);
+                }
+                return;
+            }
+            let awaiting = self.seat.as_mut().and_then(|seat| seat.awaiting.pop_front()).expect("looked at above");
             answer(&awaiting.caller, awaiting.answer, &self.view, effects);
         }
     }

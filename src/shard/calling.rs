@@ -1,9 +1,11 @@
 //! Words on the metadata that come up on a node which does not lead them: shard 0 calls whoever does (docs/REPLICATION.md, 3.1, class 4).
 //!
+//! A node that came back at another address hears of no leader, for all dial the old one: then it calls the others, one after the other, until one takes its word.
+//!
 //! Whoever has something to say says it again as long as the metadata do not show it, so nothing is kept over a broken connection, and an answer that refuses is
 //! logged and no more.
 //!
-//! Invariants: one connection at a time, to whoever leads group 0 as far as is known here; a word waits once.
+//! Invariants: one connection at a time, to whoever leads group 0 as far as is known here, or whose turn it is; a word waits once.
 //!
 //! Not here: what is to be said (`moving.rs`, `planning.rs`), the other side (`joining.rs`).
 
@@ -13,7 +15,7 @@ use super::pipelines::NotTaken;
 use super::shard::Shard;
 use crate::control::{ClusterCommand, Command};
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{ConnId, GroupId, ShardId};
+use crate::ids::{ConnId, GroupId, ReplicaId, ShardId};
 use std::collections::VecDeque;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{self, Call, CallReply, CallWhat, Class, Frame, Kind, NodeError};
@@ -29,11 +31,19 @@ pub(super) struct Calling {
     waiting: VecDeque<Vec<u8>>,
     outward: Option<Outward>,
     next_call: u64,
+    /// Whose turn it is where nobody is known to lead.
+    turn: usize,
 }
 
 impl Calling {
     pub(super) fn conn(&self) -> Option<ConnId> {
         self.outward.as_ref().and_then(Outward::conn)
+    }
+
+    /// What waits is said again by who has to say it, and perhaps to somebody else.
+    fn give_up(&mut self) {
+        self.waiting.clear();
+        self.turn += 1;
     }
 
     pub(super) fn outwards(&mut self) -> impl Iterator<Item = &mut Outward> {
@@ -95,24 +105,26 @@ impl Shard {
 
     /// Dials, and says what waits. Once at the end of each turn.
     pub(super) fn call(&mut self, now: Now, effects: &mut Effects) {
-        let leader = self.groups.leader_of(GroupId(0)).filter(|leader| *leader != self.replica());
-        let is_over =
-            |outward: &mut Outward| Some(outward.to) != leader || outward.is_live() && now.mono_us > outward.heard_us + SILENCE_US;
-        if let Some(outward) = self.calling.outward.take_if(is_over) {
-            self.calling.waiting.clear();
+        let called = self.called();
+        let is_silent = |outward: &Outward| outward.is_live() && now.mono_us > outward.heard_us + SILENCE_US;
+        if let Some(outward) = self.calling.outward.take_if(|outward| Some(outward.to) != called || is_silent(outward)) {
+            if Some(outward.to) == called {
+                self.calling.give_up();
+            }
             if let Some(conn) = outward.conn() {
-                effects.push(Effect::Close { conn, reason: "the metadata have another leader, or it is silent" });
+                effects.push(Effect::Close { conn, reason: "it is not the one that leads the metadata, or it is silent" });
             }
         }
         if self.calling.waiting.is_empty() {
             return;
         }
-        let Some(leader) = leader else { return };
-        let outward = self.calling.outward.get_or_insert_with(|| Outward::new(leader, Class::Calls));
-        if !outward.reach(now, &mut self.pipelines, effects) {
-            self.calling.waiting.clear();
-        }
+        let Some(called) = called else { return };
+        let outward = self.calling.outward.get_or_insert_with(|| Outward::new(called, Class::Calls));
+        let is_hopeful = outward.reach(now, &mut self.pipelines, effects);
         if !outward.is_live() {
+            if !is_hopeful {
+                self.calling.give_up();
+            }
             return;
         }
         for payload in self.calling.waiting.drain(..) {
@@ -130,7 +142,19 @@ impl Shard {
 
     pub(super) fn on_call_dial_failed(&mut self, now: Now, dial: u64) {
         if self.calling.outwards().any(|outward| outward.on_dial_failed(now.mono_us, dial)) {
-            self.calling.waiting.clear();
+            self.calling.give_up();
+        }
+    }
+
+    /// Who is called: whoever leads the metadata, else whose turn it is of the others that there are.
+    fn called(&self) -> Option<ReplicaId> {
+        match self.groups.leader_of(GroupId(0)) {
+            Some(leader) => (leader != self.replica()).then_some(leader),
+            // Every node has a replica of the metadata.
+            None => {
+                let peers = &self.pipelines.peers;
+                peers.get(self.calling.turn % peers.len().max(1)).map(|peer| peer.replica)
+            }
         }
     }
 
@@ -138,7 +162,7 @@ impl Shard {
     pub(super) fn on_call_closed(&mut self, now: Now, conn: ConnId) -> bool {
         let Some(outward) = self.calling.outward.as_mut().filter(|outward| outward.is_on(conn)) else { return false };
         outward.drop_link(now.mono_us);
-        self.calling.waiting.clear();
+        self.calling.give_up();
         true
     }
 
@@ -156,6 +180,7 @@ impl Shard {
                 outward.on_served();
                 if reply.error.code != 0 {
                     tracing::debug!("a word on the metadata is not taken: {}", reply.error.message);
+                    self.calling.turn += 1;
                 }
                 Ok(())
             }

@@ -1,40 +1,76 @@
 //! Who leads which group, as far as this node knows, and where requests for it go.
 //!
-//! Each shard tells its siblings what it learns of the groups that it has replicas of. It says where to go, and decides nothing: whoever is asked knows
-//! whether it leads. Of groups that this node has no replica of the preferred leader is told, with term 0.
+//! Each shard tells its siblings what it learns of the groups that it has replicas of. Shards 0 tell each other which groups their nodes lead, and which view all
+//! their shards act on (docs/REPLICATION.md, 3.2, Leaders): that is what is known of groups without a replica here. All of it says where to go, and decides
+//! nothing: whoever is asked knows whether it leads. Where nothing is known the preferred leader is told, with term 0.
 //!
 //! Not here: elections (replication/), what a request does (`requests.rs`).
 
 use super::mesh::Message;
+use super::pipelines::{NotTaken, check_term, write};
 use super::shard::Shard;
 use crate::api::metadata::Lead;
-use crate::control::PartitionView;
+use crate::control::{NodeState, PartitionView};
 use crate::effects::{Caller, Effect, Effects};
 use crate::ids::{GroupId, NodeId, ShardId, Term};
 use std::collections::BTreeMap;
+use tramline_wire::node::{self, Frame, GroupLeader, Kind, NodeError};
+use tramline_wire::prim::List;
+
+/// A leader that was told.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    node: NodeId,
+    term: Term,
+    /// Other nodes are to hear of it from this one: it leads the group, or did before this.
+    is_ours: bool,
+    /// Which change of all that is known this was.
+    change: u64,
+}
 
 /// The leaders that were told, by group.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leaders {
-    known: BTreeMap<GroupId, (NodeId, Term)>,
+    me: NodeId,
+    known: BTreeMap<GroupId, Known>,
+    changes: u64,
+    /// A shard that is alone has groups of which its siblings have not heard that it leads them.
+    is_owed: bool,
 }
 
 impl Leaders {
+    pub(super) fn new(me: NodeId) -> Leaders {
+        Leaders { me, known: BTreeMap::new(), changes: 0, is_owed: true }
+    }
+
     /// Who leads a group; `None` where nobody is known to.
     pub(super) fn of(&self, group: GroupId) -> Option<(NodeId, Term)> {
-        self.known.get(&group).copied()
+        self.known.get(&group).map(|known| (known.node, known.term))
     }
 
     /// Somebody leads the group in this term, or nobody in it (node 0). False when something newer is known.
     pub(super) fn note(&mut self, group: GroupId, node: NodeId, term: Term) -> bool {
-        match self.known.get(&group) {
-            Some((_, newest)) if *newest > term => false,
-            Some(known) if *known == (node, term) => false,
-            _ => {
-                self.known.insert(group, (node, term));
-                true
-            }
+        let before = self.known.get(&group);
+        if before.is_some_and(|known| known.term > term || (known.node, known.term) == (node, term)) {
+            return false;
         }
+        let was_ours = before.is_some_and(|known| known.node == self.me || known.is_ours && node == NodeId(0));
+        self.changes += 1;
+        self.known.insert(group, Known { node, term, is_ours: was_ours || node == self.me, change: self.changes });
+        true
+    }
+
+    /// Another node tells of a group that this one has no replica of. False where that is no news: of two that say something of one term, who leads in it is
+    /// right, and only the leader itself takes that back.
+    fn hear(&mut self, from: NodeId, group: GroupId, node: NodeId, term: Term) -> bool {
+        let is_foreign = |known: &Known| known.term == term && node == NodeId(0) && known.node != from;
+        !self.known.get(&group).is_some_and(is_foreign) && self.note(group, node, term)
+    }
+
+    /// What other nodes are to hear of, of the changes behind this one.
+    fn news_since(&self, change: u64) -> Vec<GroupLeader> {
+        let news = self.known.iter().filter(|(_, known)| known.is_ours && known.change > change);
+        news.map(|(group, known)| GroupLeader { group: group.0, node: known.node.0, term: known.term.0 }).collect()
     }
 }
 
@@ -44,13 +80,64 @@ impl Shard {
         for group in &self.group_ids {
             let term = self.groups.term_of(*group);
             let node = self.groups.leader_of(*group).map_or(NodeId(0), |replica| replica.node());
-            if !self.leaders.note(*group, node, term) {
-                continue;
-            }
-            for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
-                effects.push(Effect::Mesh { to: shard, message: Message::Leader { group: *group, node, term } });
+            if self.leaders.note(*group, node, term) {
+                tell_siblings(self.id, self.settings.shards, (*group, node, term), effects);
             }
         }
+    }
+
+    /// The same for a shard that is alone: it leads all its groups once they have begun, and looks only then.
+    pub(super) fn tell_that_alone(&mut self, effects: &mut Effects) {
+        self.leaders.is_owed |= self.groups.owes();
+        if self.leaders.is_owed && self.groups.all_caught_up() {
+            self.leaders.is_owed = false;
+            self.tell_leaders(effects);
+        }
+    }
+
+    /// Shard 0 tells those of the other nodes which groups this node leads, and which view all its shards act on, where that is news to them.
+    pub(super) fn tell_nodes(&mut self, effects: &mut Effects) {
+        let Some(view_in_force) = self.seat.as_ref().map(|seat| seat.view_in_force()) else { return };
+        let news = (view_in_force, self.leaders.changes);
+        for peer in self.pipelines.peers.iter_mut().filter(|peer| peer.live().is_some() && peer.told != news) {
+            let groups = self.leaders.news_since(peer.told.1);
+            let is_news = !groups.is_empty() || peer.told.0 != view_in_force;
+            peer.told = news;
+            if is_news {
+                let (conn, number) = peer.next_number();
+                let leaders = node::Leaders { view_in_force, groups: List::of(&groups) };
+                effects.send(conn, [], |out| write(out, Kind::Leaders, number, |out| leaders.encode(out)));
+            }
+        }
+    }
+
+    /// The shard 0 of another node tells of its view and its leaderships.
+    pub(super) fn on_leaders(&mut self, at: usize, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+        let told = node::Leaders::decode(frame.meta).map_err(NodeError::from)?;
+        if self.id != ShardId(0) {
+            return Err(NotTaken::Wrong("shards 0 tell each other of leaders, and this is none".to_owned()));
+        }
+        let from = self.pipelines.peers[at].replica.node();
+        self.pipelines.peers[at].view_in_force = told.view_in_force;
+        for row in told.groups.iter() {
+            check_term(row.term)?;
+            let (group, node, term) = (GroupId(row.group), NodeId(row.node), Term(row.term));
+            if self.shard_with(group).is_none() && self.leaders.hear(from, group, node, term) {
+                tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every node that is there acts on the view of `epoch`, as far as they have said.
+    pub(super) fn is_in_force_elsewhere(&self, epoch: u64) -> bool {
+        self.pipelines.peers.iter().filter(|peer| peer.live().is_some() && peer.view_in_force < epoch).all(|peer| {
+            // Who is only coming has it when it is active; who has left needs none.
+            let node = self.view.cluster.node(peer.replica.node());
+            node.is_none_or(|node| {
+                matches!(node.state, NodeState::Registered | NodeState::Removed) || node.generation != peer.replica.generation()
+            })
+        })
     }
 
     /// Where a group's leader is, by what this node knows. Alone, every group is led here.
@@ -68,26 +155,12 @@ impl Shard {
         self.lead_of(place.group, (place.node, place.shard))
     }
 
-    /// What metadata tell of a partition's leader. The term of a shard that is alone is the same for all its groups, or nearly: it rises with each start.
-    pub(super) fn told_lead(&self, place: &PartitionView) -> Lead {
-        match self.pipelines.is_alone() {
-            true => {
-                let term = self.group_ids.last().and_then(|group| self.groups.leader_term(*group)).unwrap_or_default();
-                Lead { node: place.node, shard: place.shard, term }
-            }
-            false => self.lead_of_partition(place),
-        }
-    }
-
     /// Tells of the cluster, as this node knows it.
     pub(super) fn describe_cluster(&self, caller: &Caller, effects: &mut Effects) {
         let mut meta = Vec::new();
-        let is_alone = self.pipelines.is_alone();
-        let lead = |group: GroupId| match self.leaders.of(group) {
-            Some((node, term)) if node != NodeId(0) => Some((node, term)),
-            None if is_alone => Some((self.node, self.groups.led_in(group)?)),
-            _ => None,
-        };
+        // Who cannot be reached is not known to lead: a replica here would have told who does by now.
+        let is_there = |group: GroupId, node: NodeId| self.shard_with(group).is_some() || self.is_connected(node);
+        let lead = |group: GroupId| self.leaders.of(group).filter(|(node, _)| *node != NodeId(0) && is_there(group, *node));
         crate::api::cluster::describe(&mut meta, &self.view, self.node, lead, |node| self.is_connected(node));
         effects.reply(caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta));
     }
@@ -117,13 +190,23 @@ impl Shard {
     }
 }
 
+fn tell_siblings(me: ShardId, shards: u16, (group, node, term): (GroupId, NodeId, Term), effects: &mut Effects) {
+    for shard in (0..shards).map(ShardId).filter(|shard| *shard != me) {
+        effects.push(Effect::Mesh { to: shard, message: Message::Leader { group, node, term } });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn told(leaders: &Leaders, since: u64) -> Vec<(u32, u32, u64)> {
+        leaders.news_since(since).iter().map(|row| (row.group, row.node, row.term)).collect()
+    }
+
     #[test]
     fn the_highest_term_holds() {
-        let mut leaders = Leaders::default();
+        let mut leaders = Leaders::new(NodeId(9));
         assert!(leaders.note(GroupId(1), NodeId(2), Term(5)));
         assert!(!leaders.note(GroupId(1), NodeId(2), Term(5)), "no news");
         assert!(!leaders.note(GroupId(1), NodeId(3), Term(4)));
@@ -131,5 +214,32 @@ mod tests {
         assert!(leaders.note(GroupId(1), NodeId(3), Term(6)));
         assert_eq!(leaders.of(GroupId(1)), Some((NodeId(3), Term(6))));
         assert_eq!(leaders.of(GroupId(2)), None);
+    }
+
+    #[test]
+    fn others_hear_of_what_this_node_leads_and_of_what_it_leads_no_more() {
+        let mut leaders = Leaders::new(NodeId(1));
+        leaders.note(GroupId(1), NodeId(1), Term(5));
+        leaders.note(GroupId(2), NodeId(3), Term(5));
+        assert_eq!(told(&leaders, 0), [(1, 1, 5)], "node 3 tells of its own");
+        let before = leaders.changes;
+        leaders.note(GroupId(1), NodeId(0), Term(6));
+        assert_eq!(told(&leaders, before), [(1, 0, 6)]);
+        leaders.note(GroupId(1), NodeId(0), Term(7));
+        assert_eq!(told(&leaders, before), [(1, 0, 7)], "still nobody else can tell of it");
+        leaders.note(GroupId(1), NodeId(2), Term(7));
+        assert_eq!(told(&leaders, 0), [], "whoever leads it now does");
+    }
+
+    #[test]
+    fn nobody_but_the_leader_takes_back_that_it_leads() {
+        let mut leaders = Leaders::new(NodeId(1));
+        assert!(leaders.hear(NodeId(2), GroupId(7), NodeId(2), Term(5)));
+        assert!(!leaders.hear(NodeId(3), GroupId(7), NodeId(0), Term(5)));
+        assert_eq!(leaders.of(GroupId(7)), Some((NodeId(2), Term(5))));
+        assert!(leaders.hear(NodeId(2), GroupId(7), NodeId(0), Term(5)));
+        assert!(leaders.hear(NodeId(3), GroupId(7), NodeId(3), Term(6)));
+        assert!(!leaders.hear(NodeId(2), GroupId(7), NodeId(2), Term(5)), "old news");
+        assert_eq!(told(&leaders, 0), [], "what others say is not said again");
     }
 }

@@ -462,6 +462,7 @@ impl Shard {
                 check_term(row.term)?;
                 self.groups.step(GroupId(row.group), wire_raft::timeout_now(from, me, row.term))?;
             }
+            Kind::Leaders => self.on_leaders(at, frame, effects)?,
             kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
         }
         effects.wake_at(0);
@@ -664,7 +665,7 @@ pub(super) fn check_numbers(numbers: &[u64]) -> Result<(), NotTaken> {
 }
 
 /// To the crate a term of 0 means a message of its own.
-fn check_term(term: u64) -> Result<(), NotTaken> {
+pub(super) fn check_term(term: u64) -> Result<(), NotTaken> {
     check_numbers(&[term])?;
     if term == 0 { Err(NotTaken::Wrong("a term of 0".to_owned())) } else { Ok(()) }
 }

@@ -68,8 +68,7 @@ impl Shard {
 
     /// A node that came back at another address, or in another rack, tells whoever leads the metadata.
     fn say_who_this_is(&mut self, now: Now, effects: &mut Effects) {
-        let known = self.view.cluster.node(self.node);
-        let Some(mut spec) = self.own_spec().filter(|spec| known.is_some_and(|known| !says_the_same(known, spec))) else { return };
+        let Some(mut spec) = self.own_spec().filter(|spec| self.is_told_otherwise(spec)) else { return };
         let Some(seat) = self.seat.as_mut() else { return };
         effects.wake_at(seat.next_plan_us.max(now.mono_us + 1));
         if seat.next_plan_us > now.mono_us || self.groups.leads(GroupId(0)) {
@@ -78,6 +77,15 @@ impl Shard {
         seat.next_plan_us = now.mono_us + SAY_US;
         spec.generation = self.info.generation;
         self.ask_metadata(ClusterCommand::AddNode(Box::new(spec)), effects);
+    }
+
+    /// Whether the metadata say something else of this node. Before a leader has told how far they go, that is what the log tells of the address: who has another
+    /// one now hears of no leader.
+    fn is_told_otherwise(&self, spec: &NodeSpec) -> bool {
+        match self.view.cluster.node(self.node) {
+            Some(known) => !says_the_same(known, spec),
+            None => self.seat.iter().flat_map(|seat| &seat.addresses).any(|(node, at)| *node == self.node && *at != spec.cluster),
+        }
     }
 
     fn next_step(&mut self, now: Now, effects: &mut Effects) -> Next {
@@ -143,7 +151,7 @@ impl Shard {
         }
     }
 
-    /// Whether a node leads nothing that another one could lead, as far as is known here.
+    /// Whether a node leads nothing that another one could lead. Of groups without a replica here whoever leads them has told.
     fn has_given_away(&self, node: NodeId) -> bool {
         let has = |group: &&crate::control::ReplicaGroupView| {
             group.replicas.len() > 1 && group.replicas.iter().any(|replica| replica.node == node)

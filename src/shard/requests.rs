@@ -247,7 +247,7 @@ impl Shard {
             Message::View(view) => self.adopt_view(now, view, effects),
             Message::Leader { group, node, term } => drop(self.leaders.note(group, node, term)),
             Message::Ask(command) => self.on_asked(*command, effects),
-            Message::ViewInForce { epoch } => self.on_view_in_force(from, epoch, effects),
+            Message::ViewInForce { epoch } => self.on_view_in_force(now, from, epoch, effects),
             Message::StatusAsked { question, uids } => {
                 let partitions = self.status_of(&uids);
                 effects.push(Effect::Mesh { to: from, message: Message::Status { question, partitions } });
@@ -382,7 +382,7 @@ impl Shard {
             Kind::Metadata => {
                 let mut meta = Vec::new();
                 let nodes = api::metadata::nodes(&self.view, &self.info);
-                api::metadata::answer(frame.meta, &mut meta, &self.view, &nodes, |place| self.told_lead(place))
+                api::metadata::answer(frame.meta, &mut meta, &self.view, &nodes, |place| self.lead_of_partition(place))
                     .map(|()| effects.reply(&caller, 0, &mut Vec::new(), |out| out.extend_from_slice(&meta)))
             }
             Kind::ListTopics => {

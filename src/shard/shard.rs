@@ -208,7 +208,7 @@ impl Shard {
             group_ids,
             replicas_owed: false,
             is_founder,
-            leaders: Leaders::default(),
+            leaders: Leaders::new(node),
             pipelines,
             applying,
             catchups: Catchups::default(),
@@ -465,6 +465,8 @@ impl Shard {
         self.apply_committed(now, effects);
         self.install_snapshots(now, effects);
         self.tell_leaders(effects);
+        self.answer_awaiting(now, effects);
+        self.tell_nodes(effects);
         self.talk_to_peers(now, effects);
         self.send_snapshots(now, effects);
     }
@@ -518,9 +520,12 @@ impl Shard {
             self.on_leaderships(now, effects);
             let _later = self.write_owed(now, effects);
             self.register_if_new(effects);
-        } else if self.groups.owes() {
-            // A group that began while the shard runs.
-            let _later = self.write_owed(now, effects);
+        } else {
+            self.tell_that_alone(effects);
+            if self.groups.owes() {
+                // A group that began while the shard runs.
+                let _later = self.write_owed(now, effects);
+            }
         }
         self.plan(now, effects);
         self.carry_moves_out(now, effects);

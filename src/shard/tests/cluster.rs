@@ -9,6 +9,7 @@ mod moves;
 mod queues;
 mod recovering;
 mod uncommitted;
+mod views;
 
 use super::world::{log_config, request_frame, settings};
 use crate::config::Settings;
@@ -56,15 +57,26 @@ struct Node {
     next_conn: u64,
     /// Counts its processes.
     life: u64,
-    dials: Vec<(u64, u64, usize)>,
+    dials: Vec<Dialing>,
     /// Until then it does nothing.
     paused_until_us: u64,
     /// No operation of its disk ends.
     is_disk_stuck: bool,
+    /// How often it came back at another address.
+    moved: u8,
     /// What it was told when it joined.
     joined: Option<Arc<Joined>>,
     /// Connections from programs that are none of the nodes yet, and what was sent to them.
     outside: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
+}
+
+/// A connection that a node wants.
+struct Dialing {
+    dial: u64,
+    asked_us: u64,
+    to: usize,
+    /// At which of its addresses.
+    moved: u8,
 }
 
 /// One connection between two nodes, and what is on its way in each direction.
@@ -119,8 +131,8 @@ fn config(node: usize, disk_number: u64, shape: Shape) -> LogConfig {
     LogConfig { identity, segment_bytes, block_bytes_max, tail_cache_bytes: (segment_bytes / 4).min(256 << 10) as usize, ..log_config() }
 }
 
-fn address(node: usize) -> std::net::SocketAddr {
-    std::net::SocketAddr::from(([10, 0, 0, node as u8 + 1], 7700))
+fn address(node: usize, moved: u8) -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([10, moved, 0, node as u8 + 1], 7700))
 }
 
 impl Cluster {
@@ -150,6 +162,7 @@ impl Cluster {
             dials: Vec::new(),
             paused_until_us: 0,
             is_disk_stuck: false,
+            moved: 0,
             joined: None,
             outside: BTreeMap::new(),
         });
@@ -275,7 +288,8 @@ impl Cluster {
                 Effect::Close { conn, .. } => closed.push(conn),
                 Effect::Dial { dial, address } => {
                     let std::net::SocketAddr::V4(v4) = address else { panic!("{address}") };
-                    self.nodes[at].dials.push((dial, self.now.mono_us, usize::from(v4.ip().octets()[3]) - 1));
+                    let [_, moved, _, number] = v4.ip().octets();
+                    self.nodes[at].dials.push(Dialing { dial, asked_us: self.now.mono_us, to: usize::from(number) - 1, moved });
                 }
                 Effect::Unblock => {}
                 Effect::Fatal { .. } if self.may_fail == Some(at) => {}
@@ -351,11 +365,19 @@ impl Cluster {
 
     /// Something happens: the clock goes on a little, and one node is given what has come for it.
     fn happen(&mut self) {
+        if let Some(at) = self.happen_but_replies() {
+            self.take_replies(at);
+        }
+    }
+
+    /// The same, and what was sent to the client stays where it is. Answers which node it was, if any.
+    fn happen_but_replies(&mut self) -> Option<usize> {
         let us = 20 + self.dice.below(400);
         (self.now.mono_us, self.now.utc_us) = (self.now.mono_us + us, self.now.utc_us + us as i64);
         let at = self.dice.below(NODES as u64) as usize;
         if self.nodes[at].shard.is_none() || self.nodes[at].paused_until_us > self.now.mono_us {
-            return self.expire_links();
+            self.expire_links();
+            return None;
         }
         let ops = self.nodes[at].disk.under_way.len() as u64;
         if ops > 0 && !self.nodes[at].is_disk_stuck && self.dice.chance(60) {
@@ -376,19 +398,20 @@ impl Cluster {
             self.turn(at);
         }
         self.expire_links();
-        self.take_replies(at);
+        Some(at)
     }
 
     fn dial(&mut self, at: usize) {
-        for (dial, asked_us, to) in std::mem::take(&mut self.nodes[at].dials) {
+        for dialing in std::mem::take(&mut self.nodes[at].dials) {
+            let Dialing { dial, asked_us, to, moved } = dialing;
             if self.cut[at][to] || self.cut[to][at] {
                 match self.now.mono_us > asked_us + 1_000_000 {
                     true => self.tell(at, Event::DialFailed { dial, errno: TIMED_OUT }),
-                    false => self.nodes[at].dials.push((dial, asked_us, to)),
+                    false => self.nodes[at].dials.push(dialing),
                 }
                 continue;
             }
-            if self.nodes[to].shard.is_none() {
+            if self.nodes[to].shard.is_none() || self.nodes[to].moved != moved {
                 self.tell(at, Event::DialFailed { dial, errno: REFUSED });
                 continue;
             }

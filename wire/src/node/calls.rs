@@ -88,7 +88,7 @@ layout! {
     pub struct Leaders<'a> {
         /// Epoch of the view that all shards of the sender act on.
         pub view_in_force: u64;
-        /// Leaders that have changed; after a hello all that the sender's own shards lead.
+        /// Leaders that have changed; after a hello all that the sender's node leads.
         pub groups: List<'a, GroupLeader>;
     }
 }

@@ -115,7 +115,7 @@ kinds! {
     /// What became of it.
     CallReply = 16, from acceptor, on [Calls], payload "the answer";
     /// Which view the sender acts on, and who leads which group.
-    Leaders = 17, from dialer, on [Calls], payload "";
+    Leaders = 17, from dialer, on [Live], payload "";
     /// Why the connection ends now.
     Refused = 18, from either, on all, payload "";
 }

@@ -13,20 +13,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tramline_wire::node::Numbers;
 
-fn endpoint(at: usize, port: u16) -> Endpoint {
-    Endpoint { host: address(at).ip().to_string(), port, shard_ports: vec![port] }
-}
-
 impl Cluster {
+    fn endpoint(&self, at: usize, port: u16) -> Endpoint {
+        Endpoint { host: address(at, self.nodes[at].moved).ip().to_string(), port, shard_ports: vec![port] }
+    }
+
     pub(super) fn info(&self, at: usize) -> NodeInfo {
         NodeInfo {
             node: NodeId(at as u32 + 1),
             cluster_id: [7; 16],
-            client: endpoint(at, 7411),
+            client: self.endpoint(at, 7411),
             disk: self.nodes[at].disk_number,
             generation: self.nodes[at].joined.as_ref().map_or(0, |joined| joined.generation),
             rack: String::new(),
-            cluster: Some(endpoint(at, 7700)),
+            cluster: Some(self.endpoint(at, 7700)),
         }
     }
 
