@@ -454,6 +454,23 @@ impl Group {
             let timeout = election_ticks(self.id, ReplicaId(self.raft.id), self.raft.term);
             self.raft.set_randomized_election_timeout(timeout);
         }
+        if self.is_leader() && self.raft.prs().get(self.raft.id).is_none() {
+            self.leave();
+        }
+    }
+
+    /// It leads a group that it is dropped from, by a change that its own first entry has committed (a leader that proposes one hands over first): whoever has
+    /// most stands at once. The crate would go on, and look in vain for its own place with the next entry that the others have.
+    fn leave(&mut self) {
+        let me = ReplicaId(self.raft.id);
+        let others = self.members.voters.iter().filter(|voter| **voter != me);
+        if let Some(to) = others.max_by_key(|voter| self.matched(**voter)) {
+            let mut message = Message { from: me.0, to: to.0, term: self.raft.term, ..Message::default() };
+            message.set_msg_type(MessageType::MsgTimeoutNow);
+            self.held.push(message);
+        }
+        self.raft.become_follower(self.raft.term, 0);
+        self.settle();
     }
 
     fn take_raft_messages(&mut self) {
@@ -522,12 +539,7 @@ impl Group {
         self.persisted = persisted;
         self.owes_ack = true;
         let term = self.raft.store().term_of(persisted).expect("an entry that is kept");
-        if self.is_leader() && self.raft.prs().get(self.raft.id).is_none() {
-            // It leads a group that it was dropped from: what it stores counts for nobody, and the crate would look for its place.
-            self.raft.raft_log.maybe_persist(persisted.0, term.0);
-        } else {
-            self.raft.on_persist_entries(persisted.0, term.0);
-        }
+        self.raft.on_persist_entries(persisted.0, term.0);
         self.settle();
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::group::Group;
 use super::super::storage::GroupPosition;
-use super::super::{Commit, GroupStart, Held, Members, OwnBlocks, Word};
+use super::super::{Action, Change, Commit, GroupStart, Held, Members, OwnBlocks, Word};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
 use raft::eraftpb::{Message, MessageType};
 
@@ -382,4 +382,42 @@ fn who_has_less_than_it_acknowledged_is_told_that_it_is_suspect() {
     replicas[1].group.suspect();
     tell(&mut replicas, 1, 0);
     assert_eq!(replicas[0].group.word_for(ReplicaId(2), index), Word::default(), "it says so itself");
+}
+
+#[test]
+fn a_leader_whose_own_first_entry_drops_it_leaves_at_once() {
+    let mut replicas = led_by_the_first();
+    // The first proposes to drop the second, and dies when the others have that, and nobody knows of a commit.
+    replicas[0].group.change(Change { action: Action::Leave, replica: ReplicaId(2), serves: 0 }).unwrap();
+    replicas[0].close();
+    replicas[0].sync();
+    talk(&mut replicas, &[]);
+    replicas.iter_mut().for_each(Replica::sync);
+    let mut stand = Message { from: 1, to: 2, term: replicas[1].group.term().0, ..Message::default() };
+    stand.set_msg_type(MessageType::MsgTimeoutNow);
+    replicas[1].group.step(stand).unwrap();
+    for _round in 0..3 {
+        talk(&mut replicas, &[1]);
+        replicas.iter_mut().for_each(|replica| {
+            let _closed = replica.close();
+        });
+        replicas.iter_mut().for_each(Replica::sync);
+    }
+    assert!(replicas[1].group.is_leader());
+    // More than its first entry is on its way when that one is committed, and with it that it is dropped.
+    replicas[1].propose();
+    talk(&mut replicas, &[1]);
+    replicas.iter_mut().for_each(Replica::sync);
+    ack(&mut replicas, 2, 1);
+    assert!(!replicas[1].group.is_leader(), "{}", replicas[1].group.describe());
+    replicas[1].close();
+    replicas[1].sync();
+    for _round in 0..4 {
+        talk(&mut replicas, &[]);
+        replicas.iter_mut().for_each(|replica| {
+            let _closed = replica.close();
+        });
+        replicas.iter_mut().for_each(Replica::sync);
+    }
+    assert!(replicas[2].group.is_leader(), "it was told to stand at once: {}", replicas[2].group.describe());
 }
