@@ -119,6 +119,11 @@ impl Beginnings {
             }
             let mut start = with_terms(start, recovered);
             if id == GroupId(0) && whose.is_metadata_forced {
+                if !start.members.voters.contains(&whose.me) {
+                    return Err(StartFailure::OnlyLearned(
+                        start.members.voters.iter().map(|voter| voter.node()).filter(|node| *node != whose.me.node()).collect(),
+                    ));
+                }
                 let record = forced_alone(whose.me, &start, recovered);
                 start = with_force(start, Some(&record));
                 beginnings.records.push(record);

@@ -7,9 +7,10 @@
 
 use super::shard::{Phase, Shard, Taken};
 use crate::api::ApiError;
+use crate::constants::ERA_BITS;
 use crate::control::{ClusterError, Command, ControlError, NodeSpec, NodeState};
 use crate::effects::{Effects, Now};
-use crate::ids::{GroupId, NodeId, ReplicaId};
+use crate::ids::{GroupId, NodeId, ReplicaId, ShardId};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::node::{Refusal, Refused};
 
@@ -51,6 +52,13 @@ impl Shard {
             "the node comes back with another disk: what the one before had is given to it anew"
         );
         self.propose(command, None, false)
+    }
+
+    /// Whether who leads `group`, or stands for it, in this term does that of the metadata as they were before they went on without it (decision 0011): one of
+    /// those whose directories were to be cleared was started with what it had.
+    pub(super) fn is_before_recovery(&self, group: u32, term: u64) -> bool {
+        let era = |term: u64| term >> ERA_BITS;
+        group == 0 && self.id == ShardId(0) && era(term) < era(self.groups.term_of(GroupId(0)).0)
     }
 
     /// Another node does not take this one's connection. Where that is for good, a start ends: nobody else would take it either.

@@ -302,7 +302,7 @@ impl Shard {
             Some(Refusal::OtherCluster)
         } else if (hello.to_node, hello.to_generation) != (me.node().0, me.generation()) {
             Some(Refusal::OtherNode)
-        } else if self.is_gone(from) {
+        } else if self.is_gone(from) || hello.groups.iter().any(|row| self.is_before_recovery(row.group, row.term)) {
             Some(Refusal::Removed)
         } else if !speaks_alike(&hello) {
             Some(Refusal::NoCommonFeature)
@@ -444,6 +444,10 @@ impl Shard {
                 for row in beat.groups.iter() {
                     let group = GroupId(row.group);
                     check_term(row.term)?;
+                    if self.is_before_recovery(row.group, row.term) {
+                        // Its next hello is refused for it.
+                        return Err(NotTaken::Wrong(format!("node {} leads the metadata as they were before their recovery", from.node())));
+                    }
                     let commit = self.groups.clamped_commit(group, LogIndex(row.commit));
                     self.groups.step(group, wire_raft::beat(from, me, &row, commit))?;
                     self.note_commit_told(group, (Term(row.term), LogIndex(row.commit)));

@@ -21,7 +21,7 @@ use crate::bytes::Slab;
 use crate::config::Settings;
 use crate::control::{Command, Joined, State};
 use crate::effects::Effects;
-use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, TopicUid};
+use crate::ids::{BlockSeq, GroupId, IdMap, LogIndex, NodeId, PartitionUid, ReplicaId, SegmentUid, ShardId, SubscriptionUid, TopicUid};
 use crate::log::envelope;
 use crate::log::{
     AppendRefused, CheckpointV5, Damage, DamageKind, EntryKind, HardState, LostBlocks, Recovered, RecoveredBatch, RecoveredControl,
@@ -80,6 +80,8 @@ pub enum StartFailure {
         /// Who started.
         me: ReplicaId,
     },
+    /// It was to go on with the metadata, and has no vote about them: these have, by what it knows.
+    OnlyLearned(Vec<NodeId>),
     /// What the log holds does not follow from what it held before.
     OutOfOrder(String),
     /// The consensus core refused.
@@ -118,6 +120,20 @@ impl fmt::Display for StartFailure {
                 write!(
                     f,
                     "the shard's log belongs to {found}, and this is {me}; give it the --data-dir that it has written, or an empty one and --join"
+                )
+            }
+            StartFailure::OnlyLearned(voters) => {
+                let names = match voters.as_slice() {
+                    [] => "a node that does".to_owned(),
+                    voters => format!(
+                        "one of {}, which do as far as is known here",
+                        voters.iter().map(|voter| format!("node {voter}")).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+                write!(
+                    f,
+                    "`tramline recover` was given here, and this node does not vote about the cluster's metadata, it only follows them: recover {names}; remove the file `recover` in this \
+                     data directory to start as before"
                 )
             }
             StartFailure::OutOfOrder(what) => {

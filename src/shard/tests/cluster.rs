@@ -113,8 +113,8 @@ struct Cluster {
     /// Taken in by processes that have ended.
     snapshots: u64,
     ledger: replicas::Ledger,
-    /// The node that is to.
-    may_fail: Option<usize>,
+    /// The nodes that are to.
+    may_fail: Vec<usize>,
 }
 
 /// Sizes of a shard's log and memory.
@@ -183,7 +183,7 @@ impl Cluster {
             shape,
             snapshots: 0,
             ledger: replicas::Ledger::default(),
-            may_fail: None,
+            may_fail: Vec::new(),
         };
         cluster.form();
         cluster
@@ -292,7 +292,7 @@ impl Cluster {
                     self.nodes[at].dials.push(Dialing { dial, asked_us: self.now.mono_us, to: usize::from(number) - 1, moved });
                 }
                 Effect::Unblock => {}
-                Effect::Fatal { .. } if self.may_fail == Some(at) => {}
+                Effect::Fatal { .. } if self.may_fail.contains(&at) => {}
                 Effect::Fatal { reason } => panic!("node {} fails: {reason}", at + 1),
                 Effect::Mesh { .. } => panic!("one shard has nobody to talk to"),
                 disk @ (Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. }) => self.nodes[at].disk.under_way.push(disk),

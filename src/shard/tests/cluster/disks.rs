@@ -2,9 +2,11 @@
 //!
 //! Not here: which commands that takes (control/tests), real processes (tests/cluster_disks.rs).
 
-use super::{Cluster, NODES};
-use crate::ids::{GroupId, NodeId, ReplicaId};
-use crate::shard::Shard;
+use super::{Cluster, NODES, config};
+use crate::effects::Effects;
+use crate::ids::{GroupId, NodeId, ReplicaId, ShardId};
+use crate::log::recover;
+use crate::shard::{Shard, ShardStart};
 use crate::sim::SimDisk;
 use std::sync::Arc;
 use tramline_wire::cluster::ClusterAction;
@@ -162,7 +164,7 @@ fn a_disk_that_was_replaced_is_nobody_when_it_comes_back() {
         number: std::mem::replace(&mut node.disk_number, old.number),
         joined: std::mem::replace(&mut node.joined, old.joined),
     };
-    cluster.may_fail = Some(at);
+    cluster.may_fail = vec![at];
     cluster.start(at);
     let reason = |cluster: &Cluster| cluster.nodes[at].shard.as_ref().and_then(|shard| shard.failure().map(str::to_owned));
     cluster.happen_until("the end of the old disk's start", |cluster| reason(cluster).is_some());
@@ -173,7 +175,7 @@ fn a_disk_that_was_replaced_is_nobody_when_it_comes_back() {
     cluster.end(at, false);
     let node = &mut cluster.nodes[at];
     (node.disk, node.disk_number, node.joined) = (new.disk, new.number, new.joined);
-    cluster.may_fail = None;
+    cluster.may_fail = Vec::new();
     cluster.start(at);
     cluster.load(30, 20);
     cluster.happen_until("rest", Cluster::is_quiet);
@@ -237,4 +239,49 @@ fn one_node_of_three_goes_on_with_the_metadata_and_gets_the_others_back() {
     cluster.start(0);
     cluster.happen_until("rest", Cluster::is_quiet);
     cluster.check();
+}
+
+#[test]
+fn who_only_learns_the_metadata_does_not_go_on_with_them() {
+    let mut cluster = Cluster::new(32);
+    cluster.create_topic();
+    drop(cluster.lose_disk(1, true));
+    while cluster.try_rejoin(1).is_err() {
+        cluster.load(5, 40);
+    }
+    // It has joined again, and has no vote yet.
+    cluster.end(1, false);
+    let (settings, info, shape) = (Arc::clone(&cluster.settings), Arc::new(cluster.info(1)), cluster.shape);
+    let node = &mut cluster.nodes[1];
+    let recovered = recover(&mut node.disk, &config(1, node.disk_number, shape)).expect("a start");
+    let start = ShardStart { id: ShardId(0), settings, info, recovered, joined: node.joined.clone(), is_metadata_forced: true };
+    let refused = Shard::start(start, &mut Effects::new()).map(drop).expect_err("it does not vote").to_string();
+    assert!(refused.contains("does not vote about the cluster's metadata") && refused.contains("node 1, node 3"), "{refused}");
+    // And nothing of it stays.
+    cluster.end(1, false);
+    cluster.start(1);
+    cluster.happen_until("three voters of each group again", Cluster::is_whole);
+    cluster.happen_until("rest", Cluster::is_quiet);
+    cluster.check();
+}
+
+#[test]
+fn who_should_have_been_cleared_is_told_so_when_the_metadata_went_on_without_it() {
+    let mut cluster = Cluster::new(33);
+    cluster.create_topic();
+    cluster.happen_until("rest", Cluster::is_quiet);
+    (0..NODES).for_each(|at| cluster.end(at, true));
+    cluster.nodes[0].is_metadata_forced = true;
+    cluster.start(0);
+    cluster.happen_until("the metadata go on", |cluster| cluster.leaders().contains_key(&GroupId(0)));
+    // They are a majority of those who voted before, and would lead the metadata as they were.
+    cluster.may_fail = vec![1, 2];
+    (1..NODES).for_each(|at| cluster.start(at));
+    let reason = |cluster: &Cluster| (1..NODES).find_map(|at| cluster.nodes[at].shard.as_ref()?.failure().map(str::to_owned));
+    cluster.happen_until("the end of one of them", |cluster| reason(cluster).is_some());
+    assert!(reason(&cluster).expect("just seen").contains("clear its data directory"));
+    // And the other one is no majority.
+    cluster.pass(10_000_000);
+    assert!((1..NODES).all(|at| !cluster.nodes[at].shard.as_ref().expect("it runs").is_serving()));
+    assert_eq!(cluster.leaders()[&GroupId(0)], [0]);
 }
