@@ -34,6 +34,13 @@ struct Admin {
     route: Route,
 }
 
+/// Who answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answerer {
+    pub cluster_id: [u8; 16],
+    pub node: u32,
+}
+
 /// Until when a request may take, and which node leads what it is about, where that is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Aim {
@@ -127,7 +134,7 @@ impl Shared {
         self.call_of_cluster(deadline.into(), what, kind, effect, payload, encode, |_, meta| decode(meta))
     }
 
-    /// As [`call_until`](Self::call_until), where the answer means something only with the identity of the cluster that gave it.
+    /// As [`call_until`](Self::call_until), where the answer means something only with who gave it.
     pub(crate) fn call_of_cluster<R>(
         &self,
         aim: Aim,
@@ -136,7 +143,7 @@ impl Shared {
         effect: Effect,
         payload: &[SharedBytes],
         encode: impl Fn(&mut Vec<u8>),
-        decode: impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
+        decode: impl Fn(Answerer, &[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, Error> {
         let mut backoff = Backoff::seeded(crate::clock::seed());
         let mut way = Way::to(aim.node);
@@ -165,7 +172,7 @@ impl Admin {
         config: &Config,
         way: &mut Way,
         request: &Request<'_, impl Fn(&mut Vec<u8>)>,
-        decode: &impl Fn([u8; 16], &[u8]) -> Result<R, DecodeError>,
+        decode: &impl Fn(Answerer, &[u8]) -> Result<R, DecodeError>,
     ) -> Result<R, (Error, Again)> {
         // The broker may have closed the connection meanwhile; noticing before the request is sent saves a request with an
         // unknown outcome.
@@ -185,13 +192,13 @@ impl Admin {
             }
         };
         let &Request { what, kind, effect, payload, deadline, ref encode } = request;
-        let (cluster_id, node) = (self.hello.cluster_id, self.hello.node);
+        let (from, node) = (Answerer { cluster_id: self.hello.cluster_id, node: self.hello.node }, self.hello.node);
         let until = match effect {
             Effect::Once => deadline,
             _ if !self.route.has_others(node) => deadline,
             Effect::Repeatable | Effect::Marked => deadline.min(Instant::now() + config.request_timeout),
         };
-        let error = match link.call_with(what, kind, effect, payload, encode, until, |meta| decode(cluster_id, meta)) {
+        let error = match link.call_with(what, kind, effect, payload, encode, until, |meta| decode(from, meta)) {
             Ok(result) => {
                 self.link = Some(link);
                 return Ok(result);

@@ -15,10 +15,11 @@ use tramline_wire::topics::{
     DescribeOptionsReply, DescribeOptionsRequest, DescribeTopicRequest, ListTopicsReply, ListTopicsRequest, Setting,
 };
 
-use crate::admin::Shared;
+use crate::admin::{Answerer, Shared};
 use crate::config::{Config, ConsumerConfig, GroupConfig, ProducerConfig, QueueConsumerConfig};
 use crate::consumer::Consumer;
 use crate::error::Error;
+use crate::everywhere::Asked;
 use crate::group_consumer::GroupConsumer;
 use crate::group_listener::GroupListener;
 use crate::link::{Effect, HelloInfo};
@@ -163,7 +164,8 @@ impl Client {
         )
     }
 
-    /// One topic with its settings and partitions.
+    /// One topic with its settings and partitions. Numbers of a partition are asked of the node that leads it: an error says of each one that could not be
+    /// asked that nothing is known of it.
     pub fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
         self.describe_topic_until(name, self.shared.deadline())
     }
@@ -173,7 +175,13 @@ impl Client {
         let request = DescribeTopicRequest { name };
         let what = format!("describe topic {name:?}");
         let encode = |meta: &mut Vec<u8>| request.encode(meta);
-        self.shared.call_until(deadline, &what, Kind::DescribeTopic, Effect::Repeatable, encode, TopicDescription::read)
+        let read = |from: Answerer, meta: &[u8]| Ok((TopicDescription::read(meta)?, from.node));
+        let (mut topic, node) =
+            self.shared.call_of_cluster(deadline.into(), &what, Kind::DescribeTopic, Effect::Repeatable, &[], encode, read)?;
+        let ask = |asked: &mut Asked<'_>| asked.call(Kind::DescribeTopic, encode, TopicDescription::read);
+        let take_in = |topic: &mut TopicDescription, other: TopicDescription| topic.take_in(&other);
+        topic.silent = self.shared.complete(&what, (&mut topic, node), deadline, TopicDescription::untold, ask, take_in)?;
+        Ok(topic)
     }
 
     /// All settings a topic can have, with units, ranges and defaults.
@@ -262,7 +270,9 @@ impl Shared {
         let request = MetadataRequest { topics: List::of(topics) };
         let encode = |meta: &mut Vec<u8>| request.encode(meta);
         let metadata =
-            self.call_of_cluster(deadline.into(), "get metadata", Kind::Metadata, Effect::Repeatable, &[], encode, Metadata::read)?;
+            self.call_of_cluster(deadline.into(), "get metadata", Kind::Metadata, Effect::Repeatable, &[], encode, |from, meta| {
+                Metadata::read(from.cluster_id, meta)
+            })?;
         self.learn_nodes(&metadata.nodes);
         Ok(metadata)
     }

@@ -1,17 +1,24 @@
 //! The cluster: nodes, replica groups, who leads, and nodes that stand aside.
 //!
+//! One node knows who leads the groups that it has replicas of, and no others; a survey asks them all.
+//!
 //! Not here: where partitions are (`Client::metadata`).
+
+use std::time::Instant;
 
 use tramline_wire::cluster::{
     AlterClusterReply, AlterClusterRequest, ClusterAction, ClusterGroup as WireGroup, ClusterNode as WireNode, DescribeClusterReply,
     DescribeClusterRequest,
 };
 use tramline_wire::kind::Kind;
+use tramline_wire::prim::DecodeError;
 
 pub use tramline_wire::cluster::NodeState;
 
+use crate::admin::Shared;
 use crate::client::Client;
 use crate::error::Error;
+use crate::everywhere::{Asked, Place, SilentNode};
 use crate::link::Effect;
 
 /// The cluster, as one of its nodes knows it: [`Client::describe_cluster`].
@@ -77,6 +84,47 @@ pub struct ClusterGroup {
     pub moving: String,
 }
 
+/// The cluster, as all of its nodes that answer know it: [`Client::survey_cluster`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSurvey {
+    /// What they know together: nodes and groups as of the newest metadata, of each group the leader of the highest term that anybody knows; `connected` of a
+    /// node is that all who answered have a connection to it; `node` is one of those with the newest metadata.
+    pub cluster: ClusterDescription,
+    /// What each of them told, by number of the node.
+    pub answers: Vec<ClusterDescription>,
+    /// Nodes that did not answer.
+    pub silent: Vec<SilentNode>,
+}
+
+impl ClusterSurvey {
+    /// Of at least one answer.
+    fn of(mut answers: Vec<ClusterDescription>, silent: Vec<SilentNode>) -> ClusterSurvey {
+        answers.sort_by_key(|answer| answer.node);
+        let newest = answers.iter().max_by_key(|answer| answer.view_epoch).expect("one has answered");
+        let mut cluster = newest.clone();
+        for group in &mut cluster.groups {
+            let told = answers.iter().flat_map(|answer| &answer.groups).filter(|told| told.group == group.group && told.leader.is_some());
+            if let Some(told) = told.max_by_key(|told| told.term) {
+                (group.leader, group.term) = (told.leader, told.term);
+            }
+        }
+        for node in &mut cluster.nodes {
+            let told = answers.iter().flat_map(|answer| &answer.nodes).filter(|told| told.node == node.node);
+            node.connected = told.fold(true, |all, told| all && told.connected);
+            node.leads = cluster.groups.iter().filter(|group| group.leader == Some(node.node)).count() as u32;
+        }
+        ClusterSurvey { cluster, answers, silent }
+    }
+}
+
+impl ClusterDescription {
+    /// Where its nodes are asked. Those that were removed are gone.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let there = self.nodes.iter().filter(|node| node.state != NodeState::Removed);
+        there.map(|node| Place { node: node.node, address: node.client.clone() }).collect()
+    }
+}
+
 impl From<WireNode<'_>> for ClusterNode {
     fn from(node: WireNode<'_>) -> ClusterNode {
         ClusterNode {
@@ -111,24 +159,22 @@ impl From<WireGroup<'_>> for ClusterGroup {
 }
 
 impl Client {
-    /// Nodes, replica groups and who leads them, as the node that answers knows it.
+    /// Nodes, replica groups and who leads them, as the node that answers knows it. Who leads groups that it has no replica of, it does not know:
+    /// see [`survey_cluster`](Self::survey_cluster).
     pub fn describe_cluster(&self) -> Result<ClusterDescription, Error> {
-        self.shared().call(
-            "describe the cluster",
-            Kind::DescribeCluster,
-            Effect::Repeatable,
-            |meta| DescribeClusterRequest {}.encode(meta),
-            |meta| {
-                let reply = DescribeClusterReply::decode(meta)?;
-                Ok(ClusterDescription {
-                    node: reply.node,
-                    view_epoch: reply.view_epoch,
-                    feature_level: reply.feature_level,
-                    nodes: reply.nodes.iter().map(ClusterNode::from).collect(),
-                    groups: reply.groups.iter().map(ClusterGroup::from).collect(),
-                })
-            },
-        )
+        self.shared().cluster_of_one(self.shared().deadline())
+    }
+
+    /// The same, asked of every node.
+    pub fn survey_cluster(&self) -> Result<ClusterSurvey, Error> {
+        let (shared, deadline) = (self.shared(), self.shared().deadline());
+        let first = shared.cluster_of_one(deadline)?;
+        let mut places = first.places();
+        places.retain(|place| place.node != first.node);
+        let ask = |asked: &mut Asked<'_>| asked.call(Kind::DescribeCluster, |meta| DescribeClusterRequest {}.encode(meta), read);
+        let (told, silent) = shared.ask_each(WHAT, &places, deadline, &ask);
+        let answers = std::iter::once(first).chain(told.into_iter().map(|(_, answer)| answer)).collect();
+        Ok(ClusterSurvey::of(answers, silent))
     }
 
     /// A node stands aside: it gives its leaderships away and gets no new replicas, so that it can be stopped. Returns when that is known to the
@@ -180,5 +226,82 @@ impl Client {
     fn send_alteration(&self, what: &str, request: &AlterClusterRequest) -> Result<(), Error> {
         let decode = |meta: &[u8]| AlterClusterReply::decode(meta).map(|_| ());
         self.shared().call(what, Kind::AlterCluster, Effect::Once, |meta| request.encode(meta), decode)
+    }
+}
+
+/// What is asked, in words.
+const WHAT: &str = "describe the cluster";
+
+fn read(meta: &[u8]) -> Result<ClusterDescription, DecodeError> {
+    let reply = DescribeClusterReply::decode(meta)?;
+    Ok(ClusterDescription {
+        node: reply.node,
+        view_epoch: reply.view_epoch,
+        feature_level: reply.feature_level,
+        nodes: reply.nodes.iter().map(ClusterNode::from).collect(),
+        groups: reply.groups.iter().map(ClusterGroup::from).collect(),
+    })
+}
+
+impl Shared {
+    /// The cluster, as whoever answers knows it.
+    pub(crate) fn cluster_of_one(&self, deadline: Instant) -> Result<ClusterDescription, Error> {
+        let encode = |meta: &mut Vec<u8>| DescribeClusterRequest {}.encode(meta);
+        self.call_until(deadline, WHAT, Kind::DescribeCluster, Effect::Repeatable, encode, read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(node: u32, view_epoch: u64, connected: [bool; 3], leaders: [(u32, u64); 2]) -> ClusterDescription {
+        let nodes = connected.iter().zip(1..).map(|(connected, number)| ClusterNode {
+            node: number,
+            generation: 0,
+            state: NodeState::Active,
+            connected: *connected,
+            shards: 1,
+            leads: 9,
+            replicas: 2,
+            rack: String::new(),
+            cluster: String::new(),
+            client: format!("node{number}:1"),
+        });
+        let groups = leaders.iter().zip(0..).map(|(&(leader, term), group)| ClusterGroup {
+            group,
+            factor: 1,
+            leader: (leader != 0).then_some(leader),
+            term,
+            partitions: 1,
+            unclean_term: None,
+            voters: vec![1, 2],
+            learners: vec![],
+            moving: String::new(),
+        });
+        ClusterDescription { node, view_epoch, feature_level: 1, nodes: nodes.collect(), groups: groups.collect() }
+    }
+
+    #[test]
+    fn a_survey_believes_the_highest_term_and_the_newest_metadata() {
+        // Node 3 has no replica of group 1; node 2 has not heard of its new leader.
+        let told = vec![
+            answer(3, 7, [true, true, true], [(1, 4), (0, 0)]),
+            answer(2, 8, [true, true, false], [(1, 4), (2, 5)]),
+            answer(1, 8, [true, true, true], [(1, 4), (1, 6)]),
+        ];
+        let survey = ClusterSurvey::of(told, Vec::new());
+        assert_eq!(survey.answers.iter().map(|answer| answer.node).collect::<Vec<_>>(), [1, 2, 3]);
+        let cluster = survey.cluster;
+        assert_eq!(cluster.view_epoch, 8);
+        assert_eq!(cluster.groups.iter().map(|group| (group.leader, group.term)).collect::<Vec<_>>(), [(Some(1), 4), (Some(1), 6)]);
+        assert_eq!(cluster.nodes.iter().map(|node| (node.connected, node.leads)).collect::<Vec<_>>(), [(true, 2), (true, 0), (false, 0)]);
+    }
+
+    #[test]
+    fn removed_nodes_are_not_asked() {
+        let mut cluster = answer(1, 1, [true; 3], [(1, 1), (1, 1)]);
+        cluster.nodes[1].state = NodeState::Removed;
+        assert_eq!(cluster.places().iter().map(|place| place.address.as_str()).collect::<Vec<_>>(), ["node1:1", "node3:1"]);
     }
 }

@@ -13,14 +13,17 @@ use tramline_wire::group::{
     OffsetAsk, OffsetCommit, TIME_NONE,
 };
 use tramline_wire::kind::Kind;
-use tramline_wire::prim::List;
+use tramline_wire::prim::{DecodeError, List};
+use tramline_wire::topics::END_UNKNOWN;
 
-use crate::admin::Shared;
+use crate::admin::{Aim, Answerer, Shared};
 use crate::client::{Client, check_lengths};
 use crate::error::Error;
+use crate::everywhere::{Asked, SilentNode};
 use crate::link::Effect;
 use crate::owners::{Placed, Wanted, aim, answered, refused};
 use crate::pages::{self, Page};
+use crate::types::told;
 
 /// Partitions of one request for offsets: with the longest texts (4,096 bytes each) the reply still fits.
 pub(crate) const OFFSETS_PER_REQUEST_MAX: usize = 200;
@@ -34,12 +37,12 @@ pub struct GroupSummary {
     pub name: String,
     /// Uid, never reused, also not by a later group of the same name.
     pub uid: u64,
-    /// Node of its home.
+    /// Node of its home; 0 where nobody knows who leads that now.
     pub node: u32,
     /// Shard of that node.
     pub shard: u16,
-    /// Members it has now.
-    pub members: u32,
+    /// Members it has now; `None`: its home did not answer.
+    pub members: Option<u32>,
 }
 
 /// The answer to [`Client::describe_group`].
@@ -49,10 +52,12 @@ pub struct GroupDescription {
     pub uid: u64,
     /// Name.
     pub name: String,
-    /// Node of its home.
+    /// Node of its home, which alone knows its members; 0 where nobody knows who leads that now.
     pub node: u32,
     /// Shard of that node.
     pub shard: u16,
+    /// False: its home did not answer, and nothing is known of epoch, assignor, session timeout, members and owners.
+    pub is_home_told: bool,
     /// Rises with each change of members or of what they may own.
     pub epoch: u64,
     /// `sticky` or `uniform`.
@@ -63,6 +68,30 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
     /// Partitions that it has committed an offset of or that a member owns, by topic and number.
     pub partitions: Vec<GroupProgress>,
+    /// Nodes that did not answer: offsets that the group has committed in partitions that they lead are missing, or not known where a member owns the partition.
+    pub silent: Vec<SilentNode>,
+}
+
+impl GroupDescription {
+    /// Puts together what nodes told of one group. The home alone knows members and owners, and the leader of a partition how far it was read.
+    fn of(told: Vec<(u32, GroupDescription)>, silent: Vec<SilentNode>) -> Option<GroupDescription> {
+        let home = told.iter().filter(|(node, group)| group.node == *node).max_by_key(|(_, group)| group.epoch);
+        let mut whole = home.or(told.first())?.1.clone();
+        whole.is_home_told = home.is_some();
+        let of_it = |(_, group): &(u32, GroupDescription)| group.uid == whole.uid;
+        let mut partitions: BTreeMap<(String, u32), GroupProgress> = BTreeMap::new();
+        let owners: BTreeMap<(String, u32), Option<u64>> = whole.partitions.iter().map(|of| (of.place(), of.member)).collect();
+        for of in told.into_iter().filter(of_it).flat_map(|(_, group)| group.partitions) {
+            let member = owners.get(&of.place()).copied().flatten();
+            match partitions.get(&of.place()) {
+                Some(known) if known.error.is_ok() || !of.error.is_ok() => {}
+                _ => drop(partitions.insert(of.place(), GroupProgress { member, ..of })),
+            }
+        }
+        whole.partitions = partitions.into_values().collect();
+        whole.silent = silent;
+        Some(whole)
+    }
 }
 
 /// A member of a group.
@@ -82,7 +111,7 @@ pub struct MemberDescription {
     pub is_settled: bool,
 }
 
-/// How far a group has read one partition.
+/// How far a group has read one partition, as its leader tells. All numbers are 0 or `None` where `error` is not `Ok`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupProgress {
     /// Topic.
@@ -91,6 +120,8 @@ pub struct GroupProgress {
     pub partition: u32,
     /// The member that may own it now.
     pub member: Option<u64>,
+    /// `Ok`, or `NotReady`: no node that answered leads it.
+    pub error: ErrorCode,
     /// The committed offset: the next one to read.
     pub offset: Option<u64>,
     /// When it was committed, UTC microseconds; 0 where nothing was.
@@ -107,6 +138,12 @@ pub struct GroupProgress {
     pub lag_ms: u64,
     /// Milliseconds until nothing is left, if the lag goes on falling as of late; `None` where it does not fall.
     pub drain_ms: Option<u64>,
+}
+
+impl GroupProgress {
+    fn place(&self) -> (String, u32) {
+        (self.topic.clone(), self.partition)
+    }
 }
 
 impl From<GroupMember<'_>> for MemberDescription {
@@ -126,15 +163,17 @@ impl From<GroupPartition<'_>> for GroupProgress {
     fn from(of: GroupPartition<'_>) -> GroupProgress {
         let offset = (of.offset != OFFSET_NONE).then_some(of.offset);
         let from = offset.unwrap_or(of.log_start).max(of.log_start);
+        let (error, committed_end) = (told(of.committed_end), if of.committed_end == END_UNKNOWN { 0 } else { of.committed_end });
         GroupProgress {
             topic: of.topic.to_string(),
             partition: of.index,
             member: (of.member_id != 0).then_some(of.member_id),
+            error,
             offset,
             committed_us: of.committed_us,
             log_start: of.log_start,
-            committed_end: of.committed_end,
-            lag: of.committed_end.saturating_sub(from),
+            committed_end,
+            lag: committed_end.saturating_sub(from),
             lag_bytes: of.lag_bytes,
             lag_ms: of.lag_ms,
             drain_ms: (of.drain_ms != TIME_NONE).then_some(of.drain_ms),
@@ -143,48 +182,63 @@ impl From<GroupPartition<'_>> for GroupProgress {
 }
 
 impl Client {
-    /// All consumer groups, in order of name.
+    /// All consumer groups, in order of name. Members are asked of the nodes where the groups are at home.
     pub fn list_groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        let (what, deadline, shared) = ("list groups", self.shared().deadline(), self.shared());
         let encode = |meta: &mut Vec<u8>| ListGroupsRequest {}.encode(meta);
-        self.shared().call("list groups", Kind::ListGroups, Effect::Repeatable, encode, |meta| {
-            let summary = |group: tramline_wire::group::GroupItem<'_>| GroupSummary {
-                name: group.name.to_string(),
-                uid: group.group_uid,
-                node: group.node,
-                shard: group.shard,
-                members: group.members,
-            };
-            Ok(ListGroupsReply::decode(meta)?.groups.iter().map(summary).collect())
-        })
+        let read = |from: Answerer, meta: &[u8]| Ok((summaries(from.node, meta)?, from.node));
+        let (mut groups, node) = shared.call_of_cluster(deadline.into(), what, Kind::ListGroups, Effect::Repeatable, &[], encode, read)?;
+        let untold = |groups: &Vec<GroupSummary>| groups.iter().filter(|group| group.members.is_none()).map(|group| group.node).collect();
+        let ask = |asked: &mut Asked<'_>| {
+            let node = asked.node();
+            asked.call(Kind::ListGroups, encode, |meta| summaries(node, meta))
+        };
+        let take_in = |groups: &mut Vec<GroupSummary>, other: Vec<GroupSummary>| {
+            let told: BTreeMap<u64, GroupSummary> = other.into_iter().map(|told| (told.uid, told)).collect();
+            for group in groups.iter_mut().filter(|group| group.members.is_none()) {
+                if let Some(told) = told.get(&group.uid).filter(|told| told.members.is_some()) {
+                    *group = told.clone();
+                }
+            }
+        };
+        shared.complete(what, (&mut groups, node), deadline, untold, ask, take_in)?;
+        Ok(groups)
     }
 
-    /// One consumer group with its members, its offsets and what is left to read. Above some 1,000 partitions it is asked for in pages, which are not of one moment.
+    /// One consumer group with its members, its offsets and what is left to read: members are asked of its home, offsets of the nodes that lead the partitions.
+    /// Above some 1,000 partitions of a node it is asked for in pages, which are not of one moment.
     pub fn describe_group(&self, name: &str) -> Result<GroupDescription, Error> {
         check_lengths(name, &[])?;
         let what = format!("describe group {name:?}");
         let (shared, deadline) = (self.shared(), self.shared().deadline());
-        let ask = |last: Option<&GroupProgress>| {
-            let (from_topic, from_partition) = last.map_or(("", 0), |last| (last.topic.as_str(), last.partition.saturating_add(1)));
-            let encode = |meta: &mut Vec<u8>| DescribeGroupRequest { name, from_topic, from_partition }.encode(meta);
-            shared.call_until(deadline, &what, Kind::DescribeGroup, Effect::Repeatable, encode, |meta| {
-                let reply = DescribeGroupReply::decode(meta)?;
-                let head = GroupDescription {
-                    uid: reply.group_uid,
-                    name: reply.name.to_string(),
-                    node: reply.node,
-                    shard: reply.shard,
-                    epoch: reply.epoch,
-                    assignor: reply.assignor.name(),
-                    session_timeout_ms: reply.session_timeout_ms,
-                    members: reply.members.iter().map(MemberDescription::from).collect(),
-                    partitions: Vec::new(),
-                };
-                Ok(Page { head, items: reply.partitions.iter().map(GroupProgress::from).collect(), more: reply.more })
-            })
-        };
+        let kind = Kind::DescribeGroup;
+        let is_same = |a: &(u32, GroupDescription), b: &(u32, GroupDescription)| (a.0, a.1.uid) == (b.0, b.1.uid);
         let is_before = |a: &GroupProgress, b: &GroupProgress| (&a.topic, a.partition) < (&b.topic, b.partition);
-        let (group, partitions) = pages::collect(|a: &GroupDescription, b| a.uid == b.uid, is_before, ask)?;
-        Ok(GroupDescription { partitions, ..group })
+        let mut node = None;
+        let ask = |last: Option<&GroupProgress>| {
+            let encode = |meta: &mut Vec<u8>| described_from(name, last).encode(meta);
+            let read = |from: Answerer, meta: &[u8]| described_page(from.node, meta);
+            // Pages of one node: where another one answers, all begins anew.
+            let page = shared.call_of_cluster(Aim { deadline, node }, &what, kind, Effect::Repeatable, &[], encode, read)?;
+            node = Some(page.head.0);
+            Ok(page)
+        };
+        let ((first, group), partitions) = pages::collect(is_same, is_before, ask)?;
+        let mut told = vec![(first, GroupDescription { partitions, ..group })];
+        let ask = |asked: &mut Asked<'_>| {
+            let node = asked.node();
+            let page = |last: Option<&GroupProgress>| {
+                asked.call(kind, |meta: &mut Vec<u8>| described_from(name, last).encode(meta), |meta| described_page(node, meta))
+            };
+            let ((_, group), partitions) = pages::collect(is_same, is_before, page)?;
+            Ok(GroupDescription { partitions, ..group })
+        };
+        // What a group has committed in a partition only the leader of that knows, so all are asked.
+        let mut places = shared.places(deadline)?;
+        places.retain(|place| place.node != first);
+        let (others, silent) = shared.ask_each(&what, &places, deadline, &ask);
+        told.extend(others);
+        Ok(GroupDescription::of(told, silent).expect("one has answered"))
     }
 
     /// Deletes a consumer group with its offsets. Refused while it has members.
@@ -243,6 +297,42 @@ impl Client {
             left => moved.and(left),
         }
     }
+}
+
+/// What `node` tells of groups; of members where it is a group's home.
+fn summaries(node: u32, meta: &[u8]) -> Result<Vec<GroupSummary>, DecodeError> {
+    let summary = |group: tramline_wire::group::GroupItem<'_>| GroupSummary {
+        name: group.name.to_string(),
+        uid: group.group_uid,
+        node: group.node,
+        shard: group.shard,
+        members: (group.node == node).then_some(group.members),
+    };
+    Ok(ListGroupsReply::decode(meta)?.groups.iter().map(summary).collect())
+}
+
+/// Asks for what is behind the last partition.
+fn described_from<'a>(name: &'a str, last: Option<&'a GroupProgress>) -> DescribeGroupRequest<'a> {
+    let (from_topic, from_partition) = last.map_or(("", 0), |last| (last.topic.as_str(), last.partition.saturating_add(1)));
+    DescribeGroupRequest { name, from_topic, from_partition }
+}
+
+fn described_page(node: u32, meta: &[u8]) -> Result<Page<(u32, GroupDescription), GroupProgress>, DecodeError> {
+    let reply = DescribeGroupReply::decode(meta)?;
+    let head = GroupDescription {
+        uid: reply.group_uid,
+        name: reply.name.to_string(),
+        node: reply.node,
+        shard: reply.shard,
+        is_home_told: reply.node == node,
+        epoch: reply.epoch,
+        assignor: reply.assignor.name(),
+        session_timeout_ms: reply.session_timeout_ms,
+        members: reply.members.iter().map(MemberDescription::from).collect(),
+        partitions: Vec::new(),
+        silent: Vec::new(),
+    };
+    Ok(Page { head: (node, head), items: reply.partitions.iter().map(GroupProgress::from).collect(), more: reply.more })
 }
 
 impl Shared {

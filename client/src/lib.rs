@@ -89,7 +89,7 @@
 //!
 //! `core/` decides and does no I/O; `transport/` moves bytes; `pump` is a turn of the two, `producer`, `consumer` and `group_consumer` turn and wait;
 //! `queue_consumer` and `pump::queue` are the same for a queue's leases;
-//! `steps` carries out atomic steps; `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
+//! `steps` carries out atomic steps; `client`, `assign`, `trim`, `groups`, `queues` are administration (`owners` sorts their questions, `everywhere` asks several nodes), `raw` is one bare connection. The protocol itself is the crate [`wire`], re-exported.
 
 #![forbid(unsafe_code)]
 
@@ -104,6 +104,7 @@ mod config;
 mod consumer;
 mod core;
 mod error;
+mod everywhere;
 #[cfg(test)]
 mod facade_tests;
 #[cfg(test)]
@@ -144,12 +145,13 @@ pub use tramline_wire::level::Level;
 pub use tramline_wire::queue::{BrowseState, MessageState};
 
 pub use crate::client::Client;
-pub use crate::cluster::{ClusterDescription, ClusterGroup, ClusterNode, NodeState};
+pub use crate::cluster::{ClusterDescription, ClusterGroup, ClusterNode, ClusterSurvey, NodeState};
 pub use crate::config::{BROKER_LIMITS, Config, ConsumerConfig, GroupConfig, OffsetReset, ProducerConfig, QueueConsumerConfig};
 pub use crate::consumer::Consumer;
 pub use crate::core::consumer::RecordView;
 pub use crate::core::producer::Delivery;
 pub use crate::error::{Error, SendError};
+pub use crate::everywhere::SilentNode;
 pub use crate::group_consumer::GroupConsumer;
 pub use crate::group_listener::{Commit, CommitOutcome, GroupListener, Revoked, TopicPartition};
 pub use crate::groups::{GroupDescription, GroupProgress, GroupSummary, MemberDescription};

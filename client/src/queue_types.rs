@@ -2,9 +2,12 @@
 //!
 //! Not here: asking (`queues.rs`), messages under a lease (`message.rs`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tramline_wire::error::ErrorCode;
 use tramline_wire::queue::{BrowseReply, BrowsedMessage, DescribeQueueReply, MessageState, QueueItem, QueuePartition, TIME_NONE_US};
 
+use crate::everywhere::SilentNode;
 use crate::types::TopicSetting;
 
 /// The answer to [`Client::create_queue`](crate::Client::create_queue).
@@ -67,9 +70,26 @@ pub struct QueueDescription {
     pub settings: Vec<TopicSetting>,
     /// Partitions in order of number.
     pub partitions: Vec<QueuePartitionDescription>,
+    /// Nodes that were asked for numbers of partitions and did not answer.
+    pub silent: Vec<SilentNode>,
 }
 
 impl QueueDescription {
+    /// Nodes that lead partitions of which nothing was told yet, as far as is known.
+    pub(crate) fn untold(&self) -> BTreeSet<u32> {
+        self.partitions.iter().filter(|partition| !partition.error.is_ok()).map(|partition| partition.node).collect()
+    }
+
+    /// Takes over what another node tells of partitions that it leads.
+    pub(crate) fn take_in(&mut self, other: Vec<QueuePartitionDescription>) {
+        let mut told: BTreeMap<u64, _> = other.into_iter().filter(|told| told.error.is_ok()).map(|told| (told.uid, told)).collect();
+        for partition in self.partitions.iter_mut().filter(|partition| !partition.error.is_ok()) {
+            if let Some(told) = told.remove(&partition.uid) {
+                *partition = told;
+            }
+        }
+    }
+
     /// The effective value of a setting.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.as_str())
@@ -160,6 +180,7 @@ impl From<DescribeQueueReply<'_>> for QueueDescription {
             created_us: of.created_us,
             settings: of.settings.iter().map(TopicSetting::from).collect(),
             partitions: of.partitions.iter().map(QueuePartitionDescription::from).collect(),
+            silent: Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
-use tramline_wire::prim::List;
+use tramline_wire::prim::{DecodeError, List};
 use tramline_wire::queue::{
     AlterQueueReply, AlterQueueRequest, BrowseReply, BrowseRequest, BrowseState, CreateQueueFlags, CreateQueueReply, CreateQueueRequest,
     DeleteMessagesReply, DeleteMessagesRequest, DeleteQueueReply, DeleteQueueRequest, DescribeQueueReply, DescribeQueueRequest,
@@ -17,9 +17,10 @@ use tramline_wire::queue::{
     QueueFlags, QueueStart, REDRIVEN_MAX, RedriveFlags, RedriveReply, RedriveRequest,
 };
 
-use crate::admin::{Aim, Shared};
+use crate::admin::{Aim, Answerer, Shared};
 use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX, check_lengths, wire_settings};
 use crate::error::Error;
+use crate::everywhere::Asked;
 use crate::link::Effect;
 use crate::owners::{Wanted, aim, answered, refused};
 use crate::pages::{self, Page};
@@ -76,24 +77,33 @@ impl Client {
         Ok(pages::collect(|(), ()| true, |a: &QueueSummary, b| a.name < b.name, ask)?.1)
     }
 
-    /// One queue with its settings and how it stands in each partition. Above some 2,000 partitions it is asked for in pages, which are not of one moment.
+    /// One queue with its settings and how it stands in each partition, as the node that leads that tells. Above some 2,000 partitions it is asked for in pages, which are not of one moment.
     pub fn describe_queue(&self, name: &str) -> Result<QueueDescription, Error> {
         check_lengths(name, &[])?;
         let what = format!("describe queue {name:?}");
         let (shared, deadline) = (self.shared(), self.shared().deadline());
+        let kind = Kind::DescribeQueue;
+        let mut node = None;
         let ask = |last: Option<&QueuePartitionDescription>| {
-            let first_partition = last.map_or(0, |last| last.partition.saturating_add(1));
-            let encode = |meta: &mut Vec<u8>| DescribeQueueRequest { name, first_partition }.encode(meta);
-            shared.call_until(deadline, &what, Kind::DescribeQueue, Effect::Repeatable, encode, |meta| {
-                let reply = DescribeQueueReply::decode(meta)?;
-                let more = reply.more;
-                let mut head = QueueDescription::from(reply);
-                Ok(Page { items: std::mem::take(&mut head.partitions), head, more })
-            })
+            let encode = |meta: &mut Vec<u8>| described_from(name, last).encode(meta);
+            let read = |from: Answerer, meta: &[u8]| Ok((from.node, described_page(meta)?));
+            // Pages of one node, as long as it answers: where another one does, what it does not lead is asked for below.
+            let aim = Aim { deadline, node };
+            let (from, page) = shared.call_of_cluster(aim, &what, kind, Effect::Repeatable, &[], encode, read)?;
+            node = Some(from);
+            Ok(page)
         };
-        let is_before = |a: &QueuePartitionDescription, b: &QueuePartitionDescription| a.partition < b.partition;
-        let (queue, partitions) = pages::collect(|a: &QueueDescription, b| a.uid == b.uid, is_before, ask)?;
-        Ok(QueueDescription { partitions, ..queue })
+        let (queue, partitions) = pages::collect(is_same_queue, is_partition_before, ask)?;
+        let mut queue = QueueDescription { partitions, ..queue };
+        let ask = |asked: &mut Asked<'_>| {
+            let page = |last: Option<&QueuePartitionDescription>| {
+                asked.call(kind, |meta: &mut Vec<u8>| described_from(name, last).encode(meta), described_page)
+            };
+            Ok(pages::collect(is_same_queue, is_partition_before, page)?.1)
+        };
+        let first = node.unwrap_or(0);
+        queue.silent = shared.complete(&what, (&mut queue, first), deadline, QueueDescription::untold, ask, QueueDescription::take_in)?;
+        Ok(queue)
     }
 
     /// What a consumer has to know of a queue.
@@ -213,6 +223,26 @@ impl Client {
         })?;
         Ok(told.into_iter().map(|code| code.unwrap_or(ErrorCode::Internal)).collect())
     }
+}
+
+/// Asks for what is behind the last partition.
+fn described_from<'a>(name: &'a str, last: Option<&QueuePartitionDescription>) -> DescribeQueueRequest<'a> {
+    DescribeQueueRequest { name, first_partition: last.map_or(0, |last| last.partition.saturating_add(1)) }
+}
+
+fn described_page(meta: &[u8]) -> Result<Page<QueueDescription, QueuePartitionDescription>, DecodeError> {
+    let reply = DescribeQueueReply::decode(meta)?;
+    let more = reply.more;
+    let mut head = QueueDescription::from(reply);
+    Ok(Page { items: std::mem::take(&mut head.partitions), head, more })
+}
+
+fn is_same_queue(a: &QueueDescription, b: &QueueDescription) -> bool {
+    a.uid == b.uid
+}
+
+fn is_partition_before(a: &QueuePartitionDescription, b: &QueuePartitionDescription) -> bool {
+    a.partition < b.partition
 }
 
 /// Asks one owner of some partitions for numbers: queue, partitions, whom and until when.

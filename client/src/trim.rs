@@ -11,8 +11,9 @@ use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::trim::{TrimAnswer, TrimEntry, TrimPartitionsReply, TrimPartitionsRequest};
 
-use crate::admin::Shared;
+use crate::admin::{Shared, pause};
 use crate::client::{Client, PARTITIONS_PER_REQUEST_MAX};
+use crate::core::Backoff;
 use crate::error::Error;
 use crate::link::Effect;
 use crate::owners::{Wanted, aim, answered, refused};
@@ -25,12 +26,7 @@ impl Client {
     /// refused, and nothing is dropped. After any other error some of them may have been trimmed; asking again is harmless.
     pub fn trim_topic(&self, name: &str, before: Before, partitions: &[u32]) -> Result<Vec<TrimmedPartition>, Error> {
         let deadline = self.shared().deadline();
-        let described = self.describe_topic_until(name, deadline)?.partitions;
-        let chosen: Vec<u32> = if partitions.is_empty() { (0..described.len() as u32).collect() } else { partitions.to_vec() };
-        let count = described.len() as u32;
-        if let Some(&partition) = chosen.iter().find(|&&partition| partition >= count) {
-            return Err(Error::NoSuchPartition { topic: name.to_string(), partition, partitions: count });
-        }
+        let (chosen, described) = self.described_whole(name, partitions, deadline)?;
         let mut wanted: Vec<Wanted<u64>> = chosen
             .iter()
             .map(|&partition| {
@@ -56,6 +52,33 @@ impl Client {
             return Err(refused(&what, too_short.partition, ErrorCode::OffsetOutOfRange, past_end(too_short.asked, end)));
         }
         self.shared().trim(name, &wanted, deadline)
+    }
+}
+
+impl Client {
+    /// The partitions that are meant (all, when none is named), and those of the topic. Each that is meant was told of by its leader.
+    fn described_whole(&self, name: &str, partitions: &[u32], deadline: Instant) -> Result<(Vec<u32>, Vec<PartitionDescription>), Error> {
+        let what = format!("trim topic {name:?}");
+        let mut backoff = Backoff::seeded(crate::clock::seed());
+        loop {
+            let described = self.describe_topic_until(name, deadline)?.partitions;
+            let chosen: Vec<u32> = if partitions.is_empty() { (0..described.len() as u32).collect() } else { partitions.to_vec() };
+            let mut untold = None;
+            for &partition in &chosen {
+                match described.get(partition as usize) {
+                    Some(found) if found.error.is_ok() => {}
+                    Some(found) => untold = Some(refused(&what, partition, found.error, String::new())),
+                    None => {
+                        let partitions = described.len() as u32;
+                        return Err(Error::NoSuchPartition { topic: name.to_string(), partition, partitions });
+                    }
+                }
+            }
+            match untold {
+                Some(error) => pause(&what, &mut backoff, deadline, self.config(), error)?,
+                None => return Ok((chosen, described)),
+            }
+        }
     }
 }
 

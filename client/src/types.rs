@@ -2,10 +2,14 @@
 //!
 //! Plain data, copied out of the wire's borrowed views once per request: administration is off the hot path.
 
+use std::collections::BTreeSet;
+
 use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::DecodeError;
 pub use tramline_wire::storage::{DiskStage, ShardStorage};
 use tramline_wire::{hello, metadata, topics};
+
+use crate::everywhere::SilentNode;
 
 /// A reply to [`Client::metadata`](crate::Client::metadata): who owns what, as of `view_epoch`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,6 +131,8 @@ pub struct TopicDescription {
     pub settings: Vec<TopicSetting>,
     /// Partitions in order of `index`.
     pub partitions: Vec<PartitionDescription>,
+    /// Nodes that were asked for numbers of partitions and did not answer.
+    pub silent: Vec<SilentNode>,
 }
 
 /// One setting of a topic.
@@ -146,7 +152,7 @@ impl From<topics::EffectiveSetting<'_>> for TopicSetting {
     }
 }
 
-/// One partition of [`TopicDescription`].
+/// One partition of [`TopicDescription`]. The numbers are those of its leader; all are 0 where `error` is not `Ok`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionDescription {
     /// Number within the topic, from 0.
@@ -155,10 +161,12 @@ pub struct PartitionDescription {
     pub uid: u64,
     /// Replica group.
     pub group: u32,
-    /// Node that leads it.
+    /// Node that leads it, as far as is known.
     pub node: u32,
     /// Shard on that node.
     pub shard: u16,
+    /// `Ok`, or `NotReady`: no node that answered leads it.
+    pub error: ErrorCode,
     /// First offset that can still be read.
     pub log_start: u64,
     /// Offset after the last committed record.
@@ -317,8 +325,9 @@ impl TopicDescription {
             group: partition.group,
             node: partition.node,
             shard: partition.shard,
+            error: told(partition.committed_end),
             log_start: partition.log_start,
-            committed_end: partition.committed_end,
+            committed_end: if partition.committed_end == topics::END_UNKNOWN { 0 } else { partition.committed_end },
             bytes: partition.bytes,
             segments: partition.segments,
         });
@@ -328,8 +337,28 @@ impl TopicDescription {
             created_us: reply.created_us,
             settings: settings.collect(),
             partitions: partitions.collect(),
+            silent: Vec::new(),
         })
     }
+
+    /// Nodes that lead partitions of which nothing was told yet, as far as is known.
+    pub(crate) fn untold(&self) -> BTreeSet<u32> {
+        self.partitions.iter().filter(|partition| !partition.error.is_ok()).map(|partition| partition.node).collect()
+    }
+
+    /// Takes over what another node tells of partitions that it leads.
+    pub(crate) fn take_in(&mut self, other: &TopicDescription) {
+        let untold = self.partitions.iter_mut().filter(|partition| !partition.error.is_ok());
+        for partition in untold {
+            let told = other.partitions.get(partition.index as usize).filter(|told| told.error.is_ok() && told.uid == partition.uid);
+            *partition = *told.unwrap_or(partition);
+        }
+    }
+}
+
+/// Whether a partition's numbers were told, by its committed end.
+pub(crate) fn told(committed_end: u64) -> ErrorCode {
+    if committed_end == topics::END_UNKNOWN { ErrorCode::NotReady } else { ErrorCode::Ok }
 }
 
 impl From<topics::OptionItem<'_>> for OptionDescription {

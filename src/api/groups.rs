@@ -1,19 +1,21 @@
 //! Consumer groups: what is checked of requests, what refusals are called, and how groups are told.
 
 use super::ApiError;
+use super::metadata::Lead;
 use crate::constants::GROUP_PARTITIONS_AT_ONCE;
 use crate::control::{GroupView, View};
-use crate::ids::SubscriptionUid;
+use crate::ids::{PartitionUid, SubscriptionUid};
 use crate::shard::mesh::{GroupProgress, GroupStatus};
 use crate::subscription::membership::{Group, MemberView, MembershipError};
 use crate::subscription::{NOTE_BYTES, OffsetRefused};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::group::{
     CommitOffsetsRequest, DescribeGroupReply, FetchOffsetsRequest, GroupItem, GroupMember, GroupPartition, ListGroupsReply,
-    OFFSET_METADATA_BYTES_MAX, TIME_NONE,
+    OFFSET_METADATA_BYTES_MAX, OFFSET_NONE, TIME_NONE,
 };
 use tramline_wire::prim::List;
+use tramline_wire::topics::END_UNKNOWN;
 
 /// Bytes of notes that one request may put into the log, so that they fit an empty block of any setting.
 const NOTES_BYTES_MAX: usize = 48 << 10;
@@ -95,11 +97,14 @@ impl From<&MembershipError> for ApiError {
     }
 }
 
-/// Appends the list of all groups; `status` is what the shards know of them, in any order.
-pub fn list(out: &mut Vec<u8>, view: &View, status: &[GroupStatus]) {
+/// Appends the list of all groups; `status` is what the shards know of them, in any order, and `home` tells who leads what keeps a group's members.
+pub(crate) fn list(out: &mut Vec<u8>, view: &View, status: &[GroupStatus], home: impl Fn(&GroupView) -> Lead) {
     let members: BTreeMap<SubscriptionUid, u32> =
         status.iter().filter(|known| known.members > 0).map(|known| (known.uid, known.members)).collect();
-    let item = |group: &GroupView| (group.uid.0, group.node.0, group.shard.0, members.get(&group.uid).copied().unwrap_or(0));
+    let item = |group: &GroupView| {
+        let home = home(group);
+        (group.uid.0, home.node.0, home.shard.0, members.get(&group.uid).copied().unwrap_or(0))
+    };
     let groups: Vec<_> = view
         .groups()
         .iter()
@@ -112,10 +117,21 @@ pub fn list(out: &mut Vec<u8>, view: &View, status: &[GroupStatus]) {
 }
 
 /// Appends the description of a group with as many partitions from `from` (topic and number) on as one reply holds; `known` is what its home knows of its
-/// members, `progress` how far it has read each partition, in any order. A partition whose topic is gone is left out.
-pub fn describe(out: &mut Vec<u8>, view: &View, group: &GroupView, from: (&str, u32), known: Option<&Group>, progress: &[GroupProgress]) {
+/// members, `progress` how far it has read each partition that this node leads, in any order. Of one that another node leads is told who owns it, and no
+/// number. A partition whose topic is gone is left out.
+pub(crate) fn describe(
+    out: &mut Vec<u8>,
+    view: &View,
+    (group, home): (&GroupView, Lead),
+    from: (&str, u32),
+    known: Option<&Group>,
+    progress: &[GroupProgress],
+) {
     let members: Vec<_> = known.into_iter().flat_map(Group::members).map(|member| member_told(&member)).collect();
-    let mut partitions: Vec<_> = progress.iter().filter_map(|of| partition_told(view, known, of)).collect();
+    let led: BTreeSet<PartitionUid> = progress.iter().map(|of| of.uid).collect();
+    let away = known.into_iter().flat_map(Group::owned).filter(|uid| !led.contains(uid));
+    let away: BTreeMap<PartitionUid, GroupProgress> = away.map(|uid| (uid, not_told(uid))).collect();
+    let mut partitions: Vec<_> = progress.iter().chain(away.values()).filter_map(|of| partition_told(view, known, of)).collect();
     partitions.retain(|partition| (partition.topic, partition.index) >= from);
     partitions.sort_unstable_by_key(|partition| (partition.topic, partition.index));
     let more = partitions.len() > GROUP_PARTITIONS_AT_ONCE;
@@ -124,8 +140,8 @@ pub fn describe(out: &mut Vec<u8>, view: &View, group: &GroupView, from: (&str, 
     let reply = DescribeGroupReply {
         group_uid: group.uid.0,
         name: &group.name,
-        node: group.node.0,
-        shard: group.shard.0,
+        node: home.node.0,
+        shard: home.shard.0,
         epoch: known.map_or(0, Group::epoch),
         assignor: settings.map(|settings| settings.assignor).unwrap_or_default(),
         session_timeout_ms: settings.map_or(0, |settings| settings.session_timeout_ms),
@@ -146,6 +162,20 @@ fn member_told<'a>(member: &MemberView<'a>) -> GroupMember<'a> {
         partitions: partitions as u32,
         target: member.target_count as u32,
         is_settled,
+    }
+}
+
+/// What is known of a partition whose leader is elsewhere: nothing.
+fn not_told(uid: PartitionUid) -> GroupProgress {
+    GroupProgress {
+        uid,
+        offset: OFFSET_NONE,
+        committed_us: 0,
+        log_start: 0,
+        committed_end: END_UNKNOWN,
+        lag_bytes: 0,
+        lag_ms: 0,
+        drain_ms: None,
     }
 }
 

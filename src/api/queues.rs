@@ -3,6 +3,7 @@
 //! Not here: messages and leases.
 
 use super::ApiError;
+use super::metadata::Lead;
 use super::topics::{Create, owned, told};
 use crate::constants::{QUEUE_PARTITIONS_AT_ONCE, QUEUES_AT_ONCE};
 use crate::control::{Command, PartitionView, QueueStart, QueueView, TopicView, View};
@@ -87,8 +88,16 @@ pub fn found(out: &mut Vec<u8>, queue: &QueueView, rules: &QueueRules) {
     reply.encode(out);
 }
 
-/// Appends what is known of a queue and of its partitions from a number on; of one that no shard has told of there are no numbers.
-pub fn describe(out: &mut Vec<u8>, queue: &QueueView, topic: &TopicView, first_partition: u32, status: &[QueueStatus]) {
+/// Appends what is known of a queue and of its partitions from a number on; of one that no shard has told of (another node leads it) there are no numbers.
+/// `lead` tells who leads a partition.
+pub(crate) fn describe(
+    out: &mut Vec<u8>,
+    queue: &QueueView,
+    topic: &TopicView,
+    first_partition: u32,
+    status: &[QueueStatus],
+    lead: impl Fn(&PartitionView) -> Lead,
+) {
     let settings = told(&queue.settings);
     let none = QueueStatus { oldest_us: TIME_NONE_US, ..QueueStatus::default() };
     let mut sorted: Vec<_> = status.iter().collect();
@@ -98,12 +107,12 @@ pub fn describe(out: &mut Vec<u8>, queue: &QueueView, topic: &TopicView, first_p
         .iter()
         .map(|place| {
             let found = sorted.binary_search_by_key(&place.uid, |status| status.uid).ok().map(|at| sorted[at]);
-            let of = found.unwrap_or(&none);
+            let (of, lead) = (found.unwrap_or(&none), lead(place));
             QueuePartition {
                 partition: place.number,
                 partition_uid: place.uid.0,
-                node: place.node.0,
-                shard: place.shard.0,
+                node: lead.node.0,
+                shard: lead.shard.0,
                 error: if found.is_some() { ErrorCode::Ok } else { ErrorCode::NotReady },
                 settled_to: of.settled_to,
                 looked_to: of.looked_to,

@@ -1,12 +1,15 @@
 //! Topic administration: requests into commands, views into replies.
 
 use super::ApiError;
-use crate::control::{Command, Setting as Known, SettingKind, SettingTable, Settings, TOPIC_SETTINGS, TopicView, View, decimal};
+use super::metadata::Lead;
+use crate::control::{
+    Command, PartitionView, Setting as Known, SettingKind, SettingTable, Settings, TOPIC_SETTINGS, TopicView, View, decimal,
+};
 use crate::shard::mesh::PartitionStatus;
 use tramline_wire::prim::List;
 use tramline_wire::topics::{
-    AlterTopicRequest, CreateFlags, CreateTopicRequest, DeleteTopicRequest, DescribeOptionsReply, DescribeTopicReply, EffectiveSetting,
-    ListTopicsReply, OptionItem, Origin, PartitionInfo, Setting, TopicItem,
+    AlterTopicRequest, CreateFlags, CreateTopicRequest, DeleteTopicRequest, DescribeOptionsReply, DescribeTopicReply, END_UNKNOWN,
+    EffectiveSetting, ListTopicsReply, OptionItem, Origin, PartitionInfo, Setting, TopicItem,
 };
 
 /// A create request as a command, with its flags.
@@ -77,9 +80,9 @@ pub(super) fn told<T: SettingTable>(settings: &Settings<T>) -> Vec<EffectiveSett
     settings.effective().map(of).collect()
 }
 
-/// Appends the description of a topic; `status` holds its partitions' numbers, in any order. A partition that is missing there
-/// (its shard has failed) is told with zeros.
-pub fn describe(out: &mut Vec<u8>, topic: &TopicView, status: &[PartitionStatus]) {
+/// Appends the description of a topic; `status` holds its partitions' numbers, in any order, and `lead` tells who leads one. A partition that is missing
+/// there (another node leads it, or its shard has failed) is told as one whose numbers are not known here.
+pub(crate) fn describe(out: &mut Vec<u8>, topic: &TopicView, status: &[PartitionStatus], lead: impl Fn(&PartitionView) -> Lead) {
     let settings = told(&topic.settings);
     let mut sorted = status.to_vec();
     sorted.sort_unstable_by_key(|s| s.uid);
@@ -88,14 +91,15 @@ pub fn describe(out: &mut Vec<u8>, topic: &TopicView, status: &[PartitionStatus]
         .iter()
         .map(|p| {
             let numbers = sorted.binary_search_by_key(&p.uid, |s| s.uid).ok().map(|at| sorted[at]);
+            let lead = lead(p);
             PartitionInfo {
                 index: p.number,
                 uid: p.uid.0,
                 group: p.group.0,
-                node: p.node.0,
-                shard: p.shard.0,
+                node: lead.node.0,
+                shard: lead.shard.0,
                 log_start: numbers.map_or(0, |n| n.log_start),
-                committed_end: numbers.map_or(0, |n| n.committed_end),
+                committed_end: numbers.map_or(END_UNKNOWN, |n| n.committed_end),
                 bytes: numbers.map_or(0, |n| n.bytes),
                 segments: numbers.map_or(0, |n| n.segments),
             }

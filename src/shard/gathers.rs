@@ -1,17 +1,20 @@
 //! Questions over all shards: asked of each, answered once all have said what they know.
 //!
-//! Invariants: as many are open as [`GATHERS_MAX`] and a few of the node's own; each ends in one answer.
+//! Invariants: as many are open as [`GATHERS_MAX`] and a few of the node's own; each ends in one answer. Numbers of a partition are told by who leads it and by
+//! nobody else: a replica that follows may be behind, and whoever asked would take its numbers for facts.
 //!
 //! Not here: changes of the metadata (`admin.rs`), how answers are laid out (api/).
 
 use super::mesh::{GroupProgress, GroupStatus, Message, PartitionStatus, QueueStatus};
 use super::shard::{Shard, Taken};
+use crate::api::metadata::Lead;
 use crate::api::{self, ApiError};
-use crate::control::{Command, ControlError};
+use crate::control::{Command, ControlError, GroupView, PartitionView};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{PartitionUid, ShardId, SubscriptionUid};
+use crate::ids::{NodeId, PartitionUid, ShardId, SubscriptionUid, Term};
 use crate::partition::Partition;
 use crate::subscription::Progress;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::frame::Frame;
@@ -99,21 +102,30 @@ impl Shard {
             return Err(ApiError::from(&ControlError::UnknownTopic(request.name.to_owned())));
         };
         let question = self.gathers.next_question();
-        let on = |shard: ShardId| topic.partitions.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
-        let found = Found::Topic { name: topic.name.clone(), partitions: self.status_of(&on(self.id)) };
-        let mut gather = Gather { question, caller: Some(caller), missing: 0, found };
-        for shard in (0..self.settings.shards).map(ShardId).filter(|s| *s != self.id) {
-            let uids = on(shard);
-            if !uids.is_empty() {
-                gather.missing += 1;
-                effects.push(Effect::Mesh { to: shard, message: Message::StatusAsked { question, uids } });
-            }
+        let mut by_shard = self.by_shard(topic.partitions.iter());
+        let here = by_shard.remove(&self.id).unwrap_or_default();
+        let found = Found::Topic { name: topic.name.clone(), partitions: self.status_of(&here) };
+        let missing = by_shard.len();
+        for (to, uids) in by_shard {
+            effects.push(Effect::Mesh { to, message: Message::StatusAsked { question, uids } });
         }
-        self.gathers.open.push(gather);
+        self.gathers.open.push(Gather { question, caller: Some(caller), missing, found });
         self.finish_gathers(effects);
         Ok(())
     }
 
+    /// Those of which this node has replicas, by the shards that have them: of each group one at most.
+    fn by_shard<'a>(&self, places: impl Iterator<Item = &'a PartitionView>) -> BTreeMap<ShardId, Vec<PartitionUid>> {
+        let mut by_shard: BTreeMap<ShardId, Vec<PartitionUid>> = BTreeMap::new();
+        for place in places {
+            if let Some(shard) = self.shard_with(place.group) {
+                by_shard.entry(shard).or_default().push(place.uid);
+            }
+        }
+        by_shard
+    }
+
+    /// Numbers of those that this shard leads.
     pub(super) fn status_of(&self, uids: &[PartitionUid]) -> Vec<PartitionStatus> {
         let of = |p: &Partition| PartitionStatus {
             uid: p.uid,
@@ -122,7 +134,12 @@ impl Shard {
             bytes: p.index.bytes(),
             segments: p.index.segment_count(),
         };
-        uids.iter().filter_map(|uid| self.partitions.slot(*uid)).filter_map(|slot| self.partitions.get(slot)).map(of).collect()
+        uids.iter().filter_map(|uid| self.led_partition(*uid)).map(of).collect()
+    }
+
+    /// A partition that this shard leads, and knows the ends of.
+    fn led_partition(&self, uid: PartitionUid) -> Option<&Partition> {
+        self.partitions.get(self.readable(uid).ok()?)
     }
 
     pub(super) fn on_status(&mut self, question: u64, partitions: Vec<PartitionStatus>, effects: &mut Effects) {
@@ -185,28 +202,27 @@ impl Shard {
         };
         let owners = self.members.owned(group.uid);
         let question = self.gathers.next_question();
-        let on = |shard: ShardId| {
-            let is_there = |uid: &&PartitionUid| view.find_partition(**uid).is_some_and(|(_, place)| place.shard == shard);
-            owners.iter().filter(is_there).copied().collect::<Vec<_>>()
-        };
+        let mut by_shard = self.by_shard(owners.iter().filter_map(|uid| view.find_partition(*uid)).map(|(_, place)| place));
         for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
-            effects.push(Effect::Mesh { to, message: Message::GroupProgressAsked { question, uid: group.uid, owned: on(to) } });
+            let owned = by_shard.remove(&to).unwrap_or_default();
+            effects.push(Effect::Mesh { to, message: Message::GroupProgressAsked { question, uid: group.uid, owned } });
         }
+        let here = by_shard.remove(&self.id).unwrap_or_default();
         let from = (request.from_topic.to_owned(), request.from_partition);
-        let found = Found::Progress { name: group.name.clone(), from, partitions: self.progress_of(now, group.uid, &on(self.id)) };
+        let found = Found::Progress { name: group.name.clone(), from, partitions: self.progress_of(now, group.uid, &here) };
         let missing = usize::from(self.settings.shards) - 1;
         self.gathers.open.push(Gather { question, caller: Some(caller), missing, found });
         self.finish_gathers(effects);
         Ok(())
     }
 
-    /// How far `group` has read the partitions of this shard that it has committed offsets of, and those of `owned`.
+    /// How far `group` has read the partitions led by this shard that it has committed offsets of, and those of `owned`.
     pub(super) fn progress_of(&self, now: Now, group: SubscriptionUid, owned: &[PartitionUid]) -> Vec<GroupProgress> {
         let mut uids: Vec<PartitionUid> = self.offsets.table.partitions_of(group).chain(owned.iter().copied()).collect();
         uids.sort_unstable();
         uids.dedup();
         let of = |uid: PartitionUid| {
-            let partition = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot))?;
+            let partition = self.led_partition(uid).filter(|partition| self.is_state_ready(partition.group))?;
             Some(progress(now, partition, self.offsets.table.find(uid, group)))
         };
         uids.into_iter().filter_map(of).collect()
@@ -231,17 +247,14 @@ impl Shard {
         let question = self.gathers.next_question();
         let first_partition = request.first_partition;
         let (places, _) = api::queues::page(topic, first_partition);
-        let on = |shard: ShardId| places.iter().filter(move |p| p.shard == shard).map(|p| p.uid).collect::<Vec<_>>();
-        let found = Found::Queue { name: queue.name.clone(), first_partition, partitions: self.queue_status(queue.uid, &on(self.id)) };
-        let mut gather = Gather { question, caller: Some(caller), missing: 0, found };
-        for to in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.id) {
-            let partitions = on(to);
-            if !partitions.is_empty() {
-                gather.missing += 1;
-                effects.push(Effect::Mesh { to, message: Message::QueueAsked { question, uid: queue.uid, partitions } });
-            }
+        let mut by_shard = self.by_shard(places.iter());
+        let here = by_shard.remove(&self.id).unwrap_or_default();
+        let found = Found::Queue { name: queue.name.clone(), first_partition, partitions: self.queue_status(queue.uid, &here) };
+        let missing = by_shard.len();
+        for (to, partitions) in by_shard {
+            effects.push(Effect::Mesh { to, message: Message::QueueAsked { question, uid: queue.uid, partitions } });
         }
-        self.gathers.open.push(gather);
+        self.gathers.open.push(Gather { question, caller: Some(caller), missing, found });
         self.finish_gathers(effects);
         Ok(())
     }
@@ -291,9 +304,11 @@ impl Shard {
 
     fn finish_gather(&mut self, gather: Gather, effects: &mut Effects) {
         let Gather { caller, found, .. } = gather;
+        let lead = |place: &PartitionView| self.lead_of_partition(place);
+        let home = |group: &GroupView| self.home_of(group);
         match (found, &caller) {
             (Found::Topic { name, partitions }, Some(caller)) => match self.view.topic(&name) {
-                Some(topic) => effects.reply(caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &partitions)),
+                Some(topic) => effects.reply(caller, 0, &mut Vec::new(), |out| api::topics::describe(out, topic, &partitions, lead)),
                 None => effects.refuse(caller, ErrorCode::UnknownTopic, "", ""),
             },
             (Found::Storage(shards), Some(caller)) => {
@@ -301,21 +316,22 @@ impl Shard {
             }
             (Found::Groups(status), Some(caller)) => {
                 let view = &self.view;
-                effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::list(out, view, &status));
+                effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::list(out, view, &status, home));
             }
             (Found::Groups(status), None) => self.group_expiry.on_status(status),
             (Found::Progress { name, from, partitions }, Some(caller)) => match self.view.group(&name) {
                 Some(group) => {
                     let (view, members) = (&self.view, self.members.of(group.uid));
-                    let from = (from.0.as_str(), from.1);
-                    effects.reply(caller, 0, &mut Vec::new(), |out| api::groups::describe(out, view, group, from, members, &partitions));
+                    let (from, home) = ((from.0.as_str(), from.1), home(group));
+                    let describe = |out: &mut Vec<u8>| api::groups::describe(out, view, (group, home), from, members, &partitions);
+                    effects.reply(caller, 0, &mut Vec::new(), describe);
                 }
                 None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
             },
             (Found::Queue { name, first_partition, partitions }, Some(caller)) => match (self.view.queue(&name), &self.view) {
                 (Some(queue), view) => {
                     let topic = view.topic(&queue.topic_name).expect("a queue's topic exists");
-                    let describe = |out: &mut Vec<u8>| api::queues::describe(out, queue, topic, first_partition, &partitions);
+                    let describe = |out: &mut Vec<u8>| api::queues::describe(out, queue, topic, first_partition, &partitions, lead);
                     effects.reply(caller, 0, &mut Vec::new(), describe);
                 }
                 (None, _) => effects.refuse(caller, ErrorCode::UnknownQueue, "", ""),
@@ -325,6 +341,14 @@ impl Shard {
                 unreachable!("clients alone ask for these")
             }
         }
+    }
+
+    /// Where a group is at home; node 0 where nobody is known to lead that, so that nobody's silence about members is taken for the home's word.
+    fn home_of(&self, group: &GroupView) -> Lead {
+        let lead = self.lead_of(group.home, (group.node, group.shard));
+        let has_one_replica = self.view.cluster.group(group.home).is_some_and(|found| found.replicas.len() == 1);
+        let is_known = lead.term > Term(0) || has_one_replica || self.pipelines.is_alone();
+        Lead { node: if is_known { lead.node } else { NodeId(0) }, ..lead }
     }
 
     fn delete_retired(&mut self, caller: Option<Caller>, name: String, uid: SubscriptionUid, is_empty: bool, effects: &mut Effects) {

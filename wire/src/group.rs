@@ -370,7 +370,8 @@ layout! {
         pub committed_us: i64;
         /// First offset that still exists.
         pub log_start: u64;
-        /// First offset that is not committed to the log.
+        /// First offset that is not committed to the log; [`END_UNKNOWN`](crate::topics::END_UNKNOWN): the node that answers does not lead the partition, and tells
+        /// no number of it.
         pub committed_end: u64;
         /// Bytes of the batches from the committed offset on (of all batches where none was committed): exact to a batch at the tail, in
         /// proportion to offsets within a sealed segment.

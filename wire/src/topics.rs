@@ -6,6 +6,9 @@
 use crate::error::ErrorCode;
 use crate::prim::{DecodeError, Item, List, Reader, flags, layout};
 
+/// The committed end of a partition whose numbers the node that answers does not know, since another one leads it. No partition has so many records.
+pub const END_UNKNOWN: u64 = u64::MAX;
+
 layout! {
     /// A setting and its value.
     pub struct Setting<'a> {
@@ -173,13 +176,13 @@ layout! {
         pub uid: u64;
         /// Replica group.
         pub group: u32;
-        /// Node of the leader.
+        /// Node of the leader, as far as the node that answers knows.
         pub node: u32;
         /// Shard of the leader.
         pub shard: u16;
         /// First offset that still exists.
         pub log_start: u64;
-        /// First offset that is not committed.
+        /// First offset that is not committed; [`END_UNKNOWN`]: the node that answers does not lead the partition, and none of its numbers is told.
         pub committed_end: u64;
         /// Bytes of its batches in the log.
         pub bytes: u64;

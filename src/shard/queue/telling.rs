@@ -80,7 +80,7 @@ impl Shard {
         Ok(())
     }
 
-    /// How a queue stands in those of `uids` that are here.
+    /// How a queue stands in those of `uids` that are led here.
     pub(in crate::shard) fn queue_status(&self, queue: SubscriptionUid, uids: &[PartitionUid]) -> Vec<QueueStatus> {
         let Some(here) = self.queues.queues.get(&queue) else { return Vec::new() };
         let mut waiting = here.waiting.len() as u32;
@@ -88,7 +88,8 @@ impl Shard {
         let mut found = Vec::new();
         for uid in uids {
             let Some(part) = self.queues.parts.get(&(queue, *uid)) else { continue };
-            let Some(partition) = self.partitions.get(part.slot) else { continue };
+            let is_told = self.readable(*uid).is_ok() && self.is_partition_served(part.slot);
+            let Some(partition) = self.partitions.get(part.slot).filter(|_| is_told) else { continue };
             let (looked_to, committed_end) = (part.part.looked_to(), partition.committed_end());
             let settled_to = part.part.settled_to();
             found.push(QueueStatus {

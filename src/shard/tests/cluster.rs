@@ -8,6 +8,7 @@ mod joins;
 mod moves;
 mod queues;
 mod recovering;
+mod told;
 mod uncommitted;
 mod views;
 

@@ -19,7 +19,9 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 /// Command line of the Tramline message broker.
 #[derive(Parser, Debug)]
 #[command(name = "tramctl", version, about = "Command line of the Tramline message broker", max_term_width = 110)]
-#[command(after_help = "Exit code: 0 done, 1 failed, 2 wrong usage. Never asks anything; errors go to standard error.")]
+#[command(
+    after_help = "Exit code: 0 done, 1 failed (of cluster status also: something is wrong), 2 wrong usage. Never asks anything; errors go to standard error."
+)]
 pub struct Cli {
     /// What holds for every verb.
     #[command(flatten)]
@@ -92,7 +94,7 @@ pub enum Verb {
 /// What can be done with the cluster.
 #[derive(Subcommand, Debug)]
 pub enum ClusterVerb {
-    /// Whether everything is as it should be, as the first of --server that answers knows it
+    /// Whether everything is as it should be, asked of every node; exit code 1 where something is not, as of a health check
     Status,
     /// All nodes
     Nodes,

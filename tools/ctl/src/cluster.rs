@@ -3,26 +3,37 @@
 //! As with the other verbs: one function asks, pure ones make the text and the JSON; the JSON's fields may become more, none is renamed.
 
 use crate::args::{ClusterVerb, Format};
+use crate::commands::count;
 use crate::failure::Failure;
 use crate::output::show;
 use crate::table::Table;
+use crate::unknown::{notes, or_dash as or_dash_number, silent_json, silent_line};
 use serde_json::{Value, json};
-use tramline_client::{Client, ClusterDescription, ClusterGroup, ClusterNode};
+use std::process::ExitCode;
+use tramline_client::{Client, ClusterDescription, ClusterGroup, ClusterNode, ClusterSurvey};
 
-/// `cluster ...`.
-pub fn run(client: &Client, format: Format, verb: &ClusterVerb) -> Result<(), Failure> {
+/// `cluster ...`. The exit code of `status` is 1 where something is wrong, so that it serves as a health check.
+pub fn run(client: &Client, format: Format, verb: &ClusterVerb) -> Result<ExitCode, Failure> {
+    if let ClusterVerb::Status = verb {
+        let survey = client.survey_cluster()?;
+        show(format, || status_text(&survey), || status_json(&survey))?;
+        return Ok(if troubles(&survey).is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    look_or_change(client, format, verb).map(|()| ExitCode::SUCCESS)
+}
+
+fn look_or_change(client: &Client, format: Format, verb: &ClusterVerb) -> Result<(), Failure> {
     match verb {
-        ClusterVerb::Status => {
-            let cluster = client.describe_cluster()?;
-            show(format, || status_text(&cluster), || status_json(&cluster))
-        }
+        ClusterVerb::Status => unreachable!("answered above"),
         ClusterVerb::Nodes => {
-            let cluster = client.describe_cluster()?;
-            show(format, || nodes_text(&cluster), || Value::from(cluster.nodes.iter().map(node_json).collect::<Vec<_>>()))
+            let survey = client.survey_cluster()?;
+            let nodes = || survey.cluster.nodes.iter().map(|node| node_json(&survey, node)).collect();
+            show(format, || nodes_text(&survey), nodes)
         }
         ClusterVerb::Groups => {
-            let cluster = client.describe_cluster()?;
-            show(format, || groups_text(&cluster), || Value::from(cluster.groups.iter().map(group_json).collect::<Vec<_>>()))
+            let survey = client.survey_cluster()?;
+            let value = || survey.cluster.groups.iter().map(group_json).collect();
+            show(format, || groups_text(&survey.cluster) + &notes(&survey.silent, &[]), value)
         }
         ClusterVerb::Drain { node } => {
             client.drain_node(*node)?;
@@ -98,14 +109,21 @@ fn told(format: Format, node: u32, what: &str, then: &str) -> Result<(), Failure
 }
 
 /// What is not as it should be, one line each.
-fn troubles(cluster: &ClusterDescription) -> Vec<String> {
-    let away = cluster.nodes.iter().filter(|node| !node.connected && node.state.name() != "removed");
-    let mut troubles: Vec<String> =
-        away.map(|node| format!("node {} ({}) is not connected to node {}", node.node, node.state.name(), cluster.node)).collect();
-    let leaderless: Vec<_> =
-        cluster.groups.iter().filter(|group| is_leaderless(cluster, group)).map(|group| group.group.to_string()).collect();
+fn troubles(survey: &ClusterSurvey) -> Vec<String> {
+    let cluster = &survey.cluster;
+    let mut troubles: Vec<String> = survey.silent.iter().map(silent_line).collect();
+    for node in cluster.nodes.iter().filter(|node| !node.connected && node.state.name() != "removed") {
+        let without: Vec<u32> = survey.answers.iter().filter(|answer| !is_connected(answer, node.node)).map(|answer| answer.node).collect();
+        troubles.push(format!("node {} ({}) is not connected to {}", node.node, node.state.name(), named("node", &without)));
+    }
+    let leaderless: Vec<u32> = cluster.groups.iter().filter(|group| group.leader.is_none()).map(|group| group.group).collect();
+    // Who has no replica of a group hears nothing of it.
+    let (unheard, leaderless): (Vec<u32>, Vec<u32>) = leaderless.into_iter().partition(|group| !is_heard_of(survey, *group));
     if !leaderless.is_empty() {
-        troubles.push(format!("node {} knows no leader of groups {}", cluster.node, leaderless.join(", ")));
+        troubles.push(format!("{} {} no leader", named("group", &leaderless), if leaderless.len() == 1 { "has" } else { "have" }));
+    }
+    if !unheard.is_empty() {
+        troubles.push(format!("no node that has a replica of {} answered: who leads is not known", named("group", &unheard)));
     }
     for node in &cluster.nodes {
         // A replica whose disk was replaced is listed as long as it votes, and counted nowhere.
@@ -118,24 +136,39 @@ fn troubles(cluster: &ClusterDescription) -> Vec<String> {
     troubles
 }
 
-/// A group of which the node that answered has a replica, and knows no leader. Of the others it hears nothing.
-fn is_leaderless(cluster: &ClusterDescription, group: &ClusterGroup) -> bool {
-    group.leader.is_none() && group.voters.contains(&cluster.node)
+/// Whether a node that has a replica of the group has answered.
+fn is_heard_of(survey: &ClusterSurvey, group: u32) -> bool {
+    let voters = survey.cluster.groups.iter().find(|found| found.group == group).map_or(&[][..], |found| &found.voters);
+    survey.answers.iter().any(|answer| voters.contains(&answer.node))
 }
 
-fn status_text(cluster: &ClusterDescription) -> String {
-    let connected = cluster.nodes.iter().filter(|node| node.connected).count();
+/// Whether the node that answered has a connection to the other one, or has not heard of it yet.
+fn is_connected(answer: &ClusterDescription, node: u32) -> bool {
+    answer.nodes.iter().find(|found| found.node == node).is_none_or(|found| found.connected)
+}
+
+/// `node 1`, `nodes 1, 2`.
+fn named(thing: &str, numbers: &[u32]) -> String {
+    let texts: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    format!("{thing}{} {}", if numbers.len() == 1 { "" } else { "s" }, texts.join(", "))
+}
+
+fn status_text(survey: &ClusterSurvey) -> String {
+    let cluster = &survey.cluster;
     let metadata = cluster.groups.iter().find(|group| group.group == 0);
     let leader = metadata.and_then(|group| group.leader).map_or("nobody".to_owned(), |node| format!("node {node}"));
+    let answered: Vec<u32> = survey.answers.iter().map(|answer| answer.node).collect();
+    let there = cluster.nodes.iter().filter(|node| node.state.name() != "removed").count() as u32;
     let mut text = format!(
-        "answered by node {}  view {}  feature level {}\n{connected} of {} nodes connected, {} replica groups, metadata led by {leader}\n",
-        cluster.node,
+        "answered by {}  view {}  feature level {}\n{} of {} answered, {}, metadata led by {leader}\n",
+        named("node", &answered),
         cluster.view_epoch,
         cluster.feature_level,
-        cluster.nodes.len(),
-        cluster.groups.len()
+        answered.len(),
+        count(there, "node"),
+        count(cluster.groups.len() as u32, "replica group"),
     );
-    let troubles = troubles(cluster);
+    let troubles = troubles(survey);
     match troubles.is_empty() {
         true => text.push_str("healthy\n"),
         false => troubles.iter().for_each(|trouble| text.push_str(&format!("TROUBLE  {trouble}\n"))),
@@ -143,16 +176,23 @@ fn status_text(cluster: &ClusterDescription) -> String {
     text
 }
 
-fn status_json(cluster: &ClusterDescription) -> Value {
-    let troubles = troubles(cluster);
+fn status_json(survey: &ClusterSurvey) -> Value {
+    let (cluster, troubles) = (&survey.cluster, troubles(survey));
     json!({
         "node": cluster.node, "view_epoch": cluster.view_epoch, "feature_level": cluster.feature_level, "healthy": troubles.is_empty(),
-        "troubles": troubles, "nodes": cluster.nodes.iter().map(node_json).collect::<Vec<_>>(),
-        "groups": cluster.groups.iter().map(group_json).collect::<Vec<_>>(),
+        "troubles": troubles, "nodes": cluster.nodes.iter().map(|node| node_json(survey, node)).collect::<Vec<_>>(),
+        "groups": cluster.groups.iter().map(group_json).collect::<Vec<_>>(), "silent": silent_json(&survey.silent),
     })
 }
 
-fn nodes_text(cluster: &ClusterDescription) -> String {
+/// Groups that a node leads. One that does not answer may lead more than the others know.
+fn leads(survey: &ClusterSurvey, node: &ClusterNode) -> Option<u32> {
+    let is_silent = survey.silent.iter().any(|silent| silent.node == node.node);
+    (!is_silent).then_some(node.leads)
+}
+
+fn nodes_text(survey: &ClusterSurvey) -> String {
+    let cluster = &survey.cluster;
     let mut nodes = Table::new(&[">NODE", "STATE", "CONNECTED", ">LEADS", ">REPLICAS", ">SHARDS", "RACK", "CLIENTS", "NODES"]);
     for node in &cluster.nodes {
         let connected = if node.connected { "yes" } else { "no" };
@@ -160,7 +200,7 @@ fn nodes_text(cluster: &ClusterDescription) -> String {
             node.node.to_string(),
             node.state.name().to_owned(),
             connected.to_owned(),
-            node.leads.to_string(),
+            or_dash_number(leads(survey, node)),
             node.replicas.to_string(),
             node.shards.to_string(),
             or_dash(&node.rack),
@@ -168,7 +208,7 @@ fn nodes_text(cluster: &ClusterDescription) -> String {
             or_dash(&node.cluster),
         ]);
     }
-    nodes.render()
+    nodes.render() + &notes(&survey.silent, &[])
 }
 
 fn groups_text(cluster: &ClusterDescription) -> String {
@@ -196,10 +236,10 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-fn node_json(node: &ClusterNode) -> Value {
+fn node_json(survey: &ClusterSurvey, node: &ClusterNode) -> Value {
     json!({
         "node": node.node, "generation": node.generation, "state": node.state.name(), "connected": node.connected, "shards": node.shards,
-        "leads": node.leads, "replicas": node.replicas, "rack": node.rack, "cluster": node.cluster, "client": node.client,
+        "leads": leads(survey, node), "replicas": node.replicas, "rack": node.rack, "cluster": node.cluster, "client": node.client,
     })
 }
 
@@ -213,7 +253,7 @@ fn group_json(group: &ClusterGroup) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tramline_client::NodeState;
+    use tramline_client::{NodeState, SilentNode};
 
     fn node(number: u32, connected: bool) -> ClusterNode {
         ClusterNode {
@@ -262,21 +302,32 @@ mod tests {
             nodes: vec![node(1, true), node(2, true)],
             groups: vec![group(0, Some(2)), group(1, Some(1))],
         };
-        let text = status_text(&cluster);
-        assert!(text.ends_with("metadata led by node 2\nhealthy\n"), "{text}");
+        let other = ClusterDescription { node: 2, ..cluster.clone() };
+        let survey = ClusterSurvey { cluster: cluster.clone(), answers: vec![cluster.clone(), other], silent: vec![] };
+        let text = status_text(&survey);
+        assert!(text.ends_with("2 of 2 nodes answered, 2 replica groups, metadata led by node 2\nhealthy\n"), "{text}");
+        assert!(status_json(&survey)["healthy"] == json!(true));
         cluster.nodes[1].connected = false;
         cluster.groups[0].leader = None;
         cluster.nodes[1].replicas = 1;
-        // Of a group that node 1 has no replica of, it hears nothing: that is no trouble.
+        // Of a group that only node 2 has a replica of, nobody is heard.
         cluster.groups.push(ClusterGroup { voters: vec![2], ..group(2, None) });
+        let silent = vec![SilentNode { node: 2, address: "10.0.0.2:7410".into(), reason: "refused".into() }];
+        let survey = ClusterSurvey { answers: vec![cluster.clone()], cluster, silent };
         assert_eq!(
-            troubles(&cluster),
+            troubles(&survey),
             [
+                "node 2 (10.0.0.2:7410) did not answer: refused",
                 "node 2 (active) is not connected to node 1",
-                "node 1 knows no leader of groups 0",
+                "group 0 has no leader",
+                "no node that has a replica of group 2 answered: who leads is not known",
                 "the disk of node 2 was replaced, and 2 of its replicas have not been given to it anew"
             ]
         );
-        assert_eq!(groups_text(&cluster).lines().last(), Some("    2       -     4           1  2       -         -     -"));
+        assert_eq!(groups_text(&survey.cluster).lines().last(), Some("    2       -     4           1  2       -         -     -"));
+        assert!(status_text(&survey).contains("answered by node 1 ") && status_text(&survey).contains("1 of 2 nodes answered"));
+        let told = status_json(&survey);
+        assert_eq!((&told["healthy"], &told["nodes"][1]["leads"], &told["silent"][0]["node"]), (&json!(false), &Value::Null, &json!(2)));
+        assert!(nodes_text(&survey).contains("did not answer"), "{}", nodes_text(&survey));
     }
 }

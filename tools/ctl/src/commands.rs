@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::output::show;
 use crate::start::time_text;
 use crate::table::Table;
+use crate::unknown::{notes, or_dashes, silent_json};
 use serde_json::{Map, Value, json};
 use tramline_client::{
     At, Before, Client, CreatedTopic, Metadata, OptionDescription, PartitionOffset, TopicDescription, TopicSummary, TrimmedPartition,
@@ -77,27 +78,25 @@ fn describe_text(topic: &TopicDescription) -> String {
     let mut partitions = Table::new(&[">PARTITION", ">NODE", ">SHARD", ">GROUP", ">FIRST", ">NEXT", ">RECORDS", ">BYTES", ">SEGMENTS"]);
     for partition in &topic.partitions {
         let records = partition.committed_end.saturating_sub(partition.log_start);
-        let cells = [
-            u64::from(partition.index),
-            u64::from(partition.node),
-            u64::from(partition.shard),
-            u64::from(partition.group),
-            partition.log_start,
-            partition.committed_end,
-            records,
-            partition.bytes,
-            u64::from(partition.segments),
-        ];
-        partitions.row(cells.iter().map(u64::to_string).collect());
+        let places = [partition.index, partition.node, u32::from(partition.shard), partition.group];
+        let numbers = [partition.log_start, partition.committed_end, records, partition.bytes, u64::from(partition.segments)];
+        partitions.row(places.iter().map(u32::to_string).chain(or_dashes(partition.error.is_ok(), numbers)).collect());
     }
+    let untold: Vec<String> = topic
+        .partitions
+        .iter()
+        .filter(|partition| !partition.error.is_ok())
+        .map(|partition| format!("partition {}", partition.index))
+        .collect();
     format!(
-        "topic {}  uid {}  created {}  {}\n\n{}\n{}",
+        "topic {}  uid {}  created {}  {}\n\n{}\n{}{}",
         topic.name,
         topic.uid,
         time_text(topic.created_us),
         count(topic.partitions.len() as u32, "partition"),
         settings.render(),
-        partitions.render()
+        partitions.render(),
+        notes(&topic.silent, &untold)
     )
 }
 
@@ -111,13 +110,18 @@ fn describe_json(topic: &TopicDescription) -> Value {
         .partitions
         .iter()
         .map(|partition| {
+            let known = |number: u64| partition.error.is_ok().then_some(number);
             json!({
                 "partition": partition.index, "partition_uid": partition.uid, "group": partition.group, "node": partition.node, "shard": partition.shard,
-                "first": partition.log_start, "next": partition.committed_end, "bytes": partition.bytes, "segments": partition.segments,
+                "error": (!partition.error.is_ok()).then(|| partition.error.name()), "first": known(partition.log_start),
+                "next": known(partition.committed_end), "bytes": known(partition.bytes), "segments": known(partition.segments.into()),
             })
         })
         .collect();
-    json!({"topic": topic.name, "topic_uid": topic.uid, "created": time_text(topic.created_us), "settings": settings, "partitions": partitions})
+    json!({
+        "topic": topic.name, "topic_uid": topic.uid, "created": time_text(topic.created_us), "settings": settings, "partitions": partitions,
+        "silent": silent_json(&topic.silent),
+    })
 }
 
 fn origin(explicit: bool) -> &'static str {
@@ -283,14 +287,15 @@ fn metadata_json(metadata: &Metadata) -> Value {
     json!({"view_epoch": metadata.view_epoch, "nodes": nodes, "topics": topics})
 }
 
-fn count(number: u32, thing: &str) -> String {
+/// So many of it, in words.
+pub fn count(number: u32, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tramline_client::{ErrorCode, Node, PartitionDescription, PartitionMetadata, TopicMetadata, TopicSetting};
+    use tramline_client::{ErrorCode, Node, PartitionDescription, PartitionMetadata, SilentNode, TopicMetadata, TopicSetting};
 
     #[test]
     fn creating_tells_whether_something_was_created() {
@@ -326,17 +331,37 @@ mod tests {
                 group: 1,
                 node: 1,
                 shard: 0,
+                error: ErrorCode::Ok,
                 log_start: 5,
                 committed_end: 12,
                 bytes: 700,
                 segments: 2,
             }],
+            silent: vec![],
         };
         let text = describe_text(&topic);
         assert!(text.contains("1970-01-01T00:00:01") && text.contains("visible.at  durable  set") && text.contains("default"), "{text}");
         let json = describe_json(&topic);
         assert_eq!(json["settings"]["visible.at"], json!({"value": "durable", "origin": "set"}));
         assert_eq!((&json["partitions"][0]["first"], &json["partitions"][0]["next"]), (&json!(5), &json!(12)));
+
+        let away = PartitionDescription {
+            error: ErrorCode::NotReady,
+            node: 2,
+            log_start: 0,
+            committed_end: 0,
+            bytes: 0,
+            segments: 0,
+            ..topic.partitions[0]
+        };
+        let silent = vec![SilentNode { node: 2, address: "h:1".into(), reason: "refused".into() }];
+        let topic = TopicDescription { partitions: vec![away], silent, ..topic };
+        let text = describe_text(&topic);
+        assert!(text.contains("0     2      0      1      -     -        -      -         -\n"), "no number is made up: {text}");
+        assert!(text.contains("node 2 (h:1) did not answer: refused;") && text.contains("leads partition 0:"), "{text}");
+        let json = describe_json(&topic);
+        let numbers = ["first", "next", "bytes", "segments"].map(|name| &json["partitions"][0][name]);
+        assert_eq!((numbers, &json["silent"][0]["node"]), ([&Value::Null; 4], &json!(2)));
     }
 
     #[test]

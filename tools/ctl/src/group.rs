@@ -7,6 +7,7 @@ use crate::failure::{self, Failure};
 use crate::output::show;
 use crate::start::{From, time_text};
 use crate::table::Table;
+use crate::unknown::{notes, or_dash, silent_json};
 use serde_json::{Value, json};
 use tramline_client::{At, Client, GroupDescription, GroupProgress, GroupSummary};
 
@@ -22,10 +23,12 @@ fn list_text(groups: &[GroupSummary]) -> String {
     }
     let mut table = Table::new(&["GROUP", ">MEMBERS", ">NODE", ">SHARD", ">UID"]);
     for group in groups {
-        let numbers = [u64::from(group.members), u64::from(group.node), u64::from(group.shard), group.uid];
-        table.row(std::iter::once(group.name.clone()).chain(numbers.iter().map(u64::to_string)).collect());
+        let home = |number: u32| or_dash((group.node != 0).then_some(number));
+        table.row(vec![group.name.clone(), or_dash(group.members), home(group.node), home(group.shard.into()), group.uid.to_string()]);
     }
-    table.render()
+    let untold = groups.iter().any(|group| group.members.is_none());
+    let note = if untold { "\n- : the node where the group is at home did not answer\n" } else { "" };
+    table.render() + note
 }
 
 fn list_json(groups: &[GroupSummary]) -> Value {
@@ -40,14 +43,20 @@ pub fn describe(client: &Client, format: Format, name: &str) -> Result<(), Failu
 }
 
 fn describe_text(group: &GroupDescription) -> String {
-    let mut text = format!("group {}  uid {}  home node {} shard {}  ", group.name, group.uid, group.node, group.shard);
+    let home = match group.node {
+        0 => "home without a leader".to_owned(),
+        node => format!("home node {node} shard {}", group.shard),
+    };
+    let mut text = format!("group {}  uid {}  {home}  ", group.name, group.uid);
     match group.session_timeout_ms {
+        _ if !group.is_home_told => text.push_str("members are not known\n"),
         0 => text.push_str("nobody has joined yet\n"),
         timeout_ms => text.push_str(&format!("assignor {}  session timeout {}\n", group.assignor, span(timeout_ms.into()))),
     }
     let (lag, bytes) = (total(group, |p| p.lag), total(group, |p| p.lag_bytes));
     let oldest_ms = group.partitions.iter().map(|p| p.lag_ms).max().unwrap_or(0);
-    text.push_str(&format!("lag {lag} records, {bytes} bytes, the oldest {} old\n", span(oldest_ms)));
+    let at_least = if is_whole(group) { "" } else { "at least " };
+    text.push_str(&format!("lag {at_least}{lag} records, {bytes} bytes, the oldest {} old\n", span(oldest_ms)));
     if !group.members.is_empty() {
         let mut members = Table::new(&[">MEMBER", "CLIENT", "INSTANCE", ">PARTITIONS", ">OF", "STATE"]);
         for member in &group.members {
@@ -64,15 +73,16 @@ fn describe_text(group: &GroupDescription) -> String {
         let mut partitions =
             Table::new(&["TOPIC", ">PARTITION", ">MEMBER", ">OFFSET", ">END", ">LAG", ">BYTES", ">OLDEST", ">DRAINED IN", "COMMITTED"]);
         for p in &group.partitions {
+            let known = |number: u64| or_dash(p.error.is_ok().then_some(number));
             partitions.row(vec![
                 p.topic.clone(),
                 p.partition.to_string(),
                 or_dash(p.member),
                 or_dash(p.offset),
-                p.committed_end.to_string(),
-                p.lag.to_string(),
-                p.lag_bytes.to_string(),
-                span(p.lag_ms),
+                known(p.committed_end),
+                known(p.lag),
+                known(p.lag_bytes),
+                or_dash(p.error.is_ok().then(|| span(p.lag_ms))),
                 p.drain_ms.map_or("-".to_owned(), span),
                 if p.offset.is_some() { time_text(p.committed_us) } else { "-".to_owned() },
             ]);
@@ -80,7 +90,21 @@ fn describe_text(group: &GroupDescription) -> String {
         text.push('\n');
         text.push_str(&partitions.render());
     }
+    let mut untold: Vec<String> =
+        group.partitions.iter().filter(|p| !p.error.is_ok()).map(|p| format!("{} partition {}", p.topic, p.partition)).collect();
+    if !group.is_home_told {
+        untold.push("the group's members".to_owned());
+    }
+    text.push_str(&notes(&group.silent, &untold));
+    if !group.silent.is_empty() {
+        text.push_str("offsets that the group has committed in partitions led by a node that did not answer are missing\n");
+    }
     text
+}
+
+/// Whether everybody was asked, so that sums are sums of all.
+fn is_whole(group: &GroupDescription) -> bool {
+    group.silent.is_empty() && group.partitions.iter().all(|p| p.error.is_ok())
 }
 
 fn describe_json(group: &GroupDescription) -> Value {
@@ -95,26 +119,27 @@ fn describe_json(group: &GroupDescription) -> Value {
         .partitions
         .iter()
         .map(|p| {
+            let known = |number: u64| p.error.is_ok().then_some(number);
             json!({
                 "topic": p.topic, "partition": p.partition, "member": p.member, "offset": p.offset,
-                "committed": p.offset.is_some().then(|| time_text(p.committed_us)), "first": p.log_start, "next": p.committed_end,
-                "lag": p.lag, "lag_bytes": p.lag_bytes, "lag_ms": p.lag_ms, "drain_ms": p.drain_ms,
+                "error": (!p.error.is_ok()).then(|| p.error.name()),
+                "committed": p.offset.is_some().then(|| time_text(p.committed_us)), "first": known(p.log_start), "next": known(p.committed_end),
+                "lag": known(p.lag), "lag_bytes": known(p.lag_bytes), "lag_ms": known(p.lag_ms), "drain_ms": p.drain_ms,
             })
         })
         .collect();
+    // Sums of what is not whole are no facts.
+    let sum = |of: fn(&GroupProgress) -> u64| is_whole(group).then(|| total(group, of));
+    let told = group.is_home_told;
     json!({
-        "group": group.name, "group_uid": group.uid, "node": group.node, "shard": group.shard, "epoch": group.epoch, "assignor": group.assignor,
-        "session_timeout_ms": group.session_timeout_ms, "lag": total(group, |p| p.lag), "lag_bytes": total(group, |p| p.lag_bytes),
-        "members": members, "partitions": partitions,
+        "group": group.name, "group_uid": group.uid, "node": group.node, "shard": group.shard, "epoch": told.then_some(group.epoch),
+        "assignor": told.then_some(group.assignor), "session_timeout_ms": told.then_some(group.session_timeout_ms), "lag": sum(|p| p.lag),
+        "lag_bytes": sum(|p| p.lag_bytes), "members": told.then_some(members), "partitions": partitions, "silent": silent_json(&group.silent),
     })
 }
 
 fn total(group: &GroupDescription, of: impl Fn(&GroupProgress) -> u64) -> u64 {
     group.partitions.iter().map(of).fold(0, u64::saturating_add)
-}
-
-fn or_dash(number: Option<u64>) -> String {
-    number.map_or("-".to_owned(), |number| number.to_string())
 }
 
 /// Milliseconds for people: 0 to three digits behind the unit that fits.
@@ -141,6 +166,10 @@ pub fn seek(client: &Client, format: Format, name: &str, topic: &str, chosen: &[
     if let Some(partition) = partitions.iter().find(|partition| bounds(**partition).is_none()) {
         let message = format!("topic {topic} has no partition {partition}: it has {}, from 0", described.len());
         return Err(Failure::local(failure::USAGE, &message));
+    }
+    if let Some(partition) = partitions.iter().find(|partition| !described[**partition as usize].error.is_ok()) {
+        let what = format!("partition {partition} of topic {topic}, whose leader does not answer, so that nothing was changed");
+        return Err(Failure::refused(described[*partition as usize].error, &what));
     }
     let wanted: Vec<u64> = match to {
         Target::To(From::Earliest) => partitions.iter().filter_map(|p| bounds(*p)).map(|(first, _)| first).collect(),
@@ -180,13 +209,14 @@ fn seek_json(name: &str, topic: &str, offsets: &[(u32, u64)], dry_run: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tramline_client::MemberDescription;
+    use tramline_client::{ErrorCode, MemberDescription, SilentNode};
 
     fn group() -> GroupDescription {
         let progress = GroupProgress {
             topic: "flights".into(),
             partition: 0,
             member: Some(12),
+            error: ErrorCode::Ok,
             offset: Some(40),
             committed_us: 1_700_000_000_000_000,
             log_start: 3,
@@ -205,11 +235,13 @@ mod tests {
             name: "billing".into(),
             node: 1,
             shard: 0,
+            is_home_told: true,
             epoch: 13,
             assignor: "sticky",
             session_timeout_ms: 45_000,
             members: vec![member],
             partitions: vec![progress, unread],
+            silent: vec![],
         }
     }
 
@@ -231,6 +263,37 @@ mod tests {
             (&json!(157), &Value::Null, &Value::Null)
         );
         assert_eq!(value["members"][0]["settled"], json!(false));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_group_is_no_number() {
+        let mut group = group();
+        let away = GroupProgress {
+            error: ErrorCode::NotReady,
+            offset: None,
+            committed_end: 0,
+            lag: 0,
+            lag_bytes: 0,
+            lag_ms: 0,
+            ..group.partitions[1].clone()
+        };
+        group.partitions[1] = away;
+        group.silent = vec![SilentNode { node: 2, address: "h:1".into(), reason: "refused".into() }];
+        let text = describe_text(&group);
+        assert!(text.contains("lag at least 60 records"), "{text}");
+        assert!(text.contains("flights          1       -       -    -    -      -       -           -  -\n"), "{text}");
+        assert!(text.contains("node 2 (h:1) did not answer") && text.contains("leads flights partition 1:"), "{text}");
+        let value = describe_json(&group);
+        assert_eq!(
+            (&value["lag"], &value["partitions"][1]["lag"], &value["partitions"][1]["next"]),
+            (&Value::Null, &Value::Null, &Value::Null)
+        );
+        group.is_home_told = false;
+        assert!(describe_text(&group).contains("members are not known"));
+        assert_eq!((&describe_json(&group)["members"], &describe_json(&group)["epoch"]), (&Value::Null, &Value::Null));
+        let summary = GroupSummary { name: "g".into(), uid: 1, node: 2, shard: 0, members: None };
+        assert!(list_text(std::slice::from_ref(&summary)).contains("did not answer"));
+        assert_eq!(list_json(&[summary])[0]["members"], Value::Null);
     }
 
     #[test]

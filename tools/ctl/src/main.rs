@@ -22,6 +22,7 @@ mod signals;
 mod start;
 mod table;
 mod units;
+mod unknown;
 
 use args::{Cli, Format, Global, GroupVerb, TopicVerb, Verb};
 use clap::Parser;
@@ -87,7 +88,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
         Verb::Disk => disk::disk(&client, global.format)?,
         Verb::Metadata { topics } => commands::metadata(&client, global.format, &topics)?,
-        Verb::Cluster(verb) => cluster::run(&client, global.format, &verb)?,
+        Verb::Cluster(verb) => return cluster::run(&client, global.format, &verb),
         Verb::Produce(options) => return produce::run(&client, global, &options),
         Verb::Consume(options) => consume::run(&client, global, &options)?,
     }

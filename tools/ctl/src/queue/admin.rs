@@ -6,6 +6,7 @@ use crate::failure::{self, Failure};
 use crate::output::show;
 use crate::start::time_text;
 use crate::table::Table;
+use crate::unknown::{notes, silent_json};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 use tramline_client::{Client, Error, ErrorCode, QueueDescription, QueuePartitionDescription, QueueSummary};
@@ -100,8 +101,9 @@ fn total(queue: &QueueDescription, of: impl Fn(&QueuePartitionDescription) -> u6
 }
 
 fn describe_text(queue: &QueueDescription) -> String {
+    let at_least = if is_whole(queue) { "" } else { "at least " };
     let mut text = format!(
-        "queue {}  uid {}  topic {}  created {}\n{} ready, {} leased, {} delayed, {} dead\n\n",
+        "queue {}  uid {}  topic {}  created {}\n{at_least}{} ready, {} leased, {} delayed, {} dead\n\n",
         queue.name,
         queue.uid,
         queue.topic,
@@ -163,7 +165,14 @@ fn describe_text(queue: &QueueDescription) -> String {
     text.push_str(&parts.render());
     text.push_str("\nsince the shards started:\n");
     text.push_str(&counts.render());
+    let untold: Vec<String> = queue.partitions.iter().filter(|p| !p.error.is_ok()).map(|p| format!("partition {}", p.partition)).collect();
+    text.push_str(&notes(&queue.silent, &untold));
     text
+}
+
+/// Whether every partition was told, so that sums are sums of all.
+fn is_whole(queue: &QueueDescription) -> bool {
+    queue.partitions.iter().all(|p| p.error.is_ok())
 }
 
 fn describe_json(queue: &QueueDescription) -> Value {
@@ -173,20 +182,24 @@ fn describe_json(queue: &QueueDescription) -> Value {
         .map(|s| (s.key.clone(), json!({"value": s.value, "origin": if s.explicit { "set" } else { "default" }})))
         .collect();
     let partitions: Vec<Value> = queue.partitions.iter().map(partition_json).collect();
+    // Sums of what is not whole are no facts.
+    let sum = |of: fn(&QueuePartitionDescription) -> u64| is_whole(queue).then(|| total(queue, of));
     json!({
         "queue": queue.name, "queue_uid": queue.uid, "topic": queue.topic, "created": time_text(queue.created_us),
-        "ready": total(queue, |p| p.ready), "leased": total(queue, |p| p.leased), "delayed": total(queue, |p| p.delayed),
-        "dead": total(queue, |p| p.dead), "settings": settings, "partitions": partitions,
+        "ready": sum(|p| p.ready), "leased": sum(|p| p.leased), "delayed": sum(|p| p.delayed), "dead": sum(|p| p.dead),
+        "settings": settings, "partitions": partitions, "silent": silent_json(&queue.silent),
     })
 }
 
 fn partition_json(p: &QueuePartitionDescription) -> Value {
+    let known = |number: u64| p.error.is_ok().then_some(number);
     json!({
         "partition": p.partition, "partition_uid": p.uid, "node": p.node, "shard": p.shard,
-        "error": (!p.error.is_ok()).then(|| p.error.name()), "settled_to": p.settled_to, "looked_to": p.looked_to, "next": p.committed_end,
-        "ready": p.ready, "leased": p.leased, "delayed": p.delayed, "dead": p.dead, "oldest": p.oldest_us.map(time_text),
-        "acked": p.acked, "redelivered": p.redelivered, "expired": p.expired, "dead_lettered": p.dead_lettered,
-        "duplicates": p.duplicates, "deleted": p.deleted, "waiting": p.waiting,
+        "error": (!p.error.is_ok()).then(|| p.error.name()), "settled_to": known(p.settled_to), "looked_to": known(p.looked_to),
+        "next": known(p.committed_end), "ready": known(p.ready), "leased": known(p.leased), "delayed": known(p.delayed),
+        "dead": known(p.dead), "oldest": p.oldest_us.map(time_text), "acked": known(p.acked), "redelivered": known(p.redelivered),
+        "expired": known(p.expired), "dead_lettered": known(p.dead_lettered), "duplicates": known(p.duplicates), "deleted": known(p.deleted),
+        "waiting": known(p.waiting.into()),
         "holder": (!p.active.is_empty()).then_some(p.active.as_str()),
     })
 }
@@ -196,8 +209,9 @@ pub fn purge(client: &Client, format: Format, name: &str, yes: bool) -> Result<(
     if !yes {
         let queue = client.describe_queue(name)?;
         let count = total(&queue, |p| p.ready + p.leased + p.delayed + p.dead + p.committed_end.saturating_sub(p.looked_to));
+        let some = if is_whole(&queue) { "some" } else { "at least" };
         let message =
-            format!("this would settle some {count} messages of queue {name} for good; do it with: tramctl queue purge {name} --yes");
+            format!("this would settle {some} {count} messages of queue {name} for good; do it with: tramctl queue purge {name} --yes");
         return Err(Failure::local(failure::USAGE, message));
     }
     let purged = client.purge_queue(name, &[])?;
@@ -275,6 +289,7 @@ mod tests {
             created_us: 1_700_000_000_000_000,
             settings: vec![TopicSetting { key: "max.deliveries".into(), value: "5".into(), explicit: false }],
             partitions: vec![partition, away],
+            silent: vec![],
         }
     }
 
@@ -283,7 +298,7 @@ mod tests {
         let text = describe_text(&queue());
         assert!(
             text.starts_with(
-                "queue mail  uid 7  topic letters  created 2023-11-14T22:13:20.000000Z\n3 ready, 2 leased, 1 delayed, 1 dead\n"
+                "queue mail  uid 7  topic letters  created 2023-11-14T22:13:20.000000Z\nat least 3 ready, 2 leased, 1 delayed, 1 dead\n"
             ),
             "{text}"
         );
@@ -291,8 +306,12 @@ mod tests {
         let value = describe_json(&queue());
         assert_eq!(
             (&value["ready"], &value["partitions"][1]["error"], &value["partitions"][0]["error"]),
-            (&json!(3), &json!("not_ready"), &Value::Null)
+            (&Value::Null, &json!("not_ready"), &Value::Null)
         );
+        assert_eq!((&value["partitions"][1]["ready"], &value["partitions"][1]["acked"]), (&Value::Null, &Value::Null));
+        assert!(text.ends_with("nobody who answered leads partition 1: see tramctl cluster status\n"), "{text}");
+        let whole = QueueDescription { partitions: queue().partitions[..1].to_vec(), ..queue() };
+        assert_eq!(describe_json(&whole)["ready"], json!(3));
         assert_eq!(value["partitions"][0]["holder"], "host/1/1");
     }
 

@@ -124,6 +124,10 @@ fn count_dead(client: &Client, name: &str, topic: &str) -> Result<u64, Failure> 
         }
         Err(error) if error.code() == Some(ErrorCode::UnknownQueue) => {
             let partitions = client.describe_topic(topic)?.partitions;
+            if let Some(silent) = partitions.iter().find(|partition| !partition.error.is_ok()) {
+                let what = format!("topic {topic} partition {} does not tell how many letters it has; try again", silent.index);
+                return Err(Failure::refused(silent.error, &what));
+            }
             Ok(partitions.iter().map(|p| p.committed_end.saturating_sub(p.log_start)).sum())
         }
         Err(error) => Err(error.into()),
