@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::DecodeError;
 
@@ -18,6 +19,10 @@ use crate::error::Error;
 use crate::link::{Effect, HelloInfo, Link};
 use crate::route::{Again, Route, Way};
 use crate::types::Node;
+
+/// So long a cluster that says that its metadata have no leader is asked again: an election takes a second or two, and what takes longer needs somebody to
+/// do something, who wants to be told.
+const LEADERLESS_MAX: Duration = Duration::from_secs(4);
 
 /// What a client shares with its producers and consumers: the settings and the administrative connection.
 #[derive(Debug)]
@@ -148,6 +153,7 @@ impl Shared {
         let mut backoff = Backoff::seeded(crate::clock::seed());
         let mut way = Way::to(aim.node);
         let request = Request { what, kind, effect, payload, encode, deadline: aim.deadline };
+        let mut leaderless_since: Option<Instant> = None;
         loop {
             // The lock is given back while waiting: a producer's look at the metadata must not wait for another's retries.
             let mut admin = self.lock();
@@ -156,7 +162,9 @@ impl Shared {
                 Err(failed) => failed,
             };
             drop(admin);
-            if !error.retriable() {
+            let is_leaderless = error.code() == Some(ErrorCode::NoMetadataLeader);
+            let is_lasting = is_leaderless && leaderless_since.get_or_insert_with(Instant::now).elapsed() >= LEADERLESS_MAX;
+            if !error.retriable() || is_lasting {
                 return Err(error);
             }
             if again != Again::AtOnce {

@@ -287,7 +287,7 @@ impl Shard {
         let command = Command::from(ClusterCommand::CreateGroups { replicas });
         let seat = self.seat.as_ref().expect("asked for by who has it");
         if seat.state.check(&command).is_err() {
-            return Err(ApiError::from(why));
+            return Err(self.no_groups(why));
         }
         if !seat.is_busy() {
             // Without room for it now it is proposed when the caller is looked at again.
@@ -299,10 +299,6 @@ impl Shard {
     /// Whether this shard may change the metadata; what a follower knows of them may be old.
     pub(super) fn check_leads_metadata(&self) -> Result<(), ApiError> {
         if self.groups.leader_term(GroupId(0)).is_some() { Ok(()) } else { Err(self.no_metadata_leader()) }
-    }
-
-    fn no_metadata_leader(&self) -> ApiError {
-        ApiError { code: ErrorCode::NotLeader, message: String::new(), next: self.leader_address(GroupId(0)) }
     }
 
     /// Puts a command into group 0.

@@ -9,6 +9,7 @@
 
 mod acks;
 mod admin;
+mod advice;
 mod applying;
 mod beginnings;
 mod calling;

@@ -30,11 +30,13 @@ impl Shard {
         let Some(found) = self.view.cluster.group(group) else {
             return Err(ApiError::from(&ControlError::Cluster(ClusterError::UnknownGroup(group))));
         };
-        if self.groups.led_since_us(GroupId(0)).is_none_or(|since_us| now.mono_us < since_us.saturating_add(KNOWS_US)) {
-            return Err(ApiError::new(ErrorCode::NotReady, "which nodes are connected is not known yet: ask again in some seconds"));
-        }
         let is_left = |replica: &&crate::control::ReplicaView| !replica.is_stale && self.is_connected(replica.node);
         let survivors: Vec<u64> = found.replicas.iter().filter(is_left).map(|replica| replica.id.0).collect();
+        let knows = self.groups.led_since_us(GroupId(0)).is_some_and(|since_us| now.mono_us >= since_us.saturating_add(KNOWS_US));
+        // More may be connected in a moment. Of a group that has a majority already the metadata say so.
+        if !knows && survivors.len() * 2 <= found.replicas.len() {
+            return Err(ApiError::new(ErrorCode::NotReady, "which nodes are connected is not known yet: ask again in some seconds"));
+        }
         if survivors.is_empty() {
             let what = format!("no replica of group {group} can be reached: start a node that has one, then ask again");
             return Err(ApiError::new(ErrorCode::InvalidRequest, what));

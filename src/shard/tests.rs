@@ -1,5 +1,6 @@
 //! Tests of a whole shard over the simulated disk: real frames in, real frames out, crashes at any point.
 
+mod advice;
 mod cluster;
 mod crash;
 mod expiry;

@@ -152,6 +152,8 @@ codes! {
     NotCoLocated = 54, "not_co_located", false, "what the step names lies in more than one replica group: create the topics with co-locate";
     /// The node led the partition when it took the request in, and does not any more.
     LeadershipLost = 55, "leadership_lost", true, "another node leads now, and what was sent may be stored or not: send it again there, idempotently";
+    /// Nobody is known to lead the cluster's metadata.
+    NoMetadataLeader = 56, "no_metadata_leader", true, "the cluster's metadata have no leader: a majority of their voters has to run and to reach each other";
 }
 
 impl ErrorCode {

@@ -201,7 +201,9 @@ enum {
     /** What the step names lies in more than one replica group: create the topics with co-locate. */
     TRAMLINE_CODE_NOT_CO_LOCATED = 54,
     /** Another node leads now, and what was sent may be stored or not: send it again there, idempotently. */
-    TRAMLINE_CODE_LEADERSHIP_LOST = 55
+    TRAMLINE_CODE_LEADERSHIP_LOST = 55,
+    /** The cluster's metadata have no leader: a majority of their voters has to run and to reach each other. */
+    TRAMLINE_CODE_NO_METADATA_LEADER = 56
 };
 
 /** Bytes of tramline_error_t.topic, its NUL included. */

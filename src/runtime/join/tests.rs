@@ -284,6 +284,30 @@ fn when_the_time_is_over_each_seed_and_its_last_reason_are_told() {
 }
 
 #[test]
+fn a_port_for_clients_is_told_as_one() {
+    let (clients, thread) = seed(vec![Step::Say(b"TRL1 and the rest of a frame of clients' protocol")]);
+    let times = Times {
+        all: Duration::from_millis(1),
+        connect: Duration::from_secs(60),
+        silence: Duration::from_secs(60),
+        pause: Duration::from_millis(1),
+    };
+    let refusal = text(join(&Asking {
+        seeds: std::slice::from_ref(&clients),
+        spec: spec(),
+        cluster_id: CLUSTER_NONE,
+        boot: 77,
+        times,
+        is_stopped: &|| false,
+    }));
+    assert!(
+        refusal.contains(&format!("{clients}: its port for clients answers there")) && refusal.contains("--cluster-listen"),
+        "{refusal}"
+    );
+    thread.join().unwrap();
+}
+
+#[test]
 fn a_node_that_is_to_stop_stops_asking() {
     let (silent, thread) = seed(vec![Step::Nothing]);
     let looks = std::cell::Cell::new(0);

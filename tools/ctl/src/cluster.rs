@@ -4,7 +4,7 @@
 
 use crate::args::{ClusterVerb, Format};
 use crate::commands::count;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::output::show;
 use crate::table::Table;
 use crate::unknown::{notes, or_dash as or_dash_number, silent_json, silent_line};
@@ -81,6 +81,12 @@ fn recover(client: &Client, format: Format, group: u32, is_accepted: bool) -> Re
 
 /// Plans the next move that brings a group to these nodes: one at a time, so that it is asked for again when that is over.
 fn move_group(client: &Client, format: Format, group: u32, to: &[u32]) -> Result<(), Failure> {
+    if let Some(twice) = to.iter().enumerate().find(|(at, node)| to[..*at].contains(node)).map(|(_, node)| node) {
+        return Err(Failure::local(
+            failure::USAGE,
+            format!("--to names node {twice} twice: a node has one replica of a group; name each once"),
+        ));
+    }
     let cluster = client.describe_cluster()?;
     let Some(found) = cluster.groups.iter().find(|found| found.group == group) else {
         return Err(Failure::local("unknown_group", format!("there is no group {group}: see `tramctl cluster groups`")));

@@ -1,13 +1,15 @@
-//! What a node tells of partitions that another one leads: who that is, and no number.
+//! What a node tells of what it does not know: of partitions that another one leads, who that is and no number; of metadata that nobody leads, who is missing.
 //!
 //! Not here: how a client puts the answers together (client/src/everywhere.rs), real processes (tests/cluster_told.rs).
 
 use super::{Cluster, NODES};
 use crate::ids::{GroupId, PartitionUid};
 use crate::shard::Shard;
+use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::{self, Need};
 use tramline_wire::kind::Kind;
-use tramline_wire::topics::{DescribeTopicReply, DescribeTopicRequest, END_UNKNOWN};
+use tramline_wire::prim::List;
+use tramline_wire::topics::{CreateFlags, CreateTopicRequest, DescribeTopicReply, DescribeTopicRequest, END_UNKNOWN};
 
 impl Cluster {
     /// Node named as leader, and committed end where one is told, of each partition, by what a node says.
@@ -55,4 +57,26 @@ fn numbers_of_a_partition_are_told_by_its_leader_alone() {
         told += expected.iter().filter(|(_, _, end)| end.is_some_and(|end| end > 0)).count();
     }
     assert_eq!(told, uids.len(), "each has records, and one node tells of them");
+}
+
+#[test]
+fn metadata_without_a_majority_are_told_with_who_is_missing() {
+    let mut cluster = Cluster::new(2);
+    cluster.create_topic();
+    let at = cluster.leader_of(GroupId(0));
+    for other in (0..NODES).filter(|other| *other != at) {
+        cluster.end(other, false);
+    }
+    cluster.happen_until("nobody who leads", |cluster| cluster.leaders().get(&GroupId(0)).is_none_or(Vec::is_empty));
+    cluster.pass(5_000_000);
+    cluster.nodes[at].replies.clear();
+    let request = CreateTopicRequest { name: "u", partitions: 1, replication: 0, flags: CreateFlags::default(), settings: List::of(&[]) };
+    cluster.request(at, Kind::CreateTopic, &[], |out| request.encode(out));
+    let bytes = cluster.nodes[at].replies.pop_back().expect("it is refused at once");
+    let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
+    let body = ErrorBody::decode(frame.meta).unwrap();
+    assert_eq!((body.code(), body.next), (Some(ErrorCode::NoMetadataLeader), ""), "{}", body.message);
+    let missing: Vec<_> = (0..NODES).filter(|other| *other != at).map(|other| (other + 1).to_string()).collect();
+    assert!(body.message.contains(&format!("does not reach nodes {}; start them", missing.join(", "))), "{}", body.message);
+    assert!(body.message.contains("2 of their voters (nodes 1, 2, 3)"), "{}", body.message);
 }
