@@ -5,10 +5,12 @@
 
 mod common;
 
+use common::node::Process;
 use common::numbered::Numbered;
 use common::tool::{Ran, tramctl};
-use common::{Node, WAIT, nodes, temp_dir};
+use common::{Node, WAIT, copy_dir, nodes, temp_dir};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tramline_client::{Client, NodeState};
 
@@ -107,4 +109,65 @@ fn whichever_node_is_asked_all_is_told_and_what_nobody_knows_is_no_number() {
     assert!(troubles.contains("node 3 (") && troubles.contains("no node that has a replica of group"), "{troubles}");
     let status = at(0, &["cluster", "status"]).text();
     assert!(status.contains("answered by nodes 1, 2 ") && status.contains("2 of 3 nodes answered"), "{status}");
+    let twice = at(0, &["cluster", "move", "1", "--to", "1,1"]);
+    assert!(twice.code == 2 && twice.stderr.contains("node 1 twice"), "{twice:?}");
+
+    // A majority of the metadata's voters is gone. Who asks for a topic is told so, and not at the end of his patience.
+    running[1].process.kill();
+    let refused = at(0, &["topic", "create", "u", "--timeout", "10m"]);
+    assert!(refused.code == 1 && refused.stderr.contains("(no_metadata_leader)"), "{refused:?}");
+    assert!(refused.stderr.contains("node 1 does not reach nodes 2, 3; start them"), "{refused:?}");
+    running[0].process.kill();
+    wrong_starts(&dirs);
+}
+
+/// Starts that come to nothing, or to something else than was meant: each says what is wrong.
+fn wrong_starts(dirs: &[tempfile::TempDir]) {
+    let start = |at: usize, dir: &Path, seeds: &[usize]| Process::start(&mut nodes::options(BLOCK, at, at, seeds).command(dir));
+    // One of three waits for a majority, and is stopped.
+    let mut alone = start(1, dirs[1].path(), &[]);
+    says(&mut alone, "still starting");
+    alone.signal("TERM");
+    assert_eq!(alone.wait(WAIT).code(), Some(0), "an orderly stop: {}", alone.stderr());
+    // Node 1 lost its disk, and is started as one that was never in a cluster.
+    let fresh = temp_dir("told");
+    let mut fresh = Node::at(fresh.path(), nodes::options(BLOCK, 0, 0, &[]));
+    let mut others: Vec<Process> = (1..NODES).map(|at| start(at, dirs[at].path(), &[])).collect();
+    says(&mut fresh.process, "dials this node 1 of cluster");
+    says(&mut others[0], "it is of another cluster than this node");
+    others.iter_mut().for_each(Process::kill);
+    // The port for clients in --join.
+    let empty = temp_dir("told");
+    let mut options = nodes::options(BLOCK, 3, 3, &[]);
+    options.arguments.extend(["--join".into(), format!("{}:7410", nodes::host(BLOCK, 0))]);
+    let mut lost = Process::start(&mut options.command(empty.path()));
+    says(&mut lost, "its port for clients answers there");
+    lost.kill();
+}
+
+/// Waits until the process has logged it.
+fn says(process: &mut Process, what: &str) {
+    let end = Instant::now() + WAIT;
+    while !process.stderr().contains(what) {
+        assert!(Instant::now() < end && !process.has_ended(), "{what:?} is not said:\n{}", process.stderr());
+        // A line of the standard output is no matter.
+        let _ = process.line_within(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn two_processes_on_copies_of_one_directory_are_told_by_the_other_node() {
+    const BLOCK: u8 = 2;
+    let dirs = [temp_dir("told"), temp_dir("told")];
+    let mut first = Node::at(dirs[0].path(), nodes::options(BLOCK, 0, 0, &[]));
+    let second = Node::at(dirs[1].path(), nodes::options(BLOCK, 1, 1, &[0]));
+    let client = nodes::client(BLOCK, 2);
+    until("two active nodes", &mut first, || {
+        client.describe_cluster().is_ok_and(|told| told.nodes.iter().filter(|node| node.state == NodeState::Active).count() == 2)
+    });
+    let copy = temp_dir("told");
+    copy_dir(dirs[1].path(), copy.path());
+    let twin = Process::start(&mut nodes::options(BLOCK, 1, 2, &[]).command(copy.path()));
+    says(&mut first.process, "two processes may run as node 2");
+    drop((twin, second));
 }

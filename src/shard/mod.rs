@@ -53,6 +53,7 @@ mod requests;
 mod retention;
 mod scrubbing;
 mod sealing;
+mod seldom;
 mod shard;
 mod shipping;
 mod sort_job;

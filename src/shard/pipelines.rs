@@ -8,6 +8,7 @@
 //! (`leadership.rs`).
 
 use super::joining::{CallConn, refuse_hello};
+use super::seldom::Seldom;
 use super::shard::{Phase, Shard, Taken};
 use super::shipping::BlockRead;
 use super::strays::Strays;
@@ -22,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
-    self, Ack, AckFlags, Append, Beat, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply, Kind, NodeError,
-    Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
+    self, Ack, AckFlags, Append, Beat, CLUSTER_NONE, CheckedEntry, CheckedShare, Class, EntryHead, Frame, GroupTerm, Hello, HelloReply,
+    Kind, NodeError, Numbers, PayloadLimits, Refusal, Refused, ReplicaFlags, ReplicaState, Side, TimeoutNow, Vote, VoteReply,
 };
 use tramline_wire::prim::List;
 
@@ -66,6 +67,8 @@ pub(super) struct Pipelines {
     pub(super) gave_up_giving: bool,
     /// This process, to others.
     pub(super) boot: u64,
+    /// What others do again and again.
+    pub(super) seldom: Seldom,
     /// A block that is not in the tail cache: being read, then held until another one is asked for.
     pub(super) read: BlockRead,
     /// Scratch: entries of the frame that is being made.
@@ -252,7 +255,7 @@ impl Shard {
     fn take_node_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         if let Some(at) = self.pipelines.strangers.iter().position(|stranger| *stranger == conn) {
             self.pipelines.strangers.swap_remove(at);
-            return self.on_hello(conn, frame, effects);
+            return self.on_hello(now, conn, frame, effects);
         }
         let dialed =
             |peer: &Peer| matches!(peer.dialed, Dialed::Greeting { conn: ours, .. } | Dialed::Live { conn: ours, .. } if ours == conn);
@@ -287,11 +290,14 @@ impl Shard {
         Ok(())
     }
 
-    fn on_hello(&mut self, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
+    fn on_hello(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), NotTaken> {
         if frame.kind != Kind::Hello {
             return Err(NotTaken::Wrong(format!("a connection begins with a hello, not with {}", frame.kind)));
         }
         let hello = Hello::decode(frame.meta).map_err(NodeError::from)?;
+        if ![CLUSTER_NONE, self.info.cluster_id].contains(&hello.cluster_id) {
+            self.meet_foreigner(now, &hello);
+        }
         if hello.class == Class::Calls {
             self.on_call_hello(conn, &hello, effects);
             return Ok(());
@@ -332,7 +338,9 @@ impl Shard {
             self.take_snapshots_from(from, conn, effects);
             return Ok(());
         }
-        if let Some(before) = self.pipelines.peers[at].on_accepted(conn) {
+        let before = self.pipelines.peers[at].on_accepted(conn);
+        self.note_connection(now, from, hello.boot, before.is_some());
+        if let Some(before) = before {
             effects.push(Effect::Close { conn: before, reason: "a newer connection of the same node has come" });
         }
         let states: Vec<_> = self.groups.states().collect();
@@ -376,13 +384,7 @@ impl Shard {
             }
             (Kind::Refused, _) => {
                 let refused = Refused::decode(frame.meta).map_err(NodeError::from)?;
-                tracing::warn!(
-                    shard = self.id.0,
-                    node = from.node().0,
-                    "node {} does not take this one's connection: {}",
-                    from.node(),
-                    refused.message
-                );
+                self.note_refusal(now, from.node(), &refused);
                 self.pipelines.peers[at].drop_dialed(now.mono_us);
                 self.on_refused(&refused, effects);
             }

@@ -163,7 +163,15 @@ impl Edge {
 
     fn on_closed(&mut self, core: &mut impl Core, now: Now, conn: ConnId, reason: CloseReason) {
         if let Some(link) = self.links.closed(conn) {
-            tracing::info!(shard = self.id.0, "the connection with another node at {} has ended: {reason:?}", link.peer());
+            let peer = link.peer();
+            match self.links.tells_end(now.mono_us, peer) {
+                Some(0) => tracing::info!(shard = self.id.0, "the connection with another node at {peer} has ended: {reason:?}"),
+                Some(untold) => tracing::info!(
+                    shard = self.id.0,
+                    "the connection with another node at {peer} has ended: {reason:?} ({untold} others there since this was said last)"
+                ),
+                None => tracing::debug!(shard = self.id.0, "the connection with another node at {peer} has ended: {reason:?}"),
+            }
         } else if let CloseReason::Error(errno) = reason {
             tracing::debug!(shard = self.id.0, conn = conn.0, errno, "connection failed");
         }

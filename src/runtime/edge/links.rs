@@ -12,9 +12,9 @@
 
 use crate::constants::{NODE_DIAL_US, NODE_HELLO_US};
 use crate::ids::{ConnId, IdMap};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tramline_wire::frame::Limits;
 use tramline_wire::node::{self, Need, NodeError, Numbers};
 
@@ -53,6 +53,20 @@ impl Link {
     }
 }
 
+/// Ends of connections with one host that are told in a minute: a node that nobody wants dials on, and would fill the log.
+const ENDS_TOLD_MAX: u32 = 5;
+const MINUTE_US: u64 = 60_000_000;
+/// Hosts whose ends are counted.
+const HOSTS_MAX: usize = 1024;
+
+/// Ends of connections with one host.
+#[derive(Debug, Default)]
+struct Ends {
+    since_us: u64,
+    told: u32,
+    untold: u64,
+}
+
 /// A dial under way.
 #[derive(Debug)]
 struct Dial {
@@ -73,6 +87,7 @@ pub(super) struct Links {
     dials: VecDeque<Dial>,
     /// Accepted and not heard of, and until when: oldest first.
     unheard: VecDeque<(ConnId, u64)>,
+    ends: BTreeMap<Option<IpAddr>, Ends>,
 }
 
 impl Links {
@@ -119,6 +134,24 @@ impl Links {
         self.open.remove(&conn)
     }
 
+    /// Whether the end of a connection is told in the log: then how many with the same host were not since the last one.
+    pub(super) fn tells_end(&mut self, now_us: u64, peer: Peer) -> Option<u64> {
+        let host = peer.0.map(|address| address.ip());
+        if self.ends.len() >= HOSTS_MAX && !self.ends.contains_key(&host) {
+            self.ends.clear();
+        }
+        let ends = self.ends.entry(host).or_default();
+        if now_us >= ends.since_us.saturating_add(MINUTE_US) {
+            (ends.since_us, ends.told) = (now_us, 0);
+        }
+        if ends.told == ENDS_TOLD_MAX {
+            ends.untold += 1;
+            return None;
+        }
+        ends.told += 1;
+        Some(std::mem::take(&mut ends.untold))
+    }
+
     pub(super) fn dialing(&mut self, now_us: u64, conn: ConnId, dial: u64, address: SocketAddr) {
         self.dials.push_back(Dial { conn, dial, address, until_us: now_us + NODE_DIAL_US, is_given_up: false });
     }
@@ -163,5 +196,21 @@ impl Links {
     /// Whether time alone changes something.
     pub(super) fn is_anything_due(&self) -> bool {
         !self.dials.is_empty() || !self.unheard.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_whose_connections_end_all_the_time_does_not_fill_the_log() {
+        let mut links = Links::default();
+        let peer = |port: u16| Peer(Some(SocketAddr::from(([10, 0, 0, 1], port))));
+        let told: Vec<_> = (0..100).filter_map(|at| links.tells_end(u64::from(at) * 10_000, peer(at))).collect();
+        assert_eq!(told, [0; ENDS_TOLD_MAX as usize]);
+        assert_eq!(links.tells_end(0, Peer(Some(SocketAddr::from(([10, 0, 0, 2], 1))))), Some(0), "another host");
+        assert_eq!(links.tells_end(MINUTE_US, peer(1)), Some(100 - u64::from(ENDS_TOLD_MAX)));
+        assert_eq!(links.tells_end(MINUTE_US, peer(2)), Some(0));
     }
 }

@@ -140,7 +140,7 @@ refusals! {
     /// Another node or generation was meant.
     OtherNode = 3, "other_node", true, "another node, or this one before its disk was replaced, was meant: the address has changed hands, and a newer view tells it";
     /// The dialer was removed, or its disk was replaced.
-    Removed = 4, "removed", false, "the cluster has removed this node or replaced its disk: clear its data directory and let it join again, or leave it stopped";
+    Removed = 4, "removed", false, "the cluster has removed this node or replaced its disk: leave it stopped, or let it join again on an empty --data-dir, if the node was removed under another --node-id (its own is refused for ever)";
     /// The pair is not in the metadata that the acceptor has.
     UnknownPair = 5, "unknown_pair", true, "this node does not know the other one yet: it is tried again when its view has caught up";
     /// No feature level in common.
