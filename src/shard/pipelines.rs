@@ -537,6 +537,12 @@ impl Shard {
         for entry in share.entries() {
             let (index, term) = (LogIndex(entry.index()), Term(entry.term()));
             self.check_replaces_nothing_committed(group, index, term, effects)?;
+            if previous.index > self.groups.committed_of(group) && !self.groups.has_entry(group, previous.index, previous.term) {
+                // What is before it is not here: to say so takes no room. Where there is none the frame would come again and again, and be answered each time.
+                self.groups.step(group, wire_raft::append(from, me, base, previous, None))?;
+                self.on_leaderships(now, effects);
+                return Ok(());
+            }
             if !self.groups.has_entry(group, index, term) {
                 let has_room = self.write_owed(now, effects);
                 let reserved = if has_room { self.reserve_entry(now, &entry, effects) } else { Err(NotTaken::Blocked) };
