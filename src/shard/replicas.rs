@@ -183,6 +183,8 @@ impl Shard {
         if self.suspects.count() > 0 || !self.pipelines.forced.is_empty() {
             wanted.extend(self.pipelines.peers.iter().map(|peer| peer.replica).filter(|replica| !self.is_gone(*replica)));
         }
+        // What this node had before its disk was replaced may be a member still, and listens nowhere.
+        wanted.retain(|replica| replica.node() != me.node());
         self.keep_snapshots(&wanted, effects);
         for conn in self.pipelines.keep_peers(&wanted) {
             effects.push(Effect::Close { conn, reason: "no group is shared with this node any more" });

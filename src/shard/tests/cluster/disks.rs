@@ -48,6 +48,12 @@ impl Cluster {
         ReplicaId::of(generation, NodeId(at as u32 + 1))
     }
 
+    /// Whether a node takes what its own disk before had for somebody to talk to.
+    fn knows_itself(&self, at: usize) -> bool {
+        let own = NodeId(at as u32 + 1);
+        self.nodes[at].shard.as_ref().is_some_and(|shard| shard.pipelines.peers.iter().any(|peer| peer.replica.node() == own))
+    }
+
     /// Whether every replicated group has the present disks as its voters and no other, as each of its replicas knows it.
     fn is_whole(&self) -> bool {
         let mut wanted: Vec<_> = (0..NODES).map(|at| self.replica_of(at)).collect();
@@ -85,6 +91,7 @@ fn survives_losses(seed: u64, segment_bytes: u64) -> (usize, u64) {
             assert!(tries < 400, "seed {seed}: node {} is not taken in: {why}\n{}", at + 1, cluster.describe());
             cluster.load(5, 40);
         }
+        assert!(!cluster.knows_itself(at), "seed {seed}: node {} would dial its own address", at + 1);
         for round in 0..4_000 {
             cluster.produce();
             (0..30).for_each(|_| cluster.happen());
