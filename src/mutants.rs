@@ -89,6 +89,7 @@ pub enum Mutant {
     ForgetSinceBlock,
     SealUncommitted,
     TakeLogEmpty,
+    WipedVotes,
 }
 
 /// Which bug is switched on: none, outside the simulator.

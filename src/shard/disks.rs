@@ -11,6 +11,7 @@ use crate::constants::ERA_BITS;
 use crate::control::{ClusterError, Command, ControlError, NodeSpec, NodeState};
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, NodeId, ReplicaId, ShardId};
+use crate::mutants::Mutant;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::node::{Refusal, Refused};
 
@@ -30,6 +31,10 @@ impl Shard {
         let seat = self.seat.as_ref().expect("shard 0 has it");
         let before = seat.state.generation_of(node);
         spec.generation = before;
+        if self.log.mutants().has(Mutant::WipedVotes) {
+            spec.disk = self.view.cluster.node(node).map_or(spec.disk, |found| found.disk);
+            return Ok(Taken::Yes);
+        }
         let Some(command) = seat.state.replacement(spec).map_err(|error| ApiError::from(&error))? else { return Ok(Taken::Yes) };
         if self.groups.led_since_us(GroupId(0)).is_none_or(|since_us| now.mono_us < since_us.saturating_add(KNOWS_US)) {
             let what =

@@ -6,7 +6,7 @@
 
 use super::shard::Shard;
 use crate::control::NodeState;
-use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, ReplicaId, Term};
+use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, ReplicaId, SegmentUid, Term};
 use crate::log::layout::BlockView;
 use crate::log::{BlockPlace, EntryKind};
 use crate::replication::{GroupPosition, Holds, Members};
@@ -180,6 +180,26 @@ impl Shard {
     /// Replicas here that may have lost what they had acknowledged.
     pub(crate) fn suspect_count(&self) -> usize {
         self.suspects.count()
+    }
+
+    /// Damaged batches that are known, and not made good.
+    pub(crate) fn wound_count(&self) -> usize {
+        self.repairs.count()
+    }
+
+    /// The segments that the log uses, and whether nothing is written to them any more.
+    pub(crate) fn segments_in_use(&self) -> Vec<(SegmentUid, bool)> {
+        self.log.segments().map(|segment| (segment.uid, segment.sealed || segment.sorted)).collect()
+    }
+
+    /// The block that is written next.
+    pub(crate) fn open_block(&self) -> BlockSeq {
+        self.log.open_block_seq()
+    }
+
+    /// Whether a replica on a disk that was replaced is a member of the group, as far as is known here.
+    pub(crate) fn has_gone_members(&self, group: GroupId) -> bool {
+        self.groups.members_of(group).is_some_and(|members| members.all().any(|replica| self.is_gone(replica)))
     }
 
     /// Moves of replicas that have not ended, as far as is known here.

@@ -9,14 +9,17 @@
 //! Not here: what clients do (`cluster/clients.rs`), nodes and networks (`world.rs`, `peers.rs`), when faults come (`faults.rs`).
 
 mod clients;
+mod disks;
 mod forming;
 mod idempotent;
 pub(super) mod latency;
 mod levels;
 mod operator;
+mod rejoining;
 mod truth;
 
 use self::clients::{Claim, Clients, Reading};
+use self::disks::Disks;
 use super::faults::{Faults, Strike};
 use super::node::ShardAt;
 use super::replicas::{self, Ledger};
@@ -48,6 +51,7 @@ pub(super) struct ClusterRun {
     pub(super) world: World,
     faults: Faults,
     clients: Clients,
+    disks: Disks,
     ledger: Ledger,
     /// Per group: the newest term that had a leader, who that was, and since when.
     reigns: BTreeMap<GroupId, (Term, usize, u64)>,
@@ -80,7 +84,11 @@ impl World {
     fn stored_block(&self, at: ShardAt, shard: &Shard, block: crate::ids::BlockSeq) -> Option<Vec<u8>> {
         let place = shard.place_of(block)?;
         let (from, end) = (place.pos as usize, (place.pos + place.len) as usize);
-        self.nodes[at.node].disks[at.shard].disk.segments().find_map(|bytes| {
+        let disk = &self.nodes[at.node].disks[at.shard].disk;
+        if disk.is_rotten(place.segment, from, end) {
+            return None;
+        }
+        disk.segments().find_map(|bytes| {
             let bytes = bytes.get(from..end)?;
             let view = BlockView::parse(bytes)?;
             (view.header.block_seq == block && view.header.segment_uid == place.segment).then(|| bytes.to_vec())
@@ -95,6 +103,7 @@ impl ClusterRun {
             clients: Clients::new(seed, &params),
             world: World::new(seed, params, mutants, log),
             faults: Faults::new(seed, nodes),
+            disks: Disks::new(seed, nodes),
             ledger: Ledger::default(),
             reigns: BTreeMap::new(),
             alone_since_us: vec![None; nodes],
@@ -139,6 +148,11 @@ impl ClusterRun {
             self.note_reigns()?;
         }
         match seen {
+            Some(Seen::Frame { conn, frame }) if self.disks.rejoining.is_on(conn) => {
+                self.on_asked(&frame);
+                self.world.give_back(frame);
+            }
+            Some(Seen::Rejoin { node }) => self.rejoin(node),
             Some(Seen::Frame { conn, frame }) => {
                 if let Err(what) = self.clients.on_frame(&mut self.world, conn, &frame) {
                     return Err(format!("{what}\n{}", self.describe()));
@@ -146,7 +160,10 @@ impl ClusterRun {
                 self.world.give_back(frame);
                 self.judge_claims()?;
             }
-            Some(Seen::Gone { conn }) => self.clients.on_gone(&mut self.world, conn),
+            Some(Seen::Gone { conn }) => {
+                self.disks.rejoining.on_gone(conn);
+                self.clients.on_gone(&mut self.world, conn);
+            }
             Some(Seen::Operation) if !self.world.quiet => {
                 self.clients.operate(&mut self.world);
                 let after = self.faults.dice[0].wait_us(self.world.params.operation_every_us);
@@ -160,7 +177,12 @@ impl ClusterRun {
                     ends.into_iter().for_each(|(node, power)| self.end_process(node, power));
                 }
                 Strike::Gone(conn) => self.clients.on_gone(&mut self.world, conn),
-                Strike::Decay => unreachable!("the disks of a cluster keep what they were given"),
+                Strike::Decay => {
+                    self.rot();
+                    self.faults.plan_next(&mut self.world, node, fault);
+                }
+                Strike::LoseDisk => self.lose_disk()?,
+                Strike::Scene => self.play()?,
             },
             _ => {}
         }
@@ -193,9 +215,9 @@ impl ClusterRun {
         let now_us = self.world.now_us;
         let mut new = Vec::new();
         for (at, shard) in self.world.shards() {
-            if shard.suspect_count() > 0 {
+            if shard.suspect_count() > 0 && !self.disks.is_patient(at.node) {
                 return Err(format!(
-                    "node {} has lost what it had acknowledged, and its disk keeps what it was given\n{}",
+                    "node {} has lost what it had acknowledged, and its disk has kept what it was given\n{}",
                     at.node + 1,
                     self.describe()
                 ));
@@ -271,6 +293,15 @@ impl ClusterRun {
                     }
                 }
                 Claim::Reached(reached) => self.judge_reached(&reached)?,
+                Claim::Damaged { node, uid, asked_us } => {
+                    if !self.disks.may_tell_damage(node, asked_us) {
+                        let node = node + 1;
+                        return Err(format!(
+                            "node {node} tells damage of partition {uid}, and its disk has kept what it was given\n{}",
+                            self.describe()
+                        ));
+                    }
+                }
                 Claim::Behind { node, uid, asked_us, what } => {
                     // Who leads in the newest term, and did so when it was asked.
                     let reign = self.group_of(node, uid).and_then(|group| self.reigns.get(&group));
@@ -295,6 +326,7 @@ impl ClusterRun {
         self.world.nodes.iter_mut().for_each(|node| node.slow_until_us = 0);
         self.world.heal_all();
         self.world.resume_all();
+        self.calm_disks();
         self.come_to_rest()
     }
 
@@ -305,7 +337,7 @@ impl ClusterRun {
             let shards: Vec<_> = self.world.shards().map(|(at, shard)| (at.node, shard)).collect();
             let wanted = self.world.nodes.len() * usize::from(self.world.params.shards);
             let rest = replicas::is_at_rest(&shards);
-            if rest.is_ok() && shards.len() == wanted && self.clients.is_idle() {
+            if rest.is_ok() && shards.len() == wanted && self.clients.is_idle() && self.is_made_good() {
                 return replicas::check_metadata(&shards);
             }
             if self.world.now_us >= limit {

@@ -7,10 +7,11 @@
 //! A failure is told once. Where a write failed, what the same process writes again is told as done and is not stable; where a sync of the
 //! directory failed, the next ones are told as done and do nothing. So whoever tries again and believes it loses what it acknowledged.
 //!
-//! Not here: what a start does (`start_disk.rs`), rot (`decay.rs`), when what fails (`world.rs`).
+//! Not here: what a start does (`start_disk.rs`), rot (`decay.rs`, `rot.rs`), when what fails (`world.rs`).
 
 use super::decay::Written;
 use super::dice::Dice;
+use super::rot::Rotten;
 use crate::effects::{Effect, FileOp, Outcome, Token};
 use crate::ids::FileId;
 use crate::log::recovery::DiskError;
@@ -160,6 +161,8 @@ pub(crate) struct SimDisk {
     pub(super) fail_next_file: Option<(i32, bool)>,
     /// Old contents of the last writes, when decay is to be simulated.
     pub(super) journal: Option<VecDeque<Written>>,
+    /// What has rotted of a node of a cluster, as long as it may be in use.
+    pub(super) rotten: Vec<Rotten>,
 }
 
 impl SimDisk {

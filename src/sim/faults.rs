@@ -22,6 +22,9 @@ const BLACKOUT: u8 = 8;
 const END: u8 = 9;
 const ALL_DARK: u8 = 10;
 const ISOLATE: u8 = 11;
+/// A disk is lost; what was begun with disks goes on. Of clusters only.
+const LOSE_DISK: u8 = 12;
+pub(super) const SCENE: u8 = 13;
 
 pub(super) struct Faults {
     /// By node. The first one's also says when clients do something.
@@ -37,6 +40,10 @@ pub(super) enum Strike {
     Gone(u64),
     /// Something stored on this node decays; then the next fault of this kind is planned.
     Decay,
+    /// A node loses its disk.
+    LoseDisk,
+    /// What was begun with a cluster's disks goes on.
+    Scene,
 }
 
 impl Faults {
@@ -90,6 +97,8 @@ impl Faults {
             SPACE => world.tell_space(),
             // The next one is planned when this one has drawn what it needs.
             DECAY => return Strike::Decay,
+            LOSE_DISK => strike = Strike::LoseDisk,
+            SCENE => strike = Strike::Scene,
             PAUSE => {
                 // Some are longer than any time-out of the core.
                 let dice = &mut self.dice[node];
@@ -170,7 +179,7 @@ impl Faults {
 }
 
 /// Nothing comes through from a node to any other one, nor back.
-fn isolate(world: &mut World, node: usize, length_us: u64) {
+pub(super) fn isolate(world: &mut World, node: usize, length_us: u64) {
     for other in (0..world.nodes.len()).filter(|other| *other != node) {
         world.cut_way_for(node, other, length_us);
         world.cut_way_for(other, node, length_us);
@@ -178,7 +187,7 @@ fn isolate(world: &mut World, node: usize, length_us: u64) {
 }
 
 /// How often which fault comes to a node. What concerns all of them is the first one's.
-fn means(world: &World, node: usize) -> [(u8, u64); 8] {
+fn means(world: &World, node: usize) -> [(u8, u64); 9] {
     let params = &world.params;
     let of_all = |mean_us| if node == 0 { mean_us } else { 0 };
     [
@@ -186,7 +195,9 @@ fn means(world: &World, node: usize) -> [(u8, u64); 8] {
         (CUT, params.cut_every_us),
         (SLOW, params.slow_every_us),
         (FULL, params.full_every_us),
-        (DECAY, params.decay_every_us),
+        // Of a cluster one disk at a time rots.
+        (DECAY, if params.is_cluster { of_all(params.decay_every_us) } else { params.decay_every_us }),
+        (LOSE_DISK, of_all(params.lose_disk_every_us)),
         (PAUSE, params.pause_every_us),
         (CUT_WAY, of_all(params.link_cut_every_us)),
         (BLACKOUT, of_all(params.blackout_every_us)),

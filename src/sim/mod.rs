@@ -53,6 +53,7 @@ mod queue_truth;
 mod queue_work;
 mod reading;
 pub(crate) mod replicas;
+mod rot;
 mod run;
 mod seat_core;
 mod start_disk;

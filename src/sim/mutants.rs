@@ -83,16 +83,16 @@ mutants! {
     RepeatStep Faults (11) "repeat-step" "a step that is sent again is carried out again, as far as it can be";
     TrimUnsettled Faults "trim-unsettled" "retention drops what a queue has not settled";
     DeliverPaused Faults "deliver-paused" "a queue that is paused goes on delivering";
-    AckAppendEarly Cluster(11) "ack-append-early" "a follower tells entries as durable that it has in memory";
+    AckAppendEarly Cluster "ack-append-early" "a follower tells entries as durable that it has in memory";
     ForgetVote Cluster(11) "forget-vote" "a start forgets term and vote";
-    TellVoteEarly Cluster(7) "tell-vote-early" "votes are told before they are durable";
-    AckOwnDisk Cluster(4) "ack-own-disk" "what the leader alone has on its disk counts as committed";
+    TellVoteEarly Cluster(11) "tell-vote-early" "votes are told before they are durable";
+    AckOwnDisk Cluster(3) "ack-own-disk" "what the leader alone has on its disk counts as committed";
     AnswerClosedBlock Cluster "answer-closed-block" "leader_durable is answered before the leader's own write is done";
     AnswerOwnBlock Cluster "answer-own-block" "replicated is answered when the leader alone has it";
-    ServeUncommitted Cluster(4) "serve-uncommitted" "consumers are shown what is not committed yet";
-    KeepLookAhead Cluster(4) "keep-look-ahead" "who loses a leadership keeps offsets and batches that are not committed";
-    ForeignHandle Cluster(1) "foreign-handle" "what a start has found is sent with the bytes of the entry before";
-    PersistReplaced Cluster(4) "persist-replaced" "an entry that was replaced counts as durable because the one in its place before was";
+    ServeUncommitted Cluster(3) "serve-uncommitted" "consumers are shown what is not committed yet";
+    KeepLookAhead Cluster(3) "keep-look-ahead" "who loses a leadership keeps offsets and batches that are not committed";
+    ForeignHandle Cluster(2) "foreign-handle" "what a start has found is sent with the bytes of the entry before";
+    PersistReplaced Cluster(2) "persist-replaced" "an entry that was replaced counts as durable because the one in its place before was";
     AckBeyondAgreed Cluster(16) "ack-beyond-agreed" "a follower acknowledges what stands behind the last entry that it shares with its leader";
     AckWithoutLease Cluster(8) "ack-without-lease" "a leader that nobody hears goes on taking records in";
     ServeBeforeOwnEntry Cluster(16) "serve-before-own-entry" "a new leader tells ends before its first entry is committed";
@@ -105,4 +105,5 @@ mutants! {
     ForgetSinceBlock Cluster(1) "forget-since-block" "a start takes entries in that a snapshot had taken the place of";
     SealUncommitted Cluster(3) "seal-uncommitted" "checkpoints tell of what is not committed";
     TakeLogEmpty Cluster(14) "take-log-empty" "a replica without a past takes the log from its first entry, and does not know who voted before";
+    WipedVotes Cluster(26) "wiped-votes" "a node with an empty disk is taken for the one before, with its votes";
 }

@@ -18,6 +18,9 @@ use crate::shard::ShardStart;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// The next disk of a node has a number so much higher: no two nodes have the same.
+const DISKS_BETWEEN: u64 = 0x100;
+
 /// One shard of one node, both counted from 0; a node's id is one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ShardAt {
@@ -90,6 +93,12 @@ pub(super) struct Node {
     is_member: bool,
     /// What it was told when it joined.
     pub(super) joined: Option<Arc<Joined>>,
+    /// Its disk is gone, and it has to be taken in with another one before it starts.
+    pub(super) is_lost: bool,
+    /// The number of its disk, as the cluster knows it.
+    disk_number: u64,
+    /// Before that it is not started again.
+    pub(super) down_until_us: u64,
     /// Makes what sits on a seat.
     pub(super) begin: Begin,
     /// Counts processes.
@@ -168,6 +177,9 @@ impl Node {
             host,
             is_member: params.is_cluster,
             joined: None,
+            is_lost: false,
+            disk_number: if params.is_cluster { u64::from(id.0) } else { 1 },
+            down_until_us: 0,
             begin: begin_shard,
             life: 0,
             has_power: true,
@@ -196,11 +208,25 @@ impl Node {
             node: self.id,
             cluster_id: [7; 16],
             client: Endpoint { host: self.host.as_str().into(), port: 7410, shard_ports: ports(7411) },
-            disk: if self.is_member { u64::from(self.id.0) } else { 1 },
-            generation: 0,
+            disk: self.disk_number,
+            generation: self.joined.as_ref().map_or(0, |joined| joined.generation),
             rack: String::new(),
             cluster: self.is_member.then(|| Endpoint { host: self.host.as_str().into(), port: 7700, shard_ports: ports(7700) }),
         }
+    }
+
+    /// Its disk is gone with everything that was on it, and an empty one is in its place.
+    pub(super) fn lose_disk(&mut self) {
+        assert!(self.seats.is_empty(), "a process that runs has its disk");
+        for Disk { disk, numbers } in &mut self.disks {
+            let cannot_exchange = disk.cannot_exchange;
+            *disk = SimDisk::new();
+            disk.cannot_exchange = cannot_exchange;
+            numbers.clear();
+        }
+        self.disk_number += DISKS_BETWEEN;
+        self.log.identity.log_uid_if_new = self.disk_dice.next();
+        (self.joined, self.is_lost) = (None, true);
     }
 
     /// The stages of a disk that fills up, with the log's segments in place of the settings' ones.

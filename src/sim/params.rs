@@ -16,7 +16,7 @@ pub enum Profile {
     Disk,
     /// A random part of all of them, with random rates.
     Swarm,
-    /// Whole clusters of 1, 3, 4 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; the disks keep what they were given.
+    /// Whole clusters of 1, 3, 4 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; of one node at a time the disk rots or is lost.
     Cluster,
 }
 
@@ -109,6 +109,8 @@ pub struct Params {
     pub disk_segments: u64,
     /// Mean time between two faults of what is stored: flipped, lost, misplaced, unreadable.
     pub decay_every_us: u64,
+    /// Mean time between two lost disks of a cluster.
+    pub lose_disk_every_us: u64,
     /// Parts per million that the node's clock is fast (or slow, below zero).
     pub drift_ppm: i64,
     /// Whether the wall clock jumps between starts.
@@ -195,6 +197,7 @@ impl Params {
             full_every_us: dice.within(10..60) * second,
             disk_segments: 0,
             decay_every_us: 0,
+            lose_disk_every_us: 0,
             drift_ppm: dice.below(2001) as i64 - 1000,
             clock_jumps: dice.chance(50),
             dir_error_in: dice.within(1000..10_000),
@@ -293,6 +296,10 @@ impl Params {
         self.flip_in = dice.within(2000..20_000);
         self.slow_every_us = dice.within(1..8) * second;
         self.strike_percent = dice.within(5..30);
+        // One disk at a time rots, or is lost.
+        let mut disks = Dice::stream(seed, "cluster disks");
+        self.decay_every_us = if disks.chance(45) { disks.within(300_000..3_000_000) } else { 0 };
+        self.lose_disk_every_us = if disks.chance(35) { disks.within(2..8) * second } else { 0 };
         // Each kind of fault is there or not: what is rare alone shows in rare company.
         let kinds = [
             &mut self.crash_every_us,

@@ -10,6 +10,7 @@ use super::node::{ShardAt, StartReport, Started};
 use super::totals::Event as Counted;
 use super::world::{CLIENTS_NODE, Item, World};
 use crate::mutants::Mutant;
+use crate::shard::Shard;
 
 /// How long after the death of its process a write may land (some 100 ms were seen; more gives a start that does not wait its chance).
 const LATE_US: u64 = 700_000;
@@ -19,6 +20,11 @@ const DOWN_US_MAX: u64 = 10_000_000;
 impl World {
     /// Starts the node, maybe interrupted in the middle.
     pub(super) fn start(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        if self.now_us < node.down_until_us {
+            let (after, life) = (node.down_until_us - self.now_us, node.life);
+            return self.plan(after, Item::Start { node: index, life });
+        }
         self.power_comes_back(index);
         let node = &mut self.nodes[index];
         if self.now_us < node.lock_free_us && !self.mutants.has(Mutant::StartWithoutLock) {
@@ -26,6 +32,9 @@ impl World {
             self.totals.note(Counted::StartsWaited);
             let (after, life) = (node.lock_free_us - self.now_us, node.life);
             return self.plan(after, Item::Start { node: index, life });
+        }
+        if node.is_lost {
+            return self.plan_rejoin(index, 1);
         }
         let dice = &mut node.disk_dice;
         let interrupt = !self.quiet && node.life > 0 && self.params.crash_every_us > 0 && dice.chance(15);
@@ -53,6 +62,12 @@ impl World {
         }
     }
 
+    /// A node that has lost its disk asks to be taken in.
+    pub(super) fn plan_rejoin(&mut self, node: usize, after_us: u64) {
+        let life = self.nodes[node].life;
+        self.plan(after_us, Item::Rejoin { node, life });
+    }
+
     fn on_started(&mut self, node: usize, reports: &[StartReport]) {
         self.totals.note(Counted::Starts);
         for (shard, report) in reports.iter().enumerate() {
@@ -65,6 +80,8 @@ impl World {
             self.control_lost |= shard == 0 && report.lost > 0;
             self.totals.add(Counted::StaleBlocks, u64::from(self.nodes[node].disks[shard].disk.has_reused_files()));
         }
+        let suspects: usize = (0..reports.len()).filter_map(|shard| self.shard(ShardAt { node, shard })).map(Shard::suspect_count).sum();
+        self.totals.add(Counted::SuspectsFound, suspects as u64);
         for shard in 0..self.nodes[node].seats.len() {
             let at = ShardAt { node, shard };
             self.carry(at);

@@ -12,6 +12,9 @@ use crate::ids::{BlockSeq, GroupId, LogIndex, PartitionUid, Term};
 use crate::shard::{BatchLook, EntryLook, GroupLook, Shard};
 use std::collections::BTreeMap;
 
+/// Replicas of a group of data, where there are so many nodes.
+pub(crate) const FACTOR: usize = 3;
+
 /// A node and one of its shards, both from 0.
 pub(crate) type Seat = (usize, usize);
 

@@ -47,7 +47,7 @@ pub fn run_as(seed: u64, params: Params, named: Option<&super::Named>, log: bool
 }
 
 fn run_with(seed: u64, params: Params, mutants: Mutants, log: bool) -> Outcome {
-    let (world, violation) = if params.is_cluster {
+    let (mut world, violation) = if params.is_cluster {
         let mut run = ClusterRun::new(seed, params, mutants, log);
         let violation = run.whole().err();
         (run.world, violation)
@@ -56,8 +56,8 @@ fn run_with(seed: u64, params: Params, mutants: Mutants, log: bool) -> Outcome {
         let violation = run.whole().err();
         (run.world, violation)
     };
-    let World { totals, now_us, log, .. } = world;
-    Outcome { violation, totals, simulated_us: now_us, log: log.unwrap_or_default() }
+    let log = world.log.take().unwrap_or_default();
+    Outcome { violation, totals: world.totals.clone(), simulated_us: world.now_us, log }
 }
 
 pub(super) struct Run {
@@ -184,6 +184,7 @@ impl Run {
             Strike::Done => {}
             Strike::Ends(ends) => ends.into_iter().for_each(|(node, power)| self.end_process(node, power)),
             Strike::Gone(conn) => self.on_gone(conn),
+            Strike::LoseDisk | Strike::Scene => unreachable!("of clusters"),
             Strike::Decay => {
                 self.decay(node);
                 self.faults.plan_next(&mut self.world, node, fault);

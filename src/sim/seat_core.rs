@@ -44,6 +44,7 @@ impl Core for Shard {
         totals.add(Counted::SortedSegments, counters.sorter_segments);
         totals.add(Counted::BatchesCut, counters.retention_batches);
         totals.add(Counted::DuplicatesFound, counters.produce_duplicates);
+        totals.add(Counted::WoundsHealed, counters.repaired_ranges);
         totals.add(Counted::SnapshotsTaken, counters.snapshots_taken);
         totals.add(Counted::SortsInterrupted, u64::from(self.is_sorting()));
     }

@@ -58,10 +58,10 @@ events! {
     SlowPeriods = "slow periods of the disk", Faults Disk Swarm Cluster;
     FullPeriods = "periods without space", Faults Disk Swarm;
     ClockJumps = "jumps of the wall clock", Faults Disk Swarm Cluster;
-    BitsFlipped = "bits flipped", Disk Swarm;
-    WritesLost = "writes lost", Disk Swarm;
+    BitsFlipped = "bits flipped", Disk Swarm Cluster;
+    WritesLost = "writes lost", Disk Swarm Cluster;
     WritesMisplaced = "writes misplaced", Disk Swarm;
-    PagesUnreadable = "pages made unreadable", Disk Swarm;
+    PagesUnreadable = "pages made unreadable", Disk Swarm Cluster;
     Starts = "starts", Calm Faults Disk Swarm Cluster;
     TailsCut = "torn tails cut", Faults Disk Swarm Cluster;
     StaleBlocks = "starts over a segment whose file had been another one", Faults Disk Swarm;
@@ -135,6 +135,11 @@ events! {
     EntriesCompared = "entries compared over replicas, with their bytes", Cluster;
     ClusterAltered = "moves of replicas, drains and the like that were taken", Cluster;
     SnapshotsTaken = "snapshots of groups taken in", Cluster;
+    Scenes = "blocks that rotted where a node was cut off that had not got them", Cluster;
+    SuspectsFound = "replicas that a start found suspect", Cluster;
+    WoundsHealed = "damaged batches repaired from other replicas", Cluster;
+    DisksLost = "disks lost", Cluster;
+    NodesRejoined = "nodes that were taken in with another disk", Cluster;
     PeerBitsFlipped = "bits flipped between nodes", Cluster;
     PeerFramesRefused = "of these, those that brought what is no frame", Cluster;
     SpaceCameBack = "acknowledged again after such a refusal, by the same process", Faults Disk Swarm;

@@ -52,6 +52,11 @@ pub(super) enum Item {
         node: usize,
         life: u64,
     },
+    /// A node that has lost its disk asks to be taken in, if it has not ended since.
+    Rejoin {
+        node: usize,
+        life: u64,
+    },
     /// A pause ends, if it is still the one that began then.
     Resume {
         node: usize,
@@ -134,6 +139,7 @@ pub(super) enum Seen {
     MemberStep,
     QueueStep,
     Fault { node: usize, fault: u8 },
+    Rejoin { node: usize },
 }
 
 pub(super) struct World {
@@ -164,6 +170,16 @@ pub(super) struct World {
     pub(super) quiet: bool,
     /// No operation of the disk takes longer than usual.
     pub(super) is_steady: bool,
+}
+
+/// Where the core panics, what happened before is all that there is to look at.
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take().filter(|_| std::thread::panicking()) {
+            log.iter().for_each(|line| eprintln!("{line}"));
+            self.shards().for_each(|(_, shard)| eprint!("{}", shard.in_words()));
+        }
+    }
 }
 
 impl World {
@@ -298,6 +314,7 @@ impl World {
                 }
                 None
             }
+            Item::Rejoin { node, life } => (life == self.nodes[node].life).then_some(Seen::Rejoin { node }),
             Item::Resume { node, life, began_us } => {
                 if life == self.nodes[node].life && self.nodes[node].pause.began_us == Some(began_us) {
                     self.resume(node);

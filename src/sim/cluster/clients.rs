@@ -55,6 +55,8 @@ pub(super) enum Claim {
     Took { node: usize, uid: u64 },
     /// It told such a level.
     Reached(Reached),
+    /// It told that something is damaged.
+    Damaged { node: usize, uid: u64, asked_us: u64 },
     /// It told an end of a partition below what was known when it was asked, at this time.
     Behind { node: usize, uid: u64, asked_us: u64, what: String },
 }
@@ -440,7 +442,11 @@ impl Clients {
                 self.claims.push(behind(format!("{offset} is out of range, and {floor} was committed")));
                 return Ok(());
             }
-            code if fits(code) => {
+            code if fits(code) || code == ErrorCode::Damaged => {
+                if code == ErrorCode::Damaged {
+                    world.totals.note(Counted::DamageTold);
+                    self.claims.push(Claim::Damaged { node, uid, asked_us });
+                }
                 self.ask_metadata(world, at);
                 return Ok(());
             }
