@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::node::Process;
+use common::node::{Process, refused};
 use common::numbered::Numbered;
 use common::tool::{Ran, tramctl};
 use common::{Node, WAIT, copy_dir, nodes, temp_dir};
@@ -64,7 +64,10 @@ fn whichever_node_is_asked_all_is_told_and_what_nobody_knows_is_no_number() {
     until("leaders", &mut running[0], || is_whole(&client));
     let mut records = Numbered::on(&client, "t", PARTITIONS, 100);
     records.send(RECORDS);
-    client.seek_group("g", "t", &(0..PARTITIONS as u32).map(|partition| (partition, 4)).collect::<Vec<_>>()).expect("a new group");
+    // A node that leads a partition may not have heard of the new group yet.
+    let offsets: Vec<_> = (0..PARTITIONS as u32).map(|partition| (partition, 4)).collect();
+    until("a group that all know", &mut running[0], || client.seek_group("g", "t", &offsets).is_ok());
+    until("leaders of all groups", &mut running[0], || is_whole(&client));
 
     for node in 0..NODES {
         let topic = json_at(node, &["topic", "describe", "t"]);
@@ -77,6 +80,8 @@ fn whichever_node_is_asked_all_is_told_and_what_nobody_knows_is_no_number() {
         let queue = json_at(node, &["queue", "describe", "q"]);
         assert_eq!(sum(list(&queue, "partitions"), "next"), RECORDS, "{queue}");
         assert!(at(node, &["cluster", "status"]).ok().text().ends_with("healthy\n"));
+    }
+    for node in 0..NODES {
         // The end is the leader's, whoever is asked first.
         let partition = node.to_string();
         let trimmed = json_at(node, &["topic", "trim", "t", "--before", "latest", "--partition", &partition]);
@@ -114,9 +119,14 @@ fn whichever_node_is_asked_all_is_told_and_what_nobody_knows_is_no_number() {
 
     // A majority of the metadata's voters is gone. Who asks for a topic is told so, and not at the end of his patience.
     running[1].process.kill();
-    let refused = at(0, &["topic", "create", "u", "--timeout", "10m"]);
-    assert!(refused.code == 1 && refused.stderr.contains("(no_metadata_leader)"), "{refused:?}");
-    assert!(refused.stderr.contains("node 1 does not reach nodes 2, 3; start them"), "{refused:?}");
+    let is_leaderless = || {
+        let groups = client.survey_cluster().map(|survey| survey.cluster.groups).unwrap_or_default();
+        groups.first().is_some_and(|group| group.group == 0 && group.leader.is_none())
+    };
+    until("metadata without a leader", &mut running[0], is_leaderless);
+    let leaderless = at(0, &["topic", "create", "u", "--timeout", "10m"]);
+    assert!(leaderless.code == 1 && leaderless.stderr.contains("(no_metadata_leader)"), "{leaderless:?}");
+    assert!(leaderless.stderr.contains("node 1 does not reach nodes 2, 3; start them"), "{leaderless:?}");
     running[0].process.kill();
     wrong_starts(&dirs);
 }
@@ -136,13 +146,14 @@ fn wrong_starts(dirs: &[tempfile::TempDir]) {
     says(&mut fresh.process, "dials this node 1 of cluster");
     says(&mut others[0], "it is of another cluster than this node");
     others.iter_mut().for_each(Process::kill);
-    // The port for clients in --join.
-    let empty = temp_dir("told");
-    let mut options = nodes::options(BLOCK, 3, 3, &[]);
-    options.arguments.extend(["--join".into(), format!("{}:7410", nodes::host(BLOCK, 0))]);
-    let mut lost = Process::start(&mut options.command(empty.path()));
-    says(&mut lost, "its port for clients answers there");
-    lost.kill();
+    // Wrong ports in --join: that for clients, and that of another shard.
+    for (port, why) in [(7410, "this port is for clients"), (7701, "the port of another one of its shards")] {
+        let empty = temp_dir("told");
+        let mut options = nodes::options(BLOCK, 3, 3, &[]);
+        options.arguments.extend(["--join".into(), format!("{}:{port}", nodes::host(BLOCK, 0))]);
+        let (code, told) = refused(empty.path(), &options);
+        assert!(code == 1 && told.contains(why) && told.contains("--cluster-listen"), "{told}");
+    }
 }
 
 /// Waits until the process has logged it.

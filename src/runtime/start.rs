@@ -285,7 +285,7 @@ fn wait_until_serving(
         match serving.recv_timeout(Duration::from_millis(100)) {
             Ok(Ok(id)) => missing.retain(|shard| *shard != id),
             // A shard that is told to stop ends before it has served.
-            Ok(Err(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if shutdown.is_requested() => return Ok(false),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if shutdown.is_requested() => return Ok(false),
             Ok(Err(reason)) => return Err(StartError::Shard(reason)),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(reason) = failure_of(health) {

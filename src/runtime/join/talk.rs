@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use tramline_wire::error::ErrorCode;
-use tramline_wire::frame::{Limits, MAGIC as CLIENTS, finish_frame};
+use tramline_wire::frame::{Limits, finish_frame};
 use tramline_wire::node::{
     self, CLUSTER_NONE, Call, CallReply, CallWhat, Class, Frame, Hello, HelloReply, Kind, NODE_ANY, Need, Numbers, Refusal, Refused, Side,
 };
@@ -148,11 +148,6 @@ impl Talk<'_> {
         let again = |error: node::NodeError| Outcome::Again(error.to_string());
         let limits = if self.expected == Numbers::new() { Limits::BEFORE_HELLO } else { Limits::PROTOCOL };
         loop {
-            if self.received.starts_with(&CLIENTS) {
-                return Err(Outcome::Again(
-                    "its port for clients answers there: name the port for other nodes, that of its --cluster-listen".to_owned(),
-                ));
-            }
             match node::peek(&self.received, &limits, &self.expected).map_err(again)? {
                 Need::More(bytes) => {
                     while self.received.len() < bytes {
@@ -215,6 +210,12 @@ fn refused(meta: &[u8]) -> Outcome {
     match Refused::decode(meta) {
         Ok(Refused { retriable: true, message, .. }) => Outcome::Again(message.to_owned()),
         Ok(refused) => match refused.refusal() {
+            // It asks shard 0 of whoever listens there.
+            Some(code @ Refusal::NoSuchShard) => Outcome::Refused(
+                code,
+                "this is the port of another one of its shards: name the first one, that of its --cluster-listen (by default 7700)"
+                    .to_owned(),
+            ),
             Some(code) => Outcome::Refused(code, refused.message.to_owned()),
             None => Outcome::Never(refused.message.to_owned()),
         },

@@ -284,26 +284,10 @@ fn when_the_time_is_over_each_seed_and_its_last_reason_are_told() {
 }
 
 #[test]
-fn a_port_for_clients_is_told_as_one() {
-    let (clients, thread) = seed(vec![Step::Say(b"TRL1 and the rest of a frame of clients' protocol")]);
-    let times = Times {
-        all: Duration::from_millis(1),
-        connect: Duration::from_secs(60),
-        silence: Duration::from_secs(60),
-        pause: Duration::from_millis(1),
-    };
-    let refusal = text(join(&Asking {
-        seeds: std::slice::from_ref(&clients),
-        spec: spec(),
-        cluster_id: CLUSTER_NONE,
-        boot: 77,
-        times,
-        is_stopped: &|| false,
-    }));
-    assert!(
-        refusal.contains(&format!("{clients}: its port for clients answers there")) && refusal.contains("--cluster-listen"),
-        "{refusal}"
-    );
+fn a_port_of_another_shard_is_told_as_one() {
+    let (other, thread) = seed(vec![Step::Refuse(Refusal::NoSuchShard, Refusal::NoSuchShard.sentence())]);
+    let refusal = text(ask(std::slice::from_ref(&other)));
+    assert!(refusal.contains("the port of another one of its shards") && refusal.contains("--cluster-listen"), "{refusal}");
     thread.join().unwrap();
 }
 
@@ -354,6 +338,6 @@ fn a_node_with_a_cluster_does_not_start_where_another_one_is_named_or_it_has_no_
     let parts = ["node 2 of cluster 0909", &format!("{seed}, which --join names"), "start without --join, or on an empty --data-dir"];
     assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     let (seed, error) = told(Step::Refuse(Refusal::Removed, Refusal::Removed.sentence()));
-    let parts = ["disk 2 of node 2", &format!("{seed} says: "), "clear its data directory and let it join again"];
+    let parts = ["disk 2 of node 2", &format!("{seed} says: "), "let it join again on an empty --data-dir"];
     assert!(parts.iter().all(|part| error.contains(part)), "{error}");
 }
