@@ -31,8 +31,9 @@ impl Shard {
 
     /// Who of the voters is missing, and what to do about it.
     fn why_no_metadata_leader(&self) -> String {
-        let Some(found) = self.view.cluster.group(GroupId(0)) else { return String::new() };
-        let voters: Vec<NodeId> = found.replicas.iter().map(|replica| replica.node).collect();
+        // By the group's own configuration: the view may be behind it.
+        let Some(members) = self.groups.members_of(GroupId(0)) else { return String::new() };
+        let voters: Vec<NodeId> = members.voters.iter().map(|voter| voter.node()).collect();
         let (there, away): (Vec<_>, Vec<_>) = voters.iter().partition(|node| self.is_connected(**node));
         let majority = voters.len() / 2 + 1;
         if there.len() >= majority {

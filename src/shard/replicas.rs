@@ -117,8 +117,11 @@ impl Shard {
     fn forget_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
         let me = self.replica();
         let is_gone = |group: &GroupId| {
-            let found = view.cluster.group(*group).filter(|_| *group != GroupId(0));
-            found.is_some_and(|group| group.replica(me).is_none()) && !self.groups.leads(*group)
+            match view.cluster.group(*group).filter(|_| *group != GroupId(0)) {
+                Some(found) => found.replica(me).is_none() && !self.groups.leads(*group),
+                // One that lost its last disk while a move brought it here: the metadata have forgotten it, and nobody is left to bring anything.
+                None => *group != GroupId(0) && self.groups.is_empty(*group),
+            }
         };
         let gone: Vec<_> = self.group_ids.iter().copied().filter(is_gone).collect();
         for group in gone {

@@ -93,7 +93,7 @@ mutants! {
     KeepLookAhead Cluster(3) "keep-look-ahead" "who loses a leadership keeps offsets and batches that are not committed";
     ForeignHandle Cluster(2) "foreign-handle" "what a start has found is sent with the bytes of the entry before";
     PersistReplaced Cluster(2) "persist-replaced" "an entry that was replaced counts as durable because the one in its place before was";
-    AckBeyondAgreed Cluster(16) "ack-beyond-agreed" "a follower acknowledges what stands behind the last entry that it shares with its leader";
+    AckBeyondAgreed Cluster(10) "ack-beyond-agreed" "a follower acknowledges what stands behind the last entry that it shares with its leader";
     AckWithoutLease Cluster(8) "ack-without-lease" "a leader that nobody hears goes on taking records in";
     ServeBeforeOwnEntry Cluster(16) "serve-before-own-entry" "a new leader tells ends before its first entry is committed";
     ForgetChange Cluster "forget-change" "a start does not take in who votes";

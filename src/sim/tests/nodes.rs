@@ -30,7 +30,7 @@ fn three_nodes_under_faults_hold_and_a_seed_is_a_run() {
         let runs = [(); 2].map(|()| {
             let mut run = Run::new(seed, three_nodes(seed), Mutants::default(), true);
             assert_eq!(run.whole(), Ok(()), "seed {seed}");
-            (run.world.log.take(), run.world.now_us, run.world.totals)
+            (run.world.log.take(), run.world.now_us, std::mem::take(&mut run.world.totals))
         });
         let [(log, now_us, counted), again] = runs;
         let log = log.expect("asked for");

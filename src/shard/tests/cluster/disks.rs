@@ -175,7 +175,7 @@ fn a_disk_that_was_replaced_is_nobody_when_it_comes_back() {
     cluster.start(at);
     let reason = |cluster: &Cluster| cluster.nodes[at].shard.as_ref().and_then(|shard| shard.failure().map(str::to_owned));
     cluster.happen_until("the end of the old disk's start", |cluster| reason(cluster).is_some());
-    assert!(reason(&cluster).expect("just seen").contains("clear its data directory and let it join again"));
+    assert!(reason(&cluster).expect("just seen").contains("let it join again on an empty --data-dir"));
     assert!(!cluster.nodes[at].shard.as_ref().expect("up").is_serving());
     let others_with_it = cluster.shards().filter(|(other, _)| *other != at);
     assert!(others_with_it.flat_map(|(_, shard)| &shard.pipelines.peers).all(|peer| peer.replica != ReplicaId::of(0, NodeId(2))));
@@ -286,7 +286,7 @@ fn who_should_have_been_cleared_is_told_so_when_the_metadata_went_on_without_it(
     (1..NODES).for_each(|at| cluster.start(at));
     let reason = |cluster: &Cluster| (1..NODES).find_map(|at| cluster.nodes[at].shard.as_ref()?.failure().map(str::to_owned));
     cluster.happen_until("the end of one of them", |cluster| reason(cluster).is_some());
-    assert!(reason(&cluster).expect("just seen").contains("clear its data directory"));
+    assert!(reason(&cluster).expect("just seen").contains("let it join again on an empty --data-dir"));
     // And the other one is no majority.
     cluster.pass(10_000_000);
     assert!((1..NODES).all(|at| !cluster.nodes[at].shard.as_ref().expect("it runs").is_serving()));
