@@ -112,9 +112,9 @@ fn a_node_whose_disk_is_lost_comes_back_and_its_old_disk_does_not() {
     // The directory before it is refused, whoever starts it how; so is another machine under the number of one that runs.
     let old = kept.path().join("old");
     let (code, text) = refused(&old, &options(0, 1, 5, true));
-    assert!(code == 1 && text.contains("clear its data directory and let it join again"), "{text}");
+    assert!(code == 1 && text.contains("let it join again on an empty --data-dir"), "{text}");
     let (code, text) = refused(&old, &options(0, 1, 6, false));
-    assert!(code == 1 && text.contains("clear its data directory and let it join again"), "{text}");
+    assert!(code == 1 && text.contains("let it join again on an empty --data-dir"), "{text}");
     let stranger = temp_dir("disks");
     let (code, text) = refused(stranger.path(), &options(0, 1, 7, true));
     assert!(code == 1 && text.contains("so this --node-id is taken"), "{text}");

@@ -109,8 +109,8 @@ impl ClusterSurvey {
             }
         }
         for node in &mut cluster.nodes {
-            let told = answers.iter().flat_map(|answer| &answer.nodes).filter(|told| told.node == node.node);
-            node.connected = told.fold(true, |all, told| all && told.connected);
+            let mut told = answers.iter().flat_map(|answer| &answer.nodes).filter(|told| told.node == node.node);
+            node.connected = told.all(|told| told.connected);
             node.leads = cluster.groups.iter().filter(|group| group.leader == Some(node.node)).count() as u32;
         }
         ClusterSurvey { cluster, answers, silent }
