@@ -11,6 +11,7 @@
 
 mod empty;
 mod forced;
+mod handing_over;
 mod snapshots;
 
 use super::change::{CHANGE_BYTES, Change, Members};
@@ -254,29 +255,9 @@ impl Group {
         Ok(index)
     }
 
-    /// Hands the group over to `to`, which votes in it and has nearly everything: it stands as soon as it has all. Given up after an election time-out.
-    pub(super) fn transfer(&mut self, to: ReplicaId) -> Result<(), ReplicationError> {
-        let mut message = Message { from: to.0, to: self.raft.id, term: self.raft.term, ..Message::default() };
-        message.set_msg_type(MessageType::MsgTransferLeader);
-        self.step(message)
-    }
-
     /// Whether term, vote and who votes are durable as they are.
     pub(super) fn is_settled(&self) -> bool {
         self.standing == Standing::Durable
-    }
-
-    /// Gives the leadership up: whoever stands next leads.
-    pub(super) fn step_down(&mut self) {
-        if self.is_leader() {
-            self.raft.become_follower(self.raft.term, 0);
-            self.settle();
-        }
-    }
-
-    /// Whether it is being handed over: nothing new may be appended then (trap T6).
-    pub(super) fn is_transferring(&self) -> bool {
-        self.raft.lead_transferee.is_some()
     }
 
     /// It stands for election after so many ticks, instead of waiting for a leader that there never was, or that has ended.
@@ -457,20 +438,6 @@ impl Group {
         if self.is_leader() && self.raft.prs().get(self.raft.id).is_none() {
             self.leave();
         }
-    }
-
-    /// It leads a group that it is dropped from, by a change that its own first entry has committed (a leader that proposes one hands over first): whoever has
-    /// most stands at once. The crate would go on, and look in vain for its own place with the next entry that the others have.
-    fn leave(&mut self) {
-        let me = ReplicaId(self.raft.id);
-        let others = self.members.voters.iter().filter(|voter| **voter != me);
-        if let Some(to) = others.max_by_key(|voter| self.matched(**voter)) {
-            let mut message = Message { from: me.0, to: to.0, term: self.raft.term, ..Message::default() };
-            message.set_msg_type(MessageType::MsgTimeoutNow);
-            self.held.push(message);
-        }
-        self.raft.become_follower(self.raft.term, 0);
-        self.settle();
     }
 
     fn take_raft_messages(&mut self) {

@@ -131,6 +131,16 @@ fn troubles(survey: &ClusterSurvey) -> Vec<String> {
     if !unheard.is_empty() {
         troubles.push(format!("no node that has a replica of {} answered: who leads is not known", named("group", &unheard)));
     }
+    // As many as the nodes allow, an odd number: until then a disk that is lost can take the majority with it.
+    let active = cluster.nodes.iter().filter(|node| node.state.name() == "active").count();
+    let wanted = (active.saturating_sub(1) | 1).min(5);
+    if let Some(metadata) = cluster.groups.iter().find(|group| group.group == 0 && group.voters.len() < wanted) {
+        let has = metadata.voters.len();
+        troubles.push(format!(
+            "{has} of {wanted} nodes vote about the metadata yet: what they have may be lost with {}",
+            count(has.div_ceil(2) as u32, "disk")
+        ));
+    }
     for node in &cluster.nodes {
         // A replica whose disk was replaced is listed as long as it votes, and counted nowhere.
         let listed = cluster.groups.iter().filter(|group| group.voters.contains(&node.node)).count() as u32;
@@ -313,6 +323,9 @@ mod tests {
         let text = status_text(&survey);
         assert!(text.ends_with("2 of 2 nodes answered, 2 replica groups, metadata led by node 2\nhealthy\n"), "{text}");
         assert!(status_json(&survey)["healthy"] == json!(true));
+        let mut young = survey.clone();
+        young.cluster.nodes.push(node(3, true));
+        assert_eq!(troubles(&young), ["2 of 3 nodes vote about the metadata yet: what they have may be lost with 1 disk"]);
         cluster.nodes[1].connected = false;
         cluster.groups[0].leader = None;
         cluster.nodes[1].replicas = 1;
