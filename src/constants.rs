@@ -122,5 +122,9 @@ pub const SNAPSHOT_WAIT_MS: u64 = 2_000;
 pub const EXIT_OK: u8 = 0;
 /// Exit code when the node could not start, or a command failed.
 pub const EXIT_FAILED: u8 = 1;
+/// Exit code of `tramline doctor` where something makes a node slower than it could be.
+pub const EXIT_WARNINGS: u8 = 3;
+/// Exit code of `tramline doctor` where a node does not run, or what it acknowledges may be lost.
+pub const EXIT_FAULTS: u8 = 4;
 /// Exit code when a second signal cut the orderly stop short (128 + SIGINT, as shells report it).
 pub const EXIT_INTERRUPTED: i32 = 130;

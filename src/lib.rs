@@ -9,6 +9,8 @@ pub mod bytes;
 pub mod config;
 pub mod constants;
 pub mod control;
+#[cfg(not(feature = "sim"))]
+pub mod doctor;
 pub mod effects;
 pub mod fatal;
 pub mod ids;

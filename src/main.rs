@@ -4,15 +4,17 @@
 //! from the table; a refusal is one sentence on standard error that says what to do, with exit code 1 (2 when the command line itself is
 //! wrong); standard output carries only what was asked for.
 //!
-//! Not here: what a node does (`runtime/`), what settings mean (`config/table.rs`), looking into segments (`log/inspect.rs`).
+//! Not here: what a node does (`runtime/`), what settings mean (`config/table.rs`), looking into segments (`log/inspect.rs`), what is wrong with a host
+//! (`doctor/`).
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tramline::config::{self, Kind, Loaded, Machine, Sources, TABLE, env_name};
 use tramline::constants;
+use tramline::doctor::{self, Severity};
 use tramline::runtime::{self, logging, topology};
 
 fn main() -> ExitCode {
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let outcome = match matches.subcommand() {
         Some(("serve", matches)) => serve(matches),
         Some(("config", matches)) => show_config(matches),
+        Some(("doctor", matches)) => doctor(matches),
         Some(("inspect", matches)) => inspect(matches),
         Some(("recover", matches)) => recover(matches),
         _ => Err("no command; see tramline --help".to_owned()),
@@ -55,6 +58,26 @@ fn command() -> Command {
                     .default_value("table")
                     .help("table for people, json for programs, toml as a settings file"),
             ),
+        )
+        .subcommand(
+            with_settings(Command::new("doctor"))
+                .about("Says what of this host keeps a node with these settings from running, from keeping what it acknowledged, or from being fast")
+                .after_help(
+                    "Nothing is changed; a file of 4 MiB is written beside the data for a second, and removed.\n\
+                     Exit codes: 0 nothing to do, 1 it could not be looked at, 2 wrong usage, 3 something makes a node slower than it could be,\n\
+                     4 a node does not run here, or what it acknowledges may be lost.\n\
+                     scripts/tune/tune.sh changes what can be changed; docs/TUNING.md says what each setting buys.",
+                )
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For programs, in place of the table"))
+                .arg(Arg::new("no-self-test").long("no-self-test").action(ArgAction::SetTrue).help("Measures nothing and writes nothing"))
+                .arg(
+                    Arg::new("root")
+                        .long("root")
+                        .value_name("DIR")
+                        .default_value("/")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("Reads a copy of the trees /sys, /proc and /etc below DIR, and only that"),
+                ),
         )
         .subcommand(
             Command::new("inspect")
@@ -156,6 +179,27 @@ fn show_config(matches: &ArgMatches) -> Result<ExitCode, String> {
         Ok(_) | Err(config::SettingsError::NoDataDir) => Ok(ExitCode::from(constants::EXIT_OK)),
         Err(error) => Err(format!("a node would not start with these settings: {error}")),
     }
+}
+
+fn doctor(matches: &ArgMatches) -> Result<ExitCode, String> {
+    let root = matches.get_one::<PathBuf>("root").ok_or("no --root")?;
+    let mut machine = topology::machine();
+    if root != Path::new("/") {
+        // Of another machine it is not known what this process may run on there.
+        machine.cpus = doctor::online(root).unwrap_or(machine.cpus);
+    }
+    let loaded = config::load(&sources(matches)?, &machine).map_err(|error| error.to_string())?;
+    let settings = loaded.settings(&machine).map_err(|error| error.to_string())?;
+    let report = doctor::examine(&settings, root, !matches.get_flag("no-self-test"));
+    print(&if matches.get_flag("json") { doctor::json(&report) } else { doctor::table(&report) });
+    for warning in &loaded.warnings {
+        let _ = writeln!(io::stderr(), "tramline: warning: {warning}");
+    }
+    Ok(ExitCode::from(match report.worst() {
+        Severity::Bad => constants::EXIT_FAULTS,
+        Severity::Warn => constants::EXIT_WARNINGS,
+        Severity::Ok | Severity::Unknown | Severity::Note => constants::EXIT_OK,
+    }))
 }
 
 fn inspect(matches: &ArgMatches) -> Result<ExitCode, String> {

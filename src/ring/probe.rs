@@ -137,7 +137,7 @@ pub(super) fn judge_setup(e: io::Error, disabled: Option<u32>, memlock_bytes: u6
 }
 
 /// Reads "6.18.44-name" and compares.
-pub(super) fn judge_release(release: &str) -> Result<(u32, u32), ProbeError> {
+pub fn judge_release(release: &str) -> Result<(u32, u32), ProbeError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= KERNEL_MIN => Ok((major, minor)),

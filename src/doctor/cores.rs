@@ -1,0 +1,100 @@
+//! Sets of cores: as the kernel writes them (`0-3,8`, or a mask of hexadecimal groups), and which of them are the shards'.
+
+use super::tree::Tree;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Some cores, by number.
+pub(super) type Set = BTreeSet<usize>;
+
+/// No kernel has more; a longer range is no list of cores.
+const CORES_MAX: usize = 8192;
+
+/// Which core is whose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cores {
+    /// All that run; empty where the machine does not tell.
+    pub(super) online: Set,
+    /// One per shard; empty for shards that float.
+    pub(super) shards: Set,
+}
+
+impl Cores {
+    pub(super) fn of(tree: &Tree, shards: &[usize]) -> Cores {
+        let online = tree.text("sys/devices/system/cpu/online").and_then(|text| parse_list(&text)).unwrap_or_default();
+        Cores { online, shards: shards.iter().copied().collect() }
+    }
+
+    /// Those that no shard has.
+    pub(super) fn others(&self) -> Set {
+        self.online.difference(&self.shards).copied().collect()
+    }
+}
+
+/// The cores that run on the machine below a root.
+pub fn online(root: &Path) -> Option<Vec<usize>> {
+    Some(parse_list(&Tree::new(root).text("sys/devices/system/cpu/online")?)?.into_iter().collect())
+        .filter(|cores: &Vec<_>| !cores.is_empty())
+}
+
+/// Reads `0-3,8`; an empty text is the empty set.
+pub(super) fn parse_list(text: &str) -> Option<Set> {
+    let mut set = Set::new();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last >= CORES_MAX {
+            return None;
+        }
+        set.extend(first..=last);
+    }
+    Some(set)
+}
+
+/// Reads a mask such as `ff` or `00000001,00000000`.
+pub(super) fn parse_mask(text: &str) -> Option<Set> {
+    let digits: Vec<u32> = text.trim().chars().filter(|c| *c != ',').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    if digits.is_empty() || digits.len() * 4 > CORES_MAX {
+        return None;
+    }
+    let bits = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .flat_map(|(place, digit)| (0..4).filter(move |bit| digit >> bit & 1 == 1).map(move |bit| place * 4 + bit));
+    Some(bits.collect())
+}
+
+/// As the kernel writes it.
+pub(super) fn show(set: &Set) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for core in set {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == *core => *last = *core,
+            _ => parts.push((*core, *core)),
+        }
+    }
+    let words: Vec<String> =
+        parts.iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") }).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(",") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_masks_are_read_and_shown() {
+        let set = |cores: &[usize]| cores.iter().copied().collect::<Set>();
+        assert_eq!(parse_list("0-2,5\n"), Some(set(&[0, 1, 2, 5])));
+        assert_eq!(parse_list(""), Some(Set::new()));
+        for wrong in ["a", "3-1", "0-99999", "1,x", "-"] {
+            assert_eq!(parse_list(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse_mask("00000001,0000000a"), Some(set(&[1, 3, 32])));
+        assert_eq!(parse_mask("f"), Some(set(&[0, 1, 2, 3])));
+        assert_eq!((parse_mask(""), parse_mask("0x3")), (None, None));
+        assert_eq!(show(&set(&[0, 1, 2, 5, 7, 8])), "0-2,5,7-8");
+        assert_eq!(show(&Set::new()), "none");
+    }
+}
