@@ -1,6 +1,6 @@
 //! The cluster: nodes, replica groups, who leads, and nodes that stand aside.
 //!
-//! One node knows who leads the groups that it has replicas of, and no others; a survey asks them all.
+//! One node knows by its replicas who leads a group, or by what the leader told; which nodes reach each other each one knows for itself. A survey asks them all.
 //!
 //! Not here: where partitions are (`Client::metadata`).
 
@@ -159,8 +159,8 @@ impl From<WireGroup<'_>> for ClusterGroup {
 }
 
 impl Client {
-    /// Nodes, replica groups and who leads them, as the node that answers knows it. Who leads groups that it has no replica of, it does not know:
-    /// see [`survey_cluster`](Self::survey_cluster).
+    /// Nodes, replica groups and who leads them, as the node that answers knows it. Of groups that it has no replica of it knows what their leaders told, and
+    /// nothing where it does not reach them: see [`survey_cluster`](Self::survey_cluster).
     pub fn describe_cluster(&self) -> Result<ClusterDescription, Error> {
         self.shared().cluster_of_one(self.shared().deadline())
     }

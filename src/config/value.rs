@@ -100,7 +100,7 @@ impl Kind {
                     "'{text}' is not the name of a rack: at most {RACK_BYTES_MAX} of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
                 )),
             },
-            Kind::Cpus => cpus(text).map(Value::Cpus),
+            Kind::Cpus => cpu_list(text).map(Value::Cpus),
             Kind::Path => Ok(Value::Text(text.to_owned())),
         }
     }
@@ -227,7 +227,8 @@ fn is_rack(text: &str) -> bool {
     text.len() <= RACK_BYTES_MAX && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-fn cpus(text: &str) -> Result<Vec<usize>, String> {
+/// Numbers of CPUs as `0,2-5`, in order and each once; an empty text has none. An error says what is none.
+pub(crate) fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
     let bad = |part: &str| format!("'{part}' is not a list of cpu numbers; write 0,1 or 2-5");
     let mut found = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {

@@ -1,13 +1,14 @@
 //! Sets of cores: as the kernel writes them (`0-3,8`, or a mask of hexadecimal groups), and which of them are the shards'.
 
 use super::tree::Tree;
+use crate::config::cpu_list;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Some cores, by number.
 pub(super) type Set = BTreeSet<usize>;
 
-/// No kernel has more; a longer range is no list of cores.
+/// No kernel has more; a longer mask is none of cores.
 const CORES_MAX: usize = 8192;
 
 /// Which core is whose.
@@ -39,16 +40,7 @@ pub fn online(root: &Path) -> Option<Vec<usize>> {
 
 /// Reads `0-3,8`; an empty text is the empty set.
 pub(super) fn parse_list(text: &str) -> Option<Set> {
-    let mut set = Set::new();
-    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= CORES_MAX {
-            return None;
-        }
-        set.extend(first..=last);
-    }
-    Some(set)
+    Some(cpu_list(text).ok()?.into_iter().collect())
 }
 
 /// Reads a mask such as `ff` or `00000001,00000000`.

@@ -4,7 +4,8 @@
 //!
 //! Not here: what the start does (shard/beginnings.rs), recovery of other groups (shard/recovering.rs).
 
-use super::data_dir::{DataDir, hex};
+use super::data_dir::DataDir;
+use crate::ids::hex;
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A node from its settings to its end.
 
 use super::clock::Clock;
-use super::data_dir::{DataDir, DataDirError, EmptyDir, Found, Wanted, hex};
+use super::data_dir::{DataDir, DataDirError, EmptyDir, Found, Wanted};
 use super::executors::{ShardSeed, place_of, spawn};
 use super::housekeeping::{self, HousekeepingError};
 use super::join::{self, Asking, JoinError, Times};
@@ -13,7 +13,7 @@ use super::topology;
 use super::watch::Pulses;
 use crate::config::Settings;
 use crate::control::Endpoint;
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{NodeId, ShardId, hex};
 use crate::metrics::{Health, ShardHealth, SnapshotSource};
 use crate::ring::probe::{self, ProbeError};
 use crate::shard::mesh::Message;

@@ -31,7 +31,7 @@ use tramline_wire::queue::{AlterQueueReply, CreateQueueReply, DeleteQueueReply};
 use tramline_wire::topics::{AlterTopicReply, CreateTopicReply, DeleteTopicReply};
 
 /// So long an answer waits for other nodes that are there: one that was told of no end of its connection may be gone.
-const ELSEWHERE_US: u64 = 2_000_000;
+pub(super) const ELSEWHERE_US: u64 = 2_000_000;
 /// Commands waiting to be committed, at most.
 const PENDING_MAX: usize = 1024;
 

@@ -9,7 +9,7 @@ use crate::ids::{GroupId, NodeId};
 use tramline_wire::error::ErrorCode;
 
 /// `node 1`, `nodes 1, 2`.
-fn named(nodes: &[NodeId]) -> String {
+pub(super) fn named(nodes: &[NodeId]) -> String {
     let texts: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
     format!("node{} {}", if nodes.len() == 1 { "" } else { "s" }, texts.join(", "))
 }

@@ -1,7 +1,7 @@
 //! Who leads which group, as far as this node knows, and where requests for it go.
 //!
 //! Each shard tells its siblings what it learns of the groups that it has replicas of. Shards 0 tell each other which groups their nodes lead, and which view all
-//! their shards act on (docs/REPLICATION.md, 3.2, Leaders): that is what is known of groups without a replica here. All of it says where to go, and decides
+//! their shards act on (docs/REPLICATION.md, 3, Leaders): that is what is known of groups without a replica here. All of it says where to go, and decides
 //! nothing: whoever is asked knows whether it leads. Where nothing is known the preferred leader is told, with term 0.
 //!
 //! Not here: elections (replication/), what a request does (`requests.rs`).
@@ -140,7 +140,7 @@ impl Shard {
         })
     }
 
-    /// Where a group's leader is, by what this node knows. Alone, every group is led here.
+    /// Where a group's leader is, by what this node knows.
     pub(super) fn lead_of(&self, group: GroupId, preferred: (NodeId, ShardId)) -> Lead {
         let (node, term) = match self.leaders.of(group) {
             Some((node, term)) if node != NodeId(0) => (node, term),

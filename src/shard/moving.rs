@@ -109,8 +109,7 @@ impl Shard {
         }
         let Some(drop) = &moving.drop else { return Next::Nothing };
         match moving.step {
-            // It leads itself, perhaps again: it has to hand over first. Also where the change that drops it was proposed by a leader before it, and is committed
-            // by its own first entry.
+            // It leads itself, perhaps again: it has to hand over first.
             step if step <= MoveStep::HandedOver && drop.id == self.replica() => {
                 let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(now, group, **voter));
                 others.max_by_key(|voter| self.groups.matched(group, **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))

@@ -12,7 +12,7 @@
 
 use super::shard::Shard;
 use crate::effects::Now;
-use crate::ids::{NodeId, ReplicaId};
+use crate::ids::{NodeId, ReplicaId, hex};
 use std::collections::BTreeMap;
 use tramline_wire::node::{Hello, Refusal, Refused};
 
@@ -101,10 +101,6 @@ impl Seldom {
     }
 }
 
-fn digits(cluster_id: &[u8; 16]) -> String {
-    cluster_id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn again(unsaid: u64) -> String {
     if unsaid == 0 { String::new() } else { format!(" ({unsaid} times since this was said last)") }
 }
@@ -117,9 +113,9 @@ impl Shard {
         tracing::warn!(
             shard = self.id.0,
             "node {node} of cluster {} dials this node {} of cluster {}, and is refused: if this node's disk was lost, stop it and start it with --join on an empty --data-dir; else an address is wrong{}",
-            digits(&hello.cluster_id),
+            hex(&hello.cluster_id),
             self.node,
-            digits(&self.info.cluster_id),
+            hex(&self.info.cluster_id),
             again(unsaid)
         );
     }
@@ -134,7 +130,7 @@ impl Shard {
         let what = match refused.refusal() {
             Some(Refusal::OtherCluster) => format!(
                 "it is of another cluster than this node, whose cluster is {}: if its disk was lost, stop it and start it with --join on an empty --data-dir; else the address has changed hands",
-                digits(&self.info.cluster_id)
+                hex(&self.info.cluster_id)
             ),
             _ => refused.message.to_owned(),
         };

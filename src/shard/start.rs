@@ -7,6 +7,7 @@
 //! each start; damage is told, never served and never cut.
 
 use super::admin::ControlSeat;
+use super::advice::named;
 use super::applying::Applying;
 use super::beginnings::{Beginnings, Whose, pass_over, snapshots_of};
 use super::groups::MemberCare;
@@ -125,10 +126,7 @@ impl fmt::Display for StartFailure {
             StartFailure::OnlyLearned(voters) => {
                 let names = match voters.as_slice() {
                     [] => "a node that does".to_owned(),
-                    voters => format!(
-                        "one of {}, which do as far as is known here",
-                        voters.iter().map(|voter| format!("node {voter}")).collect::<Vec<_>>().join(", ")
-                    ),
+                    voters => format!("one of {}, which do as far as is known here", named(voters)),
                 };
                 write!(
                     f,

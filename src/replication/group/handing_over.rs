@@ -37,7 +37,6 @@ impl Group {
             message.set_msg_type(MessageType::MsgTimeoutNow);
             self.held.push(message);
         }
-        self.raft.become_follower(self.raft.term, 0);
-        self.settle();
+        self.step_down();
     }
 }

@@ -6,7 +6,7 @@
 //! Not here: reading and writing the files (`data_dir.rs`).
 
 use crate::constants;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, hex};
 
 /// Who a data directory belongs to, and what is fixed in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +35,6 @@ pub(super) fn encode(identity: &Identity) -> String {
         "# Identity of this Tramline data directory. Do not edit: it has to agree with what lies beside it.\nversion = {version}\nnode = {node}\ncluster = \"{}\"\ndisk = \"{disk:016x}\"\ngeneration = {generation}\nshards = {shards}\ngroups_per_shard = {groups_per_shard}\n",
         hex(cluster_id)
     )
-}
-
-/// The bytes as digits.
-pub(in crate::runtime) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn decode(text: &str) -> Result<Identity, String> {

@@ -89,7 +89,7 @@ pub(in crate::runtime) fn check_known(asking: &Asking<'_>) -> Result<(), JoinErr
                 return Ok(());
             }
             Err(Outcome::Refused(Refusal::OtherCluster, _)) => {
-                let cluster = crate::runtime::data_dir::hex(&asking.cluster_id);
+                let cluster = crate::ids::hex(&asking.cluster_id);
                 return Err(JoinError::Known(Known::OtherCluster { node, cluster, by: seed.clone() }));
             }
             Err(Outcome::Refused(Refusal::Removed, why)) => {

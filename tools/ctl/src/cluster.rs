@@ -123,7 +123,7 @@ fn troubles(survey: &ClusterSurvey) -> Vec<String> {
         troubles.push(format!("node {} ({}) is not connected to {}", node.node, node.state.name(), named("node", &without)));
     }
     let leaderless: Vec<u32> = cluster.groups.iter().filter(|group| group.leader.is_none()).map(|group| group.group).collect();
-    // Who has no replica of a group hears nothing of it.
+    // Who has no replica of a group knows no leader that it does not reach, nor that there is none.
     let (unheard, leaderless): (Vec<u32>, Vec<u32>) = leaderless.into_iter().partition(|group| !is_heard_of(survey, *group));
     if !leaderless.is_empty() {
         troubles.push(format!("{} {} no leader", named("group", &leaderless), if leaderless.len() == 1 { "has" } else { "have" }));

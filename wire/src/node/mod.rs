@@ -1,6 +1,6 @@
 //! The protocol between nodes as a pure codec: frames, bodies, and the walk over entries that a follower is about to store.
 //!
-//! docs/REPLICATION.md, section 3, is the specification; a test compares its tables with this module. Today nobody sends or receives these frames.
+//! docs/REPLICATION.md, section 3, is the specification; a test compares its tables with this module.
 //!
 //! | file | job |
 //! |---|---|

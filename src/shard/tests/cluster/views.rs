@@ -5,13 +5,11 @@
 use super::{Cluster, NODES, Node};
 use crate::ids::GroupId;
 use crate::shard::Shard;
+use crate::shard::admin::ELSEWHERE_US;
 use tramline_wire::frame::{self, Need};
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::topics::{CreateFlags, CreateTopicRequest};
-
-/// So long an answer waits for a node that says nothing.
-const ELSEWHERE_US: u64 = 2_000_000;
 
 fn correlation(bytes: &[u8]) -> (u64, u8) {
     let Ok(Need::Whole(frame, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
