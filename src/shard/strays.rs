@@ -25,9 +25,7 @@ impl Shard {
     pub(super) fn next_of_stray(&mut self, now: Now, found: &ReplicaGroupView, effects: &mut Effects) -> Next {
         let group = found.id;
         let members = self.groups.members_of(group).expect("this shard leads it");
-        let me = self.replica();
-        let is_outside = members.all().all(|member| member != me);
-        let stray = members.all().find(|member| found.replica(*member).is_none()).or(is_outside.then_some(me));
+        let stray = members.all().find(|member| found.replica(*member).is_none());
         let Some(stray) = stray else {
             self.pipelines.strays.retain(|(of, _), _| *of != group);
             return Next::Nothing;
@@ -37,7 +35,7 @@ impl Shard {
             effects.wake_at(since_us + STRAY_US);
             return Next::Nothing;
         }
-        if stray != me {
+        if stray != self.replica() {
             return Next::Change(Change { action: Action::Leave, replica: stray, serves: 0 });
         }
         let others = members.voters.iter().filter(|voter| **voter != stray && self.is_near(now, group, **voter));
