@@ -26,7 +26,6 @@ use std::path::{Path, PathBuf};
 pub use space::{DiskLevel, DiskLook, DiskMarks, SpaceMark};
 pub use table::{Def, TABLE, env_name};
 use table::{DefaultValue, Facts};
-pub(crate) use value::cpu_list;
 pub use value::{Kind, Value};
 
 /// `TRAMLINE_` names in the environment that are not settings of a node but known to one of our programs or scripts.

@@ -1,7 +1,7 @@
 //! Sets of cores: as the kernel writes them (`0-3,8`, or a mask of hexadecimal groups), and which of them are the shards'.
 
 use super::tree::Tree;
-use crate::config::cpu_list;
+use crate::config::value::cpu_list;
 use std::collections::BTreeSet;
 use std::path::Path;
 

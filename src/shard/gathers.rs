@@ -346,9 +346,7 @@ impl Shard {
     /// Where a group is at home; node 0 where nobody is known to lead that, so that nobody's silence about members is taken for the home's word.
     fn home_of(&self, group: &GroupView) -> Lead {
         let lead = self.lead_of(group.home, (group.node, group.shard));
-        let has_one_replica = self.view.cluster.group(group.home).is_some_and(|found| found.replicas.len() == 1);
-        let is_known = lead.term > Term(0) || has_one_replica || self.pipelines.is_alone();
-        Lead { node: if is_known { lead.node } else { NodeId(0) }, ..lead }
+        Lead { node: if lead.term > Term(0) { lead.node } else { NodeId(0) }, ..lead }
     }
 
     fn delete_retired(&mut self, caller: Option<Caller>, name: String, uid: SubscriptionUid, is_empty: bool, effects: &mut Effects) {
