@@ -207,6 +207,11 @@ impl Shard {
         self.view.cluster.groups().iter().filter(|group| group.moving.is_some()).count()
     }
 
+    /// Moves of groups that have one replica, as far as this node knows.
+    pub(crate) fn lone_moves_under_way(&self) -> usize {
+        self.view.cluster.groups().iter().filter(|group| group.moving.is_some() && group.replicas.len() == 1).count()
+    }
+
     /// Whether its node is to lead nothing.
     pub(crate) fn stands_aside(&self) -> bool {
         self.view.cluster.node(self.node).is_some_and(|node| matches!(node.state, NodeState::Draining | NodeState::Drained))

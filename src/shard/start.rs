@@ -296,8 +296,12 @@ fn recover_state(recovered: &Recovered, joined: Option<&Joined>, is_committed: i
         Some(bytes) => State::restore(bytes).map_err(wrong)?,
         None => State::new(),
     };
-    let is_kept = |index: LogIndex| recovered.entries.iter().any(|entry| (entry.group, entry.index) == (GroupId(0), index));
-    let is_of_metadata = |damage: &&Damage| matches!(damage.kind, DamageKind::Payload { group: GroupId(0), index, .. } if is_kept(index));
+    // Where it stands last: one that was cut off for its damage, and brought again by others, is whole in a later block.
+    let stands_in = |index: LogIndex, block: BlockSeq| {
+        recovered.entries.iter().any(|entry| (entry.group, entry.index, entry.block) == (GroupId(0), index, block))
+    };
+    let is_of_metadata =
+        |damage: &&Damage| matches!(damage.kind, DamageKind::Payload { seq, group: GroupId(0), index, .. } if stands_in(index, seq));
     if let Some(lost) = recovered.damage.iter().find(is_of_metadata) {
         return Err(StartFailure::Metadata(format!("a command in the log is damaged ({lost}); restore the shard's directory from a copy")));
     }

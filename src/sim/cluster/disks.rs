@@ -76,6 +76,10 @@ impl Disks {
         self.patient == Some(node)
     }
 
+    pub(super) fn has_patient(&self) -> bool {
+        self.patient.is_some()
+    }
+
     /// Whether it may have said at `asked_us` or later that something is damaged.
     pub(super) fn may_tell_damage(&self, node: usize, asked_us: u64) -> bool {
         self.is_patient(node) || self.healed_us[node].is_some_and(|healed_us| asked_us <= healed_us)
@@ -89,6 +93,10 @@ impl ClusterRun {
     pub(super) fn rot(&mut self) {
         let count = self.world.nodes.len();
         if count < 3 || self.disks.scene.is_some() {
+            return;
+        }
+        // Of two voters a suspect leaves nobody who could lead: docs/REPLICATION.md, 8.
+        if self.world.shards().any(|(_, shard)| shard.lone_moves_under_way() > 0) {
             return;
         }
         self.look_after_patient();

@@ -32,13 +32,15 @@ struct Known {
 pub(super) struct Operator {
     dice: Dice,
     known: Option<Known>,
+    /// A disk is not what it was: groups of one replica stay where they are.
+    pub(super) is_careful: bool,
     /// The last move that he asked for, and has not had undone: group, to, from.
     trip: Option<(u32, u32, u32)>,
 }
 
 impl Operator {
     pub(super) fn new(seed: u64) -> Operator {
-        Operator { dice: Dice::stream(seed, "operator"), known: None, trip: None }
+        Operator { dice: Dice::stream(seed, "operator"), known: None, is_careful: false, trip: None }
     }
 }
 
@@ -120,7 +122,10 @@ impl Operator {
     }
 
     /// What is to be done, and of a move who votes in its group.
-    fn wish(&mut self, known: Known) -> Option<(AlterClusterRequest, Vec<u32>)> {
+    fn wish(&mut self, mut known: Known) -> Option<(AlterClusterRequest, Vec<u32>)> {
+        if self.is_careful {
+            known.groups.retain(|(_, voters, _)| voters.len() > 1);
+        }
         let of_node = |action, node| Some((AlterClusterRequest { action, node, group: 0, from_node: 0 }, Vec::new()));
         let a_move = |group, node, from_node| AlterClusterRequest { action: ClusterAction::Move, node, group, from_node };
         let back = self.trip.and_then(|(of, to, from)| {
@@ -133,7 +138,7 @@ impl Operator {
             return back;
         }
         match self.dice.below(100) {
-            0..=19 => of_node(ClusterAction::Balance, 0),
+            0..=19 if !self.is_careful => of_node(ClusterAction::Balance, 0),
             20..=39 => match known.aside.first() {
                 Some(node) => of_node(ClusterAction::Undrain, *node),
                 None => of_node(ClusterAction::Drain, self.one_of(&known.active)?),
