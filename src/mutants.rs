@@ -90,6 +90,8 @@ pub enum Mutant {
     SealUncommitted,
     TakeLogEmpty,
     WipedVotes,
+    ApplyTentativeProducer,
+    AnswerCutDuplicate,
 }
 
 /// Which bug is switched on: none, outside the simulator.

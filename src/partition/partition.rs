@@ -9,6 +9,7 @@ use super::index::{BatchRef, Index};
 use super::producers::Producers;
 use super::trim::TrimError;
 use crate::ids::{BlockSeq, GroupId, PartitionUid, TopicUid};
+use crate::mutants::{Mutant, Mutants};
 use std::ops::Range;
 use tramline_wire::error::ErrorCode;
 
@@ -201,10 +202,12 @@ impl Partition {
     }
 
     /// What was appended and not committed was never there: another node leads the group.
-    pub fn cut_tentative(&mut self) {
+    pub fn cut_tentative(&mut self, mutants: Mutants) {
         self.index.cut_from(self.committed_end);
         self.next_offset = self.committed_end;
-        self.producers.cut(self.committed_end);
+        if !mutants.has(Mutant::ApplyTentativeProducer) {
+            self.producers.cut(self.committed_end);
+        }
     }
 
     /// At a start: a trim that was found in the log, after all batches. Offsets below it were handed out and committed before it

@@ -7,6 +7,7 @@ use super::index::BatchRef;
 use super::partition::Partition;
 use crate::ids::{BlockSeq, GroupId, IdMap, PartitionUid};
 use crate::log::checkpoint::{ProducerBatchV1, ProducerV1};
+use crate::mutants::Mutants;
 use std::collections::VecDeque;
 use tramline_wire::batch::ProducerMark;
 
@@ -144,13 +145,13 @@ impl Partitions {
     }
 
     /// Another node leads the group: what is not committed in its partitions was never there.
-    pub fn cut_tentative(&mut self, group: GroupId) {
+    pub fn cut_tentative(&mut self, group: GroupId, mutants: Mutants) {
         if let Some((_, queue)) = self.touched.iter_mut().find(|(g, _)| *g == group) {
             queue.clear();
         }
         for partition in self.slots.iter_mut().flatten().filter(|partition| partition.group == group) {
             let before = partition.producers.len();
-            partition.cut_tentative();
+            partition.cut_tentative(mutants);
             self.producers -= before - partition.producers.len();
         }
     }

@@ -20,8 +20,9 @@ use crate::ids::{ConnId, GroupId, LogIndex, PartitionUid, ReplicaId};
 use crate::partition::Partition;
 use crate::replication::SnapshotNote;
 use crate::subscription::queue::SnapshotCursor;
-use crate::subscription::{Collected, Wants, encode_notes};
+use crate::subscription::{Collected, CollectedPart, Wants, encode_notes};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::node::{CatchUp, CatchUpReply, Frame, Kind, LostRange, NodeError, PIECE_BATCH_BYTES_MAX, PieceAck, PieceBody};
 use tramline_wire::prim::List;
@@ -445,24 +446,36 @@ impl Shard {
         Going::On
     }
 
+    /// The first offset for which a snapshot has to wait, in what was read for it: damage that others may make good, or have what it took.
+    fn snapshot_goes_to(&self, sending: &Sending, found: &CollectedPart) -> u64 {
+        let (uid, ..) = sending.partitions.front().expect("its batches were read");
+        let waits = |(range, code): &&(Range<u64>, ErrorCode)| match code {
+            ErrorCode::NotReady => true,
+            ErrorCode::Damaged => !self.may_leave_out(sending.note.group, *uid, range),
+            _ => false,
+        };
+        found.missing.iter().filter(waits).map(|(range, _)| range.start).min().unwrap_or(u64::MAX)
+    }
+
     /// Batches that a snapshot needs have been read.
     pub(super) fn on_collected_for_snapshot(&mut self, collected: &Collected, effects: &mut Effects) {
         let is_for =
             |line: &Line| matches!(line.sending.as_ref().map(|s| &s.stage), Some(Stage::Reading(ticket)) if *ticket == collected.ticket);
         let Some(at) = self.catchups.lines.iter().position(is_for) else { return };
-        let line = &mut self.catchups.lines[at];
-        let sending = line.sending.as_mut().expect("just seen");
+        let found = &collected.parts[0];
+        let end = self.catchups.lines[at].sending.as_ref().map_or(0, |sending| self.snapshot_goes_to(sending, found));
+        let sending = self.catchups.lines[at].sending.as_mut().expect("just seen");
         let group = sending.note.group;
         let (uid, from, _) = sending.partitions.front_mut().expect("its batches were read");
-        let (uid, found) = (*uid, &collected.parts[0]);
+        let uid = *uid;
         let committed_end = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).map_or(0, Partition::committed_end);
-        let batches: Vec<_> = found.batches.iter().take_while(|batch| batch.end_offset <= committed_end).collect();
+        let batches: Vec<_> = found.batches.iter().take_while(|batch| batch.end_offset <= committed_end.min(end)).collect();
         let before = *from;
         *from = batches.last().map_or(*from, |batch| batch.end_offset).max(*from);
-        for (range, code) in &found.missing {
+        for (range, code) in found.missing.iter().filter(|(range, _)| range.start < end) {
             match code {
                 ErrorCode::TopicDeleted => *from = u64::MAX,
-                // What retention took, or what is damaged here as well: the follower has a hole there, as this replica has.
+                // What retention took, or what nobody has any more: the follower has a hole there, as this replica has.
                 _ if range.end != u64::MAX => *from = range.end.max(*from),
                 _ => {}
             }

@@ -11,7 +11,6 @@ use crate::api::ApiError;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, LogIndex};
 use crate::mutants::Mutant;
-use crate::partition::Partition;
 use tramline_wire::error::ErrorCode;
 
 impl Shard {
@@ -73,8 +72,9 @@ impl Shard {
         self.log.void_group(group);
         self.pipelines.strays.retain(|(of, _), _| *of != group);
         if !mutants.has(Mutant::KeepLookAhead) {
-            self.partitions.cut_tentative(group);
-            self.unclaimed.values_mut().filter(|partition| partition.group == group).for_each(Partition::cut_tentative);
+            self.partitions.cut_tentative(group, mutants);
+            let unclaimed = self.unclaimed.values_mut().filter(|partition| partition.group == group);
+            unclaimed.for_each(|partition| partition.cut_tentative(mutants));
         }
         self.lose_state(now, group, effects);
         self.fail_half_taken(group, bit);

@@ -110,7 +110,10 @@ impl Shard {
             base_offset: batch.base_offset,
             append_time_us: batch.append_time_us,
         };
-        let is_committed = batch.end_offset() <= partition.committed_end() || self.log.mutants().has(Mutant::AckDuplicateEarly);
+        let mutants = self.log.mutants();
+        let is_told_early =
+            mutants.has(Mutant::AckDuplicateEarly) || mutants.has(Mutant::AnswerCutDuplicate) && batch.block <= self.log.durable_through();
+        let is_committed = is_told_early || batch.end_offset() <= partition.committed_end();
         match is_committed {
             true => Marked::Repeated(result, 0, BlockSeq(0)),
             false => Marked::Repeated(result, self.acks.bit_of(partition.group), batch.block),

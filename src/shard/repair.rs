@@ -18,9 +18,11 @@ use super::sort_job::{Job, Spares};
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{ConnId, GroupId, PartitionUid, ReplicaId, SegmentUid};
 use crate::log::{DamageKind, Recovered};
-use crate::partition::{Partition, Run};
+use crate::partition::Run;
 use crate::subscription::DamageFound;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use tramline_wire::error::ErrorCode;
 use tramline_wire::node::{Class, Fetch, FetchReply, Fetched, Frame, Kind, NodeError, PayloadLimits};
 
 /// Wounds that are known at once; the scrubber finds the others again.
@@ -37,11 +39,22 @@ const LOOK_US: u64 = 1_000_000;
 /// After so many rounds of refusals readers are told that the range is damaged, instead of to try again.
 const ROUNDS_OF_HOPE: u32 = 3;
 
+/// A voter of which nothing is heard for so long is not waited for with a snapshot that leaves a wound out: as long as a move waits for a dead node.
+const SILENCE_US: u64 = 600_000_000;
+
 /// A batch that does not check, as far as is known.
 #[derive(Debug, Default)]
 struct Wound {
     /// Behind its last offset; only the first one is known at a start.
     end: u64,
+    /// Where the bytes stand that do not check: segment, and byte in it.
+    place: (SegmentUid, u64),
+    /// When it was first looked at.
+    found_us: Option<u64>,
+    /// That is so long ago that voters who are silent are not waited for.
+    is_old: bool,
+    /// Who has said that they have no such batch either.
+    without: Vec<ReplicaId>,
     /// What another replica has there.
     spare: Option<Box<[u8]>>,
     /// The segment out of which its run is being copied.
@@ -145,12 +158,16 @@ impl Shard {
         let key = (PartitionUid(found.uid), found.first_offset);
         if let Some(known) = self.repairs.wounds.get_mut(&key) {
             known.end = known.end.max(found.end_offset);
+            if is_batch {
+                known.place = (found.segment, found.pos);
+            }
             return false;
         }
         let partition = self.partitions.slot(key.0).and_then(|slot| self.partitions.get(slot)).or_else(|| self.unclaimed.get(&key.0));
         let is_shared = partition.is_some_and(|partition| self.has_others(partition.group));
         if is_batch && is_shared && self.repairs.wounds.len() < WOUNDS_MAX {
-            self.repairs.wounds.insert(key, Wound { end: found.end_offset, ..Wound::default() });
+            let place = (found.segment, found.pos);
+            self.repairs.wounds.insert(key, Wound { end: found.end_offset, place, ..Wound::default() });
             self.repairs.next_look_us = 0;
         }
         true
@@ -164,6 +181,9 @@ impl Shard {
         if now.mono_us >= self.repairs.next_look_us {
             self.repairs.next_look_us = now.mono_us + LOOK_US;
             self.forget_wounds();
+            for wound in self.repairs.wounds.values_mut() {
+                wound.is_old = now.mono_us >= wound.found_us.get_or_insert(now.mono_us).saturating_add(SILENCE_US);
+            }
             self.end_segments_with_wounds();
         }
         effects.wake_at(self.repairs.next_look_us);
@@ -284,6 +304,7 @@ impl Shard {
             return Err(NotTaken::Wrong("an answer to what nobody asked".to_owned()));
         };
         asking.outward.on_served();
+        let to = asking.outward.to;
         let node = asking.outward.to.node().0;
         let limits = PayloadLimits { batch_bytes_max: self.log.batch_bytes_max() as u32, ..PayloadLimits::default() };
         let spare = match reply.check(&fetch, frame.payload, &limits)? {
@@ -298,24 +319,54 @@ impl Shard {
             self.repairs.spare_bytes += batch.bytes().len();
             return Ok(());
         }
+        let has_none = matches!(reply.error, ErrorCode::Damaged | ErrorCode::OffsetOutOfRange | ErrorCode::UnknownPartition);
+        if has_none && !wound.without.contains(&to) {
+            wound.without.push(to);
+        }
         self.on_not_helped(now, key);
         let (shard, error) = (self.id.0, reply.error);
         tracing::info!(shard, partition = key.0.0, first_offset = key.1, node, ?error, "a replica cannot repair it");
         Ok(())
     }
 
+    /// Whether a snapshot may go without these offsets, which are damaged here: what it leaves out its receiver has lost for good. Not while a voter may have them
+    /// that has not said that it has not.
+    pub(super) fn may_leave_out(&self, group: GroupId, uid: PartitionUid, range: &Range<u64>) -> bool {
+        let me = self.replica();
+        let is_lost = |wound: &Wound| {
+            let mut voters = self.groups.members_of(group).into_iter().flat_map(|members| members.voters.iter());
+            wound.is_old || voters.all(|voter| *voter == me || wound.without.contains(voter))
+        };
+        self.repairs.wounds.range((uid, range.start)..(uid, range.end)).all(|(_, wound)| is_lost(wound))
+    }
+
     /// Forgets wounds of what is not kept any more.
     fn forget_wounds(&mut self) {
-        let is_kept = |partition: &Partition, wound: &Wound| wound.end > partition.log_start() && partition.has_others;
         let wounds = self.repairs.wounds.iter();
-        let gone: Vec<WoundKey> = wounds
-            .filter(|((uid, _), wound)| {
-                let partition = self.partitions.slot(*uid).and_then(|slot| self.partitions.get(slot));
-                !partition.is_some_and(|partition| is_kept(partition, wound)) && !self.unclaimed.contains_key(uid)
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        gone.into_iter().for_each(|key| drop(self.repairs.remove(key)));
+        let gone: Vec<WoundKey> = wounds.filter(|(key, wound)| !self.is_wound_kept(**key, wound)).map(|(key, _)| *key).collect();
+        for key in gone {
+            drop(self.repairs.remove(key));
+            if let Some(partition) = self.partitions.slot(key.0).and_then(|slot| self.partitions.get_mut(slot)) {
+                partition.forget_hopeless(key.1);
+            }
+        }
+    }
+
+    /// Whether the batch of a wound is, or may yet be, one of its partition's. It is not when it was trimmed, and not when it was of an entry that another
+    /// leader has replaced: its offset is then another batch's, or nobody's.
+    fn is_wound_kept(&self, (uid, first): WoundKey, wound: &Wound) -> bool {
+        let Some(partition) = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)) else {
+            return self.unclaimed.contains_key(&uid);
+        };
+        if wound.end <= partition.log_start() || !partition.has_others {
+            return false;
+        }
+        if let Some(batch) = partition.index.tail().find(|batch| batch.base_offset == first) {
+            let place = self.log.block_place(batch.block);
+            return place.is_none_or(|place| (place.segment, u64::from(place.pos + batch.at)) == wound.place);
+        }
+        // What a start has found may be listed when it is known to be committed.
+        self.run_at(uid, first).is_some() || self.applying.applied(partition.group) < self.groups.last_of(partition.group).index
     }
 
     /// A wound in the segment that is being written to waits for its seal: that ends with the next block.

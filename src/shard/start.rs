@@ -166,12 +166,13 @@ impl Shard {
         let whose = Whose { shard: id, me, groups_per_shard: settings.groups_per_shard, joined: joined.as_deref(), is_metadata_forced };
         pass_over(&mut recovered);
         let mut beginnings = Beginnings::of(&whose, &recovered)?;
-        let findings = findings(me, &recovered, &beginnings);
+        let mut findings = findings(me, &recovered, &beginnings);
         if !findings.is_empty() {
             cut(&mut recovered, &findings);
             let whole = std::mem::replace(&mut beginnings, Beginnings::of(&whose, &recovered)?);
             beginnings.keep_terms(&whole);
         }
+        findings.retain(|_, finding| finding.is_suspect);
         beginnings.starts.iter_mut().for_each(|start| start.is_suspect = findings.contains_key(&start.id));
         let group_ids: Vec<GroupId> = beginnings.starts.iter().map(|start| start.id).collect();
         let seat = match id {

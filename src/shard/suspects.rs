@@ -12,7 +12,7 @@ use super::beginnings::{Beginnings, snapshots_of};
 use super::shard::Shard;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
-use crate::log::{DamageKind, Recovered, ReplicaRecord, ReplicaState};
+use crate::log::{DamageKind, Recovered, RecoveredEntry, ReplicaRecord, ReplicaState};
 use crate::replication::GroupPosition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +23,8 @@ use tramline_wire::node::{ShareBase, ShareFlags};
 pub(super) struct Finding {
     /// Its log ends in front of this entry.
     cut: LogIndex,
+    /// It may have acknowledged what is not there.
+    pub(super) is_suspect: bool,
     /// The block of the record that tells that it is suspect already.
     record: Option<BlockSeq>,
 }
@@ -50,35 +52,46 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
         let forced = recovered.forced.iter().find(|(_, record)| record.group == group).map(|(block, _)| *block);
         let since = [began, whole, forced, snapshots.get(&group).map(|since| since.block)].into_iter().flatten().max().unwrap_or_default();
         let is_stray = beginnings.strays.contains(&group);
-        let cut = if is_stray { Some(LogIndex(0)) } else { first_unsound(group, start.base.index, recovered) };
+        let missing = if is_stray { Some(LogIndex(0)) } else { first_missing(group, start.base.index, recovered) };
+        let damaged = first_damaged(group, start.base.index, recovered);
+        // Every block is there: what stands behind a hole came after a snapshot that no checkpoint has, and until one had it nothing was acknowledged.
+        let is_unfinished = recovered.lost.is_empty() && damaged.is_none() && !is_stray;
+        let cut = missing.into_iter().chain(damaged).min();
         let has_lost = recovered.lost.iter().any(|lost| lost.last > since);
         let record = doubt.filter(|doubt| doubt.is_suspect && doubt.block > since).map(|doubt| doubt.block);
         if cut.is_some() || has_lost || record.is_some() {
-            found.insert(group, Finding { cut: cut.unwrap_or(LogIndex(u64::MAX)), record });
+            let is_suspect = has_lost || record.is_some() || !is_unfinished;
+            found.insert(group, Finding { cut: cut.unwrap_or(LogIndex(u64::MAX)), is_suspect, record });
         }
     }
     found
 }
 
-/// The first entry behind `base` that is missing among others, or of which something does not check that is no batch's body.
-fn first_unsound(group: GroupId, base: LogIndex, recovered: &Recovered) -> Option<LogIndex> {
-    let entries = || recovered.entries.iter().filter(|entry| entry.group == group && entry.index > base);
+/// The first entry behind `base` that is missing among others.
+fn first_missing(group: GroupId, base: LogIndex, recovered: &Recovered) -> Option<LogIndex> {
     let mut last = base;
-    let mut first = None;
-    for entry in entries() {
+    for entry in entries_behind(group, base, recovered) {
         if entry.index.0 > last.0 + 1 {
-            first = Some(LogIndex(last.0 + 1));
-            break;
+            return Some(LogIndex(last.0 + 1));
         }
         last = entry.index;
     }
+    None
+}
+
+/// The first entry behind `base` of which something does not check that is no batch's body.
+fn first_damaged(group: GroupId, base: LogIndex, recovered: &Recovered) -> Option<LogIndex> {
     let damaged = recovered.damage.iter().filter_map(|damage| match damage.kind {
         DamageKind::Payload { seq, group: of, index, .. } | DamageKind::BatchHeader { seq, group: of, index } if of == group => {
-            entries().find(|entry| entry.index == index && entry.block == seq).map(|entry| entry.index)
+            entries_behind(group, base, recovered).find(|entry| entry.index == index && entry.block == seq).map(|entry| entry.index)
         }
         _ => None,
     });
-    damaged.chain(first).min()
+    damaged.min()
+}
+
+fn entries_behind(group: GroupId, base: LogIndex, recovered: &Recovered) -> impl Iterator<Item = &RecoveredEntry> {
+    recovered.entries.iter().filter(move |entry| entry.group == group && entry.index > base)
 }
 
 /// Leaves the entries out that the replicas' logs do not have any more.

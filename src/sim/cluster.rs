@@ -335,16 +335,19 @@ impl ClusterRun {
     fn come_to_rest(&mut self) -> Check {
         let limit = self.world.now_us + PATIENCE_US;
         loop {
+            // Who stands aside is not counted among those that could vote about the metadata.
+            let is_nobody_aside = self.clients.settle_nodes(&mut self.world);
             let shards: Vec<_> = self.world.shards().map(|(at, shard)| (at.node, shard)).collect();
             let wanted = self.world.nodes.len() * usize::from(self.world.params.shards);
             let rest = replicas::is_at_rest(&shards);
-            if rest.is_ok() && shards.len() == wanted && self.clients.is_idle() && self.is_made_good() {
+            if rest.is_ok() && shards.len() == wanted && is_nobody_aside && self.clients.is_idle() && self.is_made_good() {
                 return replicas::check_metadata(&shards);
             }
             if self.world.now_us >= limit {
                 let (seconds, open) = (PATIENCE_US / 1_000_000, self.clients.unanswered());
                 return Err(format!(
-                    "{seconds} s after the last fault there is no rest: {rest:?}; unanswered: {open}\n{}",
+                    "{seconds} s after the last fault there is no rest: {rest:?}; unanswered: {open}; {}\n{}",
+                    self.what_ails(),
                     self.describe()
                 ));
             }

@@ -129,6 +129,8 @@ pub struct Params {
     pub strike_percent: u64,
     /// One operation, of this many, is the operator's: moves of replicas, nodes that stand aside; 0 for none.
     pub operator_in: u64,
+    /// Of 100 idempotent clients of a cluster, those that send again to the node that they sent to before, and not to whoever leads by then.
+    pub stubborn_percent: u64,
     /// Constant times instead of drawn ones.
     pub ruler: Option<Ruler>,
 }
@@ -208,6 +210,7 @@ impl Params {
             flip_in: 0,
             strike_percent: 0,
             operator_in: 0,
+            stubborn_percent: 0,
             ruler: None,
         };
         if profile == Profile::Cluster {
@@ -262,7 +265,6 @@ impl Params {
         params
     }
 
-    /// Several nodes, and what goes wrong between them.
     /// A fifth of the load and of the time, with faults three times as often: a run costs a fifth, so that many seeds can be looked at. What takes long to come
     /// about (segments that are sealed and sorted, moves of replicas, rot that is healed) is seldom in it.
     pub fn make_brief(&mut self) {
@@ -284,6 +286,7 @@ impl Params {
         faults.into_iter().for_each(|every_us| *every_us /= OFTENER);
     }
 
+    /// Several nodes, and what goes wrong between them.
     fn become_cluster(&mut self, seed: u64) {
         let mut dice = Dice::stream(seed, "cluster");
         let second = 1_000_000;
@@ -307,6 +310,8 @@ impl Params {
         let mut operator = Dice::stream(seed, "cluster operator");
         self.nodes = if self.nodes == 3 && operator.chance(35) { 4 } else { self.nodes };
         self.operator_in = if self.nodes > 3 && operator.chance(80) { operator.within(10..60) } else { 0 };
+        let mut stubborn = Dice::stream(seed, "stubborn clients");
+        self.stubborn_percent = if stubborn.chance(40) { stubborn.within(20..80) } else { 0 };
         // A shard that an error of its disk has stopped is started again, which is what ends of processes do; and any other stop is a finding.
         (self.write_error_in, self.read_error_in, self.dir_error_in) = (0, 0, 0);
         (self.full_every_us, self.disk_segments) = (0, 0);

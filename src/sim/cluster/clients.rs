@@ -100,6 +100,8 @@ pub(super) struct Clients {
     /// Streams of marked batches so far.
     pub(super) streams: u64,
     pub(super) operator: Operator,
+    /// Who of the idempotent clients is stubborn.
+    pub(super) stubborn: Dice,
     shards: usize,
 }
 
@@ -133,6 +135,7 @@ impl Clients {
             reading: None,
             streams: 0,
             operator: Operator::new(seed),
+            stubborn: Dice::stream(seed, "who is stubborn"),
             shards: usize::from(params.shards),
         }
     }
@@ -354,7 +357,7 @@ impl Clients {
                 }
                 Asked::InitProducer => {
                     let reply = InitProducerReply::decode(meta).map_err(|e| broken(&e))?;
-                    self.on_init_producer(at, &reply)
+                    self.on_init_producer(world, at, &reply)
                 }
                 Asked::Create { topic } => {
                     self.topics[topic].is_live = true;

@@ -292,6 +292,22 @@ impl ClusterRun {
         self.disks.patient.is_none() || self.is_restored(false)
     }
 
+    /// What keeps the patient from being as well as it can be, in words.
+    pub(super) fn what_ails(&self) -> String {
+        let Some(patient) = self.disks.patient else { return "no patient".to_owned() };
+        let of = |(at, shard): (ShardAt, &crate::shard::Shard)| {
+            let gone = shard.group_looks().iter().filter(|look| shard.has_gone_members(look.group)).count();
+            format!(
+                "; node {}: {} suspects, {} wounds, {gone} groups with a disk that is gone",
+                at.node + 1,
+                shard.suspect_count(),
+                shard.wound_count()
+            )
+        };
+        let words: String = self.world.shards().map(of).collect();
+        format!("the patient is node {}, {} moves under way{words}", patient + 1, self.moves_under_way())
+    }
+
     /// Faults are over: whoever was told to stay down comes, and a disk that is known to rot is looked over by a start.
     pub(super) fn calm_disks(&mut self) {
         if let Some(Scene { third, .. }) = self.disks.scene {

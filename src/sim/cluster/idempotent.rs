@@ -23,6 +23,8 @@ use tramline_wire::producer::{InitProducerReply, InitProducerRequest};
 
 /// Batches of one partition without an answer that counts, at most: fewer than the broker remembers.
 const OPEN_MAX: usize = 3;
+/// For so long a stubborn client sends again to a node that does not lead: another one has led meanwhile, and with some luck this one leads again.
+const STUBBORN_US: u64 = 8_000_000;
 
 /// A batch without an answer that counts.
 struct Open {
@@ -46,11 +48,14 @@ struct Part {
     has_failed: bool,
     /// Batches that were acknowledged.
     acked: u64,
+    /// Where the last one was sent that was new, and when.
+    sent: (usize, u64),
 }
 
 /// What an idempotent client knows of itself.
 #[derive(Default)]
 pub(super) struct Producer {
+    is_stubborn: bool,
     id: Option<u64>,
     parts: BTreeMap<u64, Part>,
 }
@@ -75,7 +80,7 @@ impl Clients {
         }
         if !self.list[at].producer.parts.contains_key(&uid) {
             self.streams += 1;
-            let part = Part { stream: self.streams, next: 0, open: VecDeque::new(), has_failed: false, acked: 0 };
+            let part = Part { stream: self.streams, next: 0, open: VecDeque::new(), has_failed: false, acked: 0, sent: (0, 0) };
             self.list[at].producer.parts.insert(uid, part);
         }
         let part = &self.list[at].producer.parts[&uid];
@@ -90,6 +95,7 @@ impl Clients {
         part.next += count as u32;
         part.open.push_back(Open { sequence, ids, batch, is_under_way: false, times: 0, acked_before: part.acked });
         let slot = self.target(at, uid);
+        self.list[at].producer.parts.get_mut(&uid).expect("looked at above").sent = (slot, world.now_us);
         self.send_open(world, at, slot, uid, sequence);
     }
 
@@ -100,7 +106,9 @@ impl Clients {
             return true;
         }
         let sequences: Vec<u32> = part.open.iter().map(|open| open.sequence).collect();
-        let slot = self.target(at, uid);
+        let (before, sent_us) = part.sent;
+        let is_stubborn = self.list[at].producer.is_stubborn && !world.quiet && world.now_us < sent_us + STUBBORN_US;
+        let slot = if is_stubborn { before } else { self.target(at, uid) };
         if self.can_send(world, at, slot) {
             self.list[at].producer.parts.get_mut(&uid).expect("looked at above").has_failed = false;
             sequences.into_iter().for_each(|sequence| self.send_open(world, at, slot, uid, sequence));
@@ -133,12 +141,13 @@ impl Clients {
         }
     }
 
-    pub(super) fn on_init_producer(&mut self, at: usize, reply: &InitProducerReply) -> Check {
+    pub(super) fn on_init_producer(&mut self, world: &World, at: usize, reply: &InitProducerReply) -> Check {
         let is_taken = self.list.iter().any(|client| client.producer.id == Some(reply.producer_id));
         if reply.producer_id == 0 || is_taken {
             return Err(format!("client {at} is given the id {} of another producer", reply.producer_id));
         }
-        self.list[at].producer.id = Some(reply.producer_id);
+        let is_stubborn = self.stubborn.chance(world.params.stubborn_percent);
+        self.list[at].producer = Producer { is_stubborn, id: Some(reply.producer_id), ..Producer::default() };
         Ok(())
     }
 

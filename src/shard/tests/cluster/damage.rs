@@ -3,9 +3,9 @@
 //! Not here: what a start makes of damage without other replicas (`log/tests/damage.rs`).
 
 use super::{Cluster, NODES, REPLICATED, replicas, seeds};
-use crate::ids::GroupId;
+use crate::ids::{BlockSeq, GroupId};
 use crate::log::EntryKind;
-use crate::log::layout::{BLOCK_ALIGN, BlockView, SEGMENT_DATA_START, peek_header};
+use crate::log::layout::{BLOCK_ALIGN, BlockView, SEGMENT_DATA_START, SegmentHeader, peek_header};
 
 impl Cluster {
     /// Suspect replicas on a node.
@@ -76,6 +76,131 @@ impl Cluster {
         }
         count
     }
+}
+
+impl Cluster {
+    /// Flips bits of what a node has sealed: in the first half of each segment's file, so that no footer is hit.
+    fn rot_sealed(&mut self, at: usize) {
+        let used = self.nodes[at].shard.as_ref().expect("it runs").segments_in_use();
+        for name in self.segment_names(at) {
+            let file = self.nodes[at].disk.file(&name);
+            let Some(header) = SegmentHeader::decode(&file[..BLOCK_ALIGN]) else { continue };
+            if !used.contains(&(header.uid, true)) {
+                continue;
+            }
+            let data = SEGMENT_DATA_START as usize..file.len() / 2;
+            (data.step_by(5000)).filter(|pos| file[*pos] != 0).collect::<Vec<_>>().into_iter().for_each(|pos| file[pos] ^= 4);
+        }
+    }
+
+    /// Flips a bit of each entry's last batch in blocks of a node from `first` on, but for those of which none tells that they are durable.
+    fn rot_bodies_behind(&mut self, at: usize, first: BlockSeq) {
+        for name in self.segment_names(at) {
+            let file = self.nodes[at].disk.file(&name);
+            let blocks = (SEGMENT_DATA_START as usize..file.len()).step_by(BLOCK_ALIGN);
+            let heads: Vec<_> = blocks.filter_map(|pos| Some((peek_header(&file[pos..pos + BLOCK_ALIGN])?, pos))).collect();
+            let told = heads.iter().map(|(head, _)| head.durable_through).max().unwrap_or_default();
+            let mut found = Vec::new();
+            for (_, pos) in heads.iter().filter(|(head, _)| first <= head.block_seq && head.block_seq <= told) {
+                let Some(view) = BlockView::parse(&file[*pos..]) else { continue };
+                let batches = view.entries().filter(|row| row.kind == EntryKind::Data);
+                let ends = batches.filter_map(|row| view.fragments_of(&row).last()).map(|piece| (piece.offset + piece.length) as usize - 1);
+                found.extend(ends.map(|end| pos + end));
+            }
+            found.into_iter().for_each(|pos| file[pos] ^= 1);
+        }
+    }
+
+    /// Offsets below committed ends that a node's partitions do not list, of those that they begin with.
+    fn holes(&self, at: usize) -> Vec<String> {
+        let shard = self.nodes[at].shard.as_ref().expect("it runs");
+        let mut holes = Vec::new();
+        for (_, partition) in shard.partitions.iter() {
+            let mut next = partition.log_start();
+            let runs = partition.index.runs().map(|run| (run.first_offset, run.end_offset));
+            let tail = partition.index.tail().map(|batch| (batch.base_offset, batch.end_offset()));
+            for (first, end) in runs.chain(tail) {
+                if first > next {
+                    holes.push(format!("node {}: partition {} has {next} and not {first}", at + 1, partition.uid));
+                }
+                next = next.max(end);
+            }
+        }
+        holes
+    }
+}
+
+/// A leader with damaged batches, and a follower that needs them, while the one that has them is away: it waits, and has no holes for good.
+#[test]
+fn no_snapshot_leaves_out_what_another_replica_may_have() {
+    let (mut tried, mut repaired) = (0, 0);
+    for seed in seeds("TRAMLINE_CLUSTER_HOLE_SEEDS", 3) {
+        let mut cluster = Cluster::with(seed, 128 << 10);
+        cluster.create_topic();
+        cluster.happen_until("rest", Cluster::is_quiet);
+        let third = cluster.dice.below(NODES as u64) as usize;
+        cluster.end(third, false);
+        for _ in 0..1500 {
+            cluster.produce();
+            (0..8).for_each(|_| cluster.happen());
+        }
+        cluster.pass(3_000_000);
+        let others: Vec<_> = (0..NODES).filter(|at| *at != third).collect();
+        let damaged = others[cluster.dice.below(2) as usize];
+        let whole = others.into_iter().find(|at| *at != damaged).expect("two");
+        let snapshots =
+            |cluster: &Cluster| cluster.snapshots + cluster.shards().map(|(_, shard)| shard.metrics.counters.snapshots_taken).sum::<u64>();
+        let before = snapshots(&cluster);
+        cluster.rot_sealed(damaged);
+        cluster.end(whole, false);
+        cluster.start(third);
+        cluster.pass(20_000_000);
+        assert_eq!(cluster.holes(third), Vec::<String>::new(), "seed {seed}: while it waits");
+        cluster.start(whole);
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.pass(5_000_000);
+        (0..NODES).for_each(|at| assert_eq!(cluster.holes(at), Vec::<String>::new(), "seed {seed}"));
+        cluster.check();
+        tried += snapshots(&cluster) - before;
+        repaired += cluster.shards().map(|(_, shard)| shard.metrics.counters.repaired_ranges).sum::<u64>();
+    }
+    assert!(tried > 0 && repaired > 0, "{tried} snapshots, {repaired} ranges repaired");
+}
+
+/// Batches that nobody had committed rot, and another leader puts others in their place: there is nothing to be repaired.
+#[test]
+fn what_was_replaced_is_no_damage() {
+    let mut tried = 0;
+    for seed in seeds("TRAMLINE_CLUSTER_REPLACED_SEEDS", 4) {
+        let mut cluster = Cluster::with(seed, 128 << 10);
+        cluster.create_topic();
+        for _ in 0..500 {
+            cluster.produce();
+            (0..8).for_each(|_| cluster.happen());
+        }
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(2_000_000);
+        let at = cluster.dice.below(NODES as u64) as usize;
+        let first = cluster.nodes[at].shard.as_ref().expect("it runs").open_block();
+        for other in (0..NODES).filter(|other| *other != at) {
+            (cluster.cut[at][other], cluster.cut[other][at]) = (true, true);
+        }
+        for _ in 0..60 {
+            cluster.produce();
+            (0..20).for_each(|_| cluster.happen());
+        }
+        cluster.end(at, false);
+        cluster.rot_bodies_behind(at, first);
+        cluster.start(at);
+        let wounds = |cluster: &Cluster| cluster.nodes[at].shard.as_ref().map_or(0, |shard| shard.repairs.count());
+        tried += wounds(&cluster);
+        cluster.pass(5_000_000);
+        cluster.heal();
+        cluster.happen_until("nothing to repair", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.check();
+        cluster.check_replicas();
+    }
+    assert!(tried > 0, "nothing was found to be damaged");
 }
 
 /// What was cut off and brought again stands twice in the log: in the block that is damaged, and in one that is not.
