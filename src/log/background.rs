@@ -192,9 +192,10 @@ impl Log {
         }
     }
 
+    /// Also where it was ended before it is full: the next block waits for another one, filled or not.
     fn live_is_half_full(&self) -> bool {
         let live = self.segments.live();
-        live.write_pos * 2 >= live.bytes
+        live.is_ended || live.write_pos * 2 >= live.bytes
     }
 
     /// Lets every machine take the step it can take.

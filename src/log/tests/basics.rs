@@ -207,6 +207,25 @@ fn a_failed_or_impossible_write_is_final() {
     }
 }
 
+/// What was ended for its damage has no room for the next block, however little stands in it: a file that nobody has filled yet has to do.
+#[test]
+fn a_segment_that_is_ended_early_does_not_wait_for_the_next_one_to_be_filled() {
+    let mut h = Harness::new(LogConfig { fill_idle_us: 1 << 40, ..small_config() });
+    assert!(h.append(1, 100, 1000, 3, b'a') && h.close());
+    h.settle();
+    let live = h.log.block_place(BlockSeq(1)).expect("just written").segment;
+    // The first one takes the file that is ready; the free one behind it stays unfilled.
+    for _ in 0..2 {
+        let live = h.log.block_place(h.log.last_closed()).expect("just written").segment;
+        h.log.end_segment(live);
+        assert!(h.append(1, 100, 1000, 3, b'b'));
+        h.settle();
+        assert!(h.close(), "the block has a place");
+        h.settle();
+    }
+    assert_ne!(h.log.block_place(h.log.last_closed()).expect("just written").segment, live);
+}
+
 #[test]
 fn segments_roll_seal_and_are_freed_and_their_files_recycled() {
     let mut h = Harness::new(small_config());
