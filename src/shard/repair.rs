@@ -365,8 +365,10 @@ impl Shard {
             let place = self.log.block_place(batch.block);
             return place.is_none_or(|place| (place.segment, u64::from(place.pos + batch.at)) == wound.place);
         }
-        // What a start has found may be listed when it is known to be committed.
-        self.run_at(uid, first).is_some() || self.applying.applied(partition.group) < self.groups.last_of(partition.group).index
+        // In front of the end of the runs all is committed: what no run lists there is lost, and was not replaced. What a start has found behind it may be listed
+        // when it is known to be committed.
+        let is_sealed = partition.index.runs().last().is_some_and(|run| first < run.end_offset);
+        is_sealed || self.applying.applied(partition.group) < self.groups.last_of(partition.group).index
     }
 
     /// A wound in the segment that is being written to waits for its seal: that ends with the next block.
