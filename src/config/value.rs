@@ -227,6 +227,9 @@ fn is_rack(text: &str) -> bool {
     text.len() <= RACK_BYTES_MAX && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
+/// No kernel knows more CPUs: what is longer is no list of them.
+pub(crate) const CPUS_MAX: usize = 8192;
+
 /// Numbers of CPUs as `0,2-5`, in order and each once; an empty text has none. An error says what is none.
 pub(crate) fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
     let bad = |part: &str| format!("'{part}' is not a list of cpu numbers; write 0,1 or 2-5");
@@ -234,7 +237,7 @@ pub(crate) fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (number(first).ok_or_else(|| bad(part))?, number(last).ok_or_else(|| bad(part))?);
-        if first > last || last >= 4096 {
+        if first > last || last >= CPUS_MAX as u64 {
             return Err(bad(part));
         }
         found.extend(first as usize..=last as usize);

@@ -1,15 +1,12 @@
 //! Sets of cores: as the kernel writes them (`0-3,8`, or a mask of hexadecimal groups), and which of them are the shards'.
 
 use super::tree::Tree;
-use crate::config::value::cpu_list;
+use crate::config::value::{CPUS_MAX, cpu_list};
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Some cores, by number.
 pub(super) type Set = BTreeSet<usize>;
-
-/// No kernel has more; a longer mask is none of cores.
-const CORES_MAX: usize = 8192;
 
 /// Which core is whose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +43,7 @@ pub(super) fn parse_list(text: &str) -> Option<Set> {
 /// Reads a mask such as `ff` or `00000001,00000000`.
 pub(super) fn parse_mask(text: &str) -> Option<Set> {
     let digits: Vec<u32> = text.trim().chars().filter(|c| *c != ',').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
-    if digits.is_empty() || digits.len() * 4 > CORES_MAX {
+    if digits.is_empty() || digits.len() * 4 > CPUS_MAX {
         return None;
     }
     let bits = digits

@@ -180,7 +180,7 @@ impl Log {
             let load = Load {
                 calm: self.open.is_empty() && self.window.in_flight() == 0,
                 last_block_us: self.last_block_us.unwrap_or(now.mono_us),
-                half_full: self.live_is_half_full(),
+                next_is_due: self.next_is_due(),
                 reading: self.reads.were_begun_lately(now),
             };
             self.pool.maybe_fill(now, bytes, load, slab, effects);
@@ -192,8 +192,8 @@ impl Log {
         }
     }
 
-    /// Also where it was ended before it is full: the next block waits for another one, filled or not.
-    fn live_is_half_full(&self) -> bool {
+    /// Whether the next segment is wanted soon, filled or not: the live one is half full, or was ended early, and then the next block waits for it.
+    fn next_is_due(&self) -> bool {
         let live = self.segments.live();
         live.is_ended || live.write_pos * 2 >= live.bytes
     }
@@ -247,7 +247,7 @@ impl Log {
             return;
         }
         let last = !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
-        let Some((file, fresh)) = self.pool.take_for_log(self.live_is_half_full(), last) else { return };
+        let Some((file, fresh)) = self.pool.take_for_log(self.next_is_due(), last) else { return };
         let uid = SegmentUid(self.next_uid);
         let segment = ready_segment(uid, file, self.cfg.segment_bytes, self.incarnation, self.next_seq, self.cfg.window_bytes(), fresh);
         let header = segment_header(&segment, self);

@@ -77,8 +77,8 @@ pub(crate) struct Load {
     pub(crate) calm: bool,
     /// Since when, `Now::mono_us` of the last block.
     pub(crate) last_block_us: u64,
-    /// The live segment is more than half full.
-    pub(crate) half_full: bool,
+    /// The live segment is half full or more, or was ended before: the next one is wanted soon, filled or not.
+    pub(crate) next_is_due: bool,
     /// Somebody reads behind the tail, or did a moment ago.
     pub(crate) reading: bool,
 }
@@ -374,7 +374,7 @@ impl Pool {
                 None => return self.zeros = None,
             }
         }
-        let urgent = load.half_full && !self.free.iter().any(|file| file.filled);
+        let urgent = load.next_is_due && !self.free.iter().any(|file| file.filled);
         let due_us = match load.reading {
             true => self.last_fill_us + GENTLE_FILL_US,
             false if urgent => self.last_fill_us + URGENT_FILL_US,
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn one_too_many_that_was_being_filled_goes_when_its_write_has_ended() {
         const FILE_BYTES: u64 = 1 << 20;
-        let load = Load { calm: true, last_block_us: 0, half_full: false, reading: false };
+        let load = Load { calm: true, last_block_us: 0, next_is_due: false, reading: false };
         let now = Now { mono_us: 1_000_000, utc_us: 0 };
         let (mut pool, mut slab) = (Pool::new(FILE_BYTES, 64 << 10, 0, 1), Slab::new(1 << 20));
         pool.give(1, false);

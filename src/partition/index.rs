@@ -168,6 +168,12 @@ impl Index {
         self.list.iter().skip(self.sealed)
     }
 
+    /// The batch of the tail that begins with this offset.
+    pub fn tail_at(&self, first: u64) -> Option<&BatchRef> {
+        let at = self.list.partition_point(|batch| batch.base_offset < first);
+        self.list.get(at).filter(|batch| at >= self.sealed && batch.base_offset == first)
+    }
+
     /// Puts one run in the place of the tail's batches whose blocks are at or below `last_block` (a segment that is being sealed).
     /// `footer_first` is the place of their first footer entry. They stay listed until `forget_sealed`.
     pub fn seal(&mut self, segment: SegmentUid, last_block: BlockSeq, footer_first: u32) -> Option<Run> {

@@ -447,23 +447,24 @@ impl Shard {
     }
 
     /// The first offset for which a snapshot has to wait, in what was read for it: damage that others may make good, or have what it took.
-    fn snapshot_goes_to(&self, sending: &Sending, found: &CollectedPart) -> u64 {
+    fn snapshot_goes_to(&self, now: Now, line: &Line, found: &CollectedPart) -> u64 {
+        let sending = line.sending.as_ref().expect("its batches were read");
         let (uid, ..) = sending.partitions.front().expect("its batches were read");
         let waits = |(range, code): &&(Range<u64>, ErrorCode)| match code {
             ErrorCode::NotReady => true,
-            ErrorCode::Damaged => !self.may_leave_out(sending.note.group, *uid, range),
+            ErrorCode::Damaged => !self.may_leave_out(now, sending.note.group, *uid, range, line.outward.to),
             _ => false,
         };
         found.missing.iter().filter(waits).map(|(range, _)| range.start).min().unwrap_or(u64::MAX)
     }
 
     /// Batches that a snapshot needs have been read.
-    pub(super) fn on_collected_for_snapshot(&mut self, collected: &Collected, effects: &mut Effects) {
+    pub(super) fn on_collected_for_snapshot(&mut self, now: Now, collected: &Collected, effects: &mut Effects) {
         let is_for =
             |line: &Line| matches!(line.sending.as_ref().map(|s| &s.stage), Some(Stage::Reading(ticket)) if *ticket == collected.ticket);
         let Some(at) = self.catchups.lines.iter().position(is_for) else { return };
         let found = &collected.parts[0];
-        let end = self.catchups.lines[at].sending.as_ref().map_or(0, |sending| self.snapshot_goes_to(sending, found));
+        let end = self.snapshot_goes_to(now, &self.catchups.lines[at], found);
         let sending = self.catchups.lines[at].sending.as_mut().expect("just seen");
         let group = sending.note.group;
         let (uid, from, _) = sending.partitions.front_mut().expect("its batches were read");

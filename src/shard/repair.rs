@@ -39,7 +39,7 @@ const LOOK_US: u64 = 1_000_000;
 /// After so many rounds of refusals readers are told that the range is damaged, instead of to try again.
 const ROUNDS_OF_HOPE: u32 = 3;
 
-/// A voter of which nothing is heard for so long is not waited for with a snapshot that leaves a wound out: as long as a move waits for a dead node.
+/// So long a snapshot waits for a voter that does not say whether it has what is damaged here: as long as a move waits for a dead node.
 const SILENCE_US: u64 = 600_000_000;
 
 /// A batch that does not check, as far as is known.
@@ -49,10 +49,8 @@ struct Wound {
     end: u64,
     /// Where the bytes stand that do not check: segment, and byte in it.
     place: (SegmentUid, u64),
-    /// When it was first looked at.
-    found_us: Option<u64>,
-    /// That is so long ago that voters who are silent are not waited for.
-    is_old: bool,
+    /// When it was first looked at, or its spare came.
+    since_us: Option<u64>,
     /// Who has said that they have no such batch either.
     without: Vec<ReplicaId>,
     /// What another replica has there.
@@ -182,7 +180,7 @@ impl Shard {
             self.repairs.next_look_us = now.mono_us + LOOK_US;
             self.forget_wounds();
             for wound in self.repairs.wounds.values_mut() {
-                wound.is_old = now.mono_us >= wound.found_us.get_or_insert(now.mono_us).saturating_add(SILENCE_US);
+                wound.since_us.get_or_insert(now.mono_us);
             }
             self.end_segments_with_wounds();
         }
@@ -305,7 +303,6 @@ impl Shard {
         };
         asking.outward.on_served();
         let to = asking.outward.to;
-        let node = asking.outward.to.node().0;
         let limits = PayloadLimits { batch_bytes_max: self.log.batch_bytes_max() as u32, ..PayloadLimits::default() };
         let spare = match reply.check(&fetch, frame.payload, &limits)? {
             Fetched::Batches(mut batches) => batches.next().filter(|batch| batch.base_offset() == key.1),
@@ -316,6 +313,7 @@ impl Shard {
         if let Some(batch) = spare {
             wound.end = batch.next_offset();
             wound.spare = Some(batch.bytes().into());
+            wound.since_us = Some(now.mono_us);
             self.repairs.spare_bytes += batch.bytes().len();
             return Ok(());
         }
@@ -325,19 +323,26 @@ impl Shard {
         }
         self.on_not_helped(now, key);
         let (shard, error) = (self.id.0, reply.error);
-        tracing::info!(shard, partition = key.0.0, first_offset = key.1, node, ?error, "a replica cannot repair it");
+        tracing::info!(shard, partition = key.0.0, first_offset = key.1, node = to.node().0, ?error, "a replica cannot repair it");
         Ok(())
     }
 
-    /// Whether a snapshot may go without these offsets, which are damaged here: what it leaves out its receiver has lost for good. Not while a voter may have them
-    /// that has not said that it has not.
-    pub(super) fn may_leave_out(&self, group: GroupId, uid: PartitionUid, range: &Range<u64>) -> bool {
+    /// Whether a snapshot for `to` may go without these offsets, which are damaged here: what it leaves out its receiver has lost for good. Not while a voter may
+    /// have them that has not said that it has not, nor while they wait here to be copied.
+    pub(super) fn may_leave_out(&self, now: Now, group: GroupId, uid: PartitionUid, range: &Range<u64>, to: ReplicaId) -> bool {
         let me = self.replica();
         let is_lost = |wound: &Wound| {
-            let mut voters = self.groups.members_of(group).into_iter().flat_map(|members| members.voters.iter());
-            wound.is_old || voters.all(|voter| *voter == me || wound.without.contains(voter))
+            let mut others = self
+                .groups
+                .members_of(group)
+                .into_iter()
+                .flat_map(|members| members.voters.iter())
+                .filter(|voter| ![me, to].contains(voter));
+            let is_old = wound.since_us.is_some_and(|since_us| now.mono_us >= since_us.saturating_add(SILENCE_US));
+            is_old || wound.spare.is_none() && others.all(|voter| wound.without.contains(voter))
         };
-        self.repairs.wounds.range((uid, range.start)..(uid, range.end)).all(|(_, wound)| is_lost(wound))
+        let mut wounds = self.repairs.wounds.range((uid, 0)..(uid, range.end)).filter(|(_, wound)| wound.end > range.start);
+        wounds.all(|(_, wound)| is_lost(wound))
     }
 
     /// Forgets wounds of what is not kept any more.
@@ -361,9 +366,9 @@ impl Shard {
         if wound.end <= partition.log_start() || !partition.has_others {
             return false;
         }
-        if let Some(batch) = partition.index.tail().find(|batch| batch.base_offset == first) {
+        if let Some(batch) = partition.index.tail_at(first) {
             let place = self.log.block_place(batch.block);
-            return place.is_none_or(|place| (place.segment, u64::from(place.pos + batch.at)) == wound.place);
+            return place.is_none_or(|place| (place.segment, u64::from(place.pos) + u64::from(batch.at)) == wound.place);
         }
         // In front of the end of the runs all is committed: what no run lists there is lost, and was not replaced. What a start has found behind it may be listed
         // when it is known to be committed.
@@ -375,7 +380,7 @@ impl Shard {
     fn end_segments_with_wounds(&mut self) {
         for (uid, first) in self.repairs.wounds.keys() {
             let Some(partition) = self.partitions.slot(*uid).and_then(|slot| self.partitions.get(slot)) else { continue };
-            let block = partition.index.tail().find(|batch| batch.base_offset == *first).map(|batch| batch.block);
+            let block = partition.index.tail_at(*first).map(|batch| batch.block);
             if let Some(place) = block.and_then(|block| self.log.block_place(block)) {
                 self.log.end_segment(place.segment);
             }

@@ -118,7 +118,10 @@ impl Shard {
     /// Where the first offset that is asked for can be read, or why it cannot.
     fn place_for_repair(&self, fetch: &Fetch) -> Result<Slot, ErrorCode> {
         let group = GroupId(fetch.group);
-        let slot = self.partitions.slot(PartitionUid(fetch.uid)).ok_or(ErrorCode::UnknownPartition)?;
+        let uid = PartitionUid(fetch.uid);
+        // Of one that its view does not know yet it may have what a start has found.
+        let unknown = if self.view.has_known(uid) { ErrorCode::UnknownPartition } else { ErrorCode::NotReady };
+        let slot = self.partitions.slot(uid).ok_or(unknown)?;
         let partition = self.partitions.get(slot).filter(|partition| partition.group == group).ok_or(ErrorCode::UnknownPartition)?;
         if self.groups.is_suspect(group) || fetch.first >= partition.committed_end() {
             return Err(ErrorCode::NotReady);

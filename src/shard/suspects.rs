@@ -54,13 +54,13 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
         let is_stray = beginnings.strays.contains(&group);
         let missing = if is_stray { Some(LogIndex(0)) } else { first_missing(group, start.base.index, recovered) };
         let damaged = first_damaged(group, start.base.index, recovered);
-        // Every block is there: what stands behind a hole came after a snapshot that no checkpoint has, and until one had it nothing was acknowledged.
-        let is_unfinished = recovered.lost.is_empty() && damaged.is_none() && !is_stray;
+        // Where every block is there, what stands behind a hole came after a snapshot that no checkpoint has: until one had it nothing was acknowledged.
+        let is_gone = missing.is_some() && (is_stray || !recovered.lost.is_empty());
         let cut = missing.into_iter().chain(damaged).min();
         let has_lost = recovered.lost.iter().any(|lost| lost.last > since);
         let record = doubt.filter(|doubt| doubt.is_suspect && doubt.block > since).map(|doubt| doubt.block);
         if cut.is_some() || has_lost || record.is_some() {
-            let is_suspect = has_lost || record.is_some() || !is_unfinished;
+            let is_suspect = is_gone || damaged.is_some() || has_lost || record.is_some();
             found.insert(group, Finding { cut: cut.unwrap_or(LogIndex(u64::MAX)), is_suspect, record });
         }
     }

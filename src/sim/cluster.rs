@@ -165,8 +165,7 @@ impl ClusterRun {
                 self.clients.on_gone(&mut self.world, conn);
             }
             Some(Seen::Operation) if !self.world.quiet => {
-                self.clients.operator.is_careful = self.disks.has_patient();
-                self.clients.operate(&mut self.world);
+                self.clients.operate(&mut self.world, self.disks.has_patient());
                 let after = self.faults.dice[0].wait_us(self.world.params.operation_every_us);
                 self.world.plan(after, Item::Operation);
             }

@@ -107,5 +107,5 @@ mutants! {
     TakeLogEmpty Cluster(14) "take-log-empty" "a replica without a past takes the log from its first entry, and does not know who voted before";
     WipedVotes Cluster(65) "wiped-votes" "a node with an empty disk is taken for the one before, with its votes";
     ApplyTentativeProducer Cluster(69) "apply-tentative-producer" "who loses a leadership keeps what idempotent producers sent that is not committed";
-    AnswerCutDuplicate Cluster(22) "answer-cut-duplicate" "a repeated batch is acknowledged as soon as the leader's own disk has the first one";
+    AnswerCutDuplicate Cluster(22) "answer-cut-duplicate" "a repeated batch is acknowledged as soon as the leader's own disk has the first one, which may be cut";
 }

@@ -100,7 +100,7 @@ impl Shard {
         for collected in self.sessions.take_collected() {
             match collected.ticket & (LOOK_TICKET | BURIAL_TICKET | CATCHUP_TICKET | REPAIR_TICKET) {
                 REPAIR_TICKET => self.on_collected_for_repair(&collected, effects),
-                CATCHUP_TICKET => self.on_collected_for_snapshot(&collected, effects),
+                CATCHUP_TICKET => self.on_collected_for_snapshot(now, &collected, effects),
                 LOOK_TICKET => self.on_look(now, collected),
                 BURIAL_TICKET => self.on_collected_for_burial(now, &collected, effects),
                 _ => self.on_collected_for_receive(now, collected, effects),

@@ -201,12 +201,12 @@ impl Clients {
         }
     }
 
-    /// One operation of a random client.
-    pub(super) fn operate(&mut self, world: &mut World) {
+    /// One operation of a random client; `is_disk_bad`: the operator leaves groups of one replica where they are.
+    pub(super) fn operate(&mut self, world: &mut World, is_disk_bad: bool) {
         let at = self.dice.below(self.list.len() as u64) as usize;
         world.totals.note(Counted::Operations);
         if self.is_operators_turn(world) {
-            return self.operate_cluster(world, at);
+            return self.operate_cluster(world, at, is_disk_bad);
         }
         if self.uids.is_empty() || self.dice.once_in(100) {
             return self.change_topics(world, at);

@@ -95,11 +95,11 @@ impl ClusterRun {
         if count < 3 || self.disks.scene.is_some() {
             return;
         }
+        self.look_after_patient();
         // Of two voters a suspect leaves nobody who could lead: docs/REPLICATION.md, 8.
         if self.world.shards().any(|(_, shard)| shard.lone_moves_under_way() > 0) {
             return;
         }
-        self.look_after_patient();
         let drawn = self.disks.dice.below(count as u64) as usize;
         let node = self.disks.patient.unwrap_or(drawn);
         let it = &self.world.nodes[node];
@@ -271,20 +271,38 @@ impl ClusterRun {
         is_free
     }
 
-    /// Whether every replica is what it should be, as far as nodes know: none is suspect, no batch is known to be damaged, each group has its voters, and no disk
-    /// that is gone is among them. With `is_of_voters` that alone is asked.
+    /// Whether every replica is what it should be, as far as nodes know; with `is_of_voters` only whether who is to vote does.
     pub(super) fn is_restored(&self, is_of_voters: bool) -> bool {
+        self.ailments(is_of_voters).is_empty()
+    }
+
+    /// What is not as it should be: a replica is suspect, a batch is known to be damaged, a group lacks a voter or has one on a disk that is gone, or replicas move.
+    fn ailments(&self, is_of_voters: bool) -> Vec<String> {
         let count = self.world.nodes.len();
         let of_metadata = ((count - 1) | 1).min(5);
-        let mut is_restored = is_of_voters || self.world.all_serve();
-        for (_, shard) in self.world.shards() {
-            is_restored &= is_of_voters || shard.suspect_count() == 0 && shard.wound_count() == 0;
+        let mut found = Vec::new();
+        if !is_of_voters && !self.world.all_serve() {
+            found.push("a node does not serve".to_owned());
+        }
+        for (at, shard) in self.world.shards() {
+            let (suspects, wounds, node) = (shard.suspect_count(), shard.wound_count(), at.node + 1);
+            if !is_of_voters && (suspects, wounds) != (0, 0) {
+                found.push(format!("node {node} has {suspects} suspects and {wounds} wounds"));
+            }
             for look in shard.group_looks() {
                 let wanted = if look.group == GroupId(0) { of_metadata } else { replicas::FACTOR.min(count) };
-                is_restored &= (look.voters == wanted || look.voters == 1) && !shard.has_gone_members(look.group);
+                if look.voters != wanted && look.voters != 1 || shard.has_gone_members(look.group) {
+                    found.push(format!(
+                        "node {node}: group {} has {} of {wanted} voters, or one on a disk that is gone",
+                        look.group, look.voters
+                    ));
+                }
             }
         }
-        is_restored && self.moves_under_way() == 0
+        if self.moves_under_way() > 0 {
+            found.push(format!("{} moves are under way", self.moves_under_way()));
+        }
+        found
     }
 
     /// Whether the patient, if there is one, is as well as it can be while what has rotted is in use.
@@ -294,18 +312,10 @@ impl ClusterRun {
 
     /// What keeps the patient from being as well as it can be, in words.
     pub(super) fn what_ails(&self) -> String {
-        let Some(patient) = self.disks.patient else { return "no patient".to_owned() };
-        let of = |(at, shard): (ShardAt, &crate::shard::Shard)| {
-            let gone = shard.group_looks().iter().filter(|look| shard.has_gone_members(look.group)).count();
-            format!(
-                "; node {}: {} suspects, {} wounds, {gone} groups with a disk that is gone",
-                at.node + 1,
-                shard.suspect_count(),
-                shard.wound_count()
-            )
-        };
-        let words: String = self.world.shards().map(of).collect();
-        format!("the patient is node {}, {} moves under way{words}", patient + 1, self.moves_under_way())
+        match self.disks.patient {
+            Some(patient) => format!("of node {}'s disk: {}", patient + 1, self.ailments(false).join(", ")),
+            None => "no disk is bad".to_owned(),
+        }
     }
 
     /// Faults are over: whoever was told to stay down comes, and a disk that is known to rot is looked over by a start.

@@ -32,15 +32,13 @@ struct Known {
 pub(super) struct Operator {
     dice: Dice,
     known: Option<Known>,
-    /// A disk is not what it was: groups of one replica stay where they are.
-    pub(super) is_careful: bool,
     /// The last move that he asked for, and has not had undone: group, to, from.
     trip: Option<(u32, u32, u32)>,
 }
 
 impl Operator {
     pub(super) fn new(seed: u64) -> Operator {
-        Operator { dice: Dice::stream(seed, "operator"), known: None, is_careful: false, trip: None }
+        Operator { dice: Dice::stream(seed, "operator"), known: None, trip: None }
     }
 }
 
@@ -52,7 +50,7 @@ impl Clients {
     }
 
     /// He asks who is where, or has something done by what he was told. Each answer is good for one action.
-    pub(super) fn operate_cluster(&mut self, world: &mut World, at: usize) {
+    pub(super) fn operate_cluster(&mut self, world: &mut World, at: usize, is_disk_bad: bool) {
         let nodes = world.nodes.len() as u64;
         let node = match &self.operator.known {
             Some(known) if known.leader > 0 && self.operator.dice.chance(90) => known.leader as usize - 1,
@@ -62,7 +60,7 @@ impl Clients {
         if !self.can_send(world, at, slot) {
             return;
         }
-        let Some((request, voters)) = self.operator.known.take().and_then(|known| self.operator.wish(known)) else {
+        let Some((request, voters)) = self.operator.known.take().and_then(|known| self.operator.wish(known, is_disk_bad)) else {
             return self.list[at].links[slot]
                 .send(world, Kind::DescribeCluster, Asked::Describe, |out| DescribeClusterRequest {}.encode(out));
         };
@@ -122,8 +120,8 @@ impl Operator {
     }
 
     /// What is to be done, and of a move who votes in its group.
-    fn wish(&mut self, mut known: Known) -> Option<(AlterClusterRequest, Vec<u32>)> {
-        if self.is_careful {
+    fn wish(&mut self, mut known: Known, is_disk_bad: bool) -> Option<(AlterClusterRequest, Vec<u32>)> {
+        if is_disk_bad {
             known.groups.retain(|(_, voters, _)| voters.len() > 1);
         }
         let of_node = |action, node| Some((AlterClusterRequest { action, node, group: 0, from_node: 0 }, Vec::new()));
@@ -138,7 +136,7 @@ impl Operator {
             return back;
         }
         match self.dice.below(100) {
-            0..=19 if !self.is_careful => of_node(ClusterAction::Balance, 0),
+            0..=19 if !is_disk_bad => of_node(ClusterAction::Balance, 0),
             20..=39 => match known.aside.first() {
                 Some(node) => of_node(ClusterAction::Undrain, *node),
                 None => of_node(ClusterAction::Drain, self.one_of(&known.active)?),

@@ -38,80 +38,71 @@ impl Cluster {
         }
     }
 
-    /// Flips a bit in the header of a block that is not among the newest: those behind it tell that it was durable.
-    fn rot_a_header(&mut self, at: usize) -> bool {
-        let mut headers = Vec::new();
+    /// Requests, with so many happenings behind each.
+    fn work(&mut self, requests: usize, happenings: usize) {
+        for _ in 0..requests {
+            self.produce();
+            (0..happenings).for_each(|_| self.happen());
+        }
+    }
+
+    /// The blocks of a node of which a later one tells that they are durable: number, file and place.
+    fn told_blocks(&mut self, at: usize) -> Vec<(BlockSeq, String, usize)> {
+        let mut blocks = Vec::new();
+        let mut told = BlockSeq(0);
         for name in self.segment_names(at) {
             let file = self.nodes[at].disk.file(&name);
-            let blocks = (SEGMENT_DATA_START as usize..file.len() - BLOCK_ALIGN).step_by(BLOCK_ALIGN);
-            let found = blocks.filter_map(|pos| Some((peek_header(&file[pos..pos + BLOCK_ALIGN])?, pos)));
-            headers.extend(found.map(|(header, pos)| (header.block_seq, header.durable_through, name.clone(), pos)));
+            let places = (SEGMENT_DATA_START as usize..file.len() - BLOCK_ALIGN).step_by(BLOCK_ALIGN);
+            for (header, pos) in places.filter_map(|pos| Some((peek_header(&file[pos..pos + BLOCK_ALIGN])?, pos))) {
+                told = told.max(header.durable_through);
+                blocks.push((header.block_seq, name.clone(), pos));
+            }
         }
-        let told = headers.iter().map(|(_, durable, ..)| *durable).max().unwrap_or_default();
-        headers.retain(|(seq, ..)| *seq <= told);
-        headers.sort_by_key(|(seq, ..)| *seq);
+        blocks.retain(|(seq, ..)| *seq <= told);
+        blocks.sort();
+        blocks
+    }
+
+    /// Flips a bit in the header of a block that is not among the newest: those behind it tell that it was durable.
+    fn rot_a_header(&mut self, at: usize) -> bool {
+        let blocks = self.told_blocks(at);
         // Of the newest ones: they are behind the checkpoint.
-        let Some(first) = headers.len().checked_sub(8) else { return false };
-        let (_, _, name, pos) = headers[first + self.dice.below(8) as usize].clone();
-        self.nodes[at].disk.file(&name)[pos + 40] ^= 1 << self.dice.below(8);
+        let Some(first) = blocks.len().checked_sub(8) else { return false };
+        let (_, name, pos) = &blocks[first + self.dice.below(8) as usize];
+        self.nodes[at].disk.file(name)[pos + 40] ^= 1 << self.dice.below(8);
         true
     }
 
-    /// Flips a bit in each command of the metadata's group that a node has, but for its first ones and for those in its last blocks.
-    fn rot_commands(&mut self, at: usize) -> usize {
+    /// Flips a bit of each place in the blocks of a node, from `first` on, that `of` names; how many there were.
+    fn rot_in_blocks(&mut self, at: usize, first: BlockSeq, of: impl Fn(&BlockView<'_>) -> Vec<u32>) -> usize {
         let mut count = 0;
-        for name in self.segment_names(at) {
+        for (_, name, pos) in self.told_blocks(at).into_iter().filter(|(seq, ..)| *seq >= first) {
             let file = self.nodes[at].disk.file(&name);
-            let blocks = (SEGMENT_DATA_START as usize..file.len()).step_by(BLOCK_ALIGN);
-            let heads: Vec<_> = blocks.filter_map(|pos| Some((peek_header(&file[pos..pos + BLOCK_ALIGN])?, pos))).collect();
-            let told = heads.iter().map(|(head, _)| head.durable_through).max().unwrap_or_default();
-            let mut found = Vec::new();
-            for (_, pos) in heads.iter().filter(|(head, _)| head.block_seq <= told) {
-                let Some(view) = BlockView::parse(&file[*pos..]) else { continue };
-                let commands = view.entries().filter(|row| row.group == GroupId(0) && row.kind == EntryKind::Control);
-                found.extend(commands.flat_map(|row| view.fragments_of(&row).next()).map(|piece| pos + piece.offset as usize));
-            }
-            found.iter().skip(4).for_each(|command| file[command + 50] ^= 1);
-            count += found.len().saturating_sub(4);
+            let Some(places) = BlockView::parse(&file[pos..]).map(|view| of(&view)) else { continue };
+            count += places.len();
+            places.into_iter().for_each(|place| file[pos + place as usize] ^= 1);
         }
         count
     }
-}
 
-impl Cluster {
-    /// Flips bits of what a node has sealed: in the first half of each segment's file, so that no footer is hit.
-    fn rot_sealed(&mut self, at: usize) {
+    /// Flips a bit every `step` bytes in the first `bytes` of the `count` oldest segments that a node has sealed, but in no file's second half: no footer is hit.
+    fn rot_sealed(&mut self, at: usize, count: usize, bytes: usize, step: usize) {
         let used = self.nodes[at].shard.as_ref().expect("it runs").segments_in_use();
+        let mut sealed = Vec::new();
         for name in self.segment_names(at) {
+            let header = SegmentHeader::decode(&self.nodes[at].disk.file(&name)[..BLOCK_ALIGN]);
+            sealed.extend(header.filter(|header| used.contains(&(header.uid, true))).map(|header| (header.uid, name)));
+        }
+        sealed.sort();
+        for (_, name) in sealed.into_iter().take(count) {
             let file = self.nodes[at].disk.file(&name);
-            let Some(header) = SegmentHeader::decode(&file[..BLOCK_ALIGN]) else { continue };
-            if !used.contains(&(header.uid, true)) {
-                continue;
-            }
-            let data = SEGMENT_DATA_START as usize..file.len() / 2;
-            (data.step_by(5000)).filter(|pos| file[*pos] != 0).collect::<Vec<_>>().into_iter().for_each(|pos| file[pos] ^= 4);
+            let first = SEGMENT_DATA_START as usize;
+            let end = (file.len() / 2).min(first + bytes);
+            file[first..end].iter_mut().step_by(step).filter(|byte| **byte != 0).for_each(|byte| *byte ^= 4);
         }
     }
 
-    /// Flips a bit of each entry's last batch in blocks of a node from `first` on, but for those of which none tells that they are durable.
-    fn rot_bodies_behind(&mut self, at: usize, first: BlockSeq) {
-        for name in self.segment_names(at) {
-            let file = self.nodes[at].disk.file(&name);
-            let blocks = (SEGMENT_DATA_START as usize..file.len()).step_by(BLOCK_ALIGN);
-            let heads: Vec<_> = blocks.filter_map(|pos| Some((peek_header(&file[pos..pos + BLOCK_ALIGN])?, pos))).collect();
-            let told = heads.iter().map(|(head, _)| head.durable_through).max().unwrap_or_default();
-            let mut found = Vec::new();
-            for (_, pos) in heads.iter().filter(|(head, _)| first <= head.block_seq && head.block_seq <= told) {
-                let Some(view) = BlockView::parse(&file[*pos..]) else { continue };
-                let batches = view.entries().filter(|row| row.kind == EntryKind::Data);
-                let ends = batches.filter_map(|row| view.fragments_of(&row).last()).map(|piece| (piece.offset + piece.length) as usize - 1);
-                found.extend(ends.map(|end| pos + end));
-            }
-            found.into_iter().for_each(|pos| file[pos] ^= 1);
-        }
-    }
-
-    /// Offsets below committed ends that a node's partitions do not list, of those that they begin with.
+    /// Offsets that a node's partitions do not list, in front of others that they do.
     fn holes(&self, at: usize) -> Vec<String> {
         let shard = self.nodes[at].shard.as_ref().expect("it runs");
         let mut holes = Vec::new();
@@ -140,10 +131,7 @@ fn no_snapshot_leaves_out_what_another_replica_may_have() {
         cluster.happen_until("rest", Cluster::is_quiet);
         let third = cluster.dice.below(NODES as u64) as usize;
         cluster.end(third, false);
-        for _ in 0..1500 {
-            cluster.produce();
-            (0..8).for_each(|_| cluster.happen());
-        }
+        cluster.work(1500, 8);
         cluster.pass(3_000_000);
         let others: Vec<_> = (0..NODES).filter(|at| *at != third).collect();
         let damaged = others[cluster.dice.below(2) as usize];
@@ -151,7 +139,7 @@ fn no_snapshot_leaves_out_what_another_replica_may_have() {
         let snapshots =
             |cluster: &Cluster| cluster.snapshots + cluster.shards().map(|(_, shard)| shard.metrics.counters.snapshots_taken).sum::<u64>();
         let before = snapshots(&cluster);
-        cluster.rot_sealed(damaged);
+        cluster.rot_sealed(damaged, usize::MAX, 64 << 10, 5000);
         cluster.end(whole, false);
         cluster.start(third);
         cluster.pass(20_000_000);
@@ -167,6 +155,35 @@ fn no_snapshot_leaves_out_what_another_replica_may_have() {
     assert!(tried > 0 && repaired > 0, "{tried} snapshots, {repaired} ranges repaired");
 }
 
+/// What every voter has lost is left out at once, and not waited for.
+#[test]
+fn a_snapshot_does_not_wait_for_what_nobody_has() {
+    let mut lost = 0;
+    for seed in seeds("TRAMLINE_CLUSTER_LOST_SEEDS", 3) {
+        let mut cluster = Cluster::with(seed, 128 << 10);
+        cluster.create_topic();
+        cluster.happen_until("rest", Cluster::is_quiet);
+        let third = cluster.dice.below(NODES as u64) as usize;
+        cluster.end(third, false);
+        cluster.work(1500, 8);
+        cluster.pass(3_000_000);
+        let others: Vec<_> = (0..NODES).filter(|at| *at != third).collect();
+        // The beginning of the log, which is the same on both.
+        others.iter().for_each(|at| cluster.rot_sealed(*at, 1, 24 << 10, 200));
+        cluster.start(third);
+        // Less than the ten minutes for which a voter that says nothing would be waited for.
+        for _ in 0..240 {
+            if cluster.is_quiet() {
+                break;
+            }
+            cluster.pass(1_000_000);
+        }
+        assert!(cluster.is_quiet(), "seed {seed}: it has what there is");
+        lost += others.iter().map(|at| cluster.nodes[*at].shard.as_ref().map_or(0, |shard| shard.repairs.count())).sum::<usize>();
+    }
+    assert!(lost > 0, "nothing was lost");
+}
+
 /// Batches that nobody had committed rot, and another leader puts others in their place: there is nothing to be repaired.
 #[test]
 fn what_was_replaced_is_no_damage() {
@@ -174,10 +191,7 @@ fn what_was_replaced_is_no_damage() {
     for seed in seeds("TRAMLINE_CLUSTER_REPLACED_SEEDS", 4) {
         let mut cluster = Cluster::with(seed, 128 << 10);
         cluster.create_topic();
-        for _ in 0..500 {
-            cluster.produce();
-            (0..8).for_each(|_| cluster.happen());
-        }
+        cluster.work(500, 8);
         cluster.happen_until("rest", Cluster::is_quiet);
         cluster.pass(2_000_000);
         let at = cluster.dice.below(NODES as u64) as usize;
@@ -185,12 +199,13 @@ fn what_was_replaced_is_no_damage() {
         for other in (0..NODES).filter(|other| *other != at) {
             (cluster.cut[at][other], cluster.cut[other][at]) = (true, true);
         }
-        for _ in 0..60 {
-            cluster.produce();
-            (0..20).for_each(|_| cluster.happen());
-        }
+        cluster.work(60, 20);
         cluster.end(at, false);
-        cluster.rot_bodies_behind(at, first);
+        // The last byte of each entry's last batch.
+        cluster.rot_in_blocks(at, first, |view| {
+            let entries = view.entries().filter(|row| row.kind == EntryKind::Data);
+            entries.filter_map(|row| view.fragments_of(&row).last()).map(|piece| piece.offset + piece.length - 1).collect()
+        });
         cluster.start(at);
         let wounds = |cluster: &Cluster| cluster.nodes[at].shard.as_ref().map_or(0, |shard| shard.repairs.count());
         tried += wounds(&cluster);
@@ -214,7 +229,11 @@ fn a_node_whose_commands_were_brought_again_starts_again() {
         cluster.pass(3_000_000);
         let at = (0..NODES).find(|at| cluster.leaders().get(&GroupId(0)) != Some(&vec![*at])).expect("a follower");
         cluster.end(at, false);
-        if cluster.rot_commands(at) == 0 {
+        let commands = cluster.rot_in_blocks(at, BlockSeq(1), |view| {
+            let entries = view.entries().filter(|row| row.group == GroupId(0) && row.kind == EntryKind::Control);
+            entries.filter_map(|row| view.fragments_of(&row).next()).map(|piece| piece.offset + 50).collect()
+        });
+        if commands == 0 {
             continue;
         }
         for is_found in [true, false] {
@@ -245,10 +264,7 @@ fn a_replica_that_has_lost_blocks_helps_nobody_to_lead_who_never_had_them() {
             leaders.len() == REPLICATED && leaders.values().all(|nodes| nodes.len() == 1)
         };
         cluster.happen_until("leaders of two nodes", lead);
-        for _ in 0..120 {
-            cluster.produce();
-            (0..10).for_each(|_| cluster.happen());
-        }
+        cluster.work(120, 10);
         cluster.happen_until("rest", Cluster::is_quiet);
         // An idle log tells what is durable.
         cluster.pass(3_000_000);
