@@ -37,6 +37,7 @@ command -v pkg-config >/dev/null || (need_commands pkg-config:pkg-config) || say
 
 step "format check"
 cargo fmt --all --check || fail "the format differs. Run:  cargo fmt --all"
+cargo fmt --manifest-path bench/peers/Cargo.toml --check || fail "the format differs. Run:  cargo fmt --manifest-path bench/peers/Cargo.toml"
 
 # One choice of packages and features for everything, or cargo compiles the client and all that uses it once per choice: the client's runtime is in it, which no
 # member of the workspace turns on. The simulator is not: it is the core once more, without tests of its own, and is built where it runs, below.

@@ -18,7 +18,7 @@ pub struct Reach {
     pub class: Class,
     /// Its port on 127.0.0.1.
     pub port: u16,
-    /// A second port where it has one: RabbitMQ's streams, Tramline's metrics.
+    /// A second port where it has one: RabbitMQ's streams, Kafka's controller.
     pub second_port: u16,
 }
 

@@ -76,7 +76,7 @@ async fn run_as<P: Peer>(kind: PeerKind, class: Class, setup: &Setup, options: &
     }
     let Round { peer, server, .. } = round;
     drop(peer);
-    server.stop(setup)
+    server.stop()
 }
 
 /// Tries until the broker answers as a broker.

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -14,6 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::acks::Acks;
+use super::tail;
 use crate::fault::{Fallible, Fault, Told, fault};
 use crate::peer::{Ack, Consumer, NoQueue, Peer, Producer, Purpose, Reach};
 
@@ -148,15 +148,6 @@ impl Producer for KafkaProducer {
 
 impl Consumer for KafkaConsumer {
     async fn receive(&mut self, each: &mut dyn FnMut(&[u8])) -> Fallible<()> {
-        let mut stream = self.0.stream();
-        let mut next = stream.next().await;
-        while let Some(message) = next {
-            each(message.told("kafka: message")?.payload().unwrap_or_default());
-            match stream.next().now_or_never() {
-                Some(more) => next = more,
-                None => return Ok(()),
-            }
-        }
-        fault("kafka: the stream of messages ended")
+        tail::take(&mut self.0.stream(), "kafka: message", |message| each(message.payload().unwrap_or_default())).await
     }
 }

@@ -5,4 +5,5 @@ pub mod kafka;
 pub mod nats;
 pub mod rabbit;
 pub mod redis;
+pub mod tail;
 pub mod tramline;

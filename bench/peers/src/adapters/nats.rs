@@ -6,10 +6,11 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::stream::{Config, StorageType};
 use async_nats::jetstream::{Context, consumer};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use std::time::Duration;
 
 use super::acks::Acks;
+use super::tail;
 use crate::fault::{Fallible, Told, fault};
 use crate::peer::{Ack, Consumer, Peer, Producer, Purpose, Queue, Reach};
 
@@ -59,8 +60,9 @@ impl Peer for Nats {
 
     async fn connect(reach: &Reach) -> Fallible<Nats> {
         let client = async_nats::connect(format!("127.0.0.1:{}", reach.port)).await.told("nats: connect")?;
+        // Whether JetStream answers, in whatever words: the client does not understand what a server of Debian 12 says of an account.
+        client.request("$JS.API.INFO", Default::default()).await.told("nats: JetStream")?;
         let context = ContextBuilder::new().timeout(ACK_PATIENCE).ack_timeout(ACK_PATIENCE).max_ack_inflight(IN_FLIGHT_MAX).build(client);
-        context.query_account().await.told("nats: JetStream")?;
         Ok(Nats { context })
     }
 
@@ -129,15 +131,7 @@ impl Producer for NatsProducer {
 
 impl Consumer for NatsConsumer {
     async fn receive(&mut self, each: &mut dyn FnMut(&[u8])) -> Fallible<()> {
-        let mut next = self.0.next().await;
-        while let Some(message) = next {
-            each(&message.told("nats: message")?.payload);
-            match self.0.next().now_or_never() {
-                Some(more) => next = more,
-                None => return Ok(()),
-            }
-        }
-        fault("nats: the stream of messages ended")
+        tail::take(&mut self.0, "nats: message", |message| each(&message.payload)).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! Streams have a protocol of their own, which batches and is faster at high rates than what is measured here; its Rust client calls itself experimental. The report says
 //! so. Streams want a prefetch and acknowledgements from readers, which are flow control there and settle nothing.
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
@@ -13,6 +13,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 
 use super::acks::Acks;
+use super::tail;
 use crate::fault::{Fallible, Told, fault};
 use crate::kinds::PeerKind;
 use crate::peer::{Ack, Consumer, Peer, Producer, Purpose, Queue, Reach};
@@ -173,24 +174,23 @@ async fn settle(delivery: &Delivery) -> Fallible<()> {
 
 impl Consumer for RabbitConsumer {
     async fn receive(&mut self, each: &mut dyn FnMut(&[u8])) -> Fallible<()> {
-        let mut next = self.0.next().await;
-        while let Some(delivery) = next {
-            let delivery = delivery.told("rabbitmq: delivery")?;
+        let mut deliveries = Vec::new();
+        tail::take(&mut self.0, "rabbitmq: delivery", |delivery| {
             each(&delivery.data);
-            settle(&delivery).await?;
-            match self.0.next().now_or_never() {
-                Some(more) => next = more,
-                None => return Ok(()),
-            }
+            deliveries.push(delivery);
+        })
+        .await?;
+        for delivery in &deliveries {
+            settle(delivery).await?;
         }
-        fault("rabbitmq: the consumer was cancelled")
+        Ok(())
     }
 }
 
 impl Queue for RabbitQueue {
     async fn cycle(&mut self, payload: &[u8]) -> Fallible<Vec<u8>> {
         let confirm = publish(&self.channel, self.name.clone(), payload).await?;
-        confirmed(confirm.await).map_err(|error| crate::fault::Fault(format!("rabbitmq: publish: {error}")))?;
+        confirmed(confirm.await).told("rabbitmq: publish")?;
         let Some(delivery) = self.consumer.next().await else { return fault("rabbitmq: the consumer was cancelled") };
         let delivery = delivery.told("rabbitmq: delivery")?;
         // AMQP has no answer to an acknowledgement: the cycle ends when it is handed over, which the README says.

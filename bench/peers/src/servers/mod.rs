@@ -33,7 +33,7 @@ pub struct Setup {
     pub work_dir: PathBuf,
     /// Cores of the broker, as taskset takes them.
     pub broker_cpus: String,
-    /// First of six ports.
+    /// First of six ports; the one before it is used as well.
     pub port_base: u16,
     /// Tramline's binary.
     pub tramline: PathBuf,
@@ -71,7 +71,7 @@ impl Server {
         fs::create_dir_all(&dir).told(&format!("cannot make {}", dir.display()))?;
         let log = setup.work_dir.join(format!("{}-{}.log", kind.name(), class.name()));
         let reach = Reach { kind, class, port: setup.port_base, second_port: setup.port_base + 1 };
-        for port in setup.port_base..setup.port_base + 6 {
+        for port in setup.port_base - 1..setup.port_base + 6 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return fault(format!("port {port} is in use by something else: choose another --port-base"));
             }
@@ -94,10 +94,15 @@ impl Server {
         command.envs(program.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(log).stderr(second);
         let child = command.spawn().told(&format!("cannot start {} (util-linux has setpriv and taskset)", program.path.display()))?;
-        let pid_file = setup.work_dir.join(format!("{}.pid", child.id()));
+        let pid_file = self.pid_file(&child);
         fs::write(&pid_file, program.path.display().to_string()).told(&format!("cannot write {}", pid_file.display()))?;
         self.processes.push(child);
         Ok(())
+    }
+
+    /// Beside its folder: what run.sh ends that was missed here.
+    fn pid_file(&self, process: &Child) -> PathBuf {
+        self.dir.with_file_name(format!("{}.pid", process.id()))
     }
 
     async fn wait_for_port(&mut self, patience: Duration) -> Fallible<()> {
@@ -140,11 +145,8 @@ impl Server {
     }
 
     /// Stops it in order, or kills it, and removes its data.
-    pub fn stop(mut self, setup: &Setup) -> Fallible<()> {
+    pub fn stop(mut self) -> Fallible<()> {
         let forced = self.end();
-        for process in &self.processes {
-            let _ = fs::remove_file(setup.work_dir.join(format!("{}.pid", process.id())));
-        }
         fs::remove_dir_all(&self.dir).told(&format!("cannot remove {}", self.dir.display()))?;
         if forced { fault(format!("it had to be killed: {} s after SIGTERM it still ran", STOP_PATIENCE.as_secs())) } else { Ok(()) }
     }
@@ -179,6 +181,7 @@ impl Drop for Server {
             let _ = process.kill();
             let _ = process.wait();
         }
+        self.processes.iter().for_each(|process| drop(fs::remove_file(self.pid_file(process))));
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
