@@ -28,7 +28,9 @@ fn options(at: usize) -> Options {
 
 /// Flips bits of what is stored, wherever something is.
 fn flip_bits(shard_dir: &Path, dice: &mut Dice) {
-    let files = files_with_prefix(shard_dir, "seg-");
+    // A kill may meet the next segment while it is made: then its file has nothing yet.
+    let mut files = files_with_prefix(shard_dir, "seg-");
+    files.retain(|path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0));
     for _ in 0..FLIPS {
         loop {
             let path = &files[dice.in_range(0, files.len() as u64) as usize];

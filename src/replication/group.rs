@@ -117,8 +117,9 @@ pub(super) struct Group {
     members_changed: bool,
     /// Whether there is another one among them, or nobody is known to be.
     has_peers: bool,
-    /// A snapshot was taken in and is not durable: nobody is told anything.
-    is_installing: bool,
+    /// A snapshot was taken in and is not durable: nobody is told anything. What was committed before it, which is all that a hard state may tell until then:
+    /// a start that does not find the snapshot has the log of before, and its tail may be one that other leaders have replaced.
+    installing: Option<LogIndex>,
     pub(super) doubts: Doubts,
     /// The first entry of this leader's term; until it is committed, reads are answered with "not yet".
     first_own_index: LogIndex,
@@ -177,7 +178,7 @@ impl Group {
             members: Members::default(),
             members_changed: false,
             has_peers: false,
-            is_installing: false,
+            installing: None,
             doubts: Doubts::new(start.is_suspect),
             first_own_index: LogIndex(u64::MAX),
             last_proposed: None,
@@ -302,6 +303,11 @@ impl Group {
 
     pub(super) fn committed(&self) -> LogIndex {
         self.committed
+    }
+
+    /// What a hard state written now may tell: the term, the vote in it, and how far the log is committed that a start will find with it.
+    pub(super) fn hard_state(&self) -> (Term, u64, LogIndex) {
+        (self.term(), self.vote(), self.installing.unwrap_or(self.committed))
     }
 
     /// Whether the first entry of this leader's term is committed, and was told so (`take_commit`): only then are its ends those of the group.
@@ -539,7 +545,7 @@ impl Group {
     /// What may be told to other replicas now: nothing of a term or vote that a crash could take back (traps T2, T4).
     pub(super) fn take_messages(&mut self) -> Vec<Message> {
         match self.standing {
-            Standing::Durable if !self.is_installing => std::mem::take(&mut self.held),
+            Standing::Durable if self.installing.is_none() => std::mem::take(&mut self.held),
             _ if self.mutants.has(Mutant::TellVoteEarly) => std::mem::take(&mut self.held),
             _ => Vec::new(),
         }
@@ -547,7 +553,7 @@ impl Group {
 
     /// How far this follower is, for its leader, if that is news or `asked` for. Told in a durable term only.
     pub(super) fn take_ack(&mut self, asked: bool) -> Option<FollowerMarks> {
-        if self.standing != Standing::Durable || self.is_installing || !(std::mem::take(&mut self.owes_ack) || asked) {
+        if self.standing != Standing::Durable || self.installing.is_some() || !(std::mem::take(&mut self.owes_ack) || asked) {
             return None;
         }
         let received = self.raft.store().end_of_run(self.persisted, BlockSeq(u64::MAX)).min(self.agreed);
@@ -736,7 +742,7 @@ impl Group {
 
     /// Whether everything up to `index` is durable here, and as the leader has it.
     pub(super) fn is_agreed_durably(&self, index: LogIndex) -> bool {
-        !self.is_installing && self.standing == Standing::Durable && self.persisted.min(self.agreed) >= index
+        self.installing.is_none() && self.standing == Standing::Durable && self.persisted.min(self.agreed) >= index
     }
 
     pub(super) fn last(&self) -> GroupPosition {

@@ -163,7 +163,7 @@ impl Groups {
         for group in self.list.iter_mut().filter(|group| group.owes()) {
             let (dirty, own_entries) = group.owed(open_block);
             if dirty || !own_entries.is_empty() {
-                let hard_state = dirty.then(|| (group.term(), group.vote(), group.committed()));
+                let hard_state = dirty.then(|| group.hard_state());
                 let is_shared = group.is_suspect() || !group.members().is_lone(self.me);
                 owed.push(Owed { group: group.id, hard_state, is_shared, own_entries });
             }

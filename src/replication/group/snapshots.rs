@@ -20,7 +20,8 @@ impl Group {
         self.raft.raft_log.stable_snap(at.index.0);
         self.raft.on_persist_snap(at.index.0);
         (self.persisted, self.agreed) = (at.index, at.index);
-        self.is_installing = true;
+        // The first one's, if there were two: no checkpoint has either.
+        self.installing.get_or_insert(self.committed);
         self.adopt_members(members);
     }
 
@@ -39,7 +40,7 @@ impl Group {
 
     /// It is durable.
     pub(in crate::replication) fn on_installed(&mut self) {
-        self.is_installing = false;
+        self.installing = None;
         self.owes_ack = true;
     }
 

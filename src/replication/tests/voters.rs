@@ -421,3 +421,30 @@ fn a_leader_whose_own_first_entry_drops_it_leaves_at_once() {
     }
     assert!(replicas[2].group.is_leader(), "it was told to stand at once: {}", replicas[2].group.describe());
 }
+
+/// A start that finds no snapshot has the log of before it. If a hard state told how far the snapshot was committed, it would take for committed what no
+/// other replica has any more.
+#[test]
+fn a_hard_state_tells_no_commit_of_a_snapshot_that_is_not_durable() {
+    let mut replicas = led_by_the_first();
+    talk(&mut replicas, &[]);
+    let before = replicas[2].group.committed();
+    // A tail that nobody committed.
+    let _stale = replicas[0].propose();
+    talk(&mut replicas, &[2]);
+    replicas.iter_mut().for_each(Replica::sync);
+    assert_eq!(replicas[2].group.committed(), before);
+    assert!(replicas[2].group.last().index > before, "it has a tail");
+    let (term, members) = (replicas[2].group.term(), replicas[2].group.members().clone());
+    let at = GroupPosition { index: LogIndex(before.0 + 100), term };
+    assert!(replicas[2].group.install(ReplicaId(1), at, &members).unwrap());
+    assert_eq!(replicas[2].group.committed(), at.index);
+    // Another term comes before the checkpoint is durable that has the snapshot.
+    let mut message = Message { from: 2, to: 3, term: term.0 + 1, ..Message::default() };
+    message.set_msg_type(MessageType::MsgHeartbeat);
+    replicas[2].group.step(message).unwrap();
+    assert!(replicas[2].group.owes());
+    assert_eq!(replicas[2].group.hard_state(), (Term(term.0 + 1), 0, before));
+    replicas[2].group.on_installed();
+    assert_eq!(replicas[2].group.hard_state(), (Term(term.0 + 1), 0, at.index));
+}
