@@ -270,9 +270,12 @@ impl Log {
         self.open.content_bytes()
     }
 
-    /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed.
+    /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed. Not where there is no next one, nor a
+    /// file for it: what is left of the last segment of a full disk is for bookkeeping.
     pub fn end_segment(&mut self, segment: SegmentUid) {
-        self.segments.end(segment);
+        if self.segments.ready_count() > 0 || self.pool.usable() > 0 || self.pool.is_preparing() {
+            self.segments.end(segment);
+        }
     }
 
     /// Whether the open block holds something and may be closed now: a write may be begun, the window that recovery searches is kept, and

@@ -109,6 +109,13 @@ impl Members {
         ConfState { voters: raw(&self.voters), learners: raw(&self.learners), ..ConfState::default() }
     }
 
+    /// Whether somebody votes, and nobody is named twice.
+    pub fn is_sound(&self) -> bool {
+        let mut all: Vec<_> = self.all().collect();
+        all.sort_unstable();
+        !self.voters.is_empty() && all.windows(2).all(|two| two[0] != two[1])
+    }
+
     /// Whether `replica` alone decides.
     pub fn is_lone(&self, replica: ReplicaId) -> bool {
         self.voters == [replica]

@@ -521,7 +521,8 @@ impl Group {
     /// beyond `closed`, the last closed one: what is open may get more.
     pub(super) fn take_commit(&mut self, durable: BlockSeq, closed: BlockSeq) -> Option<Commit> {
         let store = self.raft.store();
-        let reached = store.block_of(self.committed).map_or(durable, |block| block.max(durable)).min(closed);
+        // Of a snapshot there is no block: nothing of the group in those that were told before is left.
+        let reached = store.block_of(self.committed).unwrap_or(self.reported.1).max(durable).min(closed);
         let through = match store.next_block(self.committed) {
             Some(_) if self.mutants.has(Mutant::AckOwnDisk) => reached,
             Some(next) => reached.min(BlockSeq(next.0 - 1)),
@@ -762,10 +763,15 @@ impl Group {
         let (elapsed, of) = (self.raft.election_elapsed, self.raft.randomized_election_timeout());
         let (last, persisted, committed, agreed) = (self.last(), self.persisted, self.committed, self.agreed);
         let (held, own) = (self.held.len(), self.own_unplaced.len());
+        let peers = self.raft.prs().iter().filter(|_| self.is_leader()).map(|(id, progress)| {
+            let (state, matched, next) = (progress.state, progress.matched, progress.next_idx);
+            format!(", of {id}: {state:?}, matched {matched}, next {next}, pending snapshot {}", progress.pending_snapshot)
+        });
         format!(
             "{role:?} of term {term}, vote {vote}, {standing:?}, leader {}, last {last:?}, persisted {persisted}, agreed {agreed}, committed {committed}, \
-             {held} held, {own} own without a block, tick {elapsed} of {of}",
-            self.raft.leader_id
+             {held} held, {own} own without a block, tick {elapsed} of {of}{}",
+            self.raft.leader_id,
+            peers.collect::<String>()
         )
     }
 

@@ -321,6 +321,11 @@ impl Groups {
         self.find_mut(group).map_or(Ok(false), |g| g.install(from, at, members))
     }
 
+    /// Whether a snapshot of `group` was taken in that is not durable yet.
+    pub fn is_installing(&self, group: GroupId) -> bool {
+        self.find(group).is_some_and(Group::is_installing)
+    }
+
     /// It is durable.
     pub fn on_installed(&mut self, group: GroupId) {
         self.find_mut(group).into_iter().for_each(Group::on_installed);

@@ -339,13 +339,18 @@ impl Shard {
         self.trimmed.push(slot);
     }
 
-    /// Whether everything in blocks up to `block` is taken in, by partitions that the view knows: a checkpoint tells of these.
+    /// Whether everything in blocks up to `block` is taken in, by partitions that the view knows: a footer lists what these have.
     pub(super) fn is_applied_through(&self, block: BlockSeq) -> bool {
+        self.pipelines.is_alone() || self.unclaimed.is_empty() && self.is_taken_in_through(block)
+    }
+
+    /// Whether everything in blocks up to `block` is taken in, by whatever partition: a checkpoint that covers no more than the one before tells of all of them.
+    pub(super) fn is_taken_in_through(&self, block: BlockSeq) -> bool {
         let is_applied = |group: &GroupId| {
             let index = self.groups.index_at(*group, block);
             self.applying.applied(*group) >= index && self.applying.rebuild.noted(*group) >= index
         };
-        self.pipelines.is_alone() || self.unclaimed.is_empty() && self.group_ids.iter().all(is_applied)
+        self.pipelines.is_alone() || self.group_ids.iter().all(is_applied)
     }
 
     /// Blocks with entries that are not taken in stay in memory.

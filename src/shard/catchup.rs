@@ -31,6 +31,8 @@ use tramline_wire::prim::List;
 pub(super) const CATCHUP_TICKET: u64 = 1 << 61;
 /// What was told is not committed for so long: perhaps it cannot be before the follower has the snapshot.
 const UNSETTLED_US: u64 = 3_000_000;
+/// Between two reads of what cannot be read now: others are asked for it once a second at most.
+const UNREADABLE_US: u64 = 250_000;
 /// A snapshot of which nothing is taken in for so long is given up, and begun again.
 const STALLED_US: u64 = 30_000_000;
 
@@ -51,6 +53,18 @@ pub(super) struct Sending {
     stage: Stage,
     /// Partitions that are still to be sent: from where, and up to where at least.
     partitions: VecDeque<(PartitionUid, u64, u64)>,
+    /// Not to be read before: what is to be sent could not be, and whether the log says so.
+    read_next_us: u64,
+    has_told: bool,
+    /// Since when there is nothing else left than what is not committed.
+    settles_since_us: Option<u64>,
+}
+
+impl Sending {
+    fn new(note: SnapshotNote) -> Sending {
+        let (stage, partitions) = (Stage::Asked, VecDeque::new());
+        Sending { note, stage, partitions, read_next_us: 0, has_told: false, settles_since_us: None }
+    }
 }
 
 /// What is sent next.
@@ -290,7 +304,15 @@ impl Shard {
         if waits {
             return Going::Waits;
         }
-        if matches!(sending.stage, Stage::Members | Stage::Settling(..)) && now.mono_us > line.outward.heard_us + UNSETTLED_US {
+        if matches!(sending.stage, Stage::Read) && now.mono_us < sending.read_next_us {
+            effects.wake_at(sending.read_next_us);
+            return Going::Waits;
+        }
+        let heard_us = line.outward.heard_us;
+        let sending = self.catchups.lines[at].sending.as_mut().expect("just seen");
+        let settles = matches!(sending.stage, Stage::Members | Stage::Settling(..));
+        // What came before may have taken longer than that without a word of the follower.
+        if settles && now.mono_us > heard_us.max(*sending.settles_since_us.get_or_insert(now.mono_us)) + UNSETTLED_US {
             // Who does not serve the group tells what is committed, and does not serve it before more is.
             self.groups.step_down(group);
             return Going::Over("what it tells is not committed, as long as nobody else has the log");
@@ -332,7 +354,7 @@ impl Shard {
             index = note.at.index.0,
             "a snapshot of the group begins"
         );
-        line.begin(now.mono_us, Sending { note, stage: Stage::Asked, partitions: VecDeque::new() });
+        line.begin(now.mono_us, Sending::new(note));
     }
 
     fn send_stage(&mut self, at: usize, effects: &mut Effects) -> Going {
@@ -484,15 +506,16 @@ impl Shard {
         // Whatever cannot be read at all ends with the snapshot's time.
         sending.stage = Stage::Read;
         if *from == before {
-            tracing::warn!(
-                shard = self.id.0,
-                group = group.0,
-                partition = uid.0,
-                from = before,
-                "what a snapshot needs cannot be read now"
-            );
-            // Not at once again.
-            self.catchups.allowance = -(i64::from(PIECE_BATCH_BYTES_MAX));
+            sending.read_next_us = now.mono_us + UNREADABLE_US;
+            if !std::mem::replace(&mut sending.has_told, true) {
+                tracing::warn!(
+                    shard = self.id.0,
+                    group = group.0,
+                    partition = uid.0,
+                    from = before,
+                    "what a snapshot needs cannot be read now: it waits"
+                );
+            }
         }
         let bytes: u64 = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
         self.catchups.allowance -= bytes as i64;

@@ -59,8 +59,9 @@ struct Incoming {
     bytes: u64,
     partitions: BTreeMap<PartitionUid, Imported>,
     producers: Vec<(ProducerV1, Vec<ProducerBatchV1>)>,
-    /// The first block that may have a batch of it.
+    /// The first block that may have a batch of it, and the last one that has.
     first_block: BlockSeq,
+    last_block: BlockSeq,
     /// What stands of offsets, members and queues.
     notes: Vec<Vec<u8>>,
     /// Of group 0.
@@ -85,6 +86,8 @@ struct Install {
     group: GroupId,
     conn: ConnId,
     pieces: u64,
+    /// Everything of the group in blocks up to this one the snapshot takes the place of.
+    since: BlockSeq,
     /// Whether the checkpoint that has it is being written.
     is_written: bool,
 }
@@ -123,6 +126,12 @@ impl Arrivals {
     /// Forgets peers of whom `is_kept` does not say so; answers their connections.
     pub(super) fn keep(&mut self, is_kept: impl Fn(ReplicaId) -> bool) -> Vec<ConnId> {
         self.list.extract_if(.., |arrival| !is_kept(arrival.from)).map(|arrival| arrival.conn).collect()
+    }
+
+    /// Whether a checkpoint is being written for every snapshot that was taken in. Until then no other one may be: it would tell of the snapshot without what is
+    /// kept of its queues.
+    pub(super) fn is_all_written(&self) -> bool {
+        self.installs.iter().all(|install| install.is_written)
     }
 
     /// Whether blocks up to this one have batches of a snapshot that does not count yet: a footer would not list them.
@@ -175,6 +184,9 @@ impl Shard {
         super::pipelines::check_numbers(&[ask.index, ask.term, ask.conf_index])?;
         let ids = |raw: &List<'_, u64>| raw.iter().map(ReplicaId).collect();
         let members = Members { voters: ids(&ask.voters), learners: ids(&ask.learners), index: LogIndex(ask.conf_index) };
+        if !members.is_sound() || ask.index == 0 || Term(ask.term) > self.groups.term_of(group) {
+            return Err(NotTaken::Wrong(format!("group {group}: no snapshot at entry {} of term {} has {members:?}", ask.index, ask.term)));
+        }
         let incoming = Incoming {
             group,
             term: self.groups.term_of(group),
@@ -186,6 +198,7 @@ impl Shard {
             partitions: BTreeMap::new(),
             producers: Vec::new(),
             first_block: self.log.open_block_seq(),
+            last_block: BlockSeq(0),
             notes: Vec::new(),
             state: Vec::new(),
             kept_bytes: 0,
@@ -300,6 +313,12 @@ impl Shard {
             if batch.next_offset() <= imported.next_offset {
                 continue;
             }
+            if batch.base_offset() < imported.next_offset {
+                let (base, there) = (batch.base_offset(), imported.next_offset);
+                return Err(NotTaken::Wrong(format!(
+                    "a batch of partition {uid} begins at {base}, in front of {there}, where the one before ends"
+                )));
+            }
             let bytes = batch.bytes();
             let appended = match self.in_open_block(now, effects, |log, slab| log.append_imported(slab, group, bytes)) {
                 Ok(appended) => appended,
@@ -309,6 +328,7 @@ impl Shard {
             };
             self.urgent = true;
             let incoming = self.arrivals.list[at].incoming.as_mut().expect("seen above");
+            incoming.last_block = appended.block;
             let imported = incoming.partitions.get_mut(&uid).expect("seen above");
             imported.next_offset = batch.next_offset();
             imported.batches.push(StoredBatch::read(bytes, appended.block, appended.at));
@@ -330,8 +350,8 @@ impl Shard {
                 continue;
             }
             let is_open = self.log.open_groups().iter().any(|row| row.group == group);
-            if !incoming.has_ended || self.log.durable_through() < self.log.last_closed() || is_open {
-                // What was stored is on its way to the disk.
+            if !incoming.has_ended || self.log.durable_through() < incoming.last_block || is_open {
+                // What was stored is on its way to the disk. What others store behind it is not waited for: on a busy shard some of that always is.
                 if incoming.has_ended {
                     self.urgent |= is_open;
                     effects.wake_at(now.mono_us + 1_000);
@@ -353,6 +373,9 @@ impl Shard {
             },
             _ => None,
         };
+        if position.index == self.groups.committed_of(group) && position.term != self.groups.entry_term(group, position.index) {
+            return self.refuse_snapshot(conn, group, "it ends with an entry that another one is committed instead of", effects);
+        }
         match self.groups.install(group, from, position, &members) {
             Err(error) => return self.refuse_snapshot(conn, group, &error.to_string(), effects),
             // The log has come that far meanwhile.
@@ -367,7 +390,8 @@ impl Shard {
             "a snapshot of the group is taken in"
         );
         self.metrics.counters.snapshots_taken += 1;
-        self.applying.since.insert(group, Since { block: self.log.last_closed(), applied });
+        let since = self.log.last_closed();
+        self.applying.since.insert(group, Since { block: since, applied });
         self.applying.forget_all_found(group);
         self.applying.set(group, position.index.max(applied));
         if let Some(state) = state {
@@ -387,7 +411,7 @@ impl Shard {
             self.groups.on_installed(group);
             return self.tell_installed(group, conn, pieces, effects);
         }
-        self.arrivals.installs.push(Install { group, conn, pieces, is_written: false });
+        self.arrivals.installs.push(Install { group, conn, pieces, since, is_written: false });
         effects.wake_at(0);
     }
 
@@ -452,15 +476,19 @@ impl Shard {
         Ok(())
     }
 
-    /// Writes the checkpoint that what was taken in needs, once there is room for one. One turn of background work.
+    /// Writes the checkpoint that what was taken in needs, once there is room for one. One turn of background work. It does not wait until the view knows every
+    /// partition: of group 0, the view comes from what stands behind the snapshot, and nothing of that is told before the checkpoint is durable.
     pub(super) fn keep_installs(&mut self, effects: &mut Effects) {
-        let owes = self.arrivals.installs.iter().any(|install| !install.is_written);
+        let owed = || self.arrivals.installs.iter().filter(|install| !install.is_written);
+        // Numbers of blocks that a power cut takes back are given to others: the checkpoint names none of these.
+        let is_durable = owed().all(|install| install.since <= self.log.durable_through());
         let covered = self.log.covered();
-        if !owes
+        if owed().next().is_none()
+            || !is_durable
             || self.sealing.is_some()
             || !self.log.is_sealing_free()
             || !self.may_tell_members()
-            || !self.is_applied_through(covered)
+            || !self.is_taken_in_through(covered)
             || !self.is_queue_state_kept(covered, effects)
         {
             return;

@@ -534,6 +534,11 @@ impl Shard {
         if share.entries().next().is_none() {
             return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
         }
+        // In the log such an entry would stand behind whatever was there before the snapshot, and after a start without it be taken for what follows that. The
+        // answer to the next beat says that it is not here.
+        if self.groups.is_installing(group) {
+            return Ok(());
+        }
         for entry in share.entries() {
             let (index, term) = (LogIndex(entry.index()), Term(entry.term()));
             self.check_replaces_nothing_committed(group, index, term, effects)?;

@@ -73,8 +73,12 @@ impl Shard {
         true
     }
 
-    /// This replica is one of those that go on.
+    /// This replica is one of those that go on. False where it has to be tried again: for want of room, or while a snapshot is not durable, which the record's
+    /// base would be of.
     fn go_on(&mut self, now: Now, group: GroupId, (survivors, term): (&[ReplicaId], Term), effects: &mut Effects) -> bool {
+        if self.groups.is_installing(group) {
+            return false;
+        }
         self.groups.step_down(group);
         self.on_leaderships(now, effects);
         let mut voters = survivors.to_vec();

@@ -388,10 +388,10 @@ impl Shard {
     }
 
     /// The next run that can be healed: everything that is known to be wrong with it is here.
-    pub(super) fn next_mending(&mut self) -> Option<Job> {
+    pub(super) fn next_mending(&mut self, now: Now) -> Option<(SegmentUid, Job)> {
         self.repairs.wounds.values_mut().for_each(|wound| wound.mending = None);
         let (uid, run) = self.repairs.wounds.iter().filter(|(_, wound)| wound.spare.is_some()).find_map(|((uid, first), _)| {
-            let run = self.run_at(*uid, *first)?;
+            let run = self.run_at(*uid, *first).filter(|run| self.sorting.may_mend(run.segment, now))?;
             let mut within = self.repairs.wounds.range((*uid, run.first_offset)..(*uid, run.end_offset));
             within.all(|(_, wound)| wound.spare.is_some()).then_some((*uid, run))
         })?;
@@ -402,7 +402,7 @@ impl Shard {
                 wound.mending = Some(run.segment);
             }
         }
-        Some(Job::mending(run.segment, uid, self.settings.sorter_run_bytes, spares))
+        Some((run.segment, Job::mending(run.segment, uid, self.settings.sorter_run_bytes, spares)))
     }
 
     fn run_at(&self, uid: PartitionUid, offset: u64) -> Option<Run> {

@@ -130,7 +130,10 @@ impl Shard {
         let (mut producers, mut producer_batches) = (Vec::new(), Vec::new());
         let mut of_partitions = Vec::new();
         let mutants = self.log.mutants();
-        for (_, partition) in self.partitions.iter() {
+        // Those that the view does not know as well: it may be of earlier metadata than they are, and what a checkpoint does not tell of is gone.
+        let mut unclaimed: Vec<_> = self.unclaimed.values().collect();
+        unclaimed.sort_unstable_by_key(|partition| partition.uid);
+        for partition in self.partitions.iter().map(|(_, partition)| partition).chain(unclaimed) {
             runs.extend(partition.index.runs().map(|run| stored_run(partition, run)));
             let new_run = new_runs.binary_search_by_key(&partition.uid.0, |r| r.uid).ok().map(|at| &new_runs[at]);
             runs.extend(new_run.cloned());
@@ -219,9 +222,10 @@ impl Shard {
         effects.wake_at(0);
     }
 
-    /// Whether an orderly stop has to write a checkpoint: retention has moved starts. Not on a full disk, where the stop might wait for space.
+    /// Whether an orderly stop has to write a checkpoint: retention has moved starts. Not on a full disk, where the stop might wait for space; nor while a snapshot
+    /// waits for what it needs besides its own checkpoint.
     pub(super) fn owes_checkpoint(&self) -> bool {
-        self.retention.starts_moved && self.throttle.disk().level < DiskLevel::Refuse
+        self.retention.starts_moved && self.throttle.disk().level < DiskLevel::Refuse && self.arrivals.is_all_written()
     }
 
     /// At an orderly stop: the checkpoint that it owes, once no other one is under way.

@@ -27,12 +27,14 @@ use crate::ids::{PartitionUid, SegmentUid};
 use crate::log::{BACKGROUND_OWNER, FooterEntry, ReadError, SegmentInfo};
 use crate::mutants::Mutant;
 use crate::partition::Run;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whom the log's reads belong to when the sorter began them.
 pub(super) const SORTER: u64 = BACKGROUND_OWNER + 1;
 /// How often segments are looked at while there is nothing to do, in microseconds.
 const LOOK_US: u64 = 1_000_000;
+/// Between two attempts to mend runs of the same segment, of which the first came to nothing.
+const MEND_AGAIN_US: u64 = 2_000_000;
 /// Files that sorting has to win before it is begun for space alone.
 const FILES_WON_MIN: u64 = 2;
 /// How much may be saved up while there is nothing to read, in microseconds' worth of the rate.
@@ -71,6 +73,8 @@ pub(super) struct Sorting {
     counted_us: u64,
     /// Segments with a run that could not be copied: they are left alone until the next start, else they would be read again and again.
     left: BTreeSet<SegmentUid>,
+    /// From when on runs of a segment may be mended again: one that was not mended is tried seldom, or it would take the place of all that there is to sort.
+    mended_next_us: BTreeMap<SegmentUid, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +92,12 @@ impl Sorting {
     /// What was wrong with a segment is mended.
     pub(super) fn leave_no_more(&mut self, segment: SegmentUid) {
         self.left.remove(&segment);
+        self.mended_next_us.remove(&segment);
+    }
+
+    /// Whether runs of a segment may be mended now.
+    pub(super) fn may_mend(&self, segment: SegmentUid, now: Now) -> bool {
+        self.mended_next_us.get(&segment).is_none_or(|next_us| *next_us <= now.mono_us)
     }
 
     /// Whether a segment is left alone because something of it could not be copied.
@@ -134,8 +144,10 @@ impl Shard {
 
     fn look(&mut self, now: Now, effects: &mut Effects) {
         if self.log.may_begin_sorted()
-            && let Some(job) = self.next_mending()
+            && let Some((segment, job)) = self.next_mending(now)
         {
+            self.sorting.mended_next_us.retain(|_, next_us| *next_us > now.mono_us);
+            self.sorting.mended_next_us.insert(segment, now.mono_us + MEND_AGAIN_US);
             return self.copy(now, Box::new(job), effects);
         }
         if now.mono_us < self.sorting.next_look_us || self.settings.sorter_segments == 0 || !self.log.may_begin_sorted() {
@@ -234,7 +246,7 @@ impl Shard {
 
     /// Begins the checkpoint with the new runs, once no seal is under way.
     fn write_runs(&mut self, job: Box<Job>, old: Vec<Run>, effects: &mut Effects) {
-        if self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members() {
+        if self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members() && self.arrivals.is_all_written() {
             let checkpoint = self.checkpoint(self.log.covered(), &[]);
             match self.log.write_checkpoint(&mut self.slab, effects, checkpoint) {
                 Ok(()) => return self.sorting.step = Step::Checkpoint(job, old),

@@ -50,7 +50,8 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
         let whole = doubt.filter(|doubt| !doubt.is_suspect).map(|doubt| doubt.block);
         // What was lost in front of these is made good, or was of no use any more.
         let forced = recovered.forced.iter().find(|(_, record)| record.group == group).map(|(block, _)| *block);
-        let since = [began, whole, forced, snapshots.get(&group).map(|since| since.block)].into_iter().flatten().max().unwrap_or_default();
+        let of_record = [began, whole, forced].into_iter().flatten().max().unwrap_or_default();
+        let since = snapshots.get(&group).map_or(of_record, |since| since.block.max(of_record));
         let is_stray = beginnings.strays.contains(&group);
         let missing = if is_stray { Some(LogIndex(0)) } else { first_missing(group, start.base.index, recovered) };
         let damaged = first_damaged(group, start.base.index, recovered);
@@ -58,7 +59,8 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
         let is_gone = missing.is_some() && (is_stray || !recovered.lost.is_empty());
         let cut = missing.into_iter().chain(damaged).min();
         let has_lost = recovered.lost.iter().any(|lost| lost.last > since);
-        let record = doubt.filter(|doubt| doubt.is_suspect && doubt.block > since).map(|doubt| doubt.block);
+        // A snapshot does not end a doubt: its leader need not know yet of everything that this replica had acknowledged.
+        let record = doubt.filter(|doubt| doubt.is_suspect && doubt.block > of_record).map(|doubt| doubt.block);
         if cut.is_some() || has_lost || record.is_some() {
             let is_suspect = is_gone || damaged.is_some() || has_lost || record.is_some();
             found.insert(group, Finding { cut: cut.unwrap_or(LogIndex(u64::MAX)), is_suspect, record });
@@ -129,6 +131,12 @@ impl Suspects {
 
     pub(super) fn count(&self) -> usize {
         self.records.len()
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(super) fn groups(&self) -> Vec<GroupId> {
+        self.records.keys().copied().collect()
     }
 
     /// Those that have no record.

@@ -38,6 +38,10 @@ impl Group {
         Ok(self.raft.store().base() != before)
     }
 
+    pub(in crate::replication) fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
     /// It is durable.
     pub(in crate::replication) fn on_installed(&mut self) {
         self.installing = None;

@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// Flips a bit in the header of a block that is not among the newest: those behind it tell that it was durable.
-    fn rot_a_header(&mut self, at: usize) -> bool {
+    pub(super) fn rot_a_header(&mut self, at: usize) -> bool {
         let blocks = self.told_blocks(at);
         // Of the newest ones: they are behind the checkpoint.
         let Some(first) = blocks.len().checked_sub(8) else { return false };
@@ -247,6 +247,49 @@ fn a_node_whose_commands_were_brought_again_starts_again() {
         tried += 1;
     }
     assert!(tried > 0, "no seed had enough commands");
+}
+
+/// A node that has lost the metadata and not its partitions gets a snapshot of metadata in which these do not stand yet: what follows it tells of them, and
+/// comes only when a checkpoint has the snapshot.
+#[test]
+fn metadata_come_back_to_a_node_whose_partitions_are_newer() {
+    let mut tried = 0;
+    for seed in seeds("TRAMLINE_CLUSTER_NEWER_SEEDS", 4) {
+        let mut cluster = Cluster::with(seed, 4 << 20);
+        cluster.create_topic();
+        cluster.work(60, 10);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(3_000_000);
+        // The one with which the cluster began: the others have the metadata's log from a snapshot on, before there was a topic.
+        let at = 0;
+        (0..NODES).for_each(|at| cluster.end(at, false));
+        cluster.rot_in_blocks(at, BlockSeq(1), |view| {
+            let entries = view.entries().filter(|row| row.group == GroupId(0) && row.kind == EntryKind::Control);
+            entries.filter_map(|row| view.fragments_of(&row).next()).map(|piece| piece.offset + 50).collect()
+        });
+        // With one more node the partitions have leaders, and the metadata have not. These get one that knows of no more as committed than its start has found.
+        [at, 1].into_iter().for_each(|at| cluster.start(at));
+        assert!(cluster.suspects_of(at) > 0, "seed {seed}: the metadata are damaged");
+        cluster.pass(5_000_000);
+        cluster.start(2);
+        cluster
+            .happen_until("a leader of the metadata", |cluster| cluster.leaders().get(&GroupId(0)).is_some_and(|nodes| !nodes.is_empty()));
+        // It commits nothing for a while, and sends what it knows to be committed.
+        [1, 2].into_iter().for_each(|at| cluster.nodes[at].is_disk_stuck = true);
+        let until_us = cluster.now.mono_us + 500_000;
+        let mut is_newer = false;
+        cluster.happen_until("half a second", |cluster| {
+            let shard = cluster.nodes[at].shard.as_ref().expect("it runs");
+            is_newer |= shard.view.epoch > 0 && !shard.unclaimed.is_empty();
+            cluster.now.mono_us > until_us
+        });
+        [1, 2].into_iter().for_each(|at| cluster.nodes[at].is_disk_stuck = false);
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        tried += usize::from(is_newer);
+        cluster.check();
+        replicas::check_metadata(&cluster.shards().collect::<Vec<_>>()).expect("the metadata are the same on all nodes");
+    }
+    assert!(tried > 0, "no snapshot was older than the partitions");
 }
 
 #[test]
