@@ -56,7 +56,7 @@ impl Cluster {
 
     /// The groups of the topic, when nothing is under way in any group.
     fn groups_at_rest(&self) -> Option<Vec<ClusterGroup>> {
-        let cluster = self.client.survey_cluster().ok()?.cluster;
+        let cluster = self.client.describe_cluster().ok()?;
         let is_at_rest = cluster.groups.iter().all(|group| group.moving.is_empty() && group.learners.is_empty());
         let groups = topic_groups();
         is_at_rest.then(|| cluster.groups.into_iter().filter(|group| groups.contains(&u64::from(group.group))).collect())
@@ -137,6 +137,11 @@ fn a_topics_replicas_are_changed_and_its_groups_moved_while_every_record_stays()
         cluster.until_voters(count);
         records.check(&cluster.client);
     }
+    // Who gave its replica up still knows who leads.
+    cluster.until("all nodes know all leaders", |cluster| {
+        let survey = cluster.client.survey_cluster().expect("they answer");
+        survey.answers.len() == NODES && survey.answers.iter().all(|answer| answer.groups.iter().all(|group| group.leader.is_some()))
+    });
     moves_by_hand(&mut cluster, &mut records);
     evens_out(&mut cluster, &mut records);
 }

@@ -4,6 +4,7 @@
 
 use super::{Cluster, NODES};
 use crate::ids::GroupId;
+use crate::shard::Shard;
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
 use tramline_wire::topics::{AlterTopicRequest, Setting};
@@ -66,6 +67,9 @@ fn a_topic_gets_replicas_and_gives_them_up_while_records_come() {
             cluster.until_voters(group, count.into());
             let leader = cluster.leader_of(group);
             cluster.check_single(leader);
+            let known = |shard: &Shard| shard.leaders.of(group).and_then(|(node, _)| (node.0 as usize).checked_sub(1));
+            cluster.pass(2_000_000);
+            assert!(cluster.shards().all(|(_, shard)| known(shard) == Some(leader)), "who gave its replica up knows who leads");
         }
         assert!(cluster.acked.len() > 100, "{} records acknowledged", cluster.acked.len());
     }
