@@ -122,8 +122,22 @@ impl Client {
     pub fn alter_topic(&self, name: &str, partitions: Option<u32>, settings: &[(&str, &str)]) -> Result<(), Error> {
         check_lengths(name, settings)?;
         let settings = wire_settings(settings);
-        let request = AlterTopicRequest { name, partitions: partitions.unwrap_or(0), settings: List::of(&settings) };
-        let what = format!("alter topic {name:?}");
+        self.alter(&AlterTopicRequest { name, partitions: partitions.unwrap_or(0), replication: 0, settings: List::of(&settings) })
+    }
+
+    /// Changes how many replicas a topic has: 1 to 5, at most as many as the cluster has nodes. Returns when that is known to the cluster, which then brings
+    /// replicas to nodes, or takes them away, one at a time; [`describe_cluster`](Self::describe_cluster) tells of each group how far it is. Topics that share
+    /// a group have as many replicas in it as the one of them that wants most.
+    pub fn set_topic_replicas(&self, name: &str, replicas: u8) -> Result<(), Error> {
+        check_lengths(name, &[])?;
+        if replicas == 0 {
+            return Err(Error::config(&format!("topic {name:?} cannot have 0 replicas: ask for 1 at least, or delete it")));
+        }
+        self.alter(&AlterTopicRequest { name, partitions: 0, replication: u16::from(replicas), settings: List::default() })
+    }
+
+    fn alter(&self, request: &AlterTopicRequest<'_>) -> Result<(), Error> {
+        let what = format!("alter topic {:?}", request.name);
         self.shared.call(
             &what,
             Kind::AlterTopic,

@@ -127,6 +127,8 @@ pub struct TopicDescription {
     pub name: String,
     /// Time of creation, UTC microseconds.
     pub created_us: i64,
+    /// Replicas that it is to have; how many each partition has by now [`Client::describe_cluster`](crate::Client::describe_cluster) tells, by its `group`.
+    pub replicas: u16,
     /// All settings with their effective values.
     pub settings: Vec<TopicSetting>,
     /// Partitions in order of `index`.
@@ -335,6 +337,7 @@ impl TopicDescription {
             uid: reply.topic_uid,
             name: reply.name.to_string(),
             created_us: reply.created_us,
+            replicas: reply.replication,
             settings: settings.collect(),
             partitions: partitions.collect(),
             silent: Vec::new(),
@@ -413,7 +416,7 @@ mod tests {
             let partitions: Vec<_> = places.iter().map(|&(index, uid)| info(index, uid)).collect();
             let (settings, partitions) = (List::default(), List::of(&partitions));
             let mut meta = Vec::new();
-            topics::DescribeTopicReply { topic_uid: 4, name: "t", created_us: 0, settings, partitions }.encode(&mut meta);
+            topics::DescribeTopicReply { topic_uid: 4, name: "t", created_us: 0, replication: 1, settings, partitions }.encode(&mut meta);
             assert_eq!(TopicDescription::read(&meta).is_ok(), is_good, "{places:?}");
         }
     }

@@ -3,9 +3,10 @@
 use super::ApiError;
 use super::metadata::Lead;
 use crate::control::{
-    Command, PartitionView, Setting as Known, SettingKind, SettingTable, Settings, TOPIC_SETTINGS, TopicView, View, decimal,
+    ClusterCommand, Command, PartitionView, Setting as Known, SettingKind, SettingTable, Settings, TOPIC_SETTINGS, TopicView, View, decimal,
 };
 use crate::shard::mesh::PartitionStatus;
+use tramline_wire::error::ErrorCode;
 use tramline_wire::prim::List;
 use tramline_wire::topics::{
     AlterTopicRequest, CreateFlags, CreateTopicRequest, DeleteTopicRequest, DescribeOptionsReply, DescribeTopicReply, END_UNKNOWN,
@@ -42,8 +43,17 @@ pub fn create(meta: &[u8], utc_us: i64) -> Result<Create, ApiError> {
 
 /// Decodes an alter request.
 pub fn alter(meta: &[u8]) -> Result<Command, ApiError> {
-    let request = AlterTopicRequest::decode(meta)?;
-    Ok(Command::AlterTopic { name: request.name.to_owned(), partitions: request.partitions, settings: owned(&request.settings) })
+    let AlterTopicRequest { name, partitions, replication, settings } = AlterTopicRequest::decode(meta)?;
+    if replication == 0 {
+        return Ok(Command::AlterTopic { name: name.to_owned(), partitions, settings: owned(&settings) });
+    }
+    // Each is a command of its own, and of two one could be refused when the other is done.
+    if partitions != 0 || !settings.is_empty() {
+        let why = format!("the number of replicas of topic {name:?} changes by itself: ask for partitions and settings in another request");
+        return Err(ApiError::new(ErrorCode::InvalidRequest, why));
+    }
+    let replicas = u8::try_from(replication).unwrap_or(u8::MAX);
+    Ok(ClusterCommand::SetReplicas { topic: name.to_owned(), replicas }.into())
 }
 
 /// Decodes a delete request.
@@ -109,6 +119,7 @@ pub(crate) fn describe(out: &mut Vec<u8>, topic: &TopicView, status: &[Partition
         topic_uid: topic.uid.0,
         name: &topic.name,
         created_us: topic.created_us,
+        replication: u16::from(topic.replicas),
         settings: List::of(&settings),
         partitions: List::of(&partitions),
     };

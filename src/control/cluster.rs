@@ -265,10 +265,13 @@ impl State {
         }
     }
 
-    /// A topic's factor is that of its groups: they get as many replicas as the topic in them that wants most.
+    /// A topic's factor is that of its groups: they get as many replicas as the topic in them that wants most. Those with consumer groups at home do not lose what
+    /// new ones would get: who reads other topics is not to lose its offsets by this one.
     fn set_replicas(&mut self, topic: &str, replicas: u8) {
         self.topics.get_mut(topic).expect("checked").replicas = replicas;
-        let mut wanted: BTreeMap<GroupId, u8> = self.topics[topic].partitions.iter().map(|(_, group)| (*group, 0)).collect();
+        let (homes, of_new) = (self.subscriptions.homes(), self.nodes.default_replicas());
+        let kept = |group: &GroupId| if homes.contains_key(group) { self.groups.data[group].factor.min(of_new) } else { 0 };
+        let mut wanted: BTreeMap<GroupId, u8> = self.topics[topic].partitions.iter().map(|(_, group)| (*group, kept(group))).collect();
         for topic in self.topics.values() {
             for (_, group) in &topic.partitions {
                 wanted.entry(*group).and_modify(|most| *most = (*most).max(topic.replicas));

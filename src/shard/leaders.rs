@@ -80,6 +80,10 @@ impl Shard {
         for group in &self.group_ids {
             let term = self.groups.term_of(*group);
             let node = self.groups.leader_of(*group).map_or(NodeId(0), |replica| replica.node());
+            // One that has lost its vote hears of the leader no more; who leads tells the other nodes once, and what was known stays right.
+            if node == NodeId(0) && self.shard_with(*group).is_none() {
+                continue;
+            }
             if self.leaders.note(*group, node, term) {
                 tell_siblings(self.id, self.settings.shards, (*group, node, term), effects);
             }

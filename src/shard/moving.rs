@@ -1,7 +1,8 @@
 //! Moves of the groups that this shard leads: each step follows from the plan in the metadata and the group's configuration alone, so whoever leads next goes on
 //! where this one ended (docs/REPLICATION.md, 6.3).
 //!
-//! Invariants: one change of voters at a time; nobody votes who has not nearly everything, for a while, over a connection that stands; who leads is not dropped: it hands over first.
+//! Invariants: one change of voters at a time; nobody votes who has not nearly everything, for a while, over a connection that stands; who leads is not dropped: it hands over first; nobody is, without whom those
+//! that are there are no majority.
 //!
 //! Not here: which moves there are (control/), what they leave that ended early (`strays.rs`), what brings a new replica the log (`catchup.rs`), how a replica begins and ends (`replicas.rs`).
 
@@ -114,11 +115,20 @@ impl Shard {
                 let others = members.voters.iter().filter(|voter| **voter != drop.id && self.is_near(now, group, **voter));
                 others.max_by_key(|voter| self.groups.matched(group, **voter)).map_or(Next::Nothing, |to| Next::HandOver(*to))
             }
+            MoveStep::HandedOver if votes(drop.id) && !drop.is_stale && !self.can_go_on_without(now, group, drop.id) => Next::Nothing,
             MoveStep::HandedOver if votes(drop.id) => change(Action::Leave, drop.id),
             MoveStep::HandedOver => note(MoveStep::Dropped),
             MoveStep::Dropped => note(MoveStep::Forgotten),
             _ => note(MoveStep::HandedOver),
         }
+    }
+
+    /// Whether a majority of the other voters of a group that is led here is there: of three with one away, the two that would be left have none.
+    fn can_go_on_without(&self, now: Now, group: GroupId, replica: ReplicaId) -> bool {
+        let members = self.groups.members_of(group).expect("this shard has it");
+        let others = members.voters.iter().filter(|voter| **voter != replica);
+        let is_there = |voter: &&ReplicaId| **voter == self.replica() || self.is_near(now, group, **voter);
+        2 * others.clone().filter(is_there).count() > others.count()
     }
 
     /// Whether a replica of a group that is led here has nearly everything.

@@ -138,17 +138,28 @@ impl Shard {
                 let plans = seat.state.repairs();
                 let can_be = |plan: &ClusterCommand| match plan {
                     ClusterCommand::PlanMove { add: Some(add), .. } => self.is_connected(NodeId(*add)),
+                    ClusterCommand::PlanMove { group, add: None, drop: Some(drop) } => self.can_do_without(GroupId(*group), NodeId(*drop)),
                     _ => true,
                 };
                 let is_waiting = !plans.is_empty();
                 match plans.into_iter().find(can_be) {
                     Some(plan) => Next::Propose(plan),
-                    // Nobody brings anything to a node that is away.
+                    // Nobody brings anything to a node that is away, nor leaves a group to it.
                     None if is_waiting => Next::Wait,
                     None => Next::Nothing,
                 }
             }
         }
+    }
+
+    /// Whether a group may lose its replica on a node while none comes: that of a disk that is gone, or one without which a majority of it is connected. Its leader
+    /// would wait with it otherwise, and nothing else could be planned for the group meanwhile.
+    fn can_do_without(&self, group: GroupId, node: NodeId) -> bool {
+        let Some(found) = self.view.cluster.group(group) else { return false };
+        let is_stale = found.replicas.iter().any(|replica| replica.node == node && replica.is_stale);
+        let others = found.replicas.iter().filter(|replica| replica.node != node);
+        let connected = others.clone().filter(|replica| !replica.is_stale && self.is_connected(replica.node)).count();
+        is_stale || 2 * connected > others.count()
     }
 
     /// Whether a node leads nothing that another one could lead. Of groups without a replica here whoever leads them has told.

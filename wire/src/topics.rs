@@ -64,6 +64,8 @@ layout! {
         pub name: &'a str;
         /// New number of partitions; 0 keeps it. It cannot shrink.
         pub partitions: u32;
+        /// New number of replicas, by itself: with more partitions or settings it is refused. 0 keeps it.
+        pub replication: u16;
         /// Settings to change; an empty value means back to the default.
         pub settings: List<'a, Setting<'a>>;
     }
@@ -200,6 +202,8 @@ layout! {
         pub name: &'a str;
         /// When it was created, UTC microseconds.
         pub created_us: i64;
+        /// Replicas that it is to have.
+        pub replication: u16;
         /// All settings.
         pub settings: List<'a, EffectiveSetting<'a>>;
         /// All partitions in order of index.

@@ -495,7 +495,7 @@ proptest! {
         let settings = settings(&owned);
         identity!(CreateTopicRequest { name: &name, partitions, replication, flags: CreateFlags(flags), settings: List::of(&settings) });
         identity!(CreateTopicReply { topic_uid, created, partitions });
-        identity!(AlterTopicRequest { name: &name, partitions, settings: List::of(&settings) });
+        identity!(AlterTopicRequest { name: &name, partitions, replication, settings: List::of(&settings) });
         identity!(DeleteTopicRequest { name: &name });
         let topics: Vec<_> = list.iter().map(|(name, topic_uid, partitions)| TopicItem { name, topic_uid: *topic_uid, partitions: *partitions }).collect();
         identity!(ListTopicsReply { topics: List::of(&topics) });
@@ -503,7 +503,7 @@ proptest! {
 
     #[test]
     fn topic_descriptions(
-        name in text(), numbers: (u64, i64), owned in vec((text(), text(), any::<bool>()), 0..4),
+        name in text(), numbers: (u64, i64, u16), owned in vec((text(), text(), any::<bool>()), 0..4),
         partitions in vec(any::<(u32, u64, u32, u32, u16, (u64, u64, u64, u32))>(), 0..4), options in vec((text(), text(), text(), text(), text(), text(), text()), 0..4),
     ) {
         identity!(DescribeTopicRequest { name: &name });
@@ -513,8 +513,9 @@ proptest! {
         let partitions: Vec<_> = partitions.into_iter().map(|(index, uid, group, node, shard, (log_start, committed_end, bytes, segments))| {
             PartitionInfo { index, uid, group, node, shard, log_start, committed_end, bytes, segments }
         }).collect();
-        let (topic_uid, created_us) = numbers;
-        identity!(DescribeTopicReply { topic_uid, name: &name, created_us, settings: List::of(&settings), partitions: List::of(&partitions) });
+        let (topic_uid, created_us, replication) = numbers;
+        let (settings, partitions) = (List::of(&settings), List::of(&partitions));
+        identity!(DescribeTopicReply { topic_uid, name: &name, created_us, replication, settings, partitions });
         let options: Vec<_> = options.iter().map(|(key, kind, unit, default, min, max, doc)| OptionItem { key, kind, unit, default, min, max, doc }).collect();
         identity!(DescribeOptionsReply { options: List::of(&options) });
     }

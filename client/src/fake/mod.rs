@@ -478,7 +478,7 @@ impl FakeBroker {
         };
         let partitions: Vec<PartitionInfo> = topic.partitions.iter().enumerate().map(info).collect();
         let (topic_uid, settings, partitions) = (topic.uid, List::default(), List::of(&partitions));
-        reply(out, frame, |out| DescribeTopicReply { topic_uid, name, created_us: 0, settings, partitions }.encode(out));
+        reply(out, frame, |out| DescribeTopicReply { topic_uid, name, created_us: 0, replication: 1, settings, partitions }.encode(out));
     }
 
     fn trim(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {

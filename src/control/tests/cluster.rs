@@ -358,6 +358,23 @@ fn raising_a_topics_factor_raises_that_of_its_groups_until_nobody_needs_it() {
 }
 
 #[test]
+fn lowering_a_topics_factor_takes_nothing_from_consumer_groups_that_are_at_home_there() {
+    let mut cluster = Cluster::of(1, 1, &["", "", ""]);
+    cluster.take(ClusterCommand::CreateGroups { replicas: 3 }).unwrap();
+    cluster.take(create("t", 3)).unwrap();
+    cluster.take(Command::CreateGroup { name: "g".into(), created_us: 1 }).unwrap();
+    let home = cluster.state.group_identity("g").unwrap().1.0;
+    let set = |replicas| ClusterCommand::SetReplicas { topic: "t".into(), replicas };
+    cluster.take(set(1)).unwrap();
+    assert!((4..7).all(|group| cluster.group(group).factor == if group == home { 3 } else { 1 }), "group {home} keeps three");
+    // Without one it gets what the topic wants, when that is said again.
+    let uid = cluster.state.group_identity("g").unwrap().0.0;
+    cluster.take(Command::DeleteGroup { name: "g".into(), uid }).unwrap();
+    cluster.take(set(1)).unwrap();
+    assert!((4..7).all(|group| cluster.group(group).factor == 1));
+}
+
+#[test]
 fn a_move_changes_voters_at_two_of_its_steps() {
     use MoveStep::{CaughtUp, Dropped, Forgotten, HandedOver, Learner, Planned, Prepared, Promoted};
     let mut cluster = Cluster::of(1, 1, &["", "", "", ""]);

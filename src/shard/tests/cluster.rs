@@ -4,6 +4,7 @@
 mod clients;
 mod damage;
 mod disks;
+mod factors;
 mod installs;
 mod joins;
 mod moves;

@@ -101,8 +101,9 @@ fn reject_next(world: &mut World, queue: u64, uid: u64) -> u64 {
 
 fn alter_topic(world: &mut World, name: &str, key: &str, value: &str) {
     let settings = [Setting { key, value }];
-    let asked =
-        world.request(Kind::AlterTopic, &[], |out| AlterTopicRequest { name, partitions: 0, settings: List::of(&settings) }.encode(out));
+    let asked = world.request(Kind::AlterTopic, &[], |out| {
+        AlterTopicRequest { name, partitions: 0, replication: 0, settings: List::of(&settings) }.encode(out)
+    });
     world.settle();
     world.reply_to(asked);
 }

@@ -165,7 +165,7 @@ pub enum TopicVerb {
         /// Name of the topic
         name: String,
     },
-    /// Change settings or add partitions
+    /// Change settings, add partitions, or change the number of replicas
     #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
     Alter {
         /// Name of the topic
@@ -176,6 +176,9 @@ pub enum TopicVerb {
         /// New number of partitions, more than now [1 to 10000]
         #[arg(long, value_parser = partitions, group = "change")]
         partitions: Option<u32>,
+        /// New number of replicas of each partition, at most as many as there are nodes; by itself, since it takes its time [1 to 5]
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5), group = "change", conflicts_with_all = ["set", "partitions"])]
+        replicas: Option<u8>,
     },
     /// Delete a topic with all its records, without asking
     Delete {
@@ -475,6 +478,9 @@ mod tests {
             ("topic create t --set retention", "key=value"),
             ("topic create", "<NAME>"),
             ("topic alter t", "--set"),
+            ("topic alter t --replicas 0", "1..=5"),
+            ("topic alter t --replicas 3 --set retention.ms=1", "cannot be used with"),
+            ("topic alter t --replicas 3 --partitions 8", "cannot be used with"),
             ("offsets t --timeout 30", "unit"),
             ("offsets t --timeout 2h", "1ms to 1h"),
             ("offsets t --server nowhere", "HOST:PORT"),

@@ -89,11 +89,12 @@ fn describe_text(topic: &TopicDescription) -> String {
         .map(|partition| format!("partition {}", partition.index))
         .collect();
     format!(
-        "topic {}  uid {}  created {}  {}\n\n{}\n{}{}",
+        "topic {}  uid {}  created {}  {}  {}\n\n{}\n{}{}",
         topic.name,
         topic.uid,
         time_text(topic.created_us),
         count(topic.partitions.len() as u32, "partition"),
+        count(topic.replicas.into(), "replica"),
         settings.render(),
         partitions.render(),
         notes(&topic.silent, &untold)
@@ -119,7 +120,8 @@ fn describe_json(topic: &TopicDescription) -> Value {
         })
         .collect();
     json!({
-        "topic": topic.name, "topic_uid": topic.uid, "created": time_text(topic.created_us), "settings": settings, "partitions": partitions,
+        "topic": topic.name, "topic_uid": topic.uid, "created": time_text(topic.created_us), "replicas": topic.replicas, "settings": settings,
+        "partitions": partitions,
         "silent": silent_json(&topic.silent),
     })
 }
@@ -132,6 +134,16 @@ fn origin(explicit: bool) -> &'static str {
 pub fn alter(client: &Client, format: Format, name: &str, partitions: Option<u32>, set: &[(String, String)]) -> Result<(), Failure> {
     client.alter_topic(name, partitions, &pairs(set))?;
     show(format, || format!("altered topic {name}\n"), || json!({"topic": name, "altered": true}))
+}
+
+/// `topic alter --replicas`.
+pub fn set_replicas(client: &Client, format: Format, name: &str, replicas: u8) -> Result<(), Failure> {
+    client.set_topic_replicas(name, replicas)?;
+    let text = || {
+        let replicas = count(replicas.into(), "replica");
+        format!("altered topic {name}: it is to have {replicas}; `tramctl cluster groups` shows how its groups change\n")
+    };
+    show(format, text, || json!({"topic": name, "altered": true, "replicas": replicas}))
 }
 
 /// `topic delete`.
@@ -321,6 +333,7 @@ mod tests {
             uid: 3,
             name: "t".into(),
             created_us: 1_000_000,
+            replicas: 3,
             settings: vec![
                 TopicSetting { key: "visible.at".into(), value: "durable".into(), explicit: true },
                 TopicSetting { key: "a".into(), value: "1".into(), explicit: false },
@@ -340,8 +353,15 @@ mod tests {
             silent: vec![],
         };
         let text = describe_text(&topic);
-        assert!(text.contains("1970-01-01T00:00:01") && text.contains("visible.at  durable  set") && text.contains("default"), "{text}");
+        assert!(
+            text.contains("1970-01-01T00:00:01")
+                && text.contains("  1 partition  3 replicas\n")
+                && text.contains("visible.at  durable  set")
+                && text.contains("default"),
+            "{text}"
+        );
         let json = describe_json(&topic);
+        assert_eq!(json["replicas"], json!(3));
         assert_eq!(json["settings"]["visible.at"], json!({"value": "durable", "origin": "set"}));
         assert_eq!((&json["partitions"][0]["first"], &json["partitions"][0]["next"]), (&json!(5), &json!(12)));
 

@@ -73,7 +73,12 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Verb::Topic(TopicVerb::List) => commands::list(&client, global.format)?,
         Verb::Topic(TopicVerb::Describe { name }) => commands::describe(&client, global.format, &name)?,
-        Verb::Topic(TopicVerb::Alter { name, set, partitions }) => commands::alter(&client, global.format, &name, partitions, &set)?,
+        Verb::Topic(TopicVerb::Alter { name, replicas: Some(replicas), .. }) => {
+            commands::set_replicas(&client, global.format, &name, replicas)?;
+        }
+        Verb::Topic(TopicVerb::Alter { name, set, partitions, .. }) => {
+            commands::alter(&client, global.format, &name, partitions, &set)?;
+        }
         Verb::Topic(TopicVerb::Delete { name }) => commands::delete(&client, global.format, &name)?,
         Verb::Topic(TopicVerb::Trim { name, before, partitions }) => commands::trim(&client, global.format, &name, before, &partitions)?,
         Verb::Topic(TopicVerb::Options) => commands::options(&client, global.format)?,

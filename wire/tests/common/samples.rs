@@ -294,7 +294,7 @@ pub fn all() -> Vec<Sample> {
         "alter_topic_request",
         AlterTopic,
         REQUEST,
-        AlterTopicRequest { name: "flights", partitions: 32, settings: List::of(SETTINGS) }
+        AlterTopicRequest { name: "flights", partitions: 32, replication: 5, settings: List::of(SETTINGS) }
     );
     sample!("alter_topic_reply", AlterTopic, REPLY, AlterTopicReply {});
     sample!("delete_topic_request", DeleteTopic, REQUEST, DeleteTopicRequest { name: "flights" });
@@ -320,6 +320,7 @@ pub fn all() -> Vec<Sample> {
             topic_uid: 42,
             name: "flights",
             created_us: NOW_US,
+            replication: 3,
             settings: List::of(EFFECTIVE),
             partitions: List::of(INFOS),
         }

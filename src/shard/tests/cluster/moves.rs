@@ -41,6 +41,11 @@ impl Cluster {
         let at = self.leader_of(GroupId(0));
         let request = AlterClusterRequest { action, node: 0, group: group.0, from_node: 0 };
         let asked = self.request(at, Kind::AlterCluster, &[], |out| request.encode(out));
+        self.refusal_of(at, asked)
+    }
+
+    /// A request that is refused is so at once.
+    pub(super) fn refusal_of(&self, at: usize, asked: u64) -> Result<(), String> {
         for bytes in &self.nodes[at].replies {
             let Ok(Need::Whole(frame, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
             if frame.header.correlation == asked && frame.header.flags & frame::FLAG_ERROR != 0 {
