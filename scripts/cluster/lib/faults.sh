@@ -1,6 +1,6 @@
 # Sourced by faults.sh: the faults, one function each. A fault leaves every node running and every cut healed; the caller checks that all is as before.
 # A function may use `topic` (six partitions, under load), and says what it does with `step`.
-# Not here: workload and checks (workload.sh), how a fault is made (cluster.sh).
+# Not here: workload and checks (workload.sh), how a fault is made (cluster.sh), how bits are flipped (damage.sh).
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # `dir`, `work`, `fault` and `topic` are faults.sh's
 
@@ -208,7 +208,7 @@ fault_flip() {
     cluster term "$node"
     ask_all_but "$node"
     all_acked
-    flipped=$(flip_bits "$node")
+    flipped=$(flip_bits "$node" "$work/$fault.values")
     step "$flipped bits of its segments are flipped; it starts"
     [ "$flipped" -gt 0 ] || fail "there was nothing to flip"
     if ! cluster start "$node" 2>"$work/$fault.start"; then
@@ -228,39 +228,10 @@ fault_flip() {
     [[ "$line" == *" unread=0" ]] || fail "what whole replicas have cannot be read"
 }
 
-# The sum of a metric over a node's shards.
-metric() { cluster exec client curl -sf "http://10.7.0.$1:7401/metrics" | awk -v n="$2" '$1 == n || index($1, n "{") == 1 { sum += $2 } END { print sum + 0 }'; }
-is_repaired() {
-    [ "$(metric "$1" tramline_repaired_ranges_total)" -gt 0 ] && [ "$(metric "$1" tramline_unrepaired_ranges)" = 0 ] &&
-        [ "$(metric "$1" tramline_suspect_replicas)" = 0 ]
-}
-
 # The last bytes of the acknowledgements may be of records that come after what is read: a copy is older than the reading.
 check_now() {
     cp "$work/$fault.stream.acks" "$work/$fault.check.acks"
     cluster exec client "$(beside tramline-witness)" --server "$servers" --topic "$topic" --acks "$work/$fault.check.acks" --check </dev/null 2>>"$work/$fault.check.trouble"
-}
-
-# Flips one bit in the values of so many records of a node that does not run, evenly over what its segments hold; says how many.
-FLIPS=30
-flip_bits() {
-    local files found total at part file place byte count=0
-    mapfile -t files < <(find "$dir/$1/data/node" -name 'seg-*' -size +0 | sort)
-    # Bytes of the second part of every value whose number is below 65536 (tools/loadgen/src/bin/tramline-witness/sender.rs).
-    LC_ALL=C grep -aobUPH '\x4a\x7f\xb9\x79\x37\x9e' "${files[@]}" | LC_ALL=C cut -d: -f1,2 >"$work/$fault.values" || true
-    total=$(wc -l <"$work/$fault.values")
-    for ((part = 1; part <= FLIPS; part++)); do
-        # Not the very last: at the end of a log it looks like what a crash tore.
-        at=$((total * part / (FLIPS + 2)))
-        [ "$at" -gt 0 ] || continue
-        found=$(sed -n "${at}p" "$work/$fault.values")
-        file=${found%:*} place=$((${found##*:} + 40))
-        byte=$(od -An -tu1 -j "$place" -N 1 "$file")
-        # shellcheck disable=SC2059 # the format is the byte
-        printf "\\x$(printf %02x $((byte ^ 16)))" | dd of="$file" bs=1 seek="$place" conv=notrunc status=none
-        count=$((count + 1))
-    done
-    say "$count"
 }
 
 state_of() { cluster status | sed -n "s/^node=$1 state=\([a-z]*\).*/\1/p"; }
