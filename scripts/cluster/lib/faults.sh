@@ -198,6 +198,56 @@ fault_rolling() {
     done
 }
 
+# How long records come before replicas are moved: they have to come along.
+MOVE_S=5
+
+# Of two groups of the topic at once: of one the leader's replica goes to the node that has none, of the other the follower's. Then all go back, to nodes that had
+# given theirs up. Meanwhile everything has to be acknowledged.
+fault_move() {
+    local one two since
+    sleep "$MOVE_S"
+    one=$(route 0 leader)
+    two=$(route 4 follower)
+    since=$(now_us)
+    # shellcheck disable=SC2086 # words
+    move_both $one $two
+    all_acked
+    # shellcheck disable=SC2086
+    move_both $(turned $one) $(turned $two)
+    all_acked
+    step "both are back; longest pause of a partition meanwhile: $(longest_pause_ms "$since") ms"
+}
+
+# A partition's group, the two nodes that have it, and those that have it when the replica of its leader, or of its follower, goes to the third one.
+route() {
+    local leader group voters follower third
+    read -r leader group < <(owners "$topic" | awk -v p="$1" '$1 == p { print $2, $3 }')
+    voters=$(voters_of "$group")
+    follower=$(tr , '\n' <<<"$voters" | grep -vx "$leader")
+    third=$(seq 3 | grep -vxF "$(tr , '\n' <<<"$voters")")
+    [[ "$follower,$third" =~ ^[1-3],[1-3]$ ]] || fail "group $group is on nodes $voters: two of three nodes were to have it"
+    if [ "$2" = leader ]; then say "$group $voters $follower,$third"; else say "$group $voters $leader,$third"; fi
+}
+turned() { say "$1 $3 $2"; }
+
+# Moves two groups, and waits until they are nowhere else: of each GROUP FROM TO.
+move_both() {
+    step "replicas move: group $1 from nodes $2 to $3, group $4 from nodes $5 to $6"
+    ctl cluster move "$1" --to "$3" >/dev/null
+    ctl cluster move "$4" --to "$6" >/dev/null
+    eventually is_at "$1" "$3"
+    eventually is_at "$4" "$6"
+}
+
+voters_of() { ctl cluster groups 2>/dev/null | awk -v g="$1" '$1 == g { print $5 }'; }
+# Whether a group has voters on these nodes and on no others, and neither learners nor a move that is under way.
+is_at() {
+    [ "$(ctl cluster groups 2>/dev/null | awk -v g="$1" '$1 == g && $2 != "-" && $6 == "-" && $7 == "-" { print $5 }' | tr , '\n' | sort | paste -sd,)" = "$(tr , '\n' <<<"$2" | sort | paste -sd,)" ]
+}
+longest_pause_ms() {
+    awk -v t="$1" '$1 > t { if (last[$2] && $1 - last[$2] > most) most = $1 - last[$2]; last[$2] = $1 } END { printf "%.0f\n", most / 1000 }' "$work/$fault.stream.acks"
+}
+
 # Damage of one replica. What is served may be refused for a while, and is never wrong; the others bring back what is damaged, while it leads and takes records, and then
 # everything can be read there.
 fault_flip() {
