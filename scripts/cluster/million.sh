@@ -8,7 +8,7 @@
 # before they start again, one bit is flipped in each of some records (30) in the segments of one node, each time the same. In the end the writers read everything back, and then
 # it is read from each of the three nodes, also from the damaged one, and compared with what was acknowledged: there once, at the offset that was told, in order, with its bytes.
 # SIGKILL takes a node's process and not what the kernel holds of its files, so it is the loss of power only as far as the broker writes past the kernel's cache.
-# --limit: so long writing may take at most (900). A line for each step. With --keep, or when something is wrong, logs and notes stay in a directory that is named.
+# --limit: so long writing may take at most (900); what there is then is checked. A line for each step. With --keep, or when something is wrong, logs and notes stay in a directory that is named.
 # The last line is
 #   acked=.. lost=.. doubled=.. wrong=.. power_cuts=.. flips=..
 # where lost, doubled and wrong (bytes that nobody wrote, or out of order) are sums over all readings. Exit codes: 0 all is right, 1 something is lost, doubled or wrong, or too
@@ -42,16 +42,24 @@ DAMAGED=2
 topics=(w1 w2)
 writers=()
 is_right=no
-finish() {
+has_told=no
+# Logs and notes are kept where they are wanted or needed; before the last line, so that it is the last one.
+tell_logs() {
     local number into
-    for number in "${writers[@]}"; do kill -KILL "$number" 2>/dev/null || true; done
-    if [ "$is_right" = no ] || [ -n "$keep" ]; then
-        into="${keep:-$(mktemp -d --tmpdir tramline-million-logs-XXXXXXXX)}"
-        mkdir -p "$into"
-        for number in 1 2 3; do cp "$dir/$number/log" "$into/node-$number.log" 2>/dev/null || true; done
-        cp "$work"/w[12].* "$into/" 2>/dev/null || true
-        step "logs and notes are in $into"
-    fi
+    [ "$has_told" = no ] || return 0
+    has_told=yes
+    [ "$is_right" = no ] || [ -n "$keep" ] || return 0
+    into="${keep:-$(mktemp -d --tmpdir tramline-million-logs-XXXXXXXX)}"
+    mkdir -p "$into"
+    for number in 1 2 3; do cp "$dir/$number/log" "$into/node-$number.log" 2>/dev/null || true; done
+    cp "$work"/w[12].* "$into/" 2>/dev/null || true
+    step "logs and notes are in $into"
+}
+finish() {
+    local number
+    # Waited for, or the shell tells of each that it was killed.
+    for number in "${writers[@]}"; do { kill -KILL "$number" && wait "$number"; } 2>/dev/null || true; done
+    tell_logs
     cluster down >/dev/null || true
     rm -rf "$work"
 }
@@ -75,11 +83,11 @@ for topic in "${topics[@]}"; do
 done
 
 acked() { cat "$work"/w[12].acks | wc -l; }
-# Waits until so many are acknowledged, and tells every ten seconds how many are.
+# Waits until so many are acknowledged, and tells every ten seconds how many are. Fails when time is up: then what there is is checked.
 reach() {
     local now told=$SECONDS
     while now=$(acked) && [ "$now" -lt "$1" ]; do
-        [ $((SECONDS - began)) -lt "$limit" ] || fail "$now records are acknowledged after $limit s, $1 were to be"
+        [ $((SECONDS - began)) -lt "$limit" ] || { step "only $now records are acknowledged after $limit s: no more time"; return 1; }
         for number in "${writers[@]}"; do kill -0 "$number" 2>/dev/null || fail "a writer has ended: $(tail -n 1 "$work"/w[12].trouble)"; done
         if [ $((SECONDS - told)) -ge 10 ]; then
             step "$now acknowledged"
@@ -90,9 +98,9 @@ reach() {
 }
 
 is_dead() { [ "$(cluster status | grep -c ' state=dead ')" = 3 ]; }
-flips=0
+flips=0 cuts_done=0
 for ((cut = 1; cut <= cuts; cut++)); do
-    reach $((records * cut / (cuts + 1)))
+    reach $((records * cut / (cuts + 1))) || break
     # shellcheck disable=SC2046 # ids; one kill for all
     kill -KILL $(cut -d' ' -f1 "$dir"/[123]/pid)
     eventually is_dead
@@ -101,9 +109,10 @@ for ((cut = 1; cut <= cuts; cut++)); do
     [ "$flipped" -gt 0 ] || fail "there was nothing to flip"
     flips=$((flips + flipped))
     cluster start 1 2 3
+    cuts_done=$cut
     step "cut $cut/$cuts: all nodes were killed with $before acknowledged, $flipped bits of node $DAMAGED are flipped, all run again"
 done
-reach "$records"
+[ "$cuts_done" -lt "$cuts" ] || reach "$records" || true
 step "$(acked) acknowledged after $((SECONDS - began)) s: writers end and read back"
 
 lost=0 doubled=0 wrong=0
@@ -123,8 +132,8 @@ for topic in "${topics[@]}"; do
     add "$(<"$work/$topic.result")"
 done
 
-# What the damaged node had to say counts from its last start; that it found damage, from its first.
-grep -q damaged "$dir/$DAMAGED/log" || fail "node $DAMAGED says nothing of its damage: what was flipped was not looked at, and that proves nothing"
+# What its metrics say counts from its last start; its log begins with the first.
+[ "$flips" = 0 ] || grep -q damaged "$dir/$DAMAGED/log" || fail "node $DAMAGED says nothing of its damage: what was flipped was not looked at, and that proves nothing"
 is_whole() { [ "$(metric "$DAMAGED" tramline_unrepaired_ranges)" = 0 ] && [ "$(metric "$DAMAGED" tramline_suspect_replicas)" = 0 ]; }
 eventually is_whole
 step "nothing of node $DAMAGED is damaged any more: $(metric "$DAMAGED" tramline_repaired_ranges_total) batches are repaired since its last start"
@@ -133,13 +142,15 @@ step "nothing of node $DAMAGED is damaged any more: $(metric "$DAMAGED" tramline
 read_from() {
     local before line
     lead_alone "$1" "$2"
+    leads_all_it_has "$1" "$2" || return 0
     before=$(owners "$2")
     line=$(cluster exec client "$(beside tramline-witness)" --server "$servers" --topic "$2" --acks "$work/$2.acks" --check </dev/null 2>>"$work/$2.trouble") || true
     if [ "$(owners "$2")" = "$before" ] && leads_all_it_has "$1" "$2" && [[ "$line" == *" unread=0" ]]; then say "$line"; fi
 }
 for node in "$DAMAGED" 3 1; do
     for topic in "${topics[@]}"; do
-        for try in 1 2 3; do
+        # On a loaded machine a restart takes longer than an election, and then another node may lead.
+        for _ in $(seq 8); do
             line=$(read_from "$node" "$topic")
             [ -z "$line" ] || break
         done
@@ -151,5 +162,6 @@ done
 
 total=$(acked)
 [ "$lost" = 0 ] && [ "$doubled" = 0 ] && [ "$wrong" = 0 ] && [ "$total" -ge "$records" ] && is_right=yes
-say "acked=$total lost=$lost doubled=$doubled wrong=$wrong power_cuts=$cuts flips=$flips"
+tell_logs
+say "acked=$total lost=$lost doubled=$doubled wrong=$wrong power_cuts=$cuts_done flips=$flips"
 [ "$is_right" = yes ]

@@ -81,7 +81,8 @@ within() {
 }
 LEADS_S=4
 
-# Makes a node lead alone. Of two replicas the one that is left has no majority, so that either may lead in the end: then it is done again.
+# Makes a node lead alone, as a rule: where the others take longer to come back than an election does, or there are only two replicas, another one may lead in the end.
+# Whoever calls looks, and does it again.
 lead_alone() {
     local other others=() topic
     for other in 1 2 3; do [ "$other" = "$1" ] || others+=("$other"); done
@@ -107,4 +108,4 @@ read_replicas() {
     [ -z "$left" ] || fail "after $round rounds not all replicas of nodes$left were read: $(cat "$into"/*.trouble)"
     eventually three_active
 }
-ROUNDS=6
+ROUNDS=8
