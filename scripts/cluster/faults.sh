@@ -9,21 +9,21 @@
 #   all          SIGKILL of all, started again together           two       one node killed while another is stopped; one cut in two while the third has a slow disk
 #   cut-leader   a leader is cut off from both others             rolling   drain, SIGTERM, start, undrain of each node in turn; not one record may fail
 #   one-way      a leader's packets vanish, then those to it      flip      bits of one replica's segments are flipped while its node is down
-#   isolate      each node is cut off, one after the other
+#   isolate      each node is cut off, one after the other         move      replicas are moved to the node that has none, a leader's and a follower's, and back
 #
-# A name may come several times. Each fault runs on topics of its own (six partitions, three replicas): tramline-witness writes --rate records a second (600) to one, and sends 100 messages a second
+# A name may come several times. Each fault runs on topics of its own (six partitions; three replicas, two for `move`, so that a node has none): tramline-witness writes --rate records a second (600) to one, and sends 100 messages a second
 # through a queue on the other, received and acknowledged all along. While the fault holds, every partition has to be acknowledged again (where a majority is left; a full leader waits for space); when it is over,
 # all nodes have to lead again what they are preferred for. Then the witnesses check: what was acknowledged is there once, where it was said to be, in order, and no acknowledged
-# message came again. After a fault that failed the cluster is built anew. Nothing that has to come about is waited for
+# message came again; and every replica is read and compared byte for byte with the others. After a fault that failed the cluster is built anew. Nothing that has to come about is waited for
 # longer than a minute.
 # A line for each step, and per fault one with its result. Logs and notes of a fault that failed stay in the directory that is named then; with --keep, of all, in that one.
 # The last line is
-#   faults=13 passed=.. failed=.. acked=.. lost=..
+#   faults=14 passed=.. failed=.. acked=.. lost=..
 # where lost counts whatever the witnesses found wrong. Exit codes: 0 all passed, 1 one failed, 2 wrong usage, 3 cannot be had on this machine.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-all_faults=(leader follower metadata all cut-leader one-way isolate pause full slow two rolling flip)
+all_faults=(leader follower metadata all cut-leader one-way isolate pause full slow two rolling move flip)
 only="" rate=600 binary="" keep="" flags=()
 takes="only rate binary keep"
 # shellcheck source=scripts/cluster/lib/arguments.sh
@@ -41,10 +41,14 @@ fi
 fail() { printf 'faults.sh: %s\n' "$*" >&2; exit 1; }
 # shellcheck source=scripts/cluster/lib/watch.sh
 . "$here/lib/watch.sh"
+# shellcheck source=scripts/cluster/lib/damage.sh
+. "$here/lib/damage.sh"
 # shellcheck source=scripts/cluster/lib/faults.sh
 . "$here/lib/faults.sh"
 # shellcheck source=scripts/cluster/lib/workload.sh
 . "$here/lib/workload.sh"
+# shellcheck source=scripts/cluster/lib/replicas.sh
+. "$here/lib/replicas.sh"
 
 work=$(mktemp -d --tmpdir tramline-faults-XXXXXXXX)
 dir="$work/cluster"
@@ -70,8 +74,11 @@ fresh() {
 
 # One fault from its topics to the check; `$1` is its name. In a shell of its own, which may end anywhere.
 experiment() {
-    ctl topic create "s-$1" --partitions 6 --replicas 3 >/dev/null
-    ctl topic create "q-$1" --partitions 6 --replicas 3 >/dev/null
+    local copies=3
+    # Of three nodes one has to be left over for a replica to go to.
+    [ "$1" != move ] || copies=2
+    ctl topic create "s-$1" --partitions 6 --replicas "$copies" >/dev/null
+    ctl topic create "q-$1" --partitions 6 --replicas "$copies" >/dev/null
     ctl queue create "q-$1" --topic "q-$1" --start earliest --max-deliveries -1 >/dev/null
     eventually even "s-$1"
     eventually even "q-$1"
@@ -85,6 +92,19 @@ experiment() {
     all_acked
     end_witnesses TERM
     check_witnesses
+    compare_replicas "$copies" "s-$1" "q-$1"
+}
+
+# Every replica has the same records at the same offsets, also those that nobody reads as long as others lead. By now nothing is written.
+compare_replicas() {
+    local topic line
+    read_replicas "$work/$fault.replicas" "${@:2}"
+    for topic in "${@:2}"; do
+        line=$(replicas_agree "$work/$fault.replicas" "$topic" 6 "$1") || fail "replicas are not the same: $line"
+        eventually even "$topic"
+    done
+    step "the $1 replicas of each partition are the same: $(cat "$work/$fault.replicas"/*.[1-3] | wc -l) records read"
+    rm -rf "$work/$fault.replicas"
 }
 
 step() { printf '%s  %-10s  %s\n' "$(date -u +%T)" "$fault" "$*"; }
@@ -94,7 +114,7 @@ evidence() {
     local into="${keep:-$(mktemp -d --tmpdir tramline-fault-XXXXXXXX)}" number
     mkdir -p "$into/$fault"
     for number in 1 2 3; do cp "$dir/$number/log" "$into/$fault/node-$number.log"; done
-    cp "$work/$fault".* "$into/$fault/" 2>/dev/null || true
+    cp -r "$work/$fault".* "$into/$fault/" 2>/dev/null || true
     step "logs and notes are in $into/$fault"
 }
 

@@ -1,6 +1,6 @@
 # Sourced by faults.sh: the faults, one function each. A fault leaves every node running and every cut healed; the caller checks that all is as before.
 # A function may use `topic` (six partitions, under load), and says what it does with `step`.
-# Not here: workload and checks (workload.sh), how a fault is made (cluster.sh).
+# Not here: workload and checks (workload.sh), how a fault is made (cluster.sh), how bits are flipped (damage.sh).
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # `dir`, `work`, `fault` and `topic` are faults.sh's
 
@@ -198,6 +198,56 @@ fault_rolling() {
     done
 }
 
+# How long records come before replicas are moved: they have to come along.
+MOVE_S=5
+
+# Of two groups of the topic at once: of one the leader's replica goes to the node that has none, of the other the follower's. Then all go back, to nodes that had
+# given theirs up. Meanwhile everything has to be acknowledged.
+fault_move() {
+    local one two since
+    sleep "$MOVE_S"
+    one=$(route 0 leader)
+    two=$(route 4 follower)
+    since=$(now_us)
+    # shellcheck disable=SC2086 # words
+    move_both $one $two
+    all_acked
+    # shellcheck disable=SC2086
+    move_both $(turned $one) $(turned $two)
+    all_acked
+    step "both are back; longest pause of a partition meanwhile: $(longest_pause_ms "$since") ms"
+}
+
+# A partition's group, the two nodes that have it, and those that have it when the replica of its leader, or of its follower, goes to the third one.
+route() {
+    local leader group voters follower third
+    read -r leader group < <(owners "$topic" | awk -v p="$1" '$1 == p { print $2, $3 }')
+    voters=$(voters_of "$group")
+    follower=$(tr , '\n' <<<"$voters" | grep -vx "$leader")
+    third=$(seq 3 | grep -vxF "$(tr , '\n' <<<"$voters")")
+    [[ "$follower,$third" =~ ^[1-3],[1-3]$ ]] || fail "group $group is on nodes $voters: two of three nodes were to have it"
+    if [ "$2" = leader ]; then say "$group $voters $follower,$third"; else say "$group $voters $leader,$third"; fi
+}
+turned() { say "$1 $3 $2"; }
+
+# Moves two groups, and waits until they are nowhere else: of each GROUP FROM TO.
+move_both() {
+    step "replicas move: group $1 from nodes $2 to $3, group $4 from nodes $5 to $6"
+    ctl cluster move "$1" --to "$3" >/dev/null
+    ctl cluster move "$4" --to "$6" >/dev/null
+    eventually is_at "$1" "$3"
+    eventually is_at "$4" "$6"
+}
+
+voters_of() { ctl cluster groups 2>/dev/null | awk -v g="$1" '$1 == g { print $5 }'; }
+# Whether a group has voters on these nodes and on no others, and neither learners nor a move that is under way.
+is_at() {
+    [ "$(ctl cluster groups 2>/dev/null | awk -v g="$1" '$1 == g && $2 != "-" && $6 == "-" && $7 == "-" { print $5 }' | tr , '\n' | sort | paste -sd,)" = "$(tr , '\n' <<<"$2" | sort | paste -sd,)" ]
+}
+longest_pause_ms() {
+    awk -v t="$1" '$1 > t { if (last[$2] && $1 - last[$2] > most) most = $1 - last[$2]; last[$2] = $1 } END { printf "%.0f\n", most / 1000 }' "$work/$fault.stream.acks"
+}
+
 # Damage of one replica. What is served may be refused for a while, and is never wrong; the others bring back what is damaged, while it leads and takes records, and then
 # everything can be read there.
 fault_flip() {
@@ -208,7 +258,7 @@ fault_flip() {
     cluster term "$node"
     ask_all_but "$node"
     all_acked
-    flipped=$(flip_bits "$node")
+    flipped=$(flip_bits "$node" "$work/$fault.values")
     step "$flipped bits of its segments are flipped; it starts"
     [ "$flipped" -gt 0 ] || fail "there was nothing to flip"
     if ! cluster start "$node" 2>"$work/$fault.start"; then
@@ -228,39 +278,10 @@ fault_flip() {
     [[ "$line" == *" unread=0" ]] || fail "what whole replicas have cannot be read"
 }
 
-# The sum of a metric over a node's shards.
-metric() { cluster exec client curl -sf "http://10.7.0.$1:7401/metrics" | awk -v n="$2" '$1 == n || index($1, n "{") == 1 { sum += $2 } END { print sum + 0 }'; }
-is_repaired() {
-    [ "$(metric "$1" tramline_repaired_ranges_total)" -gt 0 ] && [ "$(metric "$1" tramline_unrepaired_ranges)" = 0 ] &&
-        [ "$(metric "$1" tramline_suspect_replicas)" = 0 ]
-}
-
 # The last bytes of the acknowledgements may be of records that come after what is read: a copy is older than the reading.
 check_now() {
     cp "$work/$fault.stream.acks" "$work/$fault.check.acks"
     cluster exec client "$(beside tramline-witness)" --server "$servers" --topic "$topic" --acks "$work/$fault.check.acks" --check </dev/null 2>>"$work/$fault.check.trouble"
-}
-
-# Flips one bit in the values of so many records of a node that does not run, evenly over what its segments hold; says how many.
-FLIPS=30
-flip_bits() {
-    local files found total at part file place byte count=0
-    mapfile -t files < <(find "$dir/$1/data/node" -name 'seg-*' -size +0 | sort)
-    # Bytes of the second part of every value whose number is below 65536 (tools/loadgen/src/bin/tramline-witness/sender.rs).
-    LC_ALL=C grep -aobUPH '\x4a\x7f\xb9\x79\x37\x9e' "${files[@]}" | LC_ALL=C cut -d: -f1,2 >"$work/$fault.values" || true
-    total=$(wc -l <"$work/$fault.values")
-    for ((part = 1; part <= FLIPS; part++)); do
-        # Not the very last: at the end of a log it looks like what a crash tore.
-        at=$((total * part / (FLIPS + 2)))
-        [ "$at" -gt 0 ] || continue
-        found=$(sed -n "${at}p" "$work/$fault.values")
-        file=${found%:*} place=$((${found##*:} + 40))
-        byte=$(od -An -tu1 -j "$place" -N 1 "$file")
-        # shellcheck disable=SC2059 # the format is the byte
-        printf "\\x$(printf %02x $((byte ^ 16)))" | dd of="$file" bs=1 seek="$place" conv=notrunc status=none
-        count=$((count + 1))
-    done
-    say "$count"
 }
 
 state_of() { cluster status | sed -n "s/^node=$1 state=\([a-z]*\).*/\1/p"; }
