@@ -16,10 +16,12 @@ pub(super) mod latency;
 mod levels;
 mod operator;
 mod rejoining;
+mod restarting;
 mod truth;
 
 use self::clients::{Claim, Clients, Reading};
 use self::disks::Disks;
+use self::restarting::Restarting;
 use super::faults::{Faults, Strike};
 use super::node::ShardAt;
 use super::replicas::{self, Ledger};
@@ -52,6 +54,7 @@ pub(super) struct ClusterRun {
     faults: Faults,
     clients: Clients,
     disks: Disks,
+    restarting: Restarting,
     ledger: Ledger,
     /// Per group: the newest term that had a leader, who that was, and since when.
     reigns: BTreeMap<GroupId, (Term, usize, u64)>,
@@ -104,6 +107,7 @@ impl ClusterRun {
             world: World::new(seed, params, mutants, log),
             faults: Faults::new(seed, nodes),
             disks: Disks::new(seed, nodes),
+            restarting: Restarting::new(seed),
             ledger: Ledger::default(),
             reigns: BTreeMap::new(),
             alone_since_us: vec![None; nodes],
@@ -116,6 +120,7 @@ impl ClusterRun {
         self.form()?;
         self.world.plan(1, Item::Operation);
         self.faults.plan_all(&mut self.world);
+        self.plan_round();
         let begin_us = self.world.now_us;
         while self.world.now_us - begin_us < self.world.params.time_us
             || self.world.totals.get(Counted::Operations) < self.world.params.operations
@@ -183,7 +188,17 @@ impl ClusterRun {
                 }
                 Strike::LoseDisk => self.lose_disk()?,
                 Strike::Scene => self.play()?,
+                Strike::Restart => self.restart(),
             },
+            Some(Seen::Stopped { node }) => {
+                self.look()?;
+                self.ledger.forget(node);
+                self.world.end_in_order(node);
+            }
+            Some(Seen::StopOverdue { node }) => {
+                let stops = self.world.stop_in_words(node);
+                return Err(format!("node {} does not stop: {stops}\n{}", node + 1, self.describe()));
+            }
             _ => {}
         }
         if let Some(reason) = self.world.failed.take().or_else(|| self.world.refused.take()) {

@@ -25,6 +25,8 @@ const ISOLATE: u8 = 11;
 /// A disk is lost; what was begun with disks goes on. Of clusters only.
 const LOSE_DISK: u8 = 12;
 pub(super) const SCENE: u8 = 13;
+/// An operator goes on restarting nodes of a cluster.
+pub(super) const RESTART: u8 = 14;
 
 pub(super) struct Faults {
     /// By node. The first one's also says when clients do something.
@@ -44,6 +46,8 @@ pub(super) enum Strike {
     LoseDisk,
     /// What was begun with a cluster's disks goes on.
     Scene,
+    /// An operator stops a node in order, or looks whether it is back.
+    Restart,
 }
 
 impl Faults {
@@ -99,6 +103,7 @@ impl Faults {
             DECAY => return Strike::Decay,
             LOSE_DISK => strike = Strike::LoseDisk,
             SCENE => strike = Strike::Scene,
+            RESTART => strike = Strike::Restart,
             PAUSE => {
                 // Some are longer than any time-out of the core.
                 let dice = &mut self.dice[node];

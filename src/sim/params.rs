@@ -111,6 +111,8 @@ pub struct Params {
     pub decay_every_us: u64,
     /// Mean time between two lost disks of a cluster.
     pub lose_disk_every_us: u64,
+    /// Mean time between two rounds in which nodes of a cluster are restarted in order.
+    pub restart_every_us: u64,
     /// Parts per million that the node's clock is fast (or slow, below zero).
     pub drift_ppm: i64,
     /// Whether the wall clock jumps between starts.
@@ -200,6 +202,7 @@ impl Params {
             disk_segments: 0,
             decay_every_us: 0,
             lose_disk_every_us: 0,
+            restart_every_us: 0,
             drift_ppm: dice.below(2001) as i64 - 1000,
             clock_jumps: dice.chance(50),
             dir_error_in: dice.within(1000..10_000),
@@ -279,6 +282,7 @@ impl Params {
             &mut self.full_every_us,
             &mut self.decay_every_us,
             &mut self.lose_disk_every_us,
+            &mut self.restart_every_us,
             &mut self.pause_every_us,
             &mut self.link_cut_every_us,
             &mut self.blackout_every_us,
@@ -326,6 +330,9 @@ impl Params {
         let mut disks = Dice::stream(seed, "cluster disks");
         self.decay_every_us = if disks.chance(45) { disks.within(300_000..3_000_000) } else { 0 };
         self.lose_disk_every_us = if disks.chance(35) { disks.within(2..8) * second } else { 0 };
+        // In a quarter of the seeds an operator restarts nodes; the others are what they were before he came.
+        let mut restarts = Dice::stream(seed, "orderly stops");
+        self.restart_every_us = if restarts.chance(25) { restarts.within(1..6) * second } else { 0 };
         // Each kind of fault is there or not: what is rare alone shows in rare company.
         let kinds = [
             &mut self.crash_every_us,

@@ -125,6 +125,8 @@ events! {
     MessagesDrained = "messages taken at the end", Calm Faults Swarm;
     DuplicatesHeld = "duplicates that were not delivered", Calm Faults Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
+    OrderlyStops = "orderly stops", Cluster;
+    OrderlyStopsCutShort = "of those that were begun, those whose process was killed before", Cluster;
     Pauses = "processes paused", Cluster;
     Blackouts = "power cuts of all nodes at once", Cluster;
     WaysCut = "ways from one node to another cut", Cluster;
