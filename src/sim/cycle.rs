@@ -145,6 +145,9 @@ impl World {
         self.say_of(at.node, || format!("shard {} stops: {reason}", at.shard));
         self.totals.note(Counted::ShardsFailed);
         self.nodes[at.node].seats[at.shard].failed = true;
+        if self.params.is_cluster && self.nodes[at.node].has_failing_disk {
+            return;
+        }
         self.failed = Some(format!("shard {} of node {} stops: {reason}", at.shard, at.node + 1));
         // What a start could not make sense of is told with the first view.
         if reason.starts_with("what is stored of") {

@@ -27,6 +27,8 @@ const LOSE_DISK: u8 = 12;
 pub(super) const SCENE: u8 = 13;
 /// An operator goes on restarting nodes of a cluster.
 pub(super) const RESTART: u8 = 14;
+/// The disk of a node of a cluster fills up.
+pub(super) const FILL: u8 = 15;
 
 pub(super) struct Faults {
     /// By node. The first one's also says when clients do something.
@@ -48,6 +50,8 @@ pub(super) enum Strike {
     Scene,
     /// An operator stops a node in order, or looks whether it is back.
     Restart,
+    /// The disk of some node fills up.
+    Fill,
 }
 
 impl Faults {
@@ -104,6 +108,7 @@ impl Faults {
             LOSE_DISK => strike = Strike::LoseDisk,
             SCENE => strike = Strike::Scene,
             RESTART => strike = Strike::Restart,
+            FILL => strike = Strike::Fill,
             PAUSE => {
                 // Some are longer than any time-out of the core.
                 let dice = &mut self.dice[node];

@@ -109,6 +109,8 @@ pub(super) struct Node {
     /// The machine has power: it answers for ports that nobody listens on.
     pub(super) has_power: bool,
     pub(super) pause: Pause,
+    /// A write of its process ended with an error.
+    pub(super) has_failing_disk: bool,
     /// Its process was told to stop in order; the last one has ended so.
     pub(super) is_stopping: bool,
     pub(super) has_ended_in_order: bool,
@@ -190,6 +192,7 @@ impl Node {
             life: 0,
             has_power: true,
             pause: Pause::default(),
+            has_failing_disk: false,
             is_stopping: false,
             has_ended_in_order: false,
             clock: clock(index, params, &mut dice),

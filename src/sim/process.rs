@@ -125,7 +125,7 @@ impl World {
         }
         let node = &mut self.nodes[index];
         node.pause.forget();
-        node.is_stopping = false;
+        (node.is_stopping, node.has_failing_disk) = (false, false);
         node.has_power = !power;
         node.end(power, tear);
         self.say_of(index, || format!("the process ends: power {power}, what is under way lands: {tear:?}"));
