@@ -173,10 +173,12 @@ impl Log {
         self.manifest.on_turn(now, slab, effects);
         self.sealer.on_turn(now, slab, effects);
         self.state.on_turn(now, slab, effects);
-        if self.background {
+        if self.background || self.waits_for_segment() && self.pool.usable() == 0 {
             let needed = self.segments.ready_count() == 0 && !self.pool.is_preparing();
             let last = needed && !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
             self.pool.maybe_create(now, needed, last, &mut self.next_file, effects);
+        }
+        if self.background {
             let load = Load {
                 calm: self.open.is_empty() && self.window.in_flight() == 0,
                 last_block_us: self.last_block_us.unwrap_or(now.mono_us),
@@ -243,7 +245,7 @@ impl Log {
     }
 
     fn maybe_prepare(&mut self, slab: &mut Slab, effects: &mut Effects) {
-        if !self.background || self.pool.is_preparing() || self.segments.ready_count() > 0 {
+        if !self.background && !self.waits_for_segment() || self.pool.is_preparing() || self.segments.ready_count() > 0 {
             return;
         }
         let last = !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
@@ -441,7 +443,8 @@ impl Log {
         }
     }
 
-    /// Stops filling, creating and preparing files, and writing marks: shutdown. What is under way ends by itself (`is_quiet`).
+    /// Stops filling, creating and preparing files, and writing marks: shutdown. What is under way ends by itself (`is_quiet`). Where what was taken in has no
+    /// room in the last segment, the next one is made for it.
     pub fn stop_background(&mut self) {
         self.background = false;
     }

@@ -546,6 +546,11 @@ impl Log {
         segment_file(self.segments.live().file)
     }
 
+    /// Whether something is open that no segment has room for.
+    fn waits_for_segment(&self) -> bool {
+        !self.open.is_empty() && !self.segments.has_room(self.open.padded_len() as u64, self.open.batches())
+    }
+
     /// Whether no segment file can be added: the file system refused the last one, or has no room above what has to stay free.
     pub fn is_tight(&self) -> bool {
         self.pool.is_out_of_room()
@@ -600,7 +605,7 @@ impl Log {
             pool_unfilled,
             file_bytes: self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.pool.file_bytes(),
             create_errno: errnos.into_iter().find(|errno| *errno != 0).unwrap_or(0),
-            out_of_segments: !self.open.is_empty() && !self.segments.has_room(self.open.padded_len() as u64, self.open.batches()),
+            out_of_segments: self.waits_for_segment(),
             ..self.counters
         }
     }

@@ -238,8 +238,14 @@ impl Acks {
         (self.lines, self.busy) = Default::default();
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.busy == [0; LEVELS]
+    }
+
+    /// Whether everybody has an answer: some of them were told that their time was over, and what they sent is not committed.
+    pub(super) fn are_answered(&self) -> bool {
+        self.lines.iter().flatten().all(|line| line.queue.iter().all(|pending| pending.answered))
     }
 
     /// Those who have no answer.

@@ -52,6 +52,12 @@ impl Shard {
             for conn in self.pipelines.conns() {
                 effects.push(Effect::Close { conn, reason: "this node stops" });
             }
+            // Nor is anything heard any more that they commit.
+            let has_others = |group: &&GroupId| self.groups.members_of(**group).is_some_and(|members| members.voters.len() > 1);
+            let groups = self.group_ids.iter().filter(has_others).fold(0, |bits, group| bits | self.acks.bit_of(*group));
+            self.acks.fail_group(groups, effects, &mut self.metrics);
+            self.trims.fail_group(groups, &self.acks, effects);
+            self.offsets.fail_group(groups, &self.acks, effects);
         }
         if self.pipelines.has_left {
             return;

@@ -18,6 +18,7 @@ use tramline_wire::group::{
     HeartbeatGroupRequest, JoinGroupRequest, LeaveGroupRequest,
 };
 use tramline_wire::kind::Kind;
+use tramline_wire::level::Level;
 use tramline_wire::offsets::ListOffsetsRequest;
 use tramline_wire::produce::ProduceRequest;
 use tramline_wire::trim::TrimPartitionsRequest;
@@ -332,15 +333,19 @@ impl Shard {
 
     /// Answers a request of a known kind here.
     fn answer(&mut self, now: Now, caller: Caller, kind: Kind, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        // At level `none` nobody waits for an answer, also not for an error.
+        let has_reply = || kind.has_reply() && !(kind == Kind::Produce && is_unanswered(frame));
         match &self.phase {
             Phase::Starting if kind != Kind::Ping => {
-                self.refuse(&caller, &ApiError::of(ErrorCode::NotReady), effects);
+                if has_reply() {
+                    self.refuse(&caller, &ApiError::of(ErrorCode::NotReady), effects);
+                }
                 return Taken::Yes;
             }
             // A produce of which a part was taken in is carried on: to refuse it now would say that nothing of it is stored.
             Phase::Stopping if kind == Kind::Produce && self.half_taken.contains_key(&(caller.conn, caller.via)) => {}
             Phase::Stopping if !matches!(kind, Kind::Ping | Kind::FetchCredit | Kind::FetchCancel) => {
-                if kind.has_reply() {
+                if has_reply() {
                     self.refuse(&caller, &ApiError::of(ErrorCode::ShuttingDown), effects);
                 }
                 return Taken::Yes;
@@ -475,6 +480,11 @@ impl Shard {
             None => (ErrorCode::UnknownPartition, String::new()),
         }
     }
+}
+
+/// Whether a produce asks for no answer.
+fn is_unanswered(frame: &Frame<'_>) -> bool {
+    ProduceRequest::decode(frame.meta).is_ok_and(|request| request.level == Level::None)
 }
 
 fn expect_empty(frame: &Frame<'_>) -> Result<(), ApiError> {

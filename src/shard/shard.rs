@@ -332,7 +332,7 @@ impl Shard {
             Phase::Stopping => {
                 self.has_given_all_away()
                     && self.half_taken.is_empty()
-                    && self.acks.is_empty()
+                    && self.acks.are_answered()
                     && self.members.is_quiet()
                     && self.queues.is_quiet()
                     && self.sealing.is_none()

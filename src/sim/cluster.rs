@@ -16,10 +16,14 @@ pub(super) mod latency;
 mod levels;
 mod operator;
 mod rejoining;
+mod restarting;
+mod spaces;
 mod truth;
 
 use self::clients::{Claim, Clients, Reading};
 use self::disks::Disks;
+use self::restarting::Restarting;
+use self::spaces::Spaces;
 use super::faults::{Faults, Strike};
 use super::node::ShardAt;
 use super::replicas::{self, Ledger};
@@ -52,6 +56,8 @@ pub(super) struct ClusterRun {
     faults: Faults,
     clients: Clients,
     disks: Disks,
+    restarting: Restarting,
+    spaces: Spaces,
     ledger: Ledger,
     /// Per group: the newest term that had a leader, who that was, and since when.
     reigns: BTreeMap<GroupId, (Term, usize, u64)>,
@@ -104,6 +110,8 @@ impl ClusterRun {
             world: World::new(seed, params, mutants, log),
             faults: Faults::new(seed, nodes),
             disks: Disks::new(seed, nodes),
+            restarting: Restarting::new(seed),
+            spaces: Spaces::new(seed),
             ledger: Ledger::default(),
             reigns: BTreeMap::new(),
             alone_since_us: vec![None; nodes],
@@ -116,6 +124,8 @@ impl ClusterRun {
         self.form()?;
         self.world.plan(1, Item::Operation);
         self.faults.plan_all(&mut self.world);
+        self.plan_round();
+        self.plan_fill();
         let begin_us = self.world.now_us;
         while self.world.now_us - begin_us < self.world.params.time_us
             || self.world.totals.get(Counted::Operations) < self.world.params.operations
@@ -183,12 +193,24 @@ impl ClusterRun {
                 }
                 Strike::LoseDisk => self.lose_disk()?,
                 Strike::Scene => self.play()?,
+                Strike::Restart => self.restart(),
+                Strike::Fill => self.fill(),
             },
+            Some(Seen::Stopped { node }) => {
+                self.look()?;
+                self.ledger.forget(node);
+                self.world.end_in_order(node);
+            }
+            Some(Seen::StopOverdue { node }) => {
+                let stops = self.world.stop_in_words(node);
+                return Err(format!("node {} does not stop: {stops}\n{}", node + 1, self.describe()));
+            }
             _ => {}
         }
         if let Some(reason) = self.world.failed.take().or_else(|| self.world.refused.take()) {
             return Err(format!("{reason}\n{}", self.describe()));
         }
+        self.end_failed()?;
         if self.events.is_multiple_of(LOOK_EVERY) {
             self.look()?;
         }
@@ -324,6 +346,7 @@ impl ClusterRun {
     fn calm_down(&mut self) -> Check {
         self.world.quiet = true;
         self.world.nodes.iter_mut().for_each(|node| node.slow_until_us = 0);
+        self.space_comes_back();
         self.world.heal_all();
         self.world.resume_all();
         self.calm_disks();
@@ -334,6 +357,7 @@ impl ClusterRun {
     fn come_to_rest(&mut self) -> Check {
         let limit = self.world.now_us + PATIENCE_US;
         loop {
+            self.end_failed()?;
             // Who stands aside is not counted among those that could vote about the metadata.
             let is_nobody_aside = self.clients.settle_nodes(&mut self.world);
             let shards: Vec<_> = self.world.shards().map(|(at, shard)| (at.node, shard)).collect();

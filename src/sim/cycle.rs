@@ -4,6 +4,7 @@
 //! Not here: the order of events (`world.rs`), what disks (`storage.rs`) and networks (`net.rs`, `peers.rs`) make of it.
 
 use super::node::ShardAt;
+use super::stopping::Stop;
 use super::totals::Event as Counted;
 use super::world::{Item, Work, World};
 use crate::config::DiskLevel;
@@ -27,7 +28,7 @@ impl World {
         let node = &mut self.nodes[at.node];
         assert!(!node.pause.is_on(), "a process that is paused does nothing");
         let now = node.clock.now(self.now_us);
-        let seat = node.seats.get_mut(at.shard)?;
+        let seat = node.seats.get_mut(at.shard).filter(|seat| seat.stop != Stop::Ended)?;
         let taken = seat.core.step(now, event, &mut seat.effects);
         self.carry(at);
         Some(taken)
@@ -36,6 +37,7 @@ impl World {
     pub(super) fn end_of_turn(&mut self, at: ShardAt) {
         self.step(at, Event::EndOfTurn);
         self.retry(at);
+        self.plan_look_at_stop(at);
         let node = &mut self.nodes[at.node];
         let now = node.clock.now(self.now_us).mono_us;
         let Some(seat) = node.seats.get_mut(at.shard) else { return };
@@ -55,6 +57,7 @@ impl World {
         self.step(at, Event::Turn { bytes: TURN_BYTES, us: crate::constants::TURN_US });
         self.step(at, Event::EndOfTurn);
         self.retry(at);
+        self.plan_look_at_stop(at);
     }
 
     fn retry(&mut self, at: ShardAt) {
@@ -142,6 +145,9 @@ impl World {
         self.say_of(at.node, || format!("shard {} stops: {reason}", at.shard));
         self.totals.note(Counted::ShardsFailed);
         self.nodes[at.node].seats[at.shard].failed = true;
+        if self.params.is_cluster && self.nodes[at.node].has_failing_disk {
+            return;
+        }
         self.failed = Some(format!("shard {} of node {} stops: {reason}", at.shard, at.node + 1));
         // What a start could not make sense of is told with the first view.
         if reason.starts_with("what is stored of") {

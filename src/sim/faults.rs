@@ -25,6 +25,10 @@ const ISOLATE: u8 = 11;
 /// A disk is lost; what was begun with disks goes on. Of clusters only.
 const LOSE_DISK: u8 = 12;
 pub(super) const SCENE: u8 = 13;
+/// An operator goes on restarting nodes of a cluster.
+pub(super) const RESTART: u8 = 14;
+/// The disk of a node of a cluster fills up.
+pub(super) const FILL: u8 = 15;
 
 pub(super) struct Faults {
     /// By node. The first one's also says when clients do something.
@@ -44,6 +48,10 @@ pub(super) enum Strike {
     LoseDisk,
     /// What was begun with a cluster's disks goes on.
     Scene,
+    /// An operator stops a node in order, or looks whether it is back.
+    Restart,
+    /// The disk of some node fills up.
+    Fill,
 }
 
 impl Faults {
@@ -99,6 +107,8 @@ impl Faults {
             DECAY => return Strike::Decay,
             LOSE_DISK => strike = Strike::LoseDisk,
             SCENE => strike = Strike::Scene,
+            RESTART => strike = Strike::Restart,
+            FILL => strike = Strike::Fill,
             PAUSE => {
                 // Some are longer than any time-out of the core.
                 let dice = &mut self.dice[node];

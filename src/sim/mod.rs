@@ -57,6 +57,7 @@ mod rot;
 mod run;
 mod seat_core;
 mod start_disk;
+mod stopping;
 mod storage;
 mod streams;
 mod totals;

@@ -6,6 +6,7 @@ use super::clock::Clock;
 use super::disk::{SimDisk, Tear};
 use super::pauses::Pause;
 use super::seat_core::{Begin, Core, begin_shard};
+use super::stopping::Stop;
 use super::{Dice, Params};
 use crate::api::NodeInfo;
 use crate::config::{self, DiskLevel, DiskMarks, Machine, Settings, Sources};
@@ -42,6 +43,8 @@ pub(super) struct Seat {
     pub(super) turn_planned: bool,
     pub(super) last_turn_us: u64,
     pub(super) failed: bool,
+    pub(super) stop: Stop,
+    pub(super) stop_look_planned: bool,
 }
 
 /// What stays when the process ends.
@@ -106,6 +109,11 @@ pub(super) struct Node {
     /// The machine has power: it answers for ports that nobody listens on.
     pub(super) has_power: bool,
     pub(super) pause: Pause,
+    /// A write of its process ended with an error.
+    pub(super) has_failing_disk: bool,
+    /// Its process was told to stop in order; the last one has ended so.
+    pub(super) is_stopping: bool,
+    pub(super) has_ended_in_order: bool,
     pub(super) clock: Clock,
     /// The last write of a dead process lands then: until then it holds the lock of the directory.
     pub(super) lock_free_us: u64,
@@ -184,6 +192,9 @@ impl Node {
             life: 0,
             has_power: true,
             pause: Pause::default(),
+            has_failing_disk: false,
+            is_stopping: false,
+            has_ended_in_order: false,
             clock: clock(index, params, &mut dice),
             lock_free_us: 0,
             mesh_last_us: [[0; 2]; 2],
@@ -312,6 +323,8 @@ impl Node {
                 turn_planned: false,
                 last_turn_us: 0,
                 failed: false,
+                stop: Stop::No,
+                stop_look_planned: false,
             });
         }
         Started::Yes(reports)

@@ -16,7 +16,8 @@ pub enum Profile {
     Disk,
     /// A random part of all of them, with random rates.
     Swarm,
-    /// Whole clusters of 1, 3, 4 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; of one node at a time the disk rots or is lost.
+    /// Whole clusters of 1, 3, 4 or 5 nodes: ends of one process and of all, pauses, cuts between nodes, slow disks; of one node at a time the disk rots, is lost or is full;
+    /// orderly stops, writes that fail.
     Cluster,
 }
 
@@ -111,6 +112,10 @@ pub struct Params {
     pub decay_every_us: u64,
     /// Mean time between two lost disks of a cluster.
     pub lose_disk_every_us: u64,
+    /// Mean time between two rounds in which nodes of a cluster are restarted in order.
+    pub restart_every_us: u64,
+    /// Mean time between two periods in which the disk of one node of a cluster is full.
+    pub fill_every_us: u64,
     /// Parts per million that the node's clock is fast (or slow, below zero).
     pub drift_ppm: i64,
     /// Whether the wall clock jumps between starts.
@@ -200,6 +205,8 @@ impl Params {
             disk_segments: 0,
             decay_every_us: 0,
             lose_disk_every_us: 0,
+            restart_every_us: 0,
+            fill_every_us: 0,
             drift_ppm: dice.below(2001) as i64 - 1000,
             clock_jumps: dice.chance(50),
             dir_error_in: dice.within(1000..10_000),
@@ -279,6 +286,8 @@ impl Params {
             &mut self.full_every_us,
             &mut self.decay_every_us,
             &mut self.lose_disk_every_us,
+            &mut self.restart_every_us,
+            &mut self.fill_every_us,
             &mut self.pause_every_us,
             &mut self.link_cut_every_us,
             &mut self.blackout_every_us,
@@ -312,8 +321,7 @@ impl Params {
         self.operator_in = if self.nodes > 3 && operator.chance(80) { operator.within(10..60) } else { 0 };
         let mut stubborn = Dice::stream(seed, "stubborn clients");
         self.stubborn_percent = if stubborn.chance(40) { stubborn.within(20..80) } else { 0 };
-        // A shard that an error of its disk has stopped is started again, which is what ends of processes do; and any other stop is a finding.
-        (self.write_error_in, self.read_error_in, self.dir_error_in) = (0, 0, 0);
+        (self.read_error_in, self.dir_error_in) = (0, 0);
         (self.full_every_us, self.disk_segments) = (0, 0);
         self.crash_every_us = dice.within(4..25) * second;
         self.pause_every_us = dice.within(3..20) * second;
@@ -326,6 +334,14 @@ impl Params {
         let mut disks = Dice::stream(seed, "cluster disks");
         self.decay_every_us = if disks.chance(45) { disks.within(300_000..3_000_000) } else { 0 };
         self.lose_disk_every_us = if disks.chance(35) { disks.within(2..8) * second } else { 0 };
+        // In a quarter of the seeds an operator restarts nodes; the others are what they were before he came.
+        let mut restarts = Dice::stream(seed, "orderly stops");
+        self.restart_every_us = if restarts.chance(25) { restarts.within(1..6) * second } else { 0 };
+        // So it is with disks that fill up, one at a time, and with writes that fail.
+        let mut spaces = Dice::stream(seed, "full disks");
+        self.fill_every_us = if spaces.chance(25) { spaces.within(1..6) * second } else { 0 };
+        let mut failures = Dice::stream(seed, "failing disks");
+        self.write_error_in = if failures.chance(25) { failures.within(500..8000) } else { 0 };
         // Each kind of fault is there or not: what is rare alone shows in rare company.
         let kinds = [
             &mut self.crash_every_us,

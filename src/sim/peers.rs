@@ -12,6 +12,7 @@
 use super::Dice;
 use super::node::ShardAt;
 use super::peer_pipe::{Pipe, Segment};
+use super::stopping::{ECANCELED, Stop};
 use super::totals::Event as Counted;
 use super::world::{Item, Work, World};
 use crate::effects::Event;
@@ -188,6 +189,9 @@ impl World {
     pub(super) fn dial(&mut self, at: ShardAt, dial: u64, address: SocketAddr) {
         let to = shard_at(address).filter(|to| to.node < self.nodes.len() && to.node != at.node);
         let to = to.unwrap_or_else(|| panic!("node {} dials {address}, where no other node is", at.node + 1));
+        if self.nodes[at.node].seats.get(at.shard).is_some_and(|seat| matches!(seat.stop, Stop::Over { .. })) {
+            return self.plan_work(0, at, Work::DialFailed { dial, errno: ECANCELED });
+        }
         let number = self.peers.number();
         assert!(self.peers.dials.len() < DIALS_MAX, "{DIALS_MAX} dials are under way: who dials does not wait for the answer");
         self.peers.dials.insert(number, Dialing { at, dial, to, began_us: self.now_us, tries: 0 });
@@ -217,6 +221,18 @@ impl World {
         self.hand(at, Work::DialFailed { dial, errno });
     }
 
+    /// What a shard dials is given up: the core's numbers.
+    pub(super) fn forget_dials(&mut self, at: ShardAt) -> Vec<u64> {
+        let mut forgotten = Vec::new();
+        self.peers.dials.retain(|_, dialing| {
+            if dialing.at == at {
+                forgotten.push(dialing.dial);
+            }
+            dialing.at != at
+        });
+        forgotten
+    }
+
     fn on_syn(&mut self, number: u64) {
         let Some(dialing) = self.peers.dials.get(&number) else { return };
         let (at, to) = (dialing.at, dialing.to);
@@ -224,7 +240,7 @@ impl World {
             return;
         }
         // A process that is paused listens as well: its kernel accepts.
-        if self.nodes[to.node].seats.get(to.shard).is_none_or(|seat| seat.failed) {
+        if self.nodes[to.node].seats.get(to.shard).is_none_or(|seat| seat.failed || seat.stop != Stop::No) {
             return self.plan_packet(to.node, at.node, 0, Packet::Refused { dial: number });
         }
         let wire = self.peers.number();
@@ -392,6 +408,8 @@ impl World {
             }
             match state.pipes[side].arrived.pop_front() {
                 None => return,
+                // It was on its way through the kernel when its shard began to stop.
+                Some(Segment::Open) if node.seats[at.shard].stop != Stop::No => return self.abort_wire(wire, 1 - side),
                 Some(Segment::Open) => {
                     state.ends[1 - side].state = EndState::Open;
                     self.step(at, Event::NodeOpened { conn: ConnId(conn) });

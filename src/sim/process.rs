@@ -1,8 +1,8 @@
-//! Life of a node's process: its start, which may be interrupted or fail, and its end, by a kill or a power cut.
+//! Life of a node's process: its start, which may be interrupted or fail, and its end, by a kill or a power cut, or in order.
 //!
 //! Invariants: one process at a time, and each has a number of its own; the next one starts when the last write of the one before has landed.
 //!
-//! Not here: when which fault comes (`run.rs`), what a start does (`node.rs`).
+//! Not here: when which fault comes (`run.rs`), what a start does (`node.rs`), what comes before an end in order (`stopping.rs`).
 
 use super::Dice;
 use super::disk::{TEARS, Tear};
@@ -73,6 +73,9 @@ impl World {
         for (shard, report) in reports.iter().enumerate() {
             let recovery = &report.recovery;
             self.say_of(node, || format!("shard {shard} starts: {recovery:?}, {} damaged, {} lost", report.damage, report.lost));
+            if self.nodes[node].has_ended_in_order && recovery.cut_from.is_some() {
+                self.failed = Some(format!("shard {shard} of node {} stopped in order, and its log ends in what is torn", node + 1));
+            }
             self.totals.add(Counted::TailsCut, u64::from(recovery.cut_from.is_some()));
             self.totals.add(Counted::FootersRebuilt, u64::from(recovery.footers_rebuilt));
             self.totals.add(Counted::DamageFound, report.damage as u64);
@@ -99,9 +102,18 @@ impl World {
 
     /// The process ends, and another is started a while later. Answers the clients' connections that are gone.
     pub(super) fn end_process(&mut self, index: usize, power: bool) -> Vec<u64> {
+        self.nodes[index].has_ended_in_order = false;
+        if self.nodes[index].is_stopping {
+            self.totals.note(Counted::OrderlyStopsCutShort);
+        }
+        self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
+        self.end_life(index, power)
+    }
+
+    /// The same, however it has come about.
+    pub(super) fn end_life(&mut self, index: usize, power: bool) -> Vec<u64> {
         let node = &mut self.nodes[index];
         let tear = TEARS[node.disk_dice.below(TEARS.len() as u64) as usize];
-        self.totals.note(if power { Counted::PowerCuts } else { Counted::Kills });
         if index == CLIENTS_NODE {
             self.refused_for_space = false;
         }
@@ -113,6 +125,7 @@ impl World {
         }
         let node = &mut self.nodes[index];
         node.pause.forget();
+        (node.is_stopping, node.has_failing_disk) = (false, false);
         node.has_power = !power;
         node.end(power, tear);
         self.say_of(index, || format!("the process ends: power {power}, what is under way lands: {tear:?}"));

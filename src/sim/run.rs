@@ -184,7 +184,7 @@ impl Run {
             Strike::Done => {}
             Strike::Ends(ends) => ends.into_iter().for_each(|(node, power)| self.end_process(node, power)),
             Strike::Gone(conn) => self.on_gone(conn),
-            Strike::LoseDisk | Strike::Scene => unreachable!("of clusters"),
+            Strike::LoseDisk | Strike::Scene | Strike::Restart | Strike::Fill => unreachable!("of clusters"),
             Strike::Decay => {
                 self.decay(node);
                 self.faults.plan_next(&mut self.world, node, fault);

@@ -12,6 +12,10 @@ use std::any::Any;
 pub(super) trait Core: Any {
     fn step(&mut self, now: Now, event: Event<'_>, effects: &mut Effects) -> Taken;
     fn is_serving(&self) -> bool;
+    /// Whether an orderly stop has nothing left to do.
+    fn has_stopped(&self) -> bool;
+    /// Closes every client's connection.
+    fn close_all(&mut self, effects: &mut Effects);
     /// What the file system has.
     fn set_disk(&mut self, look: DiskLook);
     /// Its process ends: adds what it has counted.
@@ -35,6 +39,12 @@ impl Core for Shard {
     }
     fn is_serving(&self) -> bool {
         Shard::is_serving(self)
+    }
+    fn has_stopped(&self) -> bool {
+        Shard::has_stopped(self)
+    }
+    fn close_all(&mut self, effects: &mut Effects) {
+        Shard::close_all(self, effects);
     }
     fn set_disk(&mut self, look: DiskLook) {
         Shard::set_disk(self, look);

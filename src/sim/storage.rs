@@ -50,6 +50,7 @@ impl World {
                         self.totals.note(Counted::ShortWrites);
                     } else if dice.once_in(self.params.write_error_in) {
                         disk.disk.fail_next_write = Some(super::disk::EIO);
+                        node.has_failing_disk = true;
                         self.totals.note(Counted::WriteErrors);
                     }
                 }

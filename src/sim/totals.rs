@@ -52,11 +52,11 @@ events! {
     FramesInPieces = "frames that came in two pieces", Faults Disk Swarm Cluster;
     FramesCutShort = "frames that never came whole", Faults Disk Swarm;
     ShortWrites = "short writes", Faults Disk Swarm Cluster;
-    WriteErrors = "writes failed", Faults Disk Swarm;
+    WriteErrors = "writes failed", Faults Disk Swarm Cluster;
     ReadErrors = "reads failed", Faults Disk Swarm;
     DirErrors = "operations on names failed", Faults Disk Swarm;
     SlowPeriods = "slow periods of the disk", Faults Disk Swarm Cluster;
-    FullPeriods = "periods without space", Faults Disk Swarm;
+    FullPeriods = "periods without space", Faults Disk Swarm Cluster;
     ClockJumps = "jumps of the wall clock", Faults Disk Swarm Cluster;
     BitsFlipped = "bits flipped", Disk Swarm Cluster;
     WritesLost = "writes lost", Disk Swarm Cluster;
@@ -78,11 +78,11 @@ events! {
     BatchesCut = "batches that retention cut off a run", Faults Disk Swarm;
     SortsInterrupted = "processes that ended while they sorted", Faults Disk Swarm;
     ColdReads = "reads from the disk", Faults Disk Swarm Cluster;
-    ShardsFailed = "shards stopped by an error of the disk", Faults Disk Swarm;
+    ShardsFailed = "shards stopped by an error of the disk", Faults Disk Swarm Cluster;
     MeshMessages = "messages between shards", Faults Disk Swarm Cluster;
     RequestsUnknown = "requests whose answer never came", Faults Disk Swarm Cluster;
     ProducersSlowed = "produce held back on a disk that fills up", Faults;
-    DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm;
+    DiskFullRefusals = "produce refused: disk full", Faults Disk Swarm Cluster;
     SentAgain = "produce sent again after such a refusal", Faults Disk Swarm;
     MarkedAgain = "batches of idempotent producers sent again", Faults Disk Swarm Cluster;
     DuplicatesFound = "of these, those that were stored already", Faults Disk Swarm Cluster;
@@ -125,6 +125,8 @@ events! {
     MessagesDrained = "messages taken at the end", Calm Faults Swarm;
     DuplicatesHeld = "duplicates that were not delivered", Calm Faults Swarm;
     SpaceAdded = "space given to a node that could not even write its own bookkeeping", ;
+    OrderlyStops = "orderly stops", Cluster;
+    OrderlyStopsCutShort = "of those that were begun, those whose process was killed before", Cluster;
     Pauses = "processes paused", Cluster;
     Blackouts = "power cuts of all nodes at once", Cluster;
     WaysCut = "ways from one node to another cut", Cluster;

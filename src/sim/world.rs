@@ -3,7 +3,7 @@
 //! Invariants: events are taken in the order of their times, those of one time in the order in which they were planned; an event of a process that has
 //! ended is dropped, one of a process that is paused is kept for it.
 //!
-//! Not here: the loop around a shard (`cycle.rs`), disks (`storage.rs`), processes (`process.rs`, `pauses.rs`), the network between clients and nodes
+//! Not here: the loop around a shard (`cycle.rs`), disks (`storage.rs`), processes (`process.rs`, `pauses.rs`, `stopping.rs`), the network between clients and nodes
 //! (`net.rs`) and between nodes (`peers.rs`), what clients do (`clients.rs`), when faults come (`run.rs`).
 
 use super::Params;
@@ -62,6 +62,16 @@ pub(super) enum Item {
         node: usize,
         life: u64,
         began_us: u64,
+    },
+    /// The last thread of a process that was told to stop has ended, if that was not killed before.
+    Stopped {
+        node: usize,
+        life: u64,
+    },
+    /// The time that an orderly stop may take is over, if the process still lives.
+    StopOverdue {
+        node: usize,
+        life: u64,
     },
     /// A write lands whose process has died.
     Late {
@@ -124,6 +134,8 @@ pub(super) enum Work {
     PeerSent {
         conn: u64,
     },
+    /// The loop looks whether an orderly stop is through.
+    LookAtStop,
     /// A connection that the core closes has nothing left to send, or is not waited for any longer.
     PeerCloses {
         conn: u64,
@@ -140,6 +152,8 @@ pub(super) enum Seen {
     QueueStep,
     Fault { node: usize, fault: u8 },
     Rejoin { node: usize },
+    Stopped { node: usize },
+    StopOverdue { node: usize },
 }
 
 pub(super) struct World {
@@ -321,6 +335,8 @@ impl World {
                 }
                 None
             }
+            Item::Stopped { node, life } => (life == self.nodes[node].life).then_some(Seen::Stopped { node }),
+            Item::StopOverdue { node, life } => (life == self.nodes[node].life).then_some(Seen::StopOverdue { node }),
             Item::Late { at, number } => {
                 self.totals.note(Counted::LateWrites);
                 let place = self.nodes[at.node].disks[at.shard].disk.land(number);
@@ -348,6 +364,9 @@ impl World {
             Work::DiskDone { number } => self.disk_done(at, number),
             Work::Mesh { from, message } => {
                 self.totals.note(Counted::MeshMessages);
+                if matches!(*message, Message::Stop) {
+                    self.begin_stop(at);
+                }
                 self.step(at, Event::Mesh { from: ShardId(from as u16), message: *message });
                 self.end_of_turn(at);
             }
@@ -380,6 +399,7 @@ impl World {
                 self.end_of_turn(at);
             }
             Work::PeerSent { conn } => self.on_peer_sent(at, conn),
+            Work::LookAtStop => self.look_at_stop(at),
             Work::PeerCloses { conn, is_given_up } => self.on_peer_closes(at, conn, is_given_up),
         }
     }

@@ -291,6 +291,35 @@ fn a_clean_shutdown_leaves_a_checkpoint_and_a_quiet_log() {
     assert_eq!(h.covers, 30);
 }
 
+/// Else an orderly stop would wait until its time is over.
+#[test]
+fn what_waits_for_the_next_segment_at_a_shutdown_gets_it() {
+    let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });
+    h.disk.free_bytes = Some(0);
+    for round in 0..200 {
+        h.now.mono_us += 1_000;
+        h.append(1, 1, 3000, 1, round);
+        h.close();
+        while !h.disk.under_way.is_empty() {
+            h.complete(0);
+        }
+        h.turn();
+        while !h.disk.under_way.is_empty() {
+            h.complete(0);
+        }
+    }
+    assert!(h.log.stats().out_of_segments);
+    h.log.stop_background();
+    h.disk.free_bytes = None;
+    h.now.mono_us += 3_000_000;
+    h.settle();
+    h.close();
+    h.settle();
+    assert!(!h.log.stats().out_of_segments && h.log.is_quiet(), "{:?}", h.log.stats());
+    h.crash(Tear::Nothing, &mut Dice(1));
+    h.restart();
+}
+
 #[test]
 fn without_space_for_another_segment_appends_stand_still_and_go_on_when_there_is_some() {
     let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });

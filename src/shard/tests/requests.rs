@@ -2,6 +2,8 @@
 
 use super::world::{CLIENT, World, batch, produce_results};
 use crate::effects::{Effect, Event};
+use crate::ids::ShardId;
+use crate::shard::mesh::Message;
 use std::collections::BTreeMap;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::fetch::{FetchEntry, FetchMode, FetchReply, FetchRequestWriter};
@@ -39,6 +41,21 @@ fn a_durable_ack_waits_for_the_disk_and_a_leader_ack_does_not() {
     world.pass(1001);
     world.settle();
     assert_eq!(world.read(uid, 0).0.len(), 3);
+}
+
+/// Who waits for no answer would take an error for the answer to something else.
+#[test]
+fn at_level_none_a_shard_that_stops_says_nothing() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let _ = world.step(Event::Mesh { from: ShardId(0), message: Message::Stop });
+    world.produce(uid, Level::None, &[value(1, 100)]);
+    world.settle();
+    assert!(world.replies.is_empty(), "level none has no reply, also not an error");
+    world.produce(uid, Level::Leader, &[value(2, 100)]);
+    world.settle();
+    assert_eq!(world.reply_error(), ErrorCode::ShuttingDown);
 }
 
 #[test]

@@ -374,6 +374,9 @@ impl Clients {
 
     fn on_refused(&mut self, world: &mut World, at: usize, asked: Asked, code: ErrorCode, text: &str) -> Check {
         world.say(|| format!("client {at}: {asked:?} is refused: {code:?} {text}"));
+        if code == ErrorCode::DiskFull {
+            world.on_disk_full_told()?;
+        }
         if !(fits(code) || matches!(asked, Asked::Alter) && fits_operator(code)) {
             return Err(format!("{asked:?} is refused: {code:?} {text}"));
         }

@@ -112,6 +112,10 @@ impl Core for Driver {
     fn is_serving(&self) -> bool {
         true
     }
+    fn has_stopped(&self) -> bool {
+        false
+    }
+    fn close_all(&mut self, _effects: &mut Effects) {}
     fn set_disk(&mut self, _look: DiskLook) {}
     fn count(&mut self, _totals: &mut Totals) {}
 }

@@ -2,7 +2,10 @@
 
 use super::super::world::batch;
 use super::{Cluster, NODES, Shape};
-use crate::ids::{GroupId, PartitionUid};
+use crate::effects::Event;
+use crate::ids::{GroupId, PartitionUid, ShardId};
+use crate::shard::Shard;
+use crate::shard::mesh::Message;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
@@ -93,4 +96,22 @@ fn what_is_not_committed_is_bounded_and_other_groups_go_on() {
     assert_eq!(cluster.overloaded(), refused + 1, "there is room again");
     let shard = cluster.nodes[at].shard.as_ref().expect("it runs");
     assert!(shard.partitions.slot(PartitionUid(uid)).is_some() && shard.uncommitted.held_us() > 1_000_000);
+}
+
+/// Whoever waits without a limit of time would be waited for until the process is ended.
+#[test]
+fn a_node_that_stops_without_a_majority_answers_and_ends() {
+    let mut cluster = Cluster::new(3);
+    cluster.create_topic();
+    let (at, [(uid, group), _]) = cluster.two_led();
+    (0..NODES).filter(|node| *node != at).for_each(|node| cluster.nodes[node].is_disk_stuck = true);
+    cluster.send_to(at, uid);
+    cluster.happen_until("something is not committed", |cluster| cluster.uncommitted(at, group) > 0);
+    cluster.tell(at, Event::Mesh { from: ShardId(0), message: Message::Stop });
+    let before_us = cluster.now.mono_us;
+    cluster.happen_until("it has stopped", |cluster| cluster.nodes[at].shard.as_ref().is_some_and(Shard::has_stopped));
+    let took_us = cluster.now.mono_us - before_us;
+    assert!(took_us < 8_000_000, "{took_us} us");
+    cluster.pass(1000);
+    assert_eq!(cluster.refused.get(&ErrorCode::LeadershipLost), Some(&1), "{:?}", cluster.refused);
 }
