@@ -567,13 +567,13 @@ impl Log {
         live.bytes - live.write_pos + (self.segments.ready_count() as u64 + u64::from(self.pool.usable())) * self.cfg.segment_bytes
     }
 
-    /// Whether the file system refused the next segment, none is left, and `bytes` more do not fit into the live one or would take what is
+    /// Whether the file system refused the next segment, or the manifest that would name it, none is left, and `bytes` more do not fit into the live one or would take what is
     /// kept of it for bookkeeping: what is taken now could not be written before space comes back.
     pub fn is_out_of_space(&self, bytes: u64) -> bool {
         let kept = self.cfg.segment_bytes / background::KEPT_PART;
-        self.is_tight()
-            && self.pool.usable() == 0
-            && !self.pool.is_preparing()
+        // The next segment counts once the manifest names it; the first manifest of a start needs a file of its own.
+        let is_unnamed = self.manifest.create_errno() != 0;
+        (is_unnamed || self.is_tight() && self.pool.usable() == 0 && !self.pool.is_preparing())
             && !self.segments.has_room(self.open.padded_len() as u64 + bytes + kept + 2 * PAGE_BYTES as u64, self.open.batches() + 1)
     }
 

@@ -4,6 +4,7 @@ use super::requests::value;
 use super::world::{World, produce_results};
 use crate::config::{DiskLevel, DiskLook};
 use crate::effects::Event;
+use crate::sim::{Dice, Tear};
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::FLAG_ERROR;
 use tramline_wire::kind::Kind;
@@ -78,6 +79,22 @@ fn without_room_on_the_disk_produce_is_refused_and_the_rest_goes_on() {
     world.settle();
     assert_eq!(put(&mut world, uid, taken), Ok(()), "with room again it goes on");
     assert!(world.shard.log.stats().file_bytes > files_before);
+}
+
+/// The files of the next segments are there, and a start's first manifest, which would name them, finds no room.
+#[test]
+fn a_disk_that_is_full_behind_a_start_is_refused_and_not_waited_for() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    world.settle();
+    let mut world = world.crash(Tear::Nothing, &mut Dice::stream(1, "full"));
+    world.disk.free_bytes = Some(0);
+    let (taken, _) = fill(&mut world, [uid, uid]);
+    world.disk.free_bytes = None;
+    world.pass(2_000_000);
+    world.settle();
+    assert_eq!(put(&mut world, uid, taken), Ok(()), "with room again it goes on");
 }
 
 #[test]
