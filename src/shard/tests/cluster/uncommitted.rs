@@ -112,6 +112,6 @@ fn a_node_that_stops_without_a_majority_answers_and_ends() {
     cluster.happen_until("it has stopped", |cluster| cluster.nodes[at].shard.as_ref().is_some_and(Shard::has_stopped));
     let took_us = cluster.now.mono_us - before_us;
     assert!(took_us < 8_000_000, "{took_us} us");
-    cluster.pass(1000);
-    assert_eq!(cluster.refused.get(&ErrorCode::LeadershipLost), Some(&1), "{:?}", cluster.refused);
+    cluster.pass(10_000);
+    assert!(cluster.sent.is_empty() && cluster.acked.is_empty(), "it has an answer, and is not acknowledged");
 }
