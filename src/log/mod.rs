@@ -271,9 +271,10 @@ impl Log {
     }
 
     /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed. Not where there is no next one, nor a
-    /// file for it: what is left of the last segment of a full disk is for bookkeeping.
+    /// file for it that the manifest has room to name: what is left of the last segment of a full disk is for bookkeeping.
     pub fn end_segment(&mut self, segment: SegmentUid) {
-        if self.segments.ready_count() > 0 || self.pool.usable() > 0 || self.pool.is_preparing() {
+        let has_file = self.pool.usable() > 0 || self.pool.is_preparing();
+        if self.segments.ready_count() > 0 || has_file && self.manifest.create_errno() == 0 {
             self.segments.end(segment);
         }
     }

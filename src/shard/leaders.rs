@@ -33,6 +33,9 @@ struct Known {
 pub(super) struct Leaders {
     me: NodeId,
     known: BTreeMap<GroupId, Known>,
+    /// What others have told of groups that this node has a replica of: who, and what. That replica knows better as long as it is one, and when it has been given
+    /// up nobody tells it again.
+    told: BTreeMap<GroupId, (NodeId, NodeId, Term)>,
     changes: u64,
     /// A shard that is alone has groups of which its siblings have not heard that it leads them.
     is_owed: bool,
@@ -40,7 +43,7 @@ pub(super) struct Leaders {
 
 impl Leaders {
     pub(super) fn new(me: NodeId) -> Leaders {
-        Leaders { me, known: BTreeMap::new(), changes: 0, is_owed: true }
+        Leaders { me, known: BTreeMap::new(), told: BTreeMap::new(), changes: 0, is_owed: true }
     }
 
     /// Who leads a group; `None` where nobody is known to.
@@ -126,11 +129,26 @@ impl Shard {
         for row in told.groups.iter() {
             check_term(row.term)?;
             let (group, node, term) = (GroupId(row.group), NodeId(row.node), Term(row.term));
-            if self.shard_with(group).is_none() && self.leaders.hear(from, group, node, term) {
+            if self.shard_with(group).is_some() {
+                if self.leaders.told.get(&group).is_none_or(|(.., before)| *before <= term) {
+                    self.leaders.told.insert(group, (from, node, term));
+                }
+            } else if self.leaders.hear(from, group, node, term) {
                 tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
             }
         }
         Ok(())
+    }
+
+    /// Replicas of this node have been given up, perhaps: what was told of their groups counts from now on.
+    pub(super) fn hear_of_given_up(&mut self, effects: &mut Effects) {
+        let given_up: Vec<_> = self.leaders.told.keys().copied().filter(|group| self.shard_with(*group).is_none()).collect();
+        for group in given_up {
+            let (from, node, term) = self.leaders.told.remove(&group).expect("listed above");
+            if self.leaders.hear(from, group, node, term) {
+                tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
+            }
+        }
     }
 
     /// Whether every node that is there acts on the view of `epoch`, as far as they have said.

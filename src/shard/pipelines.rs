@@ -535,9 +535,10 @@ impl Shard {
             return Ok(self.groups.step(group, wire_raft::append(from, me, base, previous, None))?);
         }
         // In the log such an entry would stand behind whatever was there before the snapshot, and after a start without it be taken for what follows that. The
-        // answer to the next beat says that it is not here.
+        // answer to the next beat says that it is not here. What its leader says besides counts: its answered beat is a word for its term.
         if self.groups.is_installing(group) {
-            return Ok(());
+            let beat = node::BeatGroup { group: base.group, term: base.term, commit: 0 };
+            return Ok(self.groups.step(group, wire_raft::beat(from, me, &beat, LogIndex(0)))?);
         }
         for entry in share.entries() {
             let (index, term) = (LogIndex(entry.index()), Term(entry.term()));

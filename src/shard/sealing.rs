@@ -61,6 +61,7 @@ impl Shard {
         if !is_committed
             || !self.is_applied_through(last_block)
             || self.arrivals.needs(last_block)
+            || !self.arrivals.is_all_written()
             || !self.may_tell_members()
             || !self.may_cover_suspects(last_block, effects)
             || !self.is_queue_state_kept(last_block, effects)
