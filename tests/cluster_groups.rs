@@ -77,12 +77,12 @@ fn what_a_group_has_committed_outlives_each_node() {
     produce(&client);
     sent += RECORDS;
     read_on(&client, &mut next, sent);
-    for at in 0..NODES {
-        nodes[at].take().expect("it runs").process.kill();
+    for (at, node) in nodes.iter_mut().enumerate() {
+        node.take().expect("it runs").process.kill();
         produce(&client);
         sent += RECORDS;
         read_on(&client, &mut next, sent);
-        nodes[at] = Some(start(at));
+        *node = Some(start(at));
         until("three active nodes", || is_whole(&client));
     }
     let parts: Vec<u32> = (0..PARTITIONS).collect();
