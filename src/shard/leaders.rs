@@ -33,8 +33,8 @@ struct Known {
 pub(super) struct Leaders {
     me: NodeId,
     known: BTreeMap<GroupId, Known>,
-    /// What others have told of groups that this node has a replica of: who, and what. That replica knows better as long as it is one, and when it has been given
-    /// up nobody tells it again.
+    /// What others have told last of each group: who, and what. A replica here knows better as long as it is one; when it has been given up, which it hears of by
+    /// silence, nobody tells it again.
     told: BTreeMap<GroupId, (NodeId, NodeId, Term)>,
     changes: u64,
     /// A shard that is alone has groups of which its siblings have not heard that it leads them.
@@ -129,11 +129,10 @@ impl Shard {
         for row in told.groups.iter() {
             check_term(row.term)?;
             let (group, node, term) = (GroupId(row.group), NodeId(row.node), Term(row.term));
-            if self.shard_with(group).is_some() {
-                if self.leaders.told.get(&group).is_none_or(|(.., before)| *before <= term) {
-                    self.leaders.told.insert(group, (from, node, term));
-                }
-            } else if self.leaders.hear(from, group, node, term) {
+            if self.leaders.told.get(&group).is_none_or(|(.., before)| *before <= term) {
+                self.leaders.told.insert(group, (from, node, term));
+            }
+            if self.shard_with(group).is_none() && self.leaders.hear(from, group, node, term) {
                 tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
             }
         }
@@ -142,9 +141,9 @@ impl Shard {
 
     /// Replicas of this node have been given up, perhaps: what was told of their groups counts from now on.
     pub(super) fn hear_of_given_up(&mut self, effects: &mut Effects) {
-        let given_up: Vec<_> = self.leaders.told.keys().copied().filter(|group| self.shard_with(*group).is_none()).collect();
-        for group in given_up {
-            let (from, node, term) = self.leaders.told.remove(&group).expect("listed above");
+        let told = self.leaders.told.iter().filter(|(group, _)| self.shard_with(**group).is_none());
+        let told: Vec<_> = told.map(|(group, told)| (*group, *told)).collect();
+        for (group, (from, node, term)) in told {
             if self.leaders.hear(from, group, node, term) {
                 tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
             }
