@@ -248,7 +248,7 @@ impl Peer {
 
     /// Changes a topic.
     pub fn alter_topic(&mut self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> Result<(), Refusal> {
-        self.call(kind::ALTER_TOPIC, Put::new().str(name).u32(partitions).pairs(settings).0, Vec::new()).map(|_| ())
+        self.call(kind::ALTER_TOPIC, Put::new().str(name).u32(partitions).u16(0).pairs(settings).0, Vec::new()).map(|_| ())
     }
 
     /// Deletes a topic.
