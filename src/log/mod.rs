@@ -273,10 +273,14 @@ impl Log {
     /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed. Not where there is no next one, nor a
     /// file for it that the manifest has room to name: what is left of the last segment of a full disk is for bookkeeping.
     pub fn end_segment(&mut self, segment: SegmentUid) {
-        let has_file = self.pool.usable() > 0 || self.pool.is_preparing();
-        if self.segments.ready_count() > 0 || has_file && self.manifest.create_errno() == 0 {
+        if self.segments.ready_count() > 0 || self.has_next_file() {
             self.segments.end(segment);
         }
+    }
+
+    /// Whether there is a file for the next segment, and room in the manifest for its name: the first manifest of a start needs a file of its own.
+    fn has_next_file(&self) -> bool {
+        self.manifest.create_errno() == 0 && (self.pool.usable() > 0 || self.pool.is_preparing())
     }
 
     /// Whether the open block holds something and may be closed now: a write may be begun, the window that recovery searches is kept, and
@@ -568,13 +572,12 @@ impl Log {
         live.bytes - live.write_pos + (self.segments.ready_count() as u64 + u64::from(self.pool.usable())) * self.cfg.segment_bytes
     }
 
-    /// Whether the file system refused the next segment, or the manifest that would name it, none is left, and `bytes` more do not fit into the live one or would take what is
-    /// kept of it for bookkeeping: what is taken now could not be written before space comes back.
+    /// Whether the file system refused the next segment, or the manifest that would name it, none is left, and `bytes` more do not fit into the live one or would
+    /// take what is kept of it for bookkeeping: what is taken now could not be written before space comes back.
     pub fn is_out_of_space(&self, bytes: u64) -> bool {
         let kept = self.cfg.segment_bytes / background::KEPT_PART;
-        // The next segment counts once the manifest names it; the first manifest of a start needs a file of its own.
-        let is_unnamed = self.manifest.create_errno() != 0;
-        (is_unnamed || self.is_tight() && self.pool.usable() == 0 && !self.pool.is_preparing())
+        (self.is_tight() || self.manifest.create_errno() != 0)
+            && !self.has_next_file()
             && !self.segments.has_room(self.open.padded_len() as u64 + bytes + kept + 2 * PAGE_BYTES as u64, self.open.batches() + 1)
     }
 

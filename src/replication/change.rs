@@ -132,6 +132,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn members_are_sound_where_somebody_votes_and_nobody_stands_twice() {
+        let members = |voters: &[u64], learners: &[u64]| {
+            let ids = |raw: &[u64]| raw.iter().copied().map(ReplicaId).collect();
+            Members { voters: ids(voters), learners: ids(learners), index: LogIndex(3) }
+        };
+        assert!(members(&[3, 1], &[2]).is_sound() && members(&[1], &[]).is_sound());
+        for wrong in [members(&[], &[]), members(&[], &[1]), members(&[1, 2, 1], &[]), members(&[1], &[1]), members(&[1], &[2, 2])] {
+            assert!(!wrong.is_sound(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_change_is_read_as_it_was_written_and_nothing_else_is() {
         for action in [Action::Learn, Action::Vote, Action::Leave] {
             let change = Change { action, replica: ReplicaId(5 << 32 | 6), serves: 7 };

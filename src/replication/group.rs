@@ -546,7 +546,7 @@ impl Group {
     /// What may be told to other replicas now: nothing of a term or vote that a crash could take back (traps T2, T4).
     pub(super) fn take_messages(&mut self) -> Vec<Message> {
         match self.standing {
-            Standing::Durable if self.installing.is_none() => std::mem::take(&mut self.held),
+            Standing::Durable if !self.is_installing() => std::mem::take(&mut self.held),
             _ if self.mutants.has(Mutant::TellVoteEarly) => std::mem::take(&mut self.held),
             _ => Vec::new(),
         }
@@ -554,7 +554,7 @@ impl Group {
 
     /// How far this follower is, for its leader, if that is news or `asked` for. Told in a durable term only.
     pub(super) fn take_ack(&mut self, asked: bool) -> Option<FollowerMarks> {
-        if self.standing != Standing::Durable || self.installing.is_some() || !(std::mem::take(&mut self.owes_ack) || asked) {
+        if self.standing != Standing::Durable || self.is_installing() || !(std::mem::take(&mut self.owes_ack) || asked) {
             return None;
         }
         let received = self.raft.store().end_of_run(self.persisted, BlockSeq(u64::MAX)).min(self.agreed);
@@ -743,7 +743,7 @@ impl Group {
 
     /// Whether everything up to `index` is durable here, and as the leader has it.
     pub(super) fn is_agreed_durably(&self, index: LogIndex) -> bool {
-        self.installing.is_none() && self.standing == Standing::Durable && self.persisted.min(self.agreed) >= index
+        !self.is_installing() && self.standing == Standing::Durable && self.persisted.min(self.agreed) >= index
     }
 
     pub(super) fn last(&self) -> GroupPosition {

@@ -432,7 +432,7 @@ impl Shard {
         }
         let epoch = view.epoch;
         let before = std::mem::replace(&mut self.view, view);
-        self.hear_of_given_up(effects);
+        self.hear_all_told(effects);
         self.meet_others(effects);
         self.adopt_groups(now, &before, effects);
         self.adopt_queues(now, &before, effects);

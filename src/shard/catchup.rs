@@ -53,9 +53,8 @@ pub(super) struct Sending {
     stage: Stage,
     /// Partitions that are still to be sent: from where, and up to where at least.
     partitions: VecDeque<(PartitionUid, u64, u64)>,
-    /// Not to be read before: what is to be sent could not be, and whether the log says so.
+    /// Not to be read before; 0 as long as everything could be read.
     read_next_us: u64,
-    has_told: bool,
     /// Since when there is nothing else left than what is not committed.
     settles_since_us: Option<u64>,
 }
@@ -63,7 +62,7 @@ pub(super) struct Sending {
 impl Sending {
     fn new(note: SnapshotNote) -> Sending {
         let (stage, partitions) = (Stage::Asked, VecDeque::new());
-        Sending { note, stage, partitions, read_next_us: 0, has_told: false, settles_since_us: None }
+        Sending { note, stage, partitions, read_next_us: 0, settles_since_us: None }
     }
 }
 
@@ -506,8 +505,7 @@ impl Shard {
         // Whatever cannot be read at all ends with the snapshot's time.
         sending.stage = Stage::Read;
         if *from == before {
-            sending.read_next_us = now.mono_us + UNREADABLE_US;
-            if !std::mem::replace(&mut sending.has_told, true) {
+            if std::mem::replace(&mut sending.read_next_us, now.mono_us + UNREADABLE_US) == 0 {
                 tracing::warn!(
                     shard = self.id.0,
                     group = group.0,

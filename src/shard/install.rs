@@ -86,8 +86,6 @@ struct Install {
     group: GroupId,
     conn: ConnId,
     pieces: u64,
-    /// Everything of the group in blocks up to this one the snapshot takes the place of.
-    since: BlockSeq,
     /// Whether the checkpoint that has it is being written.
     is_written: bool,
 }
@@ -390,8 +388,7 @@ impl Shard {
             "a snapshot of the group is taken in"
         );
         self.metrics.counters.snapshots_taken += 1;
-        let since = self.log.last_closed();
-        self.applying.since.insert(group, Since { block: since, applied });
+        self.applying.since.insert(group, Since { block: self.log.last_closed(), applied });
         self.applying.forget_all_found(group);
         self.applying.set(group, position.index.max(applied));
         if let Some(state) = state {
@@ -411,7 +408,7 @@ impl Shard {
             self.groups.on_installed(group);
             return self.tell_installed(group, conn, pieces, effects);
         }
-        self.arrivals.installs.push(Install { group, conn, pieces, since, is_written: false });
+        self.arrivals.installs.push(Install { group, conn, pieces, is_written: false });
         effects.wake_at(0);
     }
 
@@ -479,15 +476,13 @@ impl Shard {
     /// Writes the checkpoint that what was taken in needs, once there is room for one. One turn of background work. It does not wait until the view knows every
     /// partition: of group 0, the view comes from what stands behind the snapshot, and nothing of that is told before the checkpoint is durable.
     pub(super) fn keep_installs(&mut self, effects: &mut Effects) {
-        let owed = || self.arrivals.installs.iter().filter(|install| !install.is_written);
         // Numbers of blocks that a power cut takes back are given to others: the checkpoint names none of these.
-        let is_durable = owed().all(|install| install.since <= self.log.durable_through());
+        let since = |install: &Install| self.applying.since.get(&install.group).map_or(BlockSeq(0), |since| since.block);
+        let is_named_durable = |install: &Install| since(install) <= self.log.durable_through();
         let covered = self.log.covered();
-        if owed().next().is_none()
-            || !is_durable
-            || self.sealing.is_some()
-            || !self.log.is_sealing_free()
-            || !self.may_tell_members()
+        if self.arrivals.is_all_written()
+            || !self.arrivals.installs.iter().all(is_named_durable)
+            || !self.is_checkpoint_free()
             || !self.is_taken_in_through(covered)
             || !self.is_queue_state_kept(covered, effects)
         {

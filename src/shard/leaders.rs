@@ -132,22 +132,23 @@ impl Shard {
             if self.leaders.told.get(&group).is_none_or(|(.., before)| *before <= term) {
                 self.leaders.told.insert(group, (from, node, term));
             }
-            if self.shard_with(group).is_none() && self.leaders.hear(from, group, node, term) {
-                tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
-            }
+            self.hear_told(group, effects);
         }
         Ok(())
     }
 
-    /// Replicas of this node have been given up, perhaps: what was told of their groups counts from now on.
-    pub(super) fn hear_of_given_up(&mut self, effects: &mut Effects) {
-        let told = self.leaders.told.iter().filter(|(group, _)| self.shard_with(**group).is_none());
-        let told: Vec<_> = told.map(|(group, told)| (*group, *told)).collect();
-        for (group, (from, node, term)) in told {
-            if self.leaders.hear(from, group, node, term) {
-                tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
-            }
+    /// What others have told of a group counts where there is no replica of it here.
+    fn hear_told(&mut self, group: GroupId, effects: &mut Effects) {
+        let Some((from, node, term)) = self.leaders.told.get(&group).copied() else { return };
+        if self.shard_with(group).is_none() && self.leaders.hear(from, group, node, term) {
+            tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
         }
+    }
+
+    /// The view has changed: replicas of this node may have been given up.
+    pub(super) fn hear_all_told(&mut self, effects: &mut Effects) {
+        let told: Vec<_> = self.leaders.told.keys().copied().collect();
+        told.into_iter().for_each(|group| self.hear_told(group, effects));
     }
 
     /// Whether every node that is there acts on the view of `epoch`, as far as they have said.

@@ -230,21 +230,6 @@ impl Shard {
         self.groups.members_of(group).map_or(String::new(), words)
     }
 
-    /// What an orderly stop waits for: the parts of `has_stopped`.
-    fn keeps_from_stopping(&self) -> Vec<&'static str> {
-        let parts = [
-            ("leaderships", self.has_given_all_away()),
-            ("halves of requests", self.half_taken.is_empty()),
-            ("acknowledgements", self.acks.are_answered()),
-            ("members", self.members.is_quiet()),
-            ("queues", self.queues.is_quiet()),
-            ("a segment that is sealed", self.sealing.is_none()),
-            ("a checkpoint", !self.owes_checkpoint()),
-            ("the log", self.log.is_quiet()),
-        ];
-        parts.into_iter().filter(|(_, is_done)| !is_done).map(|(what, _)| what).collect()
-    }
-
     /// Each group, peer and partition, in words.
     pub(crate) fn in_words(&self) -> String {
         let node = self.node;
@@ -252,7 +237,7 @@ impl Shard {
         let (shard, in_force, serves) = (self.id, self.view.epoch, self.is_serving());
         let mut out = format!("node {node} shard {shard}: metadata {known}, in force {in_force}, serves {serves}\n");
         if self.phase == Phase::Stopping {
-            out += &format!("  it stops, and has not: {}\n", self.keeps_from_stopping().join(", "));
+            out += &format!("  it stops, and has not: {}\n", self.stop_waits_for().collect::<Vec<_>>().join(", "));
         }
         for group in &self.group_ids {
             let (group_is, applied) = (self.groups.describe(*group), self.applying.applied(*group));

@@ -52,12 +52,13 @@ impl Shard {
             for conn in self.pipelines.conns() {
                 effects.push(Effect::Close { conn, reason: "this node stops" });
             }
-            // Nor is anything heard any more that they commit.
-            let has_others = |group: &&GroupId| self.groups.members_of(**group).is_some_and(|members| members.voters.len() > 1);
-            let groups = self.group_ids.iter().filter(has_others).fold(0, |bits, group| bits | self.acks.bit_of(*group));
-            self.acks.fail_group(groups, effects, &mut self.metrics);
-            self.trims.fail_group(groups, &self.acks, effects);
-            self.offsets.fail_group(groups, &self.acks, effects);
+            // Nor is anything heard any more that they commit: who waits for that is answered as where another one leads.
+            for group in self.group_ids.clone() {
+                if self.groups.members_of(group).is_some_and(|members| members.voters.len() > 1) {
+                    self.groups.step_down(group);
+                }
+            }
+            self.on_leaderships(now, effects);
         }
         if self.pipelines.has_left {
             return;

@@ -51,7 +51,7 @@ impl Shard {
 
     /// Seals the oldest full segment whose batches are all committed.
     fn maybe_seal(&mut self, effects: &mut Effects) {
-        if self.sealing.is_some() || self.view.epoch == 0 || !self.log.is_sealing_free() {
+        if self.view.epoch == 0 || !self.may_write_checkpoint() {
             return;
         }
         let Some(segment) = self.log.seal_ready() else { return };
@@ -61,8 +61,6 @@ impl Shard {
         if !is_committed
             || !self.is_applied_through(last_block)
             || self.arrivals.needs(last_block)
-            || !self.arrivals.is_all_written()
-            || !self.may_tell_members()
             || !self.may_cover_suspects(last_block, effects)
             || !self.is_queue_state_kept(last_block, effects)
         {
@@ -223,6 +221,17 @@ impl Shard {
         effects.wake_at(0);
     }
 
+    /// Whether nothing else that a checkpoint would tell of, or wait for, is under way. Whoever writes the one that a snapshot needs asks this; everybody else
+    /// `may_write_checkpoint`.
+    pub(super) fn is_checkpoint_free(&self) -> bool {
+        self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members()
+    }
+
+    /// Whether a checkpoint may be written: not while one is owed for a snapshot.
+    pub(super) fn may_write_checkpoint(&self) -> bool {
+        self.is_checkpoint_free() && self.arrivals.is_all_written()
+    }
+
     /// Whether an orderly stop has to write a checkpoint: retention has moved starts. Not on a full disk, where the stop might wait for space; nor while a snapshot
     /// waits for what it needs besides its own checkpoint.
     pub(super) fn owes_checkpoint(&self) -> bool {
@@ -231,8 +240,7 @@ impl Shard {
 
     /// At an orderly stop: the checkpoint that it owes, once no other one is under way.
     fn keep_starts(&mut self, effects: &mut Effects) {
-        let may_write = self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members();
-        if self.phase == Phase::Stopping && self.owes_checkpoint() && may_write {
+        if self.phase == Phase::Stopping && self.owes_checkpoint() && self.may_write_checkpoint() {
             let checkpoint = self.checkpoint(self.log.covered(), &[]);
             // Refused when the log has failed: then there is no orderly stop.
             self.retention.starts_moved = self.log.write_checkpoint(&mut self.slab, effects, checkpoint).is_err();

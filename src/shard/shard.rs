@@ -329,19 +329,25 @@ impl Shard {
     /// Whether an orderly stop is through: everything taken in is durable and answered.
     pub fn has_stopped(&self) -> bool {
         match &self.phase {
-            Phase::Stopping => {
-                self.has_given_all_away()
-                    && self.half_taken.is_empty()
-                    && self.acks.are_answered()
-                    && self.members.is_quiet()
-                    && self.queues.is_quiet()
-                    && self.sealing.is_none()
-                    && !self.owes_checkpoint()
-                    && self.log.is_quiet()
-            }
+            Phase::Stopping => self.stop_waits_for().next().is_none(),
             Phase::Failed(_) => true,
             _ => false,
         }
+    }
+
+    /// What an orderly stop waits for, in words.
+    pub(super) fn stop_waits_for(&self) -> impl Iterator<Item = &'static str> {
+        let parts = [
+            ("leaderships", self.has_given_all_away()),
+            ("halves of requests", self.half_taken.is_empty()),
+            ("acknowledgements", self.acks.are_answered()),
+            ("members", self.members.is_quiet()),
+            ("queues", self.queues.is_quiet()),
+            ("a segment that is sealed", self.sealing.is_none()),
+            ("a checkpoint", !self.owes_checkpoint()),
+            ("the log", self.log.is_quiet()),
+        ];
+        parts.into_iter().filter(|(_, is_done)| !is_done).map(|(what, _)| what)
     }
 
     /// What the shard has counted, for the edge to add to.

@@ -246,7 +246,7 @@ impl Shard {
 
     /// Begins the checkpoint with the new runs, once no seal is under way.
     fn write_runs(&mut self, job: Box<Job>, old: Vec<Run>, effects: &mut Effects) {
-        if self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members() && self.arrivals.is_all_written() {
+        if self.may_write_checkpoint() {
             let checkpoint = self.checkpoint(self.log.covered(), &[]);
             match self.log.write_checkpoint(&mut self.slab, effects, checkpoint) {
                 Ok(()) => return self.sorting.step = Step::Checkpoint(job, old),

@@ -291,14 +291,12 @@ fn a_clean_shutdown_leaves_a_checkpoint_and_a_quiet_log() {
     assert_eq!(h.covers, 30);
 }
 
-/// Else an orderly stop would wait until its time is over.
-#[test]
-fn what_waits_for_the_next_segment_at_a_shutdown_gets_it() {
-    let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });
-    h.disk.free_bytes = Some(0);
+/// Appends two hundred batches of some 3 KB, each in a block of its own as long as one can be closed; answers how many were taken.
+fn append_many(h: &mut Harness) -> usize {
+    let mut stored = 0;
     for round in 0..200 {
         h.now.mono_us += 1_000;
-        h.append(1, 1, 3000, 1, round);
+        stored += usize::from(h.append(1, 1, 3000, 1, round));
         h.close();
         while !h.disk.under_way.is_empty() {
             h.complete(0);
@@ -308,6 +306,15 @@ fn what_waits_for_the_next_segment_at_a_shutdown_gets_it() {
             h.complete(0);
         }
     }
+    stored
+}
+
+/// Else an orderly stop would wait until its time is over.
+#[test]
+fn what_waits_for_the_next_segment_at_a_shutdown_gets_it() {
+    let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });
+    h.disk.free_bytes = Some(0);
+    append_many(&mut h);
     assert!(h.log.stats().out_of_segments);
     h.log.stop_background();
     h.disk.free_bytes = None;
@@ -324,21 +331,7 @@ fn what_waits_for_the_next_segment_at_a_shutdown_gets_it() {
 fn without_space_for_another_segment_appends_stand_still_and_go_on_when_there_is_some() {
     let mut h = Harness::new(LogConfig { pool_segments: 0, ..small_config() });
     h.disk.free_bytes = Some(0);
-    let mut stored = 0;
-    for round in 0..200 {
-        h.now.mono_us += 1_000;
-        if h.append(1, 1, 3000, 1, round) {
-            stored += 1;
-        }
-        h.close();
-        while !h.disk.under_way.is_empty() {
-            h.complete(0);
-        }
-        h.turn();
-        while !h.disk.under_way.is_empty() {
-            h.complete(0);
-        }
-    }
+    let stored = append_many(&mut h);
     assert!(stored < 100, "one segment holds some 30 of them");
     assert!(h.log.stats().out_of_segments);
     assert_eq!(h.log.stats().create_errno, 28);

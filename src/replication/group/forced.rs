@@ -35,7 +35,7 @@ impl Group {
 
     /// The only voter stands, once all that it has is durable (trap T4).
     pub(in crate::replication) fn stand_if_alone(&mut self) -> Result<(), ReplicationError> {
-        let is_ready = self.standing == Standing::Durable && self.persisted == self.last().index && self.installing.is_none();
+        let is_ready = self.standing == Standing::Durable && self.persisted == self.last().index && !self.is_installing();
         match self.members.is_lone(ReplicaId(self.raft.id)) && !self.is_leader() && is_ready {
             true => self.campaign(),
             false => Ok(()),

@@ -17,8 +17,9 @@ mod views;
 use super::world::{log_config, request_frame, settings};
 use crate::config::Settings;
 use crate::control::Joined;
-use crate::effects::{Effect, Effects, Event, Now};
+use crate::effects::{Effect, Effects, Event, FileOp, Now};
 use crate::ids::{ConnId, GroupId, NodeId, ShardId};
+use crate::log::checkpoint::CHECKPOINT_NAME;
 use crate::log::{LogConfig, LogIdentity, recover};
 use crate::shard::{Shard, ShardStart, Taken};
 use crate::sim::{Dice, SimDisk, TEARS, replicas};
@@ -65,6 +66,8 @@ struct Node {
     paused_until_us: u64,
     /// No operation of its disk ends.
     is_disk_stuck: bool,
+    /// No checkpoint of it gets its name.
+    are_checkpoints_stuck: bool,
     /// How often it came back at another address.
     moved: u8,
     /// What it was told when it joined.
@@ -165,6 +168,7 @@ impl Cluster {
             dials: Vec::new(),
             paused_until_us: 0,
             is_disk_stuck: false,
+            are_checkpoints_stuck: false,
             moved: 0,
             joined: None,
             outside: BTreeMap::new(),
@@ -385,8 +389,11 @@ impl Cluster {
         let ops = self.nodes[at].disk.under_way.len() as u64;
         if ops > 0 && !self.nodes[at].is_disk_stuck && self.dice.chance(60) {
             let index = self.dice.below(ops) as usize;
-            let (token, outcome) = self.nodes[at].disk.complete(index);
-            self.tell(at, Event::Done { token, outcome });
+            let is_of_checkpoint = matches!(&self.nodes[at].disk.under_way[index], Effect::File { op: FileOp::Rename { to, .. }, .. } if &**to == CHECKPOINT_NAME);
+            if !(is_of_checkpoint && self.nodes[at].are_checkpoints_stuck) {
+                let (token, outcome) = self.nodes[at].disk.complete(index);
+                self.tell(at, Event::Done { token, outcome });
+            }
         }
         self.dial(at);
         for link in 0..self.links.len() {
@@ -555,6 +562,26 @@ impl Cluster {
         while self.now.mono_us < until_us {
             self.happen();
         }
+    }
+
+    /// Requests, with so many happenings behind each.
+    fn work(&mut self, requests: usize, happenings: usize) {
+        for _ in 0..requests {
+            self.produce();
+            (0..happenings).for_each(|_| self.happen());
+        }
+    }
+
+    /// One node, whose place is told, has ended, and the others have freed what it would need.
+    fn with_one_behind(seed: u64) -> (Cluster, usize) {
+        let mut cluster = Cluster::with(seed, 128 << 10);
+        cluster.create_topic();
+        cluster.happen_until("rest", Cluster::is_quiet);
+        let behind = cluster.dice.below(NODES as u64) as usize;
+        cluster.end(behind, false);
+        cluster.work(1500, 8);
+        cluster.pass(3_000_000);
+        (cluster, behind)
     }
 
     /// A fault, its time, and its end.

@@ -38,14 +38,6 @@ impl Cluster {
         }
     }
 
-    /// Requests, with so many happenings behind each.
-    fn work(&mut self, requests: usize, happenings: usize) {
-        for _ in 0..requests {
-            self.produce();
-            (0..happenings).for_each(|_| self.happen());
-        }
-    }
-
     /// The blocks of a node of which a later one tells that they are durable: number, file and place.
     fn told_blocks(&mut self, at: usize) -> Vec<(BlockSeq, String, usize)> {
         let mut blocks = Vec::new();
@@ -126,13 +118,7 @@ impl Cluster {
 fn no_snapshot_leaves_out_what_another_replica_may_have() {
     let (mut tried, mut repaired) = (0, 0);
     for seed in seeds("TRAMLINE_CLUSTER_HOLE_SEEDS", 3) {
-        let mut cluster = Cluster::with(seed, 128 << 10);
-        cluster.create_topic();
-        cluster.happen_until("rest", Cluster::is_quiet);
-        let third = cluster.dice.below(NODES as u64) as usize;
-        cluster.end(third, false);
-        cluster.work(1500, 8);
-        cluster.pass(3_000_000);
+        let (mut cluster, third) = Cluster::with_one_behind(seed);
         let others: Vec<_> = (0..NODES).filter(|at| *at != third).collect();
         let damaged = others[cluster.dice.below(2) as usize];
         let whole = others.into_iter().find(|at| *at != damaged).expect("two");
@@ -160,13 +146,7 @@ fn no_snapshot_leaves_out_what_another_replica_may_have() {
 fn a_snapshot_does_not_wait_for_what_nobody_has() {
     let mut lost = 0;
     for seed in seeds("TRAMLINE_CLUSTER_LOST_SEEDS", 3) {
-        let mut cluster = Cluster::with(seed, 128 << 10);
-        cluster.create_topic();
-        cluster.happen_until("rest", Cluster::is_quiet);
-        let third = cluster.dice.below(NODES as u64) as usize;
-        cluster.end(third, false);
-        cluster.work(1500, 8);
-        cluster.pass(3_000_000);
+        let (mut cluster, third) = Cluster::with_one_behind(seed);
         let others: Vec<_> = (0..NODES).filter(|at| *at != third).collect();
         // The beginning of the log, which is the same on both.
         others.iter().for_each(|at| cluster.rot_sealed(*at, 1, 24 << 10, 200));
