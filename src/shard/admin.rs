@@ -11,12 +11,11 @@ use super::mesh::Message;
 use super::producers::ProducerIds;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::cluster::Alteration;
+use crate::api::metadata::Lead;
 use crate::api::{self, ApiError};
-use crate::control::{
-    Applied, ClusterCommand, ClusterError, Command, ControlError, Endpoint, GroupView, PartitionView, State, TopicView, View,
-};
+use crate::control::{Applied, ClusterCommand, ClusterError, Command, ControlError, Endpoint, PartitionView, State, TopicView, View};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{GroupId, LogIndex, NodeId, ShardId, Term};
+use crate::ids::{GroupId, LogIndex, NodeId, ShardId, SubscriptionUid, Term};
 use crate::log::{AppendRefused, EntryKind, OpenEntry};
 use crate::metrics::ShardMetrics;
 use crate::mutants::Mutant;
@@ -253,7 +252,7 @@ impl Shard {
                 Command::CreateQueue { .. } => Answer::QueueCreated { uid: 0, created: false },
                 other => unreachable!("only creation can be validated: {other:?}"),
             };
-            answer(&caller, valid, &self.view, effects);
+            self.answer_command(&caller, valid, effects);
             return Ok(Taken::Yes);
         }
         self.propose(command, Some(caller), if_not_exists)
@@ -435,6 +434,7 @@ impl Shard {
         self.hear_all_told(effects);
         self.meet_others(effects);
         self.adopt_groups(now, &before, effects);
+        self.delete_retired(now, effects);
         self.adopt_queues(now, &before, effects);
         if self.seat.is_some() {
             self.on_view_in_force(now, self.id, epoch, effects);
@@ -504,15 +504,22 @@ impl Shard {
                 return;
             }
             let awaiting = self.seat.as_mut().and_then(|seat| seat.awaiting.pop_front()).expect("looked at above");
-            answer(&awaiting.caller, awaiting.answer, &self.view, effects);
+            self.answer_command(&awaiting.caller, awaiting.answer, effects);
         }
+    }
+
+    /// A consumer group is gone from this shard's view: whoever deleted it hears so when all act on that.
+    pub(super) fn await_group_deleted(&mut self, now: Now, caller: Caller) {
+        let epoch = self.view.epoch;
+        let seat = self.seat.as_mut().expect("shard 0 deletes groups");
+        seat.awaiting.push_back(AwaitingView { epoch, caller, answer: Answer::GroupDeleted, until_us: now.mono_us + ELSEWHERE_US });
     }
 
     /// Tells where a group is; creates it on shard 0 where there is none and it is asked for.
     pub(super) fn find_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
         let request = FindGroupRequest::decode(frame.meta)?;
         if let Some(group) = self.view.group(request.name) {
-            tell_group(&caller, group, false, effects);
+            tell_group(&caller, group.uid, self.lead_of(group.home, (group.node, group.shard)), false, effects);
             return Ok(Taken::Yes);
         }
         if !request.flags.has(FindGroupFlags::CREATE) {
@@ -529,6 +536,26 @@ impl Shard {
             Ok(()) | Err(ControlError::GroupExists(_)) => self.propose(command, Some(caller), false),
             Err(error @ ControlError::Cluster(ClusterError::NoGroups(replicas))) => self.make_groups(replicas, &error),
             Err(error) => Err(ApiError::from(&error)),
+        }
+    }
+
+    fn answer_command(&self, caller: &Caller, answer: Answer, effects: &mut Effects) {
+        let mut tell = |write: &mut dyn FnMut(&mut Vec<u8>)| effects.reply(caller, 0, &mut Vec::new(), write);
+        match answer {
+            Answer::Created { uid, created, partitions } => {
+                tell(&mut |out| CreateTopicReply { topic_uid: uid, created, partitions }.encode(out))
+            }
+            Answer::Altered => tell(&mut |out| AlterTopicReply {}.encode(out)),
+            Answer::Deleted => tell(&mut |out| DeleteTopicReply {}.encode(out)),
+            Answer::QueueCreated { uid, created } => tell(&mut |out| CreateQueueReply { queue_uid: uid, created }.encode(out)),
+            Answer::QueueAltered => tell(&mut |out| AlterQueueReply {}.encode(out)),
+            Answer::QueueDeleted => tell(&mut |out| DeleteQueueReply {}.encode(out)),
+            Answer::GroupDeleted => tell(&mut |out| DeleteGroupReply {}.encode(out)),
+            Answer::GroupFound { name, created } => match self.view.group(&name) {
+                Some(group) => tell_group(caller, group.uid, self.lead_of(group.home, (group.node, group.shard)), created, effects),
+                // Deleted a moment later.
+                None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
+            },
         }
     }
 }
@@ -548,28 +575,8 @@ fn fine(error: &ControlError, if_not_exists: bool, state: &State) -> Option<Answ
     }
 }
 
-fn answer(caller: &Caller, answer: Answer, view: &View, effects: &mut Effects) {
-    let mut tell = |write: &mut dyn FnMut(&mut Vec<u8>)| effects.reply(caller, 0, &mut Vec::new(), write);
-    match answer {
-        Answer::Created { uid, created, partitions } => {
-            tell(&mut |out| CreateTopicReply { topic_uid: uid, created, partitions }.encode(out))
-        }
-        Answer::Altered => tell(&mut |out| AlterTopicReply {}.encode(out)),
-        Answer::Deleted => tell(&mut |out| DeleteTopicReply {}.encode(out)),
-        Answer::QueueCreated { uid, created } => tell(&mut |out| CreateQueueReply { queue_uid: uid, created }.encode(out)),
-        Answer::QueueAltered => tell(&mut |out| AlterQueueReply {}.encode(out)),
-        Answer::QueueDeleted => tell(&mut |out| DeleteQueueReply {}.encode(out)),
-        Answer::GroupDeleted => tell(&mut |out| DeleteGroupReply {}.encode(out)),
-        Answer::GroupFound { name, created } => match view.group(&name) {
-            Some(group) => tell_group(caller, group, created, effects),
-            // Deleted a moment later.
-            None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
-        },
-    }
-}
-
-fn tell_group(caller: &Caller, group: &GroupView, created: bool, effects: &mut Effects) {
-    let reply = FindGroupReply { group_uid: group.uid.0, node: group.node.0, shard: group.shard.0, created };
+fn tell_group(caller: &Caller, uid: SubscriptionUid, home: Lead, created: bool, effects: &mut Effects) {
+    let reply = FindGroupReply { group_uid: uid.0, node: home.node.0, shard: home.shard.0, created };
     effects.reply(caller, 0, &mut Vec::new(), |out| reply.encode(out));
 }
 

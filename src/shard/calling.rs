@@ -7,7 +7,7 @@
 //!
 //! Invariants: one connection at a time, to whoever leads group 0 as far as is known here, or whose turn it is; a word waits once.
 //!
-//! Not here: what is to be said (`moving.rs`, `planning.rs`), the other side (`joining.rs`).
+//! Not here: what is to be said (`moving.rs`, `planning.rs`, `group_deletion.rs`), the other side (`joining.rs`).
 
 use super::mesh::Message;
 use super::outward::Outward;
@@ -57,15 +57,15 @@ impl Shard {
         if self.id != ShardId(0) {
             return effects.push(Effect::Mesh { to: ShardId(0), message: Message::Ask(Box::new(command)) });
         }
-        self.on_asked(command, effects);
+        self.on_asked(command.into(), effects);
     }
 
-    /// A shard of this node has something to say.
-    pub(super) fn on_asked(&mut self, command: ClusterCommand, effects: &mut Effects) {
+    /// Shard 0 has something to say, for itself or another shard of this node.
+    pub(super) fn on_asked(&mut self, command: Command, effects: &mut Effects) {
         if self.groups.leader_term(GroupId(0)).is_some() {
             return self.take_word(command);
         }
-        let bytes = Command::from(command).encode();
+        let bytes = command.encode();
         if self.calling.waiting.len() < WAITING_MAX && !self.calling.waiting.contains(&bytes) {
             self.calling.waiting.push_back(bytes);
             effects.wake_at(0);
@@ -73,8 +73,7 @@ impl Shard {
     }
 
     /// Proposes it if it changes anything; it is said again if there is no room for it now.
-    fn take_word(&mut self, command: ClusterCommand) {
-        let command = Command::from(command);
+    fn take_word(&mut self, command: Command) {
         if let Some(seat) = self.seat.as_ref().filter(|seat| !seat.is_waiting_for(&command)) {
             match seat.state.check(&command) {
                 Ok(()) => {
@@ -92,14 +91,18 @@ impl Shard {
         use tramline_wire::error::ErrorCode;
         let malformed = |what: String| crate::api::ApiError::new(ErrorCode::Malformed, what);
         let command = Command::decode(payload).map_err(|error| malformed(error.to_string()))?;
-        let Command::Cluster(command) = command else { return Err(malformed("not a word on nodes and moves".to_owned())) };
-        if !matches!(*command, ClusterCommand::AddNode(_) | ClusterCommand::NoteMove { .. }) {
-            return Err(malformed("nodes tell of themselves and of moves only".to_owned()));
+        let is_theirs = match &command {
+            Command::Cluster(command) => matches!(**command, ClusterCommand::AddNode(_) | ClusterCommand::NoteMove { .. }),
+            Command::DeleteGroup { .. } => true,
+            _ => false,
+        };
+        if !is_theirs {
+            return Err(malformed("nodes tell of themselves, of moves, and of consumer groups without members only".to_owned()));
         }
         if self.groups.leader_term(GroupId(0)).is_none() {
             return Err(crate::api::ApiError::of(ErrorCode::NotLeader));
         }
-        self.take_word(*command);
+        self.take_word(command);
         Ok(())
     }
 

@@ -504,16 +504,14 @@ impl Shard {
         }
         // Whatever cannot be read at all ends with the snapshot's time.
         sending.stage = Stage::Read;
-        if *from == before {
-            if std::mem::replace(&mut sending.read_next_us, now.mono_us + UNREADABLE_US) == 0 {
-                tracing::warn!(
-                    shard = self.id.0,
-                    group = group.0,
-                    partition = uid.0,
-                    from = before,
-                    "what a snapshot needs cannot be read now: it waits"
-                );
-            }
+        if *from == before && std::mem::replace(&mut sending.read_next_us, now.mono_us + UNREADABLE_US) == 0 {
+            tracing::warn!(
+                shard = self.id.0,
+                group = group.0,
+                partition = uid.0,
+                from = before,
+                "what a snapshot needs cannot be read now: it waits"
+            );
         }
         let bytes: u64 = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
         self.catchups.allowance -= bytes as i64;

@@ -3,13 +3,13 @@
 //! Invariants: as many are open as [`GATHERS_MAX`] and a few of the node's own; each ends in one answer. Numbers of a partition are told by who leads it and by
 //! nobody else: a replica that follows may be behind, and whoever asked would take its numbers for facts.
 //!
-//! Not here: changes of the metadata (`admin.rs`), how answers are laid out (api/).
+//! Not here: changes of the metadata (`admin.rs`, `group_deletion.rs`), how answers are laid out (api/).
 
 use super::mesh::{GroupProgress, GroupStatus, Message, PartitionStatus, QueueStatus};
-use super::shard::{Shard, Taken};
+use super::shard::Shard;
 use crate::api::metadata::Lead;
 use crate::api::{self, ApiError};
-use crate::control::{Command, ControlError, GroupView, PartitionView};
+use crate::control::{ControlError, GroupView, PartitionView};
 use crate::effects::{Caller, Effect, Effects, Now};
 use crate::ids::{NodeId, PartitionUid, ShardId, SubscriptionUid, Term};
 use crate::partition::Partition;
@@ -79,12 +79,6 @@ enum Found {
         /// Only partitions from this number on.
         first_partition: u32,
         partitions: Vec<QueueStatus>,
-    },
-    /// Whether a group has no members, and takes none until this is over.
-    Retired {
-        name: String,
-        uid: SubscriptionUid,
-        is_empty: bool,
     },
 }
 
@@ -267,33 +261,6 @@ impl Shard {
         self.unblock(effects);
     }
 
-    /// Deletes a group, on shard 0: its home says that it has no members and takes none any more, then the metadata forget it. `caller` is `None` for
-    /// one that nobody uses.
-    pub(super) fn retire_group(&mut self, now: Now, caller: Option<Caller>, name: &str, effects: &mut Effects) -> Result<(), ApiError> {
-        let Some(group) = self.view.group(name) else {
-            return Err(ApiError::from(&ControlError::UnknownGroup(name.to_owned())));
-        };
-        let (uid, home) = (group.uid, group.shard);
-        let question = self.gathers.next_question();
-        let (missing, is_empty) = if home == self.id {
-            (0, self.retire_members(now, uid))
-        } else {
-            effects.push(Effect::Mesh { to: home, message: Message::GroupRetireAsked { question, uid } });
-            (1, false)
-        };
-        self.gathers.open.push(Gather { question, caller, missing, found: Found::Retired { name: name.to_owned(), uid, is_empty } });
-        self.finish_gathers(effects);
-        Ok(())
-    }
-
-    pub(super) fn on_group_retired(&mut self, question: u64, is_retired: bool, effects: &mut Effects) {
-        if let Some(Found::Retired { is_empty, .. }) = self.gathers.on_answer(question) {
-            *is_empty = is_retired;
-        }
-        self.finish_gathers(effects);
-        self.unblock(effects);
-    }
-
     fn finish_gathers(&mut self, effects: &mut Effects) {
         let (done, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.gathers.open).into_iter().partition(|g| g.missing == 0);
         self.gathers.open = open;
@@ -336,7 +303,6 @@ impl Shard {
                 }
                 (None, _) => effects.refuse(caller, ErrorCode::UnknownQueue, "", ""),
             },
-            (Found::Retired { name, uid, is_empty }, _) => self.delete_retired(caller, name, uid, is_empty, effects),
             (Found::Topic { .. } | Found::Storage(_) | Found::Progress { .. } | Found::Queue { .. }, None) => {
                 unreachable!("clients alone ask for these")
             }
@@ -344,27 +310,9 @@ impl Shard {
     }
 
     /// Where a group is at home; node 0 where nobody is known to lead that, so that nobody's silence about members is taken for the home's word.
-    fn home_of(&self, group: &GroupView) -> Lead {
+    pub(super) fn home_of(&self, group: &GroupView) -> Lead {
         let lead = self.lead_of(group.home, (group.node, group.shard));
         Lead { node: if lead.term > Term(0) { lead.node } else { NodeId(0) }, ..lead }
-    }
-
-    fn delete_retired(&mut self, caller: Option<Caller>, name: String, uid: SubscriptionUid, is_empty: bool, effects: &mut Effects) {
-        let refusal = if is_empty {
-            match self.propose(Command::DeleteGroup { name, uid: uid.0 }, caller, false) {
-                Ok(Taken::Yes) => return,
-                Ok(Taken::Blocked) => ApiError::of(ErrorCode::Overloaded),
-                Err(error) => error,
-            }
-        } else {
-            ApiError::new(
-                ErrorCode::GroupNotEmpty,
-                format!("group {name:?} has members: stop them first, or wait until their sessions time out"),
-            )
-        };
-        if let Some(caller) = caller {
-            self.refuse(&caller, &refusal, effects);
-        }
     }
 }
 

@@ -1,17 +1,23 @@
-//! Consumer groups that nobody uses any more are deleted, by shard 0.
+//! Consumer groups that nobody uses any more are deleted, by the node that leads their home.
 //!
-//! Every minute (or a quarter of `group.expiry`, if that is shorter) all shards are asked when each group was last active: a member heard of, an offset
-//! committed. What was active nowhere for `group.expiry` is deleted as if somebody had asked for it, so a member that joins meanwhile keeps it.
+//! Every minute (or a quarter of `group.expiry`, if that is shorter) each shard 0 asks all shards of its node when each group was last active, a member heard of or
+//! an offset committed, and tells those of the other nodes. What was active nowhere for `group.expiry` is deleted as if somebody had asked for it, so a member that
+//! joins meanwhile keeps it.
 //!
-//! Invariants: one that is younger than `group.expiry`, or that this node has not watched for so long, stays; a look deletes a few.
+//! Invariants: one that is younger than `group.expiry`, or that this process has not watched for so long, stays; what a node has not told yet may be that the group
+//! is in use, so only the time counts through which every node that has replicas has told; a look deletes a few.
 //!
-//! Not here: how a group is deleted (`gathers.rs`).
+//! Not here: how a group is deleted (`group_deletion.rs`).
 
 use super::mesh::GroupStatus;
+use super::pipelines::{NotTaken, write};
 use super::shard::{Phase, Shard};
+use crate::control::NodeState;
 use crate::effects::{Effects, Now};
-use crate::ids::SubscriptionUid;
+use crate::ids::{NodeId, ShardId, SubscriptionUid};
 use std::collections::BTreeMap;
+use tramline_wire::node::{self, Frame, GroupActive, Kind, NodeError};
+use tramline_wire::prim::List;
 
 /// How often is looked, in microseconds.
 const LOOK_US: u64 = 60_000_000;
@@ -19,7 +25,10 @@ const LOOK_US: u64 = 60_000_000;
 /// Groups deleted after one look at most: each is a question to its home, and these are bounded for everybody.
 const LOOK_DELETES_MAX: usize = 32;
 
-/// The look that is under way, or when the next begins.
+/// Groups that one frame tells of: 64 KiB.
+const ROWS_MAX: usize = 4096;
+
+/// When groups were active, as far as this node knows, and the look that is under way.
 #[derive(Debug, Default)]
 pub(super) struct GroupExpiry {
     next_look_us: u64,
@@ -27,12 +36,21 @@ pub(super) struct GroupExpiry {
     status: Option<Vec<GroupStatus>>,
     /// When this node began to watch: who was active before and not since is not known after a start.
     watches_since_us: Option<i64>,
+    /// In UTC microseconds of this node.
+    active_us: BTreeMap<SubscriptionUid, i64>,
+    /// Through when each other node has told.
+    heard_us: BTreeMap<NodeId, i64>,
 }
 
 impl GroupExpiry {
     /// All shards have answered.
     pub(super) fn on_status(&mut self, status: Vec<GroupStatus>) {
         self.status = Some(status);
+    }
+
+    fn note(&mut self, uid: SubscriptionUid, active_us: i64) {
+        let known_us = self.active_us.entry(uid).or_insert(active_us);
+        *known_us = (*known_us).max(active_us);
     }
 }
 
@@ -44,7 +62,13 @@ impl Shard {
         }
         let watches_since_us = *self.group_expiry.watches_since_us.get_or_insert(now.utc_us);
         if let Some(status) = self.group_expiry.status.take() {
-            self.delete_idle(now, &status, watches_since_us, effects);
+            for of_shard in status {
+                self.group_expiry.note(of_shard.uid, if of_shard.members > 0 { now.utc_us } else { of_shard.active_us });
+            }
+            let view = &self.view;
+            self.group_expiry.active_us.retain(|uid, _| view.group_by_uid(*uid).is_some());
+            self.tell_activity(now, effects);
+            self.delete_idle(now, watches_since_us, effects);
         }
         if now.mono_us >= self.group_expiry.next_look_us {
             self.group_expiry.next_look_us = now.mono_us + LOOK_US.min(self.settings.group_expiry_us / 4);
@@ -55,20 +79,62 @@ impl Shard {
         effects.wake_at(self.group_expiry.next_look_us);
     }
 
-    fn delete_idle(&mut self, now: Now, status: &[GroupStatus], watches_since_us: i64, effects: &mut Effects) {
-        let mut active: BTreeMap<SubscriptionUid, i64> = BTreeMap::new();
-        for of_shard in status {
-            let active_us = if of_shard.members > 0 { now.utc_us } else { of_shard.active_us };
-            let known = active.entry(of_shard.uid).or_insert(active_us);
-            *known = (*known).max(active_us);
+    /// Tells the other nodes what is news to them, if only that there is none.
+    fn tell_activity(&mut self, now: Now, effects: &mut Effects) {
+        for peer in self.pipelines.peers.iter_mut().filter(|peer| peer.live().is_some()) {
+            let since_us = std::mem::replace(&mut peer.told_of_groups_us, now.utc_us);
+            let news = self.group_expiry.active_us.iter().filter(|(_, active_us)| **active_us >= since_us);
+            let idle_ms = |active_us: i64| u64::try_from(now.utc_us.saturating_sub(active_us)).unwrap_or(0) / 1000;
+            let rows: Vec<_> = news.map(|(uid, active_us)| GroupActive { group_uid: uid.0, idle_ms: idle_ms(*active_us) }).collect();
+            let mut left = rows.as_slice();
+            loop {
+                let (groups, rest) = left.split_at(left.len().min(ROWS_MAX));
+                let (conn, number) = peer.next_number();
+                let activity = node::Activity { groups: List::of(groups) };
+                effects.send(conn, [], |out| write(out, Kind::Activity, number, |out| activity.encode(out)));
+                left = rest;
+                if left.is_empty() {
+                    break;
+                }
+            }
         }
-        let before_us = now.utc_us.saturating_sub_unsigned(self.settings.group_expiry_us);
+    }
+
+    /// The shard 0 of another node tells which groups were active there.
+    pub(super) fn on_activity(&mut self, now: Now, at: usize, frame: &Frame<'_>) -> Result<(), NotTaken> {
+        let told = node::Activity::decode(frame.meta).map_err(NodeError::from)?;
+        if self.id != ShardId(0) {
+            return Err(NotTaken::Wrong("shards 0 tell each other of consumer groups, and this is none".to_owned()));
+        }
+        for row in told.groups.iter() {
+            let uid = SubscriptionUid(row.group_uid);
+            // One that is not in the view yet is younger than any `group.expiry`, and told of again; one that is not there any more is of no use.
+            if self.view.group_by_uid(uid).is_some() {
+                self.group_expiry.note(uid, now.utc_us.saturating_sub_unsigned(row.idle_ms.saturating_mul(1000)));
+            }
+        }
+        let from = self.pipelines.peers[at].replica.node();
+        self.group_expiry.heard_us.insert(from, now.utc_us);
+        Ok(())
+    }
+
+    /// Through when this node knows which groups were active; `None` where a node has told nothing yet.
+    fn knows_activity_through(&self, now: Now) -> Option<i64> {
+        let others = self.view.cluster.nodes().iter().filter(|other| other.node != self.node);
+        let mut has_replicas = others.filter(|other| !matches!(other.state, NodeState::Registered | NodeState::Removed));
+        has_replicas.try_fold(now.utc_us, |through_us, other| Some(through_us.min(*self.group_expiry.heard_us.get(&other.node)?)))
+    }
+
+    fn delete_idle(&mut self, now: Now, watches_since_us: i64, effects: &mut Effects) {
+        let Some(through_us) = self.knows_activity_through(now) else { return };
+        let before_us = through_us.saturating_sub_unsigned(self.settings.group_expiry_us);
         let is_idle = |uid: SubscriptionUid, created_us: i64| {
             // Who was a member before this node was started, and came back to nothing that is known, is not known either.
-            let known_us = active.get(&uid).copied().unwrap_or(0);
+            let known_us = self.group_expiry.active_us.get(&uid).copied().unwrap_or(0);
             known_us.max(created_us).max(watches_since_us) < before_us
         };
-        let idle = self.view.groups().iter().filter(|group| is_idle(group.uid, group.created_us)).take(LOOK_DELETES_MAX);
+        let ours = self.view.groups().iter().filter(|group| self.home_of(group).node == self.node);
+        let idle = ours.filter(|group| is_idle(group.uid, group.created_us)).take(LOOK_DELETES_MAX);
         let idle: Vec<String> = idle.map(|group| group.name.clone()).collect();
         for name in idle {
             tracing::info!(group = name, "a consumer group that nobody has used for group.expiry is deleted");

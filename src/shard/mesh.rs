@@ -56,6 +56,17 @@ pub struct GroupStatus {
     pub active_us: i64,
 }
 
+/// What a shard says of a consumer group that is to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// It has no member, and takes none for a while.
+    TakesNone,
+    /// It has members.
+    HasMembers,
+    /// This shard does not lead its home, or does not know its members yet.
+    NotKnown,
+}
+
 /// How far a consumer group has read one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupProgress {
@@ -229,17 +240,15 @@ pub enum Message {
     },
     /// A group that is at home with you is to be deleted: take no member any more, unless it has one.
     GroupRetireAsked {
-        /// Names the question.
-        question: u64,
         /// The group.
         uid: SubscriptionUid,
     },
     /// The answer.
     GroupRetired {
-        /// The question.
-        question: u64,
-        /// Whether it has no member, and takes none.
-        is_retired: bool,
+        /// The group.
+        uid: SubscriptionUid,
+        /// What became of it.
+        retired: Retired,
     },
     /// Append these to a partition of yours.
     Letters(Box<Letters>),

@@ -22,6 +22,7 @@ mod disks;
 mod expiry;
 mod gathers;
 mod gauges;
+mod group_deletion;
 mod group_expiry;
 mod groups;
 mod in_order;

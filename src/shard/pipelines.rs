@@ -469,6 +469,7 @@ impl Shard {
                 self.groups.step(GroupId(row.group), wire_raft::timeout_now(from, me, row.term))?;
             }
             Kind::Leaders => self.on_leaders(at, frame, effects)?,
+            Kind::Activity => self.on_activity(now, at, frame)?,
             kind => return Err(NotTaken::Wrong(format!("{kind} does not belong on this connection"))),
         }
         effects.wake_at(0);

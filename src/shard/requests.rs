@@ -247,7 +247,7 @@ impl Shard {
             }
             Message::View(view) => self.adopt_view(now, view, effects),
             Message::Leader { group, node, term } => drop(self.leaders.note(group, node, term)),
-            Message::Ask(command) => self.on_asked(*command, effects),
+            Message::Ask(command) => self.on_asked((*command).into(), effects),
             Message::ViewInForce { epoch } => self.on_view_in_force(now, from, epoch, effects),
             Message::StatusAsked { question, uids } => {
                 let partitions = self.status_of(&uids);
@@ -274,11 +274,11 @@ impl Shard {
             }
             Message::Queue { question, partitions } => self.on_queue_status(question, partitions, effects),
             Message::GroupProgress { question, partitions } => self.on_group_progress(question, partitions, effects),
-            Message::GroupRetireAsked { question, uid } => {
-                let is_retired = self.retire_members(now, uid);
-                effects.push(Effect::Mesh { to: from, message: Message::GroupRetired { question, is_retired } });
+            Message::GroupRetireAsked { uid } => {
+                let retired = self.retire_members(now, uid);
+                effects.push(Effect::Mesh { to: from, message: Message::GroupRetired { uid, retired } });
             }
-            Message::GroupRetired { question, is_retired } => self.on_group_retired(question, is_retired, effects),
+            Message::GroupRetired { uid, retired } => self.on_group_retired(now, uid, retired, effects),
             Message::Letters(letters) => self.on_letters(now, Some(from), *letters, effects),
             Message::LettersTaken { question, error } => self.on_letters_answered(now, question, error),
             Message::Stop => self.stop(effects),
@@ -443,13 +443,14 @@ impl Shard {
             Kind::JoinGroup => return self.join_group(now, caller, frame),
             Kind::HeartbeatGroup => return self.heartbeat_group(now, caller, frame),
             Kind::LeaveGroup => return self.leave_group(now, caller, frame),
+            Kind::DeleteGroup if self.deletions.are_full() => return Ok(Taken::Blocked),
+            Kind::DeleteGroup => self.retire_group(now, Some(caller), DeleteGroupRequest::decode(frame.meta)?.name, effects)?,
             _ if self.gathers_are_full() => return Ok(Taken::Blocked),
             Kind::ListGroups => {
                 expect_empty(frame)?;
                 self.ask_for_groups(Some(caller), effects);
             }
-            Kind::DescribeGroup => self.describe_group(now, caller, frame, effects)?,
-            _ => self.retire_group(now, Some(caller), DeleteGroupRequest::decode(frame.meta)?.name, effects)?,
+            _ => self.describe_group(now, caller, frame, effects)?,
         }
         Ok(Taken::Yes)
     }

@@ -30,6 +30,7 @@ pub(super) struct Sealing {
 impl Shard {
     /// One turn of background work.
     pub(super) fn background(&mut self, now: Now, effects: &mut Effects) {
+        self.delete_retired(now, effects);
         if self.failure().is_some() {
             return;
         }

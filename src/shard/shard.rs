@@ -10,6 +10,7 @@ use super::catchup::Catchups;
 use super::conns::{Conns, ForwardBudget, Overdue};
 use super::expiry::{EXPIRY, Expiry};
 use super::gathers::Gathers;
+use super::group_deletion::Deletions;
 use super::group_expiry::GroupExpiry;
 use super::groups::MemberCare;
 use super::install::Arrivals;
@@ -108,6 +109,7 @@ pub struct Shard {
     /// Shard 0 has the metadata.
     pub(super) seat: Option<ControlSeat>,
     pub(super) gathers: Gathers,
+    pub(super) deletions: Deletions,
     pub(super) conns: Conns,
     pub(super) forwards: ForwardBudget,
     pub(super) acks: Acks,
@@ -222,6 +224,7 @@ impl Shard {
             view: Arc::new(View::default()),
             seat,
             gathers: Gathers::default(),
+            deletions: Deletions::default(),
             conns: Conns::default(),
             sessions: Sessions::default(),
             metrics: ShardMetrics::new(),

@@ -250,7 +250,7 @@ fn each_damage_of_a_frame_has_its_refusal() {
         })
     };
     assert_eq!(mended(&|bytes| bytes[4] = 0), NodeError::UnknownKind(0));
-    assert_eq!(mended(&|bytes| bytes[4] = 19), NodeError::UnknownKind(19));
+    assert_eq!(mended(&|bytes| bytes[4] = 20), NodeError::UnknownKind(20));
     assert_eq!(mended(&|bytes| bytes[5] = 2), NodeError::UnknownVersion { kind: Kind::Beat, version: 2 });
     assert_eq!(mended(&|bytes| bytes[20] = 7), NodeError::UnexpectedPayload { kind: Kind::Beat, bytes: 7 });
     assert_eq!(mended(&|bytes| bytes[8] = 2), NodeError::Number { expected: 1, found: 2 });

@@ -101,6 +101,8 @@ proptest! {
         identity!(TimeoutNow { group, term });
         let leaders: Vec<_> = acks.iter().map(|ack| GroupLeader { group: ack.group, node: group, term: ack.term }).collect();
         identity!(Leaders { view_in_force: beat, groups: List::of(&leaders) });
+        let active: Vec<_> = acks.iter().map(|ack| GroupActive { group_uid: ack.durable, idle_ms: ack.term }).collect();
+        identity!(Activity { groups: List::of(&active) });
     }
 
     #[test]

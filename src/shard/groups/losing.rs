@@ -9,6 +9,7 @@ use crate::control::View;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, SubscriptionUid};
 use crate::shard::acks::Acks;
+use crate::shard::mesh::Retired;
 use crate::shard::shard::Shard;
 use tramline_wire::error::ErrorCode;
 
@@ -61,10 +62,13 @@ impl MemberCare {
 }
 
 impl Shard {
-    /// Whether the group has no member; then it takes none for a while. Not before this node knows its members.
-    pub(in crate::shard) fn retire_members(&mut self, now: Now, uid: SubscriptionUid) -> bool {
-        let is_known = self.view.group_by_uid(uid).is_none_or(|place| self.is_state_ready(place.home));
-        is_known && self.members.retire(now, uid)
+    /// Whether the group has no member; then it takes none for a while.
+    pub(in crate::shard) fn retire_members(&mut self, now: Now, uid: SubscriptionUid) -> Retired {
+        match self.view.group_by_uid(uid).is_none_or(|place| self.is_state_ready(place.home)) {
+            true if self.members.retire(now, uid) => Retired::TakesNone,
+            true => Retired::HasMembers,
+            false => Retired::NotKnown,
+        }
     }
 
     /// Whether a consumer group was deleted, as far as is known here.

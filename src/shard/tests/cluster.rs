@@ -5,6 +5,7 @@ mod clients;
 mod damage;
 mod disks;
 mod factors;
+mod groups;
 mod installs;
 mod joins;
 mod moves;

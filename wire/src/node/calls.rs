@@ -1,4 +1,4 @@
-//! Call (15), CallReply (16) and Leaders (17): what shards 0 ask of and tell each other.
+//! Call (15), CallReply (16), Leaders (17) and Activity (19): what shards 0 ask of and tell each other.
 //!
 //! Invariants: what is asked and answered is the payload, covered by a sum that stands in the meta; several calls may be under way, and are
 //! answered in any order.
@@ -90,5 +90,24 @@ layout! {
         pub view_in_force: u64;
         /// Leaders that have changed; after a hello all that the sender's node leads.
         pub groups: List<'a, GroupLeader>;
+    }
+}
+
+layout! {
+    /// When a consumer group was last active, as far as the sender's node knows.
+    pub struct GroupActive {
+        /// Uid of the group.
+        pub group_uid: u64;
+        /// How long ago in milliseconds: by a span, for the clocks of two nodes may differ.
+        pub idle_ms: u64;
+    }
+}
+
+layout! {
+    /// Consumer groups that had a member, or an offset committed, on the sender's node. Each node tells every other one about once a minute, also when there is
+    /// nothing to tell: a group is deleted for want of use only by who has heard from everybody.
+    pub struct Activity<'a> {
+        /// Those that were active since the last one on this connection; in the first one all that are known.
+        pub groups: List<'a, GroupActive>;
     }
 }

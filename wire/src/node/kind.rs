@@ -118,6 +118,8 @@ kinds! {
     Leaders = 17, from dialer, on [Live], payload "";
     /// Why the connection ends now.
     Refused = 18, from either, on all, payload "";
+    /// Which consumer groups were active not long ago.
+    Activity = 19, from dialer, on [Live], payload "";
 }
 
 impl Kind {

@@ -13,7 +13,7 @@
 //! | `votes.rs` | Vote, VoteReply, TimeoutNow |
 //! | `catchup.rs` | CatchUp, CatchUpReply, Piece, PieceAck |
 //! | `repair.rs` | Fetch, FetchReply |
-//! | `calls.rs` | Call, CallReply, Leaders |
+//! | `calls.rs` | Call, CallReply, Leaders, Activity |
 //! | `parts.rs` | batches and items of a payload: checking them, going through them |
 //!
 //! Invariants: as everywhere in this crate nothing is allocated by decoding, unknown flags, kinds, reserved and trailing bytes are refused, and no

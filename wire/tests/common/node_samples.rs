@@ -375,4 +375,5 @@ fn calls(samples: &mut Vec<NodeSample>) {
         Vec::new(),
         Leaders { view_in_force: 77, groups: List::of(&[GroupLeader { group: 3, node: 2, term: 7 }]) }
     );
+    push!(samples, "node_activity", Activity, Vec::new(), Activity { groups: List::of(&[GroupActive { group_uid: 5, idle_ms: 61_000 }]) });
 }

@@ -138,6 +138,7 @@ pub fn metas(meta: &[u8], payload: &[u8]) -> (usize, usize) {
     one!(CallReply, body => payloads += body.check(payload).is_ok() as usize);
     one!(Leaders, body => list(&body.groups));
     one!(Refused, body => body.refusal());
+    one!(Activity, body => list(&body.groups));
     one!(Change);
     (bodies, payloads)
 }

@@ -126,7 +126,8 @@ impl GroupCore {
         if after_us >= self.call_timeout_us {
             lane.failing_since_us = Some(now.mono_us);
             let Owner { node, shard } = lane.owner;
-            let doing = format!("asking node {node} shard {shard} about the offsets of group {:?}", self.config.group);
+            let what = if lane.uses > 0 { "offsets" } else { "members" };
+            let doing = format!("asking node {node} shard {shard} about the {what} of group {:?}", self.config.group);
             let last = Some(std::sync::Arc::new(error.clone()));
             self.errors.push_back(Error::Timeout { doing, after: Duration::from_micros(after_us), last });
         }

@@ -183,7 +183,7 @@ impl Cluster {
         self.nodes[at].shard.as_ref().map(|_| at)
     }
 
-    fn group_known(&self, uid: u64) -> Option<GroupId> {
+    pub(super) fn group_known(&self, uid: u64) -> Option<GroupId> {
         self.nodes.iter().filter_map(|node| node.shard.as_ref()).find_map(|shard| group_of(shard, uid))
     }
 

@@ -1,0 +1,133 @@
+//! Consumer groups that are deleted, by shard 0 of the node that leads their home.
+//!
+//! How one goes: the home says that the group has no member, and takes none for a while -> the metadata are told to forget it, by a word that is said until the view
+//! shows it (`calling.rs`) -> the answer.
+//!
+//! Invariants: a group that has a member stays; each deletion ends in one answer, after [`ANSWERED_US`] at the latest, while its home still takes no member.
+//!
+//! Not here: when a group counts as unused (`group_expiry.rs`), its members (`groups.rs`).
+
+use super::mesh::{Message, Retired};
+use super::shard::Shard;
+use crate::api::ApiError;
+use crate::control::{Command, ControlError};
+use crate::effects::{Caller, Effect, Effects, Now};
+use crate::ids::{NodeId, SubscriptionUid};
+use tramline_wire::error::ErrorCode;
+
+/// Deletions under way at once.
+const DELETIONS_MAX: usize = 64;
+/// Whoever leads the metadata is told again after so long.
+const AGAIN_US: u64 = 500_000;
+/// The metadata need far less where they have a leader.
+const ANSWERED_US: u64 = 10_000_000;
+
+/// A deletion under way.
+#[derive(Debug)]
+struct Deletion {
+    uid: SubscriptionUid,
+    name: String,
+    /// `None`: nobody has used the group for long.
+    caller: Option<Caller>,
+    /// The home has said that the group has no member.
+    is_retired: bool,
+    say_at_us: u64,
+    until_us: u64,
+}
+
+/// Deletions under way, in the order of their beginning.
+#[derive(Debug, Default)]
+pub(super) struct Deletions(Vec<Deletion>);
+
+impl Deletions {
+    pub(super) fn are_full(&self) -> bool {
+        self.0.len() >= DELETIONS_MAX
+    }
+}
+
+impl Shard {
+    /// Begins to delete a group.
+    pub(super) fn retire_group(&mut self, now: Now, caller: Option<Caller>, name: &str, effects: &mut Effects) -> Result<(), ApiError> {
+        let Some(group) = self.view.group(name) else {
+            return Err(ApiError::from(&ControlError::UnknownGroup(name.to_owned())));
+        };
+        let (uid, home) = (group.uid, self.home_of(group));
+        if home.node != self.node {
+            let next = if home.node == NodeId(0) { String::new() } else { self.leader_address(group.home) };
+            return Err(not_home(name, next));
+        }
+        let (is_retired, say_at_us, until_us) = (false, 0, now.mono_us + ANSWERED_US);
+        self.deletions.0.push(Deletion { uid, name: name.to_owned(), caller, is_retired, say_at_us, until_us });
+        if home.shard == self.id {
+            let retired = self.retire_members(now, uid);
+            self.on_group_retired(now, uid, retired, effects);
+        } else {
+            effects.push(Effect::Mesh { to: home.shard, message: Message::GroupRetireAsked { uid } });
+        }
+        Ok(())
+    }
+
+    /// The home says whether the group has members.
+    pub(super) fn on_group_retired(&mut self, now: Now, uid: SubscriptionUid, retired: Retired, effects: &mut Effects) {
+        let waits = |deletion: &Deletion| deletion.uid == uid && !deletion.is_retired;
+        if retired == Retired::TakesNone {
+            self.deletions.0.iter_mut().filter(|deletion| waits(deletion)).for_each(|deletion| deletion.is_retired = true);
+        } else {
+            for Deletion { name, caller, .. } in self.deletions.0.extract_if(.., |deletion| waits(deletion)).collect::<Vec<_>>() {
+                let refusal = match retired {
+                    Retired::HasMembers => ApiError::new(
+                        ErrorCode::GroupNotEmpty,
+                        format!("group {name:?} has members: stop them first, or wait until their sessions time out"),
+                    ),
+                    _ => not_home(&name, String::new()),
+                };
+                if let Some(caller) = caller {
+                    self.refuse(&caller, &refusal, effects);
+                }
+            }
+        }
+        self.delete_retired(now, effects);
+        self.unblock(effects);
+    }
+
+    /// One turn: says what is to be said, and answers what has ended.
+    pub(super) fn delete_retired(&mut self, now: Now, effects: &mut Effects) {
+        if self.deletions.0.is_empty() {
+            return;
+        }
+        for mut deletion in std::mem::take(&mut self.deletions.0) {
+            if self.view.group_by_uid(deletion.uid).is_none() {
+                if let Some(caller) = deletion.caller {
+                    self.await_group_deleted(now, caller);
+                }
+                continue;
+            }
+            if now.mono_us >= deletion.until_us {
+                if let Some(caller) = deletion.caller {
+                    let message = format!(
+                        "whoever leads the metadata has not said that group {:?} is deleted: look whether it still exists, and try again",
+                        deletion.name
+                    );
+                    self.refuse(&caller, &ApiError::new(ErrorCode::TimedOut, message), effects);
+                }
+                continue;
+            }
+            if deletion.is_retired && now.mono_us >= deletion.say_at_us {
+                deletion.say_at_us = now.mono_us + AGAIN_US;
+                self.on_asked(Command::DeleteGroup { name: deletion.name.clone(), uid: deletion.uid.0 }, effects);
+            }
+            effects.wake_at(if deletion.is_retired { deletion.say_at_us.min(deletion.until_us) } else { deletion.until_us });
+            self.deletions.0.push(deletion);
+        }
+        self.answer_awaiting(now, effects);
+        self.unblock(effects);
+    }
+}
+
+fn not_home(name: &str, next: String) -> ApiError {
+    let message = match next.is_empty() {
+        true => format!("nobody is known to lead the home of group {name:?} now: try again"),
+        false => format!("another node leads the home of group {name:?}: go to the address in the reply"),
+    };
+    ApiError { code: ErrorCode::NotLeader, message, next }
+}
