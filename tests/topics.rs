@@ -30,8 +30,9 @@ struct DescribedPartition {
 fn describe(peer: &mut Peer, name: &str) -> Result<Description, Refusal> {
     let reply = peer.call(kind::DESCRIBE_TOPIC, Put::new().str(name).0, Vec::new())?;
     let mut get = Get(&reply.meta);
-    let (uid, name, created_us) = (get.u64(), get.str(), get.i64());
+    let (uid, name, created_us, replication) = (get.u64(), get.str(), get.i64(), get.u16());
     assert!(created_us > 1_600_000_000_000_000, "created {created_us} us after 1970");
+    assert_eq!(replication, 1, "of one node");
     let settings = (0..get.u32())
         .map(|_| {
             let (key, value, origin) = (get.str(), get.str(), get.u8());

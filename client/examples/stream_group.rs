@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -61,9 +62,9 @@ impl GroupListener for Name {
     }
 }
 
-fn produce(client: &Client, topic: &str, first: u64) -> Result<(), tramline_client::SendError> {
+fn produce(client: &Client, topic: &str, numbers: Range<u64>) -> Result<(), tramline_client::SendError> {
     let mut producer = client.producer(ProducerConfig::default())?;
-    for number in first..first + PER_PRODUCER {
+    for number in numbers {
         let (key, value) = ((number % 100).to_le_bytes(), number.to_le_bytes());
         producer.send(&Record { topic, key: Some(&key), value: Some(&value), ..Record::default() })?;
     }
@@ -93,6 +94,23 @@ fn member(client: &Client, topic: &str, name: &'static str, work: &Work, dies_af
     member.close(WAIT)
 }
 
+/// Until so many members have had half of the partitions, or that will not be.
+fn wait_for_shares(work: &Work, count: usize, is_in_vain: impl Fn() -> bool) {
+    while work.sharing.load(Ordering::SeqCst) < count && !is_in_vain() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Each producer sends its numbers of a range; the first error.
+fn produce_all(client: &Client, topic: &str, range: Range<u64>) -> Result<(), Box<dyn Error>> {
+    std::thread::scope(|scope| {
+        let of = |number: u64| number * PER_PRODUCER + range.start..number * PER_PRODUCER + range.end;
+        let spawn = |numbers: Range<u64>| scope.spawn(move || produce(client, topic, numbers));
+        let producers: Vec<_> = (0..PRODUCERS).map(|number| spawn(of(number))).collect();
+        producers.into_iter().try_for_each(|producer| Ok(producer.join().map_err(|_| "a producer panicked")??))
+    })
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let topic = std::env::args().nth(1).unwrap_or_else(|| "numbers".to_string());
     let client = Client::connect(Config::from_env())?;
@@ -102,18 +120,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::thread::scope(|scope| -> Result<(), Box<dyn Error>> {
         let steady = scope.spawn(move || member(client, topic, "steady", shared, None));
         let crashing = scope.spawn(move || member(client, topic, "crashing", shared, Some(500)));
-        // Both have their share before there is work, so that both get some.
-        while shared.sharing.load(Ordering::SeqCst) < 2 && !steady.is_finished() && !crashing.is_finished() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let producers: Vec<_> = (0..PRODUCERS).map(|number| scope.spawn(move || produce(client, topic, number * PER_PRODUCER))).collect();
         // Whatever goes wrong, nobody works on for ever.
         let ended = (|| -> Result<(), Box<dyn Error>> {
-            for producer in producers {
-                producer.join().map_err(|_| "a producer panicked")??;
-            }
+            // Both have their share before there is work, so that both get some.
+            wait_for_shares(shared, 2, || steady.is_finished() || crashing.is_finished());
+            produce_all(client, topic, 0..PER_PRODUCER / 2)?;
             crashing.join().map_err(|_| "a member panicked")??;
             let late = scope.spawn(move || member(client, topic, "late", shared, None));
+            // It gets what the one that crashed had, once the broker has noticed.
+            wait_for_shares(shared, 3, || steady.is_finished() || late.is_finished());
+            produce_all(client, topic, PER_PRODUCER / 2..PER_PRODUCER)?;
             late.join().map_err(|_| "a member panicked")??;
             Ok(())
         })();
