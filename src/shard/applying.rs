@@ -10,7 +10,7 @@
 
 use super::beginnings::Since;
 use super::rebuild::{REBUILDER, Rebuild};
-use super::shard::Shard;
+use super::shard::{Phase, Shard};
 use super::shipping::BlockFor;
 use super::start::batch_ref;
 use crate::control::Command;
@@ -239,12 +239,26 @@ impl Shard {
             // Others have made it durable before this shard could close its block: taken in when that is closed.
             return None;
         }
+        if self.applying.rebuild.is_given_up {
+            return None;
+        }
         let mut read = std::mem::take(&mut self.applying.rebuild.read);
         let found = self.closed_block(now, &mut read, REBUILDER, block, effects);
         self.applying.rebuild.read = read;
         let bytes = match found {
             BlockFor::Here(bytes) => bytes,
             BlockFor::Later => return None,
+            // The next start finds what is wrong with it, and has it made good.
+            BlockFor::Never if self.phase == Phase::Stopping => {
+                tracing::error!(
+                    shard = self.id.0,
+                    group = group.0,
+                    block = block.0,
+                    "a block cannot be read back: no checkpoint is written at this stop"
+                );
+                self.applying.rebuild.is_given_up = true;
+                return None;
+            }
             BlockFor::Never => {
                 let from = self.log.cached_from();
                 let what = format!(

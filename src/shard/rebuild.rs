@@ -57,6 +57,8 @@ pub(super) struct Rebuild {
     members_next: Option<Vec<Vec<u8>>>,
     /// A block that is not in the tail cache.
     pub(super) read: BlockRead,
+    /// The node stops, and a block that is needed cannot be read: nothing is put together any more, and no checkpoint tells of what is there.
+    pub(super) is_given_up: bool,
 }
 
 /// The words on members among a checkpoint's notes.

@@ -225,7 +225,7 @@ impl Shard {
     /// Whether nothing else that a checkpoint would tell of, or wait for, is under way. Whoever writes the one that a snapshot needs asks this; everybody else
     /// `may_write_checkpoint`.
     pub(super) fn is_checkpoint_free(&self) -> bool {
-        self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members()
+        self.sealing.is_none() && self.log.is_sealing_free() && self.may_tell_members() && !self.applying.rebuild.is_given_up
     }
 
     /// Whether a checkpoint may be written: not while one is owed for a snapshot.
@@ -234,9 +234,10 @@ impl Shard {
     }
 
     /// Whether an orderly stop has to write a checkpoint: retention has moved starts. Not on a full disk, where the stop might wait for space; nor while a snapshot
-    /// waits for what it needs besides its own checkpoint.
+    /// waits for what it needs besides its own checkpoint; nor where a block that it would tell of cannot be read.
     pub(super) fn owes_checkpoint(&self) -> bool {
-        self.retention.starts_moved && self.throttle.disk().level < DiskLevel::Refuse && self.arrivals.is_all_written()
+        let may_be = self.throttle.disk().level < DiskLevel::Refuse && self.arrivals.is_all_written() && !self.applying.rebuild.is_given_up;
+        self.retention.starts_moved && may_be
     }
 
     /// At an orderly stop: the checkpoint that it owes, once no other one is under way.

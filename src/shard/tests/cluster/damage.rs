@@ -360,3 +360,42 @@ fn what_was_acknowledged_survives_the_rot_of_one_disk_at_a_time() {
     }
     assert!(suspects > 0 && acked > 500, "{suspects} suspects, {acked} records acknowledged");
 }
+
+/// Whose record says that it is the only replica, and is gone, goes on: nobody else could bring anything.
+#[test]
+fn a_group_of_one_replica_goes_on_without_the_record_of_its_beginning() {
+    for seed in 0..3 {
+        let mut cluster = Cluster::with(seed, 4 << 20);
+        cluster.create_topic();
+        cluster.happen_until("rest", Cluster::is_quiet);
+        let at = 1 + seed as usize % 2;
+        let lone: Vec<GroupId> = {
+            let shard = cluster.nodes[at].shard.as_ref().expect("it runs");
+            let is_lone = |group: &&GroupId| shard.groups.members_of(**group).is_some_and(|members| members.voters.len() == 1);
+            shard.group_ids.iter().filter(is_lone).copied().collect()
+        };
+        assert!(!lone.is_empty());
+        // Behind the record stands a hard state, which says that nobody else votes.
+        cluster.end(at, false);
+        cluster.start(at);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(3_000_000);
+        cluster.end(at, false);
+        let mut count = 0;
+        for (_, name, pos) in cluster.told_blocks(at) {
+            let file = cluster.nodes[at].disk.file(&name);
+            let is_record = |row: &crate::log::layout::Entry| row.kind == EntryKind::Replica && lone.contains(&row.group);
+            if BlockView::parse(&file[pos..]).is_some_and(|view| view.entries().any(|row| is_record(&row))) {
+                file[pos + 40] ^= 1;
+                count += 1;
+            }
+        }
+        assert!(count > 0, "seed {seed}: their records are there");
+        cluster.ledger.forget(at);
+        cluster.start(at);
+        cluster.happen_until("whole replicas, with leaders", |cluster| cluster.is_healed() && cluster.is_led() && cluster.is_quiet());
+        let leaders = cluster.leaders();
+        assert!(lone.iter().all(|group| leaders[group] == [at]), "seed {seed}: {leaders:?}");
+        cluster.check();
+    }
+}
