@@ -496,7 +496,9 @@ impl Shard {
     pub(super) fn answer_awaiting(&mut self, now: Now, effects: &mut Effects) {
         while let Some(awaiting) = self.seat.as_ref().and_then(|seat| seat.awaiting.front()) {
             let is_here = awaiting.epoch <= self.seat.as_ref().map_or(0, ControlSeat::view_in_force);
-            let is_late = now.mono_us >= awaiting.until_us || !self.groups.leads(GroupId(0));
+            // Whoever leads a group's home hears of all nodes as well.
+            let hears_of_all = self.groups.leads(GroupId(0)) || matches!(awaiting.answer, Answer::GroupDeleted);
+            let is_late = now.mono_us >= awaiting.until_us || !hears_of_all;
             if !is_here || !is_late && !self.is_in_force_elsewhere(awaiting.epoch) {
                 if !is_late {
                     effects.wake_at(awaiting.until_us);

@@ -132,7 +132,7 @@ impl Shard {
     }
 
     /// A partition that this shard leads, and knows the ends of.
-    fn led_partition(&self, uid: PartitionUid) -> Option<&Partition> {
+    pub(super) fn led_partition(&self, uid: PartitionUid) -> Option<&Partition> {
         self.partitions.get(self.readable(uid).ok()?)
     }
 
@@ -194,6 +194,9 @@ impl Shard {
         let Some(group) = view.group(request.name) else {
             return Err(ApiError::from(&ControlError::UnknownGroup(request.name.to_owned())));
         };
+        if self.groups.leads(group.home) && !self.is_state_ready(group.home) {
+            return Err(ApiError::of(ErrorCode::NotReady));
+        }
         let owners = self.members.owned(group.uid);
         let question = self.gathers.next_question();
         let mut by_shard = self.by_shard(owners.iter().filter_map(|uid| view.find_partition(*uid)).map(|(_, place)| place));

@@ -3,16 +3,17 @@
 //! How one goes: the home says that the group has no member, and takes none for a while -> the metadata are told to forget it, by a word that is said until the view
 //! shows it (`calling.rs`) -> the answer.
 //!
-//! Invariants: a group that has a member stays; each deletion ends in one answer, after [`ANSWERED_US`] at the latest, while its home still takes no member.
+//! Invariants: a group that has a member stays; each deletion ends in one answer, after [`ANSWERED_US`] at the latest, while its home still takes no member; nothing
+//! is said once the home has another leader, or the same one in another term.
 //!
 //! Not here: when a group counts as unused (`group_expiry.rs`), its members (`groups.rs`).
 
 use super::mesh::{Message, Retired};
-use super::shard::Shard;
+use super::shard::{Phase, Shard};
 use crate::api::ApiError;
 use crate::control::{Command, ControlError};
 use crate::effects::{Caller, Effect, Effects, Now};
-use crate::ids::{NodeId, SubscriptionUid};
+use crate::ids::{GroupId, NodeId, SubscriptionUid, Term};
 use tramline_wire::error::ErrorCode;
 
 /// Deletions under way at once.
@@ -29,8 +30,12 @@ struct Deletion {
     name: String,
     /// `None`: nobody has used the group for long.
     caller: Option<Caller>,
+    /// Of the home, when that was asked. Who leads it in a later one may have taken members.
+    term: Term,
     /// The home has said that the group has no member.
     is_retired: bool,
+    /// The metadata were told.
+    is_said: bool,
     say_at_us: u64,
     until_us: u64,
 }
@@ -42,6 +47,11 @@ pub(super) struct Deletions(Vec<Deletion>);
 impl Deletions {
     pub(super) fn are_full(&self) -> bool {
         self.0.len() >= DELETIONS_MAX
+    }
+
+    /// Whether the group is being deleted.
+    pub(super) fn has(&self, uid: SubscriptionUid) -> bool {
+        self.0.iter().any(|deletion| deletion.uid == uid)
     }
 }
 
@@ -56,8 +66,19 @@ impl Shard {
             let next = if home.node == NodeId(0) { String::new() } else { self.leader_address(group.home) };
             return Err(not_home(name, next));
         }
-        let (is_retired, say_at_us, until_us) = (false, 0, now.mono_us + ANSWERED_US);
-        self.deletions.0.push(Deletion { uid, name: name.to_owned(), caller, is_retired, say_at_us, until_us });
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(ApiError::new(ErrorCode::StorageFailed, reason.clone()));
+        }
+        if self.leaders.of(GroupId(0)).is_none_or(|(leader, _)| leader == NodeId(0)) {
+            return Err(self.no_metadata_leader());
+        }
+        if self.deletions.are_full() {
+            let message = format!("{DELETIONS_MAX} consumer groups are being deleted: try again when some are gone");
+            return Err(ApiError::new(ErrorCode::Overloaded, message));
+        }
+        let until_us = now.mono_us + ANSWERED_US;
+        let (name, term) = (name.to_owned(), home.term);
+        self.deletions.0.push(Deletion { uid, name, caller, term, is_retired: false, is_said: false, say_at_us: 0, until_us });
         if home.shard == self.id {
             let retired = self.retire_members(now, uid);
             self.on_group_retired(now, uid, retired, effects);
@@ -112,8 +133,17 @@ impl Shard {
                 }
                 continue;
             }
+            let home = self.view.group_by_uid(deletion.uid).map(|group| self.home_of(group));
+            if home.is_none_or(|home| (home.node, home.term) != (self.node, deletion.term)) {
+                if let Some(caller) = deletion.caller {
+                    let refusal =
+                        if deletion.is_said { ApiError::of(ErrorCode::LeadershipLost) } else { not_home(&deletion.name, String::new()) };
+                    self.refuse(&caller, &refusal, effects);
+                }
+                continue;
+            }
             if deletion.is_retired && now.mono_us >= deletion.say_at_us {
-                deletion.say_at_us = now.mono_us + AGAIN_US;
+                (deletion.is_said, deletion.say_at_us) = (true, now.mono_us + AGAIN_US);
                 self.on_asked(Command::DeleteGroup { name: deletion.name.clone(), uid: deletion.uid.0 }, effects);
             }
             effects.wake_at(if deletion.is_retired { deletion.say_at_us.min(deletion.until_us) } else { deletion.until_us });
@@ -121,6 +151,14 @@ impl Shard {
         }
         self.answer_awaiting(now, effects);
         self.unblock(effects);
+    }
+}
+
+impl Shard {
+    /// Nothing is deleted here any more: everybody who waits is told why.
+    pub(super) fn refuse_deletions(&mut self, why: &ApiError, effects: &mut Effects) {
+        let callers: Vec<_> = self.deletions.0.drain(..).filter_map(|deletion| deletion.caller).collect();
+        callers.iter().for_each(|caller| self.refuse(caller, why, effects));
     }
 }
 

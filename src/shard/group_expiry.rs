@@ -82,7 +82,8 @@ impl Shard {
     /// Tells the other nodes what is news to them, if only that there is none.
     fn tell_activity(&mut self, now: Now, effects: &mut Effects) {
         for peer in self.pipelines.peers.iter_mut().filter(|peer| peer.live().is_some()) {
-            let since_us = std::mem::replace(&mut peer.told_of_groups_us, now.utc_us);
+            // What was asked of the shards for the last one is a moment older than it, and the clock of who led a partition may be behind.
+            let since_us = std::mem::replace(&mut peer.told_of_groups_us, now.utc_us).saturating_sub_unsigned(2 * LOOK_US);
             let news = self.group_expiry.active_us.iter().filter(|(_, active_us)| **active_us >= since_us);
             let idle_ms = |active_us: i64| u64::try_from(now.utc_us.saturating_sub(active_us)).unwrap_or(0) / 1000;
             let rows: Vec<_> = news.map(|(uid, active_us)| GroupActive { group_uid: uid.0, idle_ms: idle_ms(*active_us) }).collect();
@@ -93,7 +94,8 @@ impl Shard {
                 let activity = node::Activity { groups: List::of(groups) };
                 effects.send(conn, [], |out| write(out, Kind::Activity, number, |out| activity.encode(out)));
                 left = rest;
-                if left.is_empty() {
+                // A full frame is not the last one.
+                if groups.len() < ROWS_MAX {
                     break;
                 }
             }
@@ -113,8 +115,10 @@ impl Shard {
                 self.group_expiry.note(uid, now.utc_us.saturating_sub_unsigned(row.idle_ms.saturating_mul(1000)));
             }
         }
-        let from = self.pipelines.peers[at].replica.node();
-        self.group_expiry.heard_us.insert(from, now.utc_us);
+        if told.groups.iter().len() < ROWS_MAX {
+            let from = self.pipelines.peers[at].replica.node();
+            self.group_expiry.heard_us.insert(from, now.utc_us);
+        }
         Ok(())
     }
 
@@ -134,7 +138,7 @@ impl Shard {
             known_us.max(created_us).max(watches_since_us) < before_us
         };
         let ours = self.view.groups().iter().filter(|group| self.home_of(group).node == self.node);
-        let idle = ours.filter(|group| is_idle(group.uid, group.created_us)).take(LOOK_DELETES_MAX);
+        let idle = ours.filter(|group| is_idle(group.uid, group.created_us) && !self.deletions.has(group.uid)).take(LOOK_DELETES_MAX);
         let idle: Vec<String> = idle.map(|group| group.name.clone()).collect();
         for name in idle {
             tracing::info!(group = name, "a consumer group that nobody has used for group.expiry is deleted");

@@ -1,4 +1,4 @@
-//! What the metrics tell of consumer groups: how far each is behind in the partitions of this shard, looked up when somebody asks.
+//! What the metrics tell of consumer groups: how far each is behind in the partitions that this shard leads, looked up when somebody asks.
 //!
 //! Invariants: a group is told with all its partitions here, or counted as left out; the cost is bounded.
 //!
@@ -7,7 +7,7 @@
 use super::gathers::{lag, progress};
 use super::shard::Shard;
 use crate::effects::Now;
-use crate::ids::SubscriptionUid;
+use crate::ids::{PartitionUid, SubscriptionUid};
 use crate::metrics::labelled::{GroupNumbers, NAMES_MAX};
 use std::collections::BTreeMap;
 use tramline_wire::group::OFFSET_NONE;
@@ -19,7 +19,9 @@ impl Shard {
     /// Fills in the lag of all groups.
     pub(super) fn count_lags(&mut self, now: Now) {
         let mut pairs_of: BTreeMap<SubscriptionUid, usize> = BTreeMap::new();
-        let committed = || self.offsets.table.unordered().filter(|(_, known)| known.offset != OFFSET_NONE);
+        // A replica that follows may be behind, and whoever leads tells of the partition.
+        let is_told = |uid: PartitionUid, offset: u64| offset != OFFSET_NONE && self.led_partition(uid).is_some();
+        let committed = || self.offsets.table.unordered().filter(|(uid, known)| is_told(*uid, known.offset));
         committed().for_each(|(_, known)| *pairs_of.entry(known.subscription).or_default() += 1);
         let mut lookups_left = LOOKUPS_MAX;
         let mut told: BTreeMap<SubscriptionUid, GroupNumbers> = BTreeMap::new();

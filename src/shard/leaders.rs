@@ -137,10 +137,11 @@ impl Shard {
         Ok(())
     }
 
-    /// What others have told of a group counts where there is no replica of it here.
+    /// What others have told of a group counts where there is no replica of it here, and where that one hears nothing any more: by a higher term.
     fn hear_told(&mut self, group: GroupId, effects: &mut Effects) {
         let Some((from, node, term)) = self.leaders.told.get(&group).copied() else { return };
-        if self.shard_with(group).is_none() && self.leaders.hear(from, group, node, term) {
+        let is_newer = self.leaders.of(group).is_some_and(|(_, known)| known < term);
+        if (is_newer || self.shard_with(group).is_none()) && self.leaders.hear(from, group, node, term) {
             tell_siblings(self.id, self.settings.shards, (group, node, term), effects);
         }
     }

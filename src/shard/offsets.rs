@@ -272,7 +272,10 @@ impl Shard {
     /// Partitions and groups that are gone take their offsets along.
     pub(super) fn drop_offsets_of_the_gone(&mut self) {
         let (partitions, view) = (&self.partitions, &self.view);
-        self.offsets.table.retain(|uid, subscription| partitions.slot(uid).is_some() && view.group_by_uid(subscription).is_some());
+        // What the view does not know yet is newer than it: a follower takes commits in before it hears of the topic, or the group.
+        let is_gone = |uid: PartitionUid| partitions.slot(uid).is_none() && view.has_known(uid);
+        let is_group_gone = |uid: SubscriptionUid| view.group_by_uid(uid).is_none() && view.has_known_subscription(uid);
+        self.offsets.table.retain(|uid, subscription| !is_gone(uid) && !is_group_gone(subscription));
     }
 }
 

@@ -41,10 +41,12 @@ impl Shard {
 
     /// Whether `group` is led here, and everything that was acknowledged is known.
     pub(super) fn check_led(&self, group: GroupId) -> Result<(), ApiError> {
-        if self.groups.is_caught_up(group) || self.groups.leads(group) && self.log.mutants().has(Mutant::ServeBeforeOwnEntry) {
+        // A shard that has failed hears of nobody who leads what it had led.
+        let is_out = self.failure().is_some() && self.has_others(group);
+        if !is_out && self.groups.is_caught_up(group) || self.groups.leads(group) && self.log.mutants().has(Mutant::ServeBeforeOwnEntry) {
             return Ok(());
         }
-        let next = if self.groups.leads(group) { String::new() } else { self.leader_address(group) };
+        let next = if self.groups.leads(group) && !is_out { String::new() } else { self.leader_address(group) };
         match next.is_empty() {
             // It leads and is not ready, or nobody is known to lead.
             true => Err(ApiError::of(ErrorCode::NotReady)),

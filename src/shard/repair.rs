@@ -138,7 +138,7 @@ pub(super) fn found_at_start(recovered: &Recovered) -> Vec<DamageFound> {
 
 impl Shard {
     /// Whether others have replicas of a group.
-    fn has_others(&self, group: GroupId) -> bool {
+    pub(super) fn has_others(&self, group: GroupId) -> bool {
         let me = self.replica();
         self.groups.members_of(group).is_some_and(|members| members.all().any(|replica| replica != me))
     }

@@ -443,7 +443,6 @@ impl Shard {
             Kind::JoinGroup => return self.join_group(now, caller, frame),
             Kind::HeartbeatGroup => return self.heartbeat_group(now, caller, frame),
             Kind::LeaveGroup => return self.leave_group(now, caller, frame),
-            Kind::DeleteGroup if self.deletions.are_full() => return Ok(Taken::Blocked),
             Kind::DeleteGroup => self.retire_group(now, Some(caller), DeleteGroupRequest::decode(frame.meta)?.name, effects)?,
             _ if self.gathers_are_full() => return Ok(Taken::Blocked),
             Kind::ListGroups => {

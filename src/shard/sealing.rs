@@ -7,6 +7,7 @@
 
 use super::retention::Use;
 use super::shard::{Phase, Shard};
+use crate::api::ApiError;
 use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
 use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, ReplicaId, SegmentUid, Term};
@@ -16,6 +17,7 @@ use crate::mutants::Mutant;
 use crate::partition::{Partition, Run};
 use crate::replication::GroupPosition;
 use crate::subscription::encode_notes;
+use tramline_wire::error::ErrorCode;
 
 /// A seal under way, as it was when it began.
 #[derive(Debug)]
@@ -217,6 +219,7 @@ impl Shard {
             return;
         }
         self.phase = Phase::Stopping;
+        self.refuse_deletions(&ApiError::of(ErrorCode::ShuttingDown), effects);
         self.log.stop_background();
         self.pipelines.next_hand_over_us = 0;
         effects.wake_at(0);

@@ -45,7 +45,7 @@ use crate::metrics::ShardMetrics;
 use crate::partition::{Partition, Partitions, Slot};
 use crate::replication::{Commit, Groups};
 use crate::subscription::Sessions;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
@@ -694,6 +694,11 @@ impl Shard {
             let failed = ApiError::new(ErrorCode::StorageFailed, reason.to_owned());
             joiners.into_iter().for_each(|joiner| self.refuse_join(joiner, &failed, effects));
         }
+        self.refuse_deletions(&ApiError::new(ErrorCode::StorageFailed, reason.to_owned()), effects);
+        // What others have replicas of is theirs to serve: what is known of it here gets old.
+        let shared: BTreeSet<GroupId> = self.group_ids.iter().copied().filter(|group| self.has_others(*group)).collect();
+        let left: BTreeSet<_> = self.partitions.iter().filter(|(_, of)| shared.contains(&of.group)).map(|(slot, _)| slot).collect();
+        self.sessions.leave(&left);
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
         let of_snapshots = self.catchups.conns().chain(self.arrivals.conns());
         let of_repair = self.repairs.conns().chain(self.repair_answers.conns());

@@ -25,6 +25,8 @@ pub struct Cursor {
     pub min_ts_us: Option<i64>,
     /// No more is to be had: an error was sent.
     pub(super) over: bool,
+    /// Another node leads the partition by now, or has its replica: whoever reads goes there.
+    pub(super) is_left: bool,
     /// Stands in its session's queue.
     pub(super) ready: bool,
     /// Registered with its partition.
@@ -37,7 +39,19 @@ impl Cursor {
     /// A cursor at `offset`.
     pub fn new(slot: Slot, uid: u64, offset: u64, max_bytes: u32) -> Cursor {
         let ahead_bytes = u64::MAX;
-        Cursor { slot, uid, offset, max_bytes, ahead_bytes, min_ts_us: None, over: false, ready: false, waiting: false, cold: None }
+        Cursor {
+            slot,
+            uid,
+            offset,
+            max_bytes,
+            ahead_bytes,
+            min_ts_us: None,
+            over: false,
+            is_left: false,
+            ready: false,
+            waiting: false,
+            cold: None,
+        }
     }
 }
 
@@ -86,6 +100,9 @@ impl Cursor {
 
     /// The next batch at or after the cursor's offset.
     pub(super) fn next(&mut self, owner: Owner, reading: &mut Reading<'_>) -> Next {
+        if self.is_left {
+            return Next::Refused { code: ErrorCode::NotLeader, next_offset: self.offset };
+        }
         let Some(partition) = reading.partitions.get(self.slot) else {
             return Next::Refused { code: ErrorCode::TopicDeleted, next_offset: self.offset };
         };

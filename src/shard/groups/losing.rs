@@ -64,7 +64,9 @@ impl MemberCare {
 impl Shard {
     /// Whether the group has no member; then it takes none for a while.
     pub(in crate::shard) fn retire_members(&mut self, now: Now, uid: SubscriptionUid) -> Retired {
-        match self.view.group_by_uid(uid).is_none_or(|place| self.is_state_ready(place.home)) {
+        // Who was not heard by a majority lately does not know of members that another leader may have taken.
+        let knows = |home: GroupId| self.is_state_ready(home) && self.groups.leader_term(home).is_some() && self.failure().is_none();
+        match self.view.group_by_uid(uid).is_none_or(|place| knows(place.home)) {
             true if self.members.retire(now, uid) => Retired::TakesNone,
             true => Retired::HasMembers,
             false => Retired::NotKnown,

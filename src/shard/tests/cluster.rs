@@ -11,6 +11,7 @@ mod joins;
 mod moves;
 mod queues;
 mod recovering;
+mod streams;
 mod told;
 mod uncommitted;
 mod views;

@@ -468,11 +468,9 @@ impl GroupCore {
 
     /// The request for the home failed.
     pub(super) fn fail_home(&mut self, error: Error, now: Now) {
-        if let Some(HomeAsk { effect: Effect::Find, .. }) = self.home_ask.take() {
-            // The one that was named did not do: all are asked again by turns.
-            if self.find_at.take().is_none() {
-                self.find_turn = self.find_turn.wrapping_add(1);
-            }
+        // Whoever was named did not do, or whoever says where the home is says it wrong: all are asked again by turns.
+        if self.home_ask.take().is_some() && self.find_at.take().is_none() {
+            self.find_turn = self.find_turn.wrapping_add(1);
         }
         self.tell_member(now, Event::Failed(error));
     }

@@ -66,7 +66,7 @@ impl Cluster {
         found.is_some_and(|group| group.moving.is_none() && group.replicas.iter().map(|r| r.node.0 as usize - 1).eq([to]))
     }
 
-    fn move_it(&mut self, group: GroupId, from: usize, to: usize) {
+    pub(super) fn move_it(&mut self, group: GroupId, from: usize, to: usize) {
         let at = self.leader_of(GroupId(0));
         let request = AlterClusterRequest { action: ClusterAction::Move, node: to as u32 + 1, group: group.0, from_node: from as u32 + 1 };
         self.request(at, Kind::AlterCluster, &[], |out| request.encode(out));
