@@ -10,6 +10,7 @@
 mod allocator;
 mod clock;
 mod holes;
+mod steps;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -27,11 +28,22 @@ enum Arguments {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// A fixed script for one shard, for callgrind: `scripts/instructions.sh`
+    Steps {
+        /// Requests that are counted
+        #[arg(long, value_enum)]
+        counted: steps::Counted,
+        /// Batches of 64 records of 1 KiB
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1024))]
+        batches: u64,
+    },
 }
 
 fn main() -> ExitCode {
-    let Arguments::QueueHoles { messages, seed } = Arguments::parse();
-    let figures = holes::run(messages, seed);
+    let figures = match Arguments::parse() {
+        Arguments::QueueHoles { messages, seed } => holes::run(messages, seed),
+        Arguments::Steps { counted, batches } => [("records".to_owned(), steps::run(counted, batches) as f64)].into(),
+    };
     let figures: serde_json::Map<String, serde_json::Value> =
         figures.into_iter().map(|(name, value)| (name, serde_json::json!((value * 1000.0).round() / 1000.0))).collect();
     println!("{}", serde_json::json!({ "figures": figures }));
