@@ -48,21 +48,35 @@ pub(super) fn pass_over(recovered: &mut Recovered) {
         Some(since) => batch.index <= since.applied,
         None => !batch.is_imported(),
     });
-    leave_out_given_up(&mut recovered.batches);
+    let partitions = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions);
+    let ends = partitions.map(|partition| (PartitionUid(partition.uid), partition.next_offset)).collect();
+    leave_out_given_up(&mut recovered.batches, &ends);
 }
 
-/// A snapshot that was given up leaves batches behind, and the next one that comes begins anew where the partition ends: of those for one offset the last one is
-/// the snapshot's that counts. (The earlier ones are the same, but those in front of them may be sealed already, in a footer that does not list them.)
-fn leave_out_given_up(batches: &mut Vec<RecoveredBatch>) {
-    let mut first: BTreeMap<PartitionUid, u64> = BTreeMap::new();
-    let mut count = |batch: &RecoveredBatch| {
-        let first = first.entry(batch.uid).or_insert(u64::MAX);
-        let counts = !batch.is_imported() || batch.base_offset.0 + u64::from(batch.last_offset_delta) < *first;
-        *first = if counts { batch.base_offset.0.min(*first) } else { *first };
-        counts
-    };
-    let mut from_the_end: Vec<bool> = batches.iter().rev().map(&mut count).collect();
-    batches.retain(|_| from_the_end.pop().expect("one of each"));
+/// A snapshot that was given up leaves batches behind, and the next one that comes begins anew where the partition ended, at `ends` or behind. What is left of the
+/// first may begin with a gap: the batches in front are in a segment that was sealed meanwhile, in whose footer they are not. Then it stands in front of what
+/// fills the gap, and would be taken for what is behind it. (Without a gap it does no harm: it is the same as what follows.)
+fn leave_out_given_up(batches: &mut Vec<RecoveredBatch>, ends: &BTreeMap<PartitionUid, u64>) {
+    let mut of_partition: BTreeMap<PartitionUid, Vec<usize>> = BTreeMap::new();
+    for (at, batch) in batches.iter().enumerate() {
+        of_partition.entry(batch.uid).or_default().push(at);
+    }
+    let mut is_kept = vec![true; batches.len()];
+    for (uid, list) in of_partition {
+        let mut end = ends.get(&uid).copied().unwrap_or(0);
+        for (place, at) in list.iter().enumerate() {
+            let batch = &batches[*at];
+            let gap = end..batch.base_offset.0;
+            let fills = |later: &usize| gap.contains(&batches[*later].base_offset.0);
+            if batch.is_imported() && !gap.is_empty() && list[place + 1..].iter().any(fills) {
+                is_kept[*at] = false;
+            } else {
+                end = end.max(batch.base_offset.0 + u64::from(batch.last_offset_delta) + 1);
+            }
+        }
+    }
+    let mut is_kept = is_kept.into_iter();
+    batches.retain(|_| is_kept.next().expect("one of each"));
 }
 
 /// The groups of a start.
@@ -111,33 +125,25 @@ impl Beginnings {
         }
         let has_lost =
             !recovered.lost.is_empty() || recovered.damage.iter().any(|damage| matches!(damage.kind, DamageKind::Payload { .. }));
-        let without_record = if has_lost { groups_without_record(recovered, &ids) } else { BTreeSet::new() };
-        ids.extend(&without_record);
-        let shared = shared_by_hard_states(whose, recovered);
-        // Whose last hard state says that nobody else votes goes on with what there is, as every group of one voter does.
-        let is_alone = |group: &GroupId| {
-            let said = recovered.hard_states.iter().find(|state| state.group == *group);
-            said.is_some_and(|state| !state.is_shared) && !shared.contains(group) && !recovered.doubts.contains_key(group)
-        };
-        let (alone, strays): (BTreeSet<GroupId>, BTreeSet<GroupId>) = without_record.into_iter().partition(is_alone);
+        let strays = if has_lost { groups_without_record(recovered, &ids) } else { BTreeSet::new() };
+        ids.extend(&strays);
         if let Some(stray) = recovered.entries.iter().find(|entry| !ids.contains(&entry.group)) {
             let (group, block) = (stray.group, stray.block);
             return Err(StartFailure::OutOfOrder(format!(
                 "block {block} has an entry of group {group}, of which this shard has no replica"
             )));
         }
+        let shared = shared_by_hard_states(whose, recovered);
         let mut beginnings = Beginnings { starts: Vec::new(), changes, records: Vec::new(), known: BTreeMap::new(), shared, strays };
         for id in ids {
             let mut start = beginning(id, whose, stored.get(&id).copied(), records.get(&id).copied());
             let is_stray = beginnings.strays.contains(&id);
-            if is_stray || alone.contains(&id) {
-                let members = if is_stray { Members::default() } else { Members::of_voters([whose.me]) };
-                start = GroupStart { id, members, ..GroupStart::default() };
+            if is_stray {
+                start = GroupStart { id, members: Members::default(), ..GroupStart::default() };
             }
             let forced = recovered.forced.iter().map(|(_, record)| record).find(|record| record.group == id);
             let start = with_force(start, forced);
-            if is_stray || alone.contains(&id) || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id)
-            {
+            if is_stray || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
                 beginnings.records.push(record_of(whose.me, &start));
             }
             let mut start = with_terms(start, recovered);
@@ -331,7 +337,7 @@ mod tests {
     use tramline_wire::batch::ProducerMark;
 
     #[test]
-    fn of_two_snapshots_the_batches_of_the_second_count() {
+    fn what_is_left_of_a_snapshot_that_was_given_up_hides_nothing() {
         // (partition, first offset, block, index of its entry): two records each.
         let batch = |(uid, base, block, index): (u64, u64, u64, u64)| RecoveredBatch {
             group: GroupId(1),
@@ -350,20 +356,24 @@ mod tests {
             pos: 4192,
             damaged: false,
         };
+        let ends = [(PartitionUid(7), 10)].into();
         let left = |found: &[(u64, u64, u64, u64)]| {
             let mut batches: Vec<_> = found.iter().copied().map(batch).collect();
-            leave_out_given_up(&mut batches);
+            leave_out_given_up(&mut batches, &ends);
             batches.iter().map(|b| (b.uid.0, b.base_offset.0, b.block.0, b.index.0)).collect::<Vec<_>>()
         };
-        // The beginning of the first one is sealed; an entry's batch stands in front, and another one behind.
-        let (first, second) = ([(7, 14, 50, 0), (8, 0, 50, 0)], [(7, 10, 52, 0), (7, 12, 52, 0), (7, 14, 53, 0), (8, 0, 53, 0)]);
-        let found = [&[(7, 8, 40, 3)], &first[..], &second, &[(7, 16, 60, 9)]].concat();
-        assert_eq!(left(&found), [&[(7, 8, 40, 3)], &second[..], &[(7, 16, 60, 9)]].concat());
-        // What entries brought behind the first one counts.
-        let found = [(7, 8, 40, 3), (7, 10, 50, 0), (7, 12, 50, 0), (7, 10, 51, 4), (7, 12, 52, 0)];
-        assert_eq!(left(&found), [(7, 8, 40, 3), (7, 10, 51, 4), (7, 12, 52, 0)]);
-        // The second one leaves out what nobody has any more: it is not taken from the first.
-        let found = [(7, 10, 50, 0), (7, 12, 50, 0), (7, 10, 52, 0), (7, 14, 52, 0)];
-        assert_eq!(left(&found), [(7, 10, 52, 0), (7, 14, 52, 0)]);
+        // The beginning of the first one is sealed; others' batches stand between.
+        let (first, second) =
+            ([(7, 14, 50, 0), (7, 16, 50, 0)], [(8, 0, 51, 0), (7, 10, 52, 0), (7, 12, 52, 0), (7, 14, 53, 0), (7, 16, 53, 0)]);
+        assert_eq!(left(&[&first[..], &second].concat()), second);
+        // Entries came in its place.
+        let entries = [(7, 10, 51, 4), (7, 12, 52, 5), (7, 14, 52, 6)];
+        assert_eq!(left(&[&first[..], &entries].concat()), entries);
+        // Whole ones are the same as what follows, which is passed over where it is there.
+        let whole = [(7, 10, 50, 0), (7, 12, 50, 0), (7, 10, 51, 4), (7, 12, 52, 5)];
+        assert_eq!(left(&whole), whole);
+        // A gap that nothing fills is one that the snapshot had.
+        let holed = [(7, 10, 50, 0), (7, 14, 50, 0), (7, 16, 52, 4)];
+        assert_eq!(left(&holed), holed);
     }
 }
