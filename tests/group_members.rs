@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Node, Options, WAIT};
+use common::{Node, Options, WAIT, nodes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use tramline_client::{
     TopicPartition,
 };
 
+/// Of addresses: see `nodes`.
+const BLOCK: u8 = 42;
 const PARTITIONS: u32 = 12;
 const TURN: Duration = Duration::from_millis(20);
 
@@ -119,7 +121,11 @@ fn produce(client: &Client, count: u64) {
 }
 
 fn node() -> (Node, Client) {
-    let node = Node::with(Options::shards(2));
+    node_with(Options::shards(2))
+}
+
+fn node_with(options: Options) -> (Node, Client) {
+    let node = Node::with(options);
     let client = connect(&node);
     client.create_topic("t", PARTITIONS, &[], false).expect("created");
     (node, client)
@@ -229,7 +235,9 @@ fn a_member_that_is_silent_is_dropped_and_its_commits_are_refused() {
 
 #[test]
 fn a_node_that_is_killed_takes_no_member_and_no_commit_with_it() {
-    let (mut node, client) = node();
+    // It comes back at its ports, where the members look for it: on an address of its own, where nobody else takes them meanwhile.
+    let place = || Options { listen: format!("{}:7410", nodes::host(BLOCK, 0)), ..Options::shards(2) };
+    let (mut node, client) = node_with(place());
     produce(&client, 50);
     // Longer than the restart takes, short enough to wait for at the end.
     let by_hand = || GroupConfig { auto_commit: false, session_timeout: Duration::from_secs(10), ..config("g") };
@@ -245,13 +253,11 @@ fn a_node_that_is_killed_takes_no_member_and_no_commit_with_it() {
     }
     let ids = [one.consumer.member_id(), two.consumer.member_id()];
     let heard = [one.ear.heard(), two.ear.heard()];
-    // It comes back at its port, where the members look for it; those of its shards are others.
-    let same_port = Options { listen: node.server(), ..Options::shards(2) };
     node.process.kill();
     for member in [&mut one, &mut two] {
         member.poll();
     }
-    let node = node.restart_with(same_port);
+    let node = node.restart_with(place());
     let client = connect(&node);
     assert_eq!(committed(&client, "g"), vec![Some(10); PARTITIONS as usize]);
     produce(&client, 5);
