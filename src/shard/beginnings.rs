@@ -184,12 +184,20 @@ impl Beginnings {
         !start.members.is_lone(me) || self.shared.contains(&start.id) || self.known(start.id) != LogIndex(u64::MAX)
     }
 
-    /// Terms and votes that `whole` has found, who was not told that entries are gone: they were told to others.
+    /// Terms and votes that `whole` has found, who was not told that entries are gone: they were told to others. And strays of which there was nothing else.
     pub(super) fn keep_terms(&mut self, whole: &Beginnings) {
-        for (start, before) in self.starts.iter_mut().zip(&whole.starts) {
-            assert_eq!(start.id, before.id, "no group goes with its entries");
-            (start.term, start.vote) = (before.term, before.vote);
+        for before in &whole.starts {
+            match self.starts.iter_mut().find(|start| start.id == before.id) {
+                Some(start) => (start.term, start.vote) = (before.term, before.vote),
+                None => {
+                    assert!(whole.strays.contains(&before.id), "no group but a stray goes with its entries");
+                    self.strays.insert(before.id);
+                    self.known.insert(before.id, whole.known(before.id));
+                    self.starts.push(before.clone());
+                }
+            }
         }
+        self.starts.sort_by_key(|start| start.id);
     }
 
     /// Whether an entry is known to be committed.
