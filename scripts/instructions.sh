@@ -14,6 +14,7 @@ case "${1:-}" in
     *[!0-9]* | ????*) fail "'$1' is no number of functions from 0 to 100 (see --help)" ;;
     *) functions=$1 ;;
 esac
+((10#$functions <= 100)) || fail "'$functions' is no number of functions from 0 to 100 (see --help)"
 need_build_tools
 need_commands valgrind:valgrind
 

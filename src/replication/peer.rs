@@ -123,8 +123,6 @@ pub struct Peer {
     pub beats: Vec<BeatGroup>,
     /// What it was told on this connection of views and leaders: the view's epoch, and how many changes of leaders were known then.
     pub told: (u64, u64),
-    /// Up to when, in UTC microseconds, it was told on this connection of consumer groups that were active.
-    pub told_of_groups_us: i64,
     /// The view that all its shards act on, as far as it has said on the connection that it has dialed.
     pub view_in_force: u64,
     unanswered: VecDeque<Unanswered>,
@@ -151,7 +149,6 @@ impl Peer {
             shares: VecDeque::new(),
             beats: Vec::new(),
             told: (0, 0),
-            told_of_groups_us: i64::MIN,
             view_in_force: 0,
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
@@ -254,7 +251,7 @@ impl Peer {
         self.dial_later(now_us);
         self.shares.clear();
         self.beats.clear();
-        (self.told, self.told_of_groups_us) = ((0, 0), i64::MIN);
+        self.told = (0, 0);
         self.unanswered.clear();
         self.unanswered_bytes = 0;
         self.beat = 0;

@@ -521,7 +521,7 @@ impl Shard {
     pub(super) fn find_group(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<Taken, ApiError> {
         let request = FindGroupRequest::decode(frame.meta)?;
         if let Some(group) = self.view.group(request.name) {
-            tell_group(&caller, group.uid, self.lead_of(group.home, (group.node, group.shard)), false, effects);
+            tell_group(&caller, group.uid, self.lead_of_home(group), false, effects);
             return Ok(Taken::Yes);
         }
         if !request.flags.has(FindGroupFlags::CREATE) {
@@ -554,7 +554,7 @@ impl Shard {
             Answer::QueueDeleted => tell(&mut |out| DeleteQueueReply {}.encode(out)),
             Answer::GroupDeleted => tell(&mut |out| DeleteGroupReply {}.encode(out)),
             Answer::GroupFound { name, created } => match self.view.group(&name) {
-                Some(group) => tell_group(caller, group.uid, self.lead_of(group.home, (group.node, group.shard)), created, effects),
+                Some(group) => tell_group(caller, group.uid, self.lead_of_home(group), created, effects),
                 // Deleted a moment later.
                 None => effects.refuse(caller, ErrorCode::UnknownGroup, "", ""),
             },

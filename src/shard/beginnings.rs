@@ -57,6 +57,9 @@ pub(super) fn pass_over(recovered: &mut Recovered) {
 /// first may begin with a gap: the batches in front are in a segment that was sealed meanwhile, in whose footer they are not. Then it stands in front of what
 /// fills the gap, and would be taken for what is behind it. (Without a gap it does no harm: it is the same as what follows.)
 fn leave_out_given_up(batches: &mut Vec<RecoveredBatch>, ends: &BTreeMap<PartitionUid, u64>) {
+    if !batches.iter().any(RecoveredBatch::is_imported) {
+        return;
+    }
     let mut of_partition: BTreeMap<PartitionUid, Vec<usize>> = BTreeMap::new();
     for (at, batch) in batches.iter().enumerate() {
         of_partition.entry(batch.uid).or_default().push(at);

@@ -132,7 +132,7 @@ impl Shard {
     }
 
     /// A partition that this shard leads, and knows the ends of.
-    pub(super) fn led_partition(&self, uid: PartitionUid) -> Option<&Partition> {
+    fn led_partition(&self, uid: PartitionUid) -> Option<&Partition> {
         self.partitions.get(self.readable(uid).ok()?)
     }
 
@@ -314,7 +314,7 @@ impl Shard {
 
     /// Where a group is at home; node 0 where nobody is known to lead that, so that nobody's silence about members is taken for the home's word.
     pub(super) fn home_of(&self, group: &GroupView) -> Lead {
-        let lead = self.lead_of(group.home, (group.node, group.shard));
+        let lead = self.lead_of_home(group);
         Lead { node: if lead.term > Term(0) { lead.node } else { NodeId(0) }, ..lead }
     }
 }

@@ -45,10 +45,6 @@ struct Deletion {
 pub(super) struct Deletions(Vec<Deletion>);
 
 impl Deletions {
-    pub(super) fn are_full(&self) -> bool {
-        self.0.len() >= DELETIONS_MAX
-    }
-
     /// Whether the group is being deleted.
     pub(super) fn has(&self, uid: SubscriptionUid) -> bool {
         self.0.iter().any(|deletion| deletion.uid == uid)
@@ -72,7 +68,7 @@ impl Shard {
         if self.leaders.of(GroupId(0)).is_none_or(|(leader, _)| leader == NodeId(0)) {
             return Err(self.no_metadata_leader());
         }
-        if self.deletions.are_full() {
+        if self.deletions.0.len() >= DELETIONS_MAX {
             let message = format!("{DELETIONS_MAX} consumer groups are being deleted: try again when some are gone");
             return Err(ApiError::new(ErrorCode::Overloaded, message));
         }
@@ -108,7 +104,6 @@ impl Shard {
             }
         }
         self.delete_retired(now, effects);
-        self.unblock(effects);
     }
 
     /// One turn: says what is to be said, and answers what has ended.
@@ -117,12 +112,12 @@ impl Shard {
             return;
         }
         for mut deletion in std::mem::take(&mut self.deletions.0) {
-            if self.view.group_by_uid(deletion.uid).is_none() {
+            let Some(home) = self.view.group_by_uid(deletion.uid).map(|group| self.home_of(group)) else {
                 if let Some(caller) = deletion.caller {
                     self.await_group_deleted(now, caller);
                 }
                 continue;
-            }
+            };
             if now.mono_us >= deletion.until_us {
                 if let Some(caller) = deletion.caller {
                     let message = format!(
@@ -133,8 +128,7 @@ impl Shard {
                 }
                 continue;
             }
-            let home = self.view.group_by_uid(deletion.uid).map(|group| self.home_of(group));
-            if home.is_none_or(|home| (home.node, home.term) != (self.node, deletion.term)) {
+            if (home.node, home.term) != (self.node, deletion.term) {
                 if let Some(caller) = deletion.caller {
                     let refusal =
                         if deletion.is_said { ApiError::of(ErrorCode::LeadershipLost) } else { not_home(&deletion.name, String::new()) };
@@ -150,11 +144,8 @@ impl Shard {
             self.deletions.0.push(deletion);
         }
         self.answer_awaiting(now, effects);
-        self.unblock(effects);
     }
-}
 
-impl Shard {
     /// Nothing is deleted here any more: everybody who waits is told why.
     pub(super) fn refuse_deletions(&mut self, why: &ApiError, effects: &mut Effects) {
         let callers: Vec<_> = self.deletions.0.drain(..).filter_map(|deletion| deletion.caller).collect();

@@ -36,7 +36,7 @@ pub(super) struct GroupExpiry {
     status: Option<Vec<GroupStatus>>,
     /// When this node began to watch: who was active before and not since is not known after a start.
     watches_since_us: Option<i64>,
-    /// In UTC microseconds of this node.
+    /// When groups were active on any node, in UTC microseconds of this one.
     active_us: BTreeMap<SubscriptionUid, i64>,
     /// Through when each other node has told.
     heard_us: BTreeMap<NodeId, i64>,
@@ -47,11 +47,12 @@ impl GroupExpiry {
     pub(super) fn on_status(&mut self, status: Vec<GroupStatus>) {
         self.status = Some(status);
     }
+}
 
-    fn note(&mut self, uid: SubscriptionUid, active_us: i64) {
-        let known_us = self.active_us.entry(uid).or_insert(active_us);
-        *known_us = (*known_us).max(active_us);
-    }
+/// The latest time counts.
+fn note(known: &mut BTreeMap<SubscriptionUid, i64>, uid: SubscriptionUid, active_us: i64) {
+    let known_us = known.entry(uid).or_insert(active_us);
+    *known_us = (*known_us).max(active_us);
 }
 
 impl Shard {
@@ -62,12 +63,15 @@ impl Shard {
         }
         let watches_since_us = *self.group_expiry.watches_since_us.get_or_insert(now.utc_us);
         if let Some(status) = self.group_expiry.status.take() {
-            for of_shard in status {
-                self.group_expiry.note(of_shard.uid, if of_shard.members > 0 { now.utc_us } else { of_shard.active_us });
-            }
             let view = &self.view;
-            self.group_expiry.active_us.retain(|uid, _| view.group_by_uid(*uid).is_some());
-            self.tell_activity(now, effects);
+            let mut active_us = BTreeMap::new();
+            for of_shard in status.iter().filter(|of_shard| view.group_by_uid(of_shard.uid).is_some()) {
+                note(&mut active_us, of_shard.uid, if of_shard.members > 0 { now.utc_us } else { of_shard.active_us });
+            }
+            let known = &mut self.group_expiry.active_us;
+            known.retain(|uid, _| view.group_by_uid(*uid).is_some());
+            active_us.iter().for_each(|(uid, active_us)| note(known, *uid, *active_us));
+            self.tell_activity(now, &active_us, effects);
             self.delete_idle(now, watches_since_us, effects);
         }
         if now.mono_us >= self.group_expiry.next_look_us {
@@ -79,14 +83,12 @@ impl Shard {
         effects.wake_at(self.group_expiry.next_look_us);
     }
 
-    /// Tells the other nodes what is news to them, if only that there is none.
-    fn tell_activity(&mut self, now: Now, effects: &mut Effects) {
+    /// Tells the other nodes what this one knows by itself: what it has heard, they hear from whom it has that.
+    fn tell_activity(&mut self, now: Now, active_us: &BTreeMap<SubscriptionUid, i64>, effects: &mut Effects) {
+        let idle_ms = |active_us: i64| u64::try_from(now.utc_us.saturating_sub(active_us)).unwrap_or(0) / 1000;
+        let row = |(uid, active_us): (&SubscriptionUid, &i64)| GroupActive { group_uid: uid.0, idle_ms: idle_ms(*active_us) };
+        let rows: Vec<_> = active_us.iter().map(row).collect();
         for peer in self.pipelines.peers.iter_mut().filter(|peer| peer.live().is_some()) {
-            // What was asked of the shards for the last one is a moment older than it, and the clock of who led a partition may be behind.
-            let since_us = std::mem::replace(&mut peer.told_of_groups_us, now.utc_us).saturating_sub_unsigned(2 * LOOK_US);
-            let news = self.group_expiry.active_us.iter().filter(|(_, active_us)| **active_us >= since_us);
-            let idle_ms = |active_us: i64| u64::try_from(now.utc_us.saturating_sub(active_us)).unwrap_or(0) / 1000;
-            let rows: Vec<_> = news.map(|(uid, active_us)| GroupActive { group_uid: uid.0, idle_ms: idle_ms(*active_us) }).collect();
             let mut left = rows.as_slice();
             loop {
                 let (groups, rest) = left.split_at(left.len().min(ROWS_MAX));
@@ -112,7 +114,7 @@ impl Shard {
             let uid = SubscriptionUid(row.group_uid);
             // One that is not in the view yet is younger than any `group.expiry`, and told of again; one that is not there any more is of no use.
             if self.view.group_by_uid(uid).is_some() {
-                self.group_expiry.note(uid, now.utc_us.saturating_sub_unsigned(row.idle_ms.saturating_mul(1000)));
+                note(&mut self.group_expiry.active_us, uid, now.utc_us.saturating_sub_unsigned(row.idle_ms.saturating_mul(1000)));
             }
         }
         if told.groups.iter().len() < ROWS_MAX {

@@ -20,8 +20,11 @@ impl Shard {
     pub(super) fn count_lags(&mut self, now: Now) {
         let mut pairs_of: BTreeMap<SubscriptionUid, usize> = BTreeMap::new();
         // A replica that follows may be behind, and whoever leads tells of the partition.
-        let is_told = |uid: PartitionUid, offset: u64| offset != OFFSET_NONE && self.led_partition(uid).is_some();
-        let committed = || self.offsets.table.unordered().filter(|(uid, known)| is_told(*uid, known.offset));
+        let is_led = |uid: PartitionUid| {
+            let partition = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot));
+            partition.is_some_and(|partition| self.groups.is_caught_up(partition.group))
+        };
+        let committed = || self.offsets.table.unordered().filter(|(uid, known)| known.offset != OFFSET_NONE && is_led(*uid));
         committed().for_each(|(_, known)| *pairs_of.entry(known.subscription).or_default() += 1);
         let mut lookups_left = LOOKUPS_MAX;
         let mut told: BTreeMap<SubscriptionUid, GroupNumbers> = BTreeMap::new();

@@ -10,7 +10,7 @@ use super::mesh::Message;
 use super::pipelines::{NotTaken, check_term, write};
 use super::shard::Shard;
 use crate::api::metadata::Lead;
-use crate::control::{NodeState, PartitionView};
+use crate::control::{GroupView, NodeState, PartitionView};
 use crate::effects::{Caller, Effect, Effects};
 use crate::ids::{GroupId, NodeId, ShardId, Term};
 use std::collections::BTreeMap;
@@ -176,6 +176,11 @@ impl Shard {
     /// Where a partition's leader is.
     pub(super) fn lead_of_partition(&self, place: &PartitionView) -> Lead {
         self.lead_of(place.group, (place.node, place.shard))
+    }
+
+    /// Where the leader of a consumer group's home is.
+    pub(super) fn lead_of_home(&self, group: &GroupView) -> Lead {
+        self.lead_of(group.home, (group.node, group.shard))
     }
 
     /// Tells of the cluster, as this node knows it.

@@ -11,8 +11,6 @@ use crate::api::ApiError;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, LogIndex};
 use crate::mutants::Mutant;
-use crate::partition::Slot;
-use std::collections::BTreeSet;
 use tramline_wire::error::ErrorCode;
 
 impl Shard {
@@ -78,8 +76,7 @@ impl Shard {
             let unclaimed = self.unclaimed.values_mut().filter(|partition| partition.group == group);
             unclaimed.for_each(|partition| partition.cut_tentative(mutants));
         }
-        let led: BTreeSet<Slot> = self.partitions.iter().filter(|(_, partition)| partition.group == group).map(|(slot, _)| slot).collect();
-        self.sessions.leave(&led);
+        self.sessions.leave(|slot| self.partitions.get(slot).is_some_and(|partition| partition.group == group));
         self.lose_state(now, group, effects);
         self.fail_half_taken(group, bit);
         self.uncommitted.forget(now, group);

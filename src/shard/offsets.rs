@@ -271,11 +271,11 @@ impl Shard {
 
     /// Partitions and groups that are gone take their offsets along.
     pub(super) fn drop_offsets_of_the_gone(&mut self) {
-        let (partitions, view) = (&self.partitions, &self.view);
         // What the view does not know yet is newer than it: a follower takes commits in before it hears of the topic, or the group.
-        let is_gone = |uid: PartitionUid| partitions.slot(uid).is_none() && view.has_known(uid);
-        let is_group_gone = |uid: SubscriptionUid| view.group_by_uid(uid).is_none() && view.has_known_subscription(uid);
-        self.offsets.table.retain(|uid, subscription| !is_gone(uid) && !is_group_gone(subscription));
+        let mut table = std::mem::take(&mut self.offsets.table);
+        let is_gone = |uid: PartitionUid| self.view.has_known(uid) && self.partitions.slot(uid).is_none();
+        table.retain(|uid, subscription| !is_gone(uid) && !self.is_group_gone(subscription));
+        self.offsets.table = table;
     }
 }
 

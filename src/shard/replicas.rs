@@ -149,21 +149,22 @@ impl Shard {
 
     fn forget_replica(&mut self, group: GroupId) {
         self.forget_state(group, LogIndex(0));
-        let slots: BTreeSet<_> = self.partitions.iter().filter(|(_, partition)| partition.group == group).map(|(slot, _)| slot).collect();
-        self.sessions.leave(&slots);
-        let mut uids = BTreeSet::new();
+        self.sessions.leave(|slot| self.partitions.get(slot).is_some_and(|partition| partition.group == group));
+        let slots: Vec<_> = self.partitions.iter().filter(|(_, partition)| partition.group == group).map(|(slot, _)| slot).collect();
+        let mut gone = BTreeSet::new();
         for slot in slots {
             let partition = self.partitions.remove(slot).expect("listed above");
             self.retention.on_partition_dropped(&partition);
             self.sessions.wake(slot);
-            uids.insert(partition.uid);
+            gone.insert(partition.uid);
         }
-        self.offsets.table.retain(|uid, _| !uids.contains(&uid));
         let unclaimed: Vec<_> = self.unclaimed.iter().filter(|(_, partition)| partition.group == group).map(|(uid, _)| *uid).collect();
         for uid in unclaimed {
             let partition = self.unclaimed.remove(&uid).expect("listed above");
             self.retention.on_partition_dropped(&partition);
+            gone.insert(uid);
         }
+        self.offsets.table.retain(|uid, _| !gone.contains(&uid));
         self.groups.remove(group);
         self.group_ids.retain(|other| *other != group);
         self.acks.remove_group(group);

@@ -697,8 +697,7 @@ impl Shard {
         self.refuse_deletions(&ApiError::new(ErrorCode::StorageFailed, reason.to_owned()), effects);
         // What others have replicas of is theirs to serve: what is known of it here gets old.
         let shared: BTreeSet<GroupId> = self.group_ids.iter().copied().filter(|group| self.has_others(*group)).collect();
-        let left: BTreeSet<_> = self.partitions.iter().filter(|(_, of)| shared.contains(&of.group)).map(|(slot, _)| slot).collect();
-        self.sessions.leave(&left);
+        self.sessions.leave(|slot| self.partitions.get(slot).is_some_and(|partition| shared.contains(&partition.group)));
         // The others stand for election at once, and nobody is kept in office by a shard that stores nothing.
         let of_snapshots = self.catchups.conns().chain(self.arrivals.conns());
         let of_repair = self.repairs.conns().chain(self.repair_answers.conns());

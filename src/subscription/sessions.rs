@@ -16,7 +16,7 @@ use crate::log::{Log, ReadError};
 use crate::mutants::Mutant;
 use crate::partition::{Partitions, Slot};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::offsets::{OffsetAnswer, TIMESTAMP_UNKNOWN};
@@ -273,12 +273,12 @@ impl Sessions {
     }
 
     /// These partitions are another node's to serve: who reads them here is told so. What the shard collects for itself goes on.
-    pub fn leave(&mut self, slots: &BTreeSet<Slot>) {
+    pub fn leave(&mut self, is_left: impl Fn(Slot) -> bool) {
         let mut left = Vec::new();
         for (id, session) in self.by_id.iter_mut().filter(|(_, session)| session.mode != Mode::Collect) {
             for at in 0..session.cursors.len() {
                 let cursor = &mut session.cursors[at];
-                if !cursor.over && !cursor.is_left && slots.contains(&cursor.slot) {
+                if !cursor.over && !cursor.is_left && is_left(cursor.slot) {
                     cursor.is_left = true;
                     session.make_ready(at as u32);
                     left.push(*id);

@@ -107,7 +107,7 @@ layout! {
     /// Consumer groups that had a member, or an offset committed, on the sender's node. Each node tells every other one about once a minute, also when there is
     /// nothing to tell: a group is deleted for want of use only by who has heard from everybody.
     pub struct Activity<'a> {
-        /// Those that were active since the last one on this connection; in the first one all that are known.
+        /// All that the sender's node knows of; when they are more than fit one frame of 4,096, a frame with fewer is the last one.
         pub groups: List<'a, GroupActive>;
     }
 }

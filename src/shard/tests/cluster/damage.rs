@@ -3,14 +3,22 @@
 //! Not here: what a start makes of damage without other replicas (`log/tests/damage.rs`).
 
 use super::{Cluster, NODES, REPLICATED, replicas, seeds};
-use crate::ids::{BlockSeq, GroupId};
+use crate::effects::Event;
+use crate::ids::{BlockSeq, GroupId, ShardId};
 use crate::log::EntryKind;
 use crate::log::layout::{BLOCK_ALIGN, BlockView, SEGMENT_DATA_START, SegmentHeader, peek_header};
+use crate::shard::Shard;
+use crate::shard::mesh::Message;
 
 impl Cluster {
     /// Suspect replicas on a node.
     fn suspects_of(&self, at: usize) -> usize {
         self.nodes[at].shard.as_ref().map_or(0, |shard| shard.suspects.count())
+    }
+
+    /// Whether others vote in a group that the node has a replica of.
+    fn is_shared(&self, at: usize, group: GroupId) -> bool {
+        self.nodes[at].shard.as_ref().is_some_and(|shard| super::has_three_voters(shard, group))
     }
 
     fn is_healed(&self) -> bool {
@@ -359,4 +367,38 @@ fn what_was_acknowledged_survives_the_rot_of_one_disk_at_a_time() {
         acked += cluster.acked.len();
     }
     assert!(suspects > 0 && acked > 500, "{suspects} suspects, {acked} records acknowledged");
+}
+
+/// What it hands over it puts together again from its log, of which the beginning is not in memory any more: where that cannot be read, it stops all the same.
+#[test]
+fn a_node_whose_log_cannot_be_read_back_stops_in_order() {
+    let mut tried = 0;
+    for seed in 0..4 {
+        // Memory keeps the last 32 KiB.
+        let mut cluster = Cluster::with(seed, 128 << 10);
+        cluster.create_topic();
+        cluster.work(150, 10);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(3_000_000);
+        let leaders = cluster.leaders();
+        let leads_shared = |at: usize| leaders.iter().any(|(group, nodes)| group.0 > 0 && nodes == &[at] && cluster.is_shared(at, *group));
+        let at = (0..NODES).find(|at| leads_shared(*at)).expect("each leads some");
+        let from = cluster.nodes[at].shard.as_ref().expect("it runs").log.cached_from();
+        let covered = cluster.nodes[at].shard.as_ref().expect("it runs").log.covered();
+        for (seq, name, pos) in cluster.told_blocks(at) {
+            if seq > covered && seq < from {
+                cluster.nodes[at].disk.file(&name)[pos + 40] ^= 1;
+                tried += 1;
+            }
+        }
+        cluster.tell(at, Event::Mesh { from: ShardId(0), message: Message::Stop });
+        cluster.happen_until("it has stopped", |cluster| cluster.nodes[at].shard.as_ref().is_some_and(Shard::has_stopped));
+        cluster.end(at, false);
+        cluster.ledger.forget(at);
+        cluster.start(at);
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.check();
+        cluster.check_replicas();
+    }
+    assert!(tried > 0, "no block is outside memory");
 }

@@ -2,6 +2,7 @@
 //!
 //! Not here: members and queues through faults (`queues.rs`), one node alone (`tests/groups.rs`), real clients (tests/cluster_groups.rs).
 
+use super::queues::join_of;
 use super::{Cluster, NODES};
 use crate::config::Settings;
 use crate::ids::GroupId;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use tramline_wire::error::{ErrorBody, ErrorCode};
 use tramline_wire::frame::{self, Need};
 use tramline_wire::group::{
-    Assignor, CommitOffsetsReply, CommitOffsetsRequest, DeleteGroupRequest, FindGroupFlags, FindGroupReply, FindGroupRequest, JoinFlags,
-    JoinGroupReply, JoinGroupRequest, LeaveFlags, LeaveGroupRequest, OffsetCommit,
+    CommitOffsetsReply, CommitOffsetsRequest, DeleteGroupRequest, FindGroupFlags, FindGroupReply, FindGroupRequest, JoinGroupReply,
+    LeaveFlags, LeaveGroupRequest, OffsetCommit,
 };
 use tramline_wire::kind::Kind;
 use tramline_wire::prim::List;
@@ -141,20 +142,8 @@ fn a_group_is_deleted_where_it_is_at_home_and_one_with_a_member_stays() {
         cluster.create_topic();
         let name = cluster.create_groups(4);
         let found = cluster.find_group(0, &name);
-        let join = |out: &mut Vec<u8>| {
-            JoinGroupRequest {
-                group_uid: found.group_uid,
-                flags: JoinFlags::default(),
-                assignor: Assignor::Sticky,
-                session_timeout_ms: 3_600_000,
-                instance: "",
-                client: "test",
-                topics: List::of(&["t"]),
-            }
-            .encode(out);
-        };
         let home = found.node as usize - 1;
-        let joined = cluster.ask_node(home, Kind::JoinGroup, join).expect("a member");
+        let joined = cluster.ask_node(home, Kind::JoinGroup, |out| join_of(found.group_uid).encode(out)).expect("a member");
         let member_id = JoinGroupReply::decode(&joined).expect("a reply").member_id;
         for at in 0..NODES {
             let refused = cluster.delete_group(at, &name).expect_err("it has a member");

@@ -75,6 +75,19 @@ fn group_of(shard: &Shard, uid: u64) -> Option<GroupId> {
     shard.group_of(PartitionUid(uid))
 }
 
+/// A member that stays, whatever time goes by.
+pub(super) fn join_of(group_uid: u64) -> JoinGroupRequest<'static> {
+    JoinGroupRequest {
+        group_uid,
+        flags: JoinFlags::default(),
+        assignor: Assignor::Sticky,
+        session_timeout_ms: 3_600_000,
+        instance: "",
+        client: "test",
+        topics: List::of(&["t"]),
+    }
+}
+
 impl Cluster {
     /// A reply that is not a produce's.
     pub(super) fn take_consumers_reply(&mut self, at: usize, frame: &Frame<'_>) {
@@ -301,18 +314,7 @@ impl Cluster {
             }
             _ if members.len() < 8 => {
                 self.consumers.asked.insert(key, Asked::Join);
-                self.request(at, Kind::JoinGroup, &[], |out| {
-                    JoinGroupRequest {
-                        group_uid,
-                        flags: JoinFlags::default(),
-                        assignor: Assignor::Sticky,
-                        session_timeout_ms: 3_600_000,
-                        instance: "",
-                        client: "test",
-                        topics: List::of(&["t"]),
-                    }
-                    .encode(out);
-                });
+                self.request(at, Kind::JoinGroup, &[], |out| join_of(group_uid).encode(out));
             }
             _ => {}
         }
