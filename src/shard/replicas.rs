@@ -116,11 +116,13 @@ impl Shard {
     /// Forgets replicas of groups that the metadata have put elsewhere: with them goes what their partitions hold.
     fn forget_replicas(&mut self, now: Now, view: &View, effects: &mut Effects) {
         let me = self.replica();
+        // Numbers of groups rise: whoever knows of a later one has known, and forgotten, those that it does not know.
+        let last = view.cluster.groups().last().map_or(GroupId(0), |group| group.id);
         let is_gone = |group: &GroupId| {
             match view.cluster.group(*group).filter(|_| *group != GroupId(0)) {
                 Some(found) => found.replica(me).is_none() && !self.groups.leads(*group),
                 // One that lost its last disk while a move brought it here: the metadata have forgotten it, and nobody is left to bring anything.
-                None => *group != GroupId(0) && self.groups.is_empty(*group),
+                None => *group != GroupId(0) && (self.groups.is_empty(*group) || *group < last && !self.groups.leads(*group)),
             }
         };
         let gone: Vec<_> = self.group_ids.iter().copied().filter(is_gone).collect();

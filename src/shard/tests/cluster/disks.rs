@@ -3,6 +3,7 @@
 //! Not here: which commands that takes (control/tests), real processes (tests/cluster_disks.rs).
 
 use super::{Cluster, NODES, config};
+use crate::control::ReplicaGroupView;
 use crate::effects::Effects;
 use crate::ids::{GroupId, NodeId, ReplicaId, ShardId};
 use crate::log::recover;
@@ -291,4 +292,36 @@ fn who_should_have_been_cleared_is_told_so_when_the_metadata_went_on_without_it(
     cluster.pass(10_000_000);
     assert!((1..NODES).all(|at| !cluster.nodes[at].shard.as_ref().expect("it runs").is_serving()));
     assert_eq!(cluster.leaders()[&GroupId(0)], [0]);
+}
+
+/// What has no partition is forgotten when its only disk is lost, also where a move had begun to take it elsewhere: nobody keeps what it was to be.
+#[test]
+fn a_group_that_was_lost_while_it_moved_leaves_nothing_behind() {
+    for seed in 0..3 {
+        let mut cluster = Cluster::new(seed);
+        cluster.create_topic();
+        let leader = cluster.leader_of(GroupId(0));
+        let (from, to) = ((leader + 1) % NODES, (leader + 2) % NODES);
+        let shard = cluster.nodes[leader].shard.as_ref().expect("it leads");
+        let is_alone_on = |found: &&ReplicaGroupView| found.replicas.len() == 1 && found.replicas[0].node.0 as usize == from + 1;
+        let is_empty = |found: &&ReplicaGroupView| shard.view.partitions().all(|(_, place)| place.group != found.id);
+        let group = shard.view.cluster.groups().iter().filter(is_alone_on).find(is_empty).expect("homes have groups of one replica").id;
+        cluster.move_it(group, from, to);
+        let has_some = |cluster: &Cluster, at: usize| {
+            cluster.has(at, group) && cluster.nodes[at].shard.as_ref().is_some_and(|shard| !shard.groups.is_empty(group))
+        };
+        cluster.happen_until("a learner that has something", |cluster| has_some(cluster, to));
+        cluster.lose_disk(from, true);
+        for tries in 0.. {
+            let Err(why) = cluster.try_rejoin(from) else { break };
+            assert!(tries < 400, "seed {seed}: node {} is not taken in: {why}", from + 1);
+            cluster.load(5, 40);
+        }
+        cluster.happen_until("nothing of it", |cluster| (0..NODES).all(|at| !cluster.has(at, group)));
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.end(to, false);
+        cluster.start(to);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        assert!((0..NODES).all(|at| !cluster.has(at, group)), "seed {seed}: it does not come back");
+    }
 }
