@@ -128,8 +128,11 @@ impl Beginnings {
         }
         let has_lost =
             !recovered.lost.is_empty() || recovered.damage.iter().any(|damage| matches!(damage.kind, DamageKind::Payload { .. }));
-        let strays = if has_lost { groups_without_record(recovered, &ids) } else { BTreeSet::new() };
+        let mut strays = if has_lost { groups_without_record(recovered, &ids) } else { BTreeSet::new() };
+        let lone = lone_without_record(recovered, &ids, &strays);
+        strays.retain(|id| !lone.contains_key(id));
         ids.extend(&strays);
+        ids.extend(lone.keys());
         if let Some(stray) = recovered.entries.iter().find(|entry| !ids.contains(&entry.group)) {
             let (group, block) = (stray.group, stray.block);
             return Err(StartFailure::OutOfOrder(format!(
@@ -139,14 +142,26 @@ impl Beginnings {
         let shared = shared_by_hard_states(whose, recovered);
         let mut beginnings = Beginnings { starts: Vec::new(), changes, records: Vec::new(), known: BTreeMap::new(), shared, strays };
         for id in ids {
-            let mut start = beginning(id, whose, stored.get(&id).copied(), records.get(&id).copied());
             let is_stray = beginnings.strays.contains(&id);
-            if is_stray {
-                start = GroupStart { id, members: Members::default(), ..GroupStart::default() };
-            }
+            let start = match lone.get(&id) {
+                Some(base) => lone_beginning(id, whose.me, *base),
+                None if is_stray => GroupStart { id, members: Members::default(), ..GroupStart::default() },
+                None => beginning(id, whose, stored.get(&id).copied(), records.get(&id).copied()),
+            };
             let forced = recovered.forced.iter().map(|(_, record)| record).find(|record| record.group == id);
             let start = with_force(start, forced);
-            if is_stray || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
+            if lone.contains_key(&id) {
+                if forced.is_none() {
+                    let base = (start.base.index, start.base.term);
+                    tracing::error!(
+                        shard = whose.shard.0,
+                        group = id.0,
+                        ?base,
+                        "the record of this group's replica is lost: its only voter goes on with what is found"
+                    );
+                    beginnings.records.push(ReplicaRecord { state: ReplicaState::Forced, ..record_of(whose.me, &start) });
+                }
+            } else if is_stray || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
                 beginnings.records.push(record_of(whose.me, &start));
             }
             let mut start = with_terms(start, recovered);
@@ -220,6 +235,24 @@ fn groups_without_record(recovered: &Recovered, known: &BTreeSet<GroupId>) -> BT
     let of_words = recovered.hard_states.iter().map(|state| state.group).chain(recovered.doubts.keys().copied());
     let has_record = |group: &GroupId| known.contains(group) || recovered.replicas.iter().any(|(_, record)| record.group == *group);
     of_entries.chain(of_words).filter(|group| !has_record(group)).collect()
+}
+
+/// Groups without a record in which nobody votes but this replica: by the last hard state, or because a start before has written so. With where their logs begin:
+/// in front of the first entry that was found. The record that is written now keeps what stands in front of it (one of a beginning would not).
+fn lone_without_record(recovered: &Recovered, known: &BTreeSet<GroupId>, strays: &BTreeSet<GroupId>) -> BTreeMap<GroupId, GroupPosition> {
+    let forced = recovered.forced.iter().map(|(_, record)| record).filter(|record| !known.contains(&record.group));
+    let forced = forced.map(|record| (record.group, GroupPosition { index: record.base_index, term: record.base_term }));
+    let is_lone = |group: &&GroupId| recovered.hard_states.iter().any(|state| state.group == **group && !state.is_shared);
+    let first = |group: GroupId| recovered.entries.iter().filter(move |entry| entry.group == group).min_by_key(|entry| entry.index);
+    let base = |group: GroupId| {
+        first(group).map_or_else(GroupPosition::default, |e| GroupPosition { index: LogIndex(e.index.0.saturating_sub(1)), term: e.term })
+    };
+    strays.iter().filter(is_lone).map(|group| (*group, base(*group))).chain(forced).collect()
+}
+
+fn lone_beginning(id: GroupId, me: ReplicaId, base: GroupPosition) -> GroupStart {
+    let members = Members { index: base.index, ..Members::of_voters([me]) };
+    GroupStart { id, base, members, committed: base.index, ..GroupStart::default() }
 }
 
 /// Groups of which the last hard state says that others vote. Of the metadata it is enough that others have anything to do with this shard: the entry that gave

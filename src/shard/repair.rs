@@ -125,11 +125,11 @@ impl Repairs {
 }
 
 /// Batches whose bodies do not check, as a start finds them.
-pub(super) fn found_at_start(recovered: &Recovered) -> Vec<DamageFound> {
+pub(super) fn found_at_start(recovered: &Recovered) -> Vec<(GroupId, DamageFound)> {
     let body = |damage: &crate::log::Damage| match damage.kind {
-        DamageKind::BatchBody { uid, base_offset, .. } => {
+        DamageKind::BatchBody { group, uid, base_offset, .. } => {
             let (first_offset, end_offset) = (base_offset, base_offset + 1);
-            Some(DamageFound { uid, first_offset, end_offset, segment: damage.segment, pos: damage.pos })
+            Some((group, DamageFound { uid, first_offset, end_offset, segment: damage.segment, pos: damage.pos }))
         }
         _ => None,
     };

@@ -11,9 +11,11 @@ use crate::bytes::Bytes;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, Term};
 use crate::log::layout::BlockView;
-use crate::log::{BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
+use crate::log::{BACKGROUND_OWNER, BadFragment, BatchFault, EntryKind, ReadError, ReadRefused, check_content};
 use crate::mutants::Mutant;
 use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, Word, wire_raft};
+use crate::subscription::DamageFound;
+use tramline_wire::batch::BatchView;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, AckGroup, AppendWriter, Beat, EntryHead, ItemsSum, Kind, ShareBase, ShareFlags, TimeoutNow,
@@ -266,9 +268,54 @@ impl Shard {
 
     /// A block that a follower needs, or one that has to be taken in, has been read.
     pub(super) fn on_block_read(&mut self, owner: u64, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
+        let shard = self.id.0;
         let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
-        read.on_read(self.id.0, ticket, bytes);
+        read.on_read(shard, ticket, bytes);
+        if let BlockRead::Here(block, bytes) = read {
+            let (block, bytes) = (*block, bytes.clone());
+            let is_whole = self.look_over(block, &bytes, owner == PEERS);
+            let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
+            if !is_whole {
+                *read = BlockRead::Failed(block);
+            }
+        }
         effects.wake_at(0);
+    }
+
+    /// Whether what was read back may be used: it was whole when it was written, and may have rotted since. Who is sent batches that do not check ends the
+    /// connection, and all groups with it; a payload carries no sums of its own, and would be believed. What has rotted is noted, and its segment ends: then a
+    /// checkpoint covers it, and a snapshot brings followers what others have of it.
+    fn look_over(&mut self, block: BlockSeq, bytes: &Bytes, with_bodies: bool) -> bool {
+        let view = BlockView::parse(bytes.as_slice()).expect("it was checked when it was read");
+        let mut bad = Vec::new();
+        check_content(&view, &mut bad);
+        let Some(place) = self.log.block_place(block).filter(|_| !bad.is_empty()) else { return bad.is_empty() };
+        self.log.end_segment(place.segment);
+        let mut is_whole = true;
+        for BadFragment { number, fault } in bad {
+            let fragment = view.fragment(number);
+            let pos = u64::from(place.pos) + u64::from(fragment.offset);
+            is_whole &= fault == Some(BatchFault::Body) && !with_bodies;
+            match fault {
+                Some(BatchFault::Body) => {
+                    let batch = BatchView::parse_exact(view.content(&fragment)).expect("its header was checked");
+                    let (uid, first_offset, end_offset) = (batch.partition_uid(), batch.base_offset(), batch.next_offset());
+                    self.report_damage(&[DamageFound { uid, first_offset, end_offset, segment: place.segment, pos }]);
+                }
+                fault => {
+                    let (shard, segment) = (self.id.0, place.segment.0);
+                    tracing::error!(
+                        shard,
+                        block = block.0,
+                        segment,
+                        position = pos,
+                        ?fault,
+                        "a block of the log that is read back is damaged"
+                    );
+                }
+            }
+        }
+        is_whole
     }
 
     /// One entry's bytes; `None` when memory for its control payloads is short.

@@ -242,7 +242,13 @@ impl Shard {
             queues: QueueCare::new(controls.queues, Keeping::new(generation, told)),
         });
         shard.metrics.counters.damaged_ranges = damaged_ranges;
-        for wound in &wounds {
+        for (group, wound) in &wounds {
+            // Where nothing of a partition is known to be committed, nothing but its damage tells of it yet.
+            let (uid, new) =
+                (PartitionUid(wound.uid), || Partition::new(PartitionUid(wound.uid), TopicUid(0), 0, *group, TopicRules::default()));
+            if shard.has_others(*group) && shard.group_of(uid).is_none() {
+                shard.unclaimed.entry(uid).or_insert_with(new);
+            }
             shard.note_wound(wound);
         }
         if shard.settings.sorter_segments > 0 {

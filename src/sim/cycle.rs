@@ -116,7 +116,10 @@ impl World {
                         self.deliver_to_client(at.node, conn.0, frame);
                     }
                 }
-                Effect::Close { conn, .. } if self.peers.has(conn.0) => self.begin_peer_close(conn.0),
+                Effect::Close { conn, reason } if self.peers.has(conn.0) => {
+                    self.say_of(at.node, || format!("it closes connection {} with another node: {reason}", conn.0));
+                    self.begin_peer_close(conn.0);
+                }
                 Effect::Close { conn, .. } => {
                     let after = self.conns.get(&conn.0).map_or(0, |c| c.last_to_client_us.saturating_sub(self.now_us));
                     self.plan(after, Item::ServerCloses { conn: conn.0 });

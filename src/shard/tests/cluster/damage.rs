@@ -402,3 +402,82 @@ fn a_node_whose_log_cannot_be_read_back_stops_in_order() {
     }
     assert!(tried > 0, "no block is outside memory");
 }
+
+/// The record of a replica's beginning rots before a checkpoint has it. Of a group with one replica nobody else can tell what there was: it goes on with what it has,
+/// in this start and in later ones.
+#[test]
+fn a_group_of_one_replica_goes_on_without_its_record() {
+    let mut tried = 0;
+    for seed in 0..6 {
+        let mut cluster = Cluster::with(seed, 4 << 20);
+        cluster.create_topic();
+        let (group, at) = cluster.create_single();
+        let mut acked = 0;
+        for round in 0..3 {
+            cluster.work(60, 10);
+            cluster.happen_until("rest", Cluster::is_quiet);
+            cluster.pass(3_000_000);
+            assert!(cluster.acked.len() > acked, "seed {seed}, round {round}: it goes on");
+            acked = cluster.acked.len();
+            cluster.check_single(at);
+            cluster.end(at, false);
+            let records = cluster.rot_in_blocks(at, BlockSeq(1), |view| {
+                let entries = view.entries().filter(|row| row.group == group && row.kind == EntryKind::Replica && round == 0);
+                entries.filter_map(|row| view.fragments_of(&row).next()).map(|piece| piece.offset + 20).collect()
+            });
+            tried += records;
+            cluster.start(at);
+            cluster.happen_until("a leader", |cluster| cluster.leaders().get(&group) == Some(&vec![at]));
+        }
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.check_single(at);
+    }
+    assert!(tried > 0, "no group had a record of its own");
+}
+
+/// A leader reads entries back for a follower that is behind, and what it reads has rotted, before its start or since: nothing of that goes out, the others' groups
+/// go on, and a replica that has it brings it to both.
+#[test]
+fn a_leader_sends_nobody_what_has_rotted() {
+    let (mut tried, mut repaired) = (0, 0);
+    for seed in seeds("TRAMLINE_CLUSTER_ROTTEN_SEEDS", 4) {
+        // Nothing is sealed, and memory keeps the last 256 KiB of the log.
+        let mut cluster = Cluster::with(seed, 4 << 20);
+        cluster.create_topic();
+        cluster.happen_until("rest", Cluster::is_quiet);
+        let third = cluster.dice.below(NODES as u64) as usize;
+        cluster.end(third, false);
+        cluster.work(60, 10);
+        cluster.pass(3_000_000);
+        let others: Vec<_> = (0..NODES).filter(|at| *at != third).collect();
+        let damaged = others[cluster.dice.below(2) as usize];
+        let whole = others.into_iter().find(|at| *at != damaged).expect("two");
+        [whole, damaged].into_iter().for_each(|at| cluster.end(at, false));
+        let bodies = |view: &BlockView<'_>| {
+            let entries = view.entries().filter(|row| row.kind == EntryKind::Data).skip(1);
+            entries.filter_map(|row| view.fragments_of(&row).next()).map(|piece| piece.offset + piece.length - 1).collect()
+        };
+        let payloads = |view: &BlockView<'_>| {
+            let entries = view.entries().filter(|row| row.kind == EntryKind::Control && row.group.0 > 0);
+            entries.filter_map(|row| view.fragments_of(&row).next()).map(|piece| piece.offset + 20).collect()
+        };
+        let is_before = seed % 2 == 0;
+        if is_before {
+            tried += cluster.rot_in_blocks(damaged, BlockSeq(1), bodies);
+        }
+        cluster.start(damaged);
+        if !is_before {
+            tried += cluster.rot_in_blocks(damaged, BlockSeq(1), bodies) + cluster.rot_in_blocks(damaged, BlockSeq(1), payloads);
+        }
+        cluster.start(third);
+        cluster.pass(5_000_000);
+        cluster.start(whole);
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.pass(5_000_000);
+        (0..NODES).for_each(|at| assert_eq!(cluster.holes(at), Vec::<String>::new(), "seed {seed}"));
+        cluster.check();
+        cluster.check_replicas();
+        repaired += cluster.shards().map(|(_, shard)| shard.metrics.counters.repaired_ranges).sum::<u64>();
+    }
+    assert!(tried > 0 && repaired > 0, "{tried} places rotted, {repaired} ranges repaired");
+}

@@ -14,7 +14,7 @@ use tramline_wire::topics::{CreateFlags, CreateTopicRequest};
 
 impl Cluster {
     /// A topic of one partition with one replica, to which all records go from now on; answers its group and its node.
-    fn create_single(&mut self) -> (GroupId, usize) {
+    pub(super) fn create_single(&mut self) -> (GroupId, usize) {
         let group = self.create_with(1);
         let home = (0..NODES).find(|at| self.has(*at, group)).expect("a node has it");
         (group, home)
