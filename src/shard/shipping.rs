@@ -161,13 +161,14 @@ impl Shard {
                     continue;
                 }
             };
-            let (before, mut never) = (heads.len(), false);
+            let (before, mut never, mut is_open) = (heads.len(), false, false);
             for (index, term, holds, block) in &places {
                 let found = match self.block_for_peers(now, *block, effects) {
                     BlockFor::Here(found) => found,
                     BlockFor::Later => break,
                     BlockFor::Never => {
                         never = heads.len() == before;
+                        is_open = *index > self.groups.committed_of(note.group);
                         break;
                     }
                 };
@@ -184,6 +185,9 @@ impl Shard {
             if never {
                 // The others go on; the follower is asked again with the next beat.
                 self.pipelines.peers[at].shares.pop_front();
+                if is_open {
+                    self.stand_back(now, note.group, effects);
+                }
                 continue;
             }
             if gathered == 0 && note.count > 0 {

@@ -209,6 +209,22 @@ impl Shard {
         }
     }
 
+    /// An entry that is not committed cannot be read here, and this node leads: nobody would ever get it, nor what stands behind it. Who leads next has it, or puts
+    /// another one in its place.
+    pub(super) fn stand_back(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
+        tracing::error!(
+            shard = self.id.0,
+            group = group.0,
+            "an entry that is not committed yet cannot be read back: this replica leads its group no more, and does not vote until its leader has brought it again; \
+             look at its disk"
+        );
+        self.groups.step_down(group);
+        self.groups.suspect(group);
+        self.suspects.whole.remove(&group);
+        self.suspects.records.insert(group, None);
+        self.care_for_suspects(now, effects);
+    }
+
     /// Writes the records that are owed. What finds no room is written with a later turn.
     pub(super) fn care_for_suspects(&mut self, now: Now, effects: &mut Effects) {
         if self.suspects.records.is_empty() && self.suspects.whole.is_empty() || self.failure().is_some() {

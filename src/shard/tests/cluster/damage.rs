@@ -481,3 +481,42 @@ fn a_leader_sends_nobody_what_has_rotted() {
     }
     assert!(tried > 0 && repaired > 0, "{tried} places rotted, {repaired} ranges repaired");
 }
+
+/// The only one that has an entry nobody has committed cannot read it any more, and leads: it makes room for those that never had it.
+#[test]
+fn a_leader_that_cannot_read_what_nobody_else_has_makes_room() {
+    let (mut tried, mut suspects) = (0, 0);
+    for seed in 0..4 {
+        let mut cluster = Cluster::with(seed, 4 << 20);
+        cluster.create_topic();
+        cluster.work(20, 10);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        let group = cluster.group_known(cluster.uids[0]).expect("the topic is known");
+        let at = cluster.leader_of(group);
+        let others: Vec<_> = (0..NODES).filter(|other| *other != at).collect();
+        others.iter().for_each(|other| cluster.end(*other, false));
+        let first = cluster.nodes[at].shard.as_ref().expect("it leads").log.open_block_seq();
+        cluster.work(20, 2);
+        cluster.pass(200_000);
+        // What the next start writes tells that the blocks before it were durable.
+        cluster.end(at, false);
+        cluster.start(at);
+        cluster.pass(200_000);
+        cluster.end(at, false);
+        tried += cluster.rot_in_blocks(at, first, |view| {
+            let entries = view.entries().filter(|row| row.kind == EntryKind::Data && row.group == group);
+            entries.filter_map(|row| view.fragments_of(&row).next()).map(|piece| piece.offset + piece.length - 1).collect()
+        });
+        cluster.start(at);
+        cluster.start(others[0]);
+        cluster.pass(5_000_000);
+        suspects += cluster.suspects_of(at);
+        cluster.start(others[1]);
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.work(20, 10);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.check();
+        cluster.check_replicas();
+    }
+    assert!(tried > 0 && suspects > 0, "{tried} places rotted, {suspects} suspects");
+}
