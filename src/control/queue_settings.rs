@@ -33,7 +33,7 @@ pub const QUEUE_SETTINGS: &[Setting] = &[
         kind: SettingKind::Topic,
         unit: "",
         default: "",
-        doc: "Where dead messages go; created with one partition where it does not exist. Empty: they stay in the queue as dead.",
+        doc: "Where dead messages go; created where it does not exist, with as many partitions as the queue's topic and beside them (`co.locate`). Empty: they stay in the queue as dead.",
     },
     Setting {
         key: "dedup.window.ms",

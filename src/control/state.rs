@@ -242,8 +242,7 @@ impl State {
             return Ok(());
         }
         self.check_topic_count()?;
-        self.check_open(self.nodes.default_replicas())?;
-        self.check_partitions(0, DEAD_LETTER_PARTITIONS)
+        self.check_partitions(0, self.topic(topic)?.partitions.len() as u32)
     }
 
     fn check_topic_count(&self) -> Result<(), ControlError> {
@@ -330,14 +329,14 @@ impl State {
                     partitions_at_creation: found.partitions.len() as u32,
                     settings: QueueSettings::parse(pairs(settings)).expect("checked above"),
                 });
-                self.create_dead_letter(settings, *created_us);
+                self.create_dead_letter(topic, settings, *created_us);
                 Ok(Applied::QueueCreated(uid))
             }
             Command::AlterQueue { name, settings, altered_us } => {
                 let mut queue = QueueView::clone(self.queues.find(name).expect("checked above"));
                 queue.settings.change(pairs(settings)).expect("checked above");
+                self.create_dead_letter(&queue.topic_name, settings, *altered_us);
                 self.queues.put(queue);
-                self.create_dead_letter(settings, *altered_us);
                 Ok(Applied::QueueAltered)
             }
             Command::DeleteQueue { name } => {
@@ -358,13 +357,13 @@ impl State {
         uid
     }
 
-    /// Creates the dead-letter topic that `settings` name, if they name one and it does not exist; `check_dead_letter` has been asked.
-    fn create_dead_letter(&mut self, settings: &[(String, String)], created_us: i64) {
-        if let Some(name) = named_dead_letter(settings)
-            && !self.topics.contains_key(name)
-        {
-            self.create_topic(name, DEAD_LETTER_PARTITIONS, TopicSettings::default(), created_us, None);
-        }
+    /// Creates the dead-letter topic of a queue on `topic` that `settings` name, if they name one and it does not exist; `check_dead_letter` has been asked. It lies
+    /// beside `topic`, partition for partition: whoever leads the one leads the other, and letters go nowhere over nodes.
+    fn create_dead_letter(&mut self, topic: &str, settings: &[(String, String)], created_us: i64) {
+        let Some(name) = named_dead_letter(settings).filter(|name| !self.topics.contains_key(*name)) else { return };
+        let partitions = self.topics[topic].partitions.len() as u32;
+        let beside = TopicSettings::parse([(CO_LOCATE, topic)]).expect("the name of a topic");
+        self.create_topic(name, partitions, beside, created_us, None);
     }
 
     /// The replica group with the fewest consumer groups at home; among equals first over the shards, then over a shard's groups.
@@ -457,9 +456,6 @@ impl State {
         Arc::new(view.with_uids_end(self.next_partition_uid, self.subscriptions.next_uid))
     }
 }
-
-/// Partitions of a dead-letter topic that a queue creates: dead messages are few, and one partition keeps their order.
-const DEAD_LETTER_PARTITIONS: u32 = 1;
 
 /// Topic `name` is to be beside a topic with another number of replicas than it wants.
 fn beside_another(name: &str, settings: &TopicSettings, other: &Topic, replicas: u8) -> ControlError {

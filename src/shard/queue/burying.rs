@@ -27,7 +27,7 @@ use crate::subscription::queue::{Origin, Part, Why, push_letter};
 use crate::subscription::{Collected, CollectedPart, Wants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use tramline_wire::batch::{BatchBuilder, BatchView, ProducerMark, PushRefused};
+use tramline_wire::batch::{BatchBuilder, BatchView, Limits, ProducerMark, PushRefused};
 use tramline_wire::codec::Codec;
 use tramline_wire::compression::Decompressor;
 use tramline_wire::error::ErrorCode;
@@ -266,8 +266,8 @@ impl Shard {
             return self.end_burial(now, key, Some(now.mono_us + RETRY_US));
         }
         let written = self.write_letters(key, number, &burial.offsets, found, topic);
-        let place = topic.partitions[number as usize % topic.partitions.len()].clone();
-        if !self.remember_stuck(now, key, &topic.name.clone(), &written) {
+        let (place, name) = (self.place_of_letters(topic, number).cloned(), topic.name.clone());
+        if !self.remember_stuck(now, key, &name, &written) {
             return;
         }
         if written.offsets.is_empty() {
@@ -275,9 +275,22 @@ impl Shard {
             let pause = written.stuck.is_empty().then_some(now.mono_us + RETRY_US);
             return self.end_burial(now, key, pause);
         }
+        let Some(place) = place else {
+            let what =
+                "this node leads none of its partitions: create it with as many as the queue's topic has, and with co.locate=that topic";
+            return self.pause_burial(now, key, &name, what);
+        };
         let burial = Burial { key, offsets: written.offsets, step: Step::Posted };
         self.queues.burying.under_way.insert(collected.ticket, burial);
         self.post(now, collected.ticket, &place, written.batch, effects);
+    }
+
+    /// Where the letters of a topic's partition of this number go: to the partition of the same number (over how many there are), or the first one behind it that this
+    /// node leads. Of the partitions that a queue has created that is the one beside its messages.
+    fn place_of_letters<'a>(&self, topic: &'a TopicView, number: u32) -> Option<&'a PartitionView> {
+        let first = number as usize % topic.partitions.len();
+        let (front, behind) = topic.partitions.split_at(first);
+        behind.iter().chain(front).find(|place| self.lead_of_partition(place).node == self.node)
     }
 
     /// Makes letters of those of `offsets` that were found, as many as one batch and one turn take.
@@ -286,7 +299,9 @@ impl Shard {
         let part = &self.queues.parts[&key].part;
         let (queue, from) = (queue.name.as_str(), queue.topic_name.as_str());
         let origin = Origin { queue, queue_uid: key.0, topic: from, partition: number, partition_uid: key.1 };
-        let mut builder = BatchBuilder::new(api::produce::letter_limits(&rules_of(topic), &self.settings));
+        let limits = api::produce::letter_limits(&rules_of(topic), &self.settings);
+        let mut builder =
+            BatchBuilder::new(Limits { batch_bytes_max: limits.batch_bytes_max.min(self.log.batch_bytes_max() as u32), ..limits });
         let mut written = Written::default();
         for offset in offsets.iter().copied().filter(|offset| is_gone(found, *offset)) {
             written.leave(offset, || "it is damaged, or not stored any more: delete it from the queue".to_owned());

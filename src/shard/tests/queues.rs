@@ -178,14 +178,14 @@ fn a_dead_letter_topic_is_there_with_its_queue() {
     let mut world = World::new();
     world.create_topic("t", 2, &[]);
     create(&mut world, "q", "t", NO_FLAGS, &[("dead.letter.topic", "dead")]);
-    assert_eq!(partitions(&mut world, "dead"), 1);
+    assert_eq!(partitions(&mut world, "dead"), 2);
     let uid = world.uids("dead")[0];
     world.produce(uid, Level::Durable, &[b"dead".to_vec()]);
     world.settle();
     assert_eq!(produce_results(&world.reply_ok().1)[0].error, ErrorCode::Ok);
     let asked = send_alter(&mut world, "q", &[("dead.letter.topic", "deader")]);
     world.reply_to(asked);
-    assert_eq!(partitions(&mut world, "deader"), 1);
+    assert_eq!(partitions(&mut world, "deader"), 2);
 }
 
 #[test]
