@@ -98,3 +98,18 @@ fn offsets_are_committed_at_the_leader_of_the_highest_term() {
     assert!(rig.core.take_job(job).is_some_and(|outcomes| outcomes.iter().all(|outcome| outcome.error.is_none())));
     assert!(rig.talks_to(3) && !rig.talks_to(2));
 }
+
+#[test]
+fn where_the_home_that_a_node_names_does_not_do_another_node_is_asked() {
+    let (mut rig, _) = three_nodes();
+    rig.broker.next_of_refusals = String::new();
+    rig.broker.refuse_requests.extend([(Kind::JoinGroup, ErrorCode::NotReady); 12]);
+    let mut asked = std::collections::BTreeSet::new();
+    for _ in 0..400 {
+        rig.turn();
+        asked.extend((1..=3).filter(|node| rig.talks_to(*node)));
+        rig.later(50_000);
+    }
+    assert_eq!(asked, [1, 2, 3].into());
+    assert!(rig.core.member_id().is_some(), "whoever says it right is believed");
+}
