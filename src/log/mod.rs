@@ -59,7 +59,7 @@ pub use config::{LogConfig, LogIdentity};
 pub use footer::FooterEntry;
 pub use layout::HardState;
 pub use recovered::{Doubt, LostBlocks, RecoverError, Recovered, RecoveredBatch, RecoveredControl, RecoveredEntry, RecoveryReport};
-pub(crate) use recovery::scan::{BadFragment, check_content};
+pub(crate) use recovery::scan::{BadFragment, check_fragment};
 pub use recovery::{DiskError, StartDisk, recover};
 pub use replica_record::{ReplicaRecord, ReplicaState};
 pub use state_file::{STATE_NAME, StateBuilder, StateFile};

@@ -245,6 +245,10 @@ impl Shard {
         let mut read = std::mem::take(&mut self.applying.rebuild.read);
         let found = self.closed_block(now, &mut read, REBUILDER, block, effects);
         self.applying.rebuild.read = read;
+        let found = match found {
+            BlockFor::Here(bytes) if self.is_rotten((group, index, term), block, &bytes, false) => BlockFor::Never,
+            found => found,
+        };
         let bytes = match found {
             BlockFor::Here(bytes) => bytes,
             BlockFor::Later => return None,

@@ -129,7 +129,7 @@ impl Beginnings {
         let has_lost =
             !recovered.lost.is_empty() || recovered.damage.iter().any(|damage| matches!(damage.kind, DamageKind::Payload { .. }));
         let mut strays = if has_lost { groups_without_record(recovered, &ids) } else { BTreeSet::new() };
-        let lone = lone_without_record(recovered, &ids, &strays);
+        let lone = lone_without_record(whose.me, recovered, &ids, &strays);
         strays.retain(|id| !lone.contains_key(id));
         ids.extend(&strays);
         ids.extend(lone.keys());
@@ -239,14 +239,25 @@ fn groups_without_record(recovered: &Recovered, known: &BTreeSet<GroupId>) -> BT
 
 /// Groups without a record in which nobody votes but this replica: by the last hard state, or because a start before has written so. With where their logs begin:
 /// in front of the first entry that was found. The record that is written now keeps what stands in front of it (one of a beginning would not).
-fn lone_without_record(recovered: &Recovered, known: &BTreeSet<GroupId>, strays: &BTreeSet<GroupId>) -> BTreeMap<GroupId, GroupPosition> {
-    let forced = recovered.forced.iter().map(|(_, record)| record).filter(|record| !known.contains(&record.group));
-    let forced = forced.map(|record| (record.group, GroupPosition { index: record.base_index, term: record.base_term }));
-    let is_lone = |group: &&GroupId| recovered.hard_states.iter().any(|state| state.group == **group && !state.is_shared);
+fn lone_without_record(
+    me: ReplicaId,
+    recovered: &Recovered,
+    known: &BTreeSet<GroupId>,
+    strays: &BTreeSet<GroupId>,
+) -> BTreeMap<GroupId, GroupPosition> {
     let first = |group: GroupId| recovered.entries.iter().filter(move |entry| entry.group == group).min_by_key(|entry| entry.index);
-    let base = |group: GroupId| {
-        first(group).map_or_else(GroupPosition::default, |e| GroupPosition { index: LogIndex(e.index.0.saturating_sub(1)), term: e.term })
+    let base = |group: GroupId| match first(group) {
+        Some(first) if first.index > LogIndex(1) => GroupPosition { index: LogIndex(first.index.0 - 1), term: first.term },
+        Some(_) | None => GroupPosition::default(),
     };
+    let alone = recovered.forced.iter().map(|(_, record)| record).filter(|record| record.voters == [me] && !known.contains(&record.group));
+    // One of an unclean recovery names what was committed then, and the log begins in front of that.
+    let of_record = |record: &ReplicaRecord| GroupPosition { index: record.base_index, term: record.base_term };
+    let forced = alone.map(|record| match base(record.group) {
+        found if first(record.group).is_some() && found.index < record.base_index => (record.group, found),
+        _ => (record.group, of_record(record)),
+    });
+    let is_lone = |group: &&GroupId| recovered.hard_states.iter().any(|state| state.group == **group && !state.is_shared);
     strays.iter().filter(is_lone).map(|group| (*group, base(*group))).chain(forced).collect()
 }
 
@@ -266,8 +277,9 @@ fn shared_by_hard_states(whose: &Whose<'_>, recovered: &Recovered) -> BTreeSet<G
     if has_others || !shared.is_empty() {
         shared.insert(GroupId(0));
     }
-    // Whoever was told to go on alone is alone.
-    let is_alone = |(_, record): &&(BlockSeq, ReplicaRecord)| record.voters == [whose.me];
+    // Whoever was told to go on alone is alone, unless a hard state behind that says otherwise.
+    let is_shared = |group: GroupId| recovered.hard_states.iter().any(|state| state.group == group && state.is_shared);
+    let is_alone = |(_, record): &&(BlockSeq, ReplicaRecord)| record.voters == [whose.me] && !is_shared(record.group);
     for (_, record) in recovered.forced.iter().filter(is_alone) {
         shared.remove(&record.group);
     }

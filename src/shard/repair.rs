@@ -20,7 +20,7 @@ use crate::ids::{ConnId, GroupId, PartitionUid, ReplicaId, SegmentUid};
 use crate::log::{DamageKind, Recovered};
 use crate::partition::Run;
 use crate::subscription::DamageFound;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::node::{Class, Fetch, FetchReply, Fetched, Frame, Kind, NodeError, PayloadLimits};
@@ -79,11 +79,21 @@ pub(super) struct Repairs {
     asking: Option<Asking>,
     spare_bytes: usize,
     next_look_us: u64,
+    /// Places that were found damaged when they were read back, and told.
+    told: BTreeSet<(SegmentUid, u64)>,
 }
 
 impl Repairs {
     pub(super) fn count(&self) -> usize {
         self.wounds.len()
+    }
+
+    /// Whether a place was not told of yet: what is read back is so again and again. Of very many some are told twice.
+    pub(super) fn is_news(&mut self, place: (SegmentUid, u64)) -> bool {
+        if self.told.len() >= WOUNDS_MAX {
+            self.told.clear();
+        }
+        self.told.insert(place)
     }
 
     pub(super) fn conns(&self) -> impl Iterator<Item = ConnId> {

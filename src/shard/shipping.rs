@@ -11,7 +11,7 @@ use crate::bytes::Bytes;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, Term};
 use crate::log::layout::BlockView;
-use crate::log::{BACKGROUND_OWNER, BadFragment, BatchFault, EntryKind, ReadError, ReadRefused, check_content};
+use crate::log::{BACKGROUND_OWNER, BadFragment, BatchFault, EntryKind, ReadError, ReadRefused, check_fragment};
 use crate::mutants::Mutant;
 use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, Word, wire_raft};
 use crate::subscription::DamageFound;
@@ -164,6 +164,10 @@ impl Shard {
             let (before, mut never, mut is_open) = (heads.len(), false, false);
             for (index, term, holds, block) in &places {
                 let found = match self.block_for_peers(now, *block, effects) {
+                    BlockFor::Here(found) if self.is_rotten((note.group, *index, *term), *block, &found, true) => BlockFor::Never,
+                    found => found,
+                };
+                let found = match found {
                     BlockFor::Here(found) => found,
                     BlockFor::Later => break,
                     BlockFor::Never => {
@@ -272,54 +276,55 @@ impl Shard {
 
     /// A block that a follower needs, or one that has to be taken in, has been read.
     pub(super) fn on_block_read(&mut self, owner: u64, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
-        let shard = self.id.0;
         let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
-        read.on_read(shard, ticket, bytes);
-        if let BlockRead::Here(block, bytes) = read {
-            let (block, bytes) = (*block, bytes.clone());
-            let is_whole = self.look_over(block, &bytes, owner == PEERS);
-            let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
-            if !is_whole {
-                *read = BlockRead::Failed(block);
-            }
-        }
+        read.on_read(self.id.0, ticket, bytes);
         effects.wake_at(0);
     }
 
-    /// Whether what was read back may be used: it was whole when it was written, and may have rotted since. Who is sent batches that do not check ends the
-    /// connection, and all groups with it; a payload carries no sums of its own, and would be believed. What has rotted is noted, and its segment ends: then a
-    /// checkpoint covers it, and a snapshot brings followers what others have of it.
-    fn look_over(&mut self, block: BlockSeq, bytes: &Bytes, with_bodies: bool) -> bool {
+    /// Whether something of an entry in a block that was read back does not check; of its batches' bodies only where they are to go out. It was whole when it was
+    /// written, and may have rotted since. Who is sent a batch that does not check ends the connection, and all groups with it; a payload carries no sums of its own,
+    /// and would be believed. What has rotted is told, and its segment ends: then a checkpoint covers it, and a snapshot brings followers what others have of it.
+    pub(super) fn is_rotten(
+        &mut self,
+        (group, index, term): (GroupId, LogIndex, Term),
+        block: BlockSeq,
+        bytes: &Bytes,
+        with_bodies: bool,
+    ) -> bool {
+        if self.log.cached_block(block).is_some() {
+            return false;
+        }
         let view = BlockView::parse(bytes.as_slice()).expect("it was checked when it was read");
-        let mut bad = Vec::new();
-        check_content(&view, &mut bad);
-        let Some(place) = self.log.block_place(block).filter(|_| !bad.is_empty()) else { return bad.is_empty() };
+        let numbers = view.rows_of(group, index, term).flat_map(|row| row.fragment_first..row.fragment_first + row.fragment_count);
+        let bad: Vec<BadFragment> = numbers.filter_map(|number| check_fragment(&view, number)).collect();
+        let Some(place) = self.log.block_place(block).filter(|_| !bad.is_empty()) else { return !bad.is_empty() };
         self.log.end_segment(place.segment);
-        let mut is_whole = true;
+        let mut is_rotten = false;
         for BadFragment { number, fault } in bad {
             let fragment = view.fragment(number);
             let pos = u64::from(place.pos) + u64::from(fragment.offset);
-            is_whole &= fault == Some(BatchFault::Body) && !with_bodies;
-            match fault {
-                Some(BatchFault::Body) => {
-                    let batch = BatchView::parse_exact(view.content(&fragment)).expect("its header was checked");
-                    let (uid, first_offset, end_offset) = (batch.partition_uid(), batch.base_offset(), batch.next_offset());
-                    self.report_damage(&[DamageFound { uid, first_offset, end_offset, segment: place.segment, pos }]);
-                }
-                fault => {
-                    let (shard, segment) = (self.id.0, place.segment.0);
-                    tracing::error!(
-                        shard,
-                        block = block.0,
-                        segment,
-                        position = pos,
-                        ?fault,
-                        "a block of the log that is read back is damaged"
-                    );
-                }
+            is_rotten |= fault != Some(BatchFault::Body) || with_bodies;
+            if !self.repairs.is_news((place.segment, pos)) {
+                continue;
+            }
+            if fault == Some(BatchFault::Body) {
+                let batch = BatchView::parse_exact(view.content(&fragment)).expect("its header was checked");
+                let (uid, first_offset, end_offset) = (batch.partition_uid(), batch.base_offset(), batch.next_offset());
+                self.report_damage(&[DamageFound { uid, first_offset, end_offset, segment: place.segment, pos }]);
+            } else {
+                let (shard, segment) = (self.id.0, place.segment.0);
+                tracing::error!(
+                    shard,
+                    group = group.0,
+                    block = block.0,
+                    segment,
+                    position = pos,
+                    ?fault,
+                    "an entry of the log that is read back is damaged"
+                );
             }
         }
-        is_whole
+        is_rotten
     }
 
     /// One entry's bytes; `None` when memory for its control payloads is short.

@@ -212,6 +212,13 @@ impl Shard {
     /// An entry that is not committed cannot be read here, and this node leads: nobody would ever get it, nor what stands behind it. Who leads next has it, or puts
     /// another one in its place.
     pub(super) fn stand_back(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
+        let members = self.groups.members_of(group).expect("this shard leads it");
+        let is_live = |voter: &&ReplicaId| self.pipelines.peers.iter().any(|peer| peer.replica == **voter && peer.live().is_some());
+        let others = members.voters.iter().filter(is_live).count();
+        if others <= members.voters.len() / 2 {
+            // Without this one's vote they could not go on.
+            return;
+        }
         tracing::error!(
             shard = self.id.0,
             group = group.0,
@@ -219,6 +226,8 @@ impl Shard {
              look at its disk"
         );
         self.groups.step_down(group);
+        // What is open of it is voided before anything is written.
+        self.on_leaderships(now, effects);
         self.groups.suspect(group);
         self.suspects.whole.remove(&group);
         self.suspects.records.insert(group, None);

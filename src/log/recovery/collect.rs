@@ -148,7 +148,13 @@ impl Collector {
     fn take_record(&mut self, block: BlockSeq, record: ReplicaRecord) {
         match record.state {
             ReplicaState::Present | ReplicaState::Removed => {}
-            ReplicaState::Forced => return drop(self.forced.insert(record.group, (block, record))),
+            ReplicaState::Forced => {
+                // Who goes on alone has no others any more; whatever hard state stands behind tells whether it got some.
+                if let Some(state) = self.hard_states.get_mut(&record.group).filter(|_| record.voters == [record.replica]) {
+                    state.is_shared = false;
+                }
+                return drop(self.forced.insert(record.group, (block, record)));
+            }
             state @ (ReplicaState::Whole | ReplicaState::Suspect) => {
                 self.doubts.insert(record.group, Doubt { block, is_suspect: state == ReplicaState::Suspect });
                 return;

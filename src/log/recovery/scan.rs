@@ -410,17 +410,17 @@ enum Hole {
 /// Finds the fragments whose content does not check.
 pub(crate) fn check_content(view: &BlockView<'_>, bad: &mut Vec<BadFragment>) {
     bad.clear();
-    for number in 0..view.header.fragment_count {
-        let fragment = view.fragment(number);
-        let content = view.content(&fragment);
-        if fragment.kind == FRAGMENT_BATCH {
-            if let Err(fault) = check_stored(content) {
-                bad.push(BadFragment { number, fault: Some(fault) });
-            }
-        } else if crc32c::crc32c(content) != fragment.crc {
-            bad.push(BadFragment { number, fault: None });
-        }
+    bad.extend((0..view.header.fragment_count).filter_map(|number| check_fragment(view, number)));
+}
+
+/// What is wrong with the content of one of a block's fragments.
+pub(crate) fn check_fragment(view: &BlockView<'_>, number: u32) -> Option<BadFragment> {
+    let fragment = view.fragment(number);
+    let content = view.content(&fragment);
+    if fragment.kind == FRAGMENT_BATCH {
+        return check_stored(content).err().map(|fault| BadFragment { number, fault: Some(fault) });
     }
+    (crc32c::crc32c(content) != fragment.crc).then_some(BadFragment { number, fault: None })
 }
 
 /// Checks a stored batch by its own checksums.
