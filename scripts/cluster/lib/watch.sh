@@ -21,7 +21,10 @@ ctl() { cluster exec client "$(beside tramctl)" --timeout 10s --server "$asked" 
 eventually() {
     local until=$((SECONDS + EVENTUALLY_S))
     until "$@"; do
-        [ "$SECONDS" -lt "$until" ] || fail "it does not come about within $EVENTUALLY_S s: $*"
+        if [ "$SECONDS" -ge "$until" ]; then
+            [ "$1" != even ] || tell_leaders "$2"
+            fail "it does not come about within $EVENTUALLY_S s: $*"
+        fi
         sleep 0.05
     done
 }
@@ -32,6 +35,14 @@ voters_of_metadata() { [ "$(ctl cluster groups 2>/dev/null | awk '$1 == 0 { prin
 leaders() { ctl metadata "$1" 2>/dev/null | awk -v t="$1" '$1 == t { print $2, $3, $6 }'; }
 leader_of() { leaders "$1" | awk -v p="$2" '$1 == p && $3 > 0 { print $2 }'; }
 leader_of_metadata() { ctl cluster groups 2>/dev/null | awk '$1 == 0 && $2 != "-" { print $2 }'; }
+# What each node says of a topic's leaders, as PARTITION/NODE/GROUP/TERM, for whoever asks why a wait came to nothing.
+tell_leaders() {
+    local asked server
+    for server in ${servers//,/ }; do
+        asked=$server
+        printf '%s says of %s: %s\n' "$server" "$1" "$(ctl metadata "$1" 2>&1 | awk -v t="$1" '$1 == t { printf "%s/%s/%s/%s ", $2, $3, $5, $6 }')" >&2
+    done
+}
 # Every node leads two of six partitions: what was given to others has come back.
 even() { [ "$(leaders "$1" | awk '$3 > 0 { n[$2]++ } END { print n[1] + 0, n[2] + 0, n[3] + 0 }')" = "2 2 2" ]; }
 
