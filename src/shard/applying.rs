@@ -243,12 +243,8 @@ impl Shard {
             return None;
         }
         let mut read = std::mem::take(&mut self.applying.rebuild.read);
-        let found = self.closed_block(now, &mut read, REBUILDER, block, effects);
+        let found = self.closed_block(now, &mut read, REBUILDER, (group, index, term), block, effects);
         self.applying.rebuild.read = read;
-        let found = match found {
-            BlockFor::Here(bytes) if self.is_rotten((group, index, term), block, &bytes, false) => BlockFor::Never,
-            found => found,
-        };
         let bytes = match found {
             BlockFor::Here(bytes) => bytes,
             BlockFor::Later => return None,

@@ -245,20 +245,19 @@ fn lone_without_record(
     known: &BTreeSet<GroupId>,
     strays: &BTreeSet<GroupId>,
 ) -> BTreeMap<GroupId, GroupPosition> {
-    let first = |group: GroupId| recovered.entries.iter().filter(move |entry| entry.group == group).min_by_key(|entry| entry.index);
-    let base = |group: GroupId| match first(group) {
-        Some(first) if first.index > LogIndex(1) => GroupPosition { index: LogIndex(first.index.0 - 1), term: first.term },
-        Some(_) | None => GroupPosition::default(),
+    let in_front = |group: GroupId| {
+        let first = recovered.entries.iter().filter(|entry| entry.group == group).min_by_key(|entry| entry.index)?;
+        let is_behind = first.index > LogIndex(1);
+        Some(if is_behind { GroupPosition { index: LogIndex(first.index.0 - 1), term: first.term } } else { GroupPosition::default() })
     };
     let alone = recovered.forced.iter().map(|(_, record)| record).filter(|record| record.voters == [me] && !known.contains(&record.group));
-    // One of an unclean recovery names what was committed then, and the log begins in front of that.
-    let of_record = |record: &ReplicaRecord| GroupPosition { index: record.base_index, term: record.base_term };
-    let forced = alone.map(|record| match base(record.group) {
-        found if first(record.group).is_some() && found.index < record.base_index => (record.group, found),
-        _ => (record.group, of_record(record)),
+    let forced = alone.map(|record| {
+        // One of an unclean recovery names what was committed then, and the log begins in front of that.
+        let of_record = GroupPosition { index: record.base_index, term: record.base_term };
+        (record.group, in_front(record.group).filter(|found| found.index < record.base_index).unwrap_or(of_record))
     });
     let is_lone = |group: &&GroupId| recovered.hard_states.iter().any(|state| state.group == **group && !state.is_shared);
-    strays.iter().filter(is_lone).map(|group| (*group, base(*group))).chain(forced).collect()
+    strays.iter().filter(is_lone).map(|group| (*group, in_front(*group).unwrap_or_default())).chain(forced).collect()
 }
 
 fn lone_beginning(id: GroupId, me: ReplicaId, base: GroupPosition) -> GroupStart {
@@ -274,14 +273,10 @@ fn shared_by_hard_states(whose: &Whose<'_>, recovered: &Recovered) -> BTreeSet<G
     let stored = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.groups);
     let has_others = recovered.replicas.iter().any(|(_, record)| record.voters.iter().any(|voter| *voter != whose.me))
         || stored.map(|group| &group.voters).any(|voters| names_others(voters));
-    if has_others || !shared.is_empty() {
+    // Whoever was told to go on alone is alone: of that a hard state that stands behind knows (`take_record` of the log's recovery).
+    let is_told = recovered.forced.iter().any(|(_, record)| record.group == GroupId(0) && record.voters == [whose.me]);
+    if (has_others || !shared.is_empty()) && !is_told {
         shared.insert(GroupId(0));
-    }
-    // Whoever was told to go on alone is alone, unless a hard state behind that says otherwise.
-    let is_shared = |group: GroupId| recovered.hard_states.iter().any(|state| state.group == group && state.is_shared);
-    let is_alone = |(_, record): &&(BlockSeq, ReplicaRecord)| record.voters == [whose.me] && !is_shared(record.group);
-    for (_, record) in recovered.forced.iter().filter(is_alone) {
-        shared.remove(&record.group);
     }
     if whose.is_metadata_forced {
         shared.remove(&GroupId(0));

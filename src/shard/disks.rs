@@ -42,8 +42,7 @@ impl Shard {
             return Err(ApiError::new(ErrorCode::NotReady, what));
         }
         let old = ReplicaId::of(before, node);
-        let is_live = |replica: ReplicaId| self.pipelines.peers.iter().any(|peer| peer.replica == replica && peer.live().is_some());
-        if old == self.replica() || is_live(old) {
+        if old == self.replica() || self.pipelines.is_live(old) {
             return Err(ApiError::from(&ControlError::Cluster(ClusterError::OtherDisk(node))));
         }
         spec.generation = before + 1;

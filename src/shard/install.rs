@@ -444,7 +444,7 @@ impl Shard {
     }
 
     /// Does something with a partition of `group` that is there, or that the metadata will tell of; not with one whose topic was deleted.
-    fn imported(&mut self, group: GroupId, uid: PartitionUid, what: impl FnOnce(&mut Partition)) {
+    pub(super) fn imported(&mut self, group: GroupId, uid: PartitionUid, what: impl FnOnce(&mut Partition)) {
         if let Some(slot) = self.partitions.slot(uid) {
             return what(self.partitions.get_mut(slot).expect("a uid's slot is filled"));
         }

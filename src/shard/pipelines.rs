@@ -103,6 +103,11 @@ impl Pipelines {
         self.peers.iter().find(|peer| peer.replica == replica).and_then(|peer| peer.address)
     }
 
+    /// Whether this shard is connected to the shard of a peer.
+    pub(super) fn is_live(&self, replica: ReplicaId) -> bool {
+        self.peers.iter().any(|peer| peer.replica == replica && peer.live().is_some())
+    }
+
     /// Whether there is another node.
     pub(super) fn is_alone(&self) -> bool {
         self.peers.is_empty()

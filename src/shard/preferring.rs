@@ -73,8 +73,7 @@ impl Shard {
                 continue;
             }
             let Some(members) = self.groups.members_of(group) else { continue };
-            let is_there = |replica: &ReplicaId| self.pipelines.peers.iter().any(|peer| peer.replica == *replica && peer.live().is_some());
-            let others = members.voters.iter().filter(|replica| **replica != self.replica() && is_there(replica));
+            let others = members.voters.iter().filter(|replica| self.pipelines.is_live(**replica));
             let Some(to) = others.max_by_key(|replica| self.groups.matched(group, **replica)).copied() else { continue };
             if let Err(error) = self.groups.transfer(group, to) {
                 tracing::debug!("{error}: it is left to the others");

@@ -22,9 +22,9 @@ use super::applying::Content;
 use super::shard::Shard;
 use super::shipping::BlockRead;
 use crate::effects::{Effects, Now};
-use crate::ids::{GroupId, LogIndex, PartitionUid, SubscriptionUid, TopicUid};
+use crate::ids::{GroupId, LogIndex, PartitionUid, SubscriptionUid};
 use crate::log::{BACKGROUND_OWNER, CheckpointV5, Recovered, envelope};
-use crate::partition::{Partition, Slot, TopicRules};
+use crate::partition::Slot;
 use crate::subscription::membership::{self, CHANGE_SCHEMA};
 use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -265,11 +265,8 @@ impl Shard {
             match envelope::schema_of(payload) {
                 Some(QUEUE_SCHEMA) => {
                     let (partition, queue, notes) = decode_queue_notes(payload).map_err(|error| error.to_string())?;
-                    if self.group_of(partition).is_none() && !self.view.has_known(partition) {
-                        // The metadata that tell of it are on their way.
-                        let new = || Partition::new(partition, TopicUid(0), 0, group, TopicRules::default());
-                        self.unclaimed.entry(partition).or_insert_with(new);
-                    }
+                    // The metadata that tell of it may be on their way.
+                    self.imported(group, partition, |_| ());
                     self.find_notes((queue, partition), &notes);
                 }
                 Some(CHANGE_SCHEMA) => {

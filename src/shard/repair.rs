@@ -2,7 +2,7 @@
 //! with what they answer in its place (docs/REPLICATION.md, 8).
 //!
 //! ```text
-//! found (at a start, by the scrubber, the sorter or a reader) -> asked of one replica after the other -> its bytes are here, checked -> its run is copied
+//! found (at a start, by the scrubber, the sorter or a reader, or as a block is read back) -> asked of one replica after the other -> its bytes are here, checked -> its run is copied
 //! (sorting.rs) -> a checkpoint names the new run: healed
 //! ```
 //! Invariants: nothing is written over; a wound is healed only by a batch of the same partition, offset and length whose sums are right; one question is under way
@@ -16,12 +16,14 @@ use super::pipelines::{NotTaken, write};
 use super::shard::Shard;
 use super::sort_job::{Job, Spares};
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{ConnId, GroupId, PartitionUid, ReplicaId, SegmentUid};
-use crate::log::{DamageKind, Recovered};
+use crate::ids::{BlockSeq, ConnId, GroupId, LogIndex, PartitionUid, ReplicaId, SegmentUid, Term};
+use crate::log::layout::BlockView;
+use crate::log::{BadFragment, BatchFault, DamageKind, Recovered, check_fragment};
 use crate::partition::Run;
 use crate::subscription::DamageFound;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use tramline_wire::batch::BatchView;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::node::{Class, Fetch, FetchReply, Fetched, Frame, Kind, NodeError, PayloadLimits};
 
@@ -89,7 +91,7 @@ impl Repairs {
     }
 
     /// Whether a place was not told of yet: what is read back is so again and again. Of very many some are told twice.
-    pub(super) fn is_news(&mut self, place: (SegmentUid, u64)) -> bool {
+    fn is_news(&mut self, place: (SegmentUid, u64)) -> bool {
         if self.told.len() >= WOUNDS_MAX {
             self.told.clear();
         }
@@ -179,6 +181,40 @@ impl Shard {
             self.repairs.next_look_us = 0;
         }
         true
+    }
+
+    /// Whether something of an entry does not check, in a block that was read back; of its batches' bodies only where they are to go out. It was whole when it was
+    /// written, and may have rotted since. Who is sent a batch that does not check ends the connection, and all groups with it; a payload carries no sums of its own,
+    /// and would be believed. What has rotted is told, and its segment ends: then a checkpoint covers it, and a snapshot brings followers what others have of it.
+    pub(super) fn is_rotten(
+        &mut self,
+        (group, index, term): (GroupId, LogIndex, Term),
+        block: BlockSeq,
+        bytes: &[u8],
+        with_bodies: bool,
+    ) -> bool {
+        let view = BlockView::parse(bytes).expect("it was checked when it was read");
+        let numbers = view.rows_of(group, index, term).flat_map(|row| row.fragment_first..row.fragment_first + row.fragment_count);
+        let bad: Vec<BadFragment> = numbers.filter_map(|number| check_fragment(&view, number)).collect();
+        for BadFragment { number, fault } in &bad {
+            // One of a segment that is sealed meanwhile is the scrubber's to find.
+            let Some(place) = self.log.block_place(block) else { break };
+            self.log.end_segment(place.segment);
+            let fragment = view.fragment(*number);
+            let (segment, pos) = (place.segment, u64::from(place.pos) + u64::from(fragment.offset));
+            if !self.repairs.is_news((segment, pos)) {
+                continue;
+            }
+            if *fault == Some(BatchFault::Body) {
+                let batch = BatchView::parse_exact(view.content(&fragment)).expect("its header was checked");
+                let (uid, first_offset, end_offset) = (batch.partition_uid(), batch.base_offset(), batch.next_offset());
+                self.report_damage(&[DamageFound { uid, first_offset, end_offset, segment, pos }]);
+            } else {
+                let (shard, group, block, segment) = (self.id.0, group.0, block.0, segment.0);
+                tracing::error!(shard, group, block, segment, position = pos, ?fault, "an entry of the log that is read back is damaged");
+            }
+        }
+        bad.iter().any(|bad| with_bodies || bad.fault != Some(BatchFault::Body))
     }
 
     /// One turn of repair.

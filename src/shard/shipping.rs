@@ -11,11 +11,9 @@ use crate::bytes::Bytes;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, Term};
 use crate::log::layout::BlockView;
-use crate::log::{BACKGROUND_OWNER, BadFragment, BatchFault, EntryKind, ReadError, ReadRefused, check_fragment};
+use crate::log::{BACKGROUND_OWNER, EntryKind, ReadError, ReadRefused};
 use crate::mutants::Mutant;
 use crate::replication::{Accepted, EntryPlaces, FollowerMarks, GroupPosition, Holds, Outgoing, ShareNote, Word, wire_raft};
-use crate::subscription::DamageFound;
-use tramline_wire::batch::BatchView;
 use tramline_wire::frame::finish_frame;
 use tramline_wire::node::{
     self, Ack, AckFlags, AckGroup, AppendWriter, Beat, EntryHead, ItemsSum, Kind, ShareBase, ShareFlags, TimeoutNow,
@@ -163,11 +161,7 @@ impl Shard {
             };
             let (before, mut never, mut is_open) = (heads.len(), false, false);
             for (index, term, holds, block) in &places {
-                let found = match self.block_for_peers(now, *block, effects) {
-                    BlockFor::Here(found) if self.is_rotten((note.group, *index, *term), *block, &found, true) => BlockFor::Never,
-                    found => found,
-                };
-                let found = match found {
+                let found = match self.block_for_peers(now, (note.group, *index, *term), *block, effects) {
                     BlockFor::Here(found) => found,
                     BlockFor::Later => break,
                     BlockFor::Never => {
@@ -236,8 +230,16 @@ impl Shard {
         sends
     }
 
-    /// A closed block: out of the tail cache, or off the disk, one at a time of each `owner`.
-    pub(super) fn closed_block(&mut self, now: Now, read: &mut BlockRead, owner: u64, block: BlockSeq, effects: &mut Effects) -> BlockFor {
+    /// The closed block of an entry: out of the tail cache, or off the disk, one at a time of each `owner`, and then only where the entry checks.
+    pub(super) fn closed_block(
+        &mut self,
+        now: Now,
+        read: &mut BlockRead,
+        owner: u64,
+        entry: (GroupId, LogIndex, Term),
+        block: BlockSeq,
+        effects: &mut Effects,
+    ) -> BlockFor {
         if block >= self.log.open_block_seq() {
             return BlockFor::Later;
         }
@@ -245,7 +247,14 @@ impl Shard {
             return BlockFor::Here(cached.clone());
         }
         match read {
-            BlockRead::Here(found, bytes) if *found == block => return BlockFor::Here(bytes.clone()),
+            BlockRead::Here(found, bytes) if *found == block => {
+                if !self.is_rotten(entry, block, bytes.as_slice(), owner == PEERS) {
+                    return BlockFor::Here(bytes.clone());
+                }
+                // The disk is asked again when somebody asks again.
+                *read = BlockRead::None;
+                return BlockFor::Never;
+            }
             BlockRead::Failed(found) if *found == block => {
                 *read = BlockRead::None;
                 return BlockFor::Never;
@@ -267,9 +276,9 @@ impl Shard {
         BlockFor::Later
     }
 
-    fn block_for_peers(&mut self, now: Now, block: BlockSeq, effects: &mut Effects) -> BlockFor {
+    fn block_for_peers(&mut self, now: Now, entry: (GroupId, LogIndex, Term), block: BlockSeq, effects: &mut Effects) -> BlockFor {
         let mut read = std::mem::take(&mut self.pipelines.read);
-        let found = self.closed_block(now, &mut read, PEERS, block, effects);
+        let found = self.closed_block(now, &mut read, PEERS, entry, block, effects);
         self.pipelines.read = read;
         found
     }
@@ -279,52 +288,6 @@ impl Shard {
         let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
         read.on_read(self.id.0, ticket, bytes);
         effects.wake_at(0);
-    }
-
-    /// Whether something of an entry in a block that was read back does not check; of its batches' bodies only where they are to go out. It was whole when it was
-    /// written, and may have rotted since. Who is sent a batch that does not check ends the connection, and all groups with it; a payload carries no sums of its own,
-    /// and would be believed. What has rotted is told, and its segment ends: then a checkpoint covers it, and a snapshot brings followers what others have of it.
-    pub(super) fn is_rotten(
-        &mut self,
-        (group, index, term): (GroupId, LogIndex, Term),
-        block: BlockSeq,
-        bytes: &Bytes,
-        with_bodies: bool,
-    ) -> bool {
-        if self.log.cached_block(block).is_some() {
-            return false;
-        }
-        let view = BlockView::parse(bytes.as_slice()).expect("it was checked when it was read");
-        let numbers = view.rows_of(group, index, term).flat_map(|row| row.fragment_first..row.fragment_first + row.fragment_count);
-        let bad: Vec<BadFragment> = numbers.filter_map(|number| check_fragment(&view, number)).collect();
-        let Some(place) = self.log.block_place(block).filter(|_| !bad.is_empty()) else { return !bad.is_empty() };
-        self.log.end_segment(place.segment);
-        let mut is_rotten = false;
-        for BadFragment { number, fault } in bad {
-            let fragment = view.fragment(number);
-            let pos = u64::from(place.pos) + u64::from(fragment.offset);
-            is_rotten |= fault != Some(BatchFault::Body) || with_bodies;
-            if !self.repairs.is_news((place.segment, pos)) {
-                continue;
-            }
-            if fault == Some(BatchFault::Body) {
-                let batch = BatchView::parse_exact(view.content(&fragment)).expect("its header was checked");
-                let (uid, first_offset, end_offset) = (batch.partition_uid(), batch.base_offset(), batch.next_offset());
-                self.report_damage(&[DamageFound { uid, first_offset, end_offset, segment: place.segment, pos }]);
-            } else {
-                let (shard, segment) = (self.id.0, place.segment.0);
-                tracing::error!(
-                    shard,
-                    group = group.0,
-                    block = block.0,
-                    segment,
-                    position = pos,
-                    ?fault,
-                    "an entry of the log that is read back is damaged"
-                );
-            }
-        }
-        is_rotten
     }
 
     /// One entry's bytes; `None` when memory for its control payloads is short.

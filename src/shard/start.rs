@@ -244,10 +244,8 @@ impl Shard {
         shard.metrics.counters.damaged_ranges = damaged_ranges;
         for (group, wound) in &wounds {
             // Where nothing of a partition is known to be committed, nothing but its damage tells of it yet.
-            let (uid, new) =
-                (PartitionUid(wound.uid), || Partition::new(PartitionUid(wound.uid), TopicUid(0), 0, *group, TopicRules::default()));
-            if shard.has_others(*group) && shard.group_of(uid).is_none() {
-                shard.unclaimed.entry(uid).or_insert_with(new);
+            if shard.has_others(*group) {
+                shard.imported(*group, PartitionUid(wound.uid), |_| ());
             }
             shard.note_wound(wound);
         }

@@ -198,10 +198,7 @@ impl Shard {
                 group = group.0,
                 "this replica has lost entries that it had acknowledged: it does not vote until its leader has brought them again; look at its disk"
             );
-            self.groups.suspect(group);
-            self.suspects.whole.remove(&group);
-            self.suspects.records.insert(group, None);
-            self.care_for_suspects(now, effects);
+            self.begin_doubt(now, group, effects);
         }
         if is_leaders && base.flags.has(ShareFlags::PROVEN) {
             let at = GroupPosition { index: LogIndex(base.prev_index), term: Term(base.prev_term) };
@@ -213,8 +210,7 @@ impl Shard {
     /// another one in its place.
     pub(super) fn stand_back(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
         let members = self.groups.members_of(group).expect("this shard leads it");
-        let is_live = |voter: &&ReplicaId| self.pipelines.peers.iter().any(|peer| peer.replica == **voter && peer.live().is_some());
-        let others = members.voters.iter().filter(is_live).count();
+        let others = members.voters.iter().filter(|voter| self.pipelines.is_live(**voter)).count();
         if others <= members.voters.len() / 2 {
             // Without this one's vote they could not go on.
             return;
@@ -228,6 +224,11 @@ impl Shard {
         self.groups.step_down(group);
         // What is open of it is voided before anything is written.
         self.on_leaderships(now, effects);
+        self.begin_doubt(now, group, effects);
+    }
+
+    /// The replica is suspect from now on, while this process runs.
+    fn begin_doubt(&mut self, now: Now, group: GroupId, effects: &mut Effects) {
         self.groups.suspect(group);
         self.suspects.whole.remove(&group);
         self.suspects.records.insert(group, None);

@@ -7,8 +7,6 @@
 # Not here: what was acknowledged (workload.sh). Nothing may be written meanwhile.
 # shellcheck shell=bash
 
-# Node, group and term of each partition that a topic has, a line each: PARTITION NODE GROUP TERM.
-owners() { ctl metadata "$1" 2>/dev/null | awk -v t="$1" '$1 == t { print $2, $3, $5, $6 }'; }
 # Groups that a node votes in.
 groups_on() { ctl cluster groups 2>/dev/null | awk -v n="$1" '$1 ~ /^[0-9]+$/ && index("," $5 ",", "," n ",") { print $1 }'; }
 

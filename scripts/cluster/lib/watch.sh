@@ -31,16 +31,18 @@ eventually() {
 
 three_active() { [ "$(ctl cluster nodes 2>/dev/null | awk '$2 == "active" && $3 == "yes"' | wc -l)" -eq 3 ]; }
 voters_of_metadata() { [ "$(ctl cluster groups 2>/dev/null | awk '$1 == 0 { print split($5, v, ",") }')" = 3 ]; }
-# The leader of each partition of a topic, a line each: PARTITION NODE TERM.
-leaders() { ctl metadata "$1" 2>/dev/null | awk -v t="$1" '$1 == t { print $2, $3, $6 }'; }
+# Leader, group and term of each partition of a topic, a line each: PARTITION NODE GROUP TERM.
+owners() { ctl metadata "$1" 2>/dev/null | awk -v t="$1" '$1 == t { print $2, $3, $5, $6 }'; }
+# Without the group.
+leaders() { owners "$1" | awk '{ print $1, $2, $4 }'; }
 leader_of() { leaders "$1" | awk -v p="$2" '$1 == p && $3 > 0 { print $2 }'; }
 leader_of_metadata() { ctl cluster groups 2>/dev/null | awk '$1 == 0 && $2 != "-" { print $2 }'; }
-# What each node says of a topic's leaders, as PARTITION/NODE/GROUP/TERM, for whoever asks why a wait came to nothing.
+# What each node says of a topic's `owners`, for whoever asks why a wait came to nothing.
 tell_leaders() {
     local asked server
     for server in ${servers//,/ }; do
         asked=$server
-        printf '%s says of %s: %s\n' "$server" "$1" "$(ctl metadata "$1" 2>&1 | awk -v t="$1" '$1 == t { printf "%s/%s/%s/%s ", $2, $3, $5, $6 }')" >&2
+        printf '%s says of %s: %s\n' "$server" "$1" "$(owners "$1" | tr ' \n' '/ ')" >&2
     done
 }
 # Every node leads two of six partitions: what was given to others has come back.

@@ -211,11 +211,18 @@ impl Shard {
             let what = "it does not exist: create it, or give the queue another dead.letter.topic";
             return self.pause_burial(now, key, &name, what);
         };
-        let target = Target::of(topic);
+        let (target, name) = (Target::of(topic), topic.name.clone());
+        let number = self.view.find_partition(key.1).map(|(_, place)| place.number);
+        let has_place = number.is_none_or(|number| self.place_of_letters(topic, number).is_some());
+        self.queues.burying.graves.entry(key).or_default().target = Some(target);
+        if !has_place {
+            let what =
+                "this node leads none of its partitions: create it with as many as the queue's topic has, and with co.locate=that topic";
+            return self.pause_burial(now, key, &name, what);
+        }
         let part = &self.queues.parts[&key].part;
         let burying = &mut self.queues.burying;
-        let grave = burying.graves.entry(key).or_default();
-        grave.target = Some(target);
+        let grave = burying.graves.get_mut(&key).expect("made above");
         let offsets: Vec<u64> = part.dead().filter(|offset| !grave.stuck.contains(offset)).take(LETTERS_AT_ONCE).collect();
         if offsets.is_empty() {
             grave.nothing_at = Some(part.counts().died);
@@ -255,7 +262,8 @@ impl Shard {
         let Some(queue) = self.queues.queues.get(&key.0).filter(|_| self.queues.parts.contains_key(&key)) else { return };
         let topic = self.view.topic(queue.view.dead_letter_topic().unwrap_or_default()).filter(|_| self.phase == Phase::Serving);
         let from = self.view.find_partition(key.1).map(|(_, place)| place.number);
-        let (Some(topic), Some(number)) = (topic, from) else { return self.end_burial(now, key, Some(now.mono_us)) };
+        let place = topic.zip(from).and_then(|(topic, number)| self.place_of_letters(topic, number)).cloned();
+        let (Some(topic), Some(number), Some(place)) = (topic, from, place) else { return self.end_burial(now, key, Some(now.mono_us)) };
         let found = &collected.parts[0];
         let here = self.queues.parts.get_mut(&key).expect("seen above");
         let mut is_doubtful = false;
@@ -266,8 +274,7 @@ impl Shard {
             return self.end_burial(now, key, Some(now.mono_us + RETRY_US));
         }
         let written = self.write_letters(key, number, &burial.offsets, found, topic);
-        let (place, name) = (self.place_of_letters(topic, number).cloned(), topic.name.clone());
-        if !self.remember_stuck(now, key, &name, &written) {
+        if !self.remember_stuck(now, key, &topic.name.clone(), &written) {
             return;
         }
         if written.offsets.is_empty() {
@@ -275,11 +282,6 @@ impl Shard {
             let pause = written.stuck.is_empty().then_some(now.mono_us + RETRY_US);
             return self.end_burial(now, key, pause);
         }
-        let Some(place) = place else {
-            let what =
-                "this node leads none of its partitions: create it with as many as the queue's topic has, and with co.locate=that topic";
-            return self.pause_burial(now, key, &name, what);
-        };
         let burial = Burial { key, offsets: written.offsets, step: Step::Posted };
         self.queues.burying.under_way.insert(collected.ticket, burial);
         self.post(now, collected.ticket, &place, written.batch, effects);
@@ -358,10 +360,9 @@ impl Shard {
 
     fn post(&mut self, now: Now, question: u64, place: &PartitionView, batch: Vec<u8>, effects: &mut Effects) {
         let letters = Letters { question, to: place.uid, batch };
+        // Of this node: else it would not have been chosen.
         let lead = self.lead_of_partition(place);
-        if lead.node != self.node {
-            self.on_letters_answered(now, question, ErrorCode::NotLeader);
-        } else if lead.shard == self.id {
+        if lead.shard == self.id {
             self.on_letters(now, None, letters, effects);
         } else {
             effects.push(Effect::Mesh { to: lead.shard, message: Message::Letters(Box::new(letters)) });

@@ -2,11 +2,11 @@
 //!
 //! Not here: what a start makes of damage without other replicas (`log/tests/damage.rs`).
 
-use super::{Cluster, NODES, REPLICATED, replicas, seeds};
+use super::{Cluster, NODES, REPLICATED, queues, replicas, seeds};
 use crate::effects::Event;
 use crate::ids::{BlockSeq, GroupId, ShardId};
 use crate::log::EntryKind;
-use crate::log::layout::{BLOCK_ALIGN, BlockView, SEGMENT_DATA_START, SegmentHeader, peek_header};
+use crate::log::layout::{BLOCK_ALIGN, BlockView, Entry, SEGMENT_DATA_START, SegmentHeader, peek_header};
 use crate::shard::Shard;
 use crate::shard::mesh::Message;
 
@@ -495,7 +495,7 @@ fn a_leader_that_cannot_read_what_nobody_else_has_makes_room() {
         let at = cluster.leader_of(group);
         let others: Vec<_> = (0..NODES).filter(|other| *other != at).collect();
         others.iter().for_each(|other| cluster.end(*other, false));
-        let first = cluster.nodes[at].shard.as_ref().expect("it leads").log.open_block_seq();
+        let first = cluster.nodes[at].shard.as_ref().expect("it leads").open_block();
         cluster.work(20, 2);
         cluster.pass(200_000);
         // What the next start writes tells that the blocks before it were durable.
@@ -524,4 +524,42 @@ fn a_leader_that_cannot_read_what_nobody_else_has_makes_room() {
         cluster.check_replicas();
     }
     assert!(tried > 0 && suspects > 0, "{tried} places rotted, {suspects} suspects");
+}
+
+/// The payload of an entry that is not in memory any more has rotted since it was written, and its block can be read: nothing of it is taken for what it was.
+#[test]
+fn a_payload_that_has_rotted_is_not_taken_in() {
+    let (mut tried, mut found) = (0, 0);
+    for seed in 0..6 {
+        // Memory keeps the last 32 KiB.
+        let mut cluster = queues::begin(seed, 128 << 10);
+        queues::work(&mut cluster, 400);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(3_000_000);
+        let group = cluster.data_group();
+        let at = cluster.leader_of(group);
+        let log = &cluster.nodes[at].shard.as_ref().expect("it leads").log;
+        let (covered, cached_from) = (log.covered(), log.cached_from());
+        let rotten = cluster.rot_in_blocks(at, BlockSeq(covered.0 + 1), |view| {
+            let is_read = |row: &Entry| row.kind == EntryKind::Control && row.group == group && view.header.block_seq < cached_from;
+            view.entries()
+                .filter(is_read)
+                .filter_map(|row| view.fragments_of(&row).next())
+                .map(|piece| piece.offset + piece.length - 1)
+                .collect()
+        });
+        cluster.tell(at, Event::Mesh { from: ShardId(0), message: Message::Stop });
+        cluster.happen_until("it has stopped", |cluster| cluster.nodes[at].shard.as_ref().is_some_and(Shard::has_stopped));
+        // Whoever was quick to hand over did not need them.
+        let is_given_up = cluster.nodes[at].shard.as_ref().is_some_and(|shard| shard.applying.rebuild.is_given_up);
+        assert!(rotten > 0 || !is_given_up, "seed {seed}: nothing was wrong");
+        (tried, found) = (tried + rotten, found + usize::from(is_given_up));
+        cluster.end(at, false);
+        cluster.ledger.forget(at);
+        cluster.start(at);
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.check();
+        cluster.check_replicas();
+    }
+    assert!(tried > 0 && found > 0, "{tried} payloads have rotted, and {found} stops have found that");
 }

@@ -428,7 +428,7 @@ impl Cluster {
     }
 
     /// The group of the first partition.
-    fn data_group(&self) -> GroupId {
+    pub(super) fn data_group(&self) -> GroupId {
         self.group_known(self.uids[0]).expect("the topic is known")
     }
 
@@ -442,14 +442,14 @@ fn is_of_lease(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownLease | ErrorCode::LeaseExpired | ErrorCode::LeaseLost)
 }
 
-fn begin(seed: u64, segment_bytes: u64) -> Cluster {
+pub(super) fn begin(seed: u64, segment_bytes: u64) -> Cluster {
     let mut cluster = Cluster::with(seed, segment_bytes);
     cluster.create_topic();
     cluster.create_consumers();
     cluster
 }
 
-fn work(cluster: &mut Cluster, rounds: usize) {
+pub(super) fn work(cluster: &mut Cluster, rounds: usize) {
     for _ in 0..rounds {
         if cluster.dice.chance(40) {
             cluster.produce();
