@@ -191,7 +191,7 @@ fn a_data_directory_without_permission_is_refused() {
 
 /// Segments of 16 MiB: three of them fit on the small disk.
 fn small_disk_options() -> Options {
-    Options::default().set("pool.segments", "1").set("disk.refuse.free", "1MiB")
+    Options::default().set("pool.segments", "1")
 }
 
 #[test]

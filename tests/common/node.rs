@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 pub const TRAMLINE: &str = env!("CARGO_BIN_EXE_tramline");
 
 /// How to start a node. The defaults are small: 16 MiB segments, one shard, not pinned, parked when idle, memory only as it is needed.
+/// The space marks are low: how much of its disk the machine has left is nothing that a test may depend on.
 #[derive(Clone)]
 pub struct Options {
     /// Value of `--listen`.
@@ -36,7 +37,15 @@ impl Default for Options {
             listen: "127.0.0.1:0".into(),
             admin: "127.0.0.1:0".into(),
             shards: Some(1),
-            settings: [("segment.bytes", "16MiB"), ("memory.prefault", "false")].map(|(k, v)| (k.into(), v.into())).to_vec(),
+            settings: [
+                ("segment.bytes", "16MiB"),
+                ("memory.prefault", "false"),
+                ("disk.warn.free", "1MiB"),
+                ("disk.slow.free", "1MiB"),
+                ("disk.refuse.free", "1MiB"),
+            ]
+            .map(|(k, v)| (k.into(), v.into()))
+            .to_vec(),
             spin: "adaptive",
             arguments: vec!["--unpinned".into()],
             environment: Vec::new(),
