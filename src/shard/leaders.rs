@@ -26,6 +26,8 @@ struct Known {
     is_ours: bool,
     /// Which change of all that is known this was.
     change: u64,
+    /// What the replica here has told the siblings last.
+    said: Option<(NodeId, Term)>,
 }
 
 /// The leaders that were told, by group.
@@ -58,9 +60,18 @@ impl Leaders {
             return false;
         }
         let was_ours = before.is_some_and(|known| known.node == self.me || known.is_ours && node == NodeId(0));
+        let said = before.and_then(|known| known.said);
         self.changes += 1;
-        self.known.insert(group, Known { node, term, is_ours: was_ours || node == self.me, change: self.changes });
+        self.known.insert(group, Known { node, term, is_ours: was_ours || node == self.me, change: self.changes, said });
         true
+    }
+
+    /// The same, by the replica of the group that this shard has. True when the siblings are to be told: also of what is known here by hearsay already. They may
+    /// have heard the same before, and then from here that nobody is known to lead in that term.
+    fn say(&mut self, group: GroupId, node: NodeId, term: Term) -> bool {
+        let is_news = self.note(group, node, term);
+        let known = self.known.get_mut(&group).expect("noted now or before");
+        known.said.replace((node, term)) != Some((node, term)) || is_news
     }
 
     /// Another node tells of a group that this one has no replica of. False where that is no news: of two that say something of one term, who leads in it is
@@ -87,7 +98,7 @@ impl Shard {
             if node == NodeId(0) && self.shard_with(*group).is_none() {
                 continue;
             }
-            if self.leaders.note(*group, node, term) {
+            if self.leaders.say(*group, node, term) {
                 tell_siblings(self.id, self.settings.shards, (*group, node, term), effects);
             }
         }
@@ -257,6 +268,18 @@ mod tests {
         assert_eq!(told(&leaders, before), [(1, 0, 7)], "still nobody else can tell of it");
         leaders.note(GroupId(1), NodeId(2), Term(7));
         assert_eq!(told(&leaders, 0), [], "whoever leads it now does");
+    }
+
+    #[test]
+    fn what_a_replica_learns_is_said_though_it_was_heard_before() {
+        let mut leaders = Leaders::new(NodeId(1));
+        assert!(leaders.say(GroupId(1), NodeId(0), Term(5)), "somebody asks for a vote");
+        assert!(leaders.note(GroupId(1), NodeId(2), Term(5)), "a sibling has heard who got it; what was said above reaches it later");
+        assert!(leaders.say(GroupId(1), NodeId(2), Term(5)));
+        assert!(!leaders.say(GroupId(1), NodeId(2), Term(5)));
+        assert!(leaders.say(GroupId(1), NodeId(3), Term(6)));
+        assert!(leaders.say(GroupId(1), NodeId(0), Term(6)));
+        assert_eq!(leaders.of(GroupId(1)), Some((NodeId(0), Term(6))));
     }
 
     #[test]
