@@ -92,6 +92,7 @@ pub enum Mutant {
     WipedVotes,
     ApplyTentativeProducer,
     AnswerCutDuplicate,
+    PromoteEarly,
 }
 
 /// Which bug is switched on: none, outside the simulator.

@@ -24,6 +24,8 @@ pub(crate) struct GroupLook {
     /// Its queues and members may be served, where it leads.
     pub(crate) is_state_ready: bool,
     pub(crate) voters: usize,
+    /// Voters of whom it has not heard that they have anything, where it leads.
+    pub(crate) voters_unheard: usize,
     pub(crate) last: GroupPosition,
     pub(crate) committed: LogIndex,
     /// Taken in; of queues and members up to `noted`.
@@ -71,13 +73,16 @@ impl Shard {
     }
 
     fn group_look(&self, group: GroupId) -> GroupLook {
+        let members = self.groups.members_of(group);
+        let is_unheard = |replica: &&ReplicaId| self.groups.matched(group, **replica) == Some(LogIndex(0));
         GroupLook {
             group,
             leads_in: self.groups.led_in(group),
             may_append: self.groups.leader_term(group).is_some(),
             is_caught_up: self.groups.is_caught_up(group),
             is_state_ready: group == GroupId(0) || self.is_state_ready(group),
-            voters: self.groups.members_of(group).map_or(0, |members| members.voters.len()),
+            voters: members.map_or(0, |members| members.voters.len()),
+            voters_unheard: members.map_or(0, |members| members.voters.iter().filter(is_unheard).count()),
             last: self.groups.last_of(group),
             committed: self.groups.committed_of(group),
             // Alone, a shard has taken in what it has appended, and keeps no account of it.

@@ -10,6 +10,7 @@ use super::shard::{Phase, Shard};
 use crate::control::{ClusterCommand, MoveStep, MoveView};
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, ReplicaId};
+use crate::mutants::Mutant;
 use crate::replication::{Action, Change};
 
 /// Between two looks.
@@ -90,6 +91,7 @@ impl Shard {
         let note = |step| Next::Propose(ClusterCommand::NoteMove { id: moving.id.0, step, conf_index: members.index.0 });
         let change = |action, replica: ReplicaId| Next::Change(Change { action, replica, serves: moving.id.0 });
         let votes = |replica: ReplicaId| members.voters.contains(&replica);
+        let may_vote = |replica: ReplicaId| self.is_near(now, group, replica) || self.log.mutants().has(Mutant::PromoteEarly);
         if let Some(add) = &moving.add {
             match moving.step {
                 // Its replica begins when its node has the view; what is sent before that is passed over there.
@@ -97,9 +99,9 @@ impl Shard {
                 MoveStep::Prepared if members.all().any(|member| member == add.id) => return note(MoveStep::Learner),
                 // Every node learns group 0.
                 MoveStep::Prepared if group != GroupId(0) => return change(Action::Learn, add.id),
-                MoveStep::Learner if votes(add.id) || self.is_near(now, group, add.id) => return note(MoveStep::CaughtUp),
+                MoveStep::Learner if votes(add.id) || may_vote(add.id) => return note(MoveStep::CaughtUp),
                 MoveStep::CaughtUp if votes(add.id) => return note(MoveStep::Promoted),
-                MoveStep::CaughtUp if self.is_near(now, group, add.id) => return change(Action::Vote, add.id),
+                MoveStep::CaughtUp if may_vote(add.id) => return change(Action::Vote, add.id),
                 // Somebody has taken it for a stray meanwhile.
                 MoveStep::Learner | MoveStep::CaughtUp if group != GroupId(0) && members.all().all(|member| member != add.id) => {
                     return change(Action::Learn, add.id);

@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     entries: BTreeMap<(GroupId, LogIndex), EntryLook>,
     batches: BTreeMap<(PartitionUid, u64), BatchLook>,
     leaders: BTreeMap<(GroupId, Term), usize>,
+    /// The newest leader of each group: its term, its voters, and those of them that it has heard nothing of.
+    voters: BTreeMap<GroupId, (Term, usize, usize)>,
     /// Up to where each replica was looked at.
     seen_entries: BTreeMap<(Seat, GroupId), LogIndex>,
     seen_batches: BTreeMap<(Seat, PartitionUid), u64>,
@@ -52,6 +54,7 @@ impl Ledger {
         for look in shard.group_looks() {
             if let Some(term) = look.leads_in {
                 self.note_leader(look.group, term, seat.0)?;
+                self.note_voters(&look, term)?;
             }
             self.look_at_entries(seat, shard, &look, stored)?;
         }
@@ -78,6 +81,16 @@ impl Ledger {
         match known == node {
             true => Ok(()),
             false => Err(format!("group {group} has two leaders in term {term}: nodes {} and {}", known + 1, node + 1)),
+        }
+    }
+
+    /// Who gets a vote has something, as its leader has heard. (Of the voters that were there it may hear that they have lost all.)
+    fn note_voters(&mut self, look: &GroupLook, term: Term) -> Check {
+        match self.voters.insert(look.group, (term, look.voters, look.voters_unheard)) {
+            Some((of, voters, unheard)) if of == term && voters < look.voters && unheard < look.voters_unheard => {
+                Err(format!("group {} has got a voter in term {term} of which its leader has heard nothing", look.group))
+            }
+            _ => Ok(()),
         }
     }
 
