@@ -150,6 +150,7 @@ impl Beginnings {
             };
             let forced = recovered.forced.iter().map(|(_, record)| record).find(|record| record.group == id);
             let start = with_force(start, forced);
+            let is_joining = start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id);
             if lone.contains_key(&id) {
                 if forced.is_none() {
                     let base = (start.base.index, start.base.term);
@@ -161,7 +162,10 @@ impl Beginnings {
                     );
                     beginnings.records.push(ReplicaRecord { state: ReplicaState::Forced, ..record_of(whose.me, &start) });
                 }
-            } else if is_stray || start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id) {
+            } else if is_stray || is_joining && !has_lost {
+                // Where blocks are lost the replica may have begun before, and the record that said so be among them: another one would stand behind its entries, and
+                // the next start would leave them out as another replica's, and with them that some are missing. What the node was told when it joined is there at
+                // every start, until a checkpoint has it.
                 beginnings.records.push(record_of(whose.me, &start));
             }
             let mut start = with_terms(start, recovered);

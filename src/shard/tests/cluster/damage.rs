@@ -435,6 +435,43 @@ fn a_group_of_one_replica_goes_on_without_its_record() {
     assert!(tried > 0, "no group had a record of its own");
 }
 
+/// A node that has joined loses the block in which the metadata's replica began. What it was told when it joined is still there: it goes on with that, as a suspect, and the
+/// entries behind stay its own over every start.
+#[test]
+fn a_node_that_joined_goes_on_without_the_record_of_its_metadata() {
+    let mut tried = 0;
+    for seed in 0..4 {
+        let mut cluster = Cluster::with(seed, 4 << 20);
+        cluster.create_topic();
+        cluster.work(60, 10);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(3_000_000);
+        let at = (0..NODES).find(|at| cluster.nodes[*at].joined.is_some()).expect("all but the first have joined");
+        (0..NODES).for_each(|at| cluster.end(at, false));
+        let lost = cluster.rot_in_blocks(at, BlockSeq(1), |view| {
+            let has_it = view.entries().any(|row| row.group == GroupId(0) && row.kind == EntryKind::Replica);
+            if has_it { vec![40] } else { Vec::new() }
+        });
+        if lost == 0 {
+            continue;
+        }
+        tried += 1;
+        for start in 0..3 {
+            cluster.start(at);
+            let suspects = cluster.nodes[at].shard.as_ref().expect("it runs").suspects.groups();
+            assert!(suspects.contains(&GroupId(0)), "seed {seed}, start {start}: {suspects:?}");
+            // Long enough that what a start writes is durable.
+            cluster.pass(3_000_000);
+            cluster.end(at, false);
+        }
+        (0..NODES).for_each(|at| cluster.start(at));
+        cluster.happen_until("whole replicas", |cluster| cluster.is_healed() && cluster.is_quiet());
+        cluster.check();
+        replicas::check_metadata(&cluster.shards().collect::<Vec<_>>()).expect("the metadata are the same on all nodes");
+    }
+    assert!(tried > 0, "no node had a block with the record");
+}
+
 /// A leader reads entries back for a follower that is behind, and what it reads has rotted, before its start or since: nothing of that goes out, the others' groups
 /// go on, and a replica that has it brings it to both.
 #[test]
