@@ -254,9 +254,9 @@ impl Shard {
             let (waiting, first) = (peer.shares.len(), peer.shares.front());
             out += &format!("  to {replica:?}: {dialed:?}, {waiting} shares queued, first {first:?}, window {window}\n");
         }
-        let (read, cached, open) = (&self.pipelines.read, self.log.cached_from(), self.log.open_block_seq());
-        let (read, stats) = (std::mem::discriminant(read), self.log.stats());
-        out += &format!("  read for peers {read:?}, cached from {cached}, open {open}, {stats:?}\n");
+        let (reads, cached, open, stats) =
+            (self.pipelines.reads.len(), self.log.cached_from(), self.log.open_block_seq(), self.log.stats());
+        out += &format!("  {reads} blocks read for peers, cached from {cached}, open {open}, {stats:?}\n");
         for (_, p) in self.partitions.iter() {
             let (listed, start) = (p.index.listed_from(0).count(), p.log_start());
             let (uid, group, committed, next, lost) = (p.uid, p.group, p.committed_end(), p.next_offset(), p.lost());

@@ -69,8 +69,8 @@ pub(super) struct Pipelines {
     pub(super) boot: u64,
     /// What others do again and again.
     pub(super) seldom: Seldom,
-    /// A block that is not in the tail cache: being read, then held until another one is asked for.
-    pub(super) read: BlockRead,
+    /// For each peer a block that is not in the tail cache: being read, then held until another one is asked for.
+    pub(super) reads: BTreeMap<ReplicaId, BlockRead>,
     /// Scratch: entries of the frame that is being made.
     pub(super) parts: Vec<Bytes>,
     pub(super) heads: Vec<EntryHead>,
@@ -88,6 +88,7 @@ impl Pipelines {
 
     /// Forgets peers that are not among these; answers their connections.
     pub(super) fn keep_peers(&mut self, wanted: &BTreeSet<ReplicaId>) -> Vec<ConnId> {
+        self.reads.retain(|replica, _| wanted.contains(replica));
         let gone = self.peers.extract_if(.., |peer| !wanted.contains(&peer.replica));
         gone.flat_map(|peer| peer.conns().collect::<Vec<_>>()).collect()
     }

@@ -96,7 +96,9 @@ impl Shard {
             received: 0,
             durable: 0,
             applied: 0,
-            rejected: base.prev_index,
+            // Whatever came in front of it. Would it name that, the leader sent everything from the first entry on again, in several frames where blocks are read
+            // back for it, and so on without an end.
+            rejected: 0,
             hint_index: 0,
             hint_term: 0,
         };

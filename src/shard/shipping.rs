@@ -1,7 +1,7 @@
 //! What goes out to other nodes at the end of a turn: votes, entries out of their blocks, beats, and how far this follower is.
 //!
-//! Invariants: bytes of entries are never copied, but for control payloads, which get their lengths; a frame has a mebibyte of entries, or one entry; a
-//! block that is not in the tail cache is read back, one at a time.
+//! Invariants: bytes of entries are never copied, but for control payloads, which get their lengths; a frame has a mebibyte of entries, or one entry; blocks that are
+//! not in the tail cache are read back, one at a time for each peer: one that is far behind keeps no other one waiting.
 //!
 //! Not here: connections, and what comes in (`pipelines.rs`); what a frame says (replication/wire_raft.rs).
 
@@ -39,12 +39,14 @@ pub(super) enum BlockRead {
 }
 
 impl BlockRead {
-    /// A read has ended.
-    pub(super) fn on_read(&mut self, shard: u16, ticket: u64, bytes: Result<Bytes, ReadError>) {
-        let BlockRead::UnderWay(asked, block) = *self else { return };
-        if asked != ticket {
-            return;
-        }
+    /// Whether this is the read that is under way.
+    pub(super) fn is_of(&self, ticket: u64) -> bool {
+        matches!(*self, BlockRead::UnderWay(asked, _) if asked == ticket)
+    }
+
+    /// The read has ended.
+    pub(super) fn on_read(&mut self, shard: u16, bytes: Result<Bytes, ReadError>) {
+        let BlockRead::UnderWay(_, block) = *self else { return };
         *self = match bytes {
             Ok(bytes) if BlockView::parse(bytes.as_slice()).is_some_and(|view| view.header.block_seq == block) => {
                 BlockRead::Here(block, bytes)
@@ -161,7 +163,7 @@ impl Shard {
             };
             let (before, mut never, mut is_open) = (heads.len(), false, false);
             for (index, term, holds, block) in &places {
-                let found = match self.block_for_peers(now, (note.group, *index, *term), *block, effects) {
+                let found = match self.block_for_peer(now, at, (note.group, *index, *term), *block, effects) {
                     BlockFor::Here(found) => found,
                     BlockFor::Later => break,
                     BlockFor::Never => {
@@ -276,17 +278,34 @@ impl Shard {
         BlockFor::Later
     }
 
-    fn block_for_peers(&mut self, now: Now, entry: (GroupId, LogIndex, Term), block: BlockSeq, effects: &mut Effects) -> BlockFor {
-        let mut read = std::mem::take(&mut self.pipelines.read);
+    fn block_for_peer(
+        &mut self,
+        now: Now,
+        at: usize,
+        entry: (GroupId, LogIndex, Term),
+        block: BlockSeq,
+        effects: &mut Effects,
+    ) -> BlockFor {
+        let replica = self.pipelines.peers[at].replica;
+        let mut read = self.pipelines.reads.remove(&replica).unwrap_or_default();
         let found = self.closed_block(now, &mut read, PEERS, entry, block, effects);
-        self.pipelines.read = read;
+        // What is in the tail cache is all that most peers ever ask for: then there is nothing to hold.
+        if !matches!(read, BlockRead::None) {
+            self.pipelines.reads.insert(replica, read);
+        }
         found
     }
 
     /// A block that a follower needs, or one that has to be taken in, has been read.
     pub(super) fn on_block_read(&mut self, owner: u64, ticket: u64, bytes: Result<Bytes, ReadError>, effects: &mut Effects) {
-        let read = if owner == PEERS { &mut self.pipelines.read } else { &mut self.applying.rebuild.read };
-        read.on_read(self.id.0, ticket, bytes);
+        let read = match owner {
+            PEERS => self.pipelines.reads.values_mut().find(|read| read.is_of(ticket)),
+            _ => Some(&mut self.applying.rebuild.read).filter(|read| read.is_of(ticket)),
+        };
+        // None where the peer has gone meanwhile.
+        if let Some(read) = read {
+            read.on_read(self.id.0, bytes);
+        }
         effects.wake_at(0);
     }
 
