@@ -5,8 +5,6 @@
 //!
 //! Not here: whether the header agrees with the library (`client/capi/src/header_tests.rs`), what the client promises (`client/`).
 
-mod common;
-
 use common::layout::Rec;
 use common::tool::{self, Ran};
 use common::{Node, Options, Peer, WAIT};
@@ -27,7 +25,7 @@ fn in_repository(path: &str) -> PathBuf {
 
 /// The target directory of these tests.
 fn target_dir() -> &'static Path {
-    let profile = Path::new(common::node::TRAMLINE).parent().expect("a binary lies in a directory");
+    let profile = Path::new(common::node::binary()).parent().expect("a binary lies in a directory");
     profile.parent().expect("the profile's directory lies in the target directory")
 }
 

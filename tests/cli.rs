@@ -1,7 +1,5 @@
 //! The exact command lines that scripts and users rely on: verbs, options before and after the verb, JSON, exit codes.
 
-mod common;
-
 use common::tool::{Ran, program, run, run_command, tramctl, tramctl_with_input, tramline};
 use common::{Node, Options, temp_dir};
 use serde_json::{Value, json};
@@ -170,7 +168,7 @@ fn every_binary_has_help_with_defaults_and_a_version() {
             assert!(ran.text().contains(part), "{name}: no {part:?} in:\n{}", ran.text());
         }
     };
-    let tramline_path = std::path::PathBuf::from(common::node::TRAMLINE);
+    let tramline_path = std::path::PathBuf::from(common::node::binary());
     for (name, path) in
         [("tramline", tramline_path.clone()), ("tramctl", program("tramctl")), ("tramline-loadgen", program("tramline-loadgen"))]
     {
@@ -214,7 +212,7 @@ fn config_tells_each_setting_with_its_origin() {
     let file = dir.path().join("node.toml");
     std::fs::write(&file, "pool.segments = 3\nspin = \"never\"\n").expect("a settings file");
     let file_name = file.display().to_string();
-    let mut command = Command::new(common::node::TRAMLINE);
+    let mut command = Command::new(common::node::binary());
     command
         .args(["config", "--data-dir", "x", "--config", &file_name, "--spin", "always", "--set", "segment.bytes=32MiB"])
         .env("TRAMLINE_LOG_FORMAT", "json");

@@ -5,8 +5,6 @@
 //!
 //! Not here: what the Rust client promises (`client/`), the layouts' vectors (`wire/tests/vectors.rs`).
 
-mod common;
-
 use common::layout::{Got, Rec, TIME_US};
 use common::tool::{self, Ran};
 use common::{Dice, Node, Options, Peer};

@@ -3,8 +3,6 @@
 //!
 //! Not here: faults of the network and of disks (`cluster_tools.rs` and scripts/cluster, which need root), what the core does (src/shard/tests/cluster.rs).
 
-mod common;
-
 use common::node::refused;
 use common::{Node, Options, WAIT, copy_dir, nodes, temp_dir};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,8 +3,6 @@
 //!
 //! Not here: damage without other replicas (`damage.rs`), rot under faults of all kinds (src/shard/tests/cluster/damage.rs).
 
-mod common;
-
 use common::numbered::Numbered;
 use common::{Dice, Node, Options, WAIT, files_with_prefix, nodes as places, temp_dir};
 use std::fs::OpenOptions;

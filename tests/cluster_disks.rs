@@ -3,8 +3,6 @@
 //!
 //! Not here: lost disks under faults of all kinds (src/shard/tests/cluster/disks.rs), nodes that leave (`cluster_moves.rs`).
 
-mod common;
-
 use common::node::refused;
 use common::numbered::Numbered;
 use common::tool::{tramctl, tramline};

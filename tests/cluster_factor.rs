@@ -3,8 +3,6 @@
 //!
 //! Not here: what the core does (src/shard/tests/cluster/factors.rs), which moves are good (src/control/tests), nodes that leave (`cluster_moves.rs`).
 
-mod common;
-
 use common::numbered::Numbered;
 use common::tool::{Ran, tramctl};
 use common::{Node, WAIT, nodes, temp_dir};

@@ -3,8 +3,6 @@
 //!
 //! Not here: members on one node (`group_members.rs`), queues over failovers (src/shard/tests/cluster/queues.rs, scripts/cluster/faults.sh).
 
-mod common;
-
 use common::{Node, WAIT, nodes as places, temp_dir};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

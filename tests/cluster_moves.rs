@@ -2,8 +2,6 @@
 //!
 //! Not here: what three nodes survive (`cluster.rs`), moves under faults of all kinds (src/shard/tests/cluster/moves.rs).
 
-mod common;
-
 use common::numbered::Numbered;
 use common::{Node, Options, WAIT, nodes, temp_dir};
 use std::time::{Duration, Instant};

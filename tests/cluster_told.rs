@@ -3,8 +3,6 @@
 //!
 //! Not here: what the core answers (src/shard/tests/cluster/told.rs), what it looks like (tools/ctl).
 
-mod common;
-
 use common::node::{Process, refused};
 use common::numbered::Numbered;
 use common::tool::{Ran, tramctl};

@@ -4,12 +4,10 @@
 //! from below, and what has to come has a minute.
 //! Not here: what a cluster does about the faults.
 
-mod common;
-
 use common::cluster::{Cluster, script};
 use common::layout::{self, Rec, TIME_US, code};
 use common::netns::inside;
-use common::node::TRAMLINE;
+use common::node::binary;
 use common::peer::{NoReply, Refusal};
 use common::{Peer, WAIT, not_run};
 use std::net::UdpSocket;
@@ -71,7 +69,7 @@ impl Way {
 #[test]
 fn every_verb_does_what_it_says_and_down_leaves_nothing() {
     let Some(cluster) = Cluster::up("every_verb_does_what_it_says_and_down_leaves_nothing", &[]) else { return };
-    assert!(cluster.run(&["up", "--binary", TRAMLINE]).stderr.contains("is not empty"));
+    assert!(cluster.run(&["up", "--binary", binary()]).stderr.contains("is not empty"));
     let status = cluster.status();
     for pid in (1..=3).map(|node| status.of(node, "pid")) {
         assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs").trim(), "tramline");

@@ -3,8 +3,6 @@
 //! The node is stopped, one bit of a stored value is flipped in its segment file, the node is started again: a fetch of that
 //! batch says `damaged`, all others read as before, `tramline inspect` ends with exit code 1 and names the place.
 
-mod common;
-
 use common::layout::{Rec, code};
 use common::{Node, Options, Peer, WAIT, files_with_prefix, find, tool};
 use std::fs::OpenOptions;

@@ -1,7 +1,5 @@
 //! Two shards: dead messages whose dead-letter topic is on the other one go there over the mesh, once, also when the node is killed on the way.
 
-mod common;
-
 use common::layout::{Get, Put, Rec};
 use common::{Node, Options, Peer, WAIT};
 use std::collections::BTreeMap;

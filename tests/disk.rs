@@ -2,8 +2,6 @@
 //!
 //! Not here: the stages of a disk that fills up.
 
-mod common;
-
 use common::layout::{self, Rec};
 use common::tool::tramctl;
 use common::{Node, Options, Peer, WAIT, files_with_prefix};

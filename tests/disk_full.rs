@@ -3,8 +3,6 @@
 //! Producers are warned about, slowed down, then refused with an error that can be retried; reading, trimming and deleting go on; space comes back
 //! by sorting alone where every segment is half dead, and produce goes on by itself.
 
-mod common;
-
 use common::layout::{self, Rec, TIME_US, code};
 use common::mount::small_disk;
 use common::peer::Refusal;

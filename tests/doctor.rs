@@ -2,9 +2,7 @@
 //!
 //! Invariant: a file that is missing, empty or full of nonsense is never a failure. Not here: what is judged how (`src/doctor/tests.rs`).
 
-mod common;
-
-use common::node::TRAMLINE;
+use common::node::binary;
 use common::temp_dir;
 use common::tool::{Ran, run_command};
 use serde_json::Value;
@@ -18,7 +16,7 @@ const CARD: &str = "sys/devices/pci0000:00/0000:00:03.0";
 
 /// Runs it; flags of a node that fit on any machine come first.
 fn doctor(arguments: &[&str]) -> Ran {
-    let mut command = Command::new(TRAMLINE);
+    let mut command = Command::new(binary());
     // Settings of who runs the tests are not the tests'.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRAMLINE_")) {
         command.env_remove(name);

@@ -11,7 +11,6 @@
 //!
 //! What this does not prove: that syncs happen (SIGKILL loses nothing the kernel has); the simulator's disk is for that.
 
-mod common;
 #[path = "durability/ledger.rs"]
 mod ledger;
 #[path = "durability/load.rs"]

@@ -2,8 +2,6 @@
 //!
 //! Not here: the C examples (`capi.rs`), the Python client (`clients.rs`).
 
-mod common;
-
 use common::node::Process;
 use common::tool::{Ran, example, run_command};
 use common::{Node, Options, Peer};

@@ -1,7 +1,5 @@
 //! What the kernel says about the open segment files: `/proc/PID/fdinfo` shows O_DSYNC and O_DIRECT.
 
-mod common;
-
 use common::layout::Rec;
 use common::{Node, Options, Peer};
 use std::path::PathBuf;

@@ -3,8 +3,6 @@
 //! Not here: the protocol frame by frame (`groups.rs`), the client's decisions one by one (its own tests), the recipes over real processes that are killed
 //! (`group_recipes.rs`).
 
-mod common;
-
 use common::{Node, Options, WAIT, nodes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

@@ -2,8 +2,6 @@
 //!
 //! Not here: members within one process (`group_members.rs`).
 
-mod common;
-
 use common::node::Process;
 use common::tool::{example, program, tramctl, tramctl_with_input};
 use common::{Node, Options, WAIT};

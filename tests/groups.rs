@@ -1,7 +1,5 @@
 //! Consumer groups against a real node of two shards: members on any port, offsets over SIGKILL, and `tramctl group`.
 
-mod common;
-
 use common::tool::{tramctl, tramctl_with_input};
 use common::{Node, Options, WAIT};
 use serde_json::json;

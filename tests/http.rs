@@ -1,7 +1,5 @@
 //! The HTTP port: metrics in Prometheus' text format, liveness, readiness.
 
-mod common;
-
 use common::layout::Rec;
 use common::node::metric_in;
 use common::{Node, Options, Peer};

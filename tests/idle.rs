@@ -2,8 +2,6 @@
 //!
 //! Measured from `/proc/PID/stat` over some seconds of quiet, after the node has worked: it must come to rest by itself.
 
-mod common;
-
 use common::layout::Rec;
 use common::{Node, Options, Peer};
 use std::time::{Duration, Instant};

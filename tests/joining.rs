@@ -2,8 +2,6 @@
 //!
 //! Not here: what the cluster does (the shard), the conversation's turns (unit tests of `runtime/join`).
 
-mod common;
-
 use common::node::{Process, refused};
 use common::{Node, Options, WAIT, temp_dir};
 use std::io::{Read, Write};

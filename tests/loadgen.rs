@@ -2,8 +2,6 @@
 //!
 //! Not here: how fast either is (`bench/`), runs into the generator's own sink (`tools/loadgen/tests`).
 
-mod common;
-
 use common::tool::{Ran, program, run, tramctl};
 use common::{Node, Options, temp_dir};
 use serde_json::Value;

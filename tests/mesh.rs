@@ -1,7 +1,5 @@
 //! Two shards, not pinned: a request that arrives at the wrong shard is carried over the mesh (one hop) and counted.
 
-mod common;
-
 use common::layout::Rec;
 use common::peer::Partition;
 use common::{Node, Options, Peer, WAIT};

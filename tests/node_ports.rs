@@ -2,8 +2,6 @@
 //!
 //! Not here: what nodes say to each other (the core), frames (unit tests of the edge).
 
-mod common;
-
 use common::node::refused;
 use common::{Node, Options, Peer, WAIT, temp_dir};
 use std::io::{Read, Write};

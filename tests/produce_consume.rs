@@ -1,7 +1,5 @@
 //! Records in, records out: levels, keys, headers, codecs, starts of reading, and the flights table read back whole.
 
-mod common;
-
 use common::layout::{self, Rec, level};
 use common::tool::{tramctl, tramctl_with_input};
 use common::{Node, Options, Peer, flights};

@@ -3,8 +3,6 @@
 //! In each test a second connection works before and after, the process stays alive, and where memory could be the victim
 //! the node's resident memory stays within a bound. Frames are laid out by hand, since no client of ours would send these.
 
-mod common;
-
 use common::layout::{self, FrameToSend, Put, Rec, at, code, kind, level};
 use common::peer::{NoReply, Refusal, fetch_meta, produce_parts, read_fetched};
 use common::{Node, Options, Peer, WAIT};

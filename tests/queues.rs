@@ -2,8 +2,6 @@
 //!
 //! Not here: jobs by many workers (`examples.rs`), the rules message by message (the broker's own tests).
 
-mod common;
-
 use common::tool::{Ran, program, tramctl, tramctl_with_input};
 use common::{Node, Options, WAIT};
 use serde_json::{Value, json};

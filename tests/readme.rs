@@ -3,8 +3,6 @@
 //! Blocks marked with `<!-- session -->` are run; the node is killed and restarted where the README does it. Compared is
 //! everything but times and rates. Ports differ from the README's defaults, so they are put in.
 
-mod common;
-
 use common::{Node, Options, tool};
 use std::process::Command;
 

@@ -1,7 +1,5 @@
 //! Retention: old records go, to the batch where they lie together, the start of the log says so, the newest stay, disk space comes back.
 
-mod common;
-
 use common::layout::{self, Got, Rec, code};
 use common::{Node, Options, Peer, WAIT, files_with_prefix};
 use std::path::Path;

@@ -3,8 +3,6 @@
 //! Each refusal must end with an exit code other than 0, print no ready line, and say what is wrong and with what.
 //! Not here: ends by SIGKILL (`durability.rs`), damaged data (`damage.rs`).
 
-mod common;
-
 use common::layout::{self, Rec};
 use common::mount::{Mount, small_disk};
 use common::node::{Ready, refused};
@@ -212,7 +210,7 @@ fn a_data_directory_without_space_is_refused() {
 fn listening_beyond_loopback_wants_an_advertised_host_and_warns() {
     let dir = temp_dir("beyond");
     let start = |more: &[&str]| {
-        let mut command = Command::new(common::node::TRAMLINE);
+        let mut command = Command::new(common::node::binary());
         command.args([
             "serve",
             "--listen",

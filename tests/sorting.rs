@@ -3,8 +3,6 @@
 //!
 //! Not here: which segments are chosen (`src/shard/sorting.rs`), crashes at every step (the simulator).
 
-mod common;
-
 use common::layout::{self, Rec};
 use common::{Node, Options, Peer, WAIT};
 use std::process::Command;
@@ -77,7 +75,7 @@ fn scattered_batches_are_brought_together_and_nothing_is_lost() {
     wait_for_sorted(&node, 4.0);
     check(&node, &uids, rounds);
     node.stop();
-    let inspected = Command::new(common::node::TRAMLINE).arg("inspect").arg(node.dir()).output().unwrap();
+    let inspected = Command::new(common::node::binary()).arg("inspect").arg(node.dir()).output().unwrap();
     let text = String::from_utf8_lossy(&inspected.stdout);
     assert!(inspected.status.success() && text.contains(": sorted, "), "{text}");
     let node = node.restart();
@@ -135,7 +133,7 @@ fn what_a_deleted_topic_leaves_behind_is_given_back() {
 
 /// The sorted segments' files, as `tramline inspect` names them.
 fn sorted_files(node: &Node) -> Vec<std::path::PathBuf> {
-    let inspected = Command::new(common::node::TRAMLINE).arg("inspect").arg(node.dir()).output().unwrap();
+    let inspected = Command::new(common::node::binary()).arg("inspect").arg(node.dir()).output().unwrap();
     let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
     let lines = text.lines().filter(|line| line.contains(": sorted, "));
     lines.map(|line| node.shard_dir(0).join(line.split([' ', ':']).find(|word| word.starts_with("seg-")).unwrap())).collect()

@@ -2,8 +2,6 @@
 //!
 //! Not here: what is refused, and crashes in the middle of a write (the broker's own tests).
 
-mod common;
-
 use common::{Node, Options, WAIT};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

@@ -2,9 +2,7 @@
 //!
 //! Not here: a node under systemd (that needs a machine that systemd has started).
 
-mod common;
-
-use common::node::TRAMLINE;
+use common::node::binary;
 use common::tool::{Ran, run_command, tramline};
 use common::{not_run, temp_dir};
 use std::fs;
@@ -38,7 +36,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let tune = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/tune/tune.sh");
     let mut paths = Vec::new();
     for (name, there, here) in
-        [("tramline.service", "/usr/local/bin/tramline", TRAMLINE), ("tramline-tune.service", "/usr/local/lib/tramline/tune/tune.sh", tune)]
+        [("tramline.service", "/usr/local/bin/tramline", binary()), ("tramline-tune.service", "/usr/local/lib/tramline/tune/tune.sh", tune)]
     {
         let unit = file(name);
         assert!(unit.contains(there));

@@ -1,7 +1,5 @@
 //! Topics over the protocol: create, list, describe, alter, add partitions, delete, and the limits and settings of all that.
 
-mod common;
-
 use common::layout::{Get, Put, Rec, code, kind};
 use common::peer::Refusal;
 use common::{Node, Options, Peer};

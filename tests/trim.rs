@@ -1,7 +1,5 @@
 //! Trimming over the protocol and with `tramctl`: what is below the offset is gone at once and for good, the rest is there, space comes back.
 
-mod common;
-
 use common::layout::{Rec, TIME_US, code};
 use common::peer::Partition;
 use common::tool::{tramctl, tramctl_with_input};

@@ -4,8 +4,6 @@
 //! The card's own settings are not files: a program of a few lines stands for `ethtool` there, and keeps what it is told.
 //! Not here: whether a kernel takes a value (`tune.sh` reads it again after writing).
 
-mod common;
-
 use common::temp_dir;
 use common::tool::{Ran, run_command};
 use std::collections::BTreeMap;

@@ -2,10 +2,10 @@
 //!
 //! Invariants: `down` runs when the handle goes away, also when a test panics. Not here: what the faults do (the script), what nodes are to do about them.
 
-use super::netns::inside;
-use super::node::TRAMLINE;
-use super::tool::{Ran, program, run_command};
-use super::{Peer, not_run, temp_dir};
+use crate::netns::inside;
+use crate::node::binary;
+use crate::tool::{Ran, program, run_command};
+use crate::{Peer, ROOT, not_run, temp_dir};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const CANNOT: i32 = 3;
 
 /// Runs the script with these arguments.
 pub fn script(arguments: &[&str]) -> Ran {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster/cluster.sh");
+    let path = Path::new(ROOT).join("scripts/cluster/cluster.sh");
     run_command(Command::new(path).env_remove("TRAMLINE_CLUSTER_DIR").env_remove("TRAMLINE_TEST_SEED").args(arguments), b"")
 }
 
@@ -36,7 +36,7 @@ impl Cluster {
         program("tramline-proxy");
         let small =
             ["--", "--shards", "1", "--set", "segment.bytes=16MiB", "--set", "memory.prefault=false", "--set", "throttle.time=100ms"];
-        let mut all = vec!["--binary", TRAMLINE, "--disk", "536870912"];
+        let mut all = vec!["--binary", binary(), "--disk", "536870912"];
         all.extend_from_slice(arguments);
         all.extend_from_slice(&small);
         let (cluster, ran) = Cluster::try_up(&all);

@@ -2,7 +2,7 @@
 //!
 //! The shape matters: 19 fields, the key in the 12th, some 4,000 keys of very different frequency, lines of some 90 bytes.
 
-use super::Dice;
+use crate::Dice;
 use std::process::Command;
 
 /// The field that is the key, counted from 1 (`tailnum`).

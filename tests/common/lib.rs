@@ -7,7 +7,6 @@
 //!
 //! Not here: what any test expects. `node` runs the broker, `peer` speaks the protocol frame by frame, `tool` runs the
 //! command-line programs, `nodes` places several of them, `cluster` drives the scripts that run them apart, `netns` stands in a namespace, `flights` makes the input table.
-#![allow(dead_code, unused_imports, reason = "each test binary uses another part of the harness")]
 
 pub mod cluster;
 pub mod flights;
@@ -30,11 +29,20 @@ use std::time::Duration;
 /// The limit of every single wait: far above anything seen (a loaded two-core machine), so that reaching it means "hangs".
 pub const WAIT: Duration = Duration::from_secs(60);
 
+/// The checkout.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Where cargo puts the binaries of the profile that the tests were built with: a test lies in `deps` there.
+pub fn profile_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    test.ancestors().nth(2).expect("a test lies in a directory of the profile's").to_owned()
+}
+
 /// A directory that goes away with its handle, on the file system of the build directory.
 pub fn temp_dir(purpose: &str) -> tempfile::TempDir {
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::create_dir_all(base).expect("the build's temporary directory");
-    tempfile::Builder::new().prefix(&format!("{purpose}-")).tempdir_in(base).expect("a directory for the test")
+    let base = profile_dir().with_file_name("tmp");
+    std::fs::create_dir_all(&base).expect("the build's temporary directory");
+    tempfile::Builder::new().prefix(&format!("{purpose}-")).tempdir_in(&base).expect("a directory for the test")
 }
 
 /// Copies a directory with everything in it.

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a broker does on them.
 
-use super::not_run;
+use crate::not_run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

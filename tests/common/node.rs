@@ -1,15 +1,19 @@
 //! One running broker: start, ready line, signals, end, and what `/proc` and its HTTP port say about it.
 
-use super::{WAIT, temp_dir};
+use crate::{WAIT, profile_dir, temp_dir};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// The broker's binary, as cargo built it for these tests.
-pub const TRAMLINE: &str = env!("CARGO_BIN_EXE_tramline");
+pub fn binary() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| profile_dir().join("tramline").into_os_string().into_string().expect("a path of text"))
+}
 
 /// How to start a node. The defaults are small: 16 MiB segments, one shard, not pinned, parked when idle, memory only as it is needed.
 /// The space marks are low: how much of its disk the machine has left is nothing that a test may depend on.
@@ -68,7 +72,7 @@ impl Options {
 
     /// The command that starts a node of this kind on `dir`.
     pub fn command(&self, dir: &Path) -> Command {
-        let mut command = Command::new(TRAMLINE);
+        let mut command = Command::new(binary());
         command.arg("serve").arg("--data-dir").arg(dir);
         command.args(["--listen", &self.listen, "--admin", &self.admin, "--spin", self.spin]);
         if let Some(shards) = self.shards {

@@ -5,7 +5,7 @@
 //!
 //! Not here: nodes in namespaces of their own (`cluster`), what any test expects of them.
 
-use super::Options;
+use crate::Options;
 use tramline_client::{Client, Config};
 
 /// The address of place `place`.

@@ -2,7 +2,7 @@
 //!
 //! Not here: records that may fail (`cluster.rs` keeps its own account), what happens to the nodes meanwhile.
 
-use super::WAIT;
+use crate::WAIT;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tramline_client::{Client, Producer, ProducerConfig, Record, Start};

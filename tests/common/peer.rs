@@ -2,8 +2,8 @@
 //!
 //! It asserts the layout of every reply (nothing missing, nothing left over). Not here: the bytes themselves (`layout`).
 
-use super::WAIT;
-use super::layout::{self, ERROR, FrameToSend, Get, Got, HEADER_BYTES, MORE, Put, REPLY, Rec, Stored, kind};
+use crate::WAIT;
+use crate::layout::{self, ERROR, FrameToSend, Get, Got, HEADER_BYTES, MORE, Put, REPLY, Rec, Stored, kind};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

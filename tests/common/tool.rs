@@ -1,6 +1,6 @@
 //! Runs the command-line programs (`tramctl` and others) with input, and collects what they print.
 
-use super::WAIT;
+use crate::{ROOT, WAIT};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,8 @@ impl Ran {
 
 /// The directory of the binaries cargo builds beside these tests.
 fn binaries() -> &'static Path {
-    Path::new(super::node::TRAMLINE).parent().expect("a binary lies in a directory")
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(crate::profile_dir)
 }
 
 /// The path of one of the workspace's programs. The first call in a process has cargo bring all of them up to date, since
@@ -77,7 +78,7 @@ fn build(what: &[&str]) {
         .args(what)
         .arg("--target-dir")
         .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(ROOT)
         .stdin(Stdio::null())
         .output();
     match output {
@@ -143,5 +144,5 @@ pub fn tramctl_with_input(server: &str, arguments: &[&str], input: &[u8]) -> Ran
 
 /// Runs the broker's own binary (not `serve`).
 pub fn tramline(arguments: &[&str]) -> Ran {
-    run(Path::new(super::node::TRAMLINE), arguments, b"")
+    run(Path::new(crate::node::binary()), arguments, b"")
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an offset that was acknowledged, or seen by a consumer, stands for one record for ever.
 
-use crate::common::Peer;
+use common::Peer;
 use std::collections::BTreeMap;
 
 /// One partition over all rounds.

@@ -4,9 +4,9 @@
 //! answer once more in the next round, with the same bytes: it has to be there once, whether or not it had been written.
 
 use super::ledger::{Ledger, value};
-use crate::common::layout::{self, Put, Rec, code, kind, level};
-use crate::common::peer::{NoReply, Refusal, Reply, produce_parts, produce_parts_within, read_fetched, read_produced};
-use crate::common::{Dice, Peer};
+use common::layout::{self, Put, Rec, code, kind, level};
+use common::peer::{NoReply, Refusal, Reply, produce_parts, produce_parts_within, read_fetched, read_produced};
+use common::{Dice, Peer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,7 +170,7 @@ pub fn consume(mut peer: Peer, partitions: &[(u64, u64)]) -> Vec<(usize, u64, Ve
     let mut seen = Vec::new();
     for correlation in 1.. {
         let place = correlation as usize % next.len();
-        let meta = crate::common::peer::fetch_meta(0, 5, 1, 64 << 10, &[(partitions[place].0, next[place], 64 << 10)]);
+        let meta = common::peer::fetch_meta(0, 5, 1, 64 << 10, &[(partitions[place].0, next[place], 64 << 10)]);
         let Some(reply) = ask(&mut peer, kind::FETCH, correlation, meta, Vec::new()) else { break };
         let reply = reply.unwrap_or_else(|refusal| panic!("a fetch was refused: {refusal:?}"));
         for entry in read_fetched(&reply) {
@@ -228,7 +228,7 @@ pub fn churn(mut peer: Peer, topics: &mut Topics, progress: &Progress) -> ChurnU
         topics.there.push(name.clone());
         let Some(answer) = ask(&mut peer, kind::METADATA, correlation + 1, Put::new().u32(1).str(&name).0, Vec::new()) else { break };
         let reply = answer.unwrap_or_else(|refusal| panic!("metadata was refused: {refusal:?}"));
-        for (at, uid) in crate::common::peer::read_metadata(&reply.meta).1[0].partitions.iter().map(|p| p.uid).enumerate() {
+        for (at, uid) in common::peer::read_metadata(&reply.meta).1[0].partitions.iter().map(|p| p.uid).enumerate() {
             let (meta, payload) = produce_parts(level::DURABLE, &[(uid, &bulk)]);
             let Some(answer) = ask(&mut peer, kind::PRODUCE, correlation + 2 + at as u64, meta, payload) else {
                 return ChurnUnderWay::default();
