@@ -1,7 +1,8 @@
-//! The HTTP port: metrics in Prometheus' text format, liveness, readiness.
+//! The HTTP port: metrics in Prometheus' text format, liveness, readiness, the slowest requests, histograms.
 
 use common::layout::Rec;
 use common::node::metric_in;
+use common::tool::tramctl;
 use common::{Node, Options, Peer};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,4 +114,36 @@ fn garbage_at_the_admin_port_harms_nobody() {
     }
     assert_eq!(node.http("/livez").0, 200);
     Peer::connect(node.ready.client).ping();
+}
+
+#[test]
+fn the_slowest_requests_are_told_and_histograms_are_had() {
+    let mut node = Node::start();
+    let mut peer = Peer::connect(node.ready.client);
+    let uid = peer.topic("t", 1, &[])[0].uid;
+    peer.put(uid, &[Rec::value("value")]);
+    let admin = node.ready.admin.to_string();
+    let until = std::time::Instant::now() + common::WAIT;
+    let produced = loop {
+        let told = tramctl(&node.server(), &["slow", "--admin", &admin, "--format", "json"]).ok().json();
+        let found = told["requests"].as_array().expect("a list").iter().find(|request| request["kind"] == "produce").cloned();
+        if let Some(found) = found {
+            break found;
+        }
+        assert!(std::time::Instant::now() < until, "{told}");
+        node.process.watch_quietly(std::time::Duration::from_millis(50));
+    };
+    // What it did not pass is not told.
+    let us = |stage: &str| produced[format!("{stage}_us")].as_f64().unwrap_or(0.0);
+    let parts: f64 = ["parse", "append", "write", "reply"].into_iter().map(us).sum();
+    assert!((parts - us("total")).abs() < 0.01 && us("write") > 0.0, "{produced}");
+    let table = tramctl(&node.server(), &["slow", "--admin", &admin, "--limit", "1"]).ok().text();
+    assert!(table.starts_with("ENDED (UTC)") && table.lines().count() == 2, "{table}");
+    let (status, log) = node.http("/histograms");
+    assert!(status == 200 && log.lines().any(|line| line.starts_with("Tag=produce.total,")), "{log}");
+    assert_eq!(node.http("/histograms/7").0, 404);
+    // Nobody there, and somebody else.
+    node.stop();
+    let refused = tramctl("127.0.0.1:1", &["slow", "--admin", &admin]);
+    assert!(refused.code == 1 && refused.stderr.contains("--admin names the address"), "{refused:?}");
 }

@@ -5,6 +5,8 @@
 //!   /livez    200 while this thread answers at all
 //!   /readyz   200 when every shard is ready and answers; else 503 with one line per reason
 //!   /slow     the slowest requests of the last hour with their stages, JSON
+//!   /histograms, /histograms/SHARD
+//!             all timings since the start of all shards together, or of one, as a log of HDR histograms
 //!   /         what is here
 //! ```
 //!
@@ -14,21 +16,22 @@
 //! Not here: the thread, its cores, the listener (`runtime/housekeeping.rs`); what is counted (`metrics`).
 
 pub mod collector;
+mod histograms;
 pub mod prometheus;
 #[cfg(test)]
 mod tests;
 
 use crate::config::{DiskMarks, DiskSize};
 use crate::constants;
-use crate::metrics::{Health, RequestClass, SnapshotSource, Stage};
-use axum::extract::State;
+use crate::metrics::{Health, Interval, RequestClass, SnapshotSource, Stage};
+use axum::extract::{Path as InPath, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use collector::Collector;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Mutex;
 
 /// What the pages need to know of the node besides its shards.
@@ -70,6 +73,8 @@ impl Admin {
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/slow", get(slow))
+            .route("/histograms", get(histograms_of_all))
+            .route("/histograms/{shard}", get(histograms_of_shard))
             .fallback(async || (StatusCode::NOT_FOUND, "no such page; see /\n"))
             .with_state(self)
     }
@@ -91,7 +96,8 @@ async fn index() -> Html<String> {
          <li><a href=\"/metrics\">/metrics</a> numbers for Prometheus\
          <li><a href=\"/readyz\">/readyz</a> whether every shard serves\
          <li><a href=\"/livez\">/livez</a> whether the process answers\
-         <li><a href=\"/slow\">/slow</a> slowest requests of the last hour</ul>\n",
+         <li><a href=\"/slow\">/slow</a> slowest requests of the last hour\
+         <li><a href=\"/histograms\">/histograms</a> all timings as a log of HDR histograms; /histograms/0 those of shard 0</ul>\n",
         constants::VERSION
     ))
 }
@@ -136,4 +142,31 @@ async fn slow(State(admin): State<Arc<Admin>>) -> Response {
         })
         .collect();
     ([(header::CONTENT_TYPE, "application/json")], serde_json::Value::from(page).to_string() + "\n").into_response()
+}
+
+async fn histograms_of_all(State(admin): State<Arc<Admin>>) -> Response {
+    histograms(&admin, None).await
+}
+
+async fn histograms_of_shard(State(admin): State<Arc<Admin>>, InPath(shard): InPath<u16>) -> Response {
+    histograms(&admin, Some(shard)).await
+}
+
+async fn histograms(admin: &Admin, shard: Option<u16>) -> Response {
+    let mut timings = Interval::new();
+    {
+        let mut collector = admin.collector.lock().await;
+        collector.collect().await;
+        let shards = collector.shards();
+        if let Some(shard) = shard.filter(|shard| usize::from(*shard) >= shards.len()) {
+            return (StatusCode::NOT_FOUND, format!("there is no shard {shard}: they are 0 to {}\n", shards.len() - 1)).into_response();
+        }
+        let wanted = shards.iter().enumerate().filter(|(number, _)| shard.is_none_or(|shard| usize::from(shard) == *number));
+        wanted.for_each(|(_, totals)| timings.add(&totals.timings));
+    }
+    let lasted = admin.node.started.elapsed();
+    match histograms::log(&timings, SystemTime::now() - lasted, lasted) {
+        Ok(log) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], log).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the histograms cannot be written: {error}\n")).into_response(),
+    }
 }

@@ -7,6 +7,7 @@ use crate::metrics::document::OTHERS;
 use crate::metrics::labelled::{GroupNumbers, QueueNumbers};
 use crate::metrics::numbers::{COUNTERS, GAUGES};
 use crate::metrics::{ShardGone, ShardMetrics, SnapshotRequest, Stamps};
+use std::collections::BTreeMap;
 use std::sync::Mutex as StdMutex;
 
 /// Answers at once, keeps requests unanswered, or is gone.
@@ -155,6 +156,44 @@ fn metrics_show_every_name_of_the_tables_and_timings_add_up_over_scrapes() {
         assert_eq!(slow[0]["write_us"], 100.0);
         assert_eq!(slow.as_array().unwrap().len(), 3);
     });
+}
+
+#[test]
+fn histograms_leave_as_a_log_that_the_library_reads() {
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    let read = |text: &str| -> BTreeMap<String, Histogram<u64>> {
+        let entries = IntervalLogIterator::new(text.as_bytes()).map(|entry| entry.unwrap());
+        let histograms = entries.filter_map(|entry| match entry {
+            LogEntry::Interval(line) => {
+                let bytes = base64_of(line.encoded_histogram());
+                Some((line.tag().unwrap().as_str().to_owned(), Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap()))
+            }
+            _ => None,
+        });
+        histograms.collect()
+    };
+    run(async {
+        let (admin, ..) = admin(vec![working(3), working(5)]);
+        let (status, text) = body(histograms_of_all(State(Arc::clone(&admin))).await).await;
+        assert_eq!(status, StatusCode::OK);
+        let all = read(&text);
+        let tags: Vec<&str> = all.keys().map(String::as_str).collect();
+        let of_produce = ["produce.append", "produce.parse", "produce.reply", "produce.total", "produce.write"];
+        assert_eq!(tags, [&["log_write"], &of_produce[..], &["queue_ack"]].concat());
+        assert_eq!((all["produce.write"].len(), all["produce.write"].max() / 1000), (2, 100));
+        let (_, text) = body(histograms_of_shard(State(Arc::clone(&admin)), InPath(1)).await).await;
+        assert_eq!(read(&text)["produce.write"].len(), 1);
+        let (status, text) = body(histograms_of_shard(State(admin), InPath(2)).await).await;
+        assert_eq!((status, text.as_str()), (StatusCode::NOT_FOUND, "there is no shard 2: they are 0 to 1\n"));
+    });
+}
+
+/// The bytes of a line of base64.
+fn base64_of(text: &str) -> Vec<u8> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap()
 }
 
 #[test]

@@ -234,7 +234,8 @@ pub fn document() -> String {
          ## Other pages\n\n\
          - `/livez`: 200 while the process answers at all.\n\
          - `/readyz`: 200 when every shard serves and answers; else 503, with one line per reason.\n\
-         - `/slow`: the slowest requests of the last hour with their stages, as JSON.\n",
+         - `/slow`: the slowest requests of the last hour with their stages, as JSON; `tramctl slow` shows them.\n\
+         - `/histograms`, `/histograms/SHARD`: all timings since the start, of all shards together or of one, as a log of HDR histograms in nanoseconds (tags: `produce.total` and so on).\n",
         classes.join(", "),
         stages.join(", "),
         BUCKETS_US.iter().map(|us| (*us as f64 / 1e6).to_string()).collect::<Vec<_>>().join(", "),

@@ -163,6 +163,10 @@ impl Timing {
     pub fn quantile_ns(&self, quantile: f64) -> u64 {
         self.histogram.value_at_quantile(quantile)
     }
+    /// The histogram itself, in nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
+    }
     /// The longest, in nanoseconds.
     pub fn max_ns(&self) -> u64 {
         self.histogram.max()
@@ -288,6 +292,15 @@ impl Interval {
             (_, Stage::Total) => Some(&self.others[class as usize - RequestClass::ListOffsets as usize]),
             _ => None,
         }
+    }
+
+    /// Every timing and its name: `produce.total` and so on, `log_write`, `queue_ack`.
+    pub fn named(&self) -> impl Iterator<Item = (String, &Timing)> {
+        let of_class = |class: RequestClass| Stage::ALL.into_iter().map(move |stage| (class, stage));
+        let classes = RequestClass::ALL.into_iter().flat_map(of_class);
+        let by_stage =
+            classes.filter_map(|(class, stage)| Some((format!("{}.{}", class.name(), stage.name()), self.timing(class, stage)?)));
+        by_stage.chain([("log_write".to_owned(), &self.log_write), ("queue_ack".to_owned(), &self.queue_ack)])
     }
 
     /// The slowest requests, in no order.

@@ -81,6 +81,15 @@ pub enum Verb {
     },
     /// Where the space of a node's disk went, shard by shard: of the first of --server that answers
     Disk,
+    /// The slowest requests of the last hour of a node, with the time of each stage, from its admin pages
+    Slow {
+        /// Address of the admin pages [default: the host of the first of --server, port 7401]
+        #[arg(long, env = "TRAMLINE_ADMIN", value_name = "HOST:PORT", value_parser = one_address)]
+        admin: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+    },
     /// Addresses of the nodes, and which of them owns which partition
     Metadata {
         /// Only these topics; without any, all
@@ -415,6 +424,14 @@ pub enum Print {
 
 fn servers(text: &str) -> Result<Servers, String> {
     parse_servers(text).map(Servers)
+}
+
+fn one_address(text: &str) -> Result<String, String> {
+    let mut found = parse_servers(text)?;
+    if found.len() > 1 {
+        return Err("is one address, of one node".to_owned());
+    }
+    Ok(found.swap_remove(0))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

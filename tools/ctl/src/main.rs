@@ -19,6 +19,7 @@ mod print;
 mod produce;
 mod queue;
 mod signals;
+mod slow;
 mod start;
 mod table;
 mod units;
@@ -66,6 +67,9 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let global = &cli.global;
+    if let Verb::Slow { admin, limit } = &cli.verb {
+        return slow::slow(global, admin.as_deref(), *limit).map(|()| ExitCode::SUCCESS);
+    }
     let client = connect(global)?;
     match cli.verb {
         Verb::Topic(TopicVerb::Create { name, partitions, replicas, set, if_not_exists }) => {
@@ -92,6 +96,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Queue(verb) => return queue::run(&client, global, verb),
         Verb::Offsets { topic } => commands::offsets(&client, global.format, &topic)?,
         Verb::Disk => disk::disk(&client, global.format)?,
+        Verb::Slow { .. } => unreachable!("it needs no client: answered above"),
         Verb::Metadata { topics } => commands::metadata(&client, global.format, &topics)?,
         Verb::Cluster(verb) => return cluster::run(&client, global.format, &verb),
         Verb::Produce(options) => return produce::run(&client, global, &options),
