@@ -58,6 +58,39 @@ impl IndexEntry<'_> {
     }
 }
 
+/// What `split_plain` has taken off an index.
+struct Plain {
+    records: u32,
+    values_len: u64,
+    first_delta_us: i32,
+    newest_delta_us: i32,
+}
+
+/// Splits off the records at the start of an index that have neither optional fields nor gaps, nor more than so many bytes: what most producers send, and nothing of
+/// it needs a second look. A dozen instructions each, where `split_entry` and the checks behind it take a hundred.
+#[inline]
+fn split_plain(index: &mut &[u8], record_count: u32, value_bytes_max: u32) -> Plain {
+    let mut plain = Plain { records: 0, values_len: 0, first_delta_us: 0, newest_delta_us: i32::MIN };
+    let (entries, _) = index.as_chunks::<INDEX_ENTRY_BYTES>();
+    let entries = &entries[..entries.len().min(record_count as usize)];
+    if let Some(first) = entries.first() {
+        plain.first_delta_us = i32::from_le_bytes([first[4], first[5], first[6], first[7]]);
+    }
+    for entry in entries {
+        let flags_and_delta = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+        let time_delta_us = i32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let value_len = u32::from_le_bytes([entry[8], entry[9], entry[10], entry[11]]);
+        if flags_and_delta != plain.records << 16 || value_len > value_bytes_max {
+            break;
+        }
+        plain.newest_delta_us = plain.newest_delta_us.max(time_delta_us);
+        plain.values_len += u64::from(value_len);
+        plain.records += 1;
+    }
+    *index = &index[plain.records as usize * INDEX_ENTRY_BYTES..];
+    plain
+}
+
 /// Splits one entry off the index.
 #[inline]
 fn split_entry<'a>(index: &mut &'a [u8], record: u32) -> Result<IndexEntry<'a>, BatchError> {
@@ -363,11 +396,9 @@ impl<'a> BatchView<'a> {
         let plain_values = (self.codec() == Codec::None).then(|| self.stored_values());
         let record_count = self.record_count();
         let mut index = self.index_bytes();
-        let mut values_len = 0u64;
-        let mut next_delta = 0u32;
-        let mut first_delta_us = 0i32;
-        let mut newest_delta_us = i32::MIN;
-        for record in 0..record_count {
+        let plain = split_plain(&mut index, record_count, limits.record_bytes_max);
+        let Plain { records: mut next_delta, mut values_len, mut first_delta_us, mut newest_delta_us } = plain;
+        for record in plain.records..record_count {
             let entry = split_entry(&mut index, record)?;
             let delta = entry.offset_delta as u32;
             if delta != next_delta && (!compacted || delta < next_delta) {
