@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Counts the instructions of the core per record, under valgrind: produce (durable) and fetch, one partition, batches of 64 records of 1 KiB, one request a turn.
-# Checksums, copies and fills are told apart: they go by bytes. Some ten seconds behind the build; not part of scripts/test.sh.
+# Counts the instructions of the core per record, under valgrind: produce (durable) and fetch, one partition, batches of 64 records of 1 KiB, a request each; with one
+# request a turn of the shard (nobody else wants anything) and with eight (a shard at work: what a turn costs is shared).
+# Checksums, copies and fills are told apart: they go by bytes. Some twenty seconds behind the build; not part of scripts/test.sh.
 #
 #   scripts/instructions.sh [FUNCTIONS]     and so many functions of each, those that take most (0 to 100; none without it)
 set -euo pipefail
@@ -10,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 functions=0
 case "${1:-}" in
     "") ;;
-    -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *[!0-9]* | ????*) fail "'$1' is no number of functions from 0 to 100 (see --help)" ;;
     *) functions=$1 ;;
 esac
@@ -23,10 +24,11 @@ cargo build --release --package tramline-micro
 program="$(target_dir)/release/tramline-micro"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-for counted in produce fetch; do
+for script in "produce 1" "fetch 1" "produce 8" "fetch 8"; do
+    counted=${script% *} per_turn=${script#* }
     valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*counted_step*' --callgrind-out-file="$out/$counted" \
-        "$program" steps --counted "$counted" --batches "$batches" >/dev/null 2>"$out/log" || { cat "$out/log"; fail "callgrind failed"; }
-    callgrind_annotate --threshold=100 --auto=no "$out/$counted" | awk -v counted="$counted" -v records=$((batches * 64)) -v functions="$functions" '
+        "$program" steps --counted "$counted" --batches "$batches" --per-turn "$per_turn" >/dev/null 2>"$out/log" || { cat "$out/log"; fail "callgrind failed"; }
+    callgrind_annotate --threshold=100 --auto=no "$out/$counted" | awk -v counted="$counted" -v per_turn="$per_turn" -v records=$((batches * 64)) -v functions="$functions" '
         # A line is "1,234 (56.7%)  file:function [binary]".
         $1 ~ /^[0-9,]+$/ && !/PROGRAM TOTALS/ {
             count = $1; gsub(",", "", count)
@@ -37,7 +39,7 @@ for counted in produce fetch; do
         }
         END {
             if (!sum["core"]) { print "nothing was counted" > "/dev/stderr"; exit 1 }
-            printf "%s core=%.1f checksums=%.1f copies=%.1f fills=%.1f (instructions per record)\n", counted, sum["core"] / records,
+            printf "%s per_turn=%d core=%.1f checksums=%.1f copies=%.1f fills=%.1f (instructions per record)\n", counted, per_turn, sum["core"] / records,
                 sum["checksums"] / records, sum["copies"] / records, sum["fills"] / records
             for (shown = 0; shown < functions; shown++) {
                 best = ""

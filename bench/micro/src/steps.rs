@@ -32,6 +32,8 @@ use tramline_wire::topics::{CreateFlags, CreateTopicRequest};
 /// Records of a batch, and bytes of each one's value.
 const RECORDS: u32 = 64;
 const VALUE_BYTES: usize = 1024;
+/// What a fetch has room for: one batch and not two.
+const BATCH_ROOM: u32 = 100 << 10;
 /// Between two requests: a batch each 200 us, 320,000 records a second.
 const EVERY_US: u64 = 200;
 
@@ -265,26 +267,42 @@ impl World {
         }
     }
 
-    /// One request, and its answer: meta and payload.
-    fn ask(&mut self, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
-        self.now.mono_us += EVERY_US;
-        self.now.utc_us += EVERY_US as i64;
+    /// A request as it comes from a client.
+    fn request(&mut self, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         self.correlation += 1;
         let mut bytes = Vec::new();
         let start = begin_request(&mut bytes, kind, self.correlation);
         meta(&mut bytes);
         finish_frame(&mut bytes, start, payload.len()).expect("a small meta");
         bytes.extend_from_slice(payload);
-        let Ok(Need::Whole(frame, _)) = frame::peek(&bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
+        bytes
+    }
+
+    /// Requests that come within one turn, and their answers: meta and payload of each.
+    fn exchange(&mut self, requests: &[Vec<u8>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let took_us = EVERY_US * requests.len() as u64;
+        self.now.mono_us += took_us;
+        self.now.utc_us += took_us as i64;
         let conn = self.conn;
-        self.step(Event::Frame { conn, frame: &frame });
+        for bytes in requests {
+            let Ok(Need::Whole(frame, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
+            self.step(Event::Frame { conn, frame: &frame });
+        }
         self.settle();
         self.step(Event::Sent { conn, queued_bytes: 0 });
-        assert_eq!(self.replies.len(), 1, "one answer to one request");
-        let reply = self.replies.pop().expect("counted");
-        let Ok(Need::Whole(frame, _)) = frame::peek(&reply, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
-        assert_eq!(frame.header.flags & FLAG_ERROR, 0, "{kind:?} is refused");
-        (frame.meta.to_vec(), frame.payload.to_vec())
+        assert_eq!(self.replies.len(), requests.len(), "one answer to each request");
+        let replies = self.replies.drain(..).map(|reply| {
+            let Ok(Need::Whole(frame, _)) = frame::peek(&reply, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
+            assert_eq!(frame.header.flags & FLAG_ERROR, 0, "a request is refused");
+            (frame.meta.to_vec(), frame.payload.to_vec())
+        });
+        replies.collect()
+    }
+
+    /// One request, and its answer.
+    fn ask(&mut self, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
+        let request = self.request(kind, payload, meta);
+        self.exchange(&[request]).pop().expect("counted")
     }
 
     /// A topic of one partition: its uid.
@@ -298,7 +316,8 @@ impl World {
         topic.partitions.iter().next().expect("its partition").uid
     }
 
-    fn produce(&mut self, uid: u64, base_offset: u64) {
+    /// Batches from this offset on, each a request of its own.
+    fn produce(&mut self, uid: u64, offsets: &[u64]) {
         let mut builder = BatchBuilder::new(Limits::default());
         let value = [b'v'; VALUE_BYTES];
         for _ in 0..RECORDS {
@@ -308,40 +327,51 @@ impl World {
         }
         let mut batch = Vec::new();
         builder.finish_plain(&mut batch, ProducerMark::default());
-        let (meta, _) = self.ask(Kind::Produce, &batch, |out| {
-            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
-            writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
-            writer.finish(out);
-        });
-        let result = ProduceReply::decode(&meta).expect("a reply").results.iter().next().expect("one batch");
-        assert_eq!((result.error, result.base_offset), (ErrorCode::Ok, base_offset));
+        let request = |world: &mut World| {
+            world.request(Kind::Produce, &batch, |out| {
+                let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
+                writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
+                writer.finish(out);
+            })
+        };
+        let requests: Vec<_> = offsets.iter().map(|_| request(self)).collect();
+        for ((meta, _), offset) in self.exchange(&requests).iter().zip(offsets) {
+            let result = ProduceReply::decode(meta).expect("a reply").results.iter().next().expect("one batch");
+            assert_eq!((result.error, result.base_offset), (ErrorCode::Ok, *offset));
+        }
     }
 
-    fn fetch(&mut self, uid: u64, offset: u64) {
-        let (meta, payload) = self.ask(Kind::Fetch, &[], |out| {
-            let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 1000, 1, 1 << 20);
-            writer.push(out, &FetchEntry { partition_uid: uid, offset, max_bytes: 1 << 20 });
-            writer.finish(out);
-        });
-        let reply = FetchReply::decode(&meta).expect("a reply");
-        let (entry, bytes) = reply.parts(&payload).expect("whole batches").next().expect("one partition");
-        assert_eq!((entry.error, entry.next_offset), (ErrorCode::Ok, offset + u64::from(RECORDS)));
-        assert!(bytes.len() > RECORDS as usize * VALUE_BYTES);
+    /// The batches at these offsets, each by a request of its own.
+    fn fetch(&mut self, uid: u64, offsets: &[u64]) {
+        let request = |world: &mut World, offset: u64| {
+            world.request(Kind::Fetch, &[], |out| {
+                let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 1000, 1, BATCH_ROOM);
+                writer.push(out, &FetchEntry { partition_uid: uid, offset, max_bytes: BATCH_ROOM });
+                writer.finish(out);
+            })
+        };
+        let requests: Vec<_> = offsets.iter().map(|offset| request(self, *offset)).collect();
+        for ((meta, payload), offset) in self.exchange(&requests).iter().zip(offsets) {
+            let reply = FetchReply::decode(meta).expect("a reply");
+            let (entry, bytes) = reply.parts(payload).expect("whole batches").next().expect("one partition");
+            assert_eq!((entry.error, entry.next_offset), (ErrorCode::Ok, offset + u64::from(RECORDS)));
+            assert!(bytes.len() > RECORDS as usize * VALUE_BYTES);
+        }
     }
 }
 
-/// Produces so many batches and fetches each; answers how many records the counted requests had.
-pub fn run(counted: Counted, batches: u64) -> u64 {
+/// Produces so many batches and fetches each, `per_turn` requests at a time; answers how many records the counted requests had.
+pub fn run(counted: Counted, batches: u64, per_turn: u64) -> u64 {
     let mut world = World::start();
     let uid = world.create_topic();
     // What is set up at the first use of a thing is not counted.
-    let (warm, end) = (16, 16 + batches);
-    for at in 0..end {
-        let offset = at * u64::from(RECORDS);
+    let (warm, end) = (16 * per_turn, 16 * per_turn + batches);
+    for at in (0..end).step_by(per_turn as usize) {
+        let offsets: Vec<u64> = (at..end.min(at + per_turn)).map(|number| number * u64::from(RECORDS)).collect();
         world.is_counting = at >= warm && counted == Counted::Produce;
-        world.produce(uid, offset);
+        world.produce(uid, &offsets);
         world.is_counting = at >= warm && counted == Counted::Fetch;
-        world.fetch(uid, offset);
+        world.fetch(uid, &offsets);
     }
     batches * u64::from(RECORDS)
 }
