@@ -148,7 +148,10 @@ impl World {
         self.say_of(at.node, || format!("shard {} stops: {reason}", at.shard));
         self.totals.note(Counted::ShardsFailed);
         self.nodes[at.node].seats[at.shard].failed = true;
-        if self.params.is_cluster && self.nodes[at.node].has_failing_disk {
+        let node = &self.nodes[at.node];
+        // What has rotted can be needed to take an entry in: the shard ends, and the next start makes it a suspect (docs/REPLICATION.md, 8).
+        let has_rotted = node.disks[at.shard].disk.has_rotten() && reason.ends_with("the block cannot be read back");
+        if self.params.is_cluster && (node.has_failing_disk || has_rotted) {
             return;
         }
         self.failed = Some(format!("shard {} of node {} stops: {reason}", at.shard, at.node + 1));
