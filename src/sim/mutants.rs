@@ -108,5 +108,5 @@ mutants! {
     WipedVotes Cluster(65) "wiped-votes" "a node with an empty disk is taken for the one before, with its votes";
     ApplyTentativeProducer Cluster(69) "apply-tentative-producer" "who loses a leadership keeps what idempotent producers sent that is not committed";
     AnswerCutDuplicate Cluster(22) "answer-cut-duplicate" "a repeated batch is acknowledged as soon as the leader's own disk has the first one, which may be cut";
-    PromoteEarly Cluster "promote-early" "a learner gets a vote before its leader has heard of anything that it has";
+    PromoteEarly Cluster(1) "promote-early" "a learner gets a vote before its leader has heard of anything that it has";
 }
