@@ -157,6 +157,15 @@ impl Shard {
         }
     }
 
+    /// A sibling tells of a group. That nobody leads in a term of which a leader is known says only the shard that has the replica: others may have heard it of whoever
+    /// led before, and it may come last.
+    pub(super) fn on_leader_told(&mut self, from: ShardId, group: GroupId, node: NodeId, term: Term) {
+        let is_known = self.leaders.of(group).is_some_and(|(known, of)| of == term && known != NodeId(0));
+        if node != NodeId(0) || !is_known || self.shard_with(group).is_none_or(|shard| shard == from) {
+            self.leaders.note(group, node, term);
+        }
+    }
+
     /// The view has changed: replicas of this node may have been given up.
     pub(super) fn hear_all_told(&mut self, effects: &mut Effects) {
         let told: Vec<_> = self.leaders.told.keys().copied().collect();

@@ -246,7 +246,7 @@ impl Shard {
                 self.answer_deferred(now, effects);
             }
             Message::View(view) => self.adopt_view(now, view, effects),
-            Message::Leader { group, node, term } => drop(self.leaders.note(group, node, term)),
+            Message::Leader { group, node, term } => self.on_leader_told(from, group, node, term),
             Message::Ask(command) => self.on_asked((*command).into(), effects),
             Message::ViewInForce { epoch } => self.on_view_in_force(now, from, epoch, effects),
             Message::StatusAsked { question, uids } => {
