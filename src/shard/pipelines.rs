@@ -403,7 +403,10 @@ impl Shard {
                     self.pipelines.peers[at].note_replica(group);
                     // What begins with the first entry fits every log: this replica has none (`refuse_share`).
                     if row.flags.has(AckFlags::REJECTED) && row.rejected == 0 {
-                        self.groups.send_snapshot(group, from);
+                        // One of an old term is no word for this leader.
+                        if self.groups.led_in(group) == Some(Term(row.term)) {
+                            self.groups.send_snapshot(group, from);
+                        }
                         continue;
                     }
                     if row.flags.has(AckFlags::REJECTED) {

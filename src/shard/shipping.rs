@@ -90,6 +90,11 @@ impl Shard {
         self.take_messages(effects);
         for at in 0..self.pipelines.peers.len() {
             while self.send_shares(now, at, effects) {}
+            let peer = &self.pipelines.peers[at];
+            if peer.live().is_none() || peer.shares.is_empty() {
+                // Who wants nothing holds no memory. A read that is under way ends for nobody.
+                self.pipelines.reads.remove(&peer.replica);
+            }
             self.send_beat(now, at, effects);
             self.send_ack(at, effects);
         }
@@ -246,6 +251,9 @@ impl Shard {
             return BlockFor::Later;
         }
         if let Some(cached) = self.log.cached_block(block) {
+            if !matches!(read, BlockRead::UnderWay(..)) {
+                *read = BlockRead::None;
+            }
             return BlockFor::Here(cached.clone());
         }
         match read {
