@@ -222,6 +222,10 @@ impl Shard {
     /// is read back, one at a time: what waits for it is to be tried again when it is there.
     pub(super) fn content_of(&mut self, now: Now, group: GroupId, index: LogIndex, effects: &mut Effects) -> Option<Content> {
         let Some(Entry { term, holds, block }) = self.groups.entry(group, index) else {
+            if index == LogIndex(1) {
+                // A leader's empty one, which its log gives up where a replica without a past is to get a snapshot (replication/group/empty.rs), perhaps before this.
+                return Some(Content::default());
+            }
             self.fail(&format!("group {group}: entry {index} is committed and is not known any more"), effects);
             return None;
         };

@@ -151,24 +151,23 @@ impl Beginnings {
             let forced = recovered.forced.iter().map(|(_, record)| record).find(|record| record.group == id);
             let start = with_force(start, forced);
             let is_joining = start.base.index > LogIndex(0) && !stored.contains_key(&id) && !records.contains_key(&id);
-            if lone.contains_key(&id) {
-                if forced.is_none() {
-                    let base = (start.base.index, start.base.term);
-                    tracing::error!(
-                        shard = whose.shard.0,
-                        group = id.0,
-                        ?base,
-                        "the record of this group's replica is lost: its only voter goes on with what is found"
-                    );
-                    beginnings.records.push(ReplicaRecord { state: ReplicaState::Forced, ..record_of(whose.me, &start) });
-                }
-            } else if is_stray || is_joining && !has_lost {
-                // Where blocks are lost the replica may have begun before, and the record that said so be among them: another one would stand behind its entries, and
-                // the next start would leave them out as another replica's, and with them that some are missing. What the node was told when it joined is there at
-                // every start, until a checkpoint has it.
-                beginnings.records.push(record_of(whose.me, &start));
+            if lone.contains_key(&id) && forced.is_none() {
+                let base = (start.base.index, start.base.term);
+                tracing::error!(
+                    shard = whose.shard.0,
+                    group = id.0,
+                    ?base,
+                    "the record of this group's replica is lost: its only voter goes on with what is found"
+                );
+                beginnings.records.push(ReplicaRecord { state: ReplicaState::Forced, ..record_of(whose.me, &start) });
             }
             let mut start = with_terms(start, recovered);
+            if !lone.contains_key(&id) && (is_stray || is_joining && !has_lost) {
+                // With the newest term and vote: no word in front of it counts any more. Where blocks are lost a replica that was told of when its node joined may have
+                // begun before, and the record that said so be among them: another one would stand behind its entries, and the next start would leave them out as
+                // another replica's, and with them that some are missing. What the node was told is there at every start, until a checkpoint has it.
+                beginnings.records.push(record_of(whose.me, &start));
+            }
             if id == GroupId(0) && whose.is_metadata_forced {
                 if !start.members.voters.contains(&whose.me) {
                     return Err(StartFailure::OnlyLearned(

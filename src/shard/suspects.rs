@@ -12,7 +12,7 @@ use super::beginnings::{Beginnings, snapshots_of};
 use super::shard::Shard;
 use crate::effects::{Effects, Now};
 use crate::ids::{BlockSeq, GroupId, LogIndex, ReplicaId, Term};
-use crate::log::{DamageKind, Recovered, RecoveredEntry, ReplicaRecord, ReplicaState};
+use crate::log::{DamageKind, Doubt, Recovered, RecoveredEntry, ReplicaRecord, ReplicaState};
 use crate::replication::GroupPosition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -60,7 +60,9 @@ pub(super) fn findings(me: ReplicaId, recovered: &Recovered, beginnings: &Beginn
         let cut = missing.into_iter().chain(damaged).min();
         let has_lost = recovered.lost.iter().any(|lost| lost.last > since);
         // A snapshot does not end a doubt: its leader need not know yet of everything that this replica had acknowledged.
-        let record = doubt.filter(|doubt| doubt.is_suspect && doubt.block > of_record).map(|doubt| doubt.block);
+        // One that is left stands behind the record of a beginning, though perhaps in the same block: that drops those in front of it.
+        let is_open = |doubt: &&Doubt| doubt.is_suspect && forced.is_none_or(|forced| doubt.block > forced);
+        let record = doubt.filter(is_open).map(|doubt| doubt.block);
         if cut.is_some() || has_lost || record.is_some() {
             let is_suspect = is_gone || damaged.is_some() || has_lost || record.is_some();
             found.insert(group, Finding { cut: cut.unwrap_or(LogIndex(u64::MAX)), is_suspect, record });
