@@ -142,7 +142,9 @@ fn the_slowest_requests_are_told_and_histograms_are_had() {
     let (status, log) = node.http("/histograms");
     assert!(status == 200 && log.lines().any(|line| line.starts_with("Tag=produce.total,")), "{log}");
     assert_eq!(node.http("/histograms/7").0, 404);
-    // Nobody there, and somebody else.
+    // Somebody else there, and nobody.
+    let other = tramctl("127.0.0.1:1", &["slow", "--admin", &node.server()]);
+    assert!(other.code == 1 && other.stderr.contains("admin"), "{other:?}");
     node.stop();
     let refused = tramctl("127.0.0.1:1", &["slow", "--admin", &admin]);
     assert!(refused.code == 1 && refused.stderr.contains("--admin names the address"), "{refused:?}");

@@ -34,16 +34,24 @@ fn beside(server: &str) -> String {
 
 fn page(global: &Global, address: &str) -> Result<Vec<Value>, Failure> {
     let url = format!("http://{address}/slow");
-    let unreachable = |cause: ureq::Error| Failure {
-        code: "admin_unreachable".to_owned(),
-        retriable: true,
-        message: format!("{url} does not answer: {cause}; --admin names the address of the node's admin pages, its setting admin.listen"),
+    let unreachable = |cause: ureq::Error| match cause {
+        ureq::Error::StatusCode(_) | ureq::Error::BodyExceedsLimit(_) => no_page(&url, &cause.to_string()),
+        _ => Failure {
+            code: "admin_unreachable".to_owned(),
+            retriable: true,
+            message: format!(
+                "{url} does not answer: {cause}; --admin names the address of the node's admin pages, its setting admin.listen"
+            ),
+        },
     };
     let request = ureq::get(&url).config().timeout_global(Some(global.timeout)).proxy(None).build();
     let mut answer = request.call().map_err(unreachable)?;
     let body = answer.body_mut().with_config().limit(PAGE_BYTES_MAX).read_to_string().map_err(unreachable)?;
-    serde_json::from_str(&body)
-        .map_err(|cause| Failure::local("admin_unreachable", format!("{url} is no page of a Tramline node ({cause}); see --admin")))
+    serde_json::from_str(&body).map_err(|cause| no_page(&url, &cause.to_string()))
+}
+
+fn no_page(url: &str, cause: &str) -> Failure {
+    Failure::local("no_admin_page", format!("{url} is no page of a Tramline node ({cause}); see --admin"))
 }
 
 fn text(requests: &[Value]) -> String {

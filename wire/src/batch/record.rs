@@ -4,7 +4,7 @@
 //! validated ends in an error, not in a panic and not in wrong data silently left out.
 //! Offsets come from outside like everything else: a walk gives each record a higher one than the last, all of them below
 //! the batch's end, so that a reader's position cannot jump or turn back within a batch.
-//! Cost: a record without optional fields is 12 bytes read and seven comparisons, some four nanoseconds.
+//! Cost: a record without optional fields is 12 bytes read; a walk takes some four nanoseconds for it, the check of a run of them at a batch's start a dozen instructions.
 //! Not here: building (`build.rs`), decompression.
 
 use super::error::BatchError;
