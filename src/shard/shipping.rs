@@ -251,9 +251,6 @@ impl Shard {
             return BlockFor::Later;
         }
         if let Some(cached) = self.log.cached_block(block) {
-            if !matches!(read, BlockRead::UnderWay(..)) {
-                *read = BlockRead::None;
-            }
             return BlockFor::Here(cached.clone());
         }
         match read {
