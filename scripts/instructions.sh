@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Counts the instructions of the core per record, under valgrind: produce (durable) and fetch, one partition, batches of 64 records of 1 KiB, a request each; with one
 # request a turn of the shard (nobody else wants anything) and with eight (a shard at work: what a turn costs is shared).
-# Checksums, copies and fills are told apart: they go by bytes. Some twenty seconds behind the build; not part of scripts/test.sh.
+# Checksums, copies and fills are told apart: they go by bytes. Some half a minute behind the build; not part of scripts/test.sh.
 #
 #   scripts/instructions.sh [FUNCTIONS]     and so many functions of each, those that take most (0 to 100; none without it)
 set -euo pipefail

@@ -24,9 +24,8 @@ fn in_repository(path: &str) -> PathBuf {
 }
 
 /// The target directory of these tests.
-fn target_dir() -> &'static Path {
-    let profile = Path::new(common::node::binary()).parent().expect("a binary lies in a directory");
-    profile.parent().expect("the profile's directory lies in the target directory")
+fn target_dir() -> PathBuf {
+    common::profile_dir().parent().expect("the profile's directory lies in the target directory").to_owned()
 }
 
 /// Whether C programs can be made here; says so aloud when not.

@@ -69,6 +69,10 @@ impl Leaders {
     /// The same, by the replica of the group that this shard has. True when the siblings are to be told: also of what is known here by hearsay already. They may
     /// have heard the same before, and then from here that nobody is known to lead in that term.
     fn say(&mut self, group: GroupId, node: NodeId, term: Term) -> bool {
+        // Asked of every group in every turn, and mostly nothing has changed: one look.
+        if self.known.get(&group).is_some_and(|known| known.said == Some((node, term)) && (known.node, known.term) == (node, term)) {
+            return false;
+        }
         let is_news = self.note(group, node, term);
         let known = self.known.get_mut(&group).expect("noted now or before");
         known.said.replace((node, term)) != Some((node, term)) || is_news

@@ -1,6 +1,6 @@
 //! Runs the command-line programs (`tramctl` and others) with input, and collects what they print.
 
-use crate::{ROOT, WAIT};
+use crate::{ROOT, WAIT, profile_dir};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -37,25 +37,19 @@ impl Ran {
     }
 }
 
-/// The directory of the binaries cargo builds beside these tests.
-fn binaries() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(crate::profile_dir)
-}
-
 /// The path of one of the workspace's programs. The first call in a process has cargo bring all of them up to date, since
 /// cargo itself builds only the root crate's binary for a test; `scripts/test.sh` did it before, and says so.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build(&["--package", "tramctl", "--package", "tramline-loadgen", "--package", "tramline-proxy", "--bins"]));
-    built(binaries().join(name))
+    built(profile_dir().join(name))
 }
 
 /// The path of one of the Rust client's examples.
 pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build(&["--package", "tramline-client", "--features", "tokio", "--examples"]));
-    built(binaries().join("examples").join(name))
+    built(profile_dir().join("examples").join(name))
 }
 
 fn built(path: PathBuf) -> PathBuf {
@@ -68,11 +62,12 @@ fn build(what: &[&str]) {
     if std::env::var_os("TRAMLINE_TESTS_BUILT").is_some_and(|value| value == "1") {
         return;
     }
-    let profile = match binaries().file_name().and_then(OsStr::to_str) {
+    let dir = profile_dir();
+    let profile = match dir.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(other) => other,
     };
-    let target = binaries().parent().expect("the profile's directory lies in the target directory");
+    let target = dir.parent().expect("the profile's directory lies in the target directory");
     let output = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--profile", profile])
         .args(what)

@@ -316,7 +316,7 @@ impl World {
         topic.partitions.iter().next().expect("its partition").uid
     }
 
-    /// Batches from this offset on, each a request of its own.
+    /// Batches that get these offsets, each by a request of its own.
     fn produce(&mut self, uid: u64, offsets: &[u64]) {
         let mut builder = BatchBuilder::new(Limits::default());
         let value = [b'v'; VALUE_BYTES];

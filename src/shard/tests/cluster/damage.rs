@@ -11,6 +11,16 @@ use crate::shard::Shard;
 use crate::shard::mesh::Message;
 
 impl Cluster {
+    /// A cluster with a topic that has had so many requests, and has been at rest for so long that its logs tell that everything is durable.
+    fn at_rest(seed: u64, segment_bytes: u64, requests: usize) -> Cluster {
+        let mut cluster = Cluster::with(seed, segment_bytes);
+        cluster.create_topic();
+        cluster.work(requests, 10);
+        cluster.happen_until("rest", Cluster::is_quiet);
+        cluster.pass(3_000_000);
+        cluster
+    }
+
     /// Suspect replicas on a node.
     fn suspects_of(&self, at: usize) -> usize {
         self.nodes[at].shard.as_ref().map_or(0, |shard| shard.suspects.count())
@@ -244,11 +254,7 @@ fn metadata_come_back_to_a_node_whose_partitions_are_newer() {
     let mut tried = 0;
     // Of the first sixty, those in which the snapshot is sent before its leader has committed anything of its own.
     for seed in [23, 37, 51] {
-        let mut cluster = Cluster::with(seed, 4 << 20);
-        cluster.create_topic();
-        cluster.work(60, 10);
-        cluster.happen_until("rest", Cluster::is_quiet);
-        cluster.pass(3_000_000);
+        let mut cluster = Cluster::at_rest(seed, 4 << 20, 60);
         // The one with which the cluster began: the others have the metadata's log from a snapshot on, before there was a topic.
         let at = 0;
         (0..NODES).for_each(|at| cluster.end(at, false));
@@ -375,11 +381,7 @@ fn a_node_whose_log_cannot_be_read_back_stops_in_order() {
     let mut tried = 0;
     for seed in 0..4 {
         // Memory keeps the last 32 KiB.
-        let mut cluster = Cluster::with(seed, 128 << 10);
-        cluster.create_topic();
-        cluster.work(150, 10);
-        cluster.happen_until("rest", Cluster::is_quiet);
-        cluster.pass(3_000_000);
+        let mut cluster = Cluster::at_rest(seed, 128 << 10, 150);
         let leaders = cluster.leaders();
         let leads_shared = |at: usize| leaders.iter().any(|(group, nodes)| group.0 > 0 && nodes == &[at] && cluster.is_shared(at, *group));
         let at = (0..NODES).find(|at| leads_shared(*at)).expect("each leads some");
@@ -441,11 +443,7 @@ fn a_group_of_one_replica_goes_on_without_its_record() {
 fn a_node_that_joined_goes_on_without_the_record_of_its_metadata() {
     let mut tried = 0;
     for seed in 0..4 {
-        let mut cluster = Cluster::with(seed, 4 << 20);
-        cluster.create_topic();
-        cluster.work(60, 10);
-        cluster.happen_until("rest", Cluster::is_quiet);
-        cluster.pass(3_000_000);
+        let mut cluster = Cluster::at_rest(seed, 4 << 20, 60);
         let at = (0..NODES).find(|at| cluster.nodes[*at].joined.is_some()).expect("all but the first have joined");
         (0..NODES).for_each(|at| cluster.end(at, false));
         let lost = cluster.rot_in_blocks(at, BlockSeq(1), |view| {
