@@ -45,16 +45,16 @@ fn what_was_handed_out_is_committed_once_poll_is_called_again() {
     let (server, client, uid) = server();
     let mut member = client.group_consumer(config()).expect("a member");
     assert_eq!(next(&mut member, 4).expect("records"), [0, 1, 2, 3]);
-    // Whatever time goes by: they may be worked on.
+    // Whatever time goes by: they may be worked on. On a machine so slow that a commit was due before the first of them had come, where it began is committed: 0.
     let committed = || server.broker().group.offsets.get(&uid).and_then(|of| of.offset);
     let before = Instant::now();
     while before.elapsed() < Duration::from_millis(50) {
-        assert_eq!(committed(), None);
+        assert_eq!(committed().unwrap_or(0), 0);
         std::thread::yield_now();
     }
     assert_eq!(next(&mut member, 2).expect("records"), [4, 5]);
     // These two are not done yet; the four before them are on their way.
-    while committed().is_none() {
+    while committed().is_none_or(|offset| offset == 0) {
         assert!(before.elapsed() < LONG, "nothing is committed");
         std::thread::yield_now();
     }
