@@ -18,7 +18,7 @@ esac
 
 need_build_tools
 say "building (release mode)"
-cargo test --release --test durability --no-run
+cargo test --release --test nodes --no-run
 say "$rounds rounds"
-TRAMLINE_KILL_ROUNDS="$rounds" cargo test --release --test durability -- --exact --nocapture acknowledged_records_survive_sigkill
+TRAMLINE_KILL_ROUNDS="$rounds" cargo test --release --test nodes -- --exact --nocapture durability::acknowledged_records_survive_sigkill
 say "$rounds rounds passed in $SECONDS s"

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tramline_client::{Client, NodeState};
 
 const NODES: usize = 3;
-const BLOCK: u8 = 1;
+const BLOCK: u8 = 43;
 const PARTITIONS: u64 = 6;
 const RECORDS: u64 = 60;
 
@@ -166,7 +166,7 @@ fn says(process: &mut Process, what: &str) {
 
 #[test]
 fn two_processes_on_copies_of_one_directory_are_told_by_the_other_node() {
-    const BLOCK: u8 = 2;
+    const BLOCK: u8 = 44;
     let dirs = [temp_dir("told"), temp_dir("told")];
     let mut first = Node::at(dirs[0].path(), nodes::options(BLOCK, 0, 0, &[]));
     let second = Node::at(dirs[1].path(), nodes::options(BLOCK, 1, 1, &[0]));

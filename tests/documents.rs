@@ -1,4 +1,4 @@
-//! Documents that are made from tables in the code agree with them. `TRAMLINE_UPDATE_DOCS=1 cargo test --test documents` refreshes them.
+//! Documents that are made from tables in the code agree with them. `TRAMLINE_UPDATE_DOCS=1 cargo test --test nodes documents` refreshes them.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,12 +13,12 @@ fn compare(name: &str, expected: &str) {
     }
     let found = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     if let Some((line, (is, should))) = found.lines().zip(expected.lines()).enumerate().find(|(_, (is, should))| is != should) {
-        panic!("{name} line {}:\n is     {is}\n should {should}\nrun: TRAMLINE_UPDATE_DOCS=1 cargo test --test documents", line + 1);
+        panic!("{name} line {}:\n is     {is}\n should {should}\nrun: TRAMLINE_UPDATE_DOCS=1 cargo test --test nodes documents", line + 1);
     }
     assert_eq!(
         found.len(),
         expected.len(),
-        "{name} has too many or too few lines; run: TRAMLINE_UPDATE_DOCS=1 cargo test --test documents"
+        "{name} has too many or too few lines; run: TRAMLINE_UPDATE_DOCS=1 cargo test --test nodes documents"
     );
 }
 

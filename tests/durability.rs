@@ -11,11 +11,8 @@
 //!
 //! What this does not prove: that syncs happen (SIGKILL loses nothing the kernel has); the simulator's disk is for that.
 
-#[path = "durability/ledger.rs"]
 mod ledger;
-#[path = "durability/load.rs"]
 mod load;
-#[path = "durability/under_way.rs"]
 mod under_way;
 
 use common::layout::Rec;

@@ -1,7 +1,7 @@
 //! Tidy: the repository checks itself. Text only, no compiler; each check has a test that it can fail.
 //!
-//! Checks: module docs, room arrows and packages against docs/ARCHITECTURE.md, banned words, leftovers, long files, the code map against
-//! the tree. Rust text is looked at without comments and without what stands in strings (`bare`).
+//! Checks: module docs, room arrows and packages against docs/ARCHITECTURE.md, banned words, leftovers, long files, tests that no binary has, the code map
+//! against the tree. Rust text is looked at without comments and without what stands in strings (`bare`).
 //!
 //! Not here: format and lints (rustfmt, clippy), documents made from tables (`documents.rs`).
 
@@ -391,6 +391,19 @@ fn check_links(file: &Source, exists: impl Fn(&Path) -> bool) -> Vec<String> {
         .collect()
 }
 
+/// Files of `tests/` that no binary has: cargo does not look for them by itself (`autotests`), so they would not be compiled and nobody would be told.
+fn check_left_out(files: &[Source], manifest: &str) -> Vec<String> {
+    let name = |file: &Source| file.path.strip_prefix("tests/")?.strip_suffix(".rs").filter(|name| !name.contains('/')).map(str::to_owned);
+    let is_target = |name: &str| manifest.contains(&format!("[[test]]\nname = \"{name}\"\n"));
+    let (targets, others): (Vec<_>, Vec<_>) =
+        files.iter().filter_map(|file| Some((name(file)?, file))).partition(|(name, _)| is_target(name));
+    let is_in_one = |name: &str| targets.iter().any(|(_, target)| target.text.lines().any(|line| line == format!("mod {name};")));
+    let left_out = others.iter().filter(|(name, _)| !is_in_one(name));
+    left_out
+        .map(|(_, file)| format!("{}: is in no binary; write 'mod' with its name into tests/nodes.rs or tests/clusters.rs", file.path))
+        .collect()
+}
+
 fn assert_tidy(problems: Vec<String>) {
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }
@@ -443,6 +456,11 @@ fn nothing_is_left_over() {
 #[test]
 fn what_is_shipped_says_why_it_cannot_fail() {
     assert_tidy(each(&sources(&[".rs"]), check_unwrap));
+}
+
+#[test]
+fn every_test_is_in_a_binary() {
+    assert_tidy(check_left_out(&sources(&[".rs"]), &fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml is there")));
 }
 
 #[test]
@@ -552,6 +570,20 @@ mod the_checks_can_fail {
         let text = [concat!("// FIX", "ME"), concat!("to", "do!()"), concat!("mktemp aXX", "XX"), concat!("cd /wo", "rk/x")].join("\n");
         assert_eq!(check_leftovers(&file("a.rs", &text)).len(), 3);
         assert_eq!(check_leftovers(&file("a.sh", &text)).len(), 2);
+    }
+
+    #[test]
+    fn files_without_a_binary() {
+        let manifest = "[[test]]\nname = \"nodes\"\n\n[lints]\n";
+        let files = [
+            file("tests/nodes.rs", "mod a;\n// mod b;\n"),
+            file("tests/a.rs", ""),
+            file("tests/b.rs", ""),
+            file("tests/a/c.rs", ""),
+            file("src/d.rs", ""),
+        ];
+        let problems = check_left_out(&files, manifest);
+        assert!(problems.len() == 1 && problems[0].starts_with("tests/b.rs:"), "{problems:?}");
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl super::Def {
 pub fn document() -> String {
     let mut out = String::from(
         "# Settings and limits\n\n\
-         Made from `src/config/table.rs`, `src/control/settings.rs` and `src/control/queue_settings.rs`; a test compares them. Refresh with `TRAMLINE_UPDATE_DOCS=1 cargo test --test documents`.\n\n\
+         Made from `src/config/table.rs`, `src/control/settings.rs` and `src/control/queue_settings.rs`; a test compares them. Refresh with `TRAMLINE_UPDATE_DOCS=1 cargo test --test nodes documents`.\n\n\
          What holds is, in this order: a flag, an environment variable, the settings file (`--config FILE` or `TRAMLINE_CONFIG`), the default.\n\
          `tramline config` prints the effective values with their origin; `tramline config --format toml` prints them as a settings file.\n\n\
          - Flag: `--set KEY=VALUE` for every setting, and the short form named in the table.\n\

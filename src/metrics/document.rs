@@ -213,7 +213,7 @@ pub fn document() -> String {
     let mut out = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the admin address answers in the OpenMetrics text format, which Prometheus reads. Made from `src/metrics/`; a test compares the\n\
-         two. Refresh with `TRAMLINE_UPDATE_DOCS=1 cargo test --test documents`.\n\n\
+         two. Refresh with `TRAMLINE_UPDATE_DOCS=1 cargo test --test nodes documents`.\n\n\
          Numbers of a shard carry the label `shard`. They are counted by the shard itself without atomics or locks, and collected at scrape: a shard\n\
          that does not answer within 2 seconds is shown with `tramline_shard_responsive 0` and the numbers of its last answer.\n\n",
     );
