@@ -52,16 +52,16 @@ impl Shard {
             for conn in self.pipelines.conns() {
                 effects.push(Effect::Close { conn, reason: "this node stops" });
             }
-            // Nor is anything heard any more that they commit: who waits for that is answered as where another one leads.
+        }
+        if self.pipelines.has_left {
+            // Nor is anything heard any more that they commit: who waits for that is answered as where another one leads. And so is what it comes to lead only now,
+            // by votes that were read before their connection was closed: nobody is there any more to whom it could be given, and the stop would wait for it for ever.
             for group in self.group_ids.clone() {
                 if self.groups.members_of(group).is_some_and(|members| members.voters.len() > 1) {
                     self.groups.step_down(group);
                 }
             }
-            self.on_leaderships(now, effects);
-        }
-        if self.pipelines.has_left {
-            return;
+            return self.on_leaderships(now, effects);
         }
         let until_us = *self.pipelines.stop_until_us.get_or_insert(now.mono_us + STOP_US);
         if now.mono_us >= until_us {
