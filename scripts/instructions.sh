@@ -1,34 +1,36 @@
 #!/usr/bin/env bash
 # Counts the instructions of the core per record, under valgrind: produce (durable) and fetch, one partition, batches of 64 records of 1 KiB, a request each; with one
-# request a turn of the shard (nobody else wants anything) and with eight (a shard at work: what a turn costs is shared).
-# Checksums, copies and fills are told apart: they go by bytes. Some half a minute behind the build; not part of scripts/test.sh.
+# request a turn of the shard (it has what a turn costs to itself), and with 8 and 15 (a shard at work: they share it; 15 fill a block). Background work each millisecond.
+# Checksums, copies and fills are told apart: they go by bytes. Some half a minute behind the build.
 #
-#   scripts/instructions.sh [FUNCTIONS]     and so many functions of each, those that take most (0 to 100; none without it)
+#   scripts/instructions.sh [FUNCTIONS]        and so many functions of each, those that take most (0 to 100; none without it)
+#   scripts/instructions.sh --scaling          with 8 a turn, at 1, 16 and 64 shards; 1, 100 and 1,000 partitions; 1, 100 and 1,000 connections
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/setup.sh
 
 functions=0
+what=usual
 case "${1:-}" in
     "") ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --scaling) what=scaling ;;
     *[!0-9]* | ????*) fail "'$1' is no number of functions from 0 to 100 (see --help)" ;;
     *) functions=$1 ;;
 esac
 ((10#$functions <= 100)) || fail "'$functions' is no number of functions from 0 to 100 (see --help)"
-need_build_tools
-need_commands valgrind:valgrind
 
-batches=256
-cargo build --release --package tramline-micro
-program="$(target_dir)/release/tramline-micro"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-for script in "produce 1" "fetch 1" "produce 8" "fetch 8"; do
-    counted=${script% *} per_turn=${script#* }
-    valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*counted_step*' --callgrind-out-file="$out/$counted" \
-        "$program" steps --counted "$counted" --batches "$batches" --per-turn "$per_turn" >/dev/null 2>"$out/log" || { cat "$out/log"; fail "callgrind failed"; }
-    callgrind_annotate --threshold=100 --auto=no "$out/$counted" | awk -v counted="$counted" -v per_turn="$per_turn" -v records=$((batches * 64)) -v functions="$functions" '
+
+# count SCRIPT BATCHES [FLAGS of the program]: a line of what it takes.
+count() {
+    local counted=$1 batches=$2 what
+    shift 2
+    what=$(sed -E 's/ --([a-z-]+) ([0-9]+)/ \1=\2/g; s/-/_/g' <<<"$counted $*")
+    valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*counted_step*' --callgrind-out-file="$out/counted" \
+        "$program" steps --counted "$counted" --batches "$batches" "$@" >/dev/null 2>"$out/log" || { cat "$out/log" >&2; fail "callgrind failed"; }
+    callgrind_annotate --threshold=100 --auto=no "$out/counted" | awk -v what="$what" -v records=$((batches * 64)) -v functions="$functions" '
         # A line is "1,234 (56.7%)  file:function [binary]".
         $1 ~ /^[0-9,]+$/ && !/PROGRAM TOTALS/ {
             count = $1; gsub(",", "", count)
@@ -39,7 +41,7 @@ for script in "produce 1" "fetch 1" "produce 8" "fetch 8"; do
         }
         END {
             if (!sum["core"]) { print "nothing was counted" > "/dev/stderr"; exit 1 }
-            printf "%s per_turn=%d core=%.1f checksums=%.1f copies=%.1f fills=%.1f (instructions per record)\n", counted, per_turn, sum["core"] / records,
+            printf "%s core=%.1f checksums=%.1f copies=%.1f fills=%.1f (instructions per record)\n", what, sum["core"] / records,
                 sum["checksums"] / records, sum["copies"] / records, sum["fills"] / records
             for (shown = 0; shown < functions; shown++) {
                 best = ""
@@ -49,4 +51,21 @@ for script in "produce 1" "fetch 1" "produce 8" "fetch 8"; do
                 delete of[best]
             }
         }'
+}
+
+need_build_tools
+need_commands valgrind:valgrind
+cargo build --release --package tramline-micro
+program="$(target_dir)/release/tramline-micro"
+if [ "$what" = scaling ]; then
+    for counted in produce fetch; do
+        # Eight partitions on each, so that a turn has eight requests everywhere.
+        for shards in 1 16 64; do count "$counted" 512 --per-turn 8 --shards "$shards" --partitions $((8 * shards)); done
+        for partitions in 1 100 1000; do count "$counted" 1000 --per-turn 8 --partitions "$partitions"; done
+        for connections in 1 100 1000; do count "$counted" 1000 --per-turn 8 --connections "$connections"; done
+    done
+    exit 0
+fi
+for per_turn in 1 8 15; do
+    for counted in produce fetch; do count "$counted" $((240 / per_turn * per_turn)) --per-turn "$per_turn"; done
 done

@@ -37,15 +37,27 @@ enum Arguments {
         #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1024))]
         batches: u64,
         /// Requests that come within one turn of the shard
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=8))]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=15))]
         per_turn: u64,
+        /// Shards of the node
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+        shards: u16,
+        /// Partitions of the topic
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        partitions: u32,
+        /// Connections of each shard
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+        connections: u64,
     },
 }
 
 fn main() -> ExitCode {
     let figures = match Arguments::parse() {
         Arguments::QueueHoles { messages, seed } => holes::run(messages, seed),
-        Arguments::Steps { counted, batches, per_turn } => [("records".to_owned(), steps::run(counted, batches, per_turn) as f64)].into(),
+        Arguments::Steps { counted, batches, per_turn, shards, partitions, connections } => {
+            let script = steps::Script { counted, batches, per_turn, shards, partitions, connections };
+            steps::run(&script)
+        }
     };
     let figures: serde_json::Map<String, serde_json::Value> =
         figures.into_iter().map(|(name, value)| (name, serde_json::json!((value * 1000.0).round() / 1000.0))).collect();

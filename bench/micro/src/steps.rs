@@ -1,4 +1,4 @@
-//! The core's own instructions: one shard of the released code, a client that speaks the wire, and a disk in memory, over a fixed script.
+//! The core's own instructions: one node of the released code, clients that speak the wire, and disks in memory, over a fixed script.
 //!
 //! `counted_step` is what callgrind is told to count (`--toggle-collect`), and it is called for the requests of the script alone: neither this program's own work
 //! nor the start nor the other kind of request is in the count. `scripts/instructions.sh` runs it and takes checksums and copies apart.
@@ -7,15 +7,17 @@
 //!
 //! Not here: ring and sockets (their cost is the kernel's), times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 use tramline::api::NodeInfo;
-use tramline::config::{self, Settings, Sources};
+use tramline::config::{self, Machine, Settings, Sources};
 use tramline::control::Endpoint;
 use tramline::effects::{Effect, Effects, Event, FileOp, Now, Outcome, Token};
 use tramline::ids::{ConnId, FileId, NodeId, ShardId};
 use tramline::log::{DiskError, LogConfig, LogIdentity, StartDisk, recover};
 use tramline::runtime::topology;
+use tramline::shard::mesh::Message;
 use tramline::shard::{Shard, ShardStart, Taken};
 use tramline_wire::batch::{BatchBuilder, Limits, NewRecord, ProducerMark};
 use tramline_wire::error::ErrorCode;
@@ -36,6 +38,10 @@ const VALUE_BYTES: usize = 1024;
 const BATCH_ROOM: u32 = 100 << 10;
 /// Between two requests: a batch each 200 us, 320,000 records a second.
 const EVERY_US: u64 = 200;
+/// Between two turns of background work while the shard has something to do all the time, as the shard's loop has it. (One that has nothing to do does more of it, when
+/// nobody waits.)
+const BACKGROUND_EVERY_US: u64 = 1000;
+const TURN_BYTES: u64 = 4 << 20;
 
 /// Which requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -158,27 +164,41 @@ fn counted_step(shard: &mut Shard, now: Now, event: Event<'_>, effects: &mut Eff
     std::hint::black_box(shard).step(now, event, effects)
 }
 
-struct World {
+/// One shard, its disk, and what it has asked for.
+struct Place {
     shard: Shard,
     disk: Ram,
     effects: Effects,
+    under_way: Vec<Effect>,
+    background_at_us: u64,
+    /// Something has come since the last end of a turn.
+    has_worked: bool,
+}
+
+/// One node: shards that each work where something has come for them, as their loops do.
+struct World {
+    places: Vec<Place>,
+    mail: Vec<(ShardId, ShardId, Message)>,
     now: Now,
     is_counting: bool,
-    under_way: Vec<Effect>,
+    /// Time in steps that are counted, checksums and copies included, since it was taken.
+    counted_ns: u64,
     replies: Vec<Vec<u8>>,
-    conn: ConnId,
     correlation: u64,
 }
 
-fn settings() -> Settings {
-    let machine = topology::machine();
-    let flags = [("data.dir", "."), ("shards", "1"), ("memory.bytes", "256MiB"), ("segment.bytes", "128MiB")];
+fn settings(shards: u16) -> Settings {
+    // As many cores as that takes: nothing here runs on them.
+    let machine = Machine { cpus: (0..=usize::from(shards)).collect(), memory_bytes: 64 << 30, ..topology::machine() };
+    // No segment is full before the end of a script: what sealing costs is not what is asked. Many shards have little each.
+    let segment = if shards == 1 { "512MiB" } else { "128MiB" };
+    let flags = [("data.dir", "."), ("shards", &shards.to_string()), ("memory.bytes", "256MiB"), ("segment.bytes", segment)];
     let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     config::load(&Sources { flags, ..Sources::default() }, &machine).expect("settings").settings(&machine).expect("settings that hold")
 }
 
-fn log_config(settings: &Settings) -> LogConfig {
-    let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(1), log_uid_if_new: 9 };
+fn log_config(settings: &Settings, shard: ShardId) -> LogConfig {
+    let identity = LogIdentity { cluster_id: [7; 16], node: NodeId(1), log_uid_if_new: 9 + u64::from(shard.0) };
     LogConfig {
         segment_bytes: settings.segment_bytes,
         block_bytes_max: settings.block_bytes_max,
@@ -186,83 +206,114 @@ fn log_config(settings: &Settings) -> LogConfig {
         writes_in_flight_max: settings.writes_in_flight_max,
         tail_cache_bytes: settings.tail_cache_bytes,
         pool_segments: 1,
-        ..LogConfig::new(identity, ShardId(0), 1)
+        ..LogConfig::new(identity, shard, 1)
+    }
+}
+
+impl Place {
+    fn start(id: ShardId, settings: &Arc<Settings>, info: &Arc<NodeInfo>) -> Place {
+        let mut disk = Ram::default();
+        let recovered = recover(&mut disk, &log_config(settings, id)).expect("an empty disk");
+        let (settings, info) = (Arc::clone(settings), Arc::clone(info));
+        let start = ShardStart { id, settings, info, recovered, joined: None, is_metadata_forced: false };
+        let mut effects = Effects::new();
+        let shard = Shard::start(start, &mut effects).expect("a start");
+        Place { shard, disk, effects, under_way: Vec::new(), background_at_us: 0, has_worked: true }
     }
 }
 
 impl World {
-    fn start() -> World {
-        let settings = Arc::new(settings());
-        let mut disk = Ram::default();
-        let recovered = recover(&mut disk, &log_config(&settings)).expect("an empty disk");
-        let client = Endpoint { host: "127.0.0.1".into(), port: 7410, shard_ports: vec![7411] };
+    fn start(shards: u16, connections: u64) -> World {
+        let settings = Arc::new(settings(shards));
+        let client = Endpoint { host: "127.0.0.1".into(), port: 7410, shard_ports: (0..shards).map(|shard| 7411 + shard).collect() };
         let info = NodeInfo { node: NodeId(1), cluster_id: [7; 16], client, disk: 1, generation: 0, rack: String::new(), cluster: None };
-        let start = ShardStart { id: ShardId(0), settings, info: Arc::new(info), recovered, joined: None, is_metadata_forced: false };
-        let mut effects = Effects::new();
-        let shard = Shard::start(start, &mut effects).expect("a start");
-        let now = Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 };
+        let info = Arc::new(info);
         let mut world = World {
-            shard,
-            disk,
-            effects,
-            now,
+            places: (0..shards).map(|shard| Place::start(ShardId(shard), &settings, &info)).collect(),
+            mail: Vec::new(),
+            now: Now { mono_us: 1_000_000, utc_us: 1_700_000_000_000_000 },
             is_counting: false,
-            under_way: Vec::new(),
+            counted_ns: 0,
             replies: Vec::new(),
-            conn: ConnId(7),
             correlation: 0,
         };
-        world.carry();
+        (0..world.places.len()).for_each(|at| world.carry(at));
         world.settle();
-        assert!(world.shard.is_serving(), "it serves once its first block is durable");
-        world.step(Event::Opened { conn: ConnId(7) });
+        assert!(world.places.iter().all(|place| place.shard.is_serving()), "they serve once their first blocks are durable");
         let hello = HelloRequest { protocol_min: 1, protocol_max: 1, client_name: "micro", client_version: "", mechanism: "", auth: b"" };
-        world.ask(Kind::Hello, &[], |out| hello.encode(out));
+        for at in 0..world.places.len() {
+            for conn in 0..connections {
+                world.step(at, Event::Opened { conn: ConnId(conn) });
+                let request = world.request(Kind::Hello, &[], |out| hello.encode(out));
+                world.exchange(&[(at, ConnId(conn), request)]);
+            }
+        }
         world
     }
 
-    fn step(&mut self, event: Event<'_>) {
+    fn step(&mut self, at: usize, event: Event<'_>) {
+        let place = &mut self.places[at];
         let taken = match self.is_counting {
-            true => counted_step(&mut self.shard, self.now, event, &mut self.effects),
-            false => self.shard.step(self.now, event, &mut self.effects),
+            true => {
+                let began = Instant::now();
+                let taken = counted_step(&mut place.shard, self.now, event, &mut place.effects);
+                self.counted_ns += began.elapsed().as_nanos() as u64;
+                taken
+            }
+            false => place.shard.step(self.now, event, &mut place.effects),
         };
         assert_eq!(taken, Taken::Yes, "there is room for all of the script");
-        self.carry();
+        place.has_worked = true;
+        self.carry(at);
     }
 
-    fn carry(&mut self) {
-        for effect in self.effects.list.drain(..) {
+    fn carry(&mut self, at: usize) {
+        let Place { effects, under_way, .. } = &mut self.places[at];
+        for effect in effects.list.drain(..) {
             match effect {
                 Effect::Send { head, parts, .. } => {
-                    let mut bytes = self.effects.heads[head.start as usize..head.end as usize].to_vec();
-                    for part in &self.effects.parts[parts.start as usize..parts.end as usize] {
+                    let mut bytes = effects.heads[head.start as usize..head.end as usize].to_vec();
+                    for part in &effects.parts[parts.start as usize..parts.end as usize] {
                         bytes.extend_from_slice(part.as_slice());
                     }
                     self.replies.push(bytes);
                 }
-                Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. } => self.under_way.push(effect),
+                Effect::Write { .. } | Effect::Read { .. } | Effect::File { .. } => under_way.push(effect),
+                Effect::Mesh { to, message } => self.mail.push((ShardId(at as u16), to, message)),
                 Effect::Unblock => {}
                 other => panic!("{other:?} does not belong to the script"),
             }
         }
-        self.effects.clear();
+        effects.clear();
     }
 
-    /// A turn of the shard's loop: what the disk has done, the end of the turn, some background work.
+    /// A turn of each shard's loop that has something to do: what has come, the end of the turn, some background work if it is time.
     fn turn(&mut self) {
-        for effect in std::mem::take(&mut self.under_way) {
-            let (token, outcome) = self.disk.carry(effect);
-            self.step(Event::Done { token, outcome });
+        for (from, to, message) in std::mem::take(&mut self.mail) {
+            self.step(usize::from(to.0), Event::Mesh { from, message });
         }
-        self.step(Event::EndOfTurn);
-        self.step(Event::Turn { bytes: 1 << 20, us: 50 });
-        self.step(Event::EndOfTurn);
+        for at in 0..self.places.len() {
+            for effect in std::mem::take(&mut self.places[at].under_way) {
+                let (token, outcome) = self.places[at].disk.carry(effect);
+                self.step(at, Event::Done { token, outcome });
+            }
+            if !std::mem::take(&mut self.places[at].has_worked) {
+                continue;
+            }
+            self.step(at, Event::EndOfTurn);
+            if self.now.mono_us >= self.places[at].background_at_us {
+                self.places[at].background_at_us = self.now.mono_us + BACKGROUND_EVERY_US;
+                self.step(at, Event::Turn { bytes: TURN_BYTES, us: 50 });
+                self.step(at, Event::EndOfTurn);
+            }
+            self.places[at].has_worked = false;
+        }
     }
 
     /// Until nothing is under way.
     fn settle(&mut self) {
         self.turn();
-        while !self.under_way.is_empty() {
+        while !self.mail.is_empty() || self.places.iter().any(|place| !place.under_way.is_empty()) {
             self.turn();
         }
     }
@@ -278,18 +329,22 @@ impl World {
         bytes
     }
 
-    /// Requests that come within one turn, and their answers: meta and payload of each.
-    fn exchange(&mut self, requests: &[Vec<u8>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// Requests that come within one turn, each to a shard over a connection, and their answers: meta and payload of each.
+    fn exchange(&mut self, requests: &[(usize, ConnId, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let took_us = EVERY_US * requests.len() as u64;
         self.now.mono_us += took_us;
         self.now.utc_us += took_us as i64;
-        let conn = self.conn;
-        for bytes in requests {
+        for (at, conn, bytes) in requests {
             let Ok(Need::Whole(frame, _)) = frame::peek(bytes, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
-            self.step(Event::Frame { conn, frame: &frame });
+            self.step(*at, Event::Frame { conn: *conn, frame: &frame });
         }
         self.settle();
-        self.step(Event::Sent { conn, queued_bytes: 0 });
+        let sent_to: BTreeSet<(usize, ConnId)> = requests.iter().map(|(at, conn, _)| (*at, *conn)).collect();
+        for (at, conn) in sent_to {
+            self.step(at, Event::Sent { conn, queued_bytes: 0 });
+            // Its turn ends with that of what comes next.
+            self.places[at].has_worked = false;
+        }
         assert_eq!(self.replies.len(), requests.len(), "one answer to each request");
         let replies = self.replies.drain(..).map(|reply| {
             let Ok(Need::Whole(frame, _)) = frame::peek(&reply, &frame::Limits::PROTOCOL) else { panic!("a whole frame") };
@@ -299,25 +354,25 @@ impl World {
         replies.collect()
     }
 
-    /// One request, and its answer.
+    /// One request to shard 0, and its answer.
     fn ask(&mut self, kind: Kind, payload: &[u8], meta: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
         let request = self.request(kind, payload, meta);
-        self.exchange(&[request]).pop().expect("counted")
+        self.exchange(&[(0, ConnId(0), request)]).pop().expect("counted")
     }
 
-    /// A topic of one partition: its uid.
-    fn create_topic(&mut self) -> u64 {
+    /// A topic: its partitions.
+    fn create_topic(&mut self, partitions: u32) -> Vec<Partition> {
         let request =
-            CreateTopicRequest { name: "t", partitions: 1, replication: 0, flags: CreateFlags::IF_NOT_EXISTS, settings: List::of(&[]) };
+            CreateTopicRequest { name: "t", partitions, replication: 0, flags: CreateFlags::IF_NOT_EXISTS, settings: List::of(&[]) };
         self.ask(Kind::CreateTopic, &[], |out| request.encode(out));
         let (meta, _) = self.ask(Kind::Metadata, &[], |out| MetadataRequest { topics: List::of(&["t"]) }.encode(out));
         let reply = MetadataReply::decode(&meta).expect("metadata");
         let topic = reply.topics.iter().next().expect("the topic");
-        topic.partitions.iter().next().expect("its partition").uid
+        topic.partitions.iter().map(|told| Partition { uid: told.uid, at: usize::from(told.leader_shard), next_offset: 0 }).collect()
     }
 
-    /// Batches that get these offsets, each by a request of its own.
-    fn produce(&mut self, uid: u64, offsets: &[u64]) {
+    /// A batch for each of these partitions, each by a request of its own.
+    fn produce(&mut self, to: &[(Partition, ConnId)]) {
         let mut builder = BatchBuilder::new(Limits::default());
         let value = [b'v'; VALUE_BYTES];
         for _ in 0..RECORDS {
@@ -327,51 +382,101 @@ impl World {
         }
         let mut batch = Vec::new();
         builder.finish_plain(&mut batch, ProducerMark::default());
-        let request = |world: &mut World| {
-            world.request(Kind::Produce, &batch, |out| {
-                let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
-                writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: batch.len() as u32 });
-                writer.finish(out);
+        let requests: Vec<_> = to
+            .iter()
+            .map(|(partition, conn)| {
+                let bytes = self.request(Kind::Produce, &batch, |out| {
+                    let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
+                    writer.push(out, &ProduceEntry { partition_uid: partition.uid, batch_len: batch.len() as u32 });
+                    writer.finish(out);
+                });
+                (partition.at, *conn, bytes)
             })
-        };
-        let requests: Vec<_> = offsets.iter().map(|_| request(self)).collect();
-        for ((meta, _), offset) in self.exchange(&requests).iter().zip(offsets) {
-            let result = ProduceReply::decode(meta).expect("a reply").results.iter().next().expect("one batch");
-            assert_eq!((result.error, result.base_offset), (ErrorCode::Ok, *offset));
+            .collect();
+        for (meta, _) in self.exchange(&requests) {
+            let result = ProduceReply::decode(&meta).expect("a reply").results.iter().next().expect("one batch");
+            let is_asked =
+                |(partition, _): &(Partition, ConnId)| (partition.uid, partition.next_offset) == (result.partition_uid, result.base_offset);
+            assert!(result.error == ErrorCode::Ok && to.iter().any(is_asked), "{result:?}");
         }
     }
 
     /// The batches at these offsets, each by a request of its own.
-    fn fetch(&mut self, uid: u64, offsets: &[u64]) {
-        let request = |world: &mut World, offset: u64| {
-            world.request(Kind::Fetch, &[], |out| {
-                let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 1000, 1, BATCH_ROOM);
-                writer.push(out, &FetchEntry { partition_uid: uid, offset, max_bytes: BATCH_ROOM });
-                writer.finish(out);
+    fn fetch(&mut self, from: &[(Partition, ConnId)]) {
+        let requests: Vec<_> = from
+            .iter()
+            .map(|(partition, conn)| {
+                let bytes = self.request(Kind::Fetch, &[], |out| {
+                    let mut writer = FetchRequestWriter::begin(out, FetchMode::OneShot, 1000, 1, BATCH_ROOM);
+                    let offset = partition.next_offset;
+                    writer.push(out, &FetchEntry { partition_uid: partition.uid, offset, max_bytes: BATCH_ROOM });
+                    writer.finish(out);
+                });
+                (partition.at, *conn, bytes)
             })
-        };
-        let requests: Vec<_> = offsets.iter().map(|offset| request(self, *offset)).collect();
-        for ((meta, payload), offset) in self.exchange(&requests).iter().zip(offsets) {
-            let reply = FetchReply::decode(meta).expect("a reply");
-            let (entry, bytes) = reply.parts(payload).expect("whole batches").next().expect("one partition");
-            assert_eq!((entry.error, entry.next_offset), (ErrorCode::Ok, offset + u64::from(RECORDS)));
+            .collect();
+        for (meta, payload) in self.exchange(&requests) {
+            let reply = FetchReply::decode(&meta).expect("a reply");
+            let (entry, bytes) = reply.parts(&payload).expect("whole batches").next().expect("one partition");
+            let is_asked = |(partition, _): &(Partition, ConnId)| {
+                (partition.uid, partition.next_offset + u64::from(RECORDS)) == (entry.partition_uid, entry.next_offset)
+            };
+            assert!(entry.error == ErrorCode::Ok && from.iter().any(is_asked), "{entry:?}");
             assert!(bytes.len() > RECORDS as usize * VALUE_BYTES);
         }
     }
 }
 
-/// Produces so many batches and fetches each, `per_turn` requests at a time; answers how many records the counted requests had.
-pub fn run(counted: Counted, batches: u64, per_turn: u64) -> u64 {
-    let mut world = World::start();
-    let uid = world.create_topic();
-    // What is set up at the first use of a thing is not counted.
-    let (warm, end) = (16 * per_turn, 16 * per_turn + batches);
-    for at in (0..end).step_by(per_turn as usize) {
-        let offsets: Vec<u64> = (at..end.min(at + per_turn)).map(|number| number * u64::from(RECORDS)).collect();
-        world.is_counting = at >= warm && counted == Counted::Produce;
-        world.produce(uid, &offsets);
-        world.is_counting = at >= warm && counted == Counted::Fetch;
-        world.fetch(uid, &offsets);
+/// A partition, the shard that leads it, and where the next batch begins.
+#[derive(Clone, Copy, Debug)]
+struct Partition {
+    uid: u64,
+    at: usize,
+    next_offset: u64,
+}
+
+/// What the script is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Script {
+    /// Which requests are counted.
+    pub counted: Counted,
+    /// Batches that are produced, and fetched, while it is counted.
+    pub batches: u64,
+    /// Requests that come within one turn.
+    pub per_turn: u64,
+    /// Shards of the node; partitions of the topic, and connections of each shard, that have their turn one after another.
+    pub shards: u16,
+    pub partitions: u32,
+    pub connections: u64,
+}
+
+/// Produces so many batches and fetches each, `per_turn` requests at a time; answers how many records the counted requests had, and the nanoseconds that the core took for each
+/// (the median turn's; a step's time includes a look at the clock, some 40 ns).
+pub fn run(script: &Script) -> BTreeMap<String, f64> {
+    let Script { counted, batches, per_turn, shards, partitions, connections } = *script;
+    let mut world = World::start(shards, connections);
+    let mut topic = world.create_topic(partitions);
+    // Those of a shard follow one another, so that what comes within a turn is for one shard, as far as it has so many partitions.
+    topic.sort_by_key(|partition| partition.at);
+    // What is set up at the first use of a thing is not counted: of every partition and connection.
+    let warm = (16 * per_turn).max(2 * u64::from(partitions)).max(2 * connections).next_multiple_of(per_turn);
+    let mut turns_ns = Vec::new();
+    for first in (0..warm + batches).step_by(per_turn as usize) {
+        let mut requests = Vec::new();
+        for number in first..(first + per_turn).min(warm + batches) {
+            let partition = &mut topic[number as usize % partitions as usize];
+            requests.push((*partition, ConnId(number % connections)));
+            partition.next_offset += u64::from(RECORDS);
+        }
+        world.is_counting = first >= warm && counted == Counted::Produce;
+        world.produce(&requests);
+        world.is_counting = first >= warm && counted == Counted::Fetch;
+        world.fetch(&requests);
+        if first >= warm {
+            turns_ns.push(std::mem::take(&mut world.counted_ns) as f64 / (requests.len() as f64 * f64::from(RECORDS)));
+        }
     }
-    batches * u64::from(RECORDS)
+    turns_ns.sort_by(f64::total_cmp);
+    let records = (batches * u64::from(RECORDS)) as f64;
+    [("records".to_owned(), records), ("ns_per_record".to_owned(), turns_ns[turns_ns.len() / 2])].into()
 }
