@@ -200,6 +200,10 @@ impl Region {
     }
 
     fn set_absent(&mut self, first_page: u32, order: usize, absent: bool) {
+        if !absent && self.absent_pages == 0 {
+            // As long as nobody had to go beyond home: 256 pages of a block of 1 MiB would be looked at to no end.
+            return;
+        }
         for page in self.absent[first_page as usize..].iter_mut().take(1 << order) {
             if std::mem::replace(page, absent) != absent {
                 self.absent_pages = if absent { self.absent_pages + 1 } else { self.absent_pages - 1 };

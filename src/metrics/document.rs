@@ -46,7 +46,7 @@ pub const DURATIONS: OtherDef = OtherDef {
     kind: "histogram",
     labels: "kind, stage",
     per_shard: true,
-    doc: "Time of requests by stage: parse (received to parsed), append (parsed to appended or read), write (appended to durable), reply (to the socket), total. Stages for produce and fetch, totals for list_offsets, metadata, admin.",
+    doc: "Time of requests by stage: parse (received to parsed), append (parsed to appended or read), write (appended to durable), reply (to the socket), total. What takes place in one step of the shard is not told apart: of a produce request that are write and total. Stages for produce and fetch, totals for list_offsets, metadata, admin.",
 };
 /// Exact quantiles of stage timings.
 pub const QUANTILES: OtherDef = OtherDef {

@@ -99,7 +99,8 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// The four stages and the total, each `None` where the request did not pass it.
+    /// The four stages and the total, each `None` where the request did not pass it. A reply that was sent in the step in which the one before it was passed has taken
+    /// no time that could be told, and is none.
     #[inline]
     pub fn stages(&self) -> [Option<u64>; 5] {
         let mut last = self.received_ns;
@@ -110,7 +111,8 @@ impl Stamps {
                 took
             })
         };
-        let parts = [stage(self.parsed_ns), stage(self.appended_ns), stage(self.written_ns), stage(self.replied_ns)];
+        let parts =
+            [stage(self.parsed_ns), stage(self.appended_ns), stage(self.written_ns), stage(self.replied_ns).filter(|took| *took > 0)];
         let total = (self.replied_ns != 0).then(|| self.replied_ns.saturating_sub(self.received_ns));
         [parts[0], parts[1], parts[2], parts[3], total]
     }

@@ -133,7 +133,7 @@ impl Index {
     /// The batch that holds `offset` or, where that one is missing, the first one after it. Of the sealed ones only those are found singly
     /// whose blocks are `cached_from` or later.
     pub fn find(&self, offset: u64, cached_from: BlockSeq) -> Found {
-        let at = self.list.partition_point(|b| b.end_offset() <= offset);
+        let at = self.place_of(offset);
         let Some(batch) = self.list.get(at) else {
             return self.find_run(offset).map_or(Found::End, Found::Run);
         };
@@ -146,6 +146,28 @@ impl Index {
             Some(run) if !is_readable || run.first_offset < batch.base_offset => Found::Run(run),
             _ => Found::Listed(at),
         }
+    }
+
+    /// The place in the list of the first batch that ends behind `offset`. Looked for from the end in growing steps: most who read are near it, and the list may be
+    /// long.
+    fn place_of(&self, offset: u64) -> usize {
+        let len = self.list.len();
+        let (mut after, mut step) = (len, 1);
+        // All from `after` on end behind the offset.
+        while step <= len && self.list[len - step].end_offset() > offset {
+            after = len - step;
+            step *= 2;
+        }
+        let mut from = if step <= len { len - step + 1 } else { 0 };
+        while from < after {
+            let middle = from + (after - from) / 2;
+            if self.list[middle].end_offset() <= offset {
+                from = middle + 1;
+            } else {
+                after = middle;
+            }
+        }
+        from
     }
 
     fn find_run(&self, offset: u64) -> Option<Run> {

@@ -14,7 +14,8 @@ use tramline_wire::frame::Frame;
 impl Shard {
     pub(super) fn fetch(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), ApiError> {
         let (request, start) = api::fetch::decode(frame.meta, &self.settings)?;
-        let mut cursors = Vec::with_capacity(request.entries.len());
+        let mut cursors = self.sessions.spare_cursors();
+        cursors.reserve_exact(request.entries.len());
         for entry in request.entries.iter() {
             let uid = PartitionUid(entry.partition_uid);
             let slot = self.readable(uid)?;

@@ -118,8 +118,8 @@ impl Shard {
     /// Requests about partitions belong to the shard of the first one that is known; administration and ids to shard 0.
     fn owner(&self, conn: ConnId, kind: Kind, frame: &Frame<'_>) -> Owner {
         let first = match kind {
-            Kind::Produce => ProduceRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
-            Kind::Fetch => FetchRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
+            Kind::Produce => ProduceRequest::first_partition(frame.meta),
+            Kind::Fetch => FetchRequest::first_partition(frame.meta),
             Kind::ListOffsets => ListOffsetsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid),
             Kind::TrimPartitions => {
                 TrimPartitionsRequest::decode(frame.meta).ok().and_then(|r| r.entries.iter().next()).map(|e| e.partition_uid)

@@ -65,6 +65,9 @@ impl Frame {
 
     /// Adds an empty entry for every cursor that has none: a one-shot reply tells the ends of all.
     pub(super) fn complete(&mut self, cursors: &[Cursor]) {
+        if let ([_], [_]) = (&self.entries[..], cursors) {
+            return;
+        }
         let mut told = vec![false; cursors.len()];
         self.entries.iter().for_each(|e| told[e.cursor as usize] = true);
         for (at, cursor) in cursors.iter().enumerate().filter(|(at, _)| !told[*at]) {

@@ -66,6 +66,11 @@ pub struct FetchCounts {
 /// Cursors that get another try when a read ends: more than begin one, since some of them may not send now.
 const LATER_AT_ONCE: usize = 4;
 
+/// Emptied lists of sessions that have ended are kept for those that begin, for one-shot fetches come and go as fast as requests do: so many of them, and of so many
+/// places each; 64 of 16 cursors are some 100 KiB.
+const SPARES_MAX: usize = 64;
+const SPARE_CURSORS_MAX: usize = 16;
+
 type StreamKey = (ConnId, u32, u64);
 
 /// The fetches of a shard.
@@ -92,6 +97,8 @@ pub struct Sessions {
     /// Cursors of all sessions.
     cursors: usize,
     frame: Frame,
+    spare_cursors: Vec<Vec<Cursor>>,
+    spare_ready: Vec<VecDeque<u32>>,
     counts: FetchCounts,
     collected: Vec<Collected>,
 }
@@ -103,7 +110,13 @@ fn stream_key(conn: ConnId, via: Option<ShardId>, stream: u64) -> StreamKey {
 impl Sessions {
     /// Begins a fetch. Refused when there are too many.
     pub fn start(&mut self, now: Now, caller: Caller, start: &FetchStart, cursors: Vec<Cursor>) -> Result<(), ErrorCode> {
-        self.begin(now, caller, start, cursors, Vec::new())
+        let ready = self.spare_ready.pop().unwrap_or_default();
+        self.begin(now, caller, start, (cursors, ready), Vec::new())
+    }
+
+    /// An empty list for the cursors of a fetch that is about to begin.
+    pub fn spare_cursors(&mut self) -> Vec<Cursor> {
+        self.spare_cursors.pop().unwrap_or_default()
     }
 
     /// Begins a look-up by time: one cursor per question, at the place where its partition begins.
@@ -127,7 +140,7 @@ impl Sessions {
             cursors[*at] = cursor;
         }
         let start = FetchStart { mode: Mode::Lookup, max_wait_us: 0, min_bytes: 0, credit_bytes: 0 };
-        self.begin(now, caller, &start, cursors, answers)
+        self.begin(now, caller, &start, (cursors, VecDeque::new()), answers)
     }
 
     /// Begins a collection of up to `bytes_max` bytes (and the rest of one batch) for the shard itself; it ends among `take_collected`. The caller bounds
@@ -180,7 +193,7 @@ impl Sessions {
         now: Now,
         caller: Caller,
         start: &FetchStart,
-        cursors: Vec<Cursor>,
+        (cursors, ready): (Vec<Cursor>, VecDeque<u32>),
         answers: Vec<LookupAnswer>,
     ) -> Result<(), ErrorCode> {
         if self.by_id.len() >= SESSIONS_MAX || self.cursors + cursors.len() > CURSORS_MAX {
@@ -202,8 +215,8 @@ impl Sessions {
             min_bytes: start.min_bytes,
             overdue: false,
             cursors,
-            ready: VecDeque::new(),
-            queued: false,
+            ready,
+            queued: true,
             choked: false,
             holds: false,
             held: Frame::default(),
@@ -227,7 +240,7 @@ impl Sessions {
             Mode::Lookup | Mode::Collect => {}
         }
         self.by_id.insert(id, session);
-        self.enqueue(id);
+        self.queue.push_back(id);
         Ok(())
     }
 
@@ -418,9 +431,10 @@ impl Sessions {
             };
             self.cold_bytes = cold_bytes;
             self.damage = damage;
-            self.by_id.insert(id, session);
             if over {
-                self.end(id);
+                self.close(id, session);
+            } else {
+                self.by_id.insert(id, session);
             }
         }
     }
@@ -487,7 +501,8 @@ impl Sessions {
             return false;
         }
         let budget = FETCH_FRAME_BYTES.min(session.credit.max(1) as usize);
-        let mut held = std::mem::take(&mut session.held);
+        // Mostly nothing is held from before, and nothing will be: the table's frame has its memory already.
+        let mut held = std::mem::take(if session.held.is_empty() { &mut self.frame } else { &mut session.held });
         self.fill(id, session, &mut held, budget, reading);
         // Something is left in the queue only when the frame is full.
         let full = !session.ready.is_empty();
@@ -501,7 +516,8 @@ impl Sessions {
             self.note_sent(session.caller.conn, held.bytes());
             held.send(&session.caller, false, &session.cursors, reading.partitions, reading.effects);
         }
-        session.held = held;
+        let place = if held.is_empty() { &mut self.frame } else { &mut session.held };
+        *place = held;
         over
     }
 
@@ -728,7 +744,13 @@ impl Sessions {
     }
 
     fn end(&mut self, id: u64) {
-        let Some(mut session) = self.by_id.remove(&id) else { return };
+        if let Some(session) = self.by_id.remove(&id) {
+            self.close(id, session);
+        }
+    }
+
+    /// What a session that was taken out leaves behind.
+    fn close(&mut self, id: u64, mut session: Session) {
         self.cursors -= session.cursors.len();
         if self.deadlines.len() > 2 * self.by_id.len() + 1024 {
             let by_id = &self.by_id;
@@ -742,6 +764,14 @@ impl Sessions {
         }
         if session.mode == Mode::Streaming {
             self.by_stream.remove(&stream_key(session.caller.conn, session.caller.via, session.caller.correlation));
+        }
+        if self.spare_cursors.len() < SPARES_MAX && (1..=SPARE_CURSORS_MAX).contains(&session.cursors.capacity()) {
+            session.cursors.clear();
+            self.spare_cursors.push(session.cursors);
+        }
+        if self.spare_ready.len() < SPARES_MAX && (1..=SPARE_CURSORS_MAX).contains(&session.ready.capacity()) {
+            session.ready.clear();
+            self.spare_ready.push(session.ready);
         }
     }
 }

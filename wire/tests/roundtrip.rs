@@ -146,6 +146,8 @@ proptest! {
             entries.iter().for_each(|entry| writer.push(out, entry));
             writer.finish(out);
         });
+        prop_assert_eq!(ProduceRequest::first_partition(&written), entries.first().map(|entry| entry.partition_uid));
+        prop_assert_eq!(ProduceRequest::first_partition(&written[..written.len().min(19)]), None, "cut within the first entry or before it");
         prop_assert_eq!(written, bytes_of(|out| request.encode(out)));
 
         let results: Vec<_> = results.into_iter().map(|(partition_uid, error, base_offset, append_time_us, durable_end)| {
@@ -196,6 +198,8 @@ proptest! {
             entries.iter().for_each(|entry| writer.push(out, entry));
             writer.finish(out);
         });
+        prop_assert_eq!(FetchRequest::first_partition(&written), entries.first().map(|entry| entry.partition_uid));
+        prop_assert_eq!(FetchRequest::first_partition(&written[..written.len().min(23)]), None, "cut within the first entry or before it");
         prop_assert_eq!(written, bytes_of(|out| request.encode(out)));
 
         let results: Vec<_> = results.into_iter().map(|(partition_uid, error, payload_bytes, log_start, committed_end, last_stable, next_offset)| {

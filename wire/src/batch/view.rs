@@ -219,7 +219,8 @@ impl<'a> BatchView<'a> {
 
     /// Checks what only a batch on its way from a producer has to be: no leader's region, no flags of the broker.
     pub fn check_from_producer(&self) -> Result<(), BatchError> {
-        if self.bytes[AT_RESERVED_68..BATCH_HEADER_BYTES].iter().any(|byte| *byte != 0) {
+        // As one: byte by byte it takes a hundred instructions.
+        if self.array::<{ BATCH_HEADER_BYTES - AT_RESERVED_68 }>(AT_RESERVED_68) != [0; BATCH_HEADER_BYTES - AT_RESERVED_68] {
             return Err(BatchError::LeaderRegionNotZero);
         }
         if self.flags() & !BATCH_FLAGS_PRODUCER != 0 {

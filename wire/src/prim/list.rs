@@ -66,6 +66,14 @@ impl<'a, T: Item<'a>> List<'a, T> {
     }
 }
 
+impl<'a, T: Item<'a>> List<'a, T> {
+    /// The first item of a list that begins here, without a look at those behind it; `None` where there is none.
+    #[inline]
+    pub(crate) fn read_first(from: &mut Reader<'a>) -> Option<T> {
+        (from.u32().ok()? > 0).then(|| T::read(from).ok()).flatten()
+    }
+}
+
 impl<'a, T: Item<'a>> IntoIterator for List<'a, T> {
     type Item = T;
     type IntoIter = ListIter<'a, T>;
