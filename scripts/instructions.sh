@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Counts the instructions of the core per record, under valgrind: produce (durable) and fetch, one partition, batches of 64 records of 1 KiB, a request each; with one
 # request a turn of the shard (it has what a turn costs to itself), and with 8 and 15 (a shard at work: they share it; 15 fill a block). Background work each millisecond.
-# Checksums, copies and fills are told apart: they go by bytes. Some half a minute behind the build.
+# Checksums, copies and fills are told apart: they go by bytes. Not part of scripts/test.sh.
 #
 #   scripts/instructions.sh [FUNCTIONS]        and so many functions of each, those that take most (0 to 100; none without it)
 #   scripts/instructions.sh --scaling          with 8 a turn, at 1, 16 and 64 shards; 1, 100 and 1,000 partitions; 1, 100 and 1,000 connections
@@ -10,11 +10,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/setup.sh
 
 functions=0
-what=usual
+is_scaling=no
 case "${1:-}" in
     "") ;;
     -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    --scaling) what=scaling ;;
+    --scaling) is_scaling=yes ;;
     *[!0-9]* | ????*) fail "'$1' is no number of functions from 0 to 100 (see --help)" ;;
     *) functions=$1 ;;
 esac
@@ -57,7 +57,7 @@ need_build_tools
 need_commands valgrind:valgrind
 cargo build --release --package tramline-micro
 program="$(target_dir)/release/tramline-micro"
-if [ "$what" = scaling ]; then
+if [ "$is_scaling" = yes ]; then
     for counted in produce fetch; do
         # Eight partitions on each, so that a turn has eight requests everywhere.
         for shards in 1 16 64; do count "$counted" 512 --per-turn 8 --shards "$shards" --partitions $((8 * shards)); done

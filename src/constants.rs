@@ -86,6 +86,10 @@ pub const TOPIC_NAME_BYTES_MAX: u64 = 249;
 pub const FETCH_FRAME_BYTES: u32 = 128 << 10;
 /// A background turn takes at most this long, in microseconds: it is added to the latency of whatever arrives meanwhile.
 pub const TURN_US: u64 = 50;
+/// Bytes of background work per turn.
+pub const TURN_BYTES: u64 = 4 << 20;
+/// Under load a background turn at least this often, in microseconds.
+pub const TURN_EVERY_US: u64 = 1000;
 /// Shards of one node: the mesh keeps a queue per pair, and a group's number leaves room for this many.
 pub const SHARDS_MAX: u64 = 256;
 /// Most replica groups on each shard: each costs a consensus state.

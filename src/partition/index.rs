@@ -81,6 +81,9 @@ pub enum Found {
     End,
 }
 
+/// A place so near to the end of a list is found by a look at each from there.
+const NEAR_BATCHES: usize = 16;
+
 /// The index of one partition.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -148,26 +151,13 @@ impl Index {
         }
     }
 
-    /// The place in the list of the first batch that ends behind `offset`. Looked for from the end in growing steps: most who read are near it, and the list may be
-    /// long.
+    /// The place in the list of the first batch that ends behind `offset`: most who read are near its end, and the list may be long.
     fn place_of(&self, offset: u64) -> usize {
-        let len = self.list.len();
-        let (mut after, mut step) = (len, 1);
-        // All from `after` on end behind the offset.
-        while step <= len && self.list[len - step].end_offset() > offset {
-            after = len - step;
-            step *= 2;
+        let behind = self.list.iter().rev().take(NEAR_BATCHES).take_while(|batch| batch.end_offset() > offset).count();
+        match behind {
+            NEAR_BATCHES => self.list.partition_point(|batch| batch.end_offset() <= offset),
+            near => self.list.len() - near,
         }
-        let mut from = if step <= len { len - step + 1 } else { 0 };
-        while from < after {
-            let middle = from + (after - from) / 2;
-            if self.list[middle].end_offset() <= offset {
-                from = middle + 1;
-            } else {
-                after = middle;
-            }
-        }
-        from
     }
 
     fn find_run(&self, offset: u64) -> Option<Run> {

@@ -10,6 +10,7 @@ use super::mesh::{Envelope, Hub};
 use super::stuck_writes::{NAP, StuckWrites};
 use super::watch::Pulses;
 use crate::config::{Settings, Spin};
+use crate::constants::{TURN_BYTES, TURN_EVERY_US, TURN_US};
 use crate::effects::{Effects, Event, Now};
 use crate::ids::ShardId;
 use crate::metrics::Health;
@@ -24,10 +25,6 @@ use std::time::Duration;
 
 /// Messages taken from the inbox in one cycle.
 const INBOX_DRAIN: usize = 256;
-/// Bytes of background work per turn.
-const TURN_BYTES: u64 = 4 << 20;
-/// Under load a background turn at least this often.
-const TURN_EVERY_US: u64 = 1000;
 /// While writes are under way a shard does not sleep for so long: a wake-up costs more than most writes take longer.
 const WRITE_SPIN_US: u64 = 2000;
 
@@ -243,7 +240,7 @@ impl ShardLoop {
         self.turn_due = false;
         self.next_turn_us = now.mono_us + TURN_EVERY_US;
         self.shard.metrics_mut().counters.turns += 1;
-        self.step(now, Event::Turn { bytes: TURN_BYTES, us: crate::constants::TURN_US });
+        self.step(now, Event::Turn { bytes: TURN_BYTES, us: TURN_US });
         self.step(now, Event::EndOfTurn);
         let took_us = self.clock.now().mono_us - now.mono_us;
         self.shard.metrics_mut().counters.turn_us += took_us;

@@ -262,7 +262,7 @@ impl Line {
             self.results.drain(..pending.results as usize);
             return;
         }
-        // One by one: mostly it is one, and a drain costs as much as the rest of the reply.
+        // One by one, since mostly it is one: a drain moves what is behind it.
         let results = &mut self.results;
         let results = (0..pending.results).map(|_| results.pop_front().expect("a result per batch"));
         reply(&pending.caller, told, results, partitions, effects);

@@ -55,7 +55,7 @@ impl Shard {
         }
         if self.pipelines.has_left {
             // Nor is anything heard any more that they commit: who waits for that is answered as where another one leads. And so is what it comes to lead only now,
-            // by votes that were read before their connection was closed: nobody is there any more to whom it could be given, and the stop would wait for it for ever.
+            // by votes that were on their way: nobody is there any more to whom it could be given, and the stop would wait for it for ever.
             for group in self.group_ids.clone() {
                 if self.groups.members_of(group).is_some_and(|members| members.voters.len() > 1) {
                     self.groups.step_down(group);

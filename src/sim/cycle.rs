@@ -8,6 +8,7 @@ use super::stopping::Stop;
 use super::totals::Event as Counted;
 use super::world::{Item, Work, World};
 use crate::config::DiskLevel;
+use crate::constants::{TURN_BYTES, TURN_EVERY_US, TURN_US};
 use crate::effects::{Effect, Event};
 use crate::ids::ConnId;
 use crate::shard::Taken;
@@ -15,11 +16,8 @@ use crate::shard::mesh::Message;
 use tramline_wire::frame::{self, Need};
 use tramline_wire::kind::Kind;
 
-/// A background turn at most this often, and how much it may do: the runtime's numbers.
-const TURN_EVERY_US: u64 = 1000;
-/// In a cluster less often: what it does in turns is not what is looked at, and most of a run's time went there.
+/// A background turn at most this often: `TURN_EVERY_US`, and in a cluster less often: what it does in turns is not what is looked at, and most of a run's time went there.
 const CLUSTER_TURN_EVERY_US: u64 = 5000;
-const TURN_BYTES: u64 = 4 << 20;
 /// What one cycle of the loop takes at least.
 const CYCLE_US: u64 = 5;
 
@@ -54,7 +52,7 @@ impl World {
         let now = node.clock.now(self.now_us).mono_us;
         let Some(seat) = node.seats.get_mut(at.shard) else { return };
         (seat.turn_planned, seat.last_turn_us) = (false, now);
-        self.step(at, Event::Turn { bytes: TURN_BYTES, us: crate::constants::TURN_US });
+        self.step(at, Event::Turn { bytes: TURN_BYTES, us: TURN_US });
         self.step(at, Event::EndOfTurn);
         self.retry(at);
         self.plan_look_at_stop(at);

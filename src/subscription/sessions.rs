@@ -67,7 +67,7 @@ pub struct FetchCounts {
 const LATER_AT_ONCE: usize = 4;
 
 /// Emptied lists of sessions that have ended are kept for those that begin, for one-shot fetches come and go as fast as requests do: so many of them, and of so many
-/// places each; 64 of 16 cursors are some 100 KiB.
+/// places each; 64 of 16 cursors are 64 KiB.
 const SPARES_MAX: usize = 64;
 const SPARE_CURSORS_MAX: usize = 16;
 

@@ -87,14 +87,9 @@ layout! {
 impl<'a> FetchRequest<'a> {
     /// The partition of a request's first entry, by which it finds its way; what else is in the request is not looked at.
     pub fn first_partition(meta: &'a [u8]) -> Option<u64> {
-        let mut from = Reader::new(meta);
-        from.take(ENTRIES_AT).ok()?;
-        List::<FetchEntry>::read_first(&mut from).map(|entry| entry.partition_uid)
+        List::<FetchEntry>::first_of::<FetchRequest<'_>>(meta).map(|entry| entry.partition_uid)
     }
 }
-
-/// Bytes in front of a request's entries.
-const ENTRIES_AT: usize = <FetchRequest<'_> as Item<'_>>::BYTES_MIN - <List<'_, FetchEntry> as Item<'_>>::BYTES_MIN;
 
 flags! {
     /// Flags of a [`FetchResult`]; none is defined yet.

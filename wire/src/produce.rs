@@ -5,7 +5,7 @@
 
 use crate::error::ErrorCode;
 use crate::level::Level;
-use crate::prim::{DecodeError, Item, List, ListIter, ListWriter, Reader, Zero, layout};
+use crate::prim::{DecodeError, Item, List, ListIter, ListWriter, Zero, layout};
 
 layout! {
     /// One batch of the payload.
@@ -37,14 +37,9 @@ impl<'a> ProduceRequest<'a> {
 
     /// The partition of a request's first entry, by which it finds its way; what else is in the request is not looked at.
     pub fn first_partition(meta: &'a [u8]) -> Option<u64> {
-        let mut from = Reader::new(meta);
-        from.take(ENTRIES_AT).ok()?;
-        List::<ProduceEntry>::read_first(&mut from).map(|entry| entry.partition_uid)
+        List::<ProduceEntry>::first_of::<ProduceRequest<'_>>(meta).map(|entry| entry.partition_uid)
     }
 }
-
-/// Bytes in front of a request's entries.
-const ENTRIES_AT: usize = <ProduceRequest<'_> as Item<'_>>::BYTES_MIN - <List<'_, ProduceEntry> as Item<'_>>::BYTES_MIN;
 
 /// Entries of a produce request, each with its batch.
 pub struct ProduceBatches<'a> {

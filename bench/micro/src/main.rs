@@ -28,7 +28,7 @@ enum Arguments {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// A fixed script for one shard, for callgrind: `scripts/instructions.sh`
+    /// A fixed script for one node, for callgrind: `scripts/instructions.sh`
     Steps {
         /// Requests that are counted
         #[arg(long, value_enum)]
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Arguments::QueueHoles { messages, seed } => holes::run(messages, seed),
         Arguments::Steps { counted, batches, per_turn, shards, partitions, connections } => {
             let script = steps::Script { counted, batches, per_turn, shards, partitions, connections };
-            steps::run(&script)
+            [("records".to_owned(), steps::run(&script) as f64)].into()
         }
     };
     let figures: serde_json::Map<String, serde_json::Value> =

@@ -64,13 +64,13 @@ impl<'a, T: Item<'a>> List<'a, T> {
             Repr::Slice(items) => ListIter { repr: IterRepr::Slice(items.iter()) },
         }
     }
-}
 
-impl<'a, T: Item<'a>> List<'a, T> {
-    /// The first item of a list that begins here, without a look at those behind it; `None` where there is none.
+    /// The first item of the list at the end of a body `B`, in front of which all has a fixed size. Nothing else of the body is looked at; `None` where there is none.
     #[inline]
-    pub(crate) fn read_first(from: &mut Reader<'a>) -> Option<T> {
-        (from.u32().ok()? > 0).then(|| T::read(from).ok()).flatten()
+    pub(crate) fn first_of<B: Item<'a>>(body: &'a [u8]) -> Option<T> {
+        let mut from = Reader::new(body);
+        from.take(B::BYTES_MIN - <Self as Item<'a>>::BYTES_MIN).ok()?;
+        (from.u32().ok()? > 0).then(|| T::read(&mut from).ok()).flatten()
     }
 }
 
