@@ -4,7 +4,7 @@
 # Checksums, copies and fills are told apart: they go by bytes. Not part of scripts/test.sh.
 #
 #   scripts/instructions.sh [FUNCTIONS]        and so many functions of each, those that take most (0 to 100; none without it)
-#   scripts/instructions.sh --scaling          with 8 a turn, at 1, 16 and 64 shards; 1, 100 and 1,000 partitions; 1, 100 and 1,000 connections
+#   scripts/instructions.sh --scaling          with 8 a turn, at 1, 16 and 64 shards; 1, 100 and 1,000 partitions; 1, 100 and 1,000 connections: some twenty minutes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/setup.sh

@@ -200,7 +200,7 @@ fn log_config(settings: &Settings, shard: ShardId) -> LogConfig {
         writes_in_flight_max: settings.writes_in_flight_max,
         tail_cache_bytes: settings.tail_cache_bytes,
         pool_segments: 1,
-        ..LogConfig::new(identity, shard, 1)
+        ..LogConfig::new(identity, shard, settings.shards)
     }
 }
 
