@@ -4,7 +4,7 @@
 //! client can act on a code that it does not know.
 //! Not here: the map from the broker's errors to codes (its `api` room).
 
-use crate::prim::{DecodeError, Item, Reader, Zero, put_str_cut};
+use crate::prim::{DecodeError, Item, Reader, Zero, fixed, put_str_cut};
 use std::fmt;
 
 macro_rules! codes {
@@ -193,6 +193,7 @@ impl<'a> Item<'a> for ErrorCode {
         to.extend_from_slice(&self.as_u16().to_le_bytes());
     }
 }
+fixed!(ErrorCode, |it| it.as_u16().to_le_bytes());
 
 /// Body of a reply with the ERROR flag: the whole request was refused.
 ///

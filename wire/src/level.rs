@@ -4,7 +4,7 @@
 //! Not here: who reaches a level and when (the broker's partition room).
 
 use crate::error::ErrorCode;
-use crate::prim::{DecodeError, Item, Reader};
+use crate::prim::{DecodeError, Item, Reader, fixed};
 use std::fmt;
 use std::str::FromStr;
 
@@ -83,3 +83,4 @@ impl<'a> Item<'a> for Level {
         to.push(self.as_u8());
     }
 }
+fixed!(Level, |it| [it.as_u8()]);

@@ -5,7 +5,7 @@
 
 use crate::error::ErrorCode;
 use crate::level::Level;
-use crate::prim::{DecodeError, Item, List, ListIter, ListWriter, Zero, layout};
+use crate::prim::{DecodeError, Fixed, Item, List, ListIter, ListWriter, Zero, layout};
 
 layout! {
     /// One batch of the payload.
@@ -130,9 +130,10 @@ impl ProduceReplyWriter {
     /// Appends the fields before the results.
     #[inline]
     pub fn begin(out: &mut Vec<u8>, level_reached: Level, throttle_ms: u32) -> ProduceReplyWriter {
-        level_reached.write(out);
-        Zero::<3>.write(out);
-        throttle_ms.write(out);
+        let mut head = [0; 8];
+        level_reached.put(&mut head[..1]);
+        throttle_ms.put(&mut head[4..]);
+        out.extend_from_slice(&head);
         ProduceReplyWriter(ListWriter::begin(out))
     }
     /// Appends a result.

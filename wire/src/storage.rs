@@ -2,7 +2,7 @@
 //!
 //! Not here: sizes of topics and partitions (DescribeTopic tells them).
 
-use crate::prim::{DecodeError, Item, List, Reader, layout};
+use crate::prim::{DecodeError, Item, List, Reader, fixed, layout};
 use std::fmt;
 
 /// How full the file system of a shard is. Numbers that are not known here may come: higher is worse.
@@ -49,6 +49,7 @@ impl<'a> Item<'a> for DiskStage {
         to.push(self.0);
     }
 }
+fixed!(DiskStage, |it| [it.0]);
 
 layout! {
     /// Tell of all shards of the node that is asked.

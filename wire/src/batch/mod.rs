@@ -14,6 +14,7 @@
 //! | `error.rs` | why a batch is refused |
 //! | `view.rs` | header fields, checksums, stamping by the leader, walking concatenated batches |
 //! | `record.rs` | the record index, records, headers, validation |
+//! | `plain.rs` | the same check for records without optional fields, many at a time |
 //! | `build.rs` | building a batch from records |
 //!
 //! Invariants: the body checksum covers the producer's region and the body, the header checksum covers both regions;
@@ -23,6 +24,7 @@
 mod build;
 mod error;
 mod layout;
+mod plain;
 mod record;
 mod view;
 

@@ -4,11 +4,12 @@
 //! validated ends in an error, not in a panic and not in wrong data silently left out.
 //! Offsets come from outside like everything else: a walk gives each record a higher one than the last, all of them below
 //! the batch's end, so that a reader's position cannot jump or turn back within a batch.
-//! Cost: a record without optional fields is 12 bytes read; a walk takes some four nanoseconds for it, the check of a batch of 64 of them 17 instructions each.
+//! Cost: a record without optional fields is 12 bytes read; a walk takes some four nanoseconds for it, the check of them in `plain.rs` less.
 //! Not here: building (`build.rs`), decompression.
 
 use super::error::BatchError;
 use super::layout::*;
+use super::plain::{Plain, split_plain};
 use super::view::BatchView;
 use crate::codec::Codec;
 
@@ -56,39 +57,6 @@ impl IndexEntry<'_> {
         let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
         self.value_len as u64 + self.headers_len as u64 + len(self.key) + len(self.attributes.group) + len(self.attributes.message_id)
     }
-}
-
-/// What `split_plain` has taken off an index.
-struct Plain {
-    records: u32,
-    values_len: u64,
-    first_delta_us: i32,
-    newest_delta_us: i32,
-}
-
-/// Splits off the records at the start of an index that have neither optional fields nor gaps, nor more than so many bytes: what most producers send, and nothing of
-/// it needs a second look. With what is looked at once a batch 17 instructions each, of 64; `split_entry` and the checks behind it took 97 (scripts/instructions.sh).
-#[inline]
-fn split_plain(index: &mut &[u8], record_count: u32, value_bytes_max: u32) -> Plain {
-    let mut plain = Plain { records: 0, values_len: 0, first_delta_us: 0, newest_delta_us: i32::MIN };
-    let (entries, _) = index.as_chunks::<INDEX_ENTRY_BYTES>();
-    let entries = &entries[..entries.len().min(record_count as usize)];
-    if let Some(first) = entries.first() {
-        plain.first_delta_us = i32::from_le_bytes([first[4], first[5], first[6], first[7]]);
-    }
-    for entry in entries {
-        let flags_and_delta = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-        let time_delta_us = i32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-        let value_len = u32::from_le_bytes([entry[8], entry[9], entry[10], entry[11]]);
-        if flags_and_delta != plain.records << 16 || value_len > value_bytes_max {
-            break;
-        }
-        plain.newest_delta_us = plain.newest_delta_us.max(time_delta_us);
-        plain.values_len += u64::from(value_len);
-        plain.records += 1;
-    }
-    *index = &index[plain.records as usize * INDEX_ENTRY_BYTES..];
-    plain
 }
 
 /// Splits one entry off the index.
@@ -396,7 +364,8 @@ impl<'a> BatchView<'a> {
         let plain_values = (self.codec() == Codec::None).then(|| self.stored_values());
         let record_count = self.record_count();
         let mut index = self.index_bytes();
-        let plain = split_plain(&mut index, record_count, limits.record_bytes_max);
+        let newest_delta_us = self.newest_timestamp_us().checked_sub(self.first_timestamp_us()).and_then(|us| i32::try_from(us).ok());
+        let plain = split_plain(&mut index, record_count, limits.record_bytes_max, newest_delta_us);
         let Plain { records: mut next_delta, mut values_len, mut first_delta_us, mut newest_delta_us } = plain;
         for record in plain.records..record_count {
             let entry = split_entry(&mut index, record)?;

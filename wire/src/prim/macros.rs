@@ -23,13 +23,41 @@ macro_rules! layout {
         pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
 
         impl<'w> $crate::prim::Item<'w> for $name {
-            $crate::prim::layout!(@body 'w, $($field: $type $(=> zero $pad)?;)*);
+            $crate::prim::layout!(@read 'w, $($field: $type $(=> zero $pad)?;)*);
+            // At once: who appends field by field looks for room each time.
+            #[inline]
+            fn write(&self, to: &mut Vec<u8>) {
+                let mut bytes = [0; <$name as $crate::prim::Item<'static>>::BYTES_MIN];
+                $crate::prim::Fixed::put(self, &mut bytes);
+                to.extend_from_slice(&bytes);
+            }
+        }
+        impl $crate::prim::Fixed for $name {
+            #[inline]
+            fn put(&self, _to: &mut [u8]) {
+                let _at = 0;
+                $(
+                    let _end = _at + <$type as $crate::prim::Item<'static>>::BYTES_MIN;
+                    $crate::prim::Fixed::put(&self.$field, &mut _to[_at.._end]);
+                    let _at = _end $(+ $pad)?;
+                )*
+            }
         }
         impl $name {
             $crate::prim::layout!(@inherent '_);
         }
     };
     (@body $lt:lifetime, $($field:ident: $type:ty $(=> zero $pad:literal)?;)*) => {
+        $crate::prim::layout!(@read $lt, $($field: $type $(=> zero $pad)?;)*);
+        #[inline]
+        fn write(&self, _to: &mut Vec<u8>) {
+            $(
+                $crate::prim::Item::write(&self.$field, _to);
+                $($crate::prim::Item::write(&$crate::prim::Zero::<$pad>, _to);)?
+            )*
+        }
+    };
+    (@read $lt:lifetime, $($field:ident: $type:ty $(=> zero $pad:literal)?;)*) => {
         const BYTES_MIN: usize = 0 $(+ <$type as $crate::prim::Item<$lt>>::BYTES_MIN $(+ $pad)?)*;
         #[inline]
         fn read(_from: &mut $crate::prim::Reader<$lt>) -> Result<Self, $crate::prim::DecodeError> {
@@ -38,13 +66,6 @@ macro_rules! layout {
                 $(<$crate::prim::Zero<$pad> as $crate::prim::Item<$lt>>::read(_from)?;)?
             )*
             Ok(Self { $($field,)* })
-        }
-        #[inline]
-        fn write(&self, _to: &mut Vec<u8>) {
-            $(
-                $crate::prim::Item::write(&self.$field, _to);
-                $($crate::prim::Item::write(&$crate::prim::Zero::<$pad>, _to);)?
-            )*
         }
     };
     (@inherent $lt:lifetime) => {
@@ -103,6 +124,12 @@ macro_rules! flags {
                 $crate::prim::Item::write(&self.0, to);
             }
         }
+        impl $crate::prim::Fixed for $name {
+            #[inline]
+            fn put(&self, to: &mut [u8]) {
+                $crate::prim::Fixed::put(&self.0, to);
+            }
+        }
     };
 }
 pub(crate) use flags;
@@ -146,6 +173,21 @@ macro_rules! choices {
                 to.push(*self as u8);
             }
         }
+        $crate::prim::fixed!($name, |it| [*it as u8]);
     };
 }
 pub(crate) use choices;
+
+/// An item of always the same size, by the bytes it is written as.
+macro_rules! fixed {
+    ($name:ty, |$it:ident| $bytes:expr) => {
+        impl $crate::prim::Fixed for $name {
+            #[inline]
+            fn put(&self, to: &mut [u8]) {
+                let $it = self;
+                to.copy_from_slice(&$bytes);
+            }
+        }
+    };
+}
+pub(crate) use fixed;

@@ -21,7 +21,7 @@ mod list;
 mod macros;
 
 pub use list::{List, ListIter, ListWriter};
-pub(crate) use macros::{choices, flags, layout};
+pub(crate) use macros::{choices, fixed, flags, layout};
 
 use crate::error::ErrorCode;
 use std::fmt;
@@ -185,6 +185,12 @@ pub trait Item<'a>: Sized + Copy {
     fn write(&self, to: &mut Vec<u8>);
 }
 
+/// An item that always takes `BYTES_MIN` bytes.
+pub(crate) trait Fixed {
+    /// Writes it into as many bytes. What is reserved in them is left as it is.
+    fn put(&self, to: &mut [u8]);
+}
+
 macro_rules! number_items {
     ($($type:ident $bytes:literal),*) => {$(
         impl<'a> Item<'a> for $type {
@@ -198,6 +204,7 @@ macro_rules! number_items {
                 to.extend_from_slice(&self.to_le_bytes());
             }
         }
+        fixed!($type, |it| it.to_le_bytes());
     )*};
 }
 number_items!(u8 1, u16 2, u32 4, u64 8, i64 8);
@@ -209,6 +216,11 @@ impl<'a, const N: usize> Item<'a> for [u8; N] {
     }
     fn write(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(self);
+    }
+}
+impl<const N: usize> Fixed for [u8; N] {
+    fn put(&self, to: &mut [u8]) {
+        to.copy_from_slice(self);
     }
 }
 
@@ -245,6 +257,7 @@ impl<'a> Item<'a> for bool {
         to.push(*self as u8);
     }
 }
+fixed!(bool, |it| [u8::from(*it)]);
 
 /// `N` reserved bytes: written as zero, refused when they are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
