@@ -91,12 +91,14 @@ pub struct Caller {
     pub version: u8,
     /// The request's correlation.
     pub correlation: u64,
+    /// When it was taken from the socket, `Now::mono_us`; of a fetch that has waited for records, when there were some.
+    pub received_us: u64,
 }
 
 impl Caller {
     /// The sender of `header` on `conn`.
-    pub fn of(conn: ConnId, via: Option<ShardId>, header: &FrameHeader) -> Caller {
-        Caller { conn, via, kind: header.kind, version: header.version, correlation: header.correlation }
+    pub fn of(conn: ConnId, via: Option<ShardId>, header: &FrameHeader, received_us: u64) -> Caller {
+        Caller { conn, via, kind: header.kind, version: header.version, correlation: header.correlation, received_us }
     }
 }
 
@@ -161,6 +163,35 @@ pub enum Effect {
     Fatal { reason: String },
 }
 
+/// Requests of one kind that were answered in this step and had come at one time: those of one turn share it, so that what is noted once a request would mostly be
+/// noted twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Their kind, as it came.
+    pub kind: u8,
+    /// How many.
+    pub count: u64,
+    /// Payload bytes of the first of them, asked or answered.
+    pub bytes: u64,
+    /// `Caller::received_us`.
+    pub received_us: u64,
+    /// When they were taken in, `Now::mono_us`; 0 where that is not told apart from what follows.
+    pub taken_us: u64,
+    /// When the last block with something of theirs was closed, the same way.
+    pub closed_us: u64,
+}
+
+impl Answered {
+    /// One request, of which nothing else is known.
+    pub fn one(caller: &Caller, bytes: usize) -> Answered {
+        Answered { kind: caller.kind, count: 1, bytes: bytes as u64, received_us: caller.received_us, taken_us: 0, closed_us: 0 }
+    }
+
+    fn is_like(&self, other: &Answered) -> bool {
+        (self.kind, self.received_us, self.taken_us, self.closed_us) == (other.kind, other.received_us, other.taken_us, other.closed_us)
+    }
+}
+
 /// The list of effects of one step, reused from step to step so that steady state allocates nothing.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -170,6 +201,8 @@ pub struct Effects {
     pub heads: Vec<u8>,
     /// Payload pieces of frames to be sent.
     pub parts: Vec<Bytes>,
+    /// What was answered in this step and is not counted yet. The core takes it out itself.
+    pub answered: Vec<Answered>,
     /// The earliest time at which the core wants `Event::Deadline`, in `Now::mono_us`; `u64::MAX` for none.
     pub deadline_us: u64,
 }
@@ -202,6 +235,20 @@ impl Effects {
     /// Answers `caller`: a reply frame with `flags` besides REPLY, whose meta `write_meta` appends and whose payload is `parts`.
     /// Over the mesh the payload is copied. A meta above the protocol's limit becomes an error reply.
     pub fn reply(&mut self, caller: &Caller, flags: u16, parts: &mut Vec<Bytes>, write_meta: impl FnOnce(&mut Vec<u8>)) {
+        let answered = Answered::one(caller, parts.iter().map(Bytes::len).sum());
+        self.reply_timed(caller, &answered, flags, parts, write_meta);
+    }
+
+    /// The same where more is known of how long it took.
+    pub fn reply_timed(
+        &mut self,
+        caller: &Caller,
+        answered: &Answered,
+        flags: u16,
+        parts: &mut Vec<Bytes>,
+        write_meta: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.note_answered(answered);
         let payload_bytes = parts.iter().map(Bytes::len).sum();
         let frame = |out: &mut Vec<u8>| {
             let start = begin_frame(out, caller.kind, caller.version, tramline_wire::frame::FLAG_REPLY | flags, caller.correlation);
@@ -237,8 +284,17 @@ impl Effects {
         }
     }
 
+    #[inline]
+    fn note_answered(&mut self, answered: &Answered) {
+        match self.answered.last_mut() {
+            Some(last) if last.is_like(answered) => last.count += answered.count,
+            _ => self.answered.push(*answered),
+        }
+    }
+
     /// Answers `caller` with an error frame.
     pub fn refuse(&mut self, caller: &Caller, code: ErrorCode, message: &str, next: &str) {
+        self.note_answered(&Answered::one(caller, 0));
         let message = if message.is_empty() { code.sentence() } else { message };
         match caller.via {
             None => {
@@ -257,6 +313,7 @@ impl Effects {
         self.list.clear();
         self.heads.clear();
         self.parts.clear();
+        self.answered.clear();
         self.deadline_us = u64::MAX;
     }
 }

@@ -27,6 +27,7 @@ pub use numbers::{NumberDef, ShardCounters, ShardGauges};
 pub use snapshot::{ShardGone, ShardSnapshot, SnapshotReply, SnapshotRequest, SnapshotSource, snapshot_request};
 pub use stages::{Interval, RequestClass, SlowRequest, Stage, Stamps, Timing};
 
+use crate::effects::{Answered, Now};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 
@@ -84,10 +85,27 @@ impl ShardMetrics {
         self.errors[(code.as_u16() as usize).min(ERROR_CODES - 1)] += 1;
     }
 
-    /// Records how long a request took, stage by stage. `bytes` is the payload, asked or answered; `utc_us` the time it ended.
+    /// Records how long so many requests took, stage by stage. `bytes` is the payload of one of them, asked or answered; `utc_us` the time they ended.
     #[inline]
-    pub fn record(&mut self, class: RequestClass, stamps: &Stamps, utc_us: i64, bytes: u64) {
-        self.interval.record(class, stamps, utc_us, bytes);
+    pub fn record(&mut self, class: RequestClass, stamps: &Stamps, count: u64, utc_us: i64, bytes: u64) {
+        self.interval.record(class, stamps, count, utc_us, bytes);
+    }
+
+    /// Records requests that were answered now.
+    pub fn on_answered(&mut self, now: Now, answered: &Answered) {
+        let Some(class) = Kind::from_u8(answered.kind).and_then(RequestClass::of) else { return };
+        let Answered { received_us, taken_us, closed_us, .. } = *answered;
+        let received_ns = received_us * 1000;
+        // What took place in one turn has one time: a stage that was over when it began is none.
+        let stamp = |at_us: u64| if at_us > received_us { at_us * 1000 } else { 0 };
+        let replied_ns = now.mono_us * 1000;
+        let mut stamps = Stamps { received_ns, parsed_ns: stamp(taken_us), appended_ns: stamp(closed_us), written_ns: 0, replied_ns };
+        match class {
+            RequestClass::Fetch => stamps.appended_ns = replied_ns,
+            RequestClass::Produce if closed_us != 0 => stamps.written_ns = replied_ns,
+            _ => {}
+        }
+        self.record(class, &stamps, answered.count, now.utc_us, answered.bytes);
     }
 
     /// Records one synced log write, from handing it to the ring to its completion.
@@ -123,7 +141,7 @@ mod tests {
         metrics.count_request(Kind::Produce);
         metrics.count_error(ErrorCode::DiskFull);
         let stamps = Stamps { received_ns: 1_000, parsed_ns: 2_000, appended_ns: 5_000, written_ns: 105_000, replied_ns: 107_000 };
-        metrics.record(RequestClass::Produce, &stamps, 7, 100);
+        metrics.record(RequestClass::Produce, &stamps, 1, 7, 100);
         let (request, mut reply) = snapshot_request(Some(Box::new(Interval::new())));
         metrics.answer(request, 9);
         let first = reply.try_take().expect("answered");

@@ -86,7 +86,7 @@ fn working(records: u64) -> Fake {
     metrics.counters.busy_us = 100;
     metrics.gauges.connections = 7;
     let stamps = Stamps { received_ns: 1, parsed_ns: 1_001, appended_ns: 2_001, written_ns: 102_001, replied_ns: 103_001 };
-    metrics.record(RequestClass::Produce, &stamps, 1, 100);
+    metrics.record(RequestClass::Produce, &stamps, 1, 1, 100);
     metrics.record_log_write(99_000);
     metrics.record_queue_ack(2_000_000);
     let queue = |name: &str| QueueNumbers { name: name.into(), ready: 3, dead: 1, oldest_age_us: 1_500_000, ..QueueNumbers::default() };
@@ -145,7 +145,7 @@ fn metrics_show_every_name_of_the_tables_and_timings_add_up_over_scrapes() {
             let Fake::Answers(metrics) = fake else { panic!() };
             metrics.counters.cycles = 2;
             metrics.counters.busy_us += 250_000;
-            metrics.record(RequestClass::Produce, &Stamps { received_ns: 1, replied_ns: 11, ..Stamps::default() }, 2, 1);
+            metrics.record(RequestClass::Produce, &Stamps { received_ns: 1, replied_ns: 11, ..Stamps::default() }, 1, 2, 1);
         });
         let (_, text) = body(metrics(State(Arc::clone(&admin))).await).await;
         assert_eq!(value(&text, count), 2.0);

@@ -160,6 +160,12 @@ impl OpenBlock {
         if matches!(kind, EntryKind::Raft | EntryKind::Replica) {
             return None;
         }
+        // Mostly there is one group, and one row of what its producers bring.
+        if let Some(last) = self.entries.last()
+            && (last.group, last.kind, last.position) == (group, kind, position)
+        {
+            return Some(self.entries.len() - 1);
+        }
         let ours = |entry: &OpenEntry| entry.group == group && (position.is_none() || entry.kind.bears_index());
         let rows = self.entries.iter().enumerate().rev().filter(|(_, entry)| ours(entry));
         rows.take_while(|(_, entry)| position.is_none() || entry.position == position)

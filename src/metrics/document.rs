@@ -46,7 +46,7 @@ pub const DURATIONS: OtherDef = OtherDef {
     kind: "histogram",
     labels: "kind, stage",
     per_shard: true,
-    doc: "Time of requests by stage: parse (received to parsed), append (parsed to appended or read), write (appended to durable), reply (to the socket), total. What takes place in one step of the shard is not told apart: of a produce request that are write and total. Stages for produce and fetch, totals for list_offsets, metadata, admin.",
+    doc: "Time of requests by stage: parse (a whole frame until it is taken in: room, throttling), append (taken in until its block is closed and handed to the disk; of a fetch: looked up and read), write (closed until the level asked for is reached), reply (what is left), total. A stage that begins and ends in one turn of the shard takes no time and is left out; a total is not. A fetch counts from when there was something for it. Stages for produce and fetch, totals for the other kinds; receiving from a queue and joining a group wait for others and are not timed.",
 };
 /// Exact quantiles of stage timings.
 pub const QUANTILES: OtherDef = OtherDef {

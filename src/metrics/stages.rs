@@ -5,13 +5,14 @@
 //!   |<------------------------------------- total ------------------------------------------->|
 //! ```
 //!
-//! Invariants: fixed memory (64 ns to 60 s at three digits is 172 KB per histogram, 15 of them); recording allocates nothing and never fails (what
+//! Invariants: fixed memory (64 ns to 60 s at three digits is 172 KB per histogram, 17 of them); recording allocates nothing and never fails (what
 //! is above 60 s counts as 60 s); times are nanoseconds of one monotonic clock. A stage that a request did not pass (no write for level
 //! `leader`) is not recorded; the next stage then counts from the last one passed, so the stages of a request always add up to its total.
 //!
 //! Not here: when stamps are taken (the shard), quantiles and text (`admin/`).
 
 use hdrhistogram::Histogram;
+use tramline_wire::kind::Kind;
 
 /// Shortest time told apart, in nanoseconds; a clock read costs about a third of it.
 const NS_MIN: u64 = 64;
@@ -29,16 +30,30 @@ pub enum RequestClass {
     Fetch,
     /// List offsets.
     ListOffsets,
-    /// Hello, metadata, list, describe, ping.
+    /// Hello, metadata, find, list, describe, ping.
     Metadata,
-    /// Create, alter, delete.
+    /// Create, alter, delete, trim, and a producer's id.
     Admin,
+    /// Offsets and members of groups, but for the joining, which waits for others.
+    Group,
+    /// Settle, step, browse, purge, redrive: all of queues but the receiving, which waits for messages.
+    Queue,
 }
+
+/// Classes of which the total is kept alone.
+const TOTALS: usize = RequestClass::ALL.len() - 2;
 
 impl RequestClass {
     /// All of them.
-    pub const ALL: [RequestClass; 5] =
-        [RequestClass::Produce, RequestClass::Fetch, RequestClass::ListOffsets, RequestClass::Metadata, RequestClass::Admin];
+    pub const ALL: [RequestClass; 7] = [
+        RequestClass::Produce,
+        RequestClass::Fetch,
+        RequestClass::ListOffsets,
+        RequestClass::Metadata,
+        RequestClass::Admin,
+        RequestClass::Group,
+        RequestClass::Queue,
+    ];
 
     /// The label.
     pub const fn name(self) -> &'static str {
@@ -48,22 +63,59 @@ impl RequestClass {
             RequestClass::ListOffsets => "list_offsets",
             RequestClass::Metadata => "metadata",
             RequestClass::Admin => "admin",
+            RequestClass::Group => "group",
+            RequestClass::Queue => "queue",
         }
+    }
+
+    /// Of a request of this kind; `None` where it says nothing about the broker how long it takes.
+    pub const fn of(kind: Kind) -> Option<RequestClass> {
+        Some(match kind {
+            Kind::Produce => RequestClass::Produce,
+            Kind::Fetch => RequestClass::Fetch,
+            Kind::ListOffsets => RequestClass::ListOffsets,
+            Kind::Hello
+            | Kind::Metadata
+            | Kind::ListTopics
+            | Kind::DescribeTopic
+            | Kind::DescribeOptions
+            | Kind::Ping
+            | Kind::DescribeStorage
+            | Kind::ListGroups
+            | Kind::DescribeGroup
+            | Kind::ListQueues
+            | Kind::FindQueue
+            | Kind::DescribeQueue
+            | Kind::DescribeCluster => RequestClass::Metadata,
+            Kind::CreateTopic
+            | Kind::AlterTopic
+            | Kind::DeleteTopic
+            | Kind::TrimPartitions
+            | Kind::InitProducer
+            | Kind::DeleteGroup
+            | Kind::CreateQueue
+            | Kind::AlterQueue
+            | Kind::DeleteQueue
+            | Kind::AlterCluster => RequestClass::Admin,
+            Kind::FindGroup | Kind::HeartbeatGroup | Kind::LeaveGroup | Kind::CommitOffsets | Kind::FetchOffsets => RequestClass::Group,
+            Kind::Settle | Kind::Browse | Kind::Purge | Kind::DeleteMessages | Kind::Redrive | Kind::Step => RequestClass::Queue,
+            Kind::JoinGroup | Kind::Receive | Kind::FetchCredit | Kind::FetchCancel => return None,
+        })
     }
 }
 
 /// A part of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Received to parsed: framing, checksum, decoding; includes waiting for the rest of the frame.
+    /// Received to taken in: waiting for room, or while producers are slowed down.
     Parse,
-    /// Parsed to appended: checks, offsets, the copy into the open block (for a fetch: looking up, and the disk read if any).
+    /// Taken in until its block is closed and handed to the disk (of a fetch: looking up, and the disk read if any).
     Append,
-    /// Appended to written: waiting for the block to close, and its synced write.
+    /// Closed until the level is reached: the synced write, and the other replicas.
     Write,
-    /// Written (or the last stage passed) to handed to the socket.
+    /// The last stage passed to the reply.
     Reply,
-    /// Received to handed to the socket.
+    /// Received to the reply.
     Total,
 }
 
@@ -88,13 +140,13 @@ impl Stage {
 pub struct Stamps {
     /// Its first byte was taken from the socket.
     pub received_ns: u64,
-    /// The frame was whole and valid.
+    /// It was taken in.
     pub parsed_ns: u64,
-    /// Its batches stand in the open block.
+    /// The block with the last of its batches was closed.
     pub appended_ns: u64,
-    /// That block is durable.
+    /// That block has reached the level that was asked for.
     pub written_ns: u64,
-    /// The reply was handed to the socket.
+    /// The reply was made.
     pub replied_ns: u64,
 }
 
@@ -140,8 +192,13 @@ impl Timing {
     /// Adds one time.
     #[inline]
     pub fn record(&mut self, ns: u64) {
-        self.histogram.saturating_record(ns);
-        self.sum_ns += ns;
+        self.record_many(ns, 1);
+    }
+    /// Adds the same time so often.
+    #[inline]
+    pub fn record_many(&mut self, ns: u64, count: u64) {
+        self.histogram.saturating_record_n(ns, count);
+        self.sum_ns += ns * count;
     }
     /// Adds all of `other`.
     pub fn add(&mut self, other: &Timing) {
@@ -209,8 +266,8 @@ impl SlowRequest {
 pub struct Interval {
     produce: [Timing; 5],
     fetch: [Timing; 5],
-    /// Totals of list-offsets, metadata, admin: their stages interest nobody.
-    others: [Timing; 3],
+    /// Totals of the classes behind fetch: their stages interest nobody.
+    others: [Timing; TOTALS],
     /// Synced log writes, from handing to the ring to completion.
     pub log_write: Timing,
     /// Leases of queue messages, until their ack.
@@ -243,28 +300,18 @@ impl Interval {
         }
     }
 
-    /// Records one request.
+    /// Records so many requests that took the same time; `bytes` are those of one of them, which stands for all among the slowest.
     #[inline]
-    pub fn record(&mut self, class: RequestClass, stamps: &Stamps, utc_us: i64, bytes: u64) {
+    pub fn record(&mut self, class: RequestClass, stamps: &Stamps, count: u64, utc_us: i64, bytes: u64) {
         let stages = stamps.stages();
-        let timings = match class {
-            RequestClass::Produce => &mut self.produce,
-            RequestClass::Fetch => &mut self.fetch,
-            RequestClass::ListOffsets => return self.record_total(0, class, stamps, utc_us, bytes),
-            RequestClass::Metadata => return self.record_total(1, class, stamps, utc_us, bytes),
-            RequestClass::Admin => return self.record_total(2, class, stamps, utc_us, bytes),
-        };
-        for (timing, took) in timings.iter_mut().zip(stages) {
-            if let Some(ns) = took {
-                timing.record(ns);
+        match class {
+            RequestClass::Produce => record_stages(&mut self.produce, stages, count),
+            RequestClass::Fetch => record_stages(&mut self.fetch, stages, count),
+            other => {
+                if let Some(ns) = stages[Stage::Total as usize] {
+                    self.others[other as usize - RequestClass::ListOffsets as usize].record_many(ns, count);
+                }
             }
-        }
-        self.keep_if_slow(SlowRequest { class, utc_us, bytes, stamps: *stamps });
-    }
-
-    fn record_total(&mut self, place: usize, class: RequestClass, stamps: &Stamps, utc_us: i64, bytes: u64) {
-        if let Some(ns) = stamps.stages()[4] {
-            self.others[place].record(ns);
         }
         self.keep_if_slow(SlowRequest { class, utc_us, bytes, stamps: *stamps });
     }
@@ -332,6 +379,15 @@ impl Interval {
     }
 }
 
+#[inline]
+fn record_stages(timings: &mut [Timing; 5], stages: [Option<u64>; 5], count: u64) {
+    for (timing, took) in timings.iter_mut().zip(stages) {
+        if let Some(ns) = took {
+            timing.record_many(ns, count);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,7 +428,7 @@ mod tests {
     fn the_slowest_are_kept() {
         let mut interval = Interval::new();
         for i in 0..1_000u64 {
-            interval.record(RequestClass::Fetch, &took((i * 7_919) % 1_000 + 1), i as i64, 0);
+            interval.record(RequestClass::Fetch, &took((i * 7_919) % 1_000 + 1), 1, i as i64, 0);
         }
         let mut kept: Vec<u64> = interval.slowest().map(SlowRequest::total_ns).collect();
         kept.sort_unstable();
@@ -385,8 +441,8 @@ mod tests {
     #[test]
     fn intervals_add_up() {
         let (mut a, mut b) = (Interval::new(), Interval::new());
-        a.record(RequestClass::Admin, &took(500), 0, 0);
-        b.record(RequestClass::Admin, &took(1_500), 0, 0);
+        a.record(RequestClass::Admin, &took(500), 1, 0, 0);
+        b.record(RequestClass::Admin, &took(1_500), 1, 0, 0);
         b.log_write.record(9_000);
         a.add(&b);
         let total = a.timing(RequestClass::Admin, Stage::Total).unwrap();

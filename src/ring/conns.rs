@@ -45,6 +45,8 @@ const NOTSENT_LOWAT_BYTES: u32 = 256 << 10;
 const NODE_SILENCE_MS: u32 = 30_000;
 /// Queued bytes above which a connection has its sends in turn with others of that kind.
 const BULK_BYTES_MIN: usize = 64 << 10;
+/// Connections at most whose sends are not kept for the end of the turn (`Ring::send_early`).
+const EARLY_SENDS_MAX: usize = 4;
 /// Bytes of all bulk sends begun in one turn of the loop in which somebody's bytes were taken in: some 90 us of copying, about as much as a
 /// producer's receive brings meanwhile.
 const BULK_BYTES_PER_TURN: usize = 256 << 10;
@@ -257,6 +259,12 @@ impl Conns {
     /// Whether sends wait for the next turn: the ring must not sleep then, as what was begun may be for peers that do not read.
     pub(super) fn has_sends_left(&self) -> bool {
         !self.bulk.is_empty()
+    }
+
+    /// Whether there is something to send, for few connections and short.
+    pub(super) fn has_few_sends(&self) -> bool {
+        let is_short = |id: &ConnId| self.queued_bytes(*id) <= BULK_BYTES_MIN;
+        (1..=EARLY_SENDS_MAX).contains(&self.to_send.len()) && self.bulk.is_empty() && self.to_send.iter().all(is_short)
     }
 
     /// Begins what is short, and as much of the rest as one turn may send.

@@ -134,6 +134,13 @@ impl Queue {
         }
     }
 
+    /// Hands what is queued to the kernel, and nothing else.
+    pub(super) fn submit(&mut self) {
+        if !self.io.submission().is_empty() {
+            self.enter(EnterFlags::empty());
+        }
+    }
+
     /// Copies completions into `batch`, oldest first; returns how many. Fewer than asked: there are no more.
     pub(super) fn take(&mut self, batch: &mut [Cqe]) -> usize {
         let mut count = 0;

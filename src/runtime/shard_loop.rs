@@ -212,6 +212,8 @@ impl ShardLoop {
         }
         worked |= self.edge.retry_blocked(&mut self.shard, now);
         if worked {
+            // Whoever waits for an answer need not wait for what the end of the turn has to do.
+            self.edge.ring.send_early();
             self.end_of_turn(now);
             self.turn_due = true;
         }

@@ -9,9 +9,9 @@
 #[cfg(test)]
 mod tests;
 
-use crate::effects::{Caller, Effects, Now};
+use crate::effects::{Answered, Caller, Effects, Now};
 use crate::ids::{BlockSeq, GroupId};
-use crate::metrics::{RequestClass, ShardMetrics, Stamps};
+use crate::metrics::ShardMetrics;
 use crate::partition::{Partitions, Slot};
 use crate::replication::Held;
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ struct Pending {
     groups: u64,
     results: u32,
     deadline_us: u64,
-    received_us: u64,
+    taken_us: u64,
     payload_bytes: u64,
     answered: bool,
 }
@@ -54,7 +54,8 @@ pub(super) struct Waiting {
     /// Groups it wrote to, as `Acks::bit_of`.
     pub(super) groups: u64,
     pub(super) deadline_us: u64,
-    pub(super) received_us: u64,
+    /// When its last batch was appended, `Now::mono_us`.
+    pub(super) taken_us: u64,
     pub(super) payload_bytes: u64,
 }
 
@@ -89,6 +90,25 @@ pub(super) struct Acks {
     busy: [u128; LEVELS],
     /// Per group: all its entries up to this block are committed.
     committed: Vec<(GroupId, BlockSeq)>,
+    closed: ClosedAt,
+}
+
+/// When the last blocks were closed, each at the place of its number.
+#[derive(Debug, Default)]
+struct ClosedAt([(BlockSeq, u64); CLOSED_KEPT]);
+
+/// Who waits for more blocks than these is not told how long it took to close his.
+const CLOSED_KEPT: usize = 16;
+
+impl ClosedAt {
+    fn note(&mut self, block: BlockSeq, at_us: u64) {
+        self.0[block.0 as usize % CLOSED_KEPT] = (block, at_us);
+    }
+    /// 0 where it is not known.
+    fn of(&self, block: BlockSeq) -> u64 {
+        let (noted, at_us) = self.0[block.0 as usize % CLOSED_KEPT];
+        if noted == block { at_us } else { 0 }
+    }
 }
 
 impl Acks {
@@ -121,7 +141,7 @@ impl Acks {
 
     /// Enters a request. On a node without others there is one line: everybody waits for the same disk.
     pub(super) fn push(&mut self, waiting: Waiting, is_alone: bool, results: &[BatchResult]) {
-        let Waiting { caller, level, block, groups, deadline_us, received_us, payload_bytes } = waiting;
+        let Waiting { caller, level, block, groups, deadline_us, taken_us, payload_bytes } = waiting;
         assert!(level != Level::None && groups != 0, "{waiting:?} has nothing to wait for");
         let (of_level, at) = match is_alone {
             true => (LEVELS - 1, SEVERAL),
@@ -145,11 +165,17 @@ impl Acks {
             groups,
             results: results_len,
             deadline_us,
-            received_us,
+            taken_us,
             payload_bytes,
             answered,
         });
-        line.results.extend(results);
+        // One by one, as they are taken out again.
+        results.iter().for_each(|result| line.results.push_back(*result));
+    }
+
+    /// A block was closed, and is handed to the disk.
+    pub(super) fn on_closed(&mut self, now: Now, block: BlockSeq) {
+        self.closed.note(block, now.mono_us);
     }
 
     /// Everything of the group in blocks up to this one is committed.
@@ -175,14 +201,7 @@ impl Acks {
 
     /// Answers every request whose level is reached. `held` is none on a node without others: there levels below `durable` wait for the commit as well, and
     /// are told as they were asked for.
-    pub(super) fn release(
-        &mut self,
-        now: Now,
-        held: Option<HeldIn<'_>>,
-        partitions: &Partitions,
-        effects: &mut Effects,
-        metrics: &mut ShardMetrics,
-    ) {
+    pub(super) fn release(&mut self, held: Option<HeldIn<'_>>, partitions: &Partitions, effects: &mut Effects) {
         for (lines, busy) in std::iter::zip(&mut self.lines, &mut self.busy) {
             for at in bits(*busy) {
                 let line = &mut lines[at];
@@ -192,7 +211,7 @@ impl Acks {
                         None => are_committed(&self.committed, groups, block).then_some(level),
                     };
                     let Some(told) = told else { break };
-                    line.answer_front(now, told, partitions, effects, metrics);
+                    line.answer_front(told, &self.closed, partitions, effects);
                 }
                 if line.queue.is_empty() {
                     *busy &= !(1 << at);
@@ -256,7 +275,7 @@ impl Acks {
 
 impl Line {
     /// The first one has reached a level.
-    fn answer_front(&mut self, now: Now, told: Level, partitions: &Partitions, effects: &mut Effects, metrics: &mut ShardMetrics) {
+    fn answer_front(&mut self, told: Level, closed: &ClosedAt, partitions: &Partitions, effects: &mut Effects) {
         let pending = self.queue.pop_front().expect("somebody waits");
         if pending.answered {
             self.results.drain(..pending.results as usize);
@@ -265,11 +284,13 @@ impl Line {
         // One by one, since mostly it is one: a drain moves what is behind it.
         let results = &mut self.results;
         let results = (0..pending.results).map(|_| results.pop_front().expect("a result per batch"));
-        reply(&pending.caller, told, results, partitions, effects);
-        let (received_ns, now_ns) = (pending.received_us * 1000, now.mono_us * 1000);
-        // Received, parsed and appended are one step, which is one time.
-        let stamps = Stamps { received_ns, parsed_ns: 0, appended_ns: 0, written_ns: now_ns, replied_ns: now_ns };
-        metrics.record(RequestClass::Produce, &stamps, now.utc_us, pending.payload_bytes);
+        let answered = Answered {
+            bytes: pending.payload_bytes,
+            taken_us: pending.taken_us,
+            closed_us: closed.of(pending.block),
+            ..Answered::one(&pending.caller, 0)
+        };
+        reply(&pending.caller, &answered, told, results, partitions, effects);
     }
 }
 
@@ -317,13 +338,14 @@ fn level_reached(committed: &[(GroupId, BlockSeq)], asked: Level, groups: u64, b
 /// Appends the reply's effects. Takes all of `results`, whatever comes of it: they may be the front of a line.
 pub(super) fn reply(
     caller: &Caller,
+    answered: &Answered,
     level: Level,
     results: impl Iterator<Item = BatchResult>,
     partitions: &Partitions,
     effects: &mut Effects,
 ) {
     let mut no_parts = Vec::new();
-    effects.reply(caller, 0, &mut no_parts, |out| {
+    effects.reply_timed(caller, answered, 0, &mut no_parts, |out| {
         let mut writer = ProduceReplyWriter::begin(out, level, 0);
         for result in results {
             let durable_end = result.slot.and_then(|s| partitions.get(s)).map_or(0, |p| p.committed_end());

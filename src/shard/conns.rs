@@ -16,6 +16,8 @@ pub(super) struct Conn {
     /// Bytes of replies that the kernel has not taken, and since when none was taken.
     pub(super) queued_bytes: usize,
     stuck_since_us: Option<u64>,
+    /// When the frame came that is whole and was not taken in yet; 0 without one.
+    held_since_us: u64,
     /// Whether requests of it were passed to other shards, which must hear of its end.
     pub(super) forwarded: bool,
     /// Streams that live on other shards: (correlation, shard), `STREAMS_MAX` at most.
@@ -50,6 +52,7 @@ impl Conns {
             partial_since_us: None,
             queued_bytes: 0,
             stuck_since_us: None,
+            held_since_us: 0,
             forwarded: false,
             streams: Vec::new(),
         };
@@ -85,12 +88,20 @@ impl Conns {
         }
     }
 
-    /// A whole frame came. Answers whether hello was said before.
-    pub(super) fn on_frame(&mut self, now: Now, conn: ConnId) -> bool {
-        let Some(state) = self.by_id.get_mut(&conn) else { return false };
+    /// A whole frame came, or comes again. Answers whether hello was said before, and when it came, `Now::mono_us`.
+    pub(super) fn on_frame(&mut self, now: Now, conn: ConnId) -> (bool, u64) {
+        let Some(state) = self.by_id.get_mut(&conn) else { return (false, now.mono_us) };
         state.last_frame_us = now.mono_us;
         state.partial_since_us = None;
-        state.said_hello
+        let came_us = std::mem::take(&mut state.held_since_us);
+        (state.said_hello, if came_us == 0 { now.mono_us } else { came_us })
+    }
+
+    /// The frame that came at this time could not be taken in, and will come again.
+    pub(super) fn on_held(&mut self, conn: ConnId, came_us: u64) {
+        if let Some(state) = self.by_id.get_mut(&conn) {
+            state.held_since_us = came_us;
+        }
     }
 
     pub(super) fn on_sent(&mut self, now: Now, conn: ConnId, queued_bytes: usize) {

@@ -21,6 +21,8 @@ pub struct Forwarded {
     pub meta: Vec<u8>,
     /// The frame's payload.
     pub payload: Vec<u8>,
+    /// When it was taken from the socket, `Now::mono_us`: the shards' clocks agree.
+    pub received_us: u64,
 }
 
 impl Forwarded {

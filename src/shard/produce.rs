@@ -7,7 +7,7 @@ use super::acks::{BatchResult, HeldIn, Waiting, reply};
 use super::producers::Marked;
 use super::shard::{Phase, Shard, Taken};
 use crate::api::{self, ApiError};
-use crate::effects::{Caller, Effects, Now};
+use crate::effects::{Answered, Caller, Effects, Now};
 use crate::ids::{BlockSeq, PartitionUid};
 use crate::log::AppendRefused;
 use crate::partition::{BatchRef, Slot};
@@ -54,7 +54,7 @@ const TIMEOUT_US_DEFAULT: u64 = 30_000_000;
 impl Shard {
     pub(super) fn produce(&mut self, now: Now, caller: Caller, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
         // A frame that was begun goes on where it stopped, whatever has changed meanwhile.
-        let begun = self.half_taken.remove(&(caller.conn, caller.via));
+        let begun = if self.half_taken.is_empty() { None } else { self.half_taken.remove(&(caller.conn, caller.via)) };
         let request = match ProduceRequest::decode(frame.meta) {
             Ok(request) => request,
             Err(error) => {
@@ -143,7 +143,8 @@ impl Shard {
             level => self.acks.reached(level, progress.groups, progress.block, &held),
         };
         if let Some(level) = reached {
-            return reply(&caller, level, progress.results.iter().copied(), &self.partitions, effects);
+            let answered = Answered { taken_us: now.mono_us, ..Answered::one(&caller, payload_bytes) };
+            return reply(&caller, &answered, level, progress.results.iter().copied(), &self.partitions, effects);
         }
         let timeout_us = if request.timeout_ms == 0 { TIMEOUT_US_DEFAULT } else { u64::from(request.timeout_ms) * 1000 };
         let waiting = Waiting {
@@ -152,7 +153,7 @@ impl Shard {
             block: progress.block,
             groups: progress.groups,
             deadline_us: now.mono_us.saturating_add(timeout_us),
-            received_us: now.mono_us,
+            taken_us: now.mono_us,
             payload_bytes: payload_bytes as u64,
         };
         self.urgent = true;
@@ -164,11 +165,11 @@ impl Shard {
     }
 
     /// Answers those whose level is reached.
-    pub(super) fn answer_producers(&mut self, now: Now, effects: &mut Effects) {
+    pub(super) fn answer_producers(&mut self, effects: &mut Effects) {
         let own = self.own_blocks();
         let held = |group, block| self.groups.held_through(group, block, own);
         let held: Option<HeldIn<'_>> = if self.pipelines.is_alone() { None } else { Some(&held) };
-        self.acks.release(now, held, &self.partitions, effects, &mut self.metrics);
+        self.acks.release(held, &self.partitions, effects);
     }
 
     /// Checks a batch and appends it; answers its result, the group's bit and its block.
@@ -182,7 +183,7 @@ impl Shard {
     ) -> Result<(BatchResult, u64, BlockSeq), NotTaken> {
         let (slot, view) = self.check_batch(now, uid, batch, source).map_err(NotTaken::Refused)?;
         if view.producer().id != 0 {
-            match self.check_mark(slot, &view) {
+            match self.check_mark(now, slot, &view) {
                 Marked::New => {}
                 Marked::Repeated(result, group_bit, in_block) => return Ok((result, group_bit, in_block)),
                 Marked::Refused(error) => return Err(NotTaken::Refused(error)),

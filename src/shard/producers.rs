@@ -24,6 +24,8 @@ use tramline_wire::error::ErrorCode;
 
 /// How often everyone is looked at.
 const LOOK_US: u64 = 60_000_000;
+/// How often it is said that there is no room for another one.
+const TELL_US: u64 = 60_000_000;
 /// Partitions looked at in one turn: some 100 ns each where there is nobody to forget.
 const LOOK_PARTITIONS: u32 = 64;
 /// Callers that wait for an id at most.
@@ -34,6 +36,8 @@ const WAITING_MAX: usize = 1024;
 pub(super) struct ProducerCare {
     next_slot: u32,
     next_look_us: u64,
+    /// When it was said last that there is no room for another one.
+    told_full_us: Option<u64>,
 }
 
 /// Shard 0's ids for producers.
@@ -83,10 +87,11 @@ pub(super) enum Marked {
 
 impl Shard {
     /// What a batch with a producer's mark is.
-    pub(super) fn check_mark(&mut self, slot: Slot, view: &BatchView<'_>) -> Marked {
+    pub(super) fn check_mark(&mut self, now: Now, slot: Slot, view: &BatchView<'_>) -> Marked {
         let partition = self.partitions.get(slot).expect("the slot of a batch is filled");
         match partition.producers().check(&view.producer(), view.record_count()) {
             Verdict::New { is_known: false } if self.partitions.producer_count() >= self.settings.producers_max => {
+                self.tell_full(now);
                 Marked::Refused(ErrorCode::Overloaded)
             }
             Verdict::New { .. } => Marked::New,
@@ -98,6 +103,20 @@ impl Shard {
                 Marked::Refused(ErrorCode::DuplicateTooOld)
             }
         }
+    }
+
+    /// The client is told no more than "overloaded": what to do about it is the operator's.
+    fn tell_full(&mut self, now: Now) {
+        let told_us = &mut self.producer_care.told_full_us;
+        if told_us.is_some_and(|at_us| now.mono_us < at_us + TELL_US) {
+            return;
+        }
+        *told_us = Some(now.mono_us);
+        tracing::warn!(
+            shard = self.id.0,
+            "further idempotent producers are refused: producers.max is {}, counted once per partition they send to, and none is forgotten before producer.expiry; raise producers.max (some 350 bytes each)",
+            self.settings.producers_max
+        );
     }
 
     fn repeated(&mut self, slot: Slot, batch: &ProducerBatch) -> Marked {
@@ -168,7 +187,7 @@ impl Shard {
         (first..end).for_each(|slot| self.partitions.expire_producers(Slot(slot), before_us, now.mono_us));
         self.producer_care.next_slot = end;
         if end == self.partitions.slot_count() {
-            self.producer_care = ProducerCare { next_slot: 0, next_look_us: now.mono_us + LOOK_US };
+            self.producer_care = ProducerCare { next_slot: 0, next_look_us: now.mono_us + LOOK_US, ..self.producer_care };
         }
     }
 }

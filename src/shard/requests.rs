@@ -31,8 +31,8 @@ enum Owner {
 
 impl Shard {
     pub(super) fn on_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
-        let caller = Caller::of(conn, None, &frame.header);
-        let said_hello = self.conns.on_frame(now, conn);
+        let (said_hello, received_us) = self.conns.on_frame(now, conn);
+        let caller = Caller::of(conn, None, &frame.header, received_us);
         let Some(kind) = self.known_kind(&caller, frame, effects) else { return Taken::Yes };
         if kind == Kind::Hello {
             self.hello(&caller, frame, effects);
@@ -45,8 +45,11 @@ impl Shard {
         }
         let taken = match self.owner(conn, kind, frame) {
             Owner::Here => self.answer(now, caller, kind, frame, effects),
-            Owner::Shard(to) => self.forward(conn, to, frame, effects),
+            Owner::Shard(to) => self.forward(&caller, to, frame, effects),
         };
+        if taken == Taken::Blocked {
+            self.conns.on_held(conn, received_us);
+        }
         self.counted(kind, frame, taken)
     }
 
@@ -194,13 +197,13 @@ impl Shard {
         stream.and_then(|s| self.conns.stream_owner(conn, s)).map_or(Owner::Here, Owner::Shard)
     }
 
-    fn forward(&mut self, conn: ConnId, to: ShardId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+    fn forward(&mut self, caller: &Caller, to: ShardId, frame: &Frame<'_>, effects: &mut Effects) -> Taken {
+        let conn = caller.conn;
         let is_fetch = frame.header.kind == Kind::Fetch.as_u8();
         let opens_stream = is_fetch && FetchRequest::decode(frame.meta).is_ok_and(|r| r.mode == FetchMode::Streaming);
         if opens_stream && !self.conns.has_room_for_stream(conn) {
-            let caller = Caller::of(conn, None, &frame.header);
             let message = "the connection has as many streams on other shards as it may have: open them on the ports of their shards";
-            self.refuse(&caller, &ApiError::new(ErrorCode::LimitExceeded, message), effects);
+            self.refuse(caller, &ApiError::new(ErrorCode::LimitExceeded, message), effects);
             return Taken::Yes;
         }
         if let Ok(cancel) = FetchCancelRequest::decode(frame.meta)
@@ -208,7 +211,8 @@ impl Shard {
         {
             self.conns.forget_stream(conn, cancel.stream);
         }
-        let request = Forwarded { conn, header: frame.header, meta: frame.meta.to_vec(), payload: frame.payload.to_vec() };
+        let (meta, payload) = (frame.meta.to_vec(), frame.payload.to_vec());
+        let request = Forwarded { conn, header: frame.header, meta, payload, received_us: caller.received_us };
         if !self.forwards.take(to, request.weight()) {
             return Taken::Blocked;
         }
@@ -321,7 +325,7 @@ impl Shard {
             }
             let (from, request) = self.deferred.remove(at).expect("looked at");
             let frame = Frame { header: request.header, meta: &request.meta, payload: &request.payload };
-            let caller = Caller::of(request.conn, Some(from), &frame.header);
+            let caller = Caller::of(request.conn, Some(from), &frame.header, request.received_us);
             let kind = frame.header.kind().expect("only known kinds are forwarded");
             if self.answer(now, caller, kind, &frame, effects) == Taken::Blocked {
                 self.deferred.insert(at, (from, request));

@@ -255,8 +255,10 @@ impl Shard {
     pub fn step(&mut self, now: Now, event: Event<'_>, effects: &mut Effects) -> Taken {
         let first_effect = effects.list.len();
         self.groups.on_time(now.mono_us);
+        self.sessions.on_time(now.mono_us);
         let taken = self.dispatch(now, event, effects);
         self.note_queued(now, effects, first_effect);
+        self.note_answered(now, effects);
         taken
     }
 
@@ -266,7 +268,7 @@ impl Shard {
                 self.metrics.counters.connections_opened += 1;
                 self.conns.open(now, conn);
                 if self.conns.len() > self.settings.connections_max {
-                    self.refuse_connection(conn, effects);
+                    self.refuse_connection(now, conn, effects);
                 }
                 effects.wake_at(self.conns.next_sweep_us().max(now.mono_us));
             }
@@ -313,6 +315,14 @@ impl Shard {
                 self.metrics.counters.network_bytes_out += bytes as u64;
                 self.conns.on_queued(now, *conn, bytes);
             }
+        }
+    }
+
+    /// How long those waited that were answered in this step.
+    #[inline]
+    fn note_answered(&mut self, now: Now, effects: &mut Effects) {
+        for answered in effects.answered.drain(..) {
+            self.metrics.on_answered(now, &answered);
         }
     }
 
@@ -369,9 +379,9 @@ impl Shard {
     }
 
     /// One connection too many: it is told so, in answer to the hello that it is about to send.
-    fn refuse_connection(&mut self, conn: ConnId, effects: &mut Effects) {
+    fn refuse_connection(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         self.metrics.counters.connections_refused_limit += 1;
-        let caller = Caller { conn, via: None, kind: Kind::Hello.as_u8(), version: 1, correlation: 0 };
+        let caller = Caller { conn, via: None, kind: Kind::Hello.as_u8(), version: 1, correlation: 0, received_us: now.mono_us };
         let max = self.settings.connections_max;
         let message =
             format!("the shard has {max} connections, which is its limit (connections.max): close some, or use another shard's port");
@@ -452,7 +462,7 @@ impl Shard {
     fn on_commits(&mut self, now: Now, commits: &[Commit], effects: &mut Effects) {
         commits.iter().for_each(|commit| self.on_group_committed(now, commit, effects));
         self.note_room(now);
-        self.answer_producers(now, effects);
+        self.answer_producers(effects);
         self.on_trimmed(now);
         self.trims.release(&self.acks, &self.partitions, effects);
         self.offsets.release(&self.acks, &self.view, effects);
@@ -631,6 +641,7 @@ impl Shard {
         let mut next = positions.iter();
         let closed = self.log.close_block(now, &mut self.slab, effects, |_, _, _| *next.next().expect("one position per entry"));
         assert_eq!(closed, block, "the open block closes under its number");
+        self.acks.on_closed(now, block);
         if !self.pipelines.is_alone() {
             // Until the end of the turn tells what of it is committed and taken in: it may be durable, and the cache full, before that.
             self.log.keep_cached(block);

@@ -15,5 +15,6 @@ mod queue_waiting;
 mod queues;
 mod requests;
 mod steps;
+mod timed;
 mod trims;
 mod world;

@@ -132,6 +132,35 @@ fn bulk_sends_share_a_turn_and_short_ones_pass() {
 }
 
 #[test]
+fn few_short_sends_leave_early_and_others_wait_for_the_turn() {
+    let mut bench = Bench::new();
+    let mut pairs: Vec<_> = (0..5).map(|_| bench.pair()).collect();
+    bench.settle();
+    let (conn, client) = &mut pairs[0];
+    bench.ring.send(*conn, b"early", &[]);
+    bench.ring.send_early();
+    let mut got = [0; 5];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"early");
+    assert!(matches!(bench.next(), Completion::Sent { queued_bytes: 0, .. }));
+    let entered = bench.ring.stats().enter_count;
+    bench.ring.send_early();
+    // Too many of them, and one that is too long.
+    pairs.iter().for_each(|(conn, _)| bench.ring.send(*conn, b"later", &[]));
+    bench.ring.send_early();
+    assert_eq!(bench.ring.stats().enter_count, entered, "nothing was handed over");
+    bench.settle();
+    bench.ring.send(pairs[1].0, &pattern(1 << 20, 5), &[]);
+    let entered = bench.ring.stats().enter_count;
+    bench.ring.send_early();
+    assert_eq!(bench.ring.stats().enter_count, entered, "nothing was handed over");
+    for (_, client) in &mut pairs {
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"later");
+    }
+}
+
+#[test]
 fn peers_that_do_not_read_keep_nobody_waiting() {
     let mut bench = Bench::new();
     // More than one socket takes, for each of more connections than have room in one turn.

@@ -44,9 +44,9 @@ impl Bench {
 
     fn push_where(&mut self, is_alone: bool, number: u64, level: Level, groups: &[GroupId], block: u64) {
         let groups = groups.iter().fold(0, |mask, group| mask | self.acks.bit_of(*group));
-        let caller = Caller { conn: ConnId(1), via: None, kind: Kind::Produce.as_u8(), version: 1, correlation: number };
+        let caller = Caller { conn: ConnId(1), via: None, kind: Kind::Produce.as_u8(), version: 1, correlation: number, received_us: 0 };
         let deadline_us = 1000 * number;
-        let waiting = Waiting { caller, level, block: BlockSeq(block), groups, deadline_us, received_us: 0, payload_bytes: 10 };
+        let waiting = Waiting { caller, level, block: BlockSeq(block), groups, deadline_us, taken_us: 0, payload_bytes: 10 };
         let result = BatchResult { uid: number, slot: None, error: ErrorCode::Ok, base_offset: number, append_time_us: 0 };
         self.acks.push(waiting, is_alone, &[result]);
     }
@@ -61,13 +61,13 @@ impl Bench {
             let far = if group == A { a } else { b };
             far.lease.then_some(Held { leader_durable: far.own >= block.0, replicated: far.received >= block.0 })
         };
-        self.acks.release(at(0), Some(&held), &Partitions::default(), &mut self.effects, &mut self.metrics);
+        self.acks.release(Some(&held), &Partitions::default(), &mut self.effects);
         self.answers()
     }
 
     fn release_alone(&mut self, committed: u64) -> Vec<(u64, Result<Level, ErrorCode>)> {
         [A, B].into_iter().for_each(|group| self.acks.on_commit(group, BlockSeq(committed)));
-        self.acks.release(at(0), None, &Partitions::default(), &mut self.effects, &mut self.metrics);
+        self.acks.release(None, &Partitions::default(), &mut self.effects);
         self.answers()
     }
 

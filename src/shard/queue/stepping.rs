@@ -134,7 +134,7 @@ impl Shard {
                 if batches.iter().any(|(other, ..)| *other == slot) {
                     return Err(refused(ErrorCode::InvalidRequest, "a step has one marked batch for each partition"));
                 }
-                match self.check_mark(slot, &view) {
+                match self.check_mark(now, slot, &view) {
                     Marked::New => {}
                     Marked::Repeated(..) if self.log.mutants().has(Mutant::RepeatStep) => {}
                     Marked::Repeated(result, groups, in_block) => {
