@@ -88,6 +88,13 @@ if ! TRAMLINE_TESTS_BUILT=1 cargo test "${all[@]}" --no-fail-fast 2>&1 | tee "$l
     fail "some tests failed or did not build ($((SECONDS - started)) s)."
 fi
 
+step "instructions per record"
+if [ "${CARGO_INCREMENTAL:-1}" = 0 ]; then
+    scripts/instructions.sh --check "$(target_dir)/debug/tramline-micro" | tee -a "$log"
+else
+    say "NOT RUN: instructions per record: they are compared where nothing is compiled incrementally (.ci/run)" | tee -a "$log"
+fi
+
 step "simulation"
 wait "$simulator" || { cat "$sim_log"; fail "the simulator found something, or a bug on purpose was not found ($((SECONDS - started)) s)."; }
 grep -E '^(--|[a-z]+ [0-9]+\.\.|[0-9]+ of [0-9]+)' "$sim_log"

@@ -7,7 +7,7 @@
 use crate::batches::BATCH_BYTES;
 use crate::broker::Broker;
 use crate::error::BenchError;
-use crate::many::{keeps, p99};
+use crate::many::{MODERATE_SHARE, keeps, p99};
 use crate::measures::{Figure, Goal, Measure};
 use crate::produce::{self, Rate, Until};
 use crate::replay::Replay;
@@ -87,7 +87,7 @@ impl Runs {
         let address = self.broker.address.clone();
         let load = target::create(&address, "bench-replay-load", 1, &keeps(RETENTION_BYTES, 1))?;
         self.broker.wait_for_pool(self.pool_segments)?;
-        let rate = self.moderate(&load)?;
+        let rate = self.share_of(&load, MODERATE_SHARE)?;
         let used = Cell::new(DiskUse::default());
         let shares = RefCell::new(Vec::new());
         let run = |runs: &mut Runs| replay_run(runs, &load, cold, end, rate, &used, &shares);
@@ -135,7 +135,7 @@ impl Runs {
         let load = target::create(&broker.address, "load", 1, &keeps(RETENTION_BYTES / 2, 1))?;
         produce::throughput(&backlog, BATCH_BYTES, self.window, Until::Bytes(BACKLOG_BYTES))?;
         settle(&broker)?;
-        let rate = self.moderate(&load)?;
+        let rate = self.share_of(&load, MODERATE_SHARE)?;
         broker.stop()?;
         let shares = RefCell::new(Vec::new());
         let calm = |runs: &mut Runs| calm_run(runs, &backlog, &load, rate);

@@ -23,6 +23,7 @@ mod error;
 mod fake;
 mod fetch;
 mod group;
+mod half;
 mod hot_socket;
 mod limits;
 mod many;

@@ -58,17 +58,17 @@ impl Runs {
     pub fn many_p99(&mut self, measure: Measure, one: &Target) -> Result<Vec<Pair>, BenchError> {
         let address = self.broker.address.clone();
         let many = target::create(&address, "bench-partitions-10000-p99-many", PARTITIONS, &keeps(RETENTION_BYTES, PARTITIONS))?;
-        let rate = self.moderate(one)?;
+        let rate = self.share_of(one, MODERATE_SHARE)?;
         let run = |target: &Target| p99(target, rate);
         let pairs = self.alternate(measure, |_| run(one), |_| run(&many))?;
         target::delete(&address, &many)?;
         Ok(pairs)
     }
 
-    /// A third of what the target takes in a closed loop.
-    pub fn moderate(&self, target: &Target) -> Result<Rate, BenchError> {
+    /// This share of what the target takes in a closed loop.
+    pub fn share_of(&self, target: &Target, share: f64) -> Result<Rate, BenchError> {
         let most = produce::throughput(target, BATCH_BYTES, self.window, Until::Time(self.time * 2))?;
-        let gbps = most.gbps * MODERATE_SHARE;
+        let gbps = most.gbps * share;
         eprintln!("tramline-bench:   load: {gbps:.3} GB/s of {:.3}", most.gbps);
         Ok(Rate { gbps, batch_bytes: BATCH_BYTES, time: self.time * 2 })
     }

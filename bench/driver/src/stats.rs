@@ -2,13 +2,15 @@
 
 use hdrhistogram::Histogram;
 
-/// Median, 99th percentile and the longest of latencies, in microseconds.
+/// Median, 99th and 99.9th percentile and the longest of latencies, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantiles {
     /// Median.
     pub p50_us: f64,
     /// 99th percentile.
     pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
     /// The longest.
     pub max_us: f64,
 }
@@ -21,7 +23,7 @@ pub fn histogram() -> Histogram<u64> {
 /// The quantiles of a histogram of nanoseconds.
 pub fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    Quantiles { p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
+    Quantiles { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: at(1.0) }
 }
 
 /// The middle value; of an even number the mean of the two middle ones. `None` without values.

@@ -1,9 +1,12 @@
-//! Synced writes at a given rate beside readers at a given rate, on one ring: what a disk lets a writer have while others read.
+//! Synced writes at a given rate, alone or beside readers at a given rate, on one ring: what a disk lets a writer have, also while others read.
 //!
 //! Open loop: a write's time begins when it is due, whether or not it could be begun then. Readers go each through their own part of one
 //! file, in order and round again, several reads ahead as a broker does.
 //!
-//! Invariants: no operation is begun before it is due; at most `WRITES` and `READS` are under way; all are of one size each.
+//! Alone, a writer gathers: what is due while all of its writes are under way goes out together, as any log would have it; up to `GATHERED_BYTES_MAX`. Beside readers
+//! it does not: there its sizes are those that a broker was seen to gather.
+//!
+//! Invariants: no operation is begun before it is due; at most `WRITES` and `READS` are under way; all reads are of one size, all writes of one or several.
 //!
 //! Not here: which sizes and rates (the caller saw a broker have them).
 
@@ -19,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// Writes under way at the most: what a shard has by default.
 const WRITES: usize = 3;
+/// Bytes of one gathered write at most: a block of the broker.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
 /// Readers, and reads under way at the most, all readers together.
 const READERS: u64 = 4;
 const READS: usize = 8;
@@ -45,6 +50,8 @@ pub struct Seen {
     pub p50_us: f64,
     /// 99th percentile.
     pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
     /// 10^9 bytes written per second.
     pub write_gbps: f64,
     /// 10^9 bytes read per second.
@@ -54,8 +61,8 @@ pub struct Seen {
 /// A file and how many bytes of it are used.
 pub type Part<'a> = (&'a File, u64);
 
-/// Writes to `to` and reads from `from` for `time`, of which the first fifth does not count, on `cpu`.
-pub fn run(cpu: usize, to: Part<'_>, from: Part<'_>, load: Load, time: Duration) -> io::Result<Seen> {
+/// Writes to `to` and reads from `from`, if there is one, for `time`, of which the first fifth does not count, on `cpu`.
+pub fn run(cpu: usize, to: Part<'_>, from: Option<Part<'_>>, load: Load, time: Duration) -> io::Result<Seen> {
     let run = || pin(cpu).and_then(|()| Beside::new(to, from, load)?.run(time));
     std::thread::scope(|scope| scope.spawn(run).join().map_err(|_| io::Error::other("the disk's thread panicked"))?)
 }
@@ -68,22 +75,31 @@ struct Beside {
     load: Load,
     write_slots: u64,
     read_slots: u64,
-    /// When the write in each slot was due.
-    due: [Instant; WRITES],
+    /// When what is in the write of each slot was due.
+    due: [Vec<Instant>; WRITES],
+    /// What goes into one write at most.
+    gathered_max: usize,
     free_writes: Vec<usize>,
+    /// None without readers.
+    reads_max: usize,
     free_reads: Vec<usize>,
     writes: u64,
     reads: u64,
 }
 
 impl Beside {
-    fn new(to: Part<'_>, from: Part<'_>, load: Load) -> io::Result<Beside> {
-        let mut memory = AlignedBuffer::new((WRITES * load.write_bytes + READS * load.read_bytes).next_multiple_of(2 << 20))?;
+    fn new(to: Part<'_>, from: Option<Part<'_>>, load: Load) -> io::Result<Beside> {
+        let reads = if from.is_some() { READS } else { 0 };
+        let gathered_max = if from.is_some() { 1 } else { (GATHERED_BYTES_MAX / load.write_bytes).max(1) };
+        let memory_bytes = WRITES * gathered_max * load.write_bytes + reads * load.read_bytes;
+        let mut memory = AlignedBuffer::new(memory_bytes.next_multiple_of(2 << 20))?;
         crate::disk::scramble(memory.as_mut_slice());
         let ring = Ring::new(32)?;
-        ring.register_files(&[to.0.as_raw_fd(), from.0.as_raw_fd()])?;
+        // Without readers nobody names the second one.
+        ring.register_files(&[to.0.as_raw_fd(), from.map_or(to, |from| from).0.as_raw_fd()])?;
         let fixed = ring.register_buffer(&mut memory).is_ok();
-        let (write_slots, read_slots) = (to.1 / load.write_bytes as u64, from.1 / load.read_bytes as u64);
+        let write_slots = to.1 / (gathered_max * load.write_bytes) as u64;
+        let read_slots = from.map_or(READERS, |from| from.1 / load.read_bytes as u64);
         if write_slots == 0 || read_slots < READERS {
             return Err(io::Error::other("the files are too small for such writes and reads"));
         }
@@ -94,9 +110,11 @@ impl Beside {
             load,
             write_slots,
             read_slots,
-            due: [Instant::now(); WRITES],
+            due: Default::default(),
+            gathered_max,
             free_writes: (0..WRITES).collect(),
-            free_reads: (0..READS).collect(),
+            reads_max: reads,
+            free_reads: (0..reads).collect(),
             writes: 0,
             reads: 0,
         })
@@ -121,7 +139,7 @@ impl Beside {
             while !waiting.is_empty()
                 && let Some(slot) = self.free_writes.pop()
             {
-                self.write(slot, waiting.pop_front().unwrap_or(now))?;
+                self.write(slot, &mut waiting)?;
             }
             while next_read <= now
                 && now < end
@@ -131,7 +149,7 @@ impl Beside {
                 // Who is behind for lack of a free slot reads on as fast as the disk lets it.
                 next_read += read_every;
             }
-            if now >= end && waiting.is_empty() && self.free_writes.len() == WRITES && self.free_reads.len() == READS {
+            if now >= end && waiting.is_empty() && self.free_writes.len() == WRITES && self.free_reads.len() == self.reads_max {
                 break;
             }
             let Some(done) = self.ring.poll()? else {
@@ -139,7 +157,10 @@ impl Beside {
                 continue;
             };
             let is_read = done.user_data() >= READ;
-            let (what, size) = if is_read { ("direct read", self.load.read_bytes) } else { ("synced write", self.load.write_bytes) };
+            let (what, size) = match is_read {
+                true => ("direct read", self.load.read_bytes),
+                false => ("synced write", self.due[done.user_data() as usize].len() * self.load.write_bytes),
+            };
             if result_of(&done, what)? != size {
                 return Err(io::Error::other(format!("a {what} of {size} bytes was short")));
             }
@@ -150,9 +171,9 @@ impl Beside {
             } else {
                 let slot = done.user_data() as usize;
                 self.free_writes.push(slot);
-                if self.due[slot] >= counted_from {
-                    histogram.saturating_record((now - self.due[slot]).as_nanos() as u64);
-                    written += size as u64;
+                for due in self.due[slot].drain(..).filter(|due| *due >= counted_from) {
+                    histogram.saturating_record((now - due).as_nanos() as u64);
+                    written += self.load.write_bytes as u64;
                 }
             }
         }
@@ -160,17 +181,20 @@ impl Beside {
         Ok(Seen {
             p50_us: quantile_us(&histogram, 0.5),
             p99_us: quantile_us(&histogram, 0.99),
+            p999_us: quantile_us(&histogram, 0.999),
             write_gbps: gbps(written, seconds),
             read_gbps: gbps(read, seconds),
         })
     }
 
-    fn write(&mut self, slot: usize, due: Instant) -> io::Result<()> {
-        let at = self.memory.as_mut_ptr().wrapping_add(slot * self.load.write_bytes);
-        let pos = (self.writes % self.write_slots) * self.load.write_bytes as u64;
+    /// Begins a write with as much of what is waiting as fits it.
+    fn write(&mut self, slot: usize, waiting: &mut VecDeque<Instant>) -> io::Result<()> {
+        let most_bytes = self.gathered_max * self.load.write_bytes;
+        let at = self.memory.as_mut_ptr().wrapping_add(slot * most_bytes);
+        let pos = (self.writes % self.write_slots) * most_bytes as u64;
         self.writes += 1;
-        self.due[slot] = due;
-        let (fd, len) = (types::Fixed(0), self.load.write_bytes as u32);
+        self.due[slot].extend(waiting.drain(..self.gathered_max.min(waiting.len())));
+        let (fd, len) = (types::Fixed(0), (self.due[slot].len() * self.load.write_bytes) as u32);
         let entry = match self.fixed {
             true => opcode::WriteFixed::new(fd, at, len, 0).offset(pos).build(),
             false => opcode::Write::new(fd, at, len).offset(pos).build(),
@@ -179,7 +203,7 @@ impl Beside {
     }
 
     fn read(&mut self, slot: usize) -> io::Result<()> {
-        let at = self.memory.as_mut_ptr().wrapping_add(WRITES * self.load.write_bytes + slot * self.load.read_bytes);
+        let at = self.memory.as_mut_ptr().wrapping_add(WRITES * self.gathered_max * self.load.write_bytes + slot * self.load.read_bytes);
         // Each reader goes through its own part of the file.
         let (reader, number) = (self.reads % READERS, self.reads / READERS);
         let part = self.read_slots / READERS;

@@ -55,10 +55,10 @@ struct Arguments {
     /// MiB of the file that is written over and over
     #[arg(long, default_value_t = 1024)]
     write_mib: u64,
-    /// write-beside-reads: bytes of one write
+    /// open-writes, write-beside-reads: bytes of one write
     #[arg(long, default_value_t = 68 << 10)]
     beside_write_bytes: u32,
-    /// write-beside-reads: 10^9 bytes written per second
+    /// open-writes, write-beside-reads: 10^9 bytes written per second
     #[arg(long, default_value_t = 0.1)]
     beside_write_gbps: f64,
     /// write-beside-reads: bytes of one read
@@ -103,7 +103,9 @@ enum Measurement {
     DurableRtt,
     /// Frames of 64 KiB, summed, copied, synced in blocks, acknowledged: what one core can do at the most
     DurableStream,
-    /// Synced writes at a given rate, latency from the moment each is due, beside four readers at a given rate
+    /// Synced writes at a given rate, gathered up to 1 MiB while others are under way, latency from the moment each is due
+    OpenWrites,
+    /// The same beside four readers at a given rate
     WriteBesideReads,
     // Last: giving the large file back may keep the device busy.
     /// Direct reads of 1 MiB, summed, sent to a client that sums and copies: what one core can do at the most
@@ -190,7 +192,8 @@ impl Run {
             Measurement::ColdStream => self.cold_stream(),
             Measurement::DurableRtt => self.durable_round_trip(),
             Measurement::DurableStream => self.durable_stream(),
-            Measurement::WriteBesideReads => self.write_beside_reads(),
+            Measurement::OpenWrites => self.open_writes(false),
+            Measurement::WriteBesideReads => self.open_writes(true),
         }
     }
 
@@ -342,7 +345,7 @@ impl Run {
         Ok(())
     }
 
-    fn write_beside_reads(&mut self) -> io::Result<()> {
+    fn open_writes(&mut self, beside_reads: bool) -> io::Result<()> {
         let page = |bytes: u32| (bytes.clamp(4096, 16 << 20) as usize).next_multiple_of(4096);
         let load = beside::Load {
             write_bytes: page(self.arguments.beside_write_bytes),
@@ -354,15 +357,22 @@ impl Run {
             return Err(io::Error::other("--beside-write-gbps and --beside-read-gbps have to be above 0"));
         }
         let (to, to_len) = self.take_write_file()?;
-        let (from, from_len) = self.take_read_file()?;
-        let seen = beside::run(self.cpus[0], (&to, to_len), (&from, from_len), load, self.time)?;
-        let figures = [("p50_us", seen.p50_us), ("p99_us", seen.p99_us), ("write_gbps", seen.write_gbps), ("read_gbps", seen.read_gbps)];
+        let from = if beside_reads { Some(self.take_read_file()?) } else { None };
+        let seen = beside::run(self.cpus[0], (&to, to_len), from.as_ref().map(|(file, len)| (file, *len)), load, self.time)?;
+        let prefix = if beside_reads { "beside" } else { "open" };
+        let mut figures =
+            vec![("p50_us", seen.p50_us), ("p99_us", seen.p99_us), ("p999_us", seen.p999_us), ("write_gbps", seen.write_gbps)];
+        if beside_reads {
+            figures.push(("read_gbps", seen.read_gbps));
+        }
         for (name, value) in figures {
-            self.point(format!("beside_{name}"), value);
-            self.limit(format!("beside_{name}"), value);
+            self.point(format!("{prefix}_{name}"), value);
+            self.limit(format!("{prefix}_{name}"), value);
         }
         self.write_file = Some((to, to_len));
-        self.read_file = Some((from, from_len));
+        if let Some(from) = from {
+            self.read_file = Some(from);
+        }
         Ok(())
     }
 }
