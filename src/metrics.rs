@@ -27,7 +27,6 @@ pub use numbers::{NumberDef, ShardCounters, ShardGauges};
 pub use snapshot::{ShardGone, ShardSnapshot, SnapshotReply, SnapshotRequest, SnapshotSource, snapshot_request};
 pub use stages::{Interval, RequestClass, SlowRequest, Stage, Stamps, Timing};
 
-use crate::effects::{Answered, Now};
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 
@@ -89,23 +88,6 @@ impl ShardMetrics {
     #[inline]
     pub fn record(&mut self, class: RequestClass, stamps: &Stamps, count: u64, utc_us: i64, bytes: u64) {
         self.interval.record(class, stamps, count, utc_us, bytes);
-    }
-
-    /// Records requests that were answered now.
-    pub fn on_answered(&mut self, now: Now, answered: &Answered) {
-        let Some(class) = Kind::from_u8(answered.kind).and_then(RequestClass::of) else { return };
-        let Answered { received_us, taken_us, closed_us, .. } = *answered;
-        let received_ns = received_us * 1000;
-        // What took place in one turn has one time: a stage that was over when it began is none.
-        let stamp = |at_us: u64| if at_us > received_us { at_us * 1000 } else { 0 };
-        let replied_ns = now.mono_us * 1000;
-        let mut stamps = Stamps { received_ns, parsed_ns: stamp(taken_us), appended_ns: stamp(closed_us), written_ns: 0, replied_ns };
-        match class {
-            RequestClass::Fetch => stamps.appended_ns = replied_ns,
-            RequestClass::Produce if closed_us != 0 => stamps.written_ns = replied_ns,
-            _ => {}
-        }
-        self.record(class, &stamps, answered.count, now.utc_us, answered.bytes);
     }
 
     /// Records one synced log write, from handing it to the ring to its completion.

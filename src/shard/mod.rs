@@ -66,6 +66,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod timing;
 mod trims;
 mod uncommitted;
 

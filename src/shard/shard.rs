@@ -318,14 +318,6 @@ impl Shard {
         }
     }
 
-    /// How long those waited that were answered in this step.
-    #[inline]
-    fn note_answered(&mut self, now: Now, effects: &mut Effects) {
-        for answered in effects.answered.drain(..) {
-            self.metrics.on_answered(now, &answered);
-        }
-    }
-
     /// Whether requests are served.
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Serving
