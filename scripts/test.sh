@@ -29,6 +29,9 @@ command -v mkfs.xfs >/dev/null || (need_commands mkfs.xfs:xfsprogs) || say "mkfs
 # For the tests of clusters, which need root; elsewhere they say aloud that they did not run.
 command -v nft >/dev/null || (need_commands nft:nftables) || say "nft is missing: faults of a cluster's network will not be tried"
 
+# For the instructions of the core, counted beside the tests.
+command -v valgrind >/dev/null || need_commands valgrind:valgrind
+
 # For the test of the Python client of docs/; without it, the test says aloud that it did not run.
 command -v python3 >/dev/null || (need_commands python3:python3) || say "python3 is missing: the Python client will not be tried"
 
@@ -63,7 +66,7 @@ cargo build "${all[@]}" --bins --examples
 step "tests"
 log=$(mktemp)
 sim_log=$(mktemp)
-trap 'rm -f "$log" "$sim_log"' EXIT
+trap 'rm -f "$log" "$sim_log" "${count_log:-}"' EXIT
 # Beside the tests, of which many wait: a directory of its own within the target directory, and only what the tests leave over.
 simulate() {
     CARGO_PROFILE_SIM_CODEGEN_UNITS="${CARGO_PROFILE_SIM_CODEGEN_UNITS:-16}" cargo build --profile sim --package tramline-sim || return
@@ -81,6 +84,14 @@ simulate() {
 export -f simulate target_dir
 nice -n 19 bash -euo pipefail -c simulate >"$sim_log" 2>&1 &
 simulator=$!
+# Counts, which nothing beside it changes.
+count_log=$(mktemp)
+if [ "${CARGO_INCREMENTAL:-1}" = 0 ]; then
+    nice -n 19 scripts/instructions.sh --check "$(target_dir)/debug/tramline-micro" >"$count_log" 2>&1 &
+else
+    echo "NOT RUN: instructions per record: they are compared where nothing is compiled incrementally (.ci/run)" >"$count_log" &
+fi
+counter=$!
 # No --quiet: the name of a test that hangs has to be on the screen.
 if ! TRAMLINE_TESTS_BUILT=1 cargo test "${all[@]}" --no-fail-fast 2>&1 | tee "$log"; then
     printf '\nFAILED:\n'
@@ -89,11 +100,10 @@ if ! TRAMLINE_TESTS_BUILT=1 cargo test "${all[@]}" --no-fail-fast 2>&1 | tee "$l
 fi
 
 step "instructions per record"
-if [ "${CARGO_INCREMENTAL:-1}" = 0 ]; then
-    scripts/instructions.sh --check "$(target_dir)/debug/tramline-micro" | tee -a "$log"
-else
-    say "NOT RUN: instructions per record: they are compared where nothing is compiled incrementally (.ci/run)" | tee -a "$log"
-fi
+counted=0
+wait "$counter" || counted=$?
+tee -a "$log" <"$count_log"
+[ "$counted" = 0 ] || fail "the core takes more instructions than it did ($((SECONDS - started)) s)."
 
 step "simulation"
 wait "$simulator" || { cat "$sim_log"; fail "the simulator found something, or a bug on purpose was not found ($((SECONDS - started)) s)."; }
