@@ -191,8 +191,7 @@ impl Load {
 
     /// Number of writing threads: none is without a producer.
     pub fn threads(&self) -> u64 {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        self.threads.unwrap_or(cores).min(self.producers)
+        self.threads.unwrap_or_else(cores).min(self.producers)
     }
 
     /// Reads the file of real records, if one is named.
@@ -232,6 +231,12 @@ impl Load {
     pub fn outstanding_max(&self, values: &Values, owners: u64) -> u64 {
         self.outstanding.unwrap_or(self.in_flight * self.records_per_batch(values) * owners)
     }
+}
+
+/// Cores that this process may use. Asked once, before any thread is bound to one: such a thread would see one, and share the producers out among other threads than there are.
+fn cores() -> u64 {
+    static CORES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64))
 }
 
 #[cfg(test)]
@@ -282,6 +287,15 @@ mod tests {
         assert_eq!(load("produce --closed --threads 7 --producers 3").threads(), 3);
         assert_eq!(load("produce --closed --threads 7 --producers 300").threads(), 7);
         assert_eq!(load("produce --closed").threads(), 1);
+        // Also on a thread that is bound to a core.
+        let many = load("produce --closed --producers 300");
+        let told = many.threads();
+        let bound = std::thread::spawn(move || {
+            let core = core_affinity::get_core_ids().and_then(|cores| cores.into_iter().next()).expect("a core");
+            assert!(core_affinity::set_for_current(core));
+            many.threads()
+        });
+        assert_eq!(bound.join().expect("no panic"), told);
     }
 
     #[test]
