@@ -55,9 +55,9 @@ impl Runs {
     pub fn many_producers(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
         let (program, cpu) = (program()?, self.limits.cpus[1]);
         let capacities = RefCell::new([Vec::new(), Vec::new()]);
-        // A broker for each run: who sends once is remembered for hours, and 40,000 more of them would have to be looked through by the next.
+        // With room for the producers of one run in each partition. A broker for each run: who sends once is remembered for hours, and 40,000 more of them would have to be looked through by the next.
         let run = |runs: &Runs, producers: usize| {
-            let broker = runs.own.start("many-producers", &[])?;
+            let broker = runs.own.start("many-producers", &["producers.max=200000"])?;
             broker.wait_for_pool(2)?;
             let target = target::create(&broker.address, "keyed", KEYED_PARTITIONS, &keeps(RETENTION_BYTES, KEYED_PARTITIONS))?;
             let busy_s = || broker.metric("tramline_shard_busy_seconds_total", "");
