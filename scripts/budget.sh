@@ -40,12 +40,17 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT TERM
 
-"$bin/tramline" serve --data-dir "$dir" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --shards 1 --cpus "${cpus%,*}" --spin always >"$out/broker" 2>&1 &
+# Each of 400 producers is remembered in each of 100 partitions.
+TRAMLINE_PRODUCERS_MAX=200000 "$bin/tramline" serve --data-dir "$dir" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --shards 1 --cpus "${cpus%,*}" --spin always >"$out/broker" 2>&1 &
 broker=$!
 for _ in $(seq 100); do grep -q '^ready ' "$out/broker" && break; sleep 0.1; done
 address=$(sed -n 's/^ready .*client=\([^ ]*\).*/\1/p' "$out/broker")
 [ -n "$address" ] || { cat "$out/broker" >&2; fail "the node did not become ready"; }
-thread=$(for task in "/proc/$broker/task/"*; do grep -q '^shard-0' "$task/comm" && basename "$task"; done)
+# Of the threads with its name the one that spins.
+sleep 1
+thread=$(for task in "/proc/$broker/task/"*; do printf '%s %s\n' "$(cat "$task/comm")" "$(awk '{ print $14 + $15, $1 }' "$task/stat")"; done |
+    awk '$1 ~ /^shard-0/ && $2 > most { most = $2; thread = $3 } END { print thread }')
+[ -n "$thread" ] || fail "the node has no thread of shard 0"
 
 # load NAME WORDS...: samples while the generator runs with these arguments.
 load() {
@@ -55,7 +60,7 @@ load() {
         --cpu "${cpus#*,}" --json "$out/$name.json" "$@" >"$out/$name.log" 2>&1 &
     local generator=$!
     sleep 3
-    perf record --quiet -e cpu-clock -F 1999 -g --tid "$thread" --output "$out/$name.perf" sleep "$seconds" >/dev/null 2>&1
+    perf record --quiet -e cpu-clock -F 1999 -g --tid "$thread" --output "$out/$name.perf" sleep "$seconds" >"$out/perf.log" 2>&1 || { cat "$out/perf.log" >&2; fail "perf record failed"; }
     wait "$generator" || { tail -n 3 "$out/$name.log" >&2; fail "the generator failed"; }
     rate=$(sed -n 's/.*"records_per_s": *\([0-9.]*\).*/\1/p' "$out/$name.json" | head -n 1)
     [ -n "$rate" ] || fail "the generator's report has no rate"
