@@ -61,8 +61,7 @@ count() {
 
 need_commands valgrind:valgrind
 if [ -n "$compares" ]; then
-    functions=0
-    # As an issue of rustc changes the counts, and so does what it was told: a development build is not optimized as a released one, but what takes more there, takes more here.
+    # A development build is not optimized as a released one, but what takes more there takes more here; another rustc changes the counts of both.
     version=$(rustc --version)
     seen=$(for counted in produce fetch; do count "$counted" 120 --per-turn 15 | sed -E 's/^([a-z]+) .* core=([0-9.]+) .*/\1 \2/'; done)
     if [ "$compares" = write ]; then

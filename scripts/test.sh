@@ -29,8 +29,8 @@ command -v mkfs.xfs >/dev/null || (need_commands mkfs.xfs:xfsprogs) || say "mkfs
 # For the tests of clusters, which need root; elsewhere they say aloud that they did not run.
 command -v nft >/dev/null || (need_commands nft:nftables) || say "nft is missing: faults of a cluster's network will not be tried"
 
-# For the instructions of the core, counted beside the tests.
-command -v valgrind >/dev/null || need_commands valgrind:valgrind
+# For the instructions of the core, counted beside the tests where nothing is compiled incrementally.
+[ "${CARGO_INCREMENTAL:-1}" != 0 ] || need_commands valgrind:valgrind
 
 # For the test of the Python client of docs/; without it, the test says aloud that it did not run.
 command -v python3 >/dev/null || (need_commands python3:python3) || say "python3 is missing: the Python client will not be tried"

@@ -235,21 +235,25 @@ impl Effects {
     /// Answers `caller`: a reply frame with `flags` besides REPLY, whose meta `write_meta` appends and whose payload is `parts`.
     /// Over the mesh the payload is copied. A meta above the protocol's limit becomes an error reply.
     pub fn reply(&mut self, caller: &Caller, flags: u16, parts: &mut Vec<Bytes>, write_meta: impl FnOnce(&mut Vec<u8>)) {
-        let answered = Answered::one(caller, parts.iter().map(Bytes::len).sum());
-        self.reply_timed(caller, &answered, flags, parts, write_meta);
+        let payload_bytes = parts.iter().map(Bytes::len).sum();
+        self.note_answered(&Answered::one(caller, payload_bytes));
+        self.push_reply(caller, flags, payload_bytes, parts, write_meta);
     }
 
-    /// The same where more is known of how long it took.
-    pub fn reply_timed(
+    /// The same without a payload, where more is known of how long it took.
+    pub fn reply_timed(&mut self, caller: &Caller, answered: &Answered, write_meta: impl FnOnce(&mut Vec<u8>)) {
+        self.note_answered(answered);
+        self.push_reply(caller, 0, 0, &mut Vec::new(), write_meta);
+    }
+
+    fn push_reply(
         &mut self,
         caller: &Caller,
-        answered: &Answered,
         flags: u16,
+        payload_bytes: usize,
         parts: &mut Vec<Bytes>,
         write_meta: impl FnOnce(&mut Vec<u8>),
     ) {
-        self.note_answered(answered);
-        let payload_bytes = parts.iter().map(Bytes::len).sum();
         let frame = |out: &mut Vec<u8>| {
             let start = begin_frame(out, caller.kind, caller.version, tramline_wire::frame::FLAG_REPLY | flags, caller.correlation);
             write_meta(out);

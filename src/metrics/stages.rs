@@ -138,7 +138,7 @@ impl Stage {
 /// When a request passed each point, in nanoseconds of the shard's monotonic clock; 0 is "did not pass".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamps {
-    /// Its first byte was taken from the socket.
+    /// All of its frame was there.
     pub received_ns: u64,
     /// It was taken in.
     pub parsed_ns: u64,

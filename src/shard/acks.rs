@@ -344,8 +344,7 @@ pub(super) fn reply(
     partitions: &Partitions,
     effects: &mut Effects,
 ) {
-    let mut no_parts = Vec::new();
-    effects.reply_timed(caller, answered, 0, &mut no_parts, |out| {
+    effects.reply_timed(caller, answered, |out| {
         let mut writer = ProduceReplyWriter::begin(out, level, 0);
         for result in results {
             let durable_end = result.slot.and_then(|s| partitions.get(s)).map_or(0, |p| p.committed_end());

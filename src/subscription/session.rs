@@ -67,6 +67,13 @@ impl Session {
         self.cursors.iter().any(|c| !c.over && !c.waiting)
     }
 
+    /// It is about to be given something at this time. Where there was nothing for it until now, it has waited for that, and is not late.
+    pub(super) fn note_begin(&mut self, now_us: u64) {
+        if !self.queued && self.ready.is_empty() {
+            self.caller.received_us = now_us;
+        }
+    }
+
     pub(super) fn make_ready(&mut self, cursor: u32) {
         let state = &mut self.cursors[cursor as usize];
         if !state.ready && !state.over {

@@ -267,7 +267,9 @@ impl Sessions {
     /// Ends a stream with an empty last reply. `false`: no such stream.
     pub fn cancel(&mut self, conn: ConnId, via: Option<ShardId>, stream: u64, partitions: &Partitions, effects: &mut Effects) -> bool {
         let Some(id) = self.by_stream.get(&stream_key(conn, via, stream)).copied() else { return false };
-        let session = self.by_id.get(&id).expect("a stream has a session");
+        let session = self.by_id.get_mut(&id).expect("a stream has a session");
+        // What is answered is that it ends.
+        session.caller.received_us = self.now_us;
         self.frame.send(&session.caller, false, &session.cursors, partitions, effects);
         self.end(id);
         true
@@ -287,10 +289,7 @@ impl Sessions {
         let mut woken = std::mem::take(list);
         for (id, at) in woken.drain(..) {
             if let Some(session) = self.by_id.get_mut(&id) {
-                if !session.queued && session.ready.is_empty() {
-                    // Until now there was nothing to be fetched.
-                    session.caller.received_us = self.now_us;
-                }
+                session.note_begin(self.now_us);
                 session.cursors[at as usize].waiting = false;
                 session.make_ready(at);
                 self.enqueue(id);
@@ -307,6 +306,7 @@ impl Sessions {
                 let cursor = &mut session.cursors[at];
                 if !cursor.over && !cursor.is_left && is_left(cursor.slot) {
                     cursor.is_left = true;
+                    session.note_begin(self.now_us);
                     session.make_ready(at as u32);
                     left.push(*id);
                 }

@@ -4,7 +4,7 @@ use super::queue_metrics::snapshot;
 use super::requests::value;
 use super::world::World;
 use crate::metrics::{RequestClass, ShardSnapshot, Stage};
-use tramline_wire::fetch::{FetchEntry, FetchMode, FetchRequestWriter};
+use tramline_wire::fetch::{FetchCancelRequest, FetchEntry, FetchMode, FetchRequestWriter};
 use tramline_wire::kind::Kind;
 use tramline_wire::level::Level;
 use tramline_wire::offsets::{ListOffsetsRequest, OffsetQuery};
@@ -88,6 +88,24 @@ fn a_fetch_that_waits_for_records_has_not_begun() {
     assert_eq!(counts(&told, RequestClass::Fetch, &[Stage::Append, Stage::Total]), [1, 1]);
     assert!(longest_us(&told, RequestClass::Fetch, Stage::Total) < 10, "{}", longest_us(&told, RequestClass::Fetch, Stage::Total));
     assert!(longest_us(&told, RequestClass::Produce, Stage::Total).abs_diff(200) <= 1);
+}
+
+#[test]
+fn a_stream_that_ends_after_long_silence_is_not_late() {
+    let (mut world, uid) = topic();
+    let stream = world.request(Kind::Fetch, &[], |out| {
+        let mut writer = FetchRequestWriter::begin(out, FetchMode::Streaming, 0, 1, 1 << 20);
+        writer.push(out, &FetchEntry { partition_uid: uid, offset: 0, max_bytes: 1 << 20 });
+        writer.finish(out);
+    });
+    world.produce(uid, Level::Durable, &[value(1, 100)]);
+    world.settle();
+    world.pass(50_000_000);
+    world.request(Kind::FetchCancel, &[], |out| FetchCancelRequest { stream }.encode(out));
+    world.settle();
+    let told = snapshot(&mut world);
+    assert_eq!(counts(&told, RequestClass::Fetch, &[Stage::Total]), [2], "the records, and the end");
+    assert!(longest_us(&told, RequestClass::Fetch, Stage::Total) < 10, "{}", longest_us(&told, RequestClass::Fetch, Stage::Total));
 }
 
 #[test]

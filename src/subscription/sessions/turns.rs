@@ -74,10 +74,7 @@ impl Sessions {
                 return false;
             }
             if session.caller.via.is_none() && queued >= QUEUE_BYTES_HIGH {
-                session.choked = true;
-                self.choked.push(id);
-                self.note_holder(id, session);
-                return false;
+                return self.choke(id, session);
             }
             let budget = FETCH_FRAME_BYTES.min(session.credit as usize);
             let mut frame = std::mem::take(&mut self.frame);
@@ -105,6 +102,14 @@ impl Sessions {
         }
     }
 
+    /// Its connection has as much to send as it may: it waits for that, and its turn is not the last one.
+    fn choke(&mut self, id: u64, session: &mut Session) -> bool {
+        session.choked = true;
+        self.choked.push(id);
+        self.note_holder(id, session);
+        false
+    }
+
     fn turn_of_one_shot(
         &mut self,
         id: u64,
@@ -113,10 +118,7 @@ impl Sessions {
         queued_bytes: &impl Fn(ConnId) -> usize,
     ) -> bool {
         if session.caller.via.is_none() && self.queued_with_this_pump(session, queued_bytes) >= QUEUE_BYTES_HIGH {
-            session.choked = true;
-            self.choked.push(id);
-            self.note_holder(id, session);
-            return false;
+            return self.choke(id, session);
         }
         let budget = FETCH_FRAME_BYTES.min(session.credit.max(1) as usize);
         // Mostly nothing is held from before, and nothing will be: the table's frame has its memory already.

@@ -1,16 +1,17 @@
 //! The check of records that have neither optional fields nor gaps, many at a time: what most producers send, and nothing of it needs a second look.
 //!
-//! Four entries of 12 bytes are three vectors of four numbers, and the same is done with each number: it is subtracted from what it should be, or may be at most. What a number is (flags and offset delta, time delta, length) depends on its place among the twelve
-//! alone, and what makes no sense in its place is not looked at.
+//! Four entries of 12 bytes are three vectors of four numbers, and the same is done with each number: it is subtracted from what it should be, or may be at most. What a
+//! number is (flags and offset delta, time delta, length) depends on its place among the twelve alone, and what makes no sense in its place is not looked at.
 //!
 //! Invariants: what is split off is exactly what `split_entry` and the checks behind it would have let pass without a look at anything but the entry itself, and its
 //! sums are theirs (a property test compares them); no sum wraps, whatever the entries say.
 //!
-//! Cost: with what is looked at once a batch some seven instructions each, of 64; one after the other they took 17, by `split_entry` 97 (scripts/instructions.sh).
+//! Cost: 657 instructions for a batch of 64, with all that `validate_and` looks at besides; one after the other 1,103 (scripts/instructions.sh).
 //!
 //! Not here: entries with optional fields or gaps (`record.rs`).
 
-use super::layout::INDEX_ENTRY_BYTES;
+use super::layout::{INDEX_ENTRY_BYTES, RECORDS_MAX};
+use wide::u32x4;
 
 /// What `split_plain` has taken off an index.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,8 +23,6 @@ pub(super) struct Plain {
     /// `i32::MIN` without any.
     pub(super) newest_delta_us: i32,
 }
-
-use wide::u32x4;
 
 /// Entries that are looked at together, their numbers, and the vectors of those.
 const ENTRIES: usize = 4;
@@ -48,7 +47,8 @@ const VALUE_LEN: usize = 2;
 pub(super) fn split_plain(index: &mut &[u8], record_count: u32, value_bytes_max: u32, newest_delta_us: Option<i32>) -> Plain {
     let mut plain = Plain { records: 0, values_len: 0, first_delta_us: 0, newest_delta_us: i32::MIN };
     let (entries, _) = index.as_chunks::<INDEX_ENTRY_BYTES>();
-    let entries = &entries[..entries.len().min(record_count as usize)];
+    // Behind them, an offset delta would begin anew.
+    let entries = &entries[..entries.len().min(record_count.min(RECORDS_MAX) as usize)];
     if let Some(first) = entries.first() {
         plain.first_delta_us = time_delta_us(first);
     }
@@ -126,8 +126,7 @@ impl Plain {
         for entry in entries {
             let flags_and_delta = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             let value_len = u32::from_le_bytes([entry[8], entry[9], entry[10], entry[11]]);
-            // A batch has at most 65,536 records; more of them than deltas is refused behind this.
-            if self.records > 0xFFFF || flags_and_delta != self.records << 16 || value_len > value_bytes_max {
+            if flags_and_delta != self.records << 16 || value_len > value_bytes_max {
                 break;
             }
             self.newest_delta_us = self.newest_delta_us.max(time_delta_us(entry));
@@ -157,7 +156,7 @@ mod tests {
     /// Word for word what is wanted, an entry at a time.
     fn one_by_one(index: &[u8], record_count: u32, value_bytes_max: u32) -> Plain {
         let mut plain = Plain { records: 0, values_len: 0, first_delta_us: 0, newest_delta_us: i32::MIN };
-        for (at, entry) in index.chunks_exact(INDEX_ENTRY_BYTES).take(record_count as usize).enumerate() {
+        for (at, entry) in index.chunks_exact(INDEX_ENTRY_BYTES).take(record_count.min(RECORDS_MAX) as usize).enumerate() {
             let number = |from: usize| u32::from_le_bytes(entry[from..from + 4].try_into().expect("four bytes"));
             if at == 0 {
                 plain.first_delta_us = number(4) as i32;
@@ -215,9 +214,10 @@ mod tests {
             check(&index, 200, u32::MAX);
             check(&index, 200, len - 1);
         }
-        // All deltas there are, and one more, which would look like the first.
-        let index: Vec<u8> = (0..=65_536_u32).flat_map(|at| entry(at << 16, 7, 1)).collect();
-        check(&index, 65_537, 10);
-        check(&index[..65_536 * INDEX_ENTRY_BYTES], 65_536, 10);
+        // All deltas there are, and more, which would look like the first ones.
+        let index: Vec<u8> = (0..65_544_u32).flat_map(|at| entry(at << 16, 7, 1)).collect();
+        for count in [RECORDS_MAX, 65_536, 65_537, 65_544] {
+            check(&index[..count as usize * INDEX_ENTRY_BYTES], count, 10);
+        }
     }
 }
