@@ -1,20 +1,15 @@
-//! What the client and the load generator can do without a broker: they must not be what is measured. And many small clients against one.
+//! What the client and the load generator can do without a broker: they must not be what is measured.
 //!
 //! Invariants: their limits are numbers that no machine changes; the sink is a process of its own and is ended whatever happens.
 //!
 //! Not here: round trips through the client (`rtt.rs`).
 
 use crate::error::{BenchError, io_error};
-use crate::many::keeps;
-use crate::measures::{Figure, Goal, Measure};
-use crate::runs::{Condition, Pair, RETENTION_BYTES, Runs};
-use crate::stats::median;
-use crate::target;
-use std::cell::RefCell;
+use crate::measures::Measure;
+use crate::runs::{Pair, Runs};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 use tramline_client::ProducerConfig;
 use tramline_client::measure::producer_ns_per_record;
 
@@ -24,10 +19,6 @@ const VALUE_BYTES: usize = 100;
 const RECORD_NS: f64 = 1000.0;
 /// Records of one run in memory: long enough that its start and end do not count.
 const RECORDS: u64 = 2_000_000;
-/// Connections of `many_producers`, or requests in flight of one.
-const PRODUCERS: usize = 400;
-/// Partitions over which the keys of `many_producers` go.
-const KEYED_PARTITIONS: u32 = 100;
 /// What the generator has to do into a sink, in 10^6 records per second.
 const SINK_MILLIONS: f64 = 1.0;
 
@@ -49,42 +40,6 @@ impl Runs {
     pub fn loadgen_into_sink(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
         let runs = self.pairs;
         (0..runs).map(|_| self.beside_a_constant(measure, |runs| Ok((into_sink(runs.limits.cpus)?, SINK_MILLIONS)))).collect()
-    }
-
-    /// Many connections with a record in flight each, against one that has as many in flight: the same keys, so the same partitions.
-    pub fn many_producers(&mut self, measure: Measure) -> Result<Vec<Pair>, BenchError> {
-        let (program, cpu) = (program()?, self.limits.cpus[1]);
-        let capacities = RefCell::new([Vec::new(), Vec::new()]);
-        // With room for the producers of one run in each partition. A broker for each run: who sends once is remembered for hours, and 40,000 more of them would have to be looked through by the next.
-        let run = |runs: &Runs, producers: usize| {
-            let broker = runs.own.start("many-producers", &["producers.max=200000"])?;
-            broker.wait_for_pool(2)?;
-            let target = target::create(&broker.address, "keyed", KEYED_PARTITIONS, &keeps(RETENTION_BYTES, KEYED_PARTITIONS))?;
-            let busy_s = || broker.metric("tramline_shard_busy_seconds_total", "");
-            let (producers, outstanding) = (producers.to_string(), (PRODUCERS / producers).to_string());
-            let arguments = ["--topic", "keyed", "--duration", "3s", "--warmup", "1s", "--size", "1024", "--level", "durable"];
-            let shape = ["--keys", "100000", "--producers", &producers, "--outstanding", &outstanding];
-            let (start, before_s) = (Instant::now(), busy_s()?);
-            let rate = records_per_s(&program, &broker.address, cpu, &[&arguments[..], &shape].concat())?;
-            let busy_share = (busy_s()? - before_s) / start.elapsed().as_secs_f64();
-            eprintln!(
-                "tramline-bench:   {producers} producers: {rate:.0} records/s, the shard busy for {:.0} % of the time",
-                busy_share * 100.0
-            );
-            capacities.borrow_mut()[usize::from(outstanding == "1")].push(rate / busy_share);
-            target::delete(&broker.address, &target)?;
-            broker.stop()?;
-            runs.own.remove("many-producers")?;
-            Ok(Figure { value: rate / 1e3, p99_us: None })
-        };
-        let pairs = self.alternate(measure, |runs| run(runs, 1), |runs| run(runs, PRODUCERS))?;
-        let [one, many] = capacities.into_inner().map(|rates| median(&rates).unwrap_or(0.0));
-        self.conditions.push(Condition {
-            name: "many_producers_of_shard",
-            value: many / one,
-            goal: Goal { at_least: None, at_most: None },
-        });
-        Ok(pairs)
     }
 }
 
@@ -118,7 +73,7 @@ fn into_sink([sink, generator]: [usize; 2]) -> Result<f64, BenchError> {
 }
 
 /// Records per second of a closed loop of the generator, bound to a processor.
-fn records_per_s(program: &Path, server: &str, cpu: usize, arguments: &[&str]) -> Result<f64, BenchError> {
+pub fn records_per_s(program: &Path, server: &str, cpu: usize, arguments: &[&str]) -> Result<f64, BenchError> {
     let report = std::env::temp_dir().join(format!("tramline-bench-generator-{}.json", std::process::id()));
     let done = Command::new(program)
         .args(["produce", "--server", server, "--closed", "--quiet", "--cpu", &cpu.to_string()])
@@ -137,8 +92,8 @@ fn records_per_s(program: &Path, server: &str, cpu: usize, arguments: &[&str]) -
     }
 }
 
-/// It lies beside this program.
-fn program() -> Result<PathBuf, BenchError> {
+/// The generator's program, which lies beside this one.
+pub fn program() -> Result<PathBuf, BenchError> {
     let own = std::env::current_exe().map_err(io_error("cannot find this program"))?;
     let program = own.with_file_name("tramline-loadgen");
     if program.exists() {

@@ -108,12 +108,7 @@ impl Runs {
     }
 
     fn raw_beside_reads(&mut self, measure: Measure, used: &DiskUse, time: Duration) -> Result<Figure, BenchError> {
-        self.broker.pause()?;
-        let arguments = used.arguments();
-        let figures = self.limits.for_seconds(time.as_secs_f64()).run_with("write-beside-reads", &arguments);
-        self.broker.resume()?;
-        let figures = figures?;
-        let figure = measure.bound(&figures).ok_or_else(|| BenchError::Limits("a figure is missing".to_owned()))?;
+        let (figure, figures) = self.raw_load(measure, "write-beside-reads", time, &used.arguments())?;
         let get = |name: &str| figures.get(name).copied().unwrap_or(0.0);
         eprintln!(
             "tramline-bench:   raw: median {:.0} us, p99 {:.0} us, writing {:.3} GB/s in {:.0} KiB, reading {:.3} GB/s in {:.0} KiB",
@@ -124,7 +119,6 @@ impl Runs {
             get("beside_read_gbps"),
             used.read_bytes / used.reads / 1024.0,
         );
-        self.all_limits.push(figures);
         Ok(figure)
     }
 

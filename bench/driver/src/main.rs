@@ -27,6 +27,7 @@ mod half;
 mod hot_socket;
 mod limits;
 mod many;
+mod many_producers;
 mod measures;
 mod node;
 mod outbox;

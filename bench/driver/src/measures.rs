@@ -101,6 +101,8 @@ pub struct Goal {
 impl Goal {
     /// The words of one that asks for nothing.
     pub const REPORTED: &str = "reported";
+    /// It.
+    pub const NONE: Goal = Goal { at_least: None, at_most: None };
 
     /// Whether `ratio` reaches it.
     pub fn reached(&self, ratio: f64) -> bool {

@@ -375,6 +375,23 @@ impl Runs {
         Ok(figure)
     }
 
+    /// A raw load with these arguments while the broker is halted: what bounds the measure, and all figures of it.
+    pub fn raw_load(
+        &mut self,
+        measure: Measure,
+        only: &str,
+        time: Duration,
+        arguments: &[String],
+    ) -> Result<(Figure, BTreeMap<String, f64>), BenchError> {
+        self.broker.pause()?;
+        let figures = self.limits.for_seconds(time.as_secs_f64()).run_with(only, arguments);
+        self.broker.resume()?;
+        let figures = figures?;
+        let figure = measure.bound(&figures).ok_or_else(|| BenchError::Limits("a figure is missing".to_owned()))?;
+        self.all_limits.push(figures.clone());
+        Ok((figure, figures))
+    }
+
     fn interleave(
         &mut self,
         measure: Measure,
