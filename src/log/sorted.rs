@@ -188,8 +188,14 @@ impl Log {
         sorted_end(output.pos(), bytes, batches) + footer_bytes(output.entries.len() as u32 + batches) <= output.segment.bytes
     }
 
+    /// Whether a fresh sorted segment has room for whatever stands in `segment`: batches are aligned in the same way in both, a sorted one has nothing else, and
+    /// its footer lists no more of them.
+    pub fn sorted_takes_all_of(&self, segment: SegmentUid) -> bool {
+        self.segments.get(segment).is_some_and(|found| found.bytes <= self.cfg.segment_bytes)
+    }
+
     /// Copies bytes of a batch behind what is there; answers how many were taken (fewer while writes are under way or memory is short).
-    /// Panics when no sorted segment is open, or it is full: ask `sorted_has_room` first.
+    /// Panics when no sorted segment is open, or it is full: ask `sorted_has_room` first (or `sorted_takes_all_of`).
     pub fn write_sorted(&mut self, slab: &mut Slab, effects: &mut Effects, bytes: &[u8]) -> usize {
         let mut taken = 0;
         let writes_max = if self.is_writing() { 1 } else { WRITES_MAX };
