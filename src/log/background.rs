@@ -24,6 +24,11 @@ use crate::mutants::Mutant;
 /// below which one more file is taken after all.
 pub(crate) const KEPT_PART: u64 = 8;
 const LAST_PART: u64 = 32;
+/// The part of the live segment that is left when a log with little to write stops waiting for a file to be filled: at 100 MB/s a third of a second, and
+/// the next segment needs three synced writes.
+const FRESH_PART: u64 = 8;
+/// What is open and being written is light up to here, in bytes: its writes take as long as a flush takes, whatever they carry.
+const LIGHT_BYTES: u64 = 128 << 10;
 
 impl Log {
     /// Takes the end of an operation whose token is of `TokenRoom::Log`.
@@ -182,6 +187,8 @@ impl Log {
             let load = Load {
                 calm: self.open.is_empty() && self.window.in_flight() == 0,
                 last_block_us: self.last_block_us.unwrap_or(now.mono_us),
+                light: self.is_light(),
+                live_used: self.segments.live().used_bytes(),
                 next_is_due: self.next_is_due(),
                 reading: self.reads.were_begun_lately(now),
             };
@@ -198,6 +205,17 @@ impl Log {
     fn next_is_due(&self) -> bool {
         let live = self.segments.live();
         live.is_ended || live.write_pos * 2 >= live.bytes
+    }
+
+    /// Whether what is open and being written is small.
+    fn is_light(&self) -> bool {
+        self.window.bytes() + self.open.padded_len() as u64 <= LIGHT_BYTES
+    }
+
+    /// Whether the log should not wait any longer for a file that was filled.
+    fn may_begin_fresh(&self) -> bool {
+        let is_full = !self.segments.has_room(self.cfg.segment_bytes / FRESH_PART, 0);
+        is_full || self.waits_for_segment() || self.next_is_due() && !self.is_light()
     }
 
     /// Lets every machine take the step it can take.
@@ -249,7 +267,7 @@ impl Log {
             return;
         }
         let last = !self.segments.has_room(self.cfg.segment_bytes / LAST_PART, 0);
-        let Some((file, fresh)) = self.pool.take_for_log(self.next_is_due(), last) else { return };
+        let Some((file, fresh)) = self.pool.take_for_log(self.may_begin_fresh(), last) else { return };
         let uid = SegmentUid(self.next_uid);
         let segment = ready_segment(uid, file, self.cfg.segment_bytes, self.incarnation, self.next_seq, self.cfg.window_bytes(), fresh);
         let header = segment_header(&segment, self);

@@ -1,8 +1,8 @@
 //! Files for segments: created and zero-filled ahead, recycled; and the next segment prepared before it is needed.
 //!
 //! Why filled: writing into extents that were written before needs no journal commit (measured 113-183 us against 362 us for 4 KiB and
-//! sync). Filling happens in short writes while the log is idle, never while a block is being written. When no filled file is there, the
-//! next segment takes a fresh one: slower, not refused.
+//! sync). Filling happens in short writes while the log is idle; where no filled file is left, also beside small blocks, in step with them. Beside large
+//! ones it would take the disk from them, and they gain least by it. When no filled file is there, the next segment takes a fresh one: slower, not refused.
 //!
 //! Preparing: header page written (durable), then the manifest's edit durable, then the segment is ready; all of it while the live
 //! segment still has room, so that a roll does not wait.
@@ -35,7 +35,7 @@ const RETRY_US: u64 = 1_000_000;
 /// left in that moment, so one is created all the same.
 const CREATE_REST_US: u64 = 2_000_000;
 /// Distance of fill writes while the log is not idle but the next roll would go into fresh extents, in microseconds: with 256 KiB each, a
-/// 256 MiB file is filled within some 2 s of light load.
+/// 256 MiB file is filled within some 2 s of light load, and a log of 100 MB/s does not outrun it.
 const URGENT_FILL_US: u64 = 2_000;
 /// Distance of fill writes while somebody reads from the same disk, in microseconds. Each one ends in a journal commit and a flush. With 10 ms slow
 /// replays were more frequent (5 of 18 runs) than with next to none (3 of 18), which is no proof; 100 ms costs a pool that fills at 2.5 MB/s meanwhile.
@@ -77,7 +77,11 @@ pub(crate) struct Load {
     pub(crate) calm: bool,
     /// Since when, `Now::mono_us` of the last block.
     pub(crate) last_block_us: u64,
-    /// The live segment is half full or more, or was ended before: the next one is wanted soon, filled or not.
+    /// What is open and being written is small.
+    pub(crate) light: bool,
+    /// Bytes of the live segment that are used.
+    pub(crate) live_used: u64,
+    /// The live segment is half full or more, or was ended before: the next one is wanted soon.
     pub(crate) next_is_due: bool,
     /// Somebody reads behind the tail, or did a moment ago.
     pub(crate) reading: bool,
@@ -374,13 +378,16 @@ impl Pool {
                 None => return self.zeros = None,
             }
         }
-        let urgent = load.next_is_due && !self.free.iter().any(|file| file.filled);
+        let fill = self.fill.as_mut().expect("set above");
+        // Ahead of the live segment by a quarter, the file is filled when four fifths of that are used: before the log has to take a fresh one.
+        let keeps_step = load.light && fill.pos * 4 <= load.live_used * 5;
+        let urgent = (load.next_is_due || keeps_step) && !self.free.iter().any(|file| file.filled);
+        let idle_us = load.last_block_us + self.fill_idle_us;
         let due_us = match load.reading {
             true => self.last_fill_us + GENTLE_FILL_US,
-            false if urgent => self.last_fill_us + URGENT_FILL_US,
-            false => load.last_block_us + self.fill_idle_us,
+            false if urgent => idle_us.min(self.last_fill_us + URGENT_FILL_US),
+            false => idle_us,
         };
-        let fill = self.fill.as_mut().expect("set above");
         if fill.write.is_some() {
             return;
         }
@@ -388,7 +395,7 @@ impl Pool {
             return effects.wake_at(due_us);
         }
         let len = u64::from(self.fill_write_bytes).min(bytes).min(self.segment_bytes - fill.pos) as usize & !(BLOCK_ALIGN - 1);
-        if !load.calm || len == 0 {
+        if !(load.calm || urgent && keeps_step) || len == 0 {
             return;
         }
         if self.zeros.as_ref().is_none_or(|zeros| zeros.len() < len) {
@@ -454,7 +461,7 @@ mod tests {
     #[test]
     fn one_too_many_that_was_being_filled_goes_when_its_write_has_ended() {
         const FILE_BYTES: u64 = 1 << 20;
-        let load = Load { calm: true, last_block_us: 0, next_is_due: false, reading: false };
+        let load = Load { calm: true, last_block_us: 0, light: true, live_used: 0, next_is_due: false, reading: false };
         let now = Now { mono_us: 1_000_000, utc_us: 0 };
         let (mut pool, mut slab) = (Pool::new(FILE_BYTES, 64 << 10, 0, 1), Slab::new(1 << 20));
         pool.give(1, false);
@@ -467,6 +474,30 @@ mod tests {
         pool.maybe_drop(now, &mut effects);
         assert!(matches!(effects.list.pop(), Some(Effect::File { op: FileOp::Cut { file, .. }, .. }) if file == segment_file(1)));
         assert_eq!(pool.take(true), Some((2, false)));
+    }
+
+    #[test]
+    fn beside_blocks_a_file_is_filled_in_step_with_small_ones_while_none_is_filled() {
+        const FILE_BYTES: u64 = 1 << 20;
+        // Whether a write begins with so much of both files used and filled, in a log that is at work.
+        let begins = |load: Load, filled: u64, is_one_filled: bool| {
+            let (mut pool, mut slab) = (Pool::new(FILE_BYTES, 64 << 10, 0, 2), Slab::new(1 << 20));
+            pool.give(1, false);
+            if is_one_filled {
+                pool.give(2, true);
+            }
+            pool.fill = Some(Fill { number: 1, pos: filled, write: None });
+            let mut effects = Effects::new();
+            pool.maybe_fill(Now { mono_us: 1_000_000, utc_us: 0 }, FILE_BYTES, load, &mut slab, &mut effects);
+            !effects.list.is_empty()
+        };
+        let work = Load { calm: false, last_block_us: 0, light: true, live_used: 400 << 10, next_is_due: false, reading: false };
+        assert!(begins(work, 0, false) && begins(work, 500 << 10, false), "not a quarter ahead");
+        assert!(!begins(work, 512 << 10, false), "ahead");
+        assert!(!begins(work, 0, true), "one is filled");
+        assert!(!begins(Load { light: false, ..work }, 0, false), "large blocks go first");
+        assert!(!begins(Load { light: false, next_is_due: true, ..work }, 0, false), "also before a roll");
+        assert!(begins(Load { calm: true, ..work }, 512 << 10, false), "idle");
     }
 
     #[test]

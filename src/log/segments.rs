@@ -70,6 +70,10 @@ impl Segment {
     fn is_open(&self) -> bool {
         matches!(self.state, SegmentState::Ready | SegmentState::Live | SegmentState::Full { .. })
     }
+    /// Bytes that are used: blocks, and the room of the footer so far.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.write_pos + footer_bytes(self.batches)
+    }
     fn fits(&self, padded: u64, batches: u32) -> bool {
         !self.is_ended && self.write_pos + padded + footer_bytes(self.batches + batches) <= self.bytes
     }

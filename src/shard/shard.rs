@@ -51,9 +51,10 @@ use std::sync::Arc;
 use tramline_wire::error::ErrorCode;
 use tramline_wire::kind::Kind;
 
-/// How long a block that nobody waits for stays open, in microseconds, and how large it grows.
+/// How long a block that nobody waits for stays open, in microseconds.
 const LAZY_US: u64 = 1000;
-const LAZY_BYTES: usize = 64 << 10;
+/// A block below this may stay open for a reason; a larger one is worth its write.
+const SMALL_BLOCK_BYTES: usize = 64 << 10;
 
 /// Whether an event was taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -600,8 +601,14 @@ impl Shard {
 
     /// Closes what may be closed. A block in which nobody waits for anything (levels `none` and `leader`) is left open for up to a
     /// millisecond or 64 KiB: handing a write to the device costs the core 15 us, which the next request would pay for.
+    /// A small one waits, too, while the disk is crowded. Where synced writes follow each other (each flushes the disk's cache) the place of a write that has ended
+    /// would be taken at once by a block of one record, whose own flush keeps the next one waiting: 10,000 records/s stayed at 560 us once a stall had filled all places, where they have 300 us.
     fn close_blocks(&mut self, now: Now, effects: &mut Effects) {
-        if !self.urgent && self.phase == Phase::Serving && self.log.open_bytes() < LAZY_BYTES {
+        let is_small = self.log.open_bytes() < SMALL_BLOCK_BYTES;
+        if is_small && self.log.is_crowded() {
+            return; // a write that ends brings the shard back here
+        }
+        if !self.urgent && self.phase == Phase::Serving && is_small {
             if self.log.open_bytes() == 0 {
                 return;
             }

@@ -151,7 +151,7 @@ pub(crate) fn open_log(
         last_block_us: None,
         // The mark of this start makes known that everything found is durable.
         mark_due: durable.0 > 0,
-        window: WriteWindow::new(durable),
+        window: WriteWindow::new(durable, cfg.writes_in_flight_max),
         cache: TailCache::new(end.next_seq, cfg.tail_cache_bytes),
         segments: table,
         pool,

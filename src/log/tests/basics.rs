@@ -55,13 +55,15 @@ fn durable_is_the_contiguous_prefix_whatever_the_order_of_completions() {
         assert!(h.close());
     }
     assert!(h.append(1, 1, 100, 1, 9));
-    assert!(!h.log.ready_to_close(), "three writes are under way");
+    assert!(!h.log.ready_to_close() && h.log.is_crowded(), "three writes are under way");
     let writes = block_writes(&h);
     assert_eq!(writes.len(), 3);
     h.complete(writes[2]);
     assert_eq!(h.log.durable_through(), BlockSeq(0));
+    assert!(h.log.ready_to_close() && h.log.is_crowded(), "there is a place, and two of three are left");
     h.complete(writes[1]);
     assert_eq!(h.log.durable_through(), BlockSeq(0));
+    assert!(!h.log.is_crowded(), "one is left");
     h.complete(writes[0]);
     assert_eq!(h.log.durable_through(), BlockSeq(3));
     assert!(h.close());
@@ -225,6 +227,31 @@ fn a_segment_that_is_ended_early_does_not_wait_for_the_next_one_to_be_filled() {
     }
 }
 
+/// Block after block, one always under way: the log is never idle, and has a filled file for each of its segments all the same.
+#[test]
+fn small_blocks_without_a_pause_do_not_run_into_space_that_was_never_written() {
+    let mut h = Harness::new(LogConfig { segment_bytes: 1 << 20, fill_write_bytes: 64 << 10, fill_idle_us: 10_000, ..small_config() });
+    h.settle();
+    let before = h.log.stats();
+    assert!(h.append(1, 1, 3000, 1, 1) && h.close());
+    let mut number = 0u32;
+    while h.log.stats().rolls < before.rolls + 5 {
+        number += 1;
+        assert!(number < 5000, "it rolls: {:?}", h.log.stats());
+        h.now.mono_us += 200;
+        assert!(h.append(1, 1, 3000, 1, number as u8) && h.close());
+        h.turn();
+        // What is not a block's ends at once, of the blocks all but the last one.
+        while h.disk.under_way.len() > 1 {
+            let blocks = block_writes(&h);
+            let last = *blocks.last().expect("one was begun just now");
+            h.complete((0..h.disk.under_way.len()).find(|at| *at != last).expect("there are more"));
+        }
+        assert!(h.log.is_writing());
+    }
+    assert_eq!(h.log.stats().rolls_into_fresh_extents, before.rolls_into_fresh_extents);
+}
+
 #[test]
 fn segments_roll_seal_and_are_freed_and_their_files_recycled() {
     let mut h = Harness::new(small_config());
@@ -244,6 +271,39 @@ fn segments_roll_seal_and_are_freed_and_their_files_recycled() {
     h.crash(Tear::Nothing, &mut Dice(3));
     h.restart();
     h.check_bytes(1);
+}
+
+/// What stands in a sorted segment that is full to its last byte can be copied once more: by the most padding that there can be it would not fit.
+#[test]
+fn a_sorted_segment_takes_all_of_one_that_is_full() {
+    let mut h = Harness::new(LogConfig { pool_segments: 2, ..small_config() });
+    h.settle();
+    let batch = batch(3972, 1, 7);
+    assert_eq!(batch.len(), 4096);
+    let count = (h.cfg.segment_bytes - u64::from(layout::SEGMENT_DATA_START) - footer::footer_bytes(29)) / 4096;
+    assert_eq!(count, 29);
+    let segment = h.log.begin_sorted(&mut h.slab).expect("a file is free");
+    assert!(h.log.sorted_is_fresh() && !h.log.sorted_has_room(count * 4096, count as u32));
+    assert!(h.log.sorted_takes_all_of(SegmentUid(1)));
+    for number in 0..count {
+        let mut copied = 0;
+        while copied < batch.len() {
+            copied += h.log.write_sorted(&mut h.slab, &mut h.effects, &batch[copied..]);
+            h.disk.submit(&mut h.effects);
+            while !h.disk.under_way.is_empty() {
+                h.complete(0);
+            }
+        }
+        let (partition_uid, base_offset) = (PartitionUid(1), Offset(number));
+        let entry =
+            footer::FooterEntry { partition_uid, base_offset, newest_ts: 0, pos: 0, len: 4096, last_offset_delta: 0, group: GroupId(1) };
+        h.log.end_sorted_batch(entry);
+    }
+    h.log.finish_sorted(&mut h.slab, &mut h.effects);
+    h.disk.submit(&mut h.effects);
+    h.settle();
+    assert_eq!(h.failed, None);
+    assert!(h.log.segments().any(|info| info.uid == segment && info.sorted && info.sealed));
 }
 
 #[test]

@@ -274,10 +274,10 @@ impl Harness {
         self.disk.submit(&mut self.effects);
     }
 
-    /// Batches of a segment that count, as footer entries.
-    pub(crate) fn footer_entries(&self, segment: u64) -> Vec<FooterEntry> {
+    /// Batches of a segment that count where the log ends behind so many blocks, as footer entries.
+    pub(crate) fn footer_entries(&self, segment: u64, blocks: usize) -> Vec<FooterEntry> {
         let mut entries = Vec::new();
-        for (seq, entry) in surviving(&self.blocks) {
+        for (seq, entry) in surviving(&self.blocks[..blocks]) {
             let block = &self.blocks[seq as usize - 1];
             if block.segment != segment {
                 continue;
@@ -303,7 +303,10 @@ impl Harness {
         if !self.log_is_free_to_seal() {
             return;
         }
-        let mut entries = self.footer_entries(segment.0);
+        let mut entries = self.footer_entries(segment.0, self.blocks.len());
+        if entries != self.footer_entries(segment.0, self.durable as usize) {
+            return; // what a block under way replaces is not committed, and the shard seals only what is
+        }
         entries.sort_by_key(FooterEntry::sort_key);
         let mut runs = self.runs.clone();
         for (at, entry) in entries.iter().enumerate() {

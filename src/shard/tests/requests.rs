@@ -78,6 +78,34 @@ fn acks_leave_in_order_although_writes_end_out_of_order() {
     assert_eq!(acked, sent);
 }
 
+/// A place for one more write would be taken by a block of one record, again and again, where synced writes follow each other.
+#[test]
+fn once_all_writes_were_under_way_a_small_block_takes_in_what_comes_until_few_are() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[]);
+    let uid = world.uids("t")[0];
+    let is_block = |effect: &Effect| matches!(effect, Effect::Write { token, .. } if token.number() >> 48 == 1);
+    let before = world.shard.log.stats().blocks_closed;
+    let blocks = |world: &World| (0..world.disk.under_way.len()).filter(|at| is_block(&world.disk.under_way[*at])).collect::<Vec<_>>();
+    for number in 0..3 {
+        world.produce(uid, Level::Durable, &[value(number, 100)]);
+        world.turn();
+    }
+    assert_eq!(blocks(&world).len(), 3);
+    for (number, left) in [(3, 2), (4, 1)] {
+        world.produce(uid, Level::Durable, &[value(number, 100)]);
+        world.turn();
+        let first = blocks(&world)[0];
+        world.complete(first);
+        assert_eq!(blocks(&world).len(), left, "what came since is still open");
+        world.turn();
+    }
+    assert_eq!(blocks(&world).len(), 2, "one write is left of those, and another one has begun");
+    world.settle();
+    assert_eq!(world.replies.len(), 5);
+    assert_eq!(world.shard.log.stats().blocks_closed, before + 4, "the last two share a block");
+}
+
 #[test]
 fn consumers_see_committed_records_only_unless_the_topic_says_otherwise() {
     for (setting, visible) in [("replicated", 0), ("leader", 1)] {
@@ -316,9 +344,8 @@ fn a_full_topic_goes_on_in_the_files_it_gives_back() {
     let mut world = World::new();
     world.create_topic("t", 1, &[("retention.bytes", "300000")]);
     let uid = world.uids("t")[0];
-    let mut fresh = Vec::new();
+    let mut made = Vec::new();
     for number in 0..2000 {
-        // Never calm: nothing is filled ahead, so a written file can only be one that retention gave back.
         world.produce(uid, Level::Durable, &[value(number, 2000)]);
         world.turn();
         while !world.disk.under_way.is_empty() {
@@ -326,12 +353,12 @@ fn a_full_topic_goes_on_in_the_files_it_gives_back() {
         }
         world.replies.clear();
         if number % 500 == 499 {
-            fresh.push(world.shard.log.stats().rolls_into_fresh_extents);
+            made.push((world.shard.log.files_created(), world.shard.log.stats().rolls_into_fresh_extents));
         }
     }
     assert!(world.shard.log.stats().rolls >= 30, "4 MB in segments of 128 KiB: {:?}", world.shard.log.stats());
-    assert!(fresh[0] > 0, "the first ones had nowhere else to go");
-    assert_eq!(fresh[0], fresh[3], "from then on written extents are used again: {fresh:?}");
+    assert!(made[0].0 > 0, "the first ones had nowhere else to go");
+    assert_eq!(made[0], made[3], "from then on written files are used again: {made:?}");
     assert!(world.shard.log.stats().file_bytes <= 12 * (128 << 10), "and no more files than needed are kept");
 }
 

@@ -208,7 +208,7 @@ fn a_crash_while_a_segment_is_sealed_leaves_all_of_a_step_or_nothing() {
         while scene.world.shard.log.seal_ready().is_none() {
             fill(&mut scene.world);
             scene.world.turn();
-            while scene.world.disk.under_way.len() > 2 {
+            while scene.world.disk.under_way.len() > 1 {
                 scene.world.complete(0);
             }
         }
