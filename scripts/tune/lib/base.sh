@@ -29,7 +29,7 @@ read_options() {
             --disk) disk=$2 ;;
             --nic) nics=${2//,/ } ;;
             --only) only=${2//,/ } ;;
-            --root) root=${2%/} ;;
+            --root) root=$2 ;;
             --ethtool) ethtool=$2 ;;
         esac
         shift 2
@@ -37,14 +37,54 @@ read_options() {
     [ -n "$verb" ] || usage "no verb"
     case "$profile" in latency | throughput) ;; *) usage "there is no profile '$profile': latency or throughput" ;; esac
     case "$disk" in /*) ;; *) usage "--disk takes a path from the root, not '$disk'" ;; esac
-    [ -z "$root" ] || [ -d "$root" ] || usage "--root: there is no directory '$root'"
+    find_root
     local one
     for one in $only; do
         [[ " ${settings[*]} " == *" $one "* ]] || usage "there is no setting '$one': tune.sh list"
     done
     if [ -n "$cores" ]; then
-        is_list "$cores" || usage "--cores takes numbers and ranges as in 0-3,8, not '$cores'"
+        numbers_of "$cores" || usage "--cores takes numbers below 8192 and ranges that go up, as in 0-3,8, not '$cores'"
     fi
+}
+
+# The root prefix without links, so that its length is that of what lies below it. `/` by whatever name is the machine itself, and no copy.
+find_root() {
+    if [ -n "$root" ]; then
+        [ -d "$root" ] || usage "--root: there is no directory '$root'"
+        root=$(realpath -- "$root") || usage "--root: '$root' cannot be followed"
+        [ "$root" != / ] || root=""
+    fi
+    store="$root/var/lib/tramline-tune"
+    local part
+    for part in "" /lock /boot /boot/refused /files; do
+        stays "/var/lib/tramline-tune$part" || usage "/var/lib/tramline-tune$part $why_leaves"
+    done
+}
+
+# Where a path below the root prefix leads, links followed, in `real`; false, with the reason in `why_leaves`, where that is outside: in a copy of the
+# trees a link may name a file of this machine.
+real_of() {
+    real=$(readlink -m -- "$root$1")
+    [ -n "$root" ] || return 0
+    case "$real" in "$root" | "$root"/*) return 0 ;; esac
+    why_leaves="leads out of $root, to ${real:-nowhere}: nothing is read or written there"
+    return 1
+}
+
+# The same question alone. Asked before each read and write, so paths without a link do not cost a process.
+stays() {
+    [ -n "$root" ] || return 0
+    local at=$root rest=${1#/} name
+    while [ -n "$rest" ]; do
+        name=${rest%%/*}
+        at+="/$name"
+        if [ "$name" = .. ] || [ -L "$at" ]; then
+            real_of "$1"
+            return
+        fi
+        [ "$rest" != "$name" ] || return 0
+        rest=${rest#*/}
+    done
 }
 
 # A copy of the trees anybody may change who may write to it.
@@ -60,7 +100,7 @@ is_selected() { [ -z "$only" ] || [[ " $only " == *" $1 "* ]]; }
 # What a file holds, without the line's end, in `text`; false where it is not there or cannot be read.
 read_file() {
     text=""
-    [ -f "$root$1" ] && [ -r "$root$1" ] || return 1
+    stays "$1" && [ -f "$root$1" ] && [ -r "$root$1" ] || return 1
     { text=$(tr -d '\0' <"$root$1"); } 2>/dev/null
 }
 
@@ -75,4 +115,5 @@ chosen_of() {
 # Text with its blanks made single ones.
 squeezed() { local -a words; read -r -a words <<<"${1//$'\n'/ }"; squeezed="${words[*]}"; }
 
+# As a shell reads it back.
 quoted() { printf -v quoted '%q' "$1"; }

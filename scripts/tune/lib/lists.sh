@@ -4,7 +4,7 @@
 
 is_list() { [[ "$1" =~ ^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$ ]]; }
 
-# A list's numbers in order in `numbers`; false where it is none.
+# A list's numbers in order in `numbers`; false where it is none, as with a range that goes down or more figures than the shell can count.
 numbers_of() {
     numbers=""
     [ -n "$1" ] || return 0
@@ -12,8 +12,9 @@ numbers_of() {
     local part first last n
     local -a has=()
     for part in ${1//,/ }; do
+        [[ "$part" =~ ^0*[0-9]{1,4}(-0*[0-9]{1,4})?$ ]] || return 1
         first=$((10#${part%-*})) last=$((10#${part#*-}))
-        [ "$last" -lt 8192 ] || return 1
+        [ "$first" -le "$last" ] && [ "$last" -lt 8192 ] || return 1
         for ((n = first; n <= last; n++)); do has[n]=1; done
     done
     numbers="${!has[*]}"

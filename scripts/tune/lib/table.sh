@@ -29,9 +29,9 @@ show_rows() {
         printf "\n" }'
 }
 
-# All rows of a setting together, in the order of the settings, each as it came.
+# All rows of a setting together, in the order of the settings, each as it came; last what belongs to none.
 order_rows() {
-    awk -F '\037' -v names="${settings[*]}" '
+    awk -F '\037' -v names="${settings[*]} -" '
         BEGIN { count = split(names, order, " ") }
         { line[$1] = line[$1] $0 "\n" }
         END { for (i = 1; i <= count; i++) printf "%s", line[order[i]] }'

@@ -23,10 +23,11 @@ why_refused="the kernel does not let it be moved"
 
 verb_apply() {
     # What an apply before this one wanted and this one does not: another profile, other cores, another disk.
-    local entry part
+    local entry part entries
     for part in "${parts[@]}"; do
-        for entry in "$store/$part"/*/; do
-            [ ! -f "$entry/path" ] || is_still_wanted "$(cat "$entry/kind")" "$(cat "$entry/path")" || put_back "${entry%/}"
+        entries_in "$part"
+        for entry in "${entries[@]}"; do
+            is_still_wanted "$entry" || put_back "$entry"
         done
     done
     local i changed=""
@@ -38,14 +39,13 @@ verb_apply() {
 
 # Of a setting that is not looked at, everything is.
 is_still_wanted() {
-    local i owner
-    entry_of "$1" "$2"
-    owner=$(cat "$entry/setting")
-    is_selected "$owner" || return 0
+    local i path
+    is_selected "$(cat "$1/setting" 2>/dev/null)" || return 0
+    path_of "$1"
     for i in "${!want_paths[@]}"; do
         case "${want_kinds[i]}" in
-            line) [ "${want_paths[i]%:*}" != "$2" ] || return 0 ;;
-            *) [ "${want_paths[i]}" != "$2" ] || return 0 ;;
+            line) [ "${want_paths[i]%:*}" != "$path" ] || return 0 ;;
+            *) [ "${want_paths[i]}" != "$path" ] || return 0 ;;
         esac
     done
     return 1
@@ -60,34 +60,53 @@ apply_one() {
         return
     fi
     new_of "$kind" "$value"
+    local before=$is entry was_kept=no
+    entry_of "$kind" "$path"
+    if [ -d "$entry" ]; then
+        was_kept=yes
+        if ! is_whole "$entry"; then
+            fail_one "$before" "$why_damaged ${entry#"$root"}"
+            return
+        fi
+        if [ "$kind" = whole ] && ! is_ours "$entry" "$root$path"; then
+            fail_one "$before" "it was changed since: it is left as it is. Remove it, and apply makes it anew"
+            return
+        fi
+    fi
     if [ "$dry_run" = yes ]; then
         command_of "$kind" "$path" "$new"
         row "$setting" differs "$path" "$is" "$shown"
         changed+=" $setting"
         return
     fi
-    local before=$is entry was_kept=no
-    entry_of "$kind" "$path"
-    [ ! -d "$entry" ] || was_kept=yes
     if ! keep_before "$setting" "$kind" "$path"; then
-        row "$setting" failed "$path" "$before" "$shown" "what is there could not be kept in $store: nothing was changed"
-        outcome=1
+        fail_one "$before" "what is there could not be kept in $store: nothing was changed"
         return
     fi
     if put "$kind" "$path" "$new" && look "$kind" "$path" "$value" && is_as_wanted "$kind" "$value"; then
-        keep_after "$kind" "$path"
+        case "$kind" in
+            irq) no_more_refused "$path" ;;
+            line) note_wrote "$path" "$new" alone ;;
+        esac
         row "$setting" changed "$path" "$before" "$is"
         changed+=" $setting"
-    elif [ "$kind" = irq ]; then
-        keep_refused "$kind" "$path"
+        return
+    fi
+    look "$kind" "$path" "$value"
+    # Nothing was changed, so there is nothing to give back; what an earlier apply has kept is still to be.
+    [ "$was_kept" = yes ] || [ "$is" != "$before" ] || forget "$entry"
+    if [ "$kind" = irq ]; then
+        keep_refused "$path"
         row "$setting" kept "$path" "$before" "$shown" "$why_refused"
     else
-        look "$kind" "$path" "$value"
-        # Nothing was changed, so there is nothing to give back.
-        if [ "$was_kept" = no ] && [ "$is" = "$before" ]; then forget "$entry"; fi
-        row "$setting" failed "$path" "$is" "$shown" "writing it was refused${why_not_put:+: $why_not_put}"
-        outcome=1
+        fail_one "$is" "writing it was refused${why_not_put:+: $why_not_put}"
     fi
+}
+
+# With the names of apply_one.
+fail_one() {
+    row "$setting" failed "$path" "$1" "$shown" "$2"
+    outcome=1
 }
 
 # Writes one value. In a copy of the trees no kernel answers, so the copy gets what a kernel would show.
@@ -96,8 +115,8 @@ put() {
     why_not_put=""
     case "$kind" in
         coalesce) why_not_put=$("$ethtool" -C "${path%:*}" "${path#*:}" "$new" 2>&1) && why_not_put="" ;;
-        line) put_line "${path%:*}" "${path#*:}" "$new" ;;
-        whole) put_file "$path" <<<"$new" ;;
+        line) note_wrote "$path" "$new" also && put_file "${path%:*}" with_line "${path##*:}" "$new" ;;
+        whole) put_file "$path" printf '%s\n' "$new" ;;
         choice)
             if [ -z "$root" ]; then
                 put_value "$path" "$new"
@@ -114,41 +133,81 @@ put() {
 put_value() { put_text "$1" "$2"$'\n'x; }
 
 # With an x behind it, which the shell's substitution would else cut the line's end from.
-put_text() { why_not_put=$({ printf '%s' "${2%x}" >"$root$1"; } 2>&1) && why_not_put="" || { why_not_put=${why_not_put##*: }; return 1; }; }
+put_text() {
+    stays "$1" || { why_not_put="it $why_leaves"; return 1; }
+    why_not_put=$({ printf '%s' "${2%x}" >"$root$1"; } 2>&1) && why_not_put="" || { why_not_put=${why_not_put##*: }; return 1; }
+}
 
-# A file of the system changes at once or not at all, and keeps its owner and mode.
+# A file of the system gets what a command prints, which may read it from its standard input. It changes at once or not at all, and keeps its owner
+# and mode; one that is a link stays one.
 put_file() {
-    local new="$root$1.tramline-new"
-    if [ -f "$root$1" ]; then cp -p "$root$1" "$new"; else : >"$new" && chmod 644 "$new"; fi 2>/dev/null && cat >"$new" && mv "$new" "$root$1"
+    local path=$1 real new entry
+    shift
+    real_of "$path" || { why_not_put="it $why_leaves"; return 1; }
+    new="$real.tramline-new"
+    entry_of whole "$path"
+    why_not_put=$({
+        rm -f "$new" &&
+            if [ -e "$real" ]; then cp -p "$real" "$new" && "$@" <"$real" >"$new"; else "$@" </dev/null >"$new" && chmod 644 "$new"; fi &&
+            { ! is_ours "$entry" "$real" || note_left "$entry" "$new"; } &&
+            sync "$new" && mv -f "$new" "$real"
+    } 2>&1) && why_not_put="" || { why_not_put=${why_not_put##*: }; rm -f "$new"; return 1; }
 }
 
-put_line() {
-    local text
-    text=$(awk -v name="$2" -v value="$3" '
-        index($0, name "=") == 1 { if (!done) print name "=" value; done = 1; next }
-        { print }
-        END { if (!done) print name "=" value }' "$root$1"; printf x)
-    printf '%s' "${text%x}" | put_file "$1"
-}
+# A value comes in the environment: what is given with -v loses its backslashes.
+with_line() { name=$1 value=$2 awk "$line_program"; }
 
-# The command that does the same by hand.
+# shellcheck disable=SC2016 # names of awk
+line_program='index($0, ENVIRON["name"] "=") == 1 { if (!done) print ENVIRON["name"] "=" ENVIRON["value"]; done = 1; next }
+{ print } END { if (!done) print ENVIRON["name"] "=" ENVIRON["value"] }'
+
+# The command that does the same by hand. The file's first state is kept under a name that revert does not take for its own.
 command_of() {
-    local quoted
-    quoted "$3"
+    local quoted path=$2 new real by_hand
     case "$1" in
-        coalesce) printf 'ethtool -C %s %s %s\n' "${2%:*}" "${2#*:}" "$quoted" ;;
-        line) printf "cp -p %s %s/; sed -i '/^%s=/d' %s; printf '%%s\\\\n' %s >>%s\n" "${2%:*}" "$store/files" "${2#*:}" "${2%:*}" "${2#*:}=$quoted" "${2%:*}" ;;
-        *) printf "printf '%%s\\\\n' %s >%s\n" "$quoted" "$root$2" ;;
+        coalesce)
+            quoted "$3"; new=$quoted
+            quoted "$ethtool"
+            printf '%s -C %s %s %s\n' "$quoted" "${path%:*}" "${path#*:}" "$new"
+            return
+            ;;
+        line) path=${path%:*} ;;
+        whole) ;;
+        *)
+            quoted "$root$path"; path=$quoted
+            quoted "$3"
+            printf "printf '%%s\\\\n' %s >%s\n" "$quoted" "$path"
+            return
+            ;;
     esac
+    real_of "$path" || return 0
+    quoted "$store/by-hand"; by_hand=$quoted
+    quoted "$store/by-hand/${path//\//%}"; path=$quoted
+    quoted "$real.tramline-new"; new=$quoted
+    quoted "$real"; real=$quoted
+    quoted "$3"
+    if [ -e "$root${2%:*}" ]; then
+        printf 'mkdir -p %s && { [ -e %s ] || cp -p %s %s; } && cp -p %s %s && ' "$by_hand" "$path" "$real" "$path" "$real" "$new"
+    else
+        printf 'touch %s && chmod 644 %s && ' "$new" "$new"
+    fi
+    if [ "$1" = line ]; then
+        printf "name=%s value=%s awk '%s' <%s >%s" "${2##*:}" "$quoted" "${line_program//$'\n'/ }" "$real" "$new"
+    else
+        printf "printf '%%s\\\\n' %s >%s" "$quoted" "$new"
+    fi
+    printf ' && mv -f %s %s\n' "$new" "$real"
 }
 
 verb_revert() {
-    local entry part changed="" found=no
+    local entry part entries changed="" found=no
     for part in "${parts[@]}"; do
-        for entry in "$store/$part"/*/; do
-            [ -f "$entry/path" ] && is_selected "$(cat "$entry/setting")" || continue
+        entries_in "$part"
+        for entry in "${entries[@]}"; do
+            # One that does not say whose it is, is everybody's.
+            [ ! -s "$entry/setting" ] || is_selected "$(cat "$entry/setting")" || continue
             found=yes
-            put_back "${entry%/}"
+            put_back "$entry"
         done
     done
     [ "$dry_run" = yes ] || [ -n "$only" ] || rm -rf "${store:?}/boot/refused"
@@ -158,8 +217,19 @@ verb_revert() {
 
 # Puts back what was kept in one folder.
 put_back() {
-    local entry=$1 setting kind path before text is now
+    local entry=$1 setting kind path before text is now shown="as before" why_leaves
+    if ! is_whole "$entry"; then
+        path_of "$entry"
+        setting=$(cat "$entry/setting" 2>/dev/null)
+        [[ " ${settings[*]} " == *" $setting "* ]] || setting=-
+        fail_one - "$why_damaged ${entry#"$root"}"
+        return
+    fi
     setting=$(cat "$entry/setting") kind=$(cat "$entry/kind") path=$(cat "$entry/path")
+    if [ "$kind" != coalesce ] && ! stays "$path"; then
+        fail_one - "it $why_leaves"
+        return
+    fi
     case "$kind" in line | whole) put_file_back; return ;; esac
     before=$(cat "$entry/before"; printf x)
     squeezed "${before%x}"
@@ -196,23 +266,36 @@ put_back() {
 
 # A file that somebody changed after apply is not ours to overwrite.
 put_file_back() {
-    if [ -f "$root$path" ] && [ -f "$entry/after" ] && ! cmp -s "$root$path" "$entry/after" && ! cmp -s "$root$path" "$entry/before"; then
-        row "$setting" failed "$path" changed "as before" "it was changed since: put it back by hand from ${entry#"$root"}/before, then remove that folder"
-        outcome=1
+    local real new
+    real_of "$path"
+    if ! is_ours "$entry" "$real"; then
+        fail_one changed "it was changed since: put it back by hand from ${entry#"$root"}/before, then remove that folder"
         return
     fi
+    new="$real.tramline-new"
     if [ "$dry_run" = yes ]; then
-        if [ -f "$entry/before" ]; then printf 'cp -p %s %s\n' "$entry/before" "$root$path"; else printf 'rm %s\n' "$root$path"; fi
+        quoted "$entry/before"; before=$quoted
+        quoted "$real"; real=$quoted
+        quoted "$new"; new=$quoted
+        if [ -f "$entry/before" ]; then printf 'cp -p %s %s && mv -f %s %s\n' "$before" "$new" "$new" "$real"; else printf 'rm -f %s\n' "$real"; fi
         row "$setting" differs "$path" changed "as before"
         return
     fi
-    if if [ -f "$entry/before" ]; then cp -p "$entry/before" "$root$path"; else rm -f "$root$path"; fi 2>/dev/null; then
+    # That there was no file is written down: a copy that is missing is no sign of it.
+    if why_not_put=$({
+        rm -f "$new"
+        if [ "$(cat "$entry/was")" = absent ]; then
+            rm -f "$real"
+        else
+            cp -p "$entry/before" "$new" && cmp "$entry/before" "$new" && sync "$new" && mv -f "$new" "$real"
+        fi
+    } 2>&1); then
         row "$setting" back "$path" "as before" "as before"
         forget "$entry"
         changed+=" $setting"
     else
-        row "$setting" failed "$path" changed "as before" "writing it was refused"
-        outcome=1
+        rm -f "$new"
+        fail_one changed "writing it was refused: ${why_not_put##*: }"
     fi
 }
 
@@ -220,7 +303,9 @@ put_file_back() {
 finish_changed() {
     case "$changed " in
         *" irqbalance "*)
-            if [ "$dry_run" = yes ]; then
+            if [ "$dry_run" = yes ] && [ -n "$root" ]; then
+                printf '# then restart irqbalance, where this copy is the machine\n'
+            elif [ "$dry_run" = yes ]; then
                 printf 'systemctl try-restart irqbalance\n'
             elif [ -n "$root" ] || ! command -v systemctl >/dev/null || ! systemctl try-restart irqbalance 2>/dev/null; then
                 printf 'restart irqbalance, if it runs: it reads its file only then\n'

@@ -20,7 +20,15 @@ setting=""
 row() { rows+=("$1"$'\x1f'"$2"$'\x1f'"$3"$'\x1f'"$4"$'\x1f'"$5"$'\x1f'"${6-}"); }
 
 want() {
-    local kind=$1 path=$2
+    local kind=$1 path=$2 file=$2 why_leaves shown
+    [ "$kind" != line ] || file=${path%:*}
+    # That is no matter of the machine: the copy is not made well.
+    if [ "$kind" != coalesce ] && ! stays "$file"; then
+        shown "$kind" "$3"
+        row "$setting" failed "$path" - "$shown" "it $why_leaves"
+        outcome=1
+        return
+    fi
     if ! is_there "$kind" "$path"; then
         unknown "$path" "$why_not_there"
         return
@@ -67,7 +75,7 @@ look() {
     is=""
     case "$1" in
         coalesce) read_coalesce "${2%:*}" "${2#*:}" && is=$coalesce; return ;;
-        line) is=$(sed -n "s/^${2#*:}=//p" "$root${2%:*}" 2>/dev/null | tail -n 1); return ;;
+        line) ! stays "${2%:*}" || is=$(sed -n "s/^${2##*:}=//p" "$root${2%:*}" 2>/dev/null | tail -n 1); return ;;
         whole) is=absent; [ ! -f "$root$2" ] || is=other; ! read_file "$2" || [ "$text" != "$3" ] || is=present; return ;;
     esac
     read_file "$2" || return 1
@@ -86,9 +94,12 @@ is_as_wanted() {
         mask) local bare_mask want_bare; bare_mask_of "$2"; want_bare=$bare_mask; bare_mask_of "$is"; [ "$bare_mask" = "$want_bare" ] ;;
         list | irq) local numbers want_numbers; numbers_of "$2"; want_numbers=$numbers; numbers_of "$is" && [ "$numbers" = "$want_numbers" ] ;;
         whole) [ "$is" = present ] ;;
+        # Anything may stand in it.
+        line) [ "$is" = "$2" ] ;;
         *)
-            local IFS='|'
-            for one in $2; do
+            local -a good
+            IFS='|' read -r -a good <<<"$2"
+            for one in "${good[@]}"; do
                 [ "$is" != "$one" ] || return 0
             done
             return 1
@@ -100,12 +111,13 @@ is_as_wanted() {
 new_of() {
     case "$1" in
         least3) local -a three; read -r -a three <<<"$is"; new="${three[0]:-4096} ${three[1]:-131072} $2" ;;
+        line | whole) new=$2 ;;
         *) new=${2%%|*} ;;
     esac
 }
 
 # As it is shown: a file of ours not with all its lines.
-shown() { case "$1" in whole) shown=present ;; least | least3) shown=">= $2" ;; *) shown=${2//|/ or } ;; esac; }
+shown() { case "$1" in whole) shown=present ;; least | least3) shown=">= $2" ;; line) shown=$2 ;; *) shown=${2//|/ or } ;; esac; }
 
 # One parameter of a card in `coalesce`; false, with the reason, where it cannot be had.
 read_coalesce() {

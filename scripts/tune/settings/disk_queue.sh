@@ -10,7 +10,7 @@ want_disk_queue() {
     fi
     for one in $disks; do
         at=/sys/block/$one/queue
-        if read_file "$at/rotational" && [ "$text" = 1 ] && [[ "$one" != vd* ]] && [[ "$one" != xvd* ]]; then
+        if read_file "$at/rotational" && [ "$text" = 1 ] && ! is_virtual "$one"; then
             unknown "$at/scheduler" "$one turns: there a scheduler is of use"
         elif read_file "$at/scheduler" && [[ "$text" != *none* ]]; then
             unknown "$at/scheduler" "there is no 'none' among '$text'"
@@ -23,3 +23,6 @@ want_disk_queue() {
         want word "$at/rq_affinity" "0|1"
     done
 }
+
+# Whether another layer stands behind it that has a queue of its own: the kernel says of many such that they turn. The names are those of `tramline doctor`.
+is_virtual() { case "$1" in vd* | xvd* | loop* | zram* | nbd* | drbd*) return 0 ;; *) return 1 ;; esac; }

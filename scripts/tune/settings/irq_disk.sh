@@ -14,8 +14,8 @@ want_irq_disk() {
         return
     fi
     for one in $disks; do
-        if ! irqs_of "/sys/block/$one"; then
-            unknown "/sys/block/$one" "no interrupts of $one were found"
+        if ! irqs_of "/sys/block/$one" "$one"; then
+            unknown "/sys/block/$one" "$why_no_irqs"
             continue
         fi
         for irq in $irqs; do

@@ -16,8 +16,8 @@ want_irq_net() {
     fi
     read -r -a cores_of <<<"$shards"
     for one in $nics; do
-        if ! irqs_of "/sys/class/net/$one/device"; then
-            unknown "/sys/class/net/$one" "no interrupts of $one were found"
+        if ! irqs_of "/sys/class/net/$one/device" "$one"; then
+            unknown "/sys/class/net/$one" "$why_no_irqs"
             continue
         fi
         for irq in $irqs; do

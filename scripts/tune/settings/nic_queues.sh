@@ -10,9 +10,11 @@ want_nic_queues() {
     [ -n "$nics" ] || unknown /sys/class/net "no network card was found"
     for one in $nics; do
         has=0
-        for queue in "$root/sys/class/net/$one/queues"/rx-*; do
-            [ -d "$queue" ] && has=$((has + 1))
-        done
+        if stays "/sys/class/net/$one/queues"; then
+            for queue in "$root/sys/class/net/$one/queues"/rx-*; do
+                [ -d "$queue" ] && has=$((has + 1))
+            done
+        fi
         if [ "$has" = 0 ]; then
             unknown "/sys/class/net/$one/queues" "not there"
         elif [ "$has" -ge "$wanted" ]; then
