@@ -122,6 +122,25 @@ fn a_port_in_use_is_refused_with_its_number() {
 }
 
 #[test]
+fn a_low_limit_of_locked_memory_is_refused_with_what_to_do() {
+    let dir = temp_dir("memlock");
+    let serve = Options::default().command(dir.path());
+    // In KiB. A limit of one's own may always be lowered.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -l 100 && exec \"$0\" \"$@\""]).arg(serve.get_program()).args(serve.get_args());
+    let mut process = common::node::Process::start(limited.env_remove("TRAMLINE_TEST_SEED").stdin(Stdio::null()).stdout(Stdio::piped()));
+    assert_eq!(process.next_line(WAIT), None);
+    assert_eq!(process.wait(WAIT).code(), Some(1));
+    let text = process.stderr();
+    for words in ["102400 bytes", "ulimit -l", "LimitMEMLOCK"] {
+        assert!(text.contains(words), "the refusal does not say {words:?}:\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+    // Refused before anything was made of the directory.
+    assert!(!dir.path().join("node").exists());
+}
+
+#[test]
 fn another_shard_count_is_refused_and_the_right_one_still_works() {
     let mut node = Node::with(Options::shards(2));
     node.stop();

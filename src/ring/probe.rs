@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// SINGLE_ISSUER came with 6.0, DEFER_TASKRUN with 6.1.
 const KERNEL_MIN: (u32, u32) = (6, 1);
+/// What the executor under each shard (glommio) wants as the limit of locked memory before it begins, whether or not this kernel counts rings towards it;
+/// below it a shard's thread ends at once.
+pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 const PAGE: usize = crate::bytes::PAGE_BYTES;
 
 /// What was found on a machine and in a directory that are fit.
@@ -66,10 +69,15 @@ impl fmt::Display for ProbeError {
                  blocks it; \
                  allow io_uring_setup, io_uring_enter and io_uring_register (docker: --security-opt seccomp=PROFILE)"
             ),
+            ProbeError::MemlockTooSmall { limit_bytes } if *limit_bytes < MEMLOCK_BYTES_MIN => write!(
+                f,
+                "the limit of locked memory is {limit_bytes} bytes, and a node does not start below {MEMLOCK_BYTES_MIN}: raise it \
+                 (`ulimit -l unlimited` in the shell, LimitMEMLOCK=infinity in the unit)"
+            ),
             ProbeError::MemlockTooSmall { limit_bytes } => write!(
                 f,
-                "the limit of locked memory ({limit_bytes} bytes) is too small for the ring: raise it (ulimit -l, LimitMEMLOCK=infinity) \
-                 or use fewer shards"
+                "the limit of locked memory ({limit_bytes} bytes) is too small for the ring: raise it (`ulimit -l unlimited`, \
+                 LimitMEMLOCK=infinity) or use fewer shards"
             ),
             ProbeError::TooManyFiles => write!(f, "the limit of open files is reached: raise it (ulimit -n, LimitNOFILE)"),
             ProbeError::Missing { what } => {
@@ -103,8 +111,14 @@ impl std::error::Error for ProbeError {
     }
 }
 
-/// Checks kernel, permissions and the file system of `dir`, in which a file is made and removed.
+/// Checks the limits of this process, kernel, permissions and the file system of `dir`, in which a file is made and removed.
 pub fn probe(dir: &Path) -> Result<Features, ProbeError> {
+    judge_memlock(memlock_limit())?;
+    probe_ring(dir)
+}
+
+/// As `probe`, without the limits.
+pub fn probe_ring(dir: &Path) -> Result<Features, ProbeError> {
     let release = kernel_release()?;
     let kernel = judge_release(&release)?;
     let io = setup::build_io(8).map_err(explain_setup)?;
@@ -133,6 +147,14 @@ pub(super) fn judge_setup(e: io::Error, disabled: Option<u32>, memlock_bytes: u6
         // The flags are unknown to it.
         Some(libc::EINVAL) => ProbeError::KernelTooOld { found: release.to_string() },
         _ => ProbeError::Other { what: "setting up io_uring", source: e },
+    }
+}
+
+/// The decision about the limit of locked memory: said here, since the executor says it on a thread that has nobody to tell.
+pub(super) fn judge_memlock(limit_bytes: u64) -> Result<(), ProbeError> {
+    match limit_bytes < MEMLOCK_BYTES_MIN {
+        true => Err(ProbeError::MemlockTooSmall { limit_bytes }),
+        false => Ok(()),
     }
 }
 
@@ -223,6 +245,7 @@ fn memlock_limit() -> u64 {
     // SAFETY: the kernel fills the local struct it is given.
     match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } {
         0 => limit.rlim_cur,
-        _ => 0,
+        // Not asked, not known: nobody is refused for it.
+        _ => u64::MAX,
     }
 }

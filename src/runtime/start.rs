@@ -192,9 +192,10 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
         let _ = stopped.recv();
         health.stopping();
     }
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a shard's thread had panicked");
+    for (id, thread) in threads.into_iter().enumerate() {
+        // A panic, or an executor that did not begin: its words are the only ones there are.
+        if let Err(cause) = thread.join() {
+            tracing::error!(shard = id, "the thread of shard {id} ended by itself: {cause}");
         }
     }
     // Ends the warming, which the housekeeping thread waits for.

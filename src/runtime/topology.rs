@@ -20,12 +20,28 @@ pub fn allowed_cpus() -> Vec<usize> {
     listed.unwrap_or_else(|| (0..std::thread::available_parallelism().map_or(1, usize::from)).collect())
 }
 
-fn cpus_of_status(status: &str) -> Option<Vec<usize>> {
+/// Cores in a text such as /proc/self/status.
+pub fn cpus_of_status(status: &str) -> Option<Vec<usize>> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     match Kind::Cpus.read(list) {
         Ok(Value::Cpus(cpus)) if !cpus.is_empty() => Some(cpus),
         _ => None,
     }
+}
+
+/// Those of `cpus` that this process could be given, ascending, whatever it may run on now: a thread of its own asks for all of them, and the kernel grants
+/// what the control group has. `None` where it grants or tells nothing.
+pub fn reachable_cpus(cpus: &[usize]) -> Option<Vec<usize>> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let mut wanted = CpuSet::new();
+    cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU).for_each(|cpu| wanted.set(*cpu));
+    // The thread ends with the answer, so nothing of this process has moved.
+    let asked = std::thread::spawn(move || {
+        sched_setaffinity(None, &wanted).ok()?;
+        sched_getaffinity(None).ok()
+    });
+    let granted = asked.join().ok()??;
+    Some((0..CpuSet::MAX_CPU).filter(|cpu| granted.is_set(*cpu)).collect())
 }
 
 /// Memory of the machine, or of the narrowest control group above this process if that is less; 1 GiB when nobody tells.
@@ -74,6 +90,26 @@ mod tests {
         assert_eq!(cpus_of_status("Name:\tx\nCpus_allowed_list:\t0-2,5\nMems_allowed:\t1\n"), Some(vec![0, 1, 2, 5]));
         assert_eq!(cpus_of_status("Name:\tx\n"), None);
         assert!(!allowed_cpus().is_empty());
+    }
+
+    #[test]
+    fn a_narrow_affinity_hides_no_core_that_could_be_had() {
+        // The affinity of a thread is its own: the other tests keep theirs.
+        std::thread::spawn(|| {
+            let before = allowed_cpus();
+            let last = *before.last().unwrap();
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(last);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            let reachable = reachable_cpus(&before).unwrap();
+            assert!(before.iter().all(|cpu| reachable.contains(cpu)), "{reachable:?} has not all of {before:?}");
+            let still = rustix::thread::sched_getaffinity(None).unwrap();
+            assert!(still.is_set(last) && still.count() == 1, "who asks is not moved");
+        })
+        .join()
+        .unwrap();
+        // A core that no machine has.
+        assert_eq!(reachable_cpus(&[1023]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The probe: true on this machine, and each refusal by its decision function.
 
-use super::super::probe::{ProbeError, judge_direct, judge_release, judge_setup, probe};
+use super::super::probe::{MEMLOCK_BYTES_MIN, ProbeError, judge_direct, judge_memlock, judge_release, judge_setup, probe};
 use super::*;
 use std::io;
 use std::path::Path;
@@ -46,6 +46,17 @@ fn a_refused_ring_is_explained_with_what_to_do() {
         assert!(error.to_string().contains(words), "{error} should say {words}");
     }
     assert!(setup_error(libc::ENOMEM, None).to_string().contains("65536 bytes"));
+}
+
+#[test]
+fn a_limit_of_locked_memory_below_the_executors_is_refused_with_what_to_do() {
+    assert!(judge_memlock(MEMLOCK_BYTES_MIN).is_ok() && judge_memlock(u64::MAX).is_ok());
+    let refused = judge_memlock(102_400).unwrap_err().to_string();
+    for words in ["102400 bytes", "524288", "ulimit -l unlimited", "LimitMEMLOCK=infinity"] {
+        assert!(refused.contains(words), "{refused} should say {words}");
+    }
+    // The kernel's own refusal comes with any limit, and has one more way out.
+    assert!(ProbeError::MemlockTooSmall { limit_bytes: 8 << 20 }.to_string().contains("fewer shards"));
 }
 
 #[test]

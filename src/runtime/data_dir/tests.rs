@@ -122,6 +122,9 @@ fn foreign_directories_are_refused_and_an_interrupted_first_start_is_finished() 
     assert!(refusal.contains("'holiday.jpg'") && refusal.contains("choose an empty directory"), "{refusal}");
     fs::remove_file(root.path().join("holiday.jpg")).unwrap();
     fs::write(root.path().join("node.new"), "vers").unwrap();
+    // Those of tests of the disk, which may run beside it.
+    fs::write(root.path().join(".tramline-probe-7"), "x").unwrap();
+    fs::write(root.path().join(".tramline-doctor-7"), "x").unwrap();
     fs::create_dir(root.path().join("shard-0")).unwrap();
     drop(open(root.path(), &wanted(1)).unwrap());
     fs::write(root.path().join("shard-0/manifest"), "x").unwrap();
