@@ -10,7 +10,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tramline::config::{self, Kind, Loaded, Machine, Sources, TABLE, env_name};
 use tramline::constants;
@@ -63,7 +63,7 @@ fn command() -> Command {
             with_settings(Command::new("doctor"))
                 .about("Says what of this host keeps a node with these settings from running, from keeping what it acknowledged, or from being fast")
                 .after_help(
-                    "Nothing is changed; a file of 4 MiB is written beside the data for a second, and removed.\n\
+                    "Nothing is changed; a file of 4 MiB without a name is written beside the data for a second.\n\
                      Exit codes: 0 nothing to do, 1 it could not be looked at, 2 wrong usage, 3 something makes a node slower than it could be,\n\
                      4 a node does not run here, or what it acknowledges may be lost.\n\
                      scripts/tune/tune.sh changes what can be changed; docs/TUNING.md says what each setting buys.",
@@ -170,7 +170,7 @@ fn show_config(matches: &ArgMatches) -> Result<ExitCode, String> {
         // On a screen a meaning that wraps makes the table unreadable; into a pipe it goes whole.
         _ => config::show::table(&loaded.effective, if io::stdout().is_terminal() { 200 } else { 0 }),
     };
-    print(&text);
+    print(&text)?;
     for warning in &loaded.warnings {
         let _ = writeln!(io::stderr(), "tramline: warning: {warning}");
     }
@@ -183,15 +183,23 @@ fn show_config(matches: &ArgMatches) -> Result<ExitCode, String> {
 
 fn doctor(matches: &ArgMatches) -> Result<ExitCode, String> {
     let root = matches.get_one::<PathBuf>("root").ok_or("no --root")?;
-    let mut machine = topology::machine();
-    if root != Path::new("/") {
-        // Of another machine it is not known what this process may run on there.
-        machine.cpus = doctor::online(root).unwrap_or(machine.cpus);
+    let host = doctor::Host::at(root)?;
+    let sources = sources(matches)?;
+    let load = |cpus: Option<Vec<usize>>| {
+        let mut machine = topology::machine();
+        machine.cpus = cpus.unwrap_or(machine.cpus);
+        let loaded = config::load(&sources, &machine).map_err(|error| error.to_string())?;
+        let settings = loaded.settings(&machine).map_err(|error| error.to_string())?;
+        Ok::<_, String>((loaded, settings))
+    };
+    // What a node can be given, not what this process may run on: the two differ after isolcpus=, under taskset, and on another machine.
+    let (mut loaded, mut settings) = load(host.cores())?;
+    if let Some(cores) = host.cores_of_node(&settings.data_dir) {
+        // Where the two do not agree, the report says so.
+        (loaded, settings) = load(Some(cores)).unwrap_or((loaded, settings));
     }
-    let loaded = config::load(&sources(matches)?, &machine).map_err(|error| error.to_string())?;
-    let settings = loaded.settings(&machine).map_err(|error| error.to_string())?;
-    let report = doctor::examine(&settings, root, !matches.get_flag("no-self-test"));
-    print(&if matches.get_flag("json") { doctor::json(&report) } else { doctor::table(&report) });
+    let report = doctor::examine(&settings, &host, !matches.get_flag("no-self-test"));
+    print(&if matches.get_flag("json") { doctor::json(&report) } else { doctor::table(&report) })?;
     for warning in &loaded.warnings {
         let _ = writeln!(io::stderr(), "tramline: warning: {warning}");
     }
@@ -215,13 +223,18 @@ fn inspect(matches: &ArgMatches) -> Result<ExitCode, String> {
 fn recover(matches: &ArgMatches) -> Result<ExitCode, String> {
     let dir = matches.get_one::<PathBuf>("data-dir").ok_or("no --data-dir")?;
     let next = tramline::runtime::recover::recover(dir, matches.get_flag("i-accept-loss"))?;
-    print(&format!("{next}\n"));
+    // It is done, whoever hears of it.
+    let _ = print(&format!("{next}\n"));
     Ok(ExitCode::from(constants::EXIT_OK))
 }
 
-/// A reader that has gone away (`| head`) is not an error.
-fn print(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+/// A reader that has gone away (`| head`) is not an error; a disk that is full is: who asked has no answer.
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot write to the standard output: {error}")),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -3,25 +3,40 @@
 //! Invariant: a file that is missing, empty or full of nonsense is never a failure. Not here: what is judged how (`src/doctor/tests.rs`).
 
 use common::node::binary;
-use common::temp_dir;
 use common::tool::{Ran, run_command};
+use common::{Node, Options, WAIT, not_run, temp_dir};
 use serde_json::Value;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 const DISK: &str = "sys/devices/pci0000:00/0000:00:02.0/ata1/sda";
 const CARD: &str = "sys/devices/pci0000:00/0000:00:03.0";
 
 /// Runs it; flags of a node that fit on any machine come first.
 fn doctor(arguments: &[&str]) -> Ran {
-    let mut command = Command::new(binary());
+    run_command(&mut command(&[], arguments), b"")
+}
+
+/// What runs it, behind the words of another program that ends in it.
+fn command(front: &[&str], arguments: &[&str]) -> Command {
+    let words = [front, &[binary()]].concat();
+    let mut command = Command::new(words[0]);
     // Settings of who runs the tests are not the tests'.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRAMLINE_")) {
         command.env_remove(name);
     }
-    run_command(command.arg("doctor").args(["--set", "memory.bytes=64MiB"]).args(arguments), b"")
+    command.args(&words[1..]).arg("doctor").args(["--set", "memory.bytes=64MiB"]).args(arguments);
+    command
+}
+
+/// The finding of a name.
+fn found(report: &Value, name: &str) -> Value {
+    let findings = report["findings"].as_array().expect("findings");
+    findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("no finding '{name}': {findings:?}")).clone()
 }
 
 /// A machine of four cores where all is well.
@@ -197,15 +212,12 @@ fn this_machine_is_looked_at_and_measured() {
     let ran = doctor(&flags);
     assert!([0, 3, 4].contains(&ran.code), "{ran:?}");
     let report = ran.json();
-    let find = |name: &str| {
-        let findings = report["findings"].as_array().expect("findings");
-        findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("no finding '{name}': {findings:?}")).clone()
-    };
+    let find = |name: &str| found(&report, name);
     // The tests of this repository run where a node runs.
     assert_eq!((&find("version")["severity"], &find("io_uring")["severity"]), (&Value::from("ok"), &Value::from("ok")));
     for name in ["synced write", "loopback"] {
-        let found = find(name);
-        assert!(found["found"].as_str().is_some_and(|text| text.starts_with("median ")), "{found}");
+        let times = find(name);
+        assert!(times["found"].as_str().is_some_and(|text| text.starts_with("median ")), "{times}");
     }
     // Nothing is left of it, and nothing was made for the node.
     assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
@@ -227,4 +239,141 @@ fn it_takes_the_settings_of_a_node_and_refuses_what_a_node_refuses() {
     assert!(not_fine(&there).contains(&"warn sda".to_owned()), "{there}");
     let floating = with(&["--unpinned"]).json();
     assert!(not_fine(&floating).contains(&"note placement".to_owned()), "{floating}");
+}
+
+#[test]
+fn an_interrupted_one_leaves_nothing_that_keeps_a_node_from_starting() {
+    let dir = temp_dir("doctor-killed");
+    let data = dir.path().canonicalize().expect("there");
+    let mut running = command(&[], &["--data-dir", data.to_str().expect("UTF-8")]);
+    let mut running = running.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    // Its one file is open for a second and more; the link shows what it is called, also where that is gone.
+    let (files, begun) = (format!("/proc/{}/fd", running.id()), Instant::now());
+    let is_testing = || {
+        let links = fs::read_dir(&files).into_iter().flatten().flatten().filter_map(|link| fs::read_link(link.path()).ok());
+        links.into_iter().any(|to| to.starts_with(&data))
+    };
+    while !is_testing() {
+        assert!(begun.elapsed() < WAIT && running.try_wait().expect("ours").is_none(), "the self-test was not seen");
+        std::thread::yield_now();
+    }
+    running.kill().expect("killed");
+    running.wait().expect("ended");
+    assert_eq!(fs::read_dir(&data).expect("listed").count(), 0, "something is left in the data directory");
+    drop(Node::at(&data, Options::default()));
+}
+
+#[test]
+fn a_limit_of_locked_memory_below_which_no_node_starts_is_bad() {
+    let dir = temp_dir("doctor-memlock");
+    let flags = ["--data-dir", dir.path().to_str().expect("UTF-8"), "--shards", "1", "--no-self-test", "--json"];
+    let ran = run_command(&mut command(&["sh", "-c", "ulimit -l 100 && exec \"$0\" \"$@\""], &flags), b"");
+    let report = ran.json();
+    assert_eq!((ran.code, &found(&report, "memlock")["severity"]), (4, &Value::from("bad")), "{report}");
+    // The limit is one thing, what the kernel permits another.
+    assert_eq!(found(&report, "io_uring")["severity"], "ok");
+}
+
+/// Two cores that this process may run on, unless there are none; then the test that asks is told as not run.
+fn two_cores(test: &str) -> Option<[String; 2]> {
+    let status = fs::read_to_string("/proc/self/status").expect("told");
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list").trim();
+    let ends = [allowed.split([',', '-']).next(), allowed.rsplit([',', '-']).next()].map(|core| core.expect("a number").to_owned());
+    if ends[0] == ends[1] {
+        not_run(test, "it needs two cores");
+        return None;
+    }
+    Some(ends)
+}
+
+#[test]
+fn a_shell_that_is_kept_off_cores_says_nothing_about_a_node() {
+    let Some([first, last]) = two_cores("a_shell_that_is_kept_off_cores_says_nothing_about_a_node") else { return };
+    let dir = temp_dir("doctor-affinity");
+    let flags = ["--data-dir", dir.path().to_str().expect("UTF-8"), "--no-self-test", "--json"];
+    let wide = doctor(&flags).json();
+    for core in [&first, &last] {
+        let pinned = |more: &[&str]| run_command(&mut command(&["taskset", "-c", core], &[&flags[..], more].concat()), b"");
+        let report = pinned(&[]).json();
+        // As `tune.sh` has it: all cores but the last are the shards'.
+        assert_eq!(found(&report, "placement"), found(&wide, "placement"), "from core {core}");
+        assert_eq!(found(&report, "workqueues"), found(&wide, "workqueues"), "from core {core}");
+        assert_eq!(found(&report, "affinity")["severity"], "note");
+        for named in [&first, &last] {
+            let ran = pinned(&["--cpus", named]);
+            assert!([0, 3, 4].contains(&ran.code), "from core {core} for core {named}: {ran:?}");
+            assert!(
+                found(&ran.json(), "placement")["found"].as_str().is_some_and(|text| text.starts_with(&format!("shards on {named}, ")))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_running_nodes_cores_are_what_counts() {
+    let Some([_, last]) = two_cores("a_running_nodes_cores_are_what_counts") else { return };
+    let mut options = Options::default();
+    // Pinned.
+    options.arguments.clear();
+    let node = Node::with(options);
+    let flags = ["--data-dir", node.dir().to_str().expect("UTF-8"), "--no-self-test", "--json"];
+    let moved = Command::new("taskset").args(["-p", "-c", &last, &node.process.pid().to_string()]).output().expect("taskset runs");
+    assert!(moved.status.success(), "{moved:?}");
+    let report = doctor(&flags).json();
+    let placement = found(&report, "placement");
+    assert_eq!(placement["found"], format!("shards on {last}, none is left"), "{placement}");
+    assert!(found(&report, "memlock")["reason"].as_str().is_some_and(|reason| reason.contains(&node.process.pid().to_string())));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_one_is_bad() {
+    let dir = temp_dir("doctor-file");
+    fs::write(dir.path().join("file"), "x").expect("written");
+    symlink("nowhere", dir.path().join("dangling")).expect("linked");
+    for name in ["file", "file/below", "dangling"] {
+        let data = dir.path().join(name);
+        let ran = doctor(&["--data-dir", data.to_str().expect("UTF-8"), "--shards", "1", "--json"]);
+        let report = ran.json();
+        assert_eq!((ran.code, &found(&report, "data directory")["severity"]), (4, &Value::from("bad")), "{name}");
+        assert!(found(&report, "data directory")["reason"].as_str().is_some_and(|reason| reason.contains("--data-dir")), "{name}");
+        assert!(!ran.text().contains("in the data directory"), "{name}: {report}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 2, "nothing was made");
+}
+
+#[test]
+fn a_pipe_in_place_of_the_lock_is_not_waited_for() {
+    let dir = temp_dir("doctor-pipe");
+    assert!(Command::new("mkfifo").arg(dir.path().join("lock")).status().expect("mkfifo runs").success());
+    let ran = doctor(&["--data-dir", dir.path().to_str().expect("UTF-8"), "--shards", "1", "--no-self-test", "--json"]);
+    assert!([0, 3, 4].contains(&ran.code), "{ran:?}");
+}
+
+#[test]
+fn a_root_that_is_none_and_an_answer_that_cannot_be_given_end_with_1() {
+    let root = tree();
+    for name in ["missing", "etc/default/irqbalance"] {
+        let ran = doctor(&["--data-dir", "/d", "--root", root.path().join(name).to_str().expect("UTF-8")]);
+        assert!(ran.code == 1 && ran.stdout.is_empty() && ran.stderr.contains("cannot be looked at"), "{name}: {ran:?}");
+    }
+    let flags = ["--data-dir", "/d", "--root", root.path().to_str().expect("UTF-8")];
+    let full = fs::File::options().write(true).open("/dev/full").expect("there");
+    let ended = command(&[], &flags).stdout(full).stderr(Stdio::piped()).output().expect("it runs");
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && text.contains("standard output"), "{text}");
+    // Who closes the pipe has read enough.
+    let mut quiet = command(&[], &flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    drop(quiet.stdout.take());
+    let mut text = String::new();
+    quiet.stderr.take().expect("piped").read_to_string(&mut text).expect("read");
+    assert_eq!((quiet.wait().expect("ended").code(), text.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_machines_own_root_is_it_by_any_name() {
+    let dir = temp_dir("doctor-root");
+    for name in ["/", "//", "/proc/.."] {
+        let ran = doctor(&["--data-dir", dir.path().to_str().expect("UTF-8"), "--root", name, "--no-self-test", "--json"]);
+        assert_eq!(found(&ran.json(), "io_uring")["found"], "works", "{name}: {ran:?}");
+    }
 }

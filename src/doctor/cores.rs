@@ -1,9 +1,10 @@
 //! Sets of cores: as the kernel writes them (`0-3,8`, or a mask of hexadecimal groups), and which of them are the shards'.
 
-use super::tree::Tree;
+use super::host::Host;
+use crate::config::Settings;
 use crate::config::value::{CPUS_MAX, cpu_list};
+use crate::runtime::topology;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// Some cores, by number.
 pub(super) type Set = BTreeSet<usize>;
@@ -13,26 +14,35 @@ pub(super) type Set = BTreeSet<usize>;
 pub(super) struct Cores {
     /// All that run; empty where the machine does not tell.
     pub(super) online: Set,
+    /// Those of them that the running node may run on, or where none runs, that one can be given.
+    pub(super) allowed: Set,
     /// One per shard; empty for shards that float.
     pub(super) shards: Set,
+    /// What this process may run on, where that says what a node started from here would; else empty.
+    pub(super) shell: Set,
 }
 
 impl Cores {
-    pub(super) fn of(tree: &Tree, shards: &[usize]) -> Cores {
-        let online = tree.text("sys/devices/system/cpu/online").and_then(|text| parse_list(&text)).unwrap_or_default();
-        Cores { online, shards: shards.iter().copied().collect() }
+    pub(super) fn of(host: &Host, settings: &Settings) -> Cores {
+        let node = host.cores_of_node(&settings.data_dir);
+        let shell = if node.is_some() || host.tree.is_copy() { Vec::new() } else { topology::allowed_cpus() };
+        Cores {
+            online: host.online(),
+            allowed: node.or_else(|| host.cores()).unwrap_or_default().into_iter().collect(),
+            shards: settings.cpus.iter().copied().collect(),
+            shell: shell.into_iter().collect(),
+        }
     }
 
-    /// Those that no shard has.
+    /// Those that no shard has: interrupts and the kernel's work can go there, whoever may run on them.
     pub(super) fn others(&self) -> Set {
         self.online.difference(&self.shards).copied().collect()
     }
-}
 
-/// The cores that run on the machine below a root.
-pub fn online(root: &Path) -> Option<Vec<usize>> {
-    Some(parse_list(&Tree::new(root).text("sys/devices/system/cpu/online")?)?.into_iter().collect())
-        .filter(|cores: &Vec<_>| !cores.is_empty())
+    /// Those that the shards leave to the rest of a node.
+    pub(super) fn left(&self) -> Set {
+        self.allowed.difference(&self.shards).copied().collect()
+    }
 }
 
 /// Reads `0-3,8`; an empty text is the empty set.

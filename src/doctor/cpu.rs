@@ -1,13 +1,18 @@
-//! Cores: clocks, idle states, shared physical cores, what the kernel keeps away from them, memory nodes, stolen time.
+//! Cores: whose they are, clocks, idle states, shared physical cores, memory nodes, stolen time.
+//!
+//! Not here: what the kernel's command line keeps away from them (`boot.rs`).
 
+use super::boot;
 use super::cores::{Cores, Set, parse_list, show};
 use super::disk::{self, Place};
 use super::finding::{Finding, Topic};
 use super::tree::Tree;
 use std::collections::BTreeMap;
 
-/// An idle state that takes longer to wake from is told.
+/// An idle state that takes longer to wake from is told: the profile `latency` leaves none.
 const WAKE_US_MAX: u64 = 10;
+/// And one above this costs without need: the profile `throughput` leaves none either.
+const WAKE_SLOW_US: u64 = 100;
 /// Per cent of the time that a hypervisor may take without a word.
 const STEAL_PERCENT_MAX: f64 = 1.0;
 /// Ticks (hundredths of a second) below which a share says nothing.
@@ -26,8 +31,8 @@ pub(super) struct Facts {
     pub(super) cmdline: Option<String>,
     /// Cores of each memory node.
     pub(super) nodes: BTreeMap<usize, Set>,
-    /// What is attached to a memory node, by name.
-    pub(super) device_nodes: Vec<(String, usize)>,
+    /// The disks and network cards, and the memory nodes each is attached to; none where that is not told.
+    pub(super) device_nodes: Vec<(String, Set)>,
     pub(super) clock: Option<String>,
 }
 
@@ -40,8 +45,9 @@ impl Facts {
             Some((number, parse_list(&tree.text(&format!("sys/devices/system/node/{name}/cpulist"))?)?))
         });
         let nic_folder = |nic: &String| tree.resolve(&format!("sys/class/net/{nic}/device"));
-        let of_nics = nics.iter().filter_map(|nic| Some((nic.clone(), disk::numa_node(tree, &nic_folder(nic)?)?)));
-        let of_disks = place.disks.iter().filter_map(|disk| Some((disk.name.clone(), disk.numa_node?)));
+        let of_nics =
+            nics.iter().map(|nic| (nic.clone(), nic_folder(nic).and_then(|folder| disk::numa_node(tree, &folder)).into_iter().collect()));
+        let of_disks = place.disks.iter().map(|disk| (disk.name.clone(), disk.numa_nodes.clone()));
         Facts {
             governors: each("cpufreq/scaling_governor").collect(),
             wake_us: cores.shards.iter().filter_map(|core| Some((*core, slowest_state(tree, *core)?))).collect(),
@@ -49,7 +55,7 @@ impl Facts {
             siblings: each("topology/thread_siblings_list").filter_map(|(core, text)| Some((core, parse_list(&text)?))).collect(),
             cmdline: tree.text("proc/cmdline"),
             nodes: nodes.collect(),
-            device_nodes: of_disks.chain(of_nics).filter_map(|(name, node)| Some((name, usize::try_from(node).ok()?))).collect(),
+            device_nodes: of_disks.chain(of_nics).collect(),
             clock: tree.text("sys/devices/system/clocksource/clocksource0/current_clocksource"),
         }
     }
@@ -64,26 +70,43 @@ fn slowest_state(tree: &Tree, core: usize) -> Option<u64> {
 
 pub(super) fn judge(facts: &Facts, cores: &Cores) -> Vec<Finding> {
     let mut topic = Topic::new("cpu");
+    judge_placement(cores, &mut topic);
+    judge_clocks(facts, &mut topic);
+    judge_siblings(facts, cores, &mut topic);
+    boot::judge(facts.cmdline.as_deref(), cores, &mut topic);
+    judge_nodes(facts, cores, &mut topic);
+    topic.done()
+}
+
+fn judge_placement(cores: &Cores, topic: &mut Topic) {
+    let left = cores.left();
     if cores.shards.is_empty() {
         topic.note("placement", "unpinned", "shards float over all cores: for tests, latencies suffer");
     } else if cores.online.is_empty() {
         topic.unknown("placement", "the machine does not tell its cores");
-    } else if cores.others().is_empty() {
-        let found = format!("shards on {}, none is left", show(&cores.shards));
+    } else if !cores.shards.is_subset(&cores.allowed) {
+        topic.bad(
+            "placement",
+            format!("shards on {}, a node may run on {}", show(&cores.shards), show(&cores.allowed)),
+            "a node refuses to start so: name other cores with --cpus, or give it these (CPUAffinity=, scripts/systemd/cores.conf)",
+        );
+    } else if left.is_empty() {
         topic.note(
             "placement",
-            found,
+            format!("shards on {}, none is left", show(&cores.shards)),
             "interrupts, the kernel's workers and the housekeeping share the shards' cores: leave one core without a shard",
         );
     } else {
-        let found = format!("shards on {}, {} left", show(&cores.shards), show(&cores.others()));
+        let found = format!("shards on {}, {} left", show(&cores.shards), show(&left));
         topic.ok("placement", found, "what is not a shard has a core to run on");
     }
-    judge_clocks(facts, &mut topic);
-    judge_siblings(facts, cores, &mut topic);
-    judge_isolation(facts, cores, &mut topic);
-    judge_nodes(facts, cores, &mut topic);
-    topic.done()
+    if !cores.shell.is_empty() && !cores.shell.is_superset(&cores.allowed) {
+        topic.note(
+            "affinity",
+            format!("this shell may run on {}, a node on {}", show(&cores.shell), show(&cores.allowed)),
+            "looked at is what a node can be given; one that this shell starts has the shell's cores alone: use taskset, or CPUAffinity= in its unit (scripts/systemd/cores.conf)",
+        );
+    }
 }
 
 fn judge_clocks(facts: &Facts, topic: &mut Topic) {
@@ -105,11 +128,18 @@ fn judge_clocks(facts: &Facts, topic: &mut Topic) {
         Some(us) => {
             let sleepers: Set = facts.wake_us.iter().filter(|(_, us)| **us > WAKE_US_MAX).map(|(core, _)| *core).collect();
             let found = format!("up to {us} us to wake, on {}", show(&sleepers));
-            topic.warn(
-                "idle states",
-                found,
-                "it is added to the latency of whatever wakes the shard: switch them off (tune.sh: cstates), or spin=always",
-            );
+            match *us > WAKE_SLOW_US {
+                true => topic.warn(
+                    "idle states",
+                    found,
+                    "it is added to the latency of whatever wakes the shard: switch them off (tune.sh: cstates), or spin=always",
+                ),
+                false => topic.note(
+                    "idle states",
+                    found,
+                    "right for throughput, where cores may sleep lightly; for latency switch them off (tune.sh: cstates), or spin=always",
+                ),
+            }
         }
     }
     match facts.clock.as_deref() {
@@ -154,42 +184,17 @@ fn judge_siblings(facts: &Facts, cores: &Cores, topic: &mut Topic) {
     }
 }
 
-fn judge_isolation(facts: &Facts, cores: &Cores, topic: &mut Topic) {
-    let Some(cmdline) = &facts.cmdline else { return topic.unknown("boot parameters", "/proc does not tell the kernel's command line") };
-    if cores.shards.is_empty() || cores.others().is_empty() {
-        return topic.unknown("boot parameters", "no core is left over, so nothing can be kept away from the shards'");
-    }
-    for (name, reason) in [
-        ("isolcpus", "the scheduler puts nothing else on the shards' cores"),
-        ("nohz_full", "a core that runs one thread is not interrupted by the tick"),
-        ("rcu_nocbs", "the kernel's deferred work runs elsewhere"),
-    ] {
-        let kept = parameter(cmdline, name);
-        match kept.is_superset(&cores.shards) {
-            true => topic.ok(name, show(&kept), reason),
-            false => topic.note(
-                name,
-                show(&kept),
-                format!("{reason} with {name}={} on the kernel's command line (tune.sh: boot)", show(&cores.shards)),
-            ),
-        }
-    }
-}
-
-/// The cores of the last `name=..`, its flags (`managed_irq`, `domain`) left out.
-pub(super) fn parameter(cmdline: &str, name: &str) -> Set {
-    let value = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).next_back().unwrap_or_default();
-    let lists = value.split(',').filter(|part| part.starts_with(|c: char| c.is_ascii_digit())).filter_map(parse_list);
-    lists.flatten().collect()
-}
-
 fn judge_nodes(facts: &Facts, cores: &Cores, topic: &mut Topic) {
-    if facts.nodes.len() < 2 {
-        return topic.ok("memory nodes", "one", "all memory is equally near to all cores");
+    match facts.nodes.len() {
+        0 => return topic.unknown("memory nodes", "the kernel does not tell them"),
+        1 => return topic.ok("memory nodes", "one", "all memory is equally near to all cores"),
+        _ => {}
     }
     let used: Set = facts.nodes.iter().filter(|(_, of)| !of.is_disjoint(&cores.shards)).map(|(node, _)| *node).collect();
-    let far: Vec<String> =
-        facts.device_nodes.iter().filter(|(_, node)| !used.contains(node)).map(|(name, node)| format!("{name} (node {node})")).collect();
+    // One of several ways to a disk is enough: the kernel takes the near one.
+    let far = facts.device_nodes.iter().filter(|(_, nodes)| !nodes.is_empty() && nodes.is_disjoint(&used));
+    let far: Vec<String> = far.map(|(name, nodes)| format!("{name} (node {})", show(nodes))).collect();
+    let untold: Vec<&str> = facts.device_nodes.iter().filter(|(_, nodes)| nodes.is_empty()).map(|(name, _)| name.as_str()).collect();
     if !far.is_empty() {
         let found = format!("shards on node {}, not on that of {}", show(&used), far.join(", "));
         topic.warn("memory nodes", found, "every byte crosses between the processors: choose --cpus on the node of the disk and the card");
@@ -199,6 +204,9 @@ fn judge_nodes(facts: &Facts, cores: &Cores, topic: &mut Topic) {
             format!("shards on nodes {}", show(&used)),
             "messages between shards cross between the processors; one node per process avoids that",
         );
+    } else if facts.device_nodes.is_empty() || !untold.is_empty() {
+        let of = if untold.is_empty() { "disk and network card".to_owned() } else { untold.join(", ") };
+        topic.unknown("memory nodes", format!("there are {}, and the kernel does not tell that of {of}", facts.nodes.len()));
     } else {
         topic.ok("memory nodes", format!("shards on node {}", show(&used)), "cores, memory and devices are near to each other");
     }

@@ -1,10 +1,12 @@
 //! The data directory's file system and the disks below it.
 
+use super::cores::Set;
 use super::finding::{Finding, Topic};
 use super::memory::chosen_of;
 use super::tree::Tree;
 use crate::config::{DiskLevel, DiskSize, Settings};
 use crate::runtime::topology;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What a log block is aligned to; no disk may ask for more.
@@ -32,8 +34,8 @@ pub(super) struct Mount {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Disk {
     pub(super) name: String,
-    /// Its folder below the root, links followed.
-    pub(super) folder: String,
+    /// Folders below the root, links followed, of what it is attached by: its own, or those of the controllers that lead to it (`attached_by`).
+    pub(super) folders: Vec<String>,
     pub(super) rotational: Option<bool>,
     pub(super) scheduler: Option<String>,
     pub(super) nomerges: Option<u64>,
@@ -43,7 +45,8 @@ pub(super) struct Disk {
     /// Whether one command can write and make durable.
     pub(super) fua: Option<u64>,
     pub(super) logical_block_bytes: Option<u64>,
-    pub(super) numa_node: Option<i64>,
+    /// Memory nodes of what it is attached by; none where that is not told.
+    pub(super) numa_nodes: Set,
 }
 
 impl Disk {
@@ -54,18 +57,15 @@ impl Disk {
 }
 
 impl Place {
-    pub(super) fn of(tree: &Tree, data_dir: &Path) -> Place {
+    pub(super) fn of(tree: &Tree, ground: &Ground) -> Place {
         // In a copy the directory is a name, on the machine links lead elsewhere.
         let path = match tree.is_copy() {
-            true => std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned()),
-            false => std::fs::canonicalize(nearest(data_dir)).unwrap_or_else(|_| data_dir.to_owned()),
+            true => ground.dir.clone(),
+            false => std::fs::canonicalize(&ground.dir).unwrap_or_else(|_| ground.dir.clone()),
         };
         let mount = tree.text("proc/self/mountinfo").and_then(|text| mount_of(&text, &path));
-        let mut disks = Vec::new();
-        if let Some(folder) = mount.as_ref().and_then(|mount| tree.resolve(&format!("sys/dev/block/{}", mount.device))) {
-            find_disks(tree, &folder, &mut disks);
-        }
-        Place { mount, disks }
+        let folder = mount.as_ref().and_then(|mount| tree.resolve(&format!("sys/dev/block/{}", mount.device)));
+        Place { mount, disks: folder.map_or_else(Vec::new, |folder| find_disks(tree, &folder)) }
     }
 
     /// Whether a write can stand in a cache that loses it with the power, as far as the kernel knows.
@@ -75,10 +75,38 @@ impl Place {
     }
 }
 
-/// The directory itself, or the nearest one above it that is there.
-pub(super) fn nearest(data_dir: &Path) -> PathBuf {
-    let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
+/// What there is of the data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ground {
+    /// The directory itself, or the nearest one above it that is there.
+    pub(super) dir: PathBuf,
+    /// What has its name, or that of a directory above it, and is none: no start of a node makes one there.
+    pub(super) in_the_way: Option<String>,
+}
+
+impl Ground {
+    pub(super) fn of(tree: &Tree, data_dir: &Path) -> Ground {
+        let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+        if tree.is_copy() {
+            return Ground { dir: absolute, in_the_way: None };
+        }
+        let mut in_the_way = None;
+        for at in absolute.ancestors() {
+            match std::fs::metadata(at) {
+                Ok(found) if found.is_dir() => return Ground { dir: at.to_owned(), in_the_way },
+                Ok(_) => in_the_way = Some(format!("{} is no directory", at.display())),
+                // A link that leads to itself is as good as one that leads nowhere.
+                Err(error) if [Some(libc::ENOENT), Some(libc::ELOOP)].contains(&error.raw_os_error()) => {
+                    if let Ok(to) = std::fs::read_link(at) {
+                        in_the_way = Some(format!("{} is a link to {}, which is not there", at.display(), to.display()));
+                    }
+                }
+                // Below a file, or not ours to see: the file comes next, and the rest is the probe's to tell.
+                Err(_) => {}
+            }
+        }
+        Ground { dir: PathBuf::from("/"), in_the_way }
+    }
 }
 
 /// The mount with the longest point above a path; of those the last one, which hides the others.
@@ -99,30 +127,53 @@ fn read_mount(line: &str) -> Option<Mount> {
     let of_the_file_system = back.nth(1).unwrap_or_default();
     let options =
         front.get(5)?.split(',').chain(of_the_file_system.split(',')).filter(|option| !option.is_empty()).map(str::to_owned).collect();
-    Some(Mount { device: (*front.get(2)?).to_owned(), point: front.get(4)?.replace("\\040", " "), kind, options })
+    Some(Mount { device: (*front.get(2)?).to_owned(), point: unescaped(front.get(4)?), kind, options })
 }
 
-fn find_disks(tree: &Tree, folder: &str, disks: &mut Vec<Disk>) {
-    let whole = match tree.exists(&format!("{folder}/partition")) {
-        true => folder.rsplit_once('/').map_or(folder, |(above, _)| above),
-        false => folder,
-    };
-    let slaves = tree.names(&format!("{whole}/slaves"));
-    if !slaves.is_empty() {
-        for slave in slaves {
-            // A stack of stacks ends: each step leads to another folder, and the kernel has no rings of them.
-            if let Some(below) = tree.resolve(&format!("{whole}/slaves/{slave}")).filter(|below| below != whole) {
-                find_disks(tree, &below, disks);
-            }
-        }
-        return;
+/// Blanks, ends of lines, `\` and `#` stand in mountinfo as `\` and three octal digits of the byte. In one pass: what comes out is not read again.
+fn unescaped(text: &str) -> String {
+    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
+    while at < bytes.len() {
+        let byte = match bytes[at..] {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0')),
+            _ => None,
+        };
+        out.push(byte.unwrap_or(bytes[at]));
+        at += if byte.is_some() { 4 } else { 1 };
     }
-    let name = whole.rsplit('/').next().unwrap_or(whole).to_owned();
-    if disks.iter().any(|disk| disk.name == name) || !tree.exists(&format!("{whole}/queue")) {
-        return;
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The disks below a device: the whole one of a partition, the members of a stack, of stacks as well.
+fn find_disks(tree: &Tree, folder: &str) -> Vec<Disk> {
+    let (mut disks, mut waiting, mut seen) = (Vec::<Disk>::new(), vec![folder.to_owned()], BTreeSet::new());
+    while let Some(at) = waiting.pop() {
+        let whole = match tree.exists(&format!("{at}/partition")) {
+            true => at.rsplit_once('/').map_or(at.as_str(), |(above, _)| above),
+            false => &at,
+        };
+        // No kernel has a ring of stacks, a copy may; and two members may be parts of one disk.
+        if !seen.insert(whole.to_owned()) {
+            continue;
+        }
+        let slaves = tree.names(&format!("{whole}/slaves"));
+        if slaves.is_empty() {
+            disks.extend(disk_at(tree, whole));
+        } else {
+            waiting.extend(slaves.iter().rev().filter_map(|slave| tree.resolve(&format!("{whole}/slaves/{slave}"))));
+        }
+    }
+    disks
+}
+
+fn disk_at(tree: &Tree, whole: &str) -> Option<Disk> {
+    if !tree.exists(&format!("{whole}/queue")) {
+        return None;
     }
     let queue = |file: &str| format!("{whole}/queue/{file}");
-    disks.push(Disk {
+    let folders = attached_by(tree, whole);
+    Some(Disk {
+        name: whole.rsplit('/').next().unwrap_or(whole).to_owned(),
         rotational: tree.number(&queue("rotational")).map(|value| value == 1),
         scheduler: tree.text(&queue("scheduler")).map(|text| chosen_of(&text)),
         nomerges: tree.number(&queue("nomerges")),
@@ -130,16 +181,27 @@ fn find_disks(tree: &Tree, folder: &str, disks: &mut Vec<Disk>) {
         write_cache: tree.text(&queue("write_cache")),
         fua: tree.number(&queue("fua")),
         logical_block_bytes: tree.number(&queue("logical_block_size")),
-        numa_node: numa_node(tree, whole),
-        folder: whole.to_owned(),
-        name,
-    });
+        numa_nodes: folders.iter().filter_map(|folder| numa_node(tree, folder)).collect(),
+        folders,
+    })
+}
+
+/// Where the kernel puts several paths to an NVMe disk together (native multipath), the disk is nobody's child: `virtual/nvme-subsystem/nvme-subsys0/nvme0n1`
+/// has neither interrupts nor a memory node. Links `nvme0`, `nvme1` beside it lead to the controllers, which have both.
+fn attached_by(tree: &Tree, whole: &str) -> Vec<String> {
+    let Some((subsystem, _)) = whole.rsplit_once('/').filter(|(above, _)| above.contains("/nvme-subsys")) else {
+        return vec![whole.to_owned()];
+    };
+    let is_controller =
+        |name: &&String| name.strip_prefix("nvme").is_some_and(|no| !no.is_empty() && no.bytes().all(|c| c.is_ascii_digit()));
+    tree.names(subsystem).iter().filter(is_controller).filter_map(|name| tree.resolve(&format!("{subsystem}/{name}"))).collect()
 }
 
 /// The memory node that a device is attached to: the first folder above it that tells.
-pub(super) fn numa_node(tree: &Tree, folder: &str) -> Option<i64> {
+pub(super) fn numa_node(tree: &Tree, folder: &str) -> Option<usize> {
     let node = Path::new(folder).ancestors().find_map(|above| tree.text(&above.join("numa_node").to_string_lossy()))?;
-    node.parse().ok().filter(|node| *node >= 0)
+    // -1 where the firmware does not say.
+    node.parse().ok()
 }
 
 /// Size of the file system, where it can be asked.
@@ -162,6 +224,15 @@ pub(super) fn judge_space(settings: &Settings, disk: Option<DiskSize>) -> Vec<Fi
                 }
             }
         }
+    }
+    topic.done()
+}
+
+/// Only what is wrong: that there is a directory the rest of the findings shows.
+pub(super) fn judge_ground(ground: &Ground) -> Vec<Finding> {
+    let mut topic = Topic::new("disk");
+    if let Some(what) = &ground.in_the_way {
+        topic.bad("data directory", what, "a node does not start there: move that away, or name another directory with --data-dir");
     }
     topic.done()
 }

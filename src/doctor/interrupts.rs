@@ -25,7 +25,8 @@ pub(super) struct Device {
 /// The daemon that moves interrupts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Balance {
-    pub(super) is_running: bool,
+    /// `None`: not to be seen from here.
+    pub(super) is_running: Option<bool>,
     /// The cores its file keeps it from.
     pub(super) banned: Set,
 }
@@ -33,11 +34,12 @@ pub(super) struct Balance {
 impl Facts {
     pub(super) fn gather(tree: &Tree, place: &Place, nics: &[String]) -> Facts {
         let table = tree.text("proc/interrupts").unwrap_or_default();
-        let disks = place.disks.iter().map(|disk| (disk.name.clone(), true, Some(disk.folder.clone())));
-        let cards = nics.iter().map(|nic| (nic.clone(), false, tree.resolve(&format!("sys/class/net/{nic}/device"))));
-        let devices = disks.chain(cards).map(|(name, is_disk, folder)| {
-            let irqs = folder.map_or_else(Vec::new, |folder| irqs_of(tree, &folder, &table));
-            Device { name, is_disk, irqs }
+        let disks = place.disks.iter().map(|disk| (disk.name.clone(), true, disk.folders.clone()));
+        let folder = |nic: &String| tree.resolve(&format!("sys/class/net/{nic}/device")).into_iter().collect();
+        let cards = nics.iter().map(|nic| (nic.clone(), false, folder(nic)));
+        let devices = disks.chain(cards).map(|(name, is_disk, folders)| {
+            let irqs = folders.iter().flat_map(|folder| irqs_of(tree, folder, &table));
+            Device { name, is_disk, irqs: irqs.collect() }
         });
         Facts {
             devices: devices.collect(),
@@ -54,10 +56,9 @@ impl Facts {
     }
 }
 
+/// Interrupts of the device that a folder belongs to, with the cores that take them.
 fn irqs_of(tree: &Tree, folder: &str, table: &str) -> Vec<(u32, Set)> {
-    let listed =
-        Path::new(folder).ancestors().map(|above| tree.names(&above.join("msi_irqs").to_string_lossy())).find(|names| !names.is_empty());
-    let mut numbers: Vec<u32> = listed.unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect();
+    let mut numbers: Vec<u32> = Path::new(folder).ancestors().find_map(|above| numbers_at(tree, above)).unwrap_or_default();
     numbers.sort_unstable();
     let cores = |irq: u32| {
         ["effective_affinity_list", "smp_affinity_list"]
@@ -68,6 +69,35 @@ fn irqs_of(tree: &Tree, folder: &str, table: &str) -> Vec<(u32, Set)> {
     numbers.into_iter().filter(|irq| !is_quiet(table, *irq)).filter_map(|irq| Some((irq, cores(irq)?))).collect()
 }
 
+/// Those of one folder; `None` where the search goes on above it. It ends at the first device on a bus: above a card is the port it is plugged into, with
+/// interrupts of its own.
+fn numbers_at(tree: &Tree, folder: &Path) -> Option<Vec<u32>> {
+    let at = |file: &str| folder.join(file).to_string_lossy().into_owned();
+    let listed = tree.names(&at("msi_irqs"));
+    if !listed.is_empty() {
+        return Some(listed.iter().filter_map(|name| name.parse().ok()).collect());
+    }
+    // Without MSI a card has one line; 0 is none.
+    match tree.number(&at("irq")) {
+        Some(line) => Some(u32::try_from(line).ok().filter(|line| *line > 0).into_iter().collect()),
+        None => folder.file_name().is_some_and(|name| is_pci_address(&name.to_string_lossy())).then(Vec::new),
+    }
+}
+
+/// `0000:00:1f.2`: domain, bus, device and function, hexadecimal.
+fn is_pci_address(name: &str) -> bool {
+    let is_hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|c| c.is_ascii_hexdigit());
+    let Some((front, function)) = name.rsplit_once('.') else { return false };
+    let parts: Vec<&str> = front.split(':').collect();
+    // A domain has four digits or more.
+    parts.len() == 3
+        && parts[0].len() >= 4
+        && is_hex(parts[0], parts[0].len())
+        && is_hex(parts[1], 2)
+        && is_hex(parts[2], 2)
+        && is_hex(function, 1)
+}
+
 /// Whether an interrupt only configures its device, by its name in /proc/interrupts, and so hardly ever comes.
 pub(super) fn is_quiet(table: &str, irq: u32) -> bool {
     let front = format!("{irq}:");
@@ -75,9 +105,14 @@ pub(super) fn is_quiet(table: &str, irq: u32) -> bool {
     name.is_some_and(|name| ["-config", "-control", "-event", "-async", "-mbx", "q0"].iter().any(|end| name.ends_with(end)))
 }
 
-fn is_running(tree: &Tree, program: &str) -> bool {
-    let processes = tree.names("proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    processes.into_iter().any(|pid| tree.text(&format!("proc/{pid}/comm")).as_deref() == Some(program))
+/// That no process has the name says something only where processes of others are to be seen. The kernel's second one, the parent of its threads, is nobody
+/// else's and root's: it is hidden with hidepid, absent in a container, and of a copy mostly not copied.
+fn is_running(tree: &Tree, program: &str) -> Option<bool> {
+    let mut processes = tree.names("proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    if processes.any(|pid| tree.text(&format!("proc/{pid}/comm")).as_deref() == Some(program)) {
+        return Some(true);
+    }
+    (tree.text("proc/2/comm").as_deref() == Some("kthreadd")).then_some(false)
 }
 
 fn banned(file: &str) -> Option<Set> {
@@ -109,7 +144,11 @@ pub(super) fn judge(facts: &Facts, cores: &Cores) -> Vec<Finding> {
         ),
     }
     match &facts.irqbalance {
-        Balance { is_running: false, .. } => topic.ok("irqbalance", "does not run", "interrupts stay where they were put"),
+        Balance { is_running: None, .. } => topic.unknown(
+            "irqbalance",
+            "processes of others are not to be seen here (hidepid, a container, a copy without /proc/PID): look as root on the host",
+        ),
+        Balance { is_running: Some(false), .. } => topic.ok("irqbalance", "does not run", "interrupts stay where they were put"),
         Balance { banned, .. } if banned.is_superset(&cores.shards) => {
             topic.ok("irqbalance", format!("kept off {}", show(banned)), "it leaves the shards' cores alone")
         }

@@ -1,10 +1,11 @@
 //! The kernel, its ring, and the limits of a process.
 
+use super::disk::Ground;
 use super::finding::{Finding, Topic};
-use super::tree::Tree;
+use super::tree::{Tree, read_plain};
 use crate::config::Settings;
 use crate::ring::probe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Files that a node needs beside its connections: rings, sockets of the mesh, segments, the log.
 const FILES_BESIDE: u64 = 1024;
@@ -16,7 +17,7 @@ pub(super) struct Facts {
     pub(super) release: Option<String>,
     /// `kernel.io_uring_disabled`; kernels before 6.6 have none.
     pub(super) ring_disabled: Option<u64>,
-    /// What the start of a node would say; `None` where it was not asked.
+    /// What the start of a node would say of rings and the file system; `None` where it was not asked.
     pub(super) ring: Option<Result<(), String>>,
     /// Whose limits these are.
     pub(super) limits_of: String,
@@ -28,7 +29,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn gather(tree: &Tree, settings: &Settings) -> Facts {
+    pub(super) fn gather(tree: &Tree, settings: &Settings, ground: &Ground) -> Facts {
         let running = pid_of_node(tree, &settings.data_dir);
         let (of, limits) = match running {
             Some(pid) => (format!("the running node ({pid})"), tree.text(&format!("proc/{pid}/limits"))),
@@ -38,7 +39,7 @@ impl Facts {
         Facts {
             release: tree.text("proc/sys/kernel/osrelease"),
             ring_disabled: tree.number("proc/sys/kernel/io_uring_disabled"),
-            ring: (!tree.is_copy()).then(|| ring_of(&super::disk::nearest(&settings.data_dir))),
+            ring: (!tree.is_copy() && ground.in_the_way.is_none()).then(|| ring_of(&ground.dir)),
             limits_of: of,
             memlock_bytes: limit_of(&limits, "Max locked memory"),
             files: limit_of(&limits, "Max open files"),
@@ -48,14 +49,17 @@ impl Facts {
     }
 }
 
+/// Without the limits: those of this shell are not those of a node that runs.
 fn ring_of(dir: &Path) -> Result<(), String> {
-    probe::probe(dir).map(|_| ()).map_err(|error| error.to_string())
+    probe::probe_ring(dir).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// The process that holds the data directory, if it runs: its number stands in the lock file.
-fn pid_of_node(tree: &Tree, data_dir: &Path) -> Option<u64> {
-    let lock: PathBuf = data_dir.join("lock");
-    let pid = std::fs::read_to_string(lock).ok()?.trim().parse().ok().filter(|_| !tree.is_copy())?;
+pub(super) fn pid_of_node(tree: &Tree, data_dir: &Path) -> Option<u64> {
+    if tree.is_copy() {
+        return None;
+    }
+    let pid = read_plain(&data_dir.join("lock"))?.parse().ok()?;
     tree.text(&format!("proc/{pid}/comm")).filter(|comm| comm.starts_with("tramline"))?;
     Some(pid)
 }
@@ -92,6 +96,11 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     match facts.memlock_bytes {
         None => topic.unknown("memlock", "/proc does not tell the limits"),
+        Some(limit) if limit < probe::MEMLOCK_BYTES_MIN => topic.bad(
+            "memlock",
+            shown(limit),
+            format!("{}; of {}", probe::ProbeError::MemlockTooSmall { limit_bytes: limit }, facts.limits_of),
+        ),
         Some(limit) if limit >= MEMLOCK_PER_SHARD * facts.shards => {
             topic.ok("memlock", shown(limit), format!("enough for the rings of {} shards; of {}", facts.shards, facts.limits_of))
         }

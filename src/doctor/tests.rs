@@ -1,4 +1,6 @@
-//! Facts into findings, topic by topic, on machines that are not at hand.
+//! Facts into findings, topic by topic, on machines that are not at hand. Not here: how facts are gathered (`fake_trees.rs`).
+
+mod fake_trees;
 
 use super::cores::{Cores, Set};
 use super::disk::{Disk, Mount, Place};
@@ -16,7 +18,7 @@ fn set(cores: &[usize]) -> Set {
 
 /// Four cores, shards on the first three.
 fn cores() -> Cores {
-    Cores { online: set(&[0, 1, 2, 3]), shards: set(&[0, 1, 2]) }
+    Cores { online: set(&[0, 1, 2, 3]), allowed: set(&[0, 1, 2, 3]), shards: set(&[0, 1, 2]), shell: set(&[0, 1, 2, 3]) }
 }
 
 fn named<'a>(findings: &'a [Finding], name: &str) -> &'a Finding {
@@ -55,6 +57,10 @@ fn the_kernel_and_its_limits() {
     assert_eq!((severity(&judged, "memlock"), severity(&judged, "open files")), (Warn, Warn));
     assert!(named(&judged, "open files").reason.contains("641024"));
     assert!(kernel::judge(&kernel::Facts::default()).iter().all(|finding| finding.severity == Unknown));
+    // Where the executor does not begin a node does not run, however few shards it has.
+    let locked = |bytes: u64| kernel::judge(&kernel::Facts { shards: 1, memlock_bytes: Some(bytes), ..kernel::Facts::default() });
+    assert_eq!([524_287, 524_288, 1 << 20].map(|bytes| severity(&locked(bytes), "memlock")), [Bad, Warn, Fine]);
+    assert!(named(&locked(102_400), "memlock").reason.contains("LimitMEMLOCK"));
 
     let limits =
         "Limit   Soft Limit  Hard Limit  Units\nMax open files   1024   4096   files\nMax locked memory   unlimited   unlimited   bytes\n";
@@ -176,6 +182,9 @@ fn cores_their_clocks_and_what_is_kept_away_from_them() {
     assert_eq!(named(&judged, "idle states").found, "up to 133 us to wake, on 2");
     let of = ["governor", "idle states", "clock", "isolcpus", "nohz_full", "rcu_nocbs"].map(|name| severity(&judged, name));
     assert_eq!(of, [Warn, Warn, Warn, Note, Note, Note]);
+    let idle = |us: u64| severity(&cpu::judge(&cpu::Facts { wake_us: BTreeMap::from([(0, us)]), ..fit.clone() }, &cores()), "idle states");
+    // Up to 100 us is what the profile for throughput leaves.
+    assert_eq!([10, 11, 100, 101].map(idle), [Fine, Note, Note, Warn]);
 
     // Two threads each: cores 0 and 2 are one, 1 and 3 are one.
     let mut pairs = fit.clone();
@@ -188,23 +197,23 @@ fn cores_their_clocks_and_what_is_kept_away_from_them() {
     assert_eq!(smt(&[0, 1]), (Note, "shards 0-1 share theirs with cores left over".to_owned()));
 
     let mut far = fit.clone();
-    (far.nodes, far.device_nodes) = (BTreeMap::from([(0, set(&[0, 1])), (1, set(&[2, 3]))]), vec![("nvme0n1".into(), 1)]);
+    (far.nodes, far.device_nodes) = (BTreeMap::from([(0, set(&[0, 1])), (1, set(&[2, 3]))]), vec![("nvme0n1".into(), set(&[1]))]);
     let nodes =
         |facts: &cpu::Facts, shards: &[usize]| severity(&cpu::judge(facts, &Cores { shards: set(shards), ..cores() }), "memory nodes");
     assert_eq!([nodes(&far, &[0, 1]), nodes(&far, &[1, 2]), nodes(&far, &[2])], [Warn, Note, Fine]);
+    // What is not told is not near; of two ways the near one is taken.
+    far.device_nodes.push(("eth0".into(), Set::new()));
+    assert_eq!([nodes(&far, &[0, 1]), nodes(&far, &[2])], [Warn, Unknown]);
+    far.device_nodes = vec![("nvme0n1".into(), set(&[0, 1]))];
+    assert_eq!([nodes(&far, &[0]), nodes(&far, &[2])], [Fine, Fine]);
+    far.device_nodes.clear();
+    assert_eq!(nodes(&far, &[2]), Unknown);
 
     let all = cpu::judge(&fit, &Cores { shards: set(&[0, 1, 2, 3]), ..cores() });
     assert_eq!((severity(&all, "placement"), severity(&all, "boot parameters")), (Note, Unknown));
     let silent = cpu::judge(&cpu::Facts::default(), &Cores { online: Set::new(), ..cores() });
     assert!(silent.iter().all(|finding| finding.severity <= Unknown), "{silent:?}");
     assert_eq!(severity(&cpu::judge(&fit, &Cores::default()), "placement"), Note);
-}
-
-#[test]
-fn boot_parameters_are_read_without_their_flags() {
-    assert_eq!(cpu::parameter("a isolcpus=1 isolcpus=managed_irq,domain,2-3,5 b", "isolcpus"), set(&[2, 3, 5]));
-    assert_eq!(cpu::parameter("xisolcpus=1 isolcpus", "isolcpus"), Set::new());
-    assert_eq!(cpu::parameter("nohz_full=all", "nohz_full"), Set::new());
 }
 
 #[test]
@@ -229,11 +238,11 @@ fn interrupts_against_the_shards_cores() {
     };
     let facts =
         |device, workqueue: &[usize], irqbalance| interrupts::Facts { devices: vec![device], workqueue: Some(set(workqueue)), irqbalance };
-    let still = interrupts::Balance::default();
+    let still = interrupts::Balance { is_running: Some(false), banned: Set::new() };
     let away = interrupts::judge(&facts(device("sda", true, &[(30, 3), (31, 3)]), &[3], still.clone()), &cores());
     assert!(away.iter().all(|finding| finding.severity == Fine), "{away:?}");
     let on = interrupts::judge(
-        &facts(device("sda", true, &[(30, 0), (31, 3)]), &[0, 3], interrupts::Balance { is_running: true, banned: set(&[0]) }),
+        &facts(device("sda", true, &[(30, 0), (31, 3)]), &[0, 3], interrupts::Balance { is_running: Some(true), banned: set(&[0]) }),
         &cores(),
     );
     assert_eq!(["sda", "workqueues", "irqbalance"].map(|name| severity(&on, name)), [Warn, Warn, Warn]);
@@ -241,8 +250,10 @@ fn interrupts_against_the_shards_cores() {
     let of = |device| severity(&interrupts::judge(&facts(device, &[3], still.clone()), &cores()), "x");
     assert_eq!([of(device("x", false, &[(40, 1)])), of(device("x", true, &[]))], [Note, Unknown]);
     assert_eq!(severity(&interrupts::judge(&facts(device("nvme0n1", true, &[(1, 1)]), &[3], still.clone()), &cores()), "nvme0n1"), Note);
-    let banned = interrupts::Balance { is_running: true, banned: set(&[0, 1, 2]) };
+    let banned = interrupts::Balance { is_running: Some(true), banned: set(&[0, 1, 2]) };
     assert_eq!(severity(&interrupts::judge(&facts(device("x", true, &[]), &[3], banned), &cores()), "irqbalance"), Fine);
+    let hidden = interrupts::Balance { is_running: None, banned: Set::new() };
+    assert_eq!(severity(&interrupts::judge(&facts(device("x", true, &[]), &[3], hidden), &cores()), "irqbalance"), Unknown);
     let all = interrupts::judge(&facts(device("x", true, &[(1, 1)]), &[3], still), &Cores { shards: set(&[0, 1, 2, 3]), ..cores() });
     assert_eq!((all.len(), all[0].severity), (1, Unknown));
 
@@ -279,7 +290,7 @@ fn the_network_and_memory() {
     assert_eq!(of.map(|name| severity(&judged, name)), [Fine, Fine, Warn, Fine, Unknown, Warn, Unknown]);
     let waits = network::Coalescing { is_adaptive: false, receive_us: Some(50) };
     assert_eq!(severity(&with(card(4, Some(waits)), &[]), "eth0 coalescing"), Note);
-    let two_left = Cores { online: set(&[0, 1, 2, 3, 4, 5]), shards: set(&[0, 1, 2]) };
+    let two_left = Cores { online: set(&[0, 1, 2, 3, 4, 5]), ..cores() };
     let one_queue = network::judge(&network::Facts { cards: vec![card(1, None)], settings: Vec::new() }, &two_left);
     assert_eq!((severity(&one_queue, "eth0"), severity(&one_queue, "eth0 coalescing")), (Note, Unknown));
     let told = "Coalesce parameters for eth0:\nAdaptive RX: on  TX: off\nrx-usecs:\t8\nrx-frames:\tn/a\n";
