@@ -1,4 +1,5 @@
-//! Many connections with a record in flight each, against one that has as many in flight, which its producer puts into batches.
+//! Many connections with a record in flight each, against one that has as many in flight, which its producer puts into batches. Beside it stands what a raw ring and a raw
+//! client do over as many connections, with nothing stored and nothing asked: more there is not, whatever the broker does.
 //!
 //! Invariants: the same keys on both sides, so the same partitions; a broker for each run, since who has sent once is remembered for hours, and the next run's producers would
 //! be looked up among 40,000 more.
@@ -19,6 +20,9 @@ use std::time::Instant;
 const PRODUCERS: usize = 400;
 /// Partitions over which the keys go.
 const PARTITIONS: u32 = 100;
+/// Runs of the raw side, and the length of each.
+const RAW_RUNS: usize = 3;
+const RAW_SECONDS: f64 = 2.0;
 /// Room for the producers of one run in each partition.
 const SETTINGS: [&str; 1] = ["producers.max=200000"];
 
@@ -31,7 +35,22 @@ impl Runs {
         let pairs = self.alternate(measure, reference, |runs| side(runs, &program, PRODUCERS, 1, &mut many))?;
         let value = median(&many).unwrap_or(0.0) / median(&one).unwrap_or(0.0);
         self.conditions.push(Condition { name: "many_producers_of_shard", value, goal: Goal::NONE });
+        let rate_of = |side: fn(&Pair) -> f64| median(&pairs.iter().map(side).collect::<Vec<_>>()).unwrap_or(0.0);
+        let raw = self.raw_round_trips()?;
+        let (ceiling, to_raw) = (raw / rate_of(|pair| pair.limit.value), rate_of(|pair| pair.broker.value) / raw);
+        self.conditions.push(Condition { name: "many_producers_ceiling", value: ceiling, goal: Goal::NONE });
+        self.conditions.push(Condition { name: "many_producers_to_raw", value: to_raw, goal: Goal::NONE });
         Ok(pairs)
+    }
+
+    /// 1,000 a second.
+    fn raw_round_trips(&self) -> Result<f64, BenchError> {
+        let rates: Vec<f64> = (0..RAW_RUNS)
+            .map(|_| Ok(self.limits.for_seconds(RAW_SECONDS).run("many-rtt")?.get("many_rtt_per_s").copied().unwrap_or(0.0)))
+            .collect::<Result<_, BenchError>>()?;
+        let rate = median(&rates).unwrap_or(0.0);
+        eprintln!("tramline-bench:   raw: {rate:.0} round trips/s over {PRODUCERS} connections");
+        Ok(rate / 1e3)
     }
 }
 

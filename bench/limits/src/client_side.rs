@@ -1,7 +1,7 @@
 //! What the transport of a busy-polling client costs by the number of its connections: plain non-blocking sockets, each asked in turn, the same behind
 //! epoll(7), and one ring with a receive on each connection.
 //!
-//! One request is in flight, on another connection each time. The server is the same for both: a spinning ring.
+//! One request is in flight, on another connection each time; or one on each connection. The server is the same for all: a spinning ring.
 //! Not here: the round trip that limits the broker (`tcp.rs`).
 
 use crate::report::{histogram, quantile_us};
@@ -48,6 +48,59 @@ pub fn round_trips(cpus: [usize; 2], transport: Transport, connections: usize, t
         echo.join().map_err(|_| io::Error::other("the server's thread panicked"))??;
         figures
     })
+}
+
+/// Round trips per second over `connections` with a request in flight on each: a ring on one core, a client behind epoll(7) on the other. A request or a reply is a
+/// send and a receive of its own, as where the connections are of different processes.
+pub fn round_trips_per_s(cpus: [usize; 2], connections: usize, time: Duration) -> io::Result<f64> {
+    let pairs: Vec<(TcpStream, TcpStream)> = (0..connections).map(|_| pair()).collect::<io::Result<_>>()?;
+    let (servers, clients): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    std::thread::scope(|scope| {
+        let echo = scope.spawn(move || echo_server(&servers, cpus[0], REQUEST, REPLY));
+        let rate = scope.spawn(move || {
+            pin(cpus[1])?;
+            all_at_once(clients, time)
+        });
+        let rate = rate.join().map_err(|_| io::Error::other("the client's thread panicked"))?;
+        echo.join().map_err(|_| io::Error::other("the server's thread panicked"))??;
+        rate
+    })
+}
+
+fn all_at_once(mut clients: Vec<TcpStream>, time: Duration) -> io::Result<f64> {
+    let request = [7u8; REQUEST];
+    let mut reply = [0u8; REPLY];
+    let mut have = vec![0; clients.len()];
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (at, client) in clients.iter_mut().enumerate() {
+        epoll::add(&epoll, &*client, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN)?;
+        write_all(client, &request, false)?;
+    }
+    let mut events = Vec::with_capacity(clients.len());
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let start = Instant::now();
+    let warm = time / 5;
+    let mut done = 0u64;
+    loop {
+        let passed = start.elapsed();
+        if passed >= time {
+            return Ok(done as f64 / (passed - warm).as_secs_f64());
+        }
+        events.clear();
+        epoll::wait(&epoll, spare_capacity(&mut events), Some(&at_once))?;
+        for event in &events {
+            let at = event.data.u64() as usize;
+            match clients[at].read(&mut reply[have[at]..])? {
+                0 => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server's side ended")),
+                n => have[at] += n,
+            }
+            if have[at] == REPLY {
+                have[at] = 0;
+                done += u64::from(passed >= warm);
+                write_all(&mut clients[at], &request, false)?;
+            }
+        }
+    }
 }
 
 /// Calls `round_trip` with a connection's number until the time is over.

@@ -86,6 +86,8 @@ enum Measurement {
     TcpRtt64,
     /// TCP round trip of a client with 1, 4, 16 and 64 connections: sockets asked in turn, behind epoll, and a ring. No limit of anything: only when asked for
     ClientSide,
+    /// TCP round trips per second of 400 connections, with one in flight on each
+    ManyRtt,
     /// TCP stream in 256 KiB writes, client to server and server to client, received and thrown away
     TcpStream,
     /// The same, the receiver sums (crc32c) and copies
@@ -182,6 +184,7 @@ impl Run {
         match measurement {
             Measurement::TcpRtt => self.tcp_round_trip("tcp_rtt", 1024, 64),
             Measurement::ClientSide => self.client_side(),
+            Measurement::ManyRtt => self.many_round_trips(),
             Measurement::TcpRtt64 => self.tcp_round_trip("tcp_rtt_64", 64, 64),
             Measurement::TcpStream => self.tcp_stream("tcp_stream", Receiver::Discards),
             Measurement::TcpStreamCrc => self.tcp_stream("tcp_stream_crc", Receiver::SumsAndCopies),
@@ -225,6 +228,14 @@ impl Run {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn many_round_trips(&mut self) -> io::Result<()> {
+        const CONNECTIONS: usize = 400;
+        let rate = client_side::round_trips_per_s(self.cpus, CONNECTIONS, self.time)?;
+        self.point("many_rtt_per_s".to_owned(), rate);
+        self.limit("many_rtt_per_s".to_owned(), rate);
         Ok(())
     }
 
