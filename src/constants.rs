@@ -12,6 +12,15 @@ pub const CLIENT_PORT: u16 = 7410;
 /// The port of metrics and health, below the client ports so that adding shards never runs into it.
 pub const ADMIN_PORT: u16 = 7401;
 
+/// How the name of the file begins by which a start probes the file system of a data directory (`ring/probe.rs`), and that of `tramline doctor`'s self-test
+/// (`doctor/self_test.rs`), for the moment that it has one where a file system has no files without names; the process's number follows. A crash may leave them, and the
+/// second may run beside a first start: in a directory that is otherwise empty they are nobody's data.
+pub const PROBE_FILE: &str = ".tramline-probe-";
+/// See [`PROBE_FILE`].
+pub const DOCTOR_FILE: &str = ".tramline-doctor-";
+/// Both.
+pub const TEST_FILES: [&str; 2] = [PROBE_FILE, DOCTOR_FILE];
+
 /// How long connecting to another node may take, in microseconds. The kernel sends a request that was lost again after 1 s and after 3 s (since 6.5
 /// after 2 s too), so two may be lost. Less would never see a repeated one; much more would keep a node that has just come back waiting for the end of
 /// a dial that it has missed.

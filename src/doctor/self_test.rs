@@ -9,6 +9,7 @@
 use super::disk::Place;
 use super::finding::{Finding, Topic};
 use crate::bytes::Slab;
+use crate::constants::DOCTOR_FILE;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -65,9 +66,6 @@ fn synced_writes(dir: &Path) -> io::Result<Times> {
     write_again_and_again(&scratch_file(dir)?)
 }
 
-/// What the file is called for the moment where a file system cannot do without; `runtime/data_dir.rs` knows it as nobody's data.
-const NAME: &str = ".tramline-doctor-";
-
 /// A file without a name: the kernel frees it with its last handle, also after SIGKILL.
 fn scratch_file(dir: &Path) -> io::Result<File> {
     // Old overlayfs, NFS and some others have none such (EOPNOTSUPP), and say it in several ways: whatever is wrong with the directory, the second way tells as well.
@@ -75,7 +73,7 @@ fn scratch_file(dir: &Path) -> io::Result<File> {
 }
 
 fn unlinked_file(dir: &Path) -> io::Result<File> {
-    let path = dir.join(format!("{NAME}{}", std::process::id()));
+    let path = dir.join(format!("{DOCTOR_FILE}{}", std::process::id()));
     let file = writable().create_new(true).custom_flags(FLAGS).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)

@@ -330,7 +330,7 @@ pub(crate) struct WriteWindow {
     bytes: u64,
     in_flight: u32,
     in_flight_max: u32,
-    /// All writes were under way, and half of them still are.
+    /// `is_crowded`.
     crowded: bool,
 }
 
@@ -350,6 +350,10 @@ impl WriteWindow {
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight
     }
+    /// Whether as many writes are under way as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_flight >= self.in_flight_max
+    }
     /// Whether as many writes as may be were under way, and more than half of them (rounded down) have not ended since.
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowded
@@ -366,7 +370,7 @@ impl WriteWindow {
         assert_eq!(seq.0, self.durable_through.0 + self.blocks.len() as u64 + 1, "blocks are closed in order");
         self.bytes += block.write.data.len() as u64;
         self.in_flight += 1;
-        self.crowded |= self.in_flight == self.in_flight_max;
+        self.crowded |= self.is_full();
         self.blocks.push_back(block);
     }
 

@@ -47,7 +47,7 @@ pub struct LogConfig {
     pub prefill_segments_at_first_start: u32,
     /// Bytes of one zero-fill write. 256 KiB keeps a block that arrives meanwhile waiting for some 0.2 ms at most.
     pub fill_write_bytes: u32,
-    /// How long nothing must have been written before the pool is filled, in microseconds.
+    /// How long nothing must have been written before the pool is filled, in microseconds. Beside small blocks it is filled as well (`pool.rs`).
     pub fill_idle_us: u64,
     /// Cold reads under way at most; more are refused.
     pub reads_in_flight_max: u32,

@@ -292,7 +292,7 @@ impl Log {
 
     fn can_close(&self, padded: u64, batches: u32) -> bool {
         self.failed.is_none()
-            && self.window.in_flight() < self.cfg.writes_in_flight_max
+            && !self.window.is_full()
             && self.window.len() < WINDOW_BLOCKS_MAX
             && self.window.bytes() + padded <= self.cfg.window_bytes()
             && self.segments.has_room(padded, batches)

@@ -35,7 +35,7 @@ const RETRY_US: u64 = 1_000_000;
 /// left in that moment, so one is created all the same.
 const CREATE_REST_US: u64 = 2_000_000;
 /// Distance of fill writes while the log is not idle but the next roll would go into fresh extents, in microseconds: with 256 KiB each, a
-/// 256 MiB file is filled within some 2 s of light load, and a log of 100 MB/s does not outrun it.
+/// 256 MiB file is filled within some 2 s of light load, and a log of small blocks does not outrun it below 130 MB/s (reckoned).
 const URGENT_FILL_US: u64 = 2_000;
 /// Distance of fill writes while somebody reads from the same disk, in microseconds. Each one ends in a journal commit and a flush. With 10 ms slow
 /// replays were more frequent (5 of 18 runs) than with next to none (3 of 18), which is no proof; 100 ms costs a pool that fills at 2.5 MB/s meanwhile.

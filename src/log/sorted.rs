@@ -182,20 +182,19 @@ impl Log {
         matches!(&self.sorted.step, Step::Open(output) if output.pos() == u64::from(SEGMENT_DATA_START))
     }
 
-    /// Whether `batches` batches of `bytes` in all fit behind what the open sorted segment has.
-    pub fn sorted_has_room(&self, bytes: u64, batches: u32) -> bool {
+    /// Whether `batches` batches of `bytes` in all, which stand in segment `from`, fit behind what the open sorted segment has. Reckoned with the most padding
+    /// that there can be; where that is too much, an empty one still has room for whatever a segment of its size holds: batches are aligned in the same way in
+    /// both, a sorted one has nothing else, and its footer lists no more of them. Without that a sorted segment that is full to its last page could not be copied again.
+    pub fn sorted_has_room(&self, from: SegmentUid, bytes: u64, batches: u32) -> bool {
         let Step::Open(output) = &self.sorted.step else { return false };
+        if self.sorted_is_fresh() && self.segments.get(from).is_some_and(|found| found.bytes <= output.segment.bytes) {
+            return true;
+        }
         sorted_end(output.pos(), bytes, batches) + footer_bytes(output.entries.len() as u32 + batches) <= output.segment.bytes
     }
 
-    /// Whether a fresh sorted segment has room for whatever stands in `segment`: batches are aligned in the same way in both, a sorted one has nothing else, and
-    /// its footer lists no more of them.
-    pub fn sorted_takes_all_of(&self, segment: SegmentUid) -> bool {
-        self.segments.get(segment).is_some_and(|found| found.bytes <= self.cfg.segment_bytes)
-    }
-
     /// Copies bytes of a batch behind what is there; answers how many were taken (fewer while writes are under way or memory is short).
-    /// Panics when no sorted segment is open, or it is full: ask `sorted_has_room` first (or `sorted_takes_all_of`).
+    /// Panics when no sorted segment is open, or it is full: ask `sorted_has_room` first.
     pub fn write_sorted(&mut self, slab: &mut Slab, effects: &mut Effects, bytes: &[u8]) -> usize {
         let mut taken = 0;
         let writes_max = if self.is_writing() { 1 } else { WRITES_MAX };

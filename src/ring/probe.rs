@@ -6,6 +6,7 @@
 //! Not here: tuning advice (the broker's own checks).
 
 use super::setup;
+use crate::constants::PROBE_FILE;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -203,7 +204,7 @@ fn check_operations(io: &IoUring) -> Result<(), ProbeError> {
 }
 
 fn check_direct(dir: &Path) -> Result<(), ProbeError> {
-    let path = dir.join(format!(".tramline-probe-{}", std::process::id()));
+    let path = dir.join(format!("{PROBE_FILE}{}", std::process::id()));
     let judged = |e| judge_direct(dir, e);
     let file = OpenOptions::new()
         .read(true)

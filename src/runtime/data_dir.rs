@@ -53,11 +53,6 @@ const RECOVER: &str = "recover";
 const LOCK: &str = "lock";
 /// What a file is called until it is whole.
 const NEW: &str = ".new";
-/// What the probe of the file system (`ring/probe.rs`) calls its file, which a crash may leave.
-const PROBE: &str = ".tramline-probe-";
-/// And what the self-test of `tramline doctor` (`doctor/self_test.rs`) calls its own for a moment, where a file system has no files without names. It may
-/// run beside a first start, and older ones left it when they were interrupted.
-const DOCTOR: &str = ".tramline-doctor-";
 
 /// What this process will use, to be compared with what the directory holds, and what a first start needs.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +150,7 @@ impl EmptyDir {
                 LOCK | JOINING | "lost+found" => true,
                 JOINED => is_joining,
                 new if new.strip_suffix(NEW).is_some_and(|name| [IDENTITY, JOINED, JOINING].contains(&name)) => true,
-                test if test.starts_with(PROBE) || test.starts_with(DOCTOR) => true,
+                test if constants::TEST_FILES.iter().any(|begin| test.starts_with(begin)) => true,
                 shard if shard.starts_with("shard-") => fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none()),
                 _ => false,
             };

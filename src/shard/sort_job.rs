@@ -368,16 +368,12 @@ impl Job {
             return Some(Ok(0));
         }
         if !copy.started {
-            if !log.sorted_has_room(copy.run.bytes, copy.run.footer_count) {
+            if !log.sorted_has_room(copy.run.segment, copy.run.bytes, copy.run.footer_count) {
                 if !log.sorted_is_fresh() {
                     return Some(Err(Copied::OutputFull));
                 }
-                // `sorted_has_room` reckons with the most padding that there can be. A sorted segment that is full to its last page had less, and its run has to
-                // find room again: else nothing of it could ever be mended.
-                if !log.sorted_takes_all_of(copy.run.segment) {
-                    self.leave_front(log);
-                    return Some(Ok(0));
-                }
+                self.leave_front(log);
+                return Some(Ok(0));
             }
             copy.started = true;
             let joins = |piece: &Piece| piece.is_open && copy.follows && piece.uid == copy.uid && piece.bytes < self.run_bytes;

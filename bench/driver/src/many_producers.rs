@@ -14,7 +14,7 @@ use crate::runs::{Condition, Pair, RETENTION_BYTES, Runs};
 use crate::stats::median;
 use crate::target;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections, or records in flight of one.
 const PRODUCERS: usize = 400;
@@ -22,7 +22,7 @@ const PRODUCERS: usize = 400;
 const PARTITIONS: u32 = 100;
 /// Runs of the raw side, and the length of each.
 const RAW_RUNS: usize = 3;
-const RAW_SECONDS: f64 = 2.0;
+const RAW_TIME: Duration = Duration::from_secs(2);
 /// Room for the producers of one run in each partition.
 const SETTINGS: [&str; 1] = ["producers.max=200000"];
 
@@ -44,10 +44,12 @@ impl Runs {
     }
 
     /// 1,000 a second.
-    fn raw_round_trips(&self) -> Result<f64, BenchError> {
-        let rates: Vec<f64> = (0..RAW_RUNS)
-            .map(|_| Ok(self.limits.for_seconds(RAW_SECONDS).run("many-rtt")?.get("many_rtt_per_s").copied().unwrap_or(0.0)))
-            .collect::<Result<_, BenchError>>()?;
+    fn raw_round_trips(&mut self) -> Result<f64, BenchError> {
+        let mut rates = Vec::new();
+        for _ in 0..RAW_RUNS {
+            let figures = self.raw_figures("many-rtt", RAW_TIME, &[])?;
+            rates.push(*figures.get("many_rtt_per_s").ok_or_else(|| BenchError::Limits("a figure is missing".to_owned()))?);
+        }
         let rate = median(&rates).unwrap_or(0.0);
         eprintln!("tramline-bench:   raw: {rate:.0} round trips/s over {PRODUCERS} connections");
         Ok(rate / 1e3)

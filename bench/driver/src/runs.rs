@@ -383,13 +383,19 @@ impl Runs {
         time: Duration,
         arguments: &[String],
     ) -> Result<(Figure, BTreeMap<String, f64>), BenchError> {
+        let figures = self.raw_figures(only, time, arguments)?;
+        let figure = measure.bound(&figures).ok_or_else(|| BenchError::Limits("a figure is missing".to_owned()))?;
+        Ok((figure, figures))
+    }
+
+    /// The figures of a raw load while the broker is halted.
+    pub fn raw_figures(&mut self, only: &str, time: Duration, arguments: &[String]) -> Result<BTreeMap<String, f64>, BenchError> {
         self.broker.pause()?;
         let figures = self.limits.for_seconds(time.as_secs_f64()).run_with(only, arguments);
         self.broker.resume()?;
         let figures = figures?;
-        let figure = measure.bound(&figures).ok_or_else(|| BenchError::Limits("a figure is missing".to_owned()))?;
         self.all_limits.push(figures.clone());
-        Ok((figure, figures))
+        Ok(figures)
     }
 
     fn interleave(

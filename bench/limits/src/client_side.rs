@@ -32,38 +32,36 @@ const REPLY: usize = 64;
 
 /// Round trips over `connections`: (p50, p99) in microseconds.
 pub fn round_trips(cpus: [usize; 2], transport: Transport, connections: usize, time: Duration) -> io::Result<(f64, f64)> {
-    let pairs: Vec<(TcpStream, TcpStream)> = (0..connections).map(|_| pair()).collect::<io::Result<_>>()?;
-    let (servers, clients): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    std::thread::scope(|scope| {
-        let echo = scope.spawn(move || echo_server(&servers, cpus[0], REQUEST, REPLY));
-        let figures = scope.spawn(move || {
-            pin(cpus[1])?;
-            match transport {
-                Transport::Sockets => over_sockets(clients, time),
-                Transport::Epoll => over_epoll(clients, time),
-                Transport::Ring => over_a_ring(&clients, time),
-            }
-        });
-        let figures = figures.join().map_err(|_| io::Error::other("the client's thread panicked"))?;
-        echo.join().map_err(|_| io::Error::other("the server's thread panicked"))??;
-        figures
+    beside_a_server(cpus, connections, |clients| match transport {
+        Transport::Sockets => over_sockets(clients, time),
+        Transport::Epoll => over_epoll(clients, time),
+        Transport::Ring => over_a_ring(&clients, time),
     })
 }
 
 /// Round trips per second over `connections` with a request in flight on each: a ring on one core, a client behind epoll(7) on the other. A request or a reply is a
 /// send and a receive of its own, as where the connections are of different processes.
 pub fn round_trips_per_s(cpus: [usize; 2], connections: usize, time: Duration) -> io::Result<f64> {
+    beside_a_server(cpus, connections, |clients| all_at_once(clients, time))
+}
+
+/// Runs a client with so many connections on the second core, and the server behind them on the first, until the client has ended.
+fn beside_a_server<T: Send>(
+    cpus: [usize; 2],
+    connections: usize,
+    client: impl FnOnce(Vec<TcpStream>) -> io::Result<T> + Send,
+) -> io::Result<T> {
     let pairs: Vec<(TcpStream, TcpStream)> = (0..connections).map(|_| pair()).collect::<io::Result<_>>()?;
     let (servers, clients): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
     std::thread::scope(|scope| {
         let echo = scope.spawn(move || echo_server(&servers, cpus[0], REQUEST, REPLY));
-        let rate = scope.spawn(move || {
+        let told = scope.spawn(move || {
             pin(cpus[1])?;
-            all_at_once(clients, time)
+            client(clients)
         });
-        let rate = rate.join().map_err(|_| io::Error::other("the client's thread panicked"))?;
+        let told = told.join().map_err(|_| io::Error::other("the client's thread panicked"))?;
         echo.join().map_err(|_| io::Error::other("the server's thread panicked"))??;
-        rate
+        told
     })
 }
 

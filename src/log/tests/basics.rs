@@ -283,8 +283,8 @@ fn a_sorted_segment_takes_all_of_one_that_is_full() {
     let count = (h.cfg.segment_bytes - u64::from(layout::SEGMENT_DATA_START) - footer::footer_bytes(29)) / 4096;
     assert_eq!(count, 29);
     let segment = h.log.begin_sorted(&mut h.slab).expect("a file is free");
-    assert!(h.log.sorted_is_fresh() && !h.log.sorted_has_room(count * 4096, count as u32));
-    assert!(h.log.sorted_takes_all_of(SegmentUid(1)));
+    let has_room = |h: &Harness| h.log.sorted_has_room(SegmentUid(1), count * 4096, count as u32);
+    assert!(!h.log.sorted_holds(count * 4096, count as u32) && has_room(&h));
     for number in 0..count {
         let mut copied = 0;
         while copied < batch.len() {
@@ -298,6 +298,7 @@ fn a_sorted_segment_takes_all_of_one_that_is_full() {
         let entry =
             footer::FooterEntry { partition_uid, base_offset, newest_ts: 0, pos: 0, len: 4096, last_offset_delta: 0, group: GroupId(1) };
         h.log.end_sorted_batch(entry);
+        assert!(!has_room(&h), "it is not empty any more");
     }
     h.log.finish_sorted(&mut h.slab, &mut h.effects);
     h.disk.submit(&mut h.effects);
