@@ -266,9 +266,14 @@ impl Log {
         self.open.void(group);
     }
 
-    /// Bytes of content in the open block.
-    pub fn open_bytes(&self) -> usize {
-        self.open.content_bytes()
+    /// Whether the open block holds nothing.
+    pub fn is_open_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether the open block holds less than a sixteenth of what it may (64 KiB of 1 MiB): it may stay open for a reason, where a larger one is worth its write.
+    pub fn is_open_small(&self) -> bool {
+        self.open.content_bytes() < self.cfg.block_bytes_max as usize / 16
     }
 
     /// Ends a segment before it is full, if it is the one that takes blocks: with the next block, and so it can be sealed. Not where there is no next one, nor a
@@ -438,12 +443,6 @@ impl Log {
     /// Whether a block is on its way to the disk.
     pub fn is_writing(&self) -> bool {
         self.window.in_flight() > 0
-    }
-
-    /// Whether the disk has more to do than it can: as many writes as may be were under way, and more than half of them have not ended since. A small
-    /// block does well to wait then, and to take more in ([`ready_to_close`](Self::ready_to_close) does not ask for it).
-    pub fn is_crowded(&self) -> bool {
-        self.window.is_crowded()
     }
 
     /// Bytes of the reads under way that somebody waits for.

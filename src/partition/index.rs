@@ -180,6 +180,12 @@ impl Index {
         self.list.iter().skip(self.sealed)
     }
 
+    /// Those of them that begin at `offset` or behind it.
+    pub fn tail_from(&self, offset: u64) -> impl Iterator<Item = &BatchRef> {
+        let at = self.list.partition_point(|batch| batch.base_offset < offset).max(self.sealed);
+        self.list.range(at..)
+    }
+
     /// The batch of the tail that begins with this offset.
     pub fn tail_at(&self, first: u64) -> Option<&BatchRef> {
         let at = self.list.partition_point(|batch| batch.base_offset < first);

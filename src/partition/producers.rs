@@ -13,6 +13,7 @@ use crate::constants::PRODUCER_BATCHES_KEPT;
 use crate::ids::{BlockSeq, PartitionUid, ProducerId};
 use crate::log::checkpoint::{ProducerBatchV1, ProducerV1};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use tramline_wire::batch::ProducerMark;
 
 /// Batches of a producer that waits for each of its commits: those kept, and one on its way.
@@ -190,9 +191,24 @@ impl Producers {
         });
     }
 
-    /// Adds what a checkpoint is told: of each producer the last committed batches (all below `committed_end`), by id.
-    pub fn store(&self, partition: PartitionUid, committed_end: u64, producers: &mut Vec<ProducerV1>, batches: &mut Vec<ProducerBatchV1>) {
-        for (id, producer) in &self.by_id {
+    /// Adds what a checkpoint is told: of each producer behind `after` the last committed batches (all below `committed_end`), by id. Every producer and every batch counts one of
+    /// `left` (which is not 0); where that is used up, the last producer that was looked at is answered, and the next call goes on behind it.
+    pub fn store(
+        &self,
+        partition: PartitionUid,
+        committed_end: u64,
+        after: Option<ProducerId>,
+        left: &mut usize,
+        (producers, batches): (&mut Vec<ProducerV1>, &mut Vec<ProducerBatchV1>),
+    ) -> Option<ProducerId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last_id = after;
+        for (id, producer) in self.by_id.range((from, Bound::Unbounded)) {
+            if *left == 0 {
+                return last_id;
+            }
+            last_id = Some(*id);
+            *left = left.saturating_sub(1 + PRODUCER_BATCHES_KEPT);
             let committed = producer.batches.partition_point(|batch| batch.end_offset() <= committed_end);
             let Some(epoch) = committed.checked_sub(1).map(|last| producer.batches[last].epoch) else { continue };
             let before = batches.len();
@@ -205,6 +221,7 @@ impl Producers {
             }));
             producers.push(ProducerV1 { partition: partition.0, id: id.0, epoch, batches: (batches.len() - before) as u16 });
         }
+        None
     }
 
     /// At a start: what the checkpoint says. Panics when a producer has no batch (a checkpoint that says so is refused before).
@@ -272,7 +289,14 @@ mod tests {
     /// As a checkpoint tells it, one entry per producer.
     fn stored(producers: &Producers, committed_end: u64) -> Vec<(ProducerV1, Vec<ProducerBatchV1>)> {
         let (mut list, mut batches) = (Vec::new(), Vec::new());
-        producers.store(PartitionUid(7), committed_end, &mut list, &mut batches);
+        let mut after = None;
+        loop {
+            // One at a time: whatever it is cut into, the whole is the same.
+            after = producers.store(PartitionUid(7), committed_end, after, &mut 1, (&mut list, &mut batches));
+            if after.is_none() {
+                break;
+            }
+        }
         let checkpoint = CheckpointV5 { producers: list.clone(), producer_batches: batches.clone(), ..CheckpointV5::default() };
         assert_eq!(checkpoint.check(), Ok(()), "what is told is taken");
         let mut rest = batches.as_slice();

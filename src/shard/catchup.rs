@@ -400,7 +400,8 @@ impl Shard {
             Stage::Producers => {
                 let (mut producers, mut batches) = (Vec::new(), Vec::new());
                 for (_, partition) in self.partitions.iter().filter(|(_, partition)| partition.group == group) {
-                    partition.producers().store(partition.uid, partition.committed_end(), &mut producers, &mut batches);
+                    let (mut left, told) = (usize::MAX, (&mut producers, &mut batches));
+                    partition.producers().store(partition.uid, partition.committed_end(), None, &mut left, told);
                 }
                 sending.stage = Stage::Offsets;
                 let items = super::install::producer_items(&producers, &batches);

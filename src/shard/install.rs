@@ -363,6 +363,7 @@ impl Shard {
     fn install(&mut self, now: Now, at: usize, effects: &mut Effects) {
         let Arrival { from, conn, incoming, .. } = &mut self.arrivals.list[at];
         let (from, conn, incoming) = (*from, *conn, incoming.take().expect("looked at by the caller"));
+        self.listing.forget();
         let Incoming { group, at: position, members, pieces, notes, state, applied, partitions, producers, .. } = incoming;
         let state = match group {
             GroupId(0) => match State::restore(&state) {
@@ -488,7 +489,7 @@ impl Shard {
         {
             return;
         }
-        let checkpoint = self.checkpoint(covered, &[]);
+        let checkpoint = self.mere_checkpoint(covered);
         let members = self.members_told(&checkpoint);
         if self.log.write_checkpoint(&mut self.slab, effects, checkpoint).is_ok() {
             self.on_checkpoint_begun(members);

@@ -31,6 +31,7 @@ mod joining;
 mod lags;
 mod leaders;
 mod leadership;
+mod listing;
 #[cfg(any(test, feature = "sim"))]
 mod looks;
 pub mod mesh;

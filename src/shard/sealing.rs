@@ -3,14 +3,15 @@
 //! Invariants: a run takes the place of a tail's batches only once the footer that lists them is durable; the checkpoint describes
 //! exactly the blocks it covers, all of whose entries are committed.
 //!
-//! Not here: which segments are freed (`retention.rs`).
+//! Not here: taking down what a seal lists (`listing.rs`), which segments are freed (`retention.rs`).
 
+use super::listing::ToldProducers;
 use super::retention::Use;
 use super::shard::{Phase, Shard};
 use crate::api::ApiError;
 use crate::config::DiskLevel;
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{BlockSeq, GroupId, Offset, PartitionUid, ReplicaId, SegmentUid, Term};
+use crate::ids::{BlockSeq, GroupId, PartitionUid, ReplicaId, SegmentUid, Term};
 use crate::log::checkpoint::{GroupPositionV3, PartitionPositionV1, RunV1};
 use crate::log::{CheckpointV5, FooterEntry, SealRefused};
 use crate::mutants::Mutant;
@@ -37,7 +38,7 @@ impl Shard {
             return;
         }
         self.slab.tidy(now.mono_us);
-        self.maybe_seal(effects);
+        self.maybe_seal(now, effects);
         self.retain(now, effects);
         self.expire(now, effects);
         self.give_producer_ids(now, effects);
@@ -53,7 +54,7 @@ impl Shard {
     }
 
     /// Seals the oldest full segment whose batches are all committed.
-    fn maybe_seal(&mut self, effects: &mut Effects) {
+    fn maybe_seal(&mut self, now: Now, effects: &mut Effects) {
         if self.view.epoch == 0 || !self.may_write_checkpoint() {
             return;
         }
@@ -69,27 +70,13 @@ impl Shard {
         {
             return;
         }
-        self.footer.clear();
-        let mut footer = std::mem::take(&mut self.footer);
-        for (_, partition) in self.partitions.iter() {
-            let batches = partition.index.tail().take_while(|b| b.block <= last_block);
-            for batch in batches {
-                let place = self.log.block_place(batch.block).expect("blocks of unsealed segments have a place");
-                assert_eq!(place.segment, segment, "segments are sealed oldest first");
-                footer.push(FooterEntry {
-                    partition_uid: partition.uid,
-                    base_offset: Offset(batch.base_offset),
-                    newest_ts: batch.newest_ts_us,
-                    pos: place.pos + batch.at,
-                    len: batch.len,
-                    last_offset_delta: batch.last_delta,
-                    group: partition.group,
-                });
-            }
+        if !self.list_for_seal(segment, last_block) {
+            return effects.wake_at(now.mono_us + 1_000);
         }
-        footer.sort_unstable_by_key(FooterEntry::sort_key);
+        let mut footer = std::mem::take(&mut self.listing.footer);
+        let producers = self.listing.take_producers();
         let runs = runs_of(segment, &footer);
-        let checkpoint = self.checkpoint(last_block, &runs);
+        let checkpoint = self.checkpoint(last_block, &runs, producers);
         let members = self.members_told(&checkpoint);
         match self.log.seal(&mut self.slab, effects, segment, &mut footer, checkpoint) {
             Ok(()) => {
@@ -100,11 +87,16 @@ impl Shard {
             Err(SealRefused::Busy | SealRefused::Failed) => {}
         }
         footer.clear();
-        self.footer = footer;
+        self.listing.footer = footer;
+    }
+
+    /// The checkpoint that covers everything through `block` and seals nothing.
+    pub(super) fn mere_checkpoint(&self, block: BlockSeq) -> CheckpointV5 {
+        self.checkpoint(block, &[], self.all_producers())
     }
 
     /// The checkpoint that covers everything through `block`; `new_runs` are those of the segment being sealed.
-    pub(super) fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1]) -> CheckpointV5 {
+    fn checkpoint(&self, block: BlockSeq, new_runs: &[RunV1], (producers, producer_batches): ToldProducers) -> CheckpointV5 {
         let is_committed = self.groups.are_committed_through(block) || self.log.mutants().has(Mutant::SealUncommitted);
         assert!(is_committed, "a checkpoint of block {block} tells of what is not committed");
         let positions = self.groups.positions_at(block);
@@ -129,9 +121,6 @@ impl Shard {
         });
         let mut runs = Vec::new();
         let mut partitions = Vec::with_capacity(self.partitions.len());
-        let (mut producers, mut producer_batches) = (Vec::new(), Vec::new());
-        let mut of_partitions = Vec::new();
-        let mutants = self.log.mutants();
         // Those that the view does not know as well: it may be of earlier metadata than they are, and what a checkpoint does not tell of is gone.
         let mut unclaimed: Vec<_> = self.unclaimed.values().collect();
         unclaimed.sort_unstable_by_key(|partition| partition.uid);
@@ -153,15 +142,6 @@ impl Shard {
                 next_offset,
                 newest_ts,
             });
-            if !partition.producers().is_empty() && !mutants.has(Mutant::ForgetProducers) {
-                let is_early = mutants.has(Mutant::CheckpointTentative);
-                let committed_end = if is_early { partition.next_offset() } else { partition.committed_end() };
-                of_partitions.push((partition.uid, partition.producers(), committed_end));
-            }
-        }
-        of_partitions.sort_unstable_by_key(|(uid, ..)| *uid);
-        for (uid, of_partition, committed_end) in of_partitions {
-            of_partition.store(uid, committed_end, &mut producers, &mut producer_batches);
         }
         CheckpointV5 {
             shard: self.id.0,
@@ -246,7 +226,7 @@ impl Shard {
     /// At an orderly stop: the checkpoint that it owes, once no other one is under way.
     fn keep_starts(&mut self, effects: &mut Effects) {
         if self.phase == Phase::Stopping && self.owes_checkpoint() && self.may_write_checkpoint() {
-            let checkpoint = self.checkpoint(self.log.covered(), &[]);
+            let checkpoint = self.mere_checkpoint(self.log.covered());
             // Refused when the log has failed: then there is no orderly stop.
             self.retention.starts_moved = self.log.write_checkpoint(&mut self.slab, effects, checkpoint).is_err();
         }

@@ -15,6 +15,7 @@ use super::group_expiry::GroupExpiry;
 use super::groups::MemberCare;
 use super::install::Arrivals;
 use super::leaders::Leaders;
+use super::listing::Listing;
 use super::mesh::Message;
 use super::offsets::OffsetCare;
 use super::pipelines::Pipelines;
@@ -40,7 +41,7 @@ use crate::config::Settings;
 use crate::control::View;
 use crate::effects::{Caller, Effect, Effects, Event, Now, Outcome, Token};
 use crate::ids::{BlockSeq, ConnId, GroupId, IdHasher, IdMap, LogIndex, NodeId, PartitionUid, ShardId, Term};
-use crate::log::{FooterEntry, Log, LogNews};
+use crate::log::{Log, LogNews};
 use crate::metrics::ShardMetrics;
 use crate::partition::{Partition, Partitions, Slot};
 use crate::replication::{Commit, Groups};
@@ -53,8 +54,6 @@ use tramline_wire::kind::Kind;
 
 /// How long a block that nobody waits for stays open, in microseconds.
 const LAZY_US: u64 = 1000;
-/// A block below this may stay open for a reason; a larger one is worth its write.
-const SMALL_BLOCK_BYTES: usize = 64 << 10;
 
 /// Whether an event was taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +129,7 @@ pub struct Shard {
     /// Produce frames of which a part is appended and the rest waits for room.
     pub(super) half_taken: HashMap<(ConnId, Option<ShardId>), Progress, BuildHasherDefault<IdHasher>>,
     pub(super) spare_progress: Progress,
-    pub(super) footer: Vec<FooterEntry>,
+    pub(super) listing: Listing,
     pub(super) sealing: Option<Sealing>,
     pub(super) retention: Retention,
     pub(super) expiry: Expiry,
@@ -234,7 +233,7 @@ impl Shard {
             visible_at_close: Vec::new(),
             half_taken: HashMap::default(),
             spare_progress: Progress::default(),
-            footer: Vec::new(),
+            listing: Listing::default(),
             sealing: None,
             retention: Retention::default(),
             expiry: Expiry::default(),
@@ -601,15 +600,15 @@ impl Shard {
 
     /// Closes what may be closed. A block in which nobody waits for anything (levels `none` and `leader`) is left open for up to a
     /// millisecond or 64 KiB: handing a write to the device costs the core 15 us, which the next request would pay for.
-    /// A small one waits, too, while the disk is crowded. Where synced writes follow each other (each flushes the disk's cache) the place of a write that has ended
-    /// would be taken at once by a block of one record, whose own flush keeps the next one waiting (decision 0014 has what was measured).
+    /// A small one waits, too, while another is on its way to the disk, and takes in what comes meanwhile: it is acknowledged behind that one in any case, and each flushes
+    /// the disk's cache and keeps the next one waiting (decision 0014 has what was measured).
     fn close_blocks(&mut self, now: Now, effects: &mut Effects) {
-        let is_small = self.log.open_bytes() < SMALL_BLOCK_BYTES;
-        if is_small && self.log.is_crowded() {
+        let is_small = self.log.is_open_small();
+        if is_small && self.log.is_writing() {
             return; // a write that ends brings the shard back here
         }
         if !self.urgent && self.phase == Phase::Serving && is_small {
-            if self.log.open_bytes() == 0 {
+            if self.log.is_open_empty() {
                 return;
             }
             if self.lazy_until_us == u64::MAX {

@@ -247,7 +247,7 @@ impl Shard {
     /// Begins the checkpoint with the new runs, once no seal is under way.
     fn write_runs(&mut self, job: Box<Job>, old: Vec<Run>, effects: &mut Effects) {
         if self.may_write_checkpoint() {
-            let checkpoint = self.checkpoint(self.log.covered(), &[]);
+            let checkpoint = self.mere_checkpoint(self.log.covered());
             match self.log.write_checkpoint(&mut self.slab, effects, checkpoint) {
                 Ok(()) => return self.sorting.step = Step::Checkpoint(job, old),
                 Err(error) => tracing::debug!(shard = self.id.0, "a checkpoint has to wait: {error:?}"),

@@ -6,6 +6,7 @@ mod crash;
 mod expiry;
 mod full_disk;
 mod groups;
+mod listing;
 mod producers;
 mod queue_dead_letters;
 mod queue_messages;

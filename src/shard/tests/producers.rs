@@ -14,14 +14,14 @@ fn ask_id(world: &mut World) -> u64 {
     world.request(Kind::InitProducer, &[], |out| InitProducerRequest {}.encode(out))
 }
 
-fn id(world: &mut World) -> u64 {
+pub(super) fn id(world: &mut World) -> u64 {
     ask_id(world);
     world.settle();
     let (_, meta, _) = world.reply_ok();
     InitProducerReply::decode(&meta).unwrap().producer_id
 }
 
-fn mark(id: u64, epoch: u16, sequence: u32) -> ProducerMark {
+pub(super) fn mark(id: u64, epoch: u16, sequence: u32) -> ProducerMark {
     ProducerMark { id, epoch, sequence }
 }
 
@@ -42,24 +42,24 @@ fn send_sized(world: &mut World, uid: u64, level: Level, mark: ProducerMark, cou
     });
 }
 
-fn send(world: &mut World, uid: u64, level: Level, mark: ProducerMark, count: u32) {
+pub(super) fn send(world: &mut World, uid: u64, level: Level, mark: ProducerMark, count: u32) {
     send_sized(world, uid, level, mark, count, 20);
 }
 
-fn result(world: &mut World) -> ProduceResult {
+pub(super) fn result(world: &mut World) -> ProduceResult {
     let (_, meta, _) = world.reply_ok();
     produce_results(&meta)[0]
 }
 
 /// Sends at `durable` and answers (error, base offset).
-fn produced(world: &mut World, uid: u64, mark: ProducerMark, count: u32) -> (ErrorCode, u64) {
+pub(super) fn produced(world: &mut World, uid: u64, mark: ProducerMark, count: u32) -> (ErrorCode, u64) {
     send(world, uid, Level::Durable, mark, count);
     world.settle();
     let result = result(world);
     (result.error, result.base_offset)
 }
 
-fn topic(world: &mut World) -> u64 {
+pub(super) fn topic(world: &mut World) -> u64 {
     world.create_topic("t", 1, &[]);
     world.uids("t")[0]
 }

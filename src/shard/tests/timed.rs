@@ -30,14 +30,12 @@ fn topic() -> (World, u64) {
 #[test]
 fn a_produce_is_told_apart_where_its_block_closes() {
     let (mut world, uid) = topic();
-    // Three writes may be under way, and were: the fourth block is closed when two of them are through.
+    // Three writes may be under way, and were: the fourth block is closed when one of them is through.
     for number in 0..3 {
-        world.produce(uid, Level::Durable, &[value(number, 100)]);
+        world.produce(uid, Level::Durable, &[value(number, 2000)]);
         world.turn();
     }
-    world.produce(uid, Level::Durable, &[value(3, 100)]);
-    world.turn();
-    world.complete(0);
+    world.produce(uid, Level::Durable, &[value(3, 2000)]);
     world.turn();
     world.pass(300);
     world.complete(0);

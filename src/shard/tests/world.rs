@@ -227,7 +227,7 @@ impl World {
     pub(super) fn settle(&mut self) {
         for _ in 0..100_000 {
             self.turn();
-            if self.disk.under_way.is_empty() && self.blocked.is_empty() {
+            if self.disk.under_way.is_empty() && self.blocked.is_empty() && !self.shard.listing.is_under_way() {
                 return;
             }
             if !self.disk.under_way.is_empty() {

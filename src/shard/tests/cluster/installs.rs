@@ -19,7 +19,7 @@ impl Cluster {
 #[test]
 fn nothing_is_taken_in_behind_a_snapshot_that_is_not_durable() {
     let mut tried = 0;
-    for seed in seeds("TRAMLINE_CLUSTER_BEHIND_SEEDS", 3) {
+    for seed in seeds("TRAMLINE_CLUSTER_BEHIND_SEEDS", 6) {
         let (mut cluster, behind) = Cluster::with_one_behind(seed);
         cluster.start(behind);
         cluster.happen_until("a snapshot", |cluster| !cluster.installing(behind).is_empty());
