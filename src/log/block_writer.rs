@@ -330,12 +330,14 @@ pub(crate) struct WriteWindow {
     bytes: u64,
     in_flight: u32,
     in_flight_max: u32,
+    /// `is_crowded`.
+    crowded: bool,
 }
 
 impl WriteWindow {
     pub(crate) fn new(durable_through: BlockSeq, in_flight_max: u32) -> WriteWindow {
         let blocks = VecDeque::with_capacity(WINDOW_BLOCKS_MAX);
-        WriteWindow { blocks, durable_through, bytes: 0, in_flight: 0, in_flight_max }
+        WriteWindow { blocks, durable_through, bytes: 0, in_flight: 0, in_flight_max, crowded: false }
     }
     pub(crate) fn durable_through(&self) -> BlockSeq {
         self.durable_through
@@ -352,6 +354,10 @@ impl WriteWindow {
     pub(crate) fn is_full(&self) -> bool {
         self.in_flight >= self.in_flight_max
     }
+    /// Whether as many writes as may be were under way, and more than half of them (rounded down) have not ended since.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded
+    }
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
@@ -364,6 +370,7 @@ impl WriteWindow {
         assert_eq!(seq.0, self.durable_through.0 + self.blocks.len() as u64 + 1, "blocks are closed in order");
         self.bytes += block.write.data.len() as u64;
         self.in_flight += 1;
+        self.crowded |= self.is_full();
         self.blocks.push_back(block);
     }
 
@@ -378,7 +385,7 @@ impl WriteWindow {
         let block = self.get(seq);
         assert!(!block.written, "block {seq} ended twice");
         block.written = true;
-        self.in_flight -= 1;
+        self.on_ended();
         let before = self.durable_through;
         while self.blocks.front().is_some_and(|block| block.written) {
             let block = self.blocks.pop_front().expect("looked at");
@@ -390,6 +397,11 @@ impl WriteWindow {
 
     /// Notes that a write ended badly: it is not under way any more, and the prefix never passes it.
     pub(crate) fn on_failed(&mut self) {
+        self.on_ended();
+    }
+
+    fn on_ended(&mut self) {
         self.in_flight -= 1;
+        self.crowded &= self.in_flight > self.in_flight_max / 2;
     }
 }

@@ -445,6 +445,12 @@ impl Log {
         self.window.in_flight() > 0
     }
 
+    /// Whether the disk has more to do than it can: as many writes as may be were under way, and more than half of them have not ended since. A small
+    /// block does well to wait then, and to take more in ([`ready_to_close`](Self::ready_to_close) does not ask for it).
+    pub fn is_crowded(&self) -> bool {
+        self.window.is_crowded()
+    }
+
     /// Bytes of the reads under way that somebody waits for.
     pub fn reading_bytes(&self) -> u64 {
         self.reads.in_flight_bytes()

@@ -363,7 +363,6 @@ impl Shard {
     fn install(&mut self, now: Now, at: usize, effects: &mut Effects) {
         let Arrival { from, conn, incoming, .. } = &mut self.arrivals.list[at];
         let (from, conn, incoming) = (*from, *conn, incoming.take().expect("looked at by the caller"));
-        self.listing.forget();
         let Incoming { group, at: position, members, pieces, notes, state, applied, partitions, producers, .. } = incoming;
         let state = match group {
             GroupId(0) => match State::restore(&state) {
@@ -379,7 +378,7 @@ impl Shard {
             Err(error) => return self.refuse_snapshot(conn, group, &error.to_string(), effects),
             // The log has come that far meanwhile.
             Ok(false) => return self.tell_installed(group, conn, pieces, effects),
-            Ok(true) => {}
+            Ok(true) => self.listing.forget(),
         }
         tracing::info!(
             shard = self.id.0,

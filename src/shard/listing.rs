@@ -1,9 +1,9 @@
 //! What a seal lists of its partitions (their batches in the segment, their producers), taken down a part in each turn: a segment can hold 250,000 batches, and 50,000 producers can
 //! have sent them. In one go that took 27 to 31 ms, in which nobody was answered.
 //!
-//! Invariants: batches are listed by partition and offset, producers by partition and id; a list that is handed out is of exactly the partitions that there are. What was taken
-//! down stays true meanwhile: the segment's batches are committed before it begins, and a producer's batches that come afterwards are in blocks behind the segment, which a start
-//! reads again. Only a snapshot that is taken in changes what is behind us, so it ends the list (`forget`).
+//! Invariants: batches are listed by partition and offset, producers by partition and id; a list that is handed out is of exactly the partitions that there are, in the same slots (a
+//! replica that was given up and begun anew has another one). What was taken down stays true meanwhile: the segment's batches are committed before it begins, and a producer's
+//! batches that come afterwards are in blocks behind the segment, which a start reads again. Only a snapshot that is taken in changes what is behind us, so it ends the list (`forget`).
 //!
 //! Not here: when a segment may be sealed, and the checkpoint (`sealing.rs`).
 
@@ -12,11 +12,11 @@ use crate::ids::{BlockSeq, Offset, PartitionUid, ProducerId, SegmentUid};
 use crate::log::FooterEntry;
 use crate::log::checkpoint::{ProducerBatchV1, ProducerV1};
 use crate::mutants::Mutant;
-use crate::partition::Partition;
+use crate::partition::{Partition, Slot};
 
 /// Batches of partitions or of producers that are taken down in one turn, at most: some 0.2 ms. Tests have small segments.
 const ENTRIES_A_TURN: usize = if cfg!(any(test, feature = "sim")) { 16 } else { 4096 };
-/// Lists in a row that were in vain, since partitions came or went. The next one is made in one go: a segment must be sealed at some time.
+/// Lists in a row that were in vain, since partitions came or went, or snapshots. The next one is made in one go: a segment must be sealed at some time.
 const IN_VAIN_MAX: u32 = 8;
 
 /// The list of one seal.
@@ -24,8 +24,8 @@ const IN_VAIN_MAX: u32 = 8;
 pub(super) struct Listing {
     /// What it is a list of; `None` without one under way.
     of: Option<(SegmentUid, BlockSeq)>,
-    /// The partitions of its beginning, by uid, and whether the view knows them.
-    partitions: Vec<(PartitionUid, bool)>,
+    /// The partitions of its beginning, by uid; those that the view does not know have no slot.
+    partitions: Vec<(PartitionUid, Option<Slot>)>,
     /// How many of them are listed with their batches, then with their producers.
     batches_done: usize,
     producers_done: usize,
@@ -44,7 +44,7 @@ pub(super) type ToldProducers = (Vec<ProducerV1>, Vec<ProducerBatchV1>);
 impl Listing {
     /// What was listed is not to be used.
     pub(super) fn forget(&mut self) {
-        self.of = None;
+        self.in_vain += u32::from(self.of.take().is_some());
     }
 
     /// Whether a list is begun and not whole.
@@ -58,7 +58,7 @@ impl Listing {
         (std::mem::take(&mut self.producers), std::mem::take(&mut self.producer_batches))
     }
 
-    fn begin(&mut self, of: (SegmentUid, BlockSeq), partitions: Vec<(PartitionUid, bool)>) {
+    fn begin(&mut self, of: (SegmentUid, BlockSeq), partitions: Vec<(PartitionUid, Option<Slot>)>) {
         self.of = Some(of);
         self.partitions = partitions;
         (self.batches_done, self.producers_done) = (0, 0);
@@ -99,26 +99,29 @@ impl Shard {
         listing.take_producers()
     }
 
-    /// The partitions there are, by uid, and whether the view knows them.
-    fn present(&self) -> Vec<(PartitionUid, bool)> {
-        let known = self.partitions.iter().map(|(_, partition)| (partition.uid, true));
-        let mut all: Vec<_> = known.chain(self.unclaimed.keys().map(|uid| (*uid, false))).collect();
+    /// The partitions there are, by uid; those that the view does not know have no slot.
+    fn present(&self) -> Vec<(PartitionUid, Option<Slot>)> {
+        let known = self.partitions.iter().map(|(slot, partition)| (partition.uid, Some(slot)));
+        let mut all: Vec<_> = known.chain(self.unclaimed.keys().map(|uid| (*uid, None))).collect();
         all.sort_unstable();
         all
     }
 
-    fn present_partition(&self, uid: PartitionUid, is_known: bool) -> Option<&Partition> {
-        match is_known {
-            true => self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)),
-            false => self.unclaimed.get(&uid),
+    fn present_partition(&self, uid: PartitionUid, slot: Option<Slot>) -> Option<&Partition> {
+        match slot {
+            Some(slot) => self.partitions.get(slot),
+            None => self.unclaimed.get(&uid),
         }
     }
 
     fn list_batches(&self, listing: &mut Listing, left: &mut usize) {
         let Some((segment, last_block)) = listing.of else { return };
-        while let Some((uid, is_known)) = listing.partitions.get(listing.batches_done).copied() {
+        while let Some((uid, slot)) = listing.partitions.get(listing.batches_done).copied() {
+            if *left == 0 {
+                return;
+            }
             // The footer tells of those that the view knows.
-            if is_known && let Some(partition) = self.present_partition(uid, true) {
+            if let Some(partition) = slot.and_then(|slot| self.partitions.get(slot)) {
                 for batch in partition.index.tail_from(listing.from).take_while(|batch| batch.block <= last_block) {
                     if *left == 0 {
                         return;
@@ -140,6 +143,8 @@ impl Shard {
             }
             listing.batches_done += 1;
             listing.from = 0;
+            // A look counts as well: there may be 100,000 partitions with nothing to list.
+            *left = left.saturating_sub(1);
         }
     }
 
@@ -148,11 +153,11 @@ impl Shard {
             return;
         }
         let mutants = self.log.mutants();
-        while let Some((uid, is_known)) = listing.partitions.get(listing.producers_done).copied() {
-            if let Some(partition) = self.present_partition(uid, is_known).filter(|_| !mutants.has(Mutant::ForgetProducers)) {
-                if *left == 0 && !partition.producers().is_empty() {
-                    return;
-                }
+        while let Some((uid, slot)) = listing.partitions.get(listing.producers_done).copied() {
+            if *left == 0 {
+                return;
+            }
+            if let Some(partition) = self.present_partition(uid, slot).filter(|_| !mutants.has(Mutant::ForgetProducers)) {
                 let committed_end =
                     if mutants.has(Mutant::CheckpointTentative) { partition.next_offset() } else { partition.committed_end() };
                 let told = (&mut listing.producers, &mut listing.producer_batches);
@@ -162,6 +167,8 @@ impl Shard {
                 }
             }
             listing.producers_done += 1;
+            listing.after = None;
+            *left = left.saturating_sub(1);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::ids::{BlockSeq, GroupId, PartitionUid, ReplicaId, SegmentUid, Term};
 use crate::log::checkpoint::{GroupPositionV3, PartitionPositionV1, RunV1};
 use crate::log::{CheckpointV5, FooterEntry, SealRefused};
 use crate::mutants::Mutant;
-use crate::partition::{Partition, Run};
+use crate::partition::{Partition, Run, Slot};
 use crate::replication::GroupPosition;
 use crate::subscription::encode_notes;
 use tramline_wire::error::ErrorCode;
@@ -25,7 +25,8 @@ use tramline_wire::error::ErrorCode;
 pub(super) struct Sealing {
     segment: SegmentUid,
     last_block: BlockSeq,
-    runs: Vec<RunV1>,
+    /// With the slots of their partitions.
+    runs: Vec<(RunV1, Slot)>,
     /// Where the groups were, to forget raft's entries once the checkpoint is durable.
     positions: Vec<(GroupId, GroupPosition, Term, u64)>,
 }
@@ -82,6 +83,8 @@ impl Shard {
             Ok(()) => {
                 tracing::debug!(shard = self.id.0, segment = segment.0, "sealing begins");
                 self.on_checkpoint_begun(members);
+                let slot = |run: &RunV1| self.partitions.slot(PartitionUid(run.uid)).expect("a run is of a partition that is there");
+                let runs = runs.into_iter().map(|run| (run.clone(), slot(&run))).collect();
                 self.sealing = Some(Sealing { segment, last_block, runs, positions: self.groups.positions_at(last_block) });
             }
             Err(SealRefused::Busy | SealRefused::Failed) => {}
@@ -177,13 +180,12 @@ impl Shard {
         assert_eq!(sealing.segment, segment, "one segment is sealed at a time");
         let mut usage = Use::default();
         let mut slots = Vec::with_capacity(sealing.runs.len());
-        for run in &sealing.runs {
-            // A partition that was deleted meanwhile has no use for its run.
-            let Some(slot) = self.partitions.slot(PartitionUid(run.uid)) else { continue };
-            let partition = self.partitions.get_mut(slot).expect("a uid's slot is filled");
+        for (run, slot) in &sealing.runs {
+            // A partition that was deleted meanwhile, or given up and begun anew in another slot, has no use for its run.
+            let Some(partition) = self.partitions.get_mut(*slot) else { continue };
             let sealed = partition.index.seal(segment, sealing.last_block, run.footer_first).expect("its batches are in the tail");
             assert_eq!((sealed.end_offset, sealed.footer_count), (run.end_offset, run.footer_count), "the footer lists what the tail had");
-            slots.push(slot);
+            slots.push(*slot);
             usage.add(sealed.bytes, sealed.footer_count);
         }
         self.retention.on_sealed(segment, usage);

@@ -206,3 +206,30 @@ impl Cluster {
         assert!(found.is_none(), "{found:?}\n{}", self.describe());
     }
 }
+
+/// Its entries leave when it is closed, and a majority may have them before this disk has.
+#[test]
+fn with_other_nodes_a_small_block_does_not_wait_for_the_write_under_way() {
+    let mut cluster = Cluster::new(1);
+    cluster.create_topic();
+    cluster.happen_until("rest", Cluster::is_quiet);
+    let uid = cluster.uids[0];
+    let leads = |node: &Node| {
+        let shard = node.shard.as_ref()?;
+        let slot = shard.partitions.slot(PartitionUid(uid))?;
+        shard.groups.leads(shard.partitions.get(slot)?.group).then_some(())
+    };
+    let at = cluster.nodes.iter().position(|node| leads(node).is_some()).expect("somebody leads at rest");
+    let closed = |cluster: &Cluster| cluster.nodes[at].shard.as_ref().map(|shard| shard.log.stats().blocks_closed);
+    let before = closed(&cluster).expect("it runs");
+    for number in 1..3 {
+        let bytes = batch(&[b"small".to_vec()], cluster.now.utc_us);
+        cluster.request(at, Kind::Produce, &bytes, |out| {
+            let mut writer = ProduceRequestWriter::begin(out, Level::Durable, 0);
+            writer.push(out, &ProduceEntry { partition_uid: uid, batch_len: bytes.len() as u32 });
+            writer.finish(out);
+        });
+        cluster.turn(at);
+        assert_eq!(closed(&cluster), Some(before + number), "no write has ended");
+    }
+}
