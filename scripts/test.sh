@@ -69,8 +69,10 @@ sim_log=$(mktemp)
 trap 'rm -f "$log" "$sim_log" "${count_log:-}"' EXIT
 # Beside the tests, of which many wait: a directory of its own within the target directory, and only what the tests leave over.
 simulate() {
-    CARGO_PROFILE_SIM_CODEGEN_UNITS="${CARGO_PROFILE_SIM_CODEGEN_UNITS:-16}" cargo build --profile sim --package tramline-sim || return
-    local sim run
+    local sim run units="${CARGO_PROFILE_SIM_CODEGEN_UNITS:-16}"
+    # The crates on a record's path are compiled in one piece for a release (Cargo.toml), which here would only take longer.
+    CARGO_PROFILE_SIM_CODEGEN_UNITS="$units" cargo build --profile sim --package tramline-sim \
+        --config "profile.sim.package.tramline.codegen-units=$units" --config "profile.sim.package.tramline-wire.codegen-units=$units" || return
     sim="$(target_dir)/sim/tramline-sim"
     for run in "calm 0..12" "faults 0..60" "disk 0..16" "swarm 0..16" "cluster 0..20"; do
         printf '%s\n' "-- $run"

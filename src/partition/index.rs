@@ -188,8 +188,7 @@ impl Index {
 
     /// The batch of the tail that begins with this offset.
     pub fn tail_at(&self, first: u64) -> Option<&BatchRef> {
-        let at = self.list.partition_point(|batch| batch.base_offset < first);
-        self.list.get(at).filter(|batch| at >= self.sealed && batch.base_offset == first)
+        self.tail_from(first).next().filter(|batch| batch.base_offset == first)
     }
 
     /// Puts one run in the place of the tail's batches whose blocks are at or below `last_block` (a segment that is being sealed).

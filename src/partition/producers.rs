@@ -191,8 +191,8 @@ impl Producers {
         });
     }
 
-    /// Adds what a checkpoint is told: of each producer behind `after` the last committed batches (all below `committed_end`), by id. Every producer and every batch counts one of
-    /// `left` (which is not 0); where that is used up, the last producer that was looked at is answered, and the next call goes on behind it.
+    /// Adds what a checkpoint is told: of each producer behind `after` the last committed batches (all below `committed_end`), by id. Every producer counts as one of `left`
+    /// (which is not 0), and one for each batch that it may have; where that is used up, the last producer that was looked at is answered, and the next call goes on behind it.
     pub fn store(
         &self,
         partition: PartitionUid,

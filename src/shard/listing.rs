@@ -78,7 +78,9 @@ impl Shard {
         }
         let mut left = if listing.in_vain < IN_VAIN_MAX { ENTRIES_A_TURN } else { usize::MAX };
         self.list_batches(&mut listing, &mut left);
-        self.list_producers(&mut listing, &mut left);
+        if listing.batches_done == listing.partitions.len() {
+            self.list_producers(&mut listing, &mut left);
+        }
         let is_through = listing.producers_done == listing.partitions.len();
         let is_whole = is_through && listing.partitions == self.present();
         if is_through {
@@ -91,9 +93,7 @@ impl Shard {
 
     /// The producers of all partitions in one go, for a checkpoint that seals nothing.
     pub(super) fn all_producers(&self) -> ToldProducers {
-        let mut listing = Listing::default();
-        listing.begin((SegmentUid(0), BlockSeq(0)), self.present());
-        listing.batches_done = listing.partitions.len();
+        let mut listing = Listing { partitions: self.present(), ..Listing::default() };
         let mut left = usize::MAX;
         self.list_producers(&mut listing, &mut left);
         listing.take_producers()
@@ -149,9 +149,6 @@ impl Shard {
     }
 
     fn list_producers(&self, listing: &mut Listing, left: &mut usize) {
-        if listing.batches_done < listing.partitions.len() {
-            return;
-        }
         let mutants = self.log.mutants();
         while let Some((uid, slot)) = listing.partitions.get(listing.producers_done).copied() {
             if *left == 0 {

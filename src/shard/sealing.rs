@@ -83,8 +83,9 @@ impl Shard {
             Ok(()) => {
                 tracing::debug!(shard = self.id.0, segment = segment.0, "sealing begins");
                 self.on_checkpoint_begun(members);
-                let slot = |run: &RunV1| self.partitions.slot(PartitionUid(run.uid)).expect("a run is of a partition that is there");
-                let runs = runs.into_iter().map(|run| (run.clone(), slot(&run))).collect();
+                let slot_of = |run: &RunV1| self.partitions.slot(PartitionUid(run.uid)).expect("a run is of a partition that is there");
+                let slots: Vec<_> = runs.iter().map(slot_of).collect();
+                let runs = std::iter::zip(runs, slots).collect();
                 self.sealing = Some(Sealing { segment, last_block, runs, positions: self.groups.positions_at(last_block) });
             }
             Err(SealRefused::Busy | SealRefused::Failed) => {}

@@ -52,10 +52,7 @@ pub fn throughput(target: &Target, batch_bytes: u32, window: usize, until: Until
     let (seconds, latency) = loop {
         pump.fill(window)?;
         pump.send()?;
-        let Some(ack) = pump.receive()? else {
-            give_way();
-            continue;
-        };
+        let Some(ack) = pump.receive()? else { continue };
         let Some(from) = counted_from else {
             if let Until::Time(time) = until
                 && ack.at - start > time / 5
@@ -112,20 +109,14 @@ pub fn open_loop(target: &Target, rate: Rate, mut beside: impl FnMut() -> Result
             due += interval;
         }
         pump.send()?;
-        match pump.receive()? {
-            Some(ack) if ack.at - ack.latency >= counted_from => histogram.saturating_record(ack.latency.as_nanos() as u64),
-            Some(_) => {}
-            None => give_way(),
+        if let Some(ack) = pump.receive()?
+            && ack.at - ack.latency >= counted_from
+        {
+            histogram.saturating_record(ack.latency.as_nanos() as u64);
         }
         beside()?;
     }
     Ok(quantiles(&histogram))
-}
-
-/// Nothing came. A synced write ends in a worker of the kernel on the core that had the disk's interrupt, which may be this one; beside a thread that only spins the worker
-/// waits for its time slice, 2.8 ms. As the client does by default (`Config::yield_when_empty`).
-fn give_way() {
-    std::thread::yield_now();
 }
 
 /// A request that waits for its reply.

@@ -106,6 +106,19 @@ fn a_small_block_takes_in_what_comes_while_another_is_written_and_a_larger_one_d
 }
 
 #[test]
+fn a_small_block_does_not_wait_where_a_topic_shows_records_when_it_is_closed() {
+    let mut world = World::new();
+    world.create_topic("t", 1, &[("visible.at", "leader")]);
+    let uid = world.uids("t")[0];
+    let before = world.shard.log.stats().blocks_closed;
+    for number in 0..2 {
+        world.produce(uid, Level::Durable, &[value(number, 100)]);
+        world.turn();
+    }
+    assert_eq!(world.shard.log.stats().blocks_closed, before + 2, "no write has ended");
+}
+
+#[test]
 fn consumers_see_committed_records_only_unless_the_topic_says_otherwise() {
     for (setting, visible) in [("replicated", 0), ("leader", 1)] {
         let mut world = World::new();

@@ -21,8 +21,8 @@ use tramline_client::Client;
 
 /// Pause before several writers are asked for answers again: with the kernel's timer slack some 0.1 ms, by which an answer may be timed late.
 const NAP: Duration = Duration::from_micros(50);
-/// So many turns of several writers, some 30 to 300 us, then the core is offered to others: a broker's synced write may end in a worker of the kernel on this very core, which would
-/// wait beside a thread that only works on until the next tick (4 ms at 250 Hz).
+/// So many turns, some 30 to 300 us (reckoned), then the core is offered to others: a broker's synced write may end in a worker of the kernel on this very core, and beside a thread
+/// that goes on and on it can stand ready until the next tick (4 ms at 250 Hz).
 const TURNS_AT_A_STRETCH: usize = 32;
 /// How often a writer with nothing to do has a turn: several times within any broker's idle time-out.
 const IDLE_NS: u64 = SECOND_NS;
@@ -41,7 +41,7 @@ pub struct Done {
 /// Writes with the writers of these numbers until the end of the window, then waits for the answers.
 pub fn write(client: &Client, desk: &mut Desk<'_>, numbers: Range<u64>, stop: &AtomicBool) -> Done {
     let cpu_before = thread_cpu_ns();
-    let mut crew = Crew { writers: Vec::new(), waiting: BinaryHeap::new(), active: Vec::new() };
+    let mut crew = Crew { writers: Vec::new(), waiting: BinaryHeap::new(), active: Vec::new(), turns: 0 };
     let vanished = crew.hire(client, desk, numbers).and_then(|()| crew.run(client, desk, stop)).err();
     Done {
         written: crew.writers.into_iter().map(|writer| writer.finish(desk)).collect(),
@@ -55,6 +55,8 @@ struct Crew {
     /// When, and who.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
     active: Vec<usize>,
+    /// Since the core was offered to others.
+    turns: usize,
 }
 
 impl Crew {
@@ -97,10 +99,11 @@ impl Crew {
     /// A turn of each active writer; returns whether anything moved.
     fn round(&mut self, desk: &mut Desk<'_>, over: bool, wait_until_ns: Option<u64>) -> Result<bool, String> {
         let mut moved = false;
-        let (mut place, mut turns) = (0, 0);
+        let mut place = 0;
         while let Some(&number) = self.active.get(place) {
-            turns += 1;
-            if turns % TURNS_AT_A_STRETCH == 0 {
+            self.turns += 1;
+            if self.turns == TURNS_AT_A_STRETCH {
+                self.turns = 0;
                 std::thread::yield_now();
             }
             let turn = self.writers[number].turn(desk, over, wait_until_ns)?;

@@ -79,16 +79,21 @@ impl Cluster {
     }
 
     /// A client sends a batch, mostly to who it thinks leads, and else to some node.
+    /// A node that takes itself for the leader of a partition.
+    fn who_leads(&self, uid: u64) -> Option<usize> {
+        let leads = |node: &Node| {
+            let shard = node.shard.as_ref()?;
+            let slot = shard.partitions.slot(PartitionUid(uid))?;
+            shard.groups.leads(shard.partitions.get(slot)?.group).then_some(())
+        };
+        self.nodes.iter().position(|node| leads(node).is_some())
+    }
+
     pub(super) fn produce(&mut self) {
         let uid = self.uids[self.dice.below(self.uids.len() as u64) as usize];
         let mut at = self.dice.below(NODES as u64) as usize;
         if self.dice.chance(80) {
-            let leads = |node: &Node| {
-                let shard = node.shard.as_ref()?;
-                let slot = shard.partitions.slot(PartitionUid(uid))?;
-                shard.groups.leads(shard.partitions.get(slot)?.group).then_some(())
-            };
-            at = self.nodes.iter().position(|node| leads(node).is_some()).unwrap_or(at);
+            at = self.who_leads(uid).unwrap_or(at);
         }
         if self.nodes[at].shard.is_none() {
             return;
@@ -214,12 +219,7 @@ fn with_other_nodes_a_small_block_does_not_wait_for_the_write_under_way() {
     cluster.create_topic();
     cluster.happen_until("rest", Cluster::is_quiet);
     let uid = cluster.uids[0];
-    let leads = |node: &Node| {
-        let shard = node.shard.as_ref()?;
-        let slot = shard.partitions.slot(PartitionUid(uid))?;
-        shard.groups.leads(shard.partitions.get(slot)?.group).then_some(())
-    };
-    let at = cluster.nodes.iter().position(|node| leads(node).is_some()).expect("somebody leads at rest");
+    let at = cluster.who_leads(uid).expect("somebody leads at rest");
     let closed = |cluster: &Cluster| cluster.nodes[at].shard.as_ref().map(|shard| shard.log.stats().blocks_closed);
     let before = closed(&cluster).expect("it runs");
     for number in 1..3 {
