@@ -36,7 +36,7 @@ pub(super) fn snapshots_of(recovered: &Recovered) -> BTreeMap<GroupId, Since> {
     stored.map(|g| (GroupId(g.group), Since { block: BlockSeq(g.since_block), applied: LogIndex(g.since_applied) })).collect()
 }
 
-/// Leaves out of what was found whatever a snapshot took the place of, and what came of one that is not whole.
+/// Leaves out of what was found whatever a snapshot or another replica took the place of, and what came of a snapshot that is not whole.
 pub(super) fn pass_over(recovered: &mut Recovered) {
     let since = snapshots_of(recovered);
     let before = |group: GroupId, block: BlockSeq| since.get(&group).filter(|since| block <= since.block);
@@ -48,9 +48,34 @@ pub(super) fn pass_over(recovered: &mut Recovered) {
         Some(since) => batch.index <= since.applied,
         None => !batch.is_imported(),
     });
+    leave_out_former_replicas(recovered);
     let partitions = recovered.checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions);
     let ends = partitions.map(|partition| (PartitionUid(partition.uid), partition.next_offset)).collect();
     leave_out_given_up(&mut recovered.batches, &ends);
+}
+
+/// Where a replica was given up, or begun anew, behind the checkpoint, this tells of the one before: its segments may be freed by now, so that another one that
+/// took over where it ended would have a hole in front of that. (What consumers have committed goes when the view comes, or by the snapshot that does.)
+fn leave_out_former_replicas(recovered: &mut Recovered) {
+    let Recovered { checkpoint: Some(checkpoint), replicas, .. } = recovered else { return };
+    let ended: BTreeSet<u32> = replicas.iter().map(|(_, record)| record.group.0).collect();
+    let former: BTreeSet<u64> = checkpoint.partitions.iter().filter(|p| ended.contains(&p.group)).map(|p| p.uid).collect();
+    if former.is_empty() {
+        return;
+    }
+    checkpoint.partitions.retain(|partition| !former.contains(&partition.uid));
+    checkpoint.runs.retain(|run| !former.contains(&run.uid));
+    let mut batches = std::mem::take(&mut checkpoint.producer_batches).into_iter();
+    checkpoint.producers.retain(|producer| {
+        let of_producer = batches.by_ref().take(usize::from(producer.batches));
+        let is_kept = !former.contains(&producer.partition);
+        if is_kept {
+            checkpoint.producer_batches.extend(of_producer);
+        } else {
+            of_producer.for_each(drop);
+        }
+        is_kept
+    });
 }
 
 /// A snapshot that was given up leaves batches behind, and the next one that comes begins anew where the partition ended, at `ends` or behind. What is left of the

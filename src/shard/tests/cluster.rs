@@ -391,7 +391,12 @@ impl Cluster {
         let ops = self.nodes[at].disk.under_way.len() as u64;
         if ops > 0 && !self.nodes[at].is_disk_stuck && self.dice.chance(60) {
             let index = self.dice.below(ops) as usize;
-            let is_of_checkpoint = matches!(&self.nodes[at].disk.under_way[index], Effect::File { op: FileOp::Rename { to, .. }, .. } if &**to == CHECKPOINT_NAME);
+            let gives_name = match &self.nodes[at].disk.under_way[index] {
+                Effect::File { op: FileOp::Rename { to, .. }, .. } => Some(to),
+                Effect::File { op: FileOp::Exchange { second, .. }, .. } => Some(second),
+                _ => None,
+            };
+            let is_of_checkpoint = gives_name.is_some_and(|name| &**name == CHECKPOINT_NAME);
             if !(is_of_checkpoint && self.nodes[at].are_checkpoints_stuck) {
                 let (token, outcome) = self.nodes[at].disk.complete(index);
                 self.tell(at, Event::Done { token, outcome });

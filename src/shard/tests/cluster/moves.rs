@@ -119,7 +119,8 @@ fn a_group_goes_from_node_to_node_while_records_come() {
             cluster.check_single(to);
             let known = |cluster: &Cluster| {
                 let shard = cluster.nodes[from].shard.as_ref().expect("up");
-                shard.partitions.slot(PartitionUid(cluster.uids[0])).is_some()
+                let uid = PartitionUid(cluster.uids[0]);
+                shard.partitions.slot(uid).is_some() || shard.unclaimed.contains_key(&uid)
             };
             assert!(!known(&cluster), "what its partitions held is gone with the replica");
             // Starts find the same.
@@ -135,6 +136,89 @@ fn a_group_goes_from_node_to_node_while_records_come() {
         acked += cluster.acked.len();
     }
     assert!(acked > 1000, "{acked} records acknowledged");
+}
+
+/// The checkpoint of the first replica is the last one there when the second begins: nothing of it counts, least of all where batches are whose segments are freed.
+#[test]
+fn a_replica_that_comes_back_has_nothing_of_the_one_that_was_given_up() {
+    let mut cluster = Cluster::with(5, 128 << 10);
+    cluster.create_topic();
+    let (group, home) = cluster.create_single();
+    let away = (home + 1) % NODES;
+    let uid = PartitionUid(cluster.uids[0]);
+    let end = |cluster: &Cluster| {
+        let shard = cluster.nodes[home].shard.as_ref().expect("up");
+        let known = shard.partitions.slot(uid).and_then(|slot| shard.partitions.get(slot)).or_else(|| shard.unclaimed.get(&uid));
+        known.map(|partition| partition.next_offset())
+    };
+    let sealed =
+        |cluster: &Cluster| cluster.nodes[home].shard.as_ref().expect("up").log.segments().filter(|segment| segment.sealed).count();
+    while sealed(&cluster) < 3 {
+        cluster.produce();
+        (0..20).for_each(|_| cluster.happen());
+    }
+    assert!(end(&cluster).is_some_and(|end| end > 100));
+    cluster.nodes[home].are_checkpoints_stuck = true;
+    cluster.move_it(group, home, away);
+    cluster.happen_until("the group goes away", |cluster| cluster.is_on(group, away) && !cluster.has(home, group));
+    cluster.happen_until("what it held is freed", |cluster| sealed(cluster) < 2);
+    let crash = |cluster: &mut Cluster| {
+        cluster.end(home, true);
+        cluster.heal();
+        cluster.happen_until("the start", |cluster| cluster.nodes[home].shard.as_ref().is_some_and(Shard::is_serving));
+    };
+    crash(&mut cluster);
+    assert_eq!(end(&cluster), None, "behind the end of the replica");
+    cluster.move_it(group, away, home);
+    cluster.happen_until("the group comes back", |cluster| cluster.has(home, group));
+    crash(&mut cluster);
+    assert_eq!(end(&cluster).unwrap_or(0), 0, "behind the beginning of another one");
+    cluster.nodes[home].are_checkpoints_stuck = false;
+    cluster.happen_until("the end of the move", |cluster| cluster.is_on(group, home) && cluster.leaders().get(&group) == Some(&vec![home]));
+    cluster.check_single(home);
+}
+
+/// The partition has the same uid then, and nothing of what the seal has listed.
+#[test]
+fn a_seal_ends_where_a_replica_was_given_up_and_begun_anew_meanwhile() {
+    let mut cluster = Cluster::with(6, 128 << 10);
+    cluster.create_topic();
+    let (group, home) = cluster.create_single();
+    let away = (home + 1) % NODES;
+    let uid = PartitionUid(cluster.uids[0]);
+    let is_sealing = |cluster: &Cluster| cluster.nodes[home].shard.as_ref().expect("up").sealing.is_some();
+    let serves = |cluster: &Cluster| {
+        let is_serving = cluster.nodes[home].shard.as_ref().is_some_and(Shard::is_serving);
+        is_serving && cluster.is_on(group, home) && cluster.leaders().get(&group) == Some(&vec![home])
+    };
+    // The first segment with batches of it is sealed, so that all that follow have some as well.
+    let has_run = |cluster: &Cluster| {
+        let partitions = &cluster.nodes[home].shard.as_ref().expect("up").partitions;
+        partitions.slot(uid).and_then(|slot| partitions.get(slot)).is_some_and(|partition| partition.index.runs().next().is_some())
+    };
+    while !has_run(&cluster) {
+        cluster.produce();
+        cluster.happen();
+    }
+    cluster.nodes[home].are_checkpoints_stuck = true;
+    while !is_sealing(&cluster) {
+        cluster.produce();
+        cluster.happen();
+    }
+    cluster.move_it(group, home, away);
+    cluster.happen_until("the group goes away", |cluster| cluster.is_on(group, away) && !cluster.has(home, group));
+    cluster.move_it(group, away, home);
+    cluster.happen_until("the group comes back", |cluster| cluster.has(home, group));
+    let is_present = cluster.nodes[home].shard.as_ref().expect("up").partitions.slot(uid).is_some();
+    assert!(is_sealing(&cluster) && is_present, "the segment with batches of the first replica, while there is another one");
+    cluster.nodes[home].are_checkpoints_stuck = false;
+    cluster.happen_until("the end of the seal", |cluster| !is_sealing(cluster));
+    cluster.happen_until("the end of the move", serves);
+    cluster.check_single(home);
+    cluster.end(home, true);
+    cluster.heal();
+    cluster.happen_until("the leader again", serves);
+    cluster.check_single(home);
 }
 
 #[test]
