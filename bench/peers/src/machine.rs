@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,6 +14,13 @@ use crate::servers::Setup;
 
 /// The place of the count of flushes in a block device's `stat` (Documentation/block/stat.rst, from Linux 5.5).
 const FLUSHES_FIELD: usize = 15;
+/// The same of writes and of discards.
+const WRITES_FIELD: usize = 4;
+const DISCARDS_FIELD: usize = 11;
+/// A disk is at rest when for so long it has been asked for nothing to speak of: the journal of a file system is written every five seconds, and
+/// `STRAY_OPERATIONS` in 50 ms are others on the machine.
+const QUIET: Duration = Duration::from_millis(500);
+const STRAY_OPERATIONS: u64 = 4;
 
 /// What the report says of the machine.
 #[derive(Debug, Serialize)]
@@ -104,10 +112,44 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// Flushes that the disk under a folder has done since the start of the machine, where the kernel counts them.
 pub fn device_flushes(dir: &Path) -> Option<u64> {
+    device_counts(dir)?.get(FLUSHES_FIELD).copied()
+}
+
+/// What the kernel counts of the disk under a folder.
+fn device_counts(dir: &Path) -> Option<Vec<u64>> {
     let device = fs::metadata(dir).ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
-    stat.split_ascii_whitespace().nth(FLUSHES_FIELD)?.parse().ok()
+    stat.split_ascii_whitespace().map(|field| field.parse().ok()).collect()
+}
+
+/// Waits until the disk has nothing left of whoever ran before: what was written is on it, and gigabytes that were removed are discarded, which takes seconds on a
+/// file system that is mounted so. Whether it came to rest within `patience`; a disk whose counts nobody tells counts as one that did.
+pub async fn settle(dir: &Path, patience: Duration) -> bool {
+    let since = Instant::now();
+    let counts =
+        |dir: &Path| device_counts(dir).map(|counts| [WRITES_FIELD, DISCARDS_FIELD].map(|field| counts.get(field).copied().unwrap_or(0)));
+    if let Ok(folder) = fs::File::open(dir) {
+        // A failed sync is the broker's business, not this wait's.
+        let _ = rustix::fs::syncfs(&folder);
+    }
+    let (mut before, mut quiet_since) = (counts(dir), Instant::now());
+    while before.is_some() && quiet_since.elapsed() < QUIET {
+        if since.elapsed() > patience {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = counts(dir);
+        let is_quiet = match (before, now) {
+            (Some(before), Some(now)) => std::iter::zip(before, now).all(|(before, now)| now - before <= STRAY_OPERATIONS),
+            _ => true,
+        };
+        if !is_quiet {
+            quiet_since = Instant::now();
+        }
+        before = now;
+    }
+    true
 }
 
 /// The broker's version, in its own words.
