@@ -34,8 +34,6 @@ const HUGE_BYTES: usize = 2 << 20;
 const HUGE_ORDER: usize = (HUGE_BYTES / PAGE_BYTES).trailing_zeros() as usize;
 /// Address space to memory; less where the system counts address space (vm.overcommit_memory=2, `ulimit -v`, `ulimit -d`).
 const SPREADS: [usize; 3] = [4, 2, 1];
-/// Bytes that a warmer brings in at once: tens of milliseconds at that rate.
-const WARM_STEP_BYTES: usize = 16 << 20;
 
 /// An anonymous mapping.
 #[derive(Debug)]
@@ -234,12 +232,11 @@ pub struct Warmer {
 }
 
 impl Warmer {
-    /// Brings in the next 16 MiB, lowest first, as the buddy hands them out. Blocks meanwhile: not for a shard's thread. Answers whether there
-    /// is more to do; after an error the rest is left to the first touch.
+    /// Brings in the next huge page, lowest first, as the buddy hands them out. Blocks meanwhile, milliseconds at that rate: not for a shard's thread. Answers whether
+    /// there is more to do; after an error the rest is left to the first touch.
     pub fn warm(&mut self) -> io::Result<bool> {
-        let end = self.bytes_max.min(self.warm_bytes + WARM_STEP_BYTES);
-        while self.warm_bytes < end {
-            let step = HUGE_BYTES.min(self.mapping.len - self.warm_bytes);
+        let step = HUGE_BYTES.min(self.mapping.len - self.warm_bytes);
+        if self.warm_bytes < self.bytes_max {
             // SAFETY: inside the mapping, which `self` holds. It makes pages present and changes no contents (madvise(2)), so it may
             // run beside whoever uses them.
             let done = unsafe { libc::madvise(self.mapping.start.as_ptr().add(self.warm_bytes).cast(), step, libc::MADV_POPULATE_WRITE) };
@@ -309,7 +306,7 @@ mod tests {
         memory.as_mut_slice()[0] = 7;
         let mut warmer = region.warmer(40 << 20);
         let steps = (0..).find(|_| !warmer.warm().unwrap()).unwrap();
-        assert_eq!((steps, warmer.warm_bytes), (2, 40 << 20), "16 + 16 + 8 MiB");
+        assert_eq!((steps, warmer.warm_bytes), (19, 40 << 20), "twenty pages");
         assert_eq!(memory.as_slice()[0], 7);
         assert!(!warmer.warm().unwrap());
         assert_eq!(warmer.warm_bytes, 40 << 20);

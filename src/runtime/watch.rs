@@ -21,6 +21,8 @@ struct Pulse {
     /// When the shard is to be here again; never before the loop begins and after it has ended.
     due_us: AtomicU64,
     is_asleep: AtomicBool,
+    /// How often it went to sleep.
+    sleeps: AtomicU64,
     /// The shard's thread; 0 before it runs.
     thread: AtomicI32,
 }
@@ -34,7 +36,12 @@ pub(super) struct Pulses {
 
 impl Pulses {
     pub(super) fn new(clock: Clock, shards: u16) -> Arc<Pulses> {
-        let pulse = || Pulse { due_us: AtomicU64::new(u64::MAX), is_asleep: AtomicBool::new(false), thread: AtomicI32::new(0) };
+        let pulse = || Pulse {
+            due_us: AtomicU64::new(u64::MAX),
+            is_asleep: AtomicBool::new(false),
+            sleeps: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
+        };
         Arc::new(Pulses { clock, shards: (0..shards).map(|_| pulse()).collect() })
     }
 
@@ -51,6 +58,8 @@ impl Pulses {
     /// The shard sleeps until `until_us`, or something wakes it.
     pub(super) fn sleeps(&self, shard: ShardId, until_us: u64) {
         let pulse = self.pulse(shard);
+        // Nobody else counts.
+        pulse.sleeps.store(pulse.sleeps.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         pulse.is_asleep.store(true, Ordering::Relaxed);
         pulse.due_us.store(until_us, Ordering::Relaxed);
     }
@@ -58,6 +67,12 @@ impl Pulses {
     /// The shard is awake again.
     pub(super) fn wakes(&self, shard: ShardId) {
         self.pulse(shard).is_asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Which sleep all shards are in, while they are: the same answer later says that none of them woke in between.
+    pub(super) fn rest(&self) -> Option<u64> {
+        let sleeps = |pulse: &Pulse| pulse.is_asleep.load(Ordering::Relaxed).then(|| pulse.sleeps.load(Ordering::Relaxed));
+        self.shards.iter().map(sleeps).sum()
     }
 
     /// The loop has ended.
@@ -191,6 +206,22 @@ mod tests {
         pulses.beat(second, 11_000_000);
         pulses.end(first);
         assert_eq!(watch.newly_late(12_000_000), [Err(second)]);
+    }
+
+    #[test]
+    fn all_shards_rest_as_long_as_none_wakes() {
+        let pulses = Pulses::new(Clock::new(), 2);
+        let (first, second) = (ShardId(0), ShardId(1));
+        assert_eq!(pulses.rest(), None, "they have not begun");
+        pulses.sleeps(first, 1_000);
+        assert_eq!(pulses.rest(), None);
+        pulses.sleeps(second, 1_000);
+        let rest = pulses.rest();
+        assert!(rest.is_some() && pulses.rest() == rest);
+        pulses.wakes(first);
+        assert_eq!(pulses.rest(), None);
+        pulses.sleeps(first, 2_000);
+        assert!(pulses.rest().is_some() && pulses.rest() != rest, "another sleep");
     }
 
     #[test]
