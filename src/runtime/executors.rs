@@ -25,6 +25,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
 
 /// glommio's own registered buffers: nothing uses them, this is its minimum of sense.
 const GLOMMIO_IO_BYTES: usize = 64 << 10;
@@ -60,7 +61,9 @@ pub(super) struct ShardSeed {
     pub(super) clock: Clock,
     pub(super) pulses: Arc<Pulses>,
     pub(super) iowq_cpus: Option<Vec<usize>>,
-    /// Whoever brings memory in takes it from here.
+    /// How long a shard brings memory in before it serves.
+    pub(super) prefault_first: Duration,
+    /// Whoever brings the rest in takes it from here.
     pub(super) warmers: Sender<Warmer>,
     /// Where "serving" or the reason of a failed start is told.
     pub(super) told: Sender<Result<ShardId, String>>,
@@ -89,7 +92,7 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
 
 fn open(seed: ShardSeed) -> Result<ShardLoop, String> {
     let ShardSeed { id, settings, info, joined, is_metadata_forced, dir, lock, log_uid_if_new, listeners, node_listener, .. } = seed;
-    let ShardSeed { inbox, hub, health, clock, pulses, iowq_cpus, warmers, told, .. } = seed;
+    let ShardSeed { inbox, hub, health, clock, pulses, iowq_cpus, prefault_first, warmers, told, .. } = seed;
     let mut disk = FsDisk::new(&dir);
     let log_config = log_config(id, &settings, &info, log_uid_if_new);
     let recovered = recover(&mut disk, &log_config).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -114,8 +117,12 @@ fn open(seed: ShardSeed) -> Result<ShardLoop, String> {
     let start = ShardStart { id, settings: Arc::clone(&settings), info, recovered, joined, is_metadata_forced };
     let shard = Shard::start(start, &mut effects).map_err(|error| error.to_string())?;
     if settings.memory_prefault {
+        let mut warmer = shard.warmer();
+        let began = Instant::now();
+        // Whoever goes on tells of an error.
+        while began.elapsed() < prefault_first && matches!(warmer.warm(), Ok(true)) {}
         // A housekeeping thread that has ended brings nothing in; then the first touch does.
-        let _ = warmers.send(shard.warmer());
+        let _ = warmers.send(warmer);
     }
     let on_serving = Box::new(move || drop(told.send(Ok(id))));
     let parts =

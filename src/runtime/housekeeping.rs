@@ -85,6 +85,7 @@ pub(super) fn start(
     };
     let allowed = topology::allowed_cpus();
     let cpus = topology::housekeeping_cpus(&allowed, &settings.cpus);
+    let is_apart = topology::is_housekeeping_apart(&allowed, &settings.cpus);
     publish_disk(&node, &health);
     let pages = Arc::new(Admin::new(Arc::clone(&health), source, node.clone(), Duration::from_millis(constants::SNAPSHOT_WAIT_MS)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(HousekeepingError::Start)?;
@@ -95,7 +96,6 @@ pub(super) fn start(
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let thread = std::thread::Builder::new().name("tramline-house".to_owned()).spawn(move || {
-        let is_apart = cpus.len() < allowed.len();
         if is_apart {
             pin(&cpus);
         }

@@ -81,6 +81,11 @@ pub fn housekeeping_cpus(allowed: &[usize], shards: &[usize]) -> Vec<usize> {
     if rest.is_empty() { allowed.to_vec() } else { rest }
 }
 
+/// Whether there is a core that no shard has.
+pub fn is_housekeeping_apart(allowed: &[usize], shards: &[usize]) -> bool {
+    housekeeping_cpus(allowed, shards).len() < allowed.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +143,6 @@ mod tests {
         assert_eq!(housekeeping_cpus(&[0, 1, 2, 3], &[0, 1]), [2, 3]);
         assert_eq!(housekeeping_cpus(&[0, 1], &[0, 1]), [0, 1]);
         assert_eq!(housekeeping_cpus(&[0, 1], &[]), [0, 1]);
+        assert!(is_housekeeping_apart(&[0, 1], &[0]) && !is_housekeeping_apart(&[0, 1], &[0, 1]));
     }
 }
