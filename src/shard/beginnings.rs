@@ -55,7 +55,7 @@ pub(super) fn pass_over(recovered: &mut Recovered) {
 }
 
 /// Where a replica was given up, or begun anew, behind the checkpoint, this tells of the one before: its segments may be freed by now, so that another one that
-/// took over where it ended would have a hole in front of that. (What consumers have committed goes when the view comes, or by the snapshot that does.)
+/// took over where it ended would have a hole in front of that. (What stands of offsets goes when the view comes, of members and queues when the snapshot does: nobody serves them before.)
 fn leave_out_former_replicas(recovered: &mut Recovered) {
     let Recovered { checkpoint: Some(checkpoint), replicas, .. } = recovered else { return };
     let ended: BTreeSet<u32> = replicas.iter().map(|(_, record)| record.group.0).collect();

@@ -146,6 +146,7 @@ impl Shard {
         if is_open || !self.write_record(now, &record, effects) {
             return false;
         }
+        self.retention.hold_until(self.log.open_block_seq());
         tracing::info!(shard = self.id.0, group = group.0, "the group's replica here is given up");
         self.forget_replica(group);
         true

@@ -15,7 +15,7 @@
 
 use super::shard::{Phase, Shard};
 use crate::effects::{Effects, Now};
-use crate::ids::SegmentUid;
+use crate::ids::{BlockSeq, SegmentUid};
 use crate::partition::{Oldest, Partition, Run, Slot};
 use std::collections::BTreeMap;
 
@@ -54,6 +54,8 @@ pub(super) struct Retention {
     /// The next partition of the pass under way.
     next_slot: Option<u32>,
     next_pass_us: u64,
+    /// Nothing is freed before this block is durable: it says who has no use for segments any more. Else a power cut brought the replica back without what was freed.
+    held_until: BlockSeq,
     /// A start was moved since this process began: an orderly stop writes a checkpoint that says so.
     pub(super) starts_moved: bool,
 }
@@ -94,6 +96,11 @@ impl Retention {
     /// What is wanted of a sealed segment; nothing when it is not sealed, or freed.
     pub(super) fn use_of(&self, segment: SegmentUid) -> Option<&Use> {
         self.runs.get(&segment)
+    }
+
+    /// What `block` says makes segments useless.
+    pub(super) fn hold_until(&mut self, block: BlockSeq) {
+        self.held_until = self.held_until.max(block);
     }
 
     /// A partition is gone (its topic was deleted).
@@ -138,6 +145,9 @@ impl Shard {
                 self.throttle.index_counted();
             }
             effects.wake_at(if step_end < end { now.mono_us } else { self.retention.next_pass_us });
+        }
+        if self.log.durable_through() < self.retention.held_until {
+            return;
         }
         while let Some(segment) = self.retention.unused.last().copied() {
             let file_bytes = self.log.segments().find(|s| s.uid == segment).map_or(0, |s| s.file_bytes);
