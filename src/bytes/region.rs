@@ -222,7 +222,7 @@ impl Region {
     }
 }
 
-/// Gives pages to a region ahead of their use, from another thread.
+/// Gives pages to a region ahead of their use: from another thread, or before anybody is served.
 #[derive(Debug)]
 pub struct Warmer {
     mapping: Arc<Mapping>,
@@ -232,8 +232,8 @@ pub struct Warmer {
 }
 
 impl Warmer {
-    /// Brings in the next huge page, lowest first, as the buddy hands them out. Blocks meanwhile, milliseconds at that rate: not for a shard's thread. Answers whether
-    /// there is more to do; after an error the rest is left to the first touch.
+    /// Brings in the next huge page, lowest first, as the buddy hands them out. Blocks meanwhile, milliseconds at that rate: not for the thread of a shard that serves. Answers
+    /// whether there is more to do; after an error the rest is left to the first touch.
     pub fn warm(&mut self) -> io::Result<bool> {
         let step = HUGE_BYTES.min(self.mapping.len - self.warm_bytes);
         if self.warm_bytes < self.bytes_max {

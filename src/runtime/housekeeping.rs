@@ -13,6 +13,7 @@ use crate::bytes::Warmer;
 use crate::config::{DiskLevel, Settings};
 use crate::constants;
 use crate::metrics::{Health, SnapshotSource};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -85,7 +86,7 @@ pub(super) fn start(
     };
     let allowed = topology::allowed_cpus();
     let cpus = topology::housekeeping_cpus(&allowed, &settings.cpus);
-    let is_apart = topology::is_housekeeping_apart(&allowed, &settings.cpus);
+    let is_roomy = topology::has_core_to_spare(&allowed, &settings.cpus, settings.shards);
     publish_disk(&node, &health);
     let pages = Arc::new(Admin::new(Arc::clone(&health), source, node.clone(), Duration::from_millis(constants::SNAPSHOT_WAIT_MS)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(HousekeepingError::Start)?;
@@ -96,10 +97,10 @@ pub(super) fn start(
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let thread = std::thread::Builder::new().name("tramline-house".to_owned()).spawn(move || {
-        if is_apart {
+        if cpus.len() < allowed.len() {
             pin(&cpus);
         }
-        let beside = (!is_apart).then(|| Arc::clone(&pulses));
+        let beside = (!is_roomy).then(|| Arc::clone(&pulses));
         runtime.block_on(async move {
             let mut watch = Watch::new(pulses);
             tokio::spawn(async move {
@@ -141,24 +142,27 @@ impl Housekeeping {
 
 /// Brings the shards' memory in ahead of its use, until the last sender is dropped; where it has no core that is not `beside` a shard, while all of them sleep.
 fn keep_warm(to_warm: &Receiver<Warmer>, beside: Option<&Pulses>) {
-    let mut cold: Vec<Warmer> = Vec::new();
-    let mut rest = None;
+    let mut cold: VecDeque<Warmer> = VecDeque::new();
+    let (mut rest, mut is_in_the_way) = (None, false);
     loop {
         // A step at a time, so that a stop is not kept waiting.
-        match to_warm.recv_timeout(if cold.is_empty() { TICK } else { Duration::ZERO }) {
-            Ok(warmer) => cold.push(warmer),
+        match to_warm.recv_timeout(if cold.is_empty() || is_in_the_way { TICK } else { Duration::ZERO }) {
+            Ok(warmer) => cold.push_back(warmer),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if cold.is_empty() || beside.is_some_and(|shards| !is_at_rest(shards, &mut rest)) {
+        is_in_the_way = !cold.is_empty() && beside.is_some_and(|shards| !is_at_rest(shards, &mut rest));
+        if is_in_the_way {
             continue;
         }
-        cold.retain_mut(|warmer| {
-            warmer.warm().unwrap_or_else(|error| {
+        let Some(mut warmer) = cold.pop_front() else { continue };
+        match warmer.warm() {
+            Ok(true) => cold.push_back(warmer),
+            Ok(false) => {}
+            Err(error) => {
                 tracing::warn!("memory cannot be brought in ahead of its use ({error}); the first use of each page is slower");
-                false
-            })
-        });
+            }
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use tramline_wire::node::CLUSTER_NONE;
 
 /// How often a start that takes long says what it waits for.
 const STILL_STARTING: Duration = Duration::from_secs(10);
-/// Shards that have all cores bring memory in themselves before they serve, for so long at most: the default's 512 MiB take a tenth of a second, and 1.5 s on a virtual
+/// Shards that have all cores bring memory in themselves before they serve, for so long or a page longer: the default's 512 MiB take a tenth of a second, and 1.5 s on a virtual
 /// machine whose host gives pages one by one (5 ms for 2 MiB, in which nobody would be answered).
 const PREFAULT_FIRST: Duration = Duration::from_secs(2);
 
@@ -128,7 +128,8 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
         housekeeping::start(&settings, Arc::clone(&health), source, to_warm, Arc::clone(&pulses)).map_err(StartError::Housekeeping)?;
 
     let allowed = topology::allowed_cpus();
-    let prefault_first = if topology::is_housekeeping_apart(&allowed, &settings.cpus) { Duration::ZERO } else { PREFAULT_FIRST };
+    let is_roomy = topology::has_core_to_spare(&allowed, &settings.cpus, settings.shards);
+    let prefault_first = if is_roomy { Duration::ZERO } else { PREFAULT_FIRST };
     let iowq_cpus = (!settings.unpinned).then(|| topology::housekeeping_cpus(&allowed, &settings.cpus));
     let (told, serving) = channel();
     let mut threads = Vec::new();

@@ -81,9 +81,9 @@ pub fn housekeeping_cpus(allowed: &[usize], shards: &[usize]) -> Vec<usize> {
     if rest.is_empty() { allowed.to_vec() } else { rest }
 }
 
-/// Whether there is a core that no shard has.
-pub fn is_housekeeping_apart(allowed: &[usize], shards: &[usize]) -> bool {
-    housekeeping_cpus(allowed, shards).len() < allowed.len()
+/// Whether there is a core beside those of `shards` shards, which are bound to `bound`, or to nothing where that is empty.
+pub fn has_core_to_spare(allowed: &[usize], bound: &[usize], shards: u16) -> bool {
+    if bound.is_empty() { allowed.len() > usize::from(shards) } else { housekeeping_cpus(allowed, bound).len() < allowed.len() }
 }
 
 #[cfg(test)]
@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(housekeeping_cpus(&[0, 1, 2, 3], &[0, 1]), [2, 3]);
         assert_eq!(housekeeping_cpus(&[0, 1], &[0, 1]), [0, 1]);
         assert_eq!(housekeeping_cpus(&[0, 1], &[]), [0, 1]);
-        assert!(is_housekeeping_apart(&[0, 1], &[0]) && !is_housekeeping_apart(&[0, 1], &[0, 1]));
+        assert!(has_core_to_spare(&[0, 1], &[0], 1) && !has_core_to_spare(&[0, 1], &[0, 1], 2));
+        assert!(has_core_to_spare(&[0, 1], &[], 1) && !has_core_to_spare(&[0, 1], &[], 2), "not bound");
     }
 }
