@@ -29,9 +29,6 @@ const CELL_PATIENCE: Duration = Duration::from_secs(120);
 /// How long connecting may fail before a broker counts as one that does not start.
 const READY_PATIENCE: Duration = Duration::from_secs(90);
 
-/// How long the disk may take to come to rest before a broker starts.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
-
 /// What is the same for all.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -62,9 +59,6 @@ pub async fn run(kind: PeerKind, class: Class, setup: &Setup, options: &Options,
 }
 
 async fn run_as<P: Peer>(kind: PeerKind, class: Class, setup: &Setup, options: &Options, tell: Tell<'_>) -> Fallible<()> {
-    if !machine::settle(&setup.work_dir, SETTLE_PATIENCE).await {
-        eprintln!("the disk does not come to rest in {} s: whoever is measured next shares it", SETTLE_PATIENCE.as_secs());
-    }
     let mut server = Server::start(kind, class, setup, READY_PATIENCE).await?;
     let peer = connect::<P>(&mut server).await?;
     let mut round = Round { peer, server, setup, options, shared: None, topic_count: 0 };

@@ -19,10 +19,13 @@ pub use settings::told;
 
 use crate::fault::{Fallible, Told, fault};
 use crate::kinds::{Class, PeerKind};
+use crate::machine;
 use crate::peer::Reach;
 
 /// How long an orderly stop may take before the process is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the machine may take to come to rest before a broker starts.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How much of a log is quoted.
 const LOG_TAIL_BYTES: usize = 1500;
 
@@ -69,6 +72,9 @@ impl Server {
             fs::remove_dir_all(&dir).told(&format!("cannot empty {}", dir.display()))?;
         }
         fs::create_dir_all(&dir).told(&format!("cannot make {}", dir.display()))?;
+        if !machine::settle(&dir, SETTLE_PATIENCE).await {
+            eprintln!("the machine does not come to rest in {} s: {} shares it with others", SETTLE_PATIENCE.as_secs(), kind.name());
+        }
         let log = setup.work_dir.join(format!("{}-{}.log", kind.name(), class.name()));
         let reach = Reach { kind, class, port: setup.port_base, second_port: setup.port_base + 1 };
         for port in setup.port_base - 1..setup.port_base + 6 {
