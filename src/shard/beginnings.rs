@@ -65,14 +65,13 @@ fn leave_out_former_replicas(recovered: &mut Recovered) {
     }
     checkpoint.partitions.retain(|partition| !former.contains(&partition.uid));
     checkpoint.runs.retain(|run| !former.contains(&run.uid));
-    let mut batches = std::mem::take(&mut checkpoint.producer_batches).into_iter();
+    let batches = std::mem::take(&mut checkpoint.producer_batches);
+    let mut rest = batches.as_slice();
     checkpoint.producers.retain(|producer| {
-        let of_producer = batches.by_ref().take(usize::from(producer.batches));
+        let own = rest.split_off(..usize::from(producer.batches)).expect("a checkpoint with fewer batches is refused");
         let is_kept = !former.contains(&producer.partition);
         if is_kept {
-            checkpoint.producer_batches.extend(of_producer);
-        } else {
-            of_producer.for_each(drop);
+            checkpoint.producer_batches.extend_from_slice(own);
         }
         is_kept
     });

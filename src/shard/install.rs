@@ -285,9 +285,7 @@ impl Shard {
 
     /// The partition of this uid, if it is there; one of another group is refused.
     fn partition_of(&self, group: GroupId, uid: PartitionUid) -> Result<Option<&Partition>, NotTaken> {
-        let slot = self.partitions.slot(uid);
-        let partition = slot.and_then(|slot| self.partitions.get(slot)).or(self.unclaimed.get(&uid));
-        match partition {
+        match self.found_partition(uid) {
             Some(partition) if partition.group != group => Err(NotTaken::Wrong(format!("partition {uid} is not in group {group}"))),
             partition => Ok(partition),
         }

@@ -24,7 +24,7 @@ use super::shipping::BlockRead;
 use crate::effects::{Effects, Now};
 use crate::ids::{GroupId, LogIndex, PartitionUid, SubscriptionUid};
 use crate::log::{BACKGROUND_OWNER, CheckpointV5, Recovered, envelope};
-use crate::partition::Slot;
+use crate::partition::{Partition, Slot};
 use crate::subscription::membership::{self, CHANGE_SCHEMA};
 use crate::subscription::queue::{QUEUE_SCHEMA, decode_queue_notes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,8 +184,12 @@ impl Shard {
 
     /// The group that a partition is in, as far as anybody knows it.
     pub(super) fn group_of(&self, uid: PartitionUid) -> Option<GroupId> {
-        let partition = self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).or_else(|| self.unclaimed.get(&uid));
-        partition.map(|partition| partition.group)
+        self.found_partition(uid).map(|partition| partition.group)
+    }
+
+    /// A partition, also one that the view does not know.
+    pub(super) fn found_partition(&self, uid: PartitionUid) -> Option<&Partition> {
+        self.partitions.slot(uid).and_then(|slot| self.partitions.get(slot)).or_else(|| self.unclaimed.get(&uid))
     }
 
     /// Goes on with every group: once at the end of each turn, when what is committed was told.

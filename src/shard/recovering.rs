@@ -87,7 +87,7 @@ impl Shard {
         let base = GroupPosition { index: committed, term: self.groups.entry_term(group, committed) };
         let start = GroupStart { id: group, base, term, members: Members::of_voters(voters.clone()), ..GroupStart::default() };
         let record = ReplicaRecord { state: ReplicaState::Forced, ..record_of(self.replica(), &start) };
-        if !self.write_record(now, &record, effects) {
+        if self.write_record(now, &record, effects).is_none() {
             return false;
         }
         let last = self.groups.last_of(group);

@@ -173,8 +173,7 @@ impl Shard {
             }
             return false;
         }
-        let partition = self.partitions.slot(key.0).and_then(|slot| self.partitions.get(slot)).or_else(|| self.unclaimed.get(&key.0));
-        let is_shared = partition.is_some_and(|partition| self.has_others(partition.group));
+        let is_shared = self.group_of(key.0).is_some_and(|group| self.has_others(group));
         if is_batch && is_shared && self.repairs.wounds.len() < WOUNDS_MAX {
             let place = (found.segment, found.pos);
             self.repairs.wounds.insert(key, Wound { end: found.end_offset, place, ..Wound::default() });

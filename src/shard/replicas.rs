@@ -10,7 +10,7 @@ use super::pipelines::NotTaken;
 use super::shard::Shard;
 use crate::control::{Endpoint, ReplicaView, View};
 use crate::effects::{Effect, Effects, Now};
-use crate::ids::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::ids::{BlockSeq, GroupId, LogIndex, NodeId, ReplicaId};
 use crate::log::{EntryKind, ReplicaRecord, ReplicaState};
 use crate::replication::{GroupStart, Members, Peer, PeerStart, wire_raft};
 use std::collections::BTreeSet;
@@ -65,7 +65,7 @@ impl Shard {
         let is_alone = members.is_lone(self.replica());
         let mut start = GroupStart { id: group, members, ..GroupStart::default() };
         let record = record_of(self.replica(), &start);
-        if !self.write_record(now, &record, effects) {
+        if self.write_record(now, &record, effects).is_none() {
             return false;
         }
         start.is_suspect = !is_alone && self.suspects.on_begun(group);
@@ -108,11 +108,12 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> bool {
+    /// Answers which block will have it; `None` where there is no room now.
+    pub(super) fn write_record(&mut self, now: Now, record: &ReplicaRecord, effects: &mut Effects) -> Option<BlockSeq> {
         let payload = record.encode();
         let written = self.in_open_block(now, effects, |log, slab| log.append_control(slab, record.group, EntryKind::Replica, &payload));
         self.urgent |= written.is_ok();
-        written.is_ok()
+        written.ok().map(|appended| appended.block)
     }
 
     /// Forgets replicas of groups that the metadata have put elsewhere: with them goes what their partitions hold.
@@ -143,10 +144,11 @@ impl Shard {
         // What the open block has of it closes first.
         let is_open = self.log.open_groups().iter().any(|row| row.group == group);
         self.urgent |= is_open;
-        if is_open || !self.write_record(now, &record, effects) {
+        if is_open {
             return false;
         }
-        self.retention.hold_until(self.log.open_block_seq());
+        let Some(block) = self.write_record(now, &record, effects) else { return false };
+        self.retention.hold_until(block);
         tracing::info!(shard = self.id.0, group = group.0, "the group's replica here is given up");
         self.forget_replica(group);
         true

@@ -6,7 +6,7 @@
 //!
 //! Invariants: retention takes from a partition's old end only, and moves its start also where a neighbour keeps the segment: else a
 //! later segment that nobody else needs would be freed out of the middle of this partition. `runs` counts, for each sealed segment,
-//! the runs of live partitions in it; a segment is freed when, and only when, that is none.
+//! the runs of live partitions in it; a segment is freed when, and only when, that is none, and what the log says of replicas that were given up is durable.
 //!
 //! Retention moves starts without a word in the log. A checkpoint (each seal, each sorted segment, an orderly stop) makes that durable; after a
 //! crash a start can be back where the last one had it, until the first pass has found again what is not kept.
@@ -54,7 +54,7 @@ pub(super) struct Retention {
     /// The next partition of the pass under way.
     next_slot: Option<u32>,
     next_pass_us: u64,
-    /// Nothing is freed before this block is durable: it says who has no use for segments any more. Else a power cut brought the replica back without what was freed.
+    /// Nothing is freed before this block is durable: it says that a replica is none any more. Else a power cut brought it back without what was freed.
     held_until: BlockSeq,
     /// A start was moved since this process began: an orderly stop writes a checkpoint that says so.
     pub(super) starts_moved: bool,
@@ -98,7 +98,7 @@ impl Retention {
         self.runs.get(&segment)
     }
 
-    /// What `block` says makes segments useless.
+    /// What `block` says of a replica that was given up makes segments useless.
     pub(super) fn hold_until(&mut self, block: BlockSeq) {
         self.held_until = self.held_until.max(block);
     }

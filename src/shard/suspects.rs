@@ -251,11 +251,9 @@ impl Shard {
         let owed: Vec<_> = owed.chain(self.suspects.whole.iter().map(|group| (*group, ReplicaState::Whole))).collect();
         for (group, state) in owed {
             let record = record_of_doubt(self.replica(), group, state);
-            if !self.write_record(now, &record, effects) {
-                return effects.wake_at(now.mono_us + 1000);
-            }
+            let Some(block) = self.write_record(now, &record, effects) else { return effects.wake_at(now.mono_us + 1000) };
             match state {
-                ReplicaState::Suspect => self.suspects.note_record(group, self.log.open_block_seq()),
+                ReplicaState::Suspect => self.suspects.note_record(group, block),
                 _ => drop(self.suspects.whole.remove(&group)),
             }
         }

@@ -18,7 +18,7 @@ const FLUSHES_FIELD: usize = 15;
 const WRITES_FIELD: usize = 4;
 const IN_FLIGHT_FIELD: usize = 8;
 const DISCARDS_FIELD: usize = 11;
-/// A disk is at rest when so many looks' time has seen nothing to speak of: a file system writes its journal now and then, and others are on the machine.
+/// A disk is at rest when looks have found nothing to speak of for so long: a file system writes its journal now and then, and others are on the machine.
 const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
 const STRAY_WRITES: u64 = 4;
@@ -130,8 +130,8 @@ fn device_counts(dir: &Path) -> Option<Vec<u64>> {
 /// Waits until the machine has nothing left of whoever ran before, at most for `patience`; answers whether it came to rest.
 ///
 /// - What was written is on the disk, and gigabytes that were removed are discarded, which takes seconds on a file system that is mounted so.
-/// - A virtual machine that tells its host of free memory (free page reporting of the balloon) has told: the host takes back 128 MiB a word, and the guest stood still for 20
-///   to 25 ms every two seconds, for a quarter of a minute behind the end of Kafka, which had 10 GiB of processes and cached files.
+/// - A virtual machine that tells its host of free memory (free page reporting of the balloon) has told. Behind the end of Kafka, which had 10 GiB of processes and cached
+///   files, that took half a minute, in bursts every two seconds, and whoever was measured meanwhile had p99s of 19 to 26 ms instead of 1.
 ///
 /// What the kernel does not count here counts as at rest.
 pub async fn settle(dir: &Path, patience: Duration) -> bool {

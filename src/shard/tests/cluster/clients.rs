@@ -78,7 +78,6 @@ impl Cluster {
         self.uids = reply.topics.iter().next().unwrap().partitions.iter().map(|p| p.uid).collect();
     }
 
-    /// A client sends a batch, mostly to who it thinks leads, and else to some node.
     /// A node that takes itself for the leader of a partition.
     fn who_leads(&self, uid: u64) -> Option<usize> {
         let leads = |node: &Node| {
@@ -89,6 +88,7 @@ impl Cluster {
         self.nodes.iter().position(|node| leads(node).is_some())
     }
 
+    /// A client sends a batch, mostly to who it thinks leads, and else to some node.
     pub(super) fn produce(&mut self) {
         let uid = self.uids[self.dice.below(self.uids.len() as u64) as usize];
         let mut at = self.dice.below(NODES as u64) as usize;

@@ -4,6 +4,7 @@
 
 use super::{Cluster, NODES};
 use crate::ids::{GroupId, PartitionUid};
+use crate::partition::Partition;
 use crate::shard::Shard;
 use tramline_wire::cluster::{AlterClusterRequest, ClusterAction};
 use tramline_wire::error::ErrorBody;
@@ -119,8 +120,7 @@ fn a_group_goes_from_node_to_node_while_records_come() {
             cluster.check_single(to);
             let known = |cluster: &Cluster| {
                 let shard = cluster.nodes[from].shard.as_ref().expect("up");
-                let uid = PartitionUid(cluster.uids[0]);
-                shard.partitions.slot(uid).is_some() || shard.unclaimed.contains_key(&uid)
+                shard.partitions.slot(PartitionUid(cluster.uids[0])).is_some()
             };
             assert!(!known(&cluster), "what its partitions held is gone with the replica");
             // Starts find the same.
@@ -138,93 +138,110 @@ fn a_group_goes_from_node_to_node_while_records_come() {
     assert!(acked > 1000, "{acked} records acknowledged");
 }
 
+/// A group that goes away from its only node and comes back to it.
+#[derive(Clone, Copy)]
+struct Return {
+    group: GroupId,
+    uid: PartitionUid,
+    home: usize,
+    away: usize,
+}
+
+impl Return {
+    fn new(seed: u64) -> (Cluster, Return) {
+        let mut cluster = Cluster::with(seed, 128 << 10);
+        cluster.create_topic();
+        let (group, home) = cluster.create_single();
+        let uid = PartitionUid(cluster.uids[0]);
+        (cluster, Return { group, uid, home, away: (home + 1) % NODES })
+    }
+
+    fn shard(self, cluster: &Cluster) -> &Shard {
+        cluster.nodes[self.home].shard.as_ref().expect("up")
+    }
+
+    fn end_offset(self, cluster: &Cluster) -> u64 {
+        self.shard(cluster).found_partition(self.uid).map_or(0, Partition::next_offset)
+    }
+
+    fn sealed(self, cluster: &Cluster) -> usize {
+        self.shard(cluster).log.segments().filter(|segment| segment.sealed).count()
+    }
+
+    fn produce_until(self, cluster: &mut Cluster, is_there: impl Fn(&Cluster) -> bool) {
+        while !is_there(cluster) {
+            cluster.work(1, 20);
+        }
+    }
+
+    /// Until the replica of its node is given up.
+    fn go(self, cluster: &mut Cluster) {
+        cluster.move_it(self.group, self.home, self.away);
+        cluster.happen_until("the group goes away", |cluster| cluster.is_on(self.group, self.away) && !cluster.has(self.home, self.group));
+    }
+
+    fn begin_anew(self, cluster: &mut Cluster) {
+        cluster.move_it(self.group, self.away, self.home);
+        cluster.happen_until("the group comes back", |cluster| cluster.has(self.home, self.group));
+    }
+
+    /// The node loses its power, and has it again.
+    fn crash(self, cluster: &mut Cluster) {
+        cluster.end(self.home, true);
+        cluster.heal();
+    }
+
+    fn check(self, cluster: &mut Cluster) {
+        cluster.happen_until("the end of the move", |cluster| {
+            let is_led = cluster.leaders().get(&self.group).is_some_and(|nodes| *nodes == [self.home]);
+            self.shard(cluster).is_serving() && cluster.is_on(self.group, self.home) && is_led
+        });
+        cluster.check_single(self.home);
+    }
+}
+
 /// The checkpoint of the first replica is the last one there when the second begins: nothing of it counts, least of all where batches are whose segments are freed.
 #[test]
 fn a_replica_that_comes_back_has_nothing_of_the_one_that_was_given_up() {
-    let mut cluster = Cluster::with(5, 128 << 10);
-    cluster.create_topic();
-    let (group, home) = cluster.create_single();
-    let away = (home + 1) % NODES;
-    let uid = PartitionUid(cluster.uids[0]);
-    let shard = |cluster: &Cluster, look: &dyn Fn(&Shard) -> u64| look(cluster.nodes[home].shard.as_ref().expect("up"));
-    let sealed = |cluster: &Cluster| shard(cluster, &|shard| shard.log.segments().filter(|segment| segment.sealed).count() as u64);
-    let end = |cluster: &Cluster| {
-        shard(cluster, &|shard| {
-            let known = shard.partitions.slot(uid).and_then(|slot| shard.partitions.get(slot)).or_else(|| shard.unclaimed.get(&uid));
-            known.map_or(0, crate::partition::Partition::next_offset)
-        })
-    };
-    while sealed(&cluster) < 3 {
-        cluster.produce();
-        (0..20).for_each(|_| cluster.happen());
-    }
-    assert!(end(&cluster) > 100);
-    cluster.nodes[home].are_checkpoints_stuck = true;
-    cluster.move_it(group, home, away);
-    cluster.happen_until("the group goes away", |cluster| cluster.is_on(group, away) && !cluster.has(home, group));
-    let freed_from = sealed(&cluster);
-    let said_in = shard(&cluster, &|shard| shard.log.last_closed().0);
-    cluster.happen_until("what it held is freed", |cluster| sealed(cluster) < freed_from);
-    assert!(shard(&cluster, &|shard| shard.log.durable_through().0) >= said_in, "before it is durable that the replica is none");
-    let crash = |cluster: &mut Cluster| {
-        cluster.end(home, true);
-        cluster.heal();
-        // Before a view comes, in which what nobody wants is dropped.
-        assert_eq!(end(cluster), 0);
-        cluster.happen_until("the start", |cluster| cluster.nodes[home].shard.as_ref().is_some_and(Shard::is_serving));
-    };
-    crash(&mut cluster);
-    cluster.move_it(group, away, home);
-    cluster.happen_until("the group comes back", |cluster| cluster.has(home, group));
-    let said_in = shard(&cluster, &|shard| shard.log.open_block_seq().0);
-    cluster.happen_until("that is durable", |cluster| shard(cluster, &|shard| shard.log.durable_through().0) >= said_in);
-    crash(&mut cluster);
-    cluster.nodes[home].are_checkpoints_stuck = false;
-    cluster.happen_until("the end of the move", |cluster| cluster.is_on(group, home) && cluster.leaders().get(&group) == Some(&vec![home]));
-    cluster.check_single(home);
+    let (mut cluster, it) = Return::new(5);
+    it.produce_until(&mut cluster, |cluster| it.sealed(cluster) >= 3);
+    assert!(it.end_offset(&cluster) > 100);
+    cluster.nodes[it.home].are_checkpoints_stuck = true;
+    it.go(&mut cluster);
+    let (sealed, said_in) = (it.sealed(&cluster), it.shard(&cluster).log.last_closed());
+    cluster.happen_until("what it held is freed", |cluster| it.sealed(cluster) < sealed);
+    assert!(it.shard(&cluster).log.durable_through() >= said_in, "before it is durable that the replica is none");
+    it.crash(&mut cluster);
+    assert_eq!(it.end_offset(&cluster), 0, "before a view comes, in which what nobody wants is dropped");
+    cluster.happen_until("the start", |cluster| it.shard(cluster).is_serving());
+    it.begin_anew(&mut cluster);
+    let said_in = it.shard(&cluster).log.open_block_seq();
+    cluster.happen_until("that is durable", |cluster| it.shard(cluster).log.durable_through() >= said_in);
+    it.crash(&mut cluster);
+    assert_eq!(it.end_offset(&cluster), 0);
+    cluster.nodes[it.home].are_checkpoints_stuck = false;
+    it.check(&mut cluster);
 }
 
 /// The partition has the same uid then, and nothing of what the seal has listed.
 #[test]
 fn a_seal_ends_where_a_replica_was_given_up_and_begun_anew_meanwhile() {
-    let mut cluster = Cluster::with(6, 128 << 10);
-    cluster.create_topic();
-    let (group, home) = cluster.create_single();
-    let away = (home + 1) % NODES;
-    let uid = PartitionUid(cluster.uids[0]);
-    let is_sealing = |cluster: &Cluster| cluster.nodes[home].shard.as_ref().expect("up").sealing.is_some();
-    let serves = |cluster: &Cluster| {
-        let is_serving = cluster.nodes[home].shard.as_ref().is_some_and(Shard::is_serving);
-        is_serving && cluster.is_on(group, home) && cluster.leaders().get(&group) == Some(&vec![home])
-    };
+    let (mut cluster, it) = Return::new(6);
     // The first segment with batches of it is sealed, so that all that follow have some as well.
-    let has_run = |cluster: &Cluster| {
-        let partitions = &cluster.nodes[home].shard.as_ref().expect("up").partitions;
-        partitions.slot(uid).and_then(|slot| partitions.get(slot)).is_some_and(|partition| partition.index.runs().next().is_some())
-    };
-    while !has_run(&cluster) {
-        cluster.produce();
-        cluster.happen();
-    }
-    cluster.nodes[home].are_checkpoints_stuck = true;
-    while !is_sealing(&cluster) {
-        cluster.produce();
-        cluster.happen();
-    }
-    cluster.move_it(group, home, away);
-    cluster.happen_until("the group goes away", |cluster| cluster.is_on(group, away) && !cluster.has(home, group));
-    cluster.move_it(group, away, home);
-    cluster.happen_until("the group comes back", |cluster| cluster.has(home, group));
-    let is_present = cluster.nodes[home].shard.as_ref().expect("up").partitions.slot(uid).is_some();
-    assert!(is_sealing(&cluster) && is_present, "the segment with batches of the first replica, while there is another one");
-    cluster.nodes[home].are_checkpoints_stuck = false;
+    it.produce_until(&mut cluster, |cluster| {
+        it.shard(cluster).found_partition(it.uid).is_some_and(|partition| partition.index.runs().next().is_some())
+    });
+    cluster.nodes[it.home].are_checkpoints_stuck = true;
+    it.produce_until(&mut cluster, |cluster| it.shard(cluster).sealing.is_some());
+    it.go(&mut cluster);
+    it.begin_anew(&mut cluster);
+    let is_sealing = |cluster: &Cluster| it.shard(cluster).sealing.is_some();
+    assert!(is_sealing(&cluster) && it.shard(&cluster).partitions.slot(it.uid).is_some(), "of the first, while there is another one");
+    cluster.nodes[it.home].are_checkpoints_stuck = false;
     cluster.happen_until("the end of the seal", |cluster| !is_sealing(cluster));
-    cluster.happen_until("the end of the move", serves);
-    cluster.check_single(home);
-    cluster.end(home, true);
-    cluster.heal();
-    cluster.happen_until("the leader again", serves);
-    cluster.check_single(home);
+    it.check(&mut cluster);
+    it.crash(&mut cluster);
+    it.check(&mut cluster);
 }
 
 #[test]
