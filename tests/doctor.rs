@@ -74,6 +74,7 @@ fn tree() -> tempfile::TempDir {
         ("sys/devices/system/node/node0/cpulist".to_owned(), "0-3\n"),
         ("sys/devices/system/clocksource/clocksource0/current_clocksource".to_owned(), "tsc\n"),
         ("sys/devices/virtual/workqueue/cpumask".to_owned(), "8\n"),
+        ("sys/bus/pci/drivers_autoprobe".to_owned(), "1\n"),
         ("sys/kernel/mm/transparent_hugepage/enabled".to_owned(), "always [madvise] never\n"),
         ("sys/kernel/mm/transparent_hugepage/defrag".to_owned(), "always defer [defer+madvise] madvise never\n"),
         (format!("{DISK}/sda1/partition"), "1\n"),

@@ -11,7 +11,13 @@ pub(super) struct Facts {
     /// Lines of /proc/swaps behind its head; `None` where it is not told.
     pub(super) swaps: Option<usize>,
     pub(super) numa_balancing: Option<u64>,
+    /// Whether the machine tells a host which of its memory is free, by a virtio balloon.
+    pub(super) reports_free_pages: Option<bool>,
 }
+
+/// A balloon's number on the virtio bus, and the bit of its features that says so (virtio 1.2, 5.5 and 5.5.3: VIRTIO_BALLOON_F_PAGE_REPORTING).
+const BALLOON: &str = "0x0005";
+const PAGE_REPORTING_BIT: usize = 5;
 
 impl Facts {
     pub(super) fn gather(tree: &Tree) -> Facts {
@@ -22,8 +28,21 @@ impl Facts {
             swappiness: tree.number("proc/sys/vm/swappiness"),
             swaps: tree.text("proc/swaps").map(|text| text.lines().count().saturating_sub(1)),
             numa_balancing: tree.number("proc/sys/kernel/numa_balancing"),
+            reports_free_pages: tree.exists("sys/bus").then(|| reports_free_pages(tree)),
         }
     }
+}
+
+fn reports_free_pages(tree: &Tree) -> bool {
+    let devices = "sys/bus/virtio/devices";
+    tree.names(devices).iter().map(|name| format!("{devices}/{name}")).any(|device| {
+        let is_balloon = tree.text(&format!("{device}/device")).as_deref() == Some(BALLOON);
+        // A digit for each bit, the lowest first; they are what a driver agreed to, and hold while it has the device.
+        let features = || tree.text(&format!("{device}/features"));
+        is_balloon
+            && tree.exists(&format!("{device}/driver"))
+            && features().is_some_and(|bits| bits.as_bytes().get(PAGE_REPORTING_BIT) == Some(&b'1'))
+    })
 }
 
 /// The word in brackets of `always [madvise] never`.
@@ -67,6 +86,15 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             "numa balancing",
             "on",
             "pages are unmapped now and then to see who uses them, and shards are pinned anyway: switch it off (tune.sh: numa_balancing)",
+        ),
+    }
+    match facts.reports_free_pages {
+        None => topic.unknown("free page reporting", "the kernel does not tell of its devices"),
+        Some(false) => topic.ok("free page reporting", "off", "no balloon tells a host which memory is free"),
+        Some(true) => topic.warn(
+            "free page reporting",
+            "on",
+            "the host takes back what is free and gives it anew at its first use, a page at a time: some ms each. Keep memory.prefault=true, and ask for a machine without it",
         ),
     }
     topic.done()

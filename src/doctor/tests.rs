@@ -303,6 +303,7 @@ fn the_network_and_memory() {
         swappiness: Some(1),
         swaps: Some(1),
         numa_balancing: Some(0),
+        reports_free_pages: Some(false),
     };
     assert!(memory::judge(&fit).iter().all(|finding| finding.severity == Fine));
     let worse = memory::Facts {
@@ -310,9 +311,10 @@ fn the_network_and_memory() {
         huge_defrag: Some("always".into()),
         swappiness: Some(60),
         numa_balancing: Some(1),
+        reports_free_pages: Some(true),
         ..fit.clone()
     };
-    assert_eq!(memory::judge(&worse).iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Warn, Note, Warn, Warn]);
+    assert_eq!(memory::judge(&worse).iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Warn, Note, Warn, Warn, Warn]);
     assert_eq!(severity(&memory::judge(&memory::Facts { swappiness: Some(60), swaps: Some(0), ..fit }), "swappiness"), Fine);
     assert!(memory::judge(&memory::Facts::default()).iter().all(|finding| finding.severity == Unknown));
 }

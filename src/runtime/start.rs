@@ -28,9 +28,6 @@ use tramline_wire::node::CLUSTER_NONE;
 
 /// How often a start that takes long says what it waits for.
 const STILL_STARTING: Duration = Duration::from_secs(10);
-/// Shards that have all cores bring memory in themselves before they serve, for so long or a page longer: the default's 512 MiB took 0.05 to 0.1 s, and 1.4 to 1.5 where the
-/// host of a virtual machine had taken them back (whoever uses 2 MiB first waits 5 ms then, and everybody with it).
-const PREFAULT_FIRST: Duration = Duration::from_secs(2);
 
 /// Why a node did not start, or did not end well.
 #[derive(Debug)]
@@ -129,7 +126,6 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
     let housekeeping = housekeeping::start(&settings, Arc::clone(&health), source, to_warm, Arc::clone(&pulses), is_roomy)
         .map_err(StartError::Housekeeping)?;
 
-    let prefault_first = if is_roomy { Duration::ZERO } else { PREFAULT_FIRST };
     let iowq_cpus = (!settings.unpinned).then(|| topology::housekeeping_cpus(&allowed, &settings.cpus));
     let (told, serving) = channel();
     let mut threads = Vec::new();
@@ -160,7 +156,6 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             clock,
             pulses: Arc::clone(&pulses),
             iowq_cpus: iowq_cpus.clone(),
-            prefault_first,
             warmers: warmers.clone(),
             told: told.clone(),
         };

@@ -3,7 +3,7 @@
 use super::super::cores::{Cores, Set};
 use super::super::disk::{Ground, Place};
 use super::super::tree::Tree;
-use super::super::{cpu, disk, interrupts};
+use super::super::{cpu, disk, interrupts, memory};
 use super::{Bad, Fine, Unknown, cores, named, set, severity};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -195,4 +195,29 @@ fn what_is_left_is_counted_from_what_a_node_may_run_on() {
     assert_eq!(placement(&[1, 2], &[0, 1], &[]).0, Bad);
     let none: Set = Set::new();
     assert_eq!(Cores::default().left(), none);
+}
+
+#[test]
+fn free_pages_are_reported_where_a_balloons_driver_agreed_to_it() {
+    let reports = |files: &[(&str, &str)]| memory::Facts::gather(&copy(files, &[]).1).reports_free_pages;
+    let [other, balloon] = ["sys/bus/virtio/devices/virtio0", "sys/bus/virtio/devices/virtio1"];
+    let machine = |device: &str, features: &str, is_driven: bool| {
+        let files = [
+            (format!("{other}/device"), "0x0002\n"),
+            (format!("{other}/features"), "111111\n"),
+            (format!("{other}/driver/uevent"), ""),
+            (format!("{balloon}/device"), device),
+            (format!("{balloon}/features"), features),
+            (format!("{balloon}/driver/uevent"), ""),
+        ];
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        reports(&files[..if is_driven { 6 } else { 5 }])
+    };
+    assert_eq!(machine("0x0005\n", "011001\n", true), Some(true));
+    assert_eq!(machine("0x0005\n", "011000\n", true), Some(false), "the host does not offer it");
+    assert_eq!(machine("0x0005\n", "011001\n", false), Some(false), "nobody drives it");
+    assert_eq!(machine("0x0005\n", "011\n", true), Some(false));
+    assert_eq!(machine("0x0004\n", "011001\n", true), Some(false), "that is no balloon");
+    assert_eq!(reports(&[("sys/bus/pci/drivers_autoprobe", "1")]), Some(false));
+    assert_eq!(reports(&[("proc/stat", "")]), None);
 }
