@@ -52,6 +52,10 @@ pub trait Producer {
 pub trait Consumer {
     /// Waits until there is something, and hands all of it over.
     fn receive(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = Fallible<()>>;
+    /// Ends it, before the topic is removed; for clients that have to be told.
+    fn end(&mut self) -> impl Future<Output = Fallible<()>> {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// A queue with one message in it at a time.

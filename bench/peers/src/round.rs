@@ -13,7 +13,7 @@ use crate::load::flow::{Flow, Load, OPEN_WINDOW};
 use crate::load::payload::Payload;
 use crate::load::{cycle, ends};
 use crate::machine;
-use crate::peer::{Peer, Purpose};
+use crate::peer::{Consumer, Peer, Purpose};
 use crate::servers::{Server, Setup};
 use crate::syncs::Counter;
 
@@ -204,7 +204,9 @@ impl<P: Peer> Round<'_, P> {
         let mut consumer = self.peer.consumer(&topic.name).await?;
         let mut producer = self.peer.producer(&topic.name, 1, Purpose::Latency).await?;
         let load = self.load(Some(rate_per_s), OPEN_WINDOW);
-        ends::run(&mut producer, &mut consumer, load, self.options.record_bytes, self.options.seed).await
+        let figures = ends::run(&mut producer, &mut consumer, load, self.options.record_bytes, self.options.seed).await?;
+        consumer.end().await?;
+        Ok(figures)
     }
 
     async fn cycle(&self, topic: &Topic) -> Fallible<Figures> {

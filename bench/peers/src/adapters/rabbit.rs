@@ -6,8 +6,8 @@
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -38,7 +38,10 @@ pub struct RabbitProducer {
 }
 
 /// Reads one queue or stream.
-pub struct RabbitConsumer(lapin::Consumer);
+pub struct RabbitConsumer {
+    channel: Channel,
+    consumer: lapin::Consumer,
+}
 
 /// A queue and its one consumer.
 pub struct RabbitQueue {
@@ -70,7 +73,7 @@ impl Rabbit {
         Ok(channel)
     }
 
-    async fn consuming(&self, queue: ShortString, prefetch: u16) -> Fallible<lapin::Consumer> {
+    async fn consuming(&self, queue: ShortString, prefetch: u16) -> Fallible<RabbitConsumer> {
         let channel = self.connection.create_channel().await.told("rabbitmq: channel")?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await.told("rabbitmq: prefetch")?;
         let mut arguments = FieldTable::default();
@@ -78,7 +81,7 @@ impl Rabbit {
             arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
         }
         let consumed = channel.basic_consume(queue, "peers".into(), BasicConsumeOptions::default(), arguments).await;
-        consumed.told("rabbitmq: consume")
+        Ok(RabbitConsumer { channel, consumer: consumed.told("rabbitmq: consume")? })
     }
 }
 
@@ -118,13 +121,13 @@ impl Peer for Rabbit {
     }
 
     async fn consumer(&self, topic: &str) -> Fallible<RabbitConsumer> {
-        Ok(RabbitConsumer(self.consuming(name(topic, 0), PREFETCH).await?))
+        self.consuming(name(topic, 0), PREFETCH).await
     }
 
     async fn queue(&self, queue: &str) -> Fallible<RabbitQueue> {
         let name: ShortString = queue.to_owned().into();
         self.declare(name.clone()).await?;
-        let consumer = self.consuming(name.clone(), 1).await?;
+        let RabbitConsumer { consumer, .. } = self.consuming(name.clone(), 1).await?;
         Ok(RabbitQueue { channel: self.confirming().await?, name, consumer })
     }
 
@@ -175,7 +178,7 @@ async fn settle(delivery: &Delivery) -> Fallible<()> {
 impl Consumer for RabbitConsumer {
     async fn receive(&mut self, each: &mut dyn FnMut(&[u8])) -> Fallible<()> {
         let mut deliveries = Vec::new();
-        tail::take(&mut self.0, "rabbitmq: delivery", |delivery| {
+        tail::take(&mut self.consumer, "rabbitmq: delivery", |delivery| {
             each(&delivery.data);
             deliveries.push(delivery);
         })
@@ -184,6 +187,11 @@ impl Consumer for RabbitConsumer {
             settle(delivery).await?;
         }
         Ok(())
+    }
+
+    /// Who lets it go by dropping it cancels while the queue is deleted, and the answer breaks the connection off.
+    async fn end(&mut self) -> Fallible<()> {
+        self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await.told("rabbitmq: cancel")
     }
 }
 
