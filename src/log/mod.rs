@@ -104,6 +104,8 @@ pub struct Log {
     last_crc: u32,
     /// `Now::mono_us` of the last close; None until the first turn after the start.
     last_block_us: Option<u64>,
+    /// When what was open and being written was more than light last, `Now::mono_us`; the first turn counts as that.
+    heavy_us: Option<u64>,
     /// The last block is not a mark: one is due after the idle time.
     mark_due: bool,
     window: WriteWindow,

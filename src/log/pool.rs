@@ -37,6 +37,8 @@ const CREATE_REST_US: u64 = 2_000_000;
 /// Distance of fill writes while the log is not idle but the next roll would go into fresh extents, in microseconds: with 256 KiB each, a
 /// 256 MiB file is filled within some 2 s of light load, and a log of small blocks does not outrun it below 130 MB/s (reckoned).
 const URGENT_FILL_US: u64 = 2_000;
+/// The same where nothing is urgent but the live segment is in fresh space, which it leaves for the next one that is filled: a 256 MiB file within some 8 s (reckoned).
+const LEAVING_FILL_US: u64 = 8_000;
 /// Distance of fill writes while somebody reads from the same disk, in microseconds. Each one ends in a journal commit and a flush. With 10 ms slow
 /// replays were more frequent (5 of 18 runs) than with next to none (3 of 18), which is no proof; 100 ms costs a pool that fills at 2.5 MB/s meanwhile.
 const GENTLE_FILL_US: u64 = 100_000;
@@ -81,6 +83,8 @@ pub(crate) struct Load {
     pub(crate) light: bool,
     /// Bytes of the live segment that are used.
     pub(crate) live_used: u64,
+    /// It is in space that was never written before.
+    pub(crate) live_is_fresh: bool,
     /// The live segment is half full or more, or was ended before: the next one is wanted soon.
     pub(crate) next_is_due: bool,
     /// Somebody reads behind the tail, or did a moment ago.
@@ -380,12 +384,14 @@ impl Pool {
         }
         let fill = self.fill.as_mut().expect("set above");
         // Ahead of the live segment by a quarter, the file is filled when four fifths of that are used: before the log has to take a fresh one.
-        let keeps_step = load.light && fill.pos * 4 <= load.live_used * 5;
+        let is_behind = fill.pos * 4 <= load.live_used * 5;
+        let keeps_step = load.light && (is_behind || load.live_is_fresh);
         let urgent = (load.next_is_due || keeps_step) && !self.free.iter().any(|file| file.filled);
         let idle_us = load.last_block_us + self.fill_idle_us;
+        let pause_us = if is_behind || load.next_is_due { URGENT_FILL_US } else { LEAVING_FILL_US };
         let due_us = match load.reading {
             true => self.last_fill_us + GENTLE_FILL_US,
-            false if urgent => idle_us.min(self.last_fill_us + URGENT_FILL_US),
+            false if urgent => idle_us.min(self.last_fill_us + pause_us),
             false => idle_us,
         };
         if fill.write.is_some() {
@@ -461,7 +467,8 @@ mod tests {
     #[test]
     fn one_too_many_that_was_being_filled_goes_when_its_write_has_ended() {
         const FILE_BYTES: u64 = 1 << 20;
-        let load = Load { calm: true, last_block_us: 0, light: true, live_used: 0, next_is_due: false, reading: false };
+        let load =
+            Load { calm: true, last_block_us: 0, light: true, live_used: 0, live_is_fresh: false, next_is_due: false, reading: false };
         let now = Now { mono_us: 1_000_000, utc_us: 0 };
         let (mut pool, mut slab) = (Pool::new(FILE_BYTES, 64 << 10, 0, 1), Slab::new(1 << 20));
         pool.give(1, false);
@@ -491,9 +498,19 @@ mod tests {
             pool.maybe_fill(Now { mono_us: 1_000_000, utc_us: 0 }, FILE_BYTES, load, &mut slab, &mut effects);
             !effects.list.is_empty()
         };
-        let work = Load { calm: false, last_block_us: 0, light: true, live_used: 400 << 10, next_is_due: false, reading: false };
+        let work = Load {
+            calm: false,
+            last_block_us: 0,
+            light: true,
+            live_used: 400 << 10,
+            live_is_fresh: false,
+            next_is_due: false,
+            reading: false,
+        };
         assert!(begins(work, 0, false) && begins(work, 500 << 10, false), "not a quarter ahead");
         assert!(!begins(work, 512 << 10, false), "ahead");
+        assert!(begins(Load { live_is_fresh: true, ..work }, 512 << 10, false), "the live one is to be left");
+        assert!(!begins(Load { live_is_fresh: true, light: false, ..work }, 512 << 10, false), "not now");
         assert!(!begins(work, 0, true), "one is filled");
         assert!(!begins(Load { light: false, ..work }, 0, false), "large blocks go first");
         assert!(!begins(Load { light: false, next_is_due: true, ..work }, 0, false), "also before a roll");

@@ -149,6 +149,7 @@ pub(crate) fn open_log(
         next_seq: end.next_seq,
         last_crc: end.last_crc,
         last_block_us: None,
+        heavy_us: None,
         // The mark of this start makes known that everything found is durable.
         mark_due: durable.0 > 0,
         window: WriteWindow::new(durable, cfg.writes_in_flight_max),

@@ -252,6 +252,42 @@ fn small_blocks_without_a_pause_do_not_run_into_space_that_was_never_written() {
     assert_eq!(h.log.stats().rolls_into_fresh_extents, before.rolls_into_fresh_extents);
 }
 
+/// A load that used up what was prepared leaves a segment in space that was never written: behind it, it is not filled to its end by small blocks.
+#[test]
+fn a_segment_in_space_that_was_never_written_is_left_once_the_next_one_is_filled() {
+    let config = LogConfig { prefill_segments_at_first_start: 0, pool_segments: 3, ..small_config() };
+    let mut h = Harness::new(LogConfig { segment_bytes: 1 << 20, fill_write_bytes: 64 << 10, fill_idle_us: 1 << 40, ..config });
+    let live = |h: &Harness| h.log.block_place(h.log.last_closed()).expect("just written").segment;
+    assert!(h.append(1, 1, 3000, 1, 1) && h.close());
+    h.settle();
+    let fresh = live(&h);
+    // A turn each 10 ms, a block each 200.
+    let turn = |h: &mut Harness, number: u32| {
+        h.now.mono_us += 10_000;
+        if number.is_multiple_of(20) {
+            assert!(h.append(1, 1, 3000, 1, number as u8) && h.close());
+        }
+        h.turn();
+        while !h.disk.under_way.is_empty() {
+            h.complete(0);
+        }
+    };
+    let mut turns = 0;
+    while h.log.stats().rolls == h.log.stats().rolls_into_fresh_extents {
+        turns += 1;
+        assert!(turns < 3000, "it is left: {:?}", h.log.stats());
+        turn(&mut h, turns);
+    }
+    let stats = h.log.stats();
+    assert!(turns >= 100 && live(&h) != fresh, "not in the first second of light load: {turns}");
+    assert_eq!((stats.rolls, stats.rolls_into_fresh_extents), (1, 0), "{stats:?}");
+    assert!(stats.written_bytes < 1 << 18, "it was not full: {stats:?}");
+    // The one that was written before is not left.
+    let written = live(&h);
+    (1..300).for_each(|number| turn(&mut h, number));
+    assert_eq!(live(&h), written);
+}
+
 #[test]
 fn segments_roll_seal_and_are_freed_and_their_files_recycled() {
     let mut h = Harness::new(small_config());
