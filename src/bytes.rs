@@ -265,7 +265,7 @@ impl Slab {
         }
     }
 
-    /// What brings this slab's memory in ahead of its use, on another thread.
+    /// What brings this slab's memory in ahead of its use, on whichever thread.
     pub fn warmer(&self) -> Warmer {
         self.region.warmer(self.budget_bytes)
     }

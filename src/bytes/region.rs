@@ -71,7 +71,7 @@ impl Mapping {
     }
 }
 
-/// Asks for memory near the core that runs this, whichever thread touches it first: the warmer runs elsewhere. A kernel without NUMA refuses, and
+/// Asks for memory near the core that runs this, whichever thread touches it first: the warmer may run elsewhere. A kernel without NUMA refuses, and
 /// has nothing to choose.
 fn prefer_this_node(start: NonNull<u8>, len: usize) {
     const MPOL_PREFERRED: usize = 1;

@@ -342,7 +342,7 @@ pub static TABLE: &[Def] = &[
         Kind::Flag,
         fixed("true"),
         None,
-        "Brings memory.bytes in before the node serves, for some 2 s at most; the rest in the background, or where shards have all cores while all of them sleep. Pages that come at their first use make the first seconds of load slow. false: memory is taken as it is needed.",
+        "Brings memory.bytes in before the node serves, for up to 2 s; the rest in the background, and where no core is left beside the shards only while all of them sleep. Pages that come at their first use make the first seconds of load slow. false: memory is taken as it is needed.",
     ),
     bytes(
         "tail.cache.bytes",

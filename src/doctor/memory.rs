@@ -15,6 +15,7 @@ pub(super) struct Facts {
     pub(super) reports_free_pages: Option<bool>,
 }
 
+const VIRTIO_DEVICES: &str = "sys/bus/virtio/devices";
 /// A balloon's number on the virtio bus, and the bit of its features that says so (virtio 1.2, 5.5 and 5.5.3: VIRTIO_BALLOON_F_PAGE_REPORTING).
 const BALLOON: &str = "0x0005";
 const PAGE_REPORTING_BIT: usize = 5;
@@ -28,21 +29,31 @@ impl Facts {
             swappiness: tree.number("proc/sys/vm/swappiness"),
             swaps: tree.text("proc/swaps").map(|text| text.lines().count().saturating_sub(1)),
             numa_balancing: tree.number("proc/sys/kernel/numa_balancing"),
-            reports_free_pages: tree.exists("sys/bus").then(|| reports_free_pages(tree)),
+            reports_free_pages: reports_free_pages(tree),
         }
     }
 }
 
-fn reports_free_pages(tree: &Tree) -> bool {
-    let devices = "sys/bus/virtio/devices";
-    tree.names(devices).iter().map(|name| format!("{devices}/{name}")).any(|device| {
-        let is_balloon = tree.text(&format!("{device}/device")).as_deref() == Some(BALLOON);
-        // A digit for each bit, the lowest first; they are what a driver agreed to, and hold while it has the device.
-        let features = || tree.text(&format!("{device}/features"));
-        is_balloon
-            && tree.exists(&format!("{device}/driver"))
-            && features().is_some_and(|bits| bits.as_bytes().get(PAGE_REPORTING_BIT) == Some(&b'1'))
-    })
+/// `None` where a device does not tell what it is, or a balloon with a driver what they agreed on.
+fn reports_free_pages(tree: &Tree) -> Option<bool> {
+    if tree.names("sys/bus").is_empty() {
+        return None;
+    }
+    let mut reports = false;
+    for name in tree.names(VIRTIO_DEVICES) {
+        let device = format!("{VIRTIO_DEVICES}/{name}");
+        let is_driven_balloon = tree.text(&format!("{device}/device"))? == BALLOON && tree.exists(&format!("{device}/driver"));
+        if is_driven_balloon {
+            // A digit for each bit, the lowest first.
+            let features = tree.text(&format!("{device}/features"))?;
+            let digits = features.as_bytes();
+            if digits.is_empty() || digits.iter().any(|digit| !matches!(digit, b'0' | b'1')) {
+                return None;
+            }
+            reports |= digits.get(PAGE_REPORTING_BIT) == Some(&b'1');
+        }
+    }
+    Some(reports)
 }
 
 /// The word in brackets of `always [madvise] never`.
@@ -89,12 +100,12 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         ),
     }
     match facts.reports_free_pages {
-        None => topic.unknown("free page reporting", "the kernel does not tell of its devices"),
-        Some(false) => topic.ok("free page reporting", "off", "no balloon tells a host which memory is free"),
+        None => topic.unknown("free page reporting", "no virtio devices can be seen, or a balloon does not tell what was agreed on"),
+        Some(false) => topic.ok("free page reporting", "off", "no virtio balloon tells a host which memory is free"),
         Some(true) => topic.warn(
             "free page reporting",
             "on",
-            "the host takes back what is free and gives it anew at its first use, a page at a time: some ms each. Keep memory.prefault=true, and ask for a machine without it",
+            "the host takes back what is free and gives it anew at its first use, a page at a time: some ms each. Keep memory.prefault=true (it has up to 2 s before a node serves), and ask for a machine without it",
         ),
     }
     topic.done()

@@ -6,6 +6,7 @@ use super::clock::Clock;
 use super::data_dir::DataDir;
 use super::mesh::{Envelope, Hub};
 use super::shard_loop::{LoopParts, ShardLoop};
+use super::shutdown::Shutdown;
 use super::start_disk::FsDisk;
 use super::watch::Pulses;
 use crate::api::NodeInfo;
@@ -35,7 +36,8 @@ const REFUSALS_UNDER_WAY: usize = 64;
 /// Receive buffers begin with so much, whoever is at the other end: most frames are smaller, and 10,000 idle connections have 160 MiB.
 const RECV_BYTES_FIRST: usize = 16 << 10;
 /// A shard brings memory in before it serves, for so long or a page longer: the default's 512 MiB took 0.05 to 0.1 s, and 1.4 to 1.5 where the host of a virtual machine
-/// had taken them back (whoever uses 2 MiB first waits 5 ms then, and everybody with it). What is left comes in beside the load.
+/// had taken them back (whoever uses 2 MiB first waits 5 ms then, and everybody with it). What is left comes in beside the load, or while
+/// all shards sleep where these have all cores.
 const PREFAULT_FIRST: Duration = Duration::from_secs(2);
 /// The protocol between nodes has its own limits, no settings.
 const _: () = {
@@ -64,6 +66,8 @@ pub(super) struct ShardSeed {
     pub(super) clock: Clock,
     pub(super) pulses: Arc<Pulses>,
     pub(super) iowq_cpus: Option<Vec<usize>>,
+    /// A stop that is asked for ends the bringing in of memory.
+    pub(super) shutdown: Shutdown,
     /// Whoever brings the rest of the memory in takes it from here.
     pub(super) warmers: Sender<Warmer>,
     /// Where "serving" or the reason of a failed start is told.
@@ -93,7 +97,7 @@ pub(super) fn spawn(seed: ShardSeed, cpu: Option<usize>) -> Result<ExecutorJoinH
 
 fn open(seed: ShardSeed) -> Result<ShardLoop, String> {
     let ShardSeed { id, settings, info, joined, is_metadata_forced, dir, lock, log_uid_if_new, listeners, node_listener, .. } = seed;
-    let ShardSeed { inbox, hub, health, clock, pulses, iowq_cpus, warmers, told, .. } = seed;
+    let ShardSeed { inbox, hub, health, clock, pulses, iowq_cpus, shutdown, warmers, told, .. } = seed;
     let mut disk = FsDisk::new(&dir);
     let log_config = log_config(id, &settings, &info, log_uid_if_new);
     let recovered = recover(&mut disk, &log_config).map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -121,7 +125,7 @@ fn open(seed: ShardSeed) -> Result<ShardLoop, String> {
         let mut warmer = shard.warmer();
         let began = Instant::now();
         // Whoever goes on tells of an error.
-        while began.elapsed() < PREFAULT_FIRST && matches!(warmer.warm(), Ok(true)) {}
+        while began.elapsed() < PREFAULT_FIRST && !shutdown.is_requested() && matches!(warmer.warm(), Ok(true)) {}
         // A housekeeping thread that has ended brings nothing in; then the first touch does.
         let _ = warmers.send(warmer);
     }

@@ -156,6 +156,7 @@ pub fn run_told(settings: Settings, told_ready: impl FnOnce(&Ready)) -> Result<(
             clock,
             pulses: Arc::clone(&pulses),
             iowq_cpus: iowq_cpus.clone(),
+            shutdown: shutdown.clone(),
             warmers: warmers.clone(),
             told: told.clone(),
         };

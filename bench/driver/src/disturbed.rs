@@ -31,7 +31,7 @@ const BACKLOG_BYTES: u64 = 3 << 30;
 const BACKLOG_MORE_BYTES: u64 = 1280 << 20;
 /// What the backlog's topic keeps, so that the disk does not fill with what was sorted.
 const BACKLOG_KEPT_BYTES: u64 = 8 << 30;
-/// Segments prepared before a run, and the time in which a new process brings its memory in.
+/// Segments prepared before a run, and the time after a start or a flood of data in which nothing is measured.
 const SETTLED_POOL: u32 = 2;
 const SETTLE: Duration = Duration::from_millis(700);
 /// How long the sorter may take to begin.
@@ -214,7 +214,7 @@ fn on(broker: &Broker, target: &Target) -> Target {
     Target { address: broker.address.clone(), ..target.clone() }
 }
 
-/// Waits until a start or a flood of data is over: segments prepared, memory brought in.
+/// Waits until a start or a flood of data is over: segments prepared, and a rest.
 fn settle(broker: &Broker) -> Result<(), BenchError> {
     broker.wait_for_pool(SETTLED_POOL)?;
     std::thread::sleep(SETTLE);

@@ -217,7 +217,11 @@ fn free_pages_are_reported_where_a_balloons_driver_agreed_to_it() {
     assert_eq!(machine("0x0005\n", "011000\n", true), Some(false), "the host does not offer it");
     assert_eq!(machine("0x0005\n", "011001\n", false), Some(false), "nobody drives it");
     assert_eq!(machine("0x0005\n", "011\n", true), Some(false));
+    assert_eq!([machine("0x0005\n", "", true), machine("0x0005\n", "yes\n", true)], [None, None], "what was agreed on?");
     assert_eq!(machine("0x0004\n", "011001\n", true), Some(false), "that is no balloon");
     assert_eq!(reports(&[("sys/bus/pci/drivers_autoprobe", "1")]), Some(false));
     assert_eq!(reports(&[("proc/stat", "")]), None);
+    // A copy of the links alone.
+    let (_dir, tree) = copy(&[("sys/bus/pci/drivers_autoprobe", "1")], &[(balloon, "../../../devices/pci0000:00/0000:00:01.0/virtio1")]);
+    assert_eq!(memory::Facts::gather(&tree).reports_free_pages, None);
 }
