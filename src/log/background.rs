@@ -221,7 +221,7 @@ impl Log {
             let live = self.segments.live();
             let is_worth_it = live.fresh && live.used_bytes() + self.cfg.segment_bytes / FRESH_PART <= live.bytes;
             // Where the one that is ready is fresh as well, the log is through it as soon as the one behind it is ready.
-            let leads_out = self.segments.is_next_written() || self.segments.ready_count() > 0 && self.pool.counts().0 > 0;
+            let leads_out = self.segments.next_ready().is_some_and(|next| !next.fresh || self.pool.counts().0 > 0);
             if is_worth_it && leads_out && self.pool.usable() > 0 && self.manifest.create_errno() == 0 {
                 self.segments.end(live.uid);
             }

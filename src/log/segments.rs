@@ -147,10 +147,9 @@ impl Segments {
     pub(crate) fn ready_count(&self) -> usize {
         self.table.iter().rev().take_while(|segment| segment.state == SegmentState::Ready).count()
     }
-    /// Whether one is ready behind the live one, in space that was written before.
-    pub(crate) fn is_next_written(&self) -> bool {
-        let ready = self.table.iter().rev().take_while(|segment| segment.state == SegmentState::Ready);
-        ready.last().is_some_and(|segment| !segment.fresh)
+    /// The one that takes blocks next, if it is ready.
+    pub(crate) fn next_ready(&self) -> Option<&Segment> {
+        self.table.iter().rev().take_while(|segment| segment.state == SegmentState::Ready).last()
     }
     /// Whether a block has a place without waiting.
     pub(crate) fn has_room(&self, padded: u64, batches: u32) -> bool {
